@@ -1,0 +1,23 @@
+"""Phase → image reference, pinned when the pipeline is compiled.
+
+The tag is a hash of what the image is made of: the phase's folder, `components/shared` and the lock file. So the
+reference, which is in the key of Kubeflow's cache, changes exactly when the code does.
+"""
+
+import hashlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def image(phase: str) -> str:
+    """The image reference of a phase, `counterweight/<phase>:<hash>`."""
+    digest = hashlib.sha256()
+    folders = (ROOT / "components" / phase, ROOT / "components" / "shared")
+    files = [
+        path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    for path in [*sorted(files), ROOT / "uv.lock"]:
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return f"counterweight/{phase.replace('_', '-')}:{digest.hexdigest()[:16]}"

@@ -1,0 +1,109 @@
+"""Raw image files: found, opened as hostile input, and brought to one form without guessing."""
+
+import filecmp
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from components.shared.errors import UserError
+from components.shared.image_set import encode_png, pixel_sha256
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+MAX_PIXELS = 64_000_000
+"""An image with more is refused before it is decoded: a file of a few kB can claim gigabytes."""
+MIN_SIDE = 16
+
+
+def index(folder: Path) -> dict[str, Path]:
+    """Image files at any depth below a folder, by their name without the suffix.
+
+    A name that stands twice with the same bytes, as in Kaggle's release, is one image.
+
+    Raises:
+        UserError: two different images have one name.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            continue
+        first = found.setdefault(path.stem, path)
+        if first is not path and not filecmp.cmp(first, path, shallow=False):
+            names = f"{first.relative_to(folder)} and {path.relative_to(folder)}"
+            raise UserError(f"two different images have one id ({names}); remove the one that is not meant.")
+    return found
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An image that can be used.
+
+    Attributes:
+        png: the resized image's PNG bytes.
+        pixel_sha256: hash of the resized pixels.
+        size: width and height of the original, in pixels.
+        notes: what was done to it that a reader of the profile should know.
+    """
+
+    png: bytes
+    pixel_sha256: str
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def read(path: Path, size: int) -> Accepted | str:
+    """Opens, checks and resizes one image file to `size` × `size` px, RGB; its sides are scaled each for itself.
+
+    Returns:
+        The image, or the reason why it can't be used without guessing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is refused here anyway
+            return _read(path, size)
+    except UnidentifiedImageError:
+        return "an empty file" if path.stat().st_size == 0 else f"not an image ({', '.join(FORMATS)})"
+    except Image.DecompressionBombError:
+        return f"more than {MAX_PIXELS:,} pixels"
+    except FileNotFoundError:
+        return "the file vanished"
+    except PermissionError:
+        return "no permission to read the file"
+    except MemoryError:
+        return "too large for the memory"
+    except Exception as error:  # a decoder fails on hostile bytes in ways that nobody has listed
+        return f"damaged ({str(error)[:80] or type(error).__name__})"
+
+
+def _read(path: Path, size: int) -> Accepted | str:
+    with Image.open(path, formats=FORMATS) as image:
+        original = image.size
+        if original[0] * original[1] > MAX_PIXELS:
+            return f"more than {MAX_PIXELS:,} pixels ({original[0]}×{original[1]})"
+        if min(original) < MIN_SIDE:
+            return f"too small to show a lesion ({original[0]}×{original[1]})"
+        if getattr(image, "n_frames", 1) > 1:
+            return f"animated or several pictures in one ({image.n_frames})"
+        if image.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in image.tile):
+            return "more than 8 bits a channel"  # Pillow opens 16-bit colour as if it had 8
+        if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
+            return f"colour space {image.mode}, whose conversion would be a guess"
+        notes = {"L": ("grey",), "1": ("grey",), "LA": ("grey",), "P": ("palette",), "PA": ("palette",)}.get(
+            image.mode, ()
+        )
+        if image.getexif().get(0x0112, 1) != 1:
+            notes += ("rotated",)
+        if min(original) < size:
+            notes += ("scaled up",)
+        image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema()[0] < 255:
+                return "transparent in places"
+        small = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+        pixels = np.asarray(small)
+        return Accepted(encode_png(pixels), pixel_sha256(pixels), original, notes)

@@ -1,0 +1,63 @@
+"""The data profile: what is in the data, for a person to look at before anything is trained."""
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import pandas as pd
+
+from components.shared.image_set import Header
+
+if TYPE_CHECKING:
+    from components.prepare_data.prepare import Findings
+
+
+def render(data: str, table: pd.DataFrame, header: Header, rare: list[str], findings: "Findings") -> str:
+    """The profile as one self-contained HTML page.
+
+    Args:
+        data: where the data came from.
+        table: the accepted rows: image_id, lesion_id, dx, split, dx_type, age, sex, localization.
+        header: the classes and the image size.
+        rare: the classes that are rebalanced.
+        findings: what was seen while reading.
+    """
+    counts = table["dx"].value_counts()
+    classes = [
+        {
+            "dx": dx,
+            "images": int(count),
+            "lesions": table.loc[table["dx"] == dx, "lesion_id"].nunique(),
+            "share": count / counts.iloc[0],
+            "rare": dx in rare,
+            "samples": [base64.b64encode(png).decode() for png in findings.samples.get(str(dx), [])],
+            "splits": {
+                name: (len(rows), rows["lesion_id"].nunique())
+                for name in ("train", "validation", "test")
+                for rows in [table[(table["dx"] == dx) & (table["split"] == name)]]
+            },
+        }
+        for dx, count in counts.items()
+    ]
+    columns = []
+    for column in ("dx_type", "sex", "localization"):
+        values = table[column].dropna()
+        common = values.value_counts().head(6)
+        columns.append((column, len(table) - len(values), ", ".join(f"{v} {n:,}" for v, n in common.items()) or "–"))
+    ages = table["age"].dropna()
+    summary = f"median {ages.median():.0f}, {ages.min():.0f} to {ages.max():.0f} years" if len(ages) else "–"
+    columns.append(("age", len(table) - len(ages), summary))
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
+    return environment.get_template("profile.html.j2").render(
+        data=data,
+        images=len(table),
+        lesions=table["lesion_id"].nunique(),
+        ratio=counts.iloc[0] / counts.iloc[-1],
+        header=header,
+        classes=classes,
+        columns=columns,
+        findings=findings,
+        sizes=findings.sizes.most_common(5),
+        different_sizes=len(findings.sizes),
+    )

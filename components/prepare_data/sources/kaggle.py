@@ -1,0 +1,46 @@
+"""HAM10000 from Kaggle, with the official client."""
+
+import contextlib
+import io
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.progress import say
+
+DATASET = "kmader/skin-cancer-mnist-ham10000"
+
+
+def handles(data: str) -> bool:
+    """The word `kaggle`."""
+    return data == "kaggle"
+
+
+def fetch(data: str, scratch: Path) -> Path:
+    """Downloads and unpacks the data set (5 GB on disk) and returns the folder.
+
+    Raises:
+        UserError: there are no credentials, or Kaggle can't be reached.
+    """
+    printed = io.StringIO()
+    try:
+        # The client prints advice and may end the process where it finds no credentials.
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            from kaggle.api.kaggle_api_extended import KaggleApi
+
+            api = KaggleApi()
+            api.authenticate()
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            "Kaggle's client found no credentials; on kaggle.com open Settings, API, create a token, save it as "
+            "~/.kaggle/kaggle.json (or set KAGGLE_USERNAME and KAGGLE_KEY) and run the same command again."
+        ) from error
+    say("prepare_data", f"downloading {DATASET} from Kaggle")
+    try:
+        with contextlib.redirect_stdout(printed):
+            api.dataset_download_files(DATASET, path=str(scratch), unzip=True, quiet=True)
+    except Exception as error:
+        raise UserError(
+            f"Kaggle did not give {DATASET} ({type(error).__name__}); check the network and the token, "
+            "then run the same command again."
+        ) from error
+    return scratch

@@ -1,0 +1,86 @@
+"""Phase 6: the run's results under one folder, with a manifest of their hashes, written last.
+
+Nothing counts for a reader until the manifest is there; publishing the same results again changes nothing; a
+publication that was cut off is completed by the next.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.files import file_sha256, write_text, written_whole
+from components.shared.image_set import read_rows
+from components.shared.progress import say
+
+MANIFEST = "manifest.json"
+
+
+def named(
+    models: Mapping[str, str | Path],
+    records: Mapping[str, str | Path],
+    generators: Sequence[str | Path],
+    gan_records: Sequence[str | Path],
+    synthetic_sets: Sequence[str | Path],
+    others: Mapping[str, str | Path],
+) -> dict[str, Path]:
+    """Where each file goes: relative name → file. Generators and records are matched by hash, not by their order.
+
+    Raises:
+        UserError: a record has no generator of its hash.
+    """
+    files = {name: Path(path) for name, path in others.items()}
+    for arm, path in models.items():
+        files[f"models/{arm}.keras"] = Path(path)
+        files[f"models/{arm}.json"] = Path(records[arm])
+    by_hash = {file_sha256(path): Path(path) for path in generators}
+    for path in gan_records:
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+        if facts["model_sha256"] not in by_hash:
+            raise UserError(f"the generator of {facts['dx']} is not the one in its record; publish one run's files.")
+        files[f"models/gan-{facts['dx']}.keras"] = by_hash[facts["model_sha256"]]
+        files[f"models/gan-{facts['dx']}.json"] = Path(path)
+    for path in synthetic_sets:
+        dx = read_rows(path, "train", ["dx"])["dx"].iloc[0]
+        files[f"synthetic/{dx}.parquet"] = Path(path)
+    return files
+
+
+def publish(output: str, files: Mapping[str, Path], manifest: str | Path) -> str:
+    """Copies files below a folder.
+
+    Args:
+        output: the run's folder; made if need be.
+        files: relative name → file.
+        manifest: where a copy of the manifest goes, for the pipeline.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder can't be used.
+    """
+    if "://" in output:
+        raise UserError(f"{output}: only a local folder can be published to; give a folder's name as output.")
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{output} is a file; give a folder's name as output.")
+    entries = {
+        name: {"sha256": file_sha256(path), "bytes": path.stat().st_size} for name, path in sorted(files.items())
+    }
+    text = json.dumps({"files": entries}, indent=1) + "\n"
+    target = folder / MANIFEST
+    if not (target.exists() and target.read_text(encoding="utf-8") == text):
+        target.unlink(missing_ok=True)  # another run's results are about to be replaced
+    for name, path in files.items():
+        there = folder / name
+        if there.exists() and file_sha256(there) == entries[name]["sha256"]:
+            continue
+        with written_whole(there) as part:
+            shutil.copyfile(path, part)
+    if not target.exists():
+        write_text(target, text)
+    write_text(manifest, text)
+    say("publish", f"{len(files)} files in {folder}")
+    return str(folder)

@@ -1,0 +1,68 @@
+"""Small self-contained HTML pages for the Kubeflow UI: charts, pictures and a heading."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from components.shared.image_set import encode_png
+
+_PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 60rem; margin: 2rem auto; padding: 0
+1rem; } h1 { font-size: 1.5rem; } figure { display: inline-block; margin: 0 1rem 1rem 0; } img, svg { max-width: 100%;
+height: auto; } </style></head>
+<body><h1>{{ title }}</h1>{% for part in parts %}
+{{ part }}{% endfor %}
+</body></html>
+""")
+_FIGURE = jinja2.Environment(autoescape=True).from_string(
+    '<figure><img alt="{{ caption }}" src="data:image/png;base64,{{ png }}">'
+    "<figcaption>{{ caption }}</figcaption></figure>"
+)
+
+
+def render(title: str, parts: Sequence[str]) -> str:
+    """A page of parts: text is escaped, `Markup` from the functions below is not."""
+    return _PAGE.render(title=title, parts=[Markup("<p>{}</p>").format(p) if type(p) is str else p for p in parts])
+
+
+def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Markup:
+    """Lines over one axis as inline SVG: name → (x values, y values)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, label=name)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+
+
+def contact_sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images side by side, row by row.
+
+    Args:
+        images: (N, H, W, 3) uint8, N a multiple of `columns`.
+        columns: images in a row.
+
+    Returns:
+        (N / columns · H, columns · W, 3) uint8.
+    """
+    count, height, width, channels = images.shape
+    rows = images.reshape(count // columns, columns, height, width, channels)
+    return rows.swapaxes(1, 2).reshape(count // columns * height, columns * width, channels)
+
+
+def picture(pixels: np.ndarray, caption: str) -> Markup:
+    """One picture, (H, W, 3) uint8, with its caption."""
+    return Markup(_FIGURE.render(png=base64.b64encode(encode_png(pixels)).decode(), caption=caption))

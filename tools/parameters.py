@@ -1,0 +1,71 @@
+"""What a user may set: the pipeline's parameters, by name, checked before anything is started."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.shared.batches import AUGMENTATIONS
+from components.shared.errors import UserError
+from components.train_gan import architectures
+
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
+CHOICES = {"augmentation": AUGMENTATIONS, "gan_architecture": architectures.NAMES}
+
+
+def assignments(words: list[str]) -> dict[str, str]:
+    """`["PRESET=cpu", "seed=2"]` as a dictionary.
+
+    Raises:
+        UserError: a word is not of the form NAME=value, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UserError(f"{word!r} is not an assignment; write NAME=value.")
+        if name in found:
+            raise UserError(f"{name} is given twice; give it once.")
+        found[name] = value
+    return found
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The parameters of a preset.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"PRESET is {name!r}; choose one of {', '.join(names)}.")
+    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def typed(given: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Strings from a command line as the pipeline's parameters.
+
+    Args:
+        given: name → text.
+        defaults: name → default of every parameter; its type is the parameter's.
+
+    Raises:
+        UserError: an unknown name, or a value of another type or outside the choices.
+    """
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in defaults:
+            raise UserError(f"{name} is not a parameter; choose from {', '.join(sorted(defaults))}.")
+        kind = type(defaults[name])
+        try:
+            values[name] = kind(text)
+            if kind is float and not math.isfinite(values[name]):
+                raise ValueError
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number"}[kind]
+            raise UserError(f"{name} is {text!r}; give {wanted}.") from None
+        if values[name] not in CHOICES.get(name, [values[name]]):
+            raise UserError(f"{name} is {text!r}; choose one of {', '.join(CHOICES[name])}.")
+    return values
