@@ -156,7 +156,9 @@ def compare(
     low, high = (effect["augmented_minus_oversampled"][end] for end in ("low", "high"))
     # The bootstrap of a handful of lesions that all went one way has no width: it alone must not decide.
     sure = p_value < 0.05
-    verdict = "improved" if sure and low > 0 else "worse" if sure and high < 0 else "no evidence"
+    verdict = "no evidence"
+    if sure and low is not None and high is not None:
+        verdict = "improved" if low > 0 else "worse" if high < 0 else verdict
     return arms, effect, verdict
 
 

@@ -1,14 +1,14 @@
 """Raw image files: found, opened as hostile input, and brought to one form without guessing."""
 
 import filecmp
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from components.shared.errors import UserError
+from components.prepare_data import tree
+from components.shared.errors import UserError, printable
 from components.shared.image_set import encode_png, pixel_sha256
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
@@ -27,8 +27,8 @@ def index(folder: Path) -> dict[str, Path]:
         UserError: two different images have one name.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+    for path in tree.scan(folder).files:
+        if path.suffix.lower() not in SUFFIXES:
             continue
         first = found.setdefault(path.stem, path)
         if first is not path and not filecmp.cmp(first, path, shallow=False):
@@ -61,11 +61,9 @@ def read(path: Path, size: int) -> Accepted | str:
         The image, or the reason why it can't be used without guessing.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is refused here anyway
-            return _read(path, size)
+        return _read(path, size) if path.stat().st_size else "an empty file"
     except UnidentifiedImageError:
-        return "an empty file" if path.stat().st_size == 0 else f"not an image ({', '.join(FORMATS)})"
+        return f"not an image ({', '.join(FORMATS)})"
     except Image.DecompressionBombError:
         return f"more than {MAX_PIXELS:,} pixels"
     except FileNotFoundError:
@@ -75,7 +73,17 @@ def read(path: Path, size: int) -> Accepted | str:
     except MemoryError:
         return "too large for the memory"
     except Exception as error:  # a decoder fails on hostile bytes in ways that nobody has listed
-        return f"damaged ({str(error)[:80] or type(error).__name__})"
+        return f"damaged ({printable(str(error))[:80] or type(error).__name__})"
+
+
+def _over_8_bits(image: ImageFile.ImageFile) -> bool:
+    """Whether a channel has more than 8 bits; Pillow opens 16-bit colour as if it had 8, and names it in the decoder's
+    raw mode alone."""
+    if image.mode.startswith(("I", "F")):
+        return True
+    raw_modes = [str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in image.tile]
+    # `BGR;16` is a bitmap of 16 bits for all three.
+    return any(";16" in raw and not raw.startswith("BGR") for raw in raw_modes)
 
 
 def _read(path: Path, size: int) -> Accepted | str:
@@ -85,24 +93,26 @@ def _read(path: Path, size: int) -> Accepted | str:
             return f"more than {MAX_PIXELS:,} pixels ({original[0]}×{original[1]})"
         if min(original) < MIN_SIDE:
             return f"too small to show a lesion ({original[0]}×{original[1]})"
-        if getattr(image, "n_frames", 1) > 1:
-            return f"animated or several pictures in one ({image.n_frames})"
-        if image.mode.startswith(("I", "F")) or any("16" in str(tile[3]) for tile in image.tile):
-            return "more than 8 bits a channel"  # Pillow opens 16-bit colour as if it had 8
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            return f"animated or several pictures in one ({frames})"
+        if _over_8_bits(image):
+            return "more than 8 bits a channel"
         if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
             return f"colour space {image.mode}, whose conversion would be a guess"
-        notes = {"L": ("grey",), "1": ("grey",), "LA": ("grey",), "P": ("palette",), "PA": ("palette",)}.get(
-            image.mode, ()
-        )
-        if image.getexif().get(0x0112, 1) != 1:
+        notes: tuple[str, ...] = ()
+        if image.mode in ("L", "1", "LA"):
+            notes += ("grey",)
+        if image.mode in ("P", "PA"):
+            notes += ("palette",)
+        if image.getexif().get(0x0112) in range(2, 9):  # cameras also write 0, which says nothing
             notes += ("rotated",)
         if min(original) < size:
             notes += ("scaled up",)
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            if image.getchannel("A").getextrema()[0] < 255:
+            if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
                 return "transparent in places"
         small = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
         pixels = np.asarray(small)

@@ -1,10 +1,13 @@
 """The metadata table: found, read and checked, row by row, before any image is opened."""
 
+import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from components.prepare_data import tree
 from components.shared.errors import UserError
 
 REQUIRED = ("lesion_id", "image_id", "dx")
@@ -13,11 +16,13 @@ OPTIONAL = ("dx_type", "age", "sex", "localization")
 # A class names files, pipeline tasks and table cells further on: it must be plain.
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 MAX_CLASSES = 100
+MAX_ID = 200
+"""Characters of an id: a file's name can't be much longer, and every list of images would be."""
 
 
 def _some(values: "pd.Series | list[str]") -> str:
     """The first few of many values, for a sentence."""
-    names = [str(value) for value in list(values)[:3]]
+    names = [str(value)[:80] for value in list(values)[:3]]
     more = len(values) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
@@ -28,7 +33,7 @@ def find(folder: Path) -> Path:
     Raises:
         UserError: there is none, or several that could be meant.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = tree.scan(folder).files
     exact = [p for p in files if p.name in ("HAM10000_metadata.csv", "HAM10000_metadata")]
     found = exact or [p for p in files if p.suffix.lower() == ".csv" and "metadata" in p.name.lower()]
     if not found:
@@ -40,6 +45,43 @@ def find(folder: Path) -> Path:
         names = _some([str(p.relative_to(folder)) for p in found])
         raise UserError(f"{folder} holds several metadata files ({names}); leave only the one that is meant.")
     return found[0]
+
+
+def _rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header, the rows and the line that each row ends in; blank rows are passed over.
+
+    Not by pandas: it takes a row with too many fields for one with an index, and shifts the columns.
+
+    Raises:
+        UserError: it is not UTF-8, not CSV, or a row is longer or shorter than the header.
+    """
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            for row in reader:
+                fields = [field.strip() for field in row]
+                if not any(fields):
+                    continue
+                if rows and len(fields) != len(rows[0]):
+                    raise UserError(
+                        f"{path.name} has {len(fields)} fields in line {reader.line_num} and {len(rows[0])} in its "
+                        "header; mend that line, or export the file again, comma-separated."
+                    )
+                rows.append(fields)
+                lines.append(reader.line_num)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path.name} is not UTF-8 text; save it as CSV in UTF-8 and run the same command again."
+        ) from error
+    except csv.Error as error:
+        raise UserError(
+            f"{path.name} is not a proper CSV ({error}, line {reader.line_num}); mend or export it again."
+        ) from error
+    if not rows:
+        raise UserError(f"{path.name} is empty; give a CSV with the columns {', '.join(REQUIRED)}.")
+    return rows[0], rows[1:], lines[1:]
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -54,50 +96,50 @@ def read(folder: Path) -> pd.DataFrame:
     """
     path = find(folder)
     name = path.name
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text; save it as CSV in UTF-8 and run the same command again.") from error
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{name} is empty; give a CSV with the columns {', '.join(REQUIRED)}.") from error
-    except (pd.errors.ParserError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1][:200]
-        raise UserError(f"{name} is not a proper CSV ({reason}); mend or export it again.") from error
-    raw.columns = [str(column).strip() for column in raw.columns]
-    missing = [column for column in REQUIRED if column not in raw]
+    header, rows, lines = _rows(path)
+    missing = [column for column in REQUIRED if column not in header]
     if missing:
         raise UserError(
-            f"{name} lacks the columns {', '.join(missing)} (it has {_some(list(raw.columns))}); "
+            f"{name} lacks the columns {', '.join(missing)} (it has {_some(header)}); "
             "add them, comma-separated, with these names."
         )
-    twice = sorted({c for c in REQUIRED + OPTIONAL if list(raw.columns).count(c) > 1})
+    twice = sorted({c for c in REQUIRED + OPTIONAL if header.count(c) > 1})
     if twice:
         raise UserError(f"{name} has the column {twice[0]} more than once; leave only the one that is meant.")
-    if raw.empty:
+    if not rows:
         raise UserError(f"{name} has no rows; add one row for each image.")
 
-    table = pd.DataFrame({c: raw[c].fillna("").str.strip() for c in REQUIRED})
+    raw = pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
+    table = raw[list(REQUIRED)].copy()
     for column in OPTIONAL:
-        table[column] = raw[column].fillna("").str.strip().replace("", None) if column in raw else None
-    table["age"] = pd.to_numeric(table["age"], errors="coerce")
+        table[column] = raw[column].replace("", None) if column in raw else None
+    age = pd.to_numeric(table["age"], errors="coerce").astype(float)
+    table["age"] = age.where(np.isfinite(age))  # `inf` is no age either
 
     for column in REQUIRED:
-        empty = table.index[table[column] == ""]
+        empty = np.flatnonzero(table[column] == "")
         if len(empty):
-            lines = _some([str(row + 2) for row in empty])
-            raise UserError(f"{name} has no {column} in line {lines}; fill it in or remove these rows.")
+            where = _some([str(lines[row]) for row in empty])
+            raise UserError(f"{name} has no {column} in line {where}; fill it in or remove these rows.")
+        odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID for value in table[column]])
+        if len(odd):
+            raise UserError(
+                f"{name} has a {column} in line {lines[odd[0]]} that can't be used "
+                f"({_some([table[column].iloc[odd[0]]])}); use up to {MAX_ID} printable characters."
+            )
     repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
     if len(repeated):
         raise UserError(f"{name} names an image more than once ({_some(list(repeated))}); keep one row for each image.")
-    odd = [dx for dx in table["dx"].unique() if not _CLASS_NAME.fullmatch(dx)]
-    if odd:
+    names = [dx for dx in table["dx"].unique() if not _CLASS_NAME.fullmatch(dx)]
+    if names:
         raise UserError(
-            f"{name} has a class name that can't be used ({_some([repr(dx) for dx in odd])}); "
+            f"{name} has a class name that can't be used ({_some([repr(dx) for dx in names])}); "
             "use up to 31 letters, digits, - and _."
         )
     by_case = pd.Series(table["dx"].unique())
-    if by_case.str.lower().duplicated().any():
-        raise UserError(f"{name} spells a class in two ways ({_some(sorted(by_case))}); use one spelling.")
+    alike = by_case[by_case.str.lower().duplicated(keep=False)]
+    if len(alike):
+        raise UserError(f"{name} spells a class in two ways ({_some(sorted(alike))}); use one spelling.")
     of_lesion = table.groupby("lesion_id")["dx"].nunique()
     torn = of_lesion.index[of_lesion > 1]
     if len(torn):

@@ -7,19 +7,20 @@ Reads a source (see `sources`). Writes one image set for each split and a data p
 import hashlib
 import os
 import tempfile
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from components.prepare_data import images, metadata, profile, sources, split
-from components.shared.errors import UserError
-from components.shared.files import write_text
-from components.shared.image_set import REAL, ROW_GROUP, Header, write_image_set
+from components.prepare_data import images, metadata, profile, sources, split, tree
+from components.shared.errors import UserError, printable
+from components.shared.files import all_written_whole
+from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
 from components.shared.progress import Progress, say
 
 
@@ -82,6 +83,12 @@ def _ahead(
         yield rows, [future.result() for future in futures]
 
 
+def _why_missing(folder: Path) -> str:
+    """Why a row may have no image file: a folder that was not entered is worth a word."""
+    closed = tree.scan(folder).closed
+    return "no image file" + (f"; {closed[0].name} is a link or unreadable, and was not entered" if closed else "")
+
+
 def _refuse_too_many(left_out: list[tuple[str, str]], max_bad_images: int) -> None:
     if len(left_out) > max_bad_images:
         listed = "; ".join(f"{name}: {reason}" for name, reason in left_out[:5])
@@ -118,6 +125,7 @@ def prepare(
 
     Raises:
         UserError: something about the data or the parameters can't be used; nothing is written then.
+        OSError: nor when a disk is full or a folder can't be written.
     """
     if image_size % 16 or not 32 <= image_size <= 512:
         raise UserError(f"image_size is {image_size}; choose a multiple of 16 from 32 to 512.")
@@ -125,24 +133,29 @@ def prepare(
         raise UserError(f"max_bad_images is {max_bad_images}; choose 0 or more.")
     if seed < 0:
         raise UserError(f"seed is {seed}; choose 0 or more.")
-    say("prepare_data", f"reading {data}")
+    say("prepare_data", f"reading {printable(data)}")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch, ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # Pillow warns of what is refused here anyway
         folder = sources.fetch(data, Path(scratch))
         table = metadata.read(folder)
         rare_names = rare_classes(table, rare)
         files = images.index(folder)
         findings = Findings(without_row=len(set(files) - set(table["image_id"])))
         present = table["image_id"].isin(files.keys())
-        findings.left_out += [(name, "no image file") for name in table.loc[~present, "image_id"]]
+        if not present.all():
+            reason = _why_missing(folder)
+            findings.left_out += [(name, reason) for name in table.loc[~present, "image_id"]]
         _refuse_too_many(findings.left_out, max_bad_images)
+        header = Header(classes=tuple(sorted(table["dx"].unique())), image_size=image_size, split="")
         table = table[present]
         table = table.assign(split=split.assign(table, seed), source=REAL)
 
-        header = Header(classes=tuple(sorted(table["dx"].unique())), image_size=image_size, split="")
-        paths = {"train": train, "validation": validation, "test": test}
+        # All four get their names together, at the very end.
+        *sets, page = stack.enter_context(all_written_whole(train, validation, test, data_profile))
         writers = {
-            name: stack.enter_context(write_image_set(path, replace(header, split=name)))
-            for name, path in paths.items()
+            name: stack.enter_context(closing(ImageSetWriter(part, replace(header, split=name))))
+            for name, part in zip(split.SHARES, sets, strict=True)
         }
         chunks = [
             rows.iloc[start : start + ROW_GROUP]
@@ -179,19 +192,20 @@ def prepare(
 
         used = pd.concat(accepted) if accepted else table.iloc[:0]
         for dx in header.classes:
-            for name in paths:
+            for name in writers:
                 if not ((used["dx"] == dx) & (used["split"] == name)).any():
                     raise UserError(
                         f"no usable image of the class {dx} is left for {name}; mend the images that were left out, "
                         "add lesions, or leave the class out."
                     )
-        hashes = {
-            "data_sha256": _hash(used, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
-            "split_sha256": _hash(used, ["image_id", "split"]),
-        }
+        header = replace(
+            header,
+            data_sha256=_hash(used, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
+            split_sha256=_hash(used, ["image_id", "split"]),
+        )
         for name, writer in writers.items():
-            writer.header = replace(header, split=name, **hashes)
-        write_text(data_profile, profile.render(data, used, header, rare_names, findings))
+            writer.header = replace(header, split=name)
+        page.write_text(profile.render(printable(data), used, header, rare_names, findings), encoding="utf-8")
     for name, reason in findings.left_out:
         say("prepare_data", f"left out {name}: {reason}")
     counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items())

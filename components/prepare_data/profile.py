@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jinja2
 import pandas as pd
 
+from components.shared.errors import printable
 from components.shared.image_set import Header
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def render(data: str, table: pd.DataFrame, header: Header, rare: list[str], find
     for column in ("dx_type", "sex", "localization"):
         values = table[column].dropna()
         common = values.value_counts().head(6)
-        columns.append((column, len(table) - len(values), ", ".join(f"{v} {n:,}" for v, n in common.items()) or "–"))
+        shown = ", ".join(f"{printable(str(v))[:40]} {n:,}" for v, n in common.items())
+        columns.append((column, len(table) - len(values), shown or "–"))
     ages = table["age"].dropna()
     summary = f"median {ages.median():.0f}, {ages.min():.0f} to {ages.max():.0f} years" if len(ages) else "–"
     columns.append(("age", len(table) - len(ages), summary))

@@ -30,8 +30,8 @@ def assign(table: pd.DataFrame, seed: int) -> pd.Series:
         lesions = np.sort(rows["lesion_id"].unique())
         if len(lesions) < len(SHARES):
             raise UserError(
-                f"the class {dx} has {len(lesions)} lesion{'s' * (len(lesions) > 1)}, too few to train, validate and test on "
-                "different ones; add lesions or leave the class out."
+                f"the class {dx} has {len(lesions)} lesion{'s' * (len(lesions) > 1)}, too few to train, validate and "
+                "test on different ones; add lesions or leave the class out."
             )
         lesions = np.random.default_rng(seed_of(seed, "split", str(dx))).permutation(lesions)
         test = max(1, round(SHARES["test"] * len(lesions)))

@@ -15,11 +15,26 @@ _STORAGE = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose a folder that this user may read and write",
     errno.EPERM: "permission denied; choose a folder that this user may read and write",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
+    errno.EISDIR: "a folder stands where a file is to be written; choose another name",
+    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
 }
 
 
+def printable(text: str) -> str:
+    """The text on one line that any terminal and any UTF-8 file takes: what can't be printed stands there escaped.
+
+    Names of files and rows are another's input: they may hold line breaks, or bytes that are no text.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
-    """What the user asked for can't be done. The message is one sentence with the mend."""
+    """What the user asked for can't be done. The message is one sentence with the mend, on one line."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 def as_user_error(error: BaseException) -> UserError | None:
@@ -31,6 +46,8 @@ def as_user_error(error: BaseException) -> UserError | None:
         if isinstance(seen, OSError) and seen.errno in _STORAGE:
             place = f"{seen.filename}: " if seen.filename else ""
             return UserError(f"{place}{_STORAGE[seen.errno]}.")
+        if isinstance(seen, FileNotFoundError) and "usable temporary directory" in str(seen):  # so says `tempfile`
+            return UserError("no folder for temporary files can be written; free some space, or set TMPDIR to another.")
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -1,5 +1,6 @@
 """Files that are whole or absent, and their hashes."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -11,19 +12,33 @@ from pathlib import Path
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`, with its suffix; renamed to `path` on success, removed on any error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
+    with all_written_whole(path) as (part,):
         yield part
-        part.chmod(0o644)  # mkstemp gives 0600; another user may be the one who reads a result
-        with part.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut can leave the final name on an empty file
-        part.replace(path)
+
+
+@contextmanager
+def all_written_whole(*paths: str | Path) -> Iterator[list[Path]]:
+    """As `written_whole`, for files that belong together: none is renamed before all of them are on the disk."""
+    parts: list[Path] = []
+    try:
+        finals = [Path(path) for path in paths]
+        for path in finals:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # else this would come out at the end, after hours of work
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+            os.close(handle)
+            parts.append(Path(name))
+        yield parts
+        for part in parts:
+            part.chmod(0o644)  # mkstemp gives 0600; another user may be the one who reads a result
+            with part.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut can leave the final name on an empty file
+        for part, path in zip(parts, finals, strict=True):
+            part.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        for part in parts:
+            part.unlink(missing_ok=True)
         raise
 
 

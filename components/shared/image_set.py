@@ -10,6 +10,7 @@ A row counts `repeat` times in training: an image is repeated by a number, not b
 import hashlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -168,9 +169,13 @@ def read_header(path: str | Path) -> Header:
     """
     try:
         values = json.loads(pq.read_metadata(path).metadata[_HEADER_KEY])
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        return Header(**{**values, "classes": tuple(values["classes"])})
+    except OSError as error:
+        if error.errno is not None:  # without a number it is Arrow's, of a damaged file
+            raise
+        raise UserError(f"{path} is damaged; make it anew with prepare_data.") from error
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not an image set; give a file that prepare_data wrote.") from error
-    return Header(**{**values, "classes": tuple(values["classes"])})
 
 
 def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -231,6 +236,14 @@ class Pixels:
     header: Header
 
 
+def _reserve(path: Path) -> None:
+    """Claims the disk space of a file that is only as long as it will be: a write through a mapping that finds the disk
+    full kills the process, this raises an OSError."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 @contextmanager
 def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pixels]:
     """Decodes an image set once, on all cores, so that an epoch reads pixels and not files.
@@ -252,6 +265,7 @@ def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pix
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch, ThreadPoolExecutor() as threads:
         shape = (len(rows), size, size, 3)
         images = np.lib.format.open_memmap(Path(scratch) / "pixels.npy", "w+", np.uint8, shape)
+        _reserve(Path(scratch) / "pixels.npy")
         position = 0
         for table in iter_tables(path, dx):
             png = pc.struct_field(table.column("image"), "bytes").to_pylist()

@@ -1,9 +1,15 @@
 """What every phase that trains or predicts with Keras does the same way."""
 
+import json
 import platform
+import re
+import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
+
+from components.shared.files import written_whole
 
 PREDICTION_BATCH = 256
 
@@ -11,6 +17,7 @@ PREDICTION_BATCH = 256
 def start(seed: int) -> None:
     """Makes the process repeatable: seeds Python, NumPy and the backend, and asks the backend for deterministic
     kernels."""
+    keras.backend.clear_session()  # layer names count up within a process
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -27,6 +34,27 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         backend: __import__(backend).__version__,
     }
+
+
+def save(model: keras.Model, path: str | Path) -> None:
+    """Saves a plain `.keras` file, whole or not at all, with the same bytes for the same model: a hash then says which it is.
+
+    Keras writes the time of saving and memory addresses into the file: the same training would give another hash each time.
+    """
+    with written_whole(path) as part:
+        model.save(part)
+        with zipfile.ZipFile(part) as file:
+            members = {name: file.read(name) for name in file.namelist()}
+        members["metadata.json"] = json.dumps({**json.loads(members["metadata.json"]), "date_saved": ""}).encode()
+        numbers: dict[bytes, int] = {}
+        members["config.json"] = re.sub(
+            rb'(?<="shared_object_id": )\d+',
+            lambda address: b"%d" % numbers.setdefault(address[0], len(numbers)),
+            members["config.json"],
+        )
+        with zipfile.ZipFile(part, "w") as file:
+            for name, data in members.items():
+                file.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's own time is 1980
 
 
 def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:

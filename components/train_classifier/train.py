@@ -18,7 +18,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from components.shared import keras_run, page
 from components.shared.batches import AUGMENTATIONS, endless_batches, flip_and_turn
 from components.shared.errors import UserError
-from components.shared.files import file_sha256, write_text, written_whole
+from components.shared.files import file_sha256, write_text
 from components.shared.image_set import Pixels, decoded
 from components.shared.progress import duration, say
 from components.shared.seeds import seed_of
@@ -99,6 +99,8 @@ def train(
     """
     if epochs < 1:
         raise UserError(f"classifier_epochs is {epochs}; choose 1 or more.")
+    if patience < 1:
+        raise UserError(f"classifier_patience is {patience}; choose 1 or more.")
     if augmentation not in AUGMENTATIONS:
         raise UserError(f"augmentation is {augmentation!r}; choose one of {', '.join(AUGMENTATIONS)}.")
     label = f"train_classifier {arm}"
@@ -124,8 +126,7 @@ def train(
         ).history
         header = pixels.header
         rows = int(pixels.repeat.sum())
-    with written_whole(model) as part:
-        network_.save(part)
+    keras_run.save(network_, model)
     best_epoch = int(np.argmax(history["val_balanced_accuracy"]))
     facts: dict[str, Any] = {
         "arm": arm,

@@ -16,8 +16,8 @@ import numpy as np
 from components.shared import keras_run, page
 from components.shared.batches import endless_batches
 from components.shared.errors import UserError
-from components.shared.files import file_sha256, write_text, written_whole
-from components.shared.image_set import decoded
+from components.shared.files import file_sha256, write_text
+from components.shared.image_set import decoded, read_rows
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 from components.train_gan import architectures
@@ -63,6 +63,8 @@ def train(
     if not 0 < kimg < math.inf:
         raise UserError(f"gan_kimg is {kimg}; choose a budget above 0.")
     nets = architectures.load(architecture)
+    if dx not in set(read_rows(train_set, "train", ["dx"])["dx"]):
+        raise UserError(f"there is no training image of the class {dx}; choose a class that the data has.")
     label = f"train_gan {dx}"
     begun = time.monotonic()
     own_seed = seed_of(seed, "train_gan", dx)
@@ -92,8 +94,7 @@ def train(
             if step in snapshots:
                 grids.append((done, _sample(gan.generator, noise)))
         real = len(pixels.images)
-    with written_whole(generator) as part:
-        gan.generator.save(part)
+    keras_run.save(gan.generator, generator)
     facts: dict[str, Any] = {
         "dx": dx,
         "architecture": architecture,

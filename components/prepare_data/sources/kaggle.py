@@ -4,7 +4,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, as_user_error
 from components.shared.progress import say
 
 DATASET = "kmader/skin-cancer-mnist-ham10000"
@@ -39,7 +39,8 @@ def fetch(data: str, scratch: Path) -> Path:
         with contextlib.redirect_stdout(printed):
             api.dataset_download_files(DATASET, path=str(scratch), unzip=True, quiet=True)
     except Exception as error:
-        raise UserError(
+        # A full disk is not Kaggle's fault.
+        raise as_user_error(error) or UserError(
             f"Kaggle did not give {DATASET} ({type(error).__name__}); check the network and the token, "
             "then run the same command again."
         ) from error

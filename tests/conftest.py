@@ -1,0 +1,52 @@
+"""Small image sets, as prepare_data writes them, for the phases behind it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.shared.image_set import REAL, Header, encode_png, pixel_sha256, write_image_set
+
+CLASSES = ("df", "nv", "vasc")
+COLOURS = {"df": (200, 90, 60), "nv": (90, 60, 40), "vasc": (160, 30, 90)}
+
+
+def write_set(path: Path, split: str, counts: dict[str, int], size: int = 32, seed: int = 0) -> Path:
+    """An image set of noisy pictures, each class with a colour of its own; two images a lesion."""
+    rng = np.random.default_rng([seed, len(split)])
+    header = Header(classes=CLASSES, image_size=size, split=split, data_sha256="d" * 64, split_sha256="5" * 64)
+    with write_image_set(path, header) as out:
+        for dx, count in counts.items():
+            base = np.array(COLOURS[dx])
+            images = np.clip(base + rng.normal(0, 25, (count, size, size, 3)), 0, 255).astype(np.uint8)
+            numbers = range(count)
+            rows = pd.DataFrame(
+                {
+                    "image_id": [f"{split}-{dx}-{n}" for n in numbers],
+                    "lesion_id": [f"{split}-{dx}-lesion-{n // 2}" for n in numbers],
+                    "dx": dx,
+                    "source": REAL,
+                    "pixel_sha256": [pixel_sha256(image) for image in images],
+                }
+            )
+            out.write(rows, [encode_png(image) for image in images])
+    return path
+
+
+@pytest.fixture(scope="session")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One small image set for each split."""
+    folder = tmp_path_factory.mktemp("splits")
+    return {
+        "train": write_set(folder / "train", "train", {"df": 10, "nv": 60, "vasc": 14}),
+        "validation": write_set(folder / "validation", "validation", {"df": 4, "nv": 12, "vasc": 4}),
+        "test": write_set(folder / "test", "test", {"df": 4, "nv": 14, "vasc": 6}),
+    }
+
+
+@pytest.fixture
+def make_set() -> Callable[..., Path]:
+    """`write_set`, for a test that needs a set of its own."""
+    return write_set

@@ -1,0 +1,110 @@
+"""A tiny folder like HAM10000, drawn in a moment, and what the tests of phase 1 do with it again and again."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image, ImageDraw
+
+from components.prepare_data.prepare import prepare
+from components.shared.image_set import read_rows
+
+COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+LESIONS = {"df": 6, "mel": 7, "nv": 12}
+SPLITS = ("train", "validation", "test")
+WIDTH, HEIGHT = 40, 30
+TONES = {"df": (200, 120, 100), "mel": (80, 50, 40), "nv": (150, 95, 76)}
+
+
+def draw(number: int, dx: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image.Image:
+    """A blot on skin that no other number has: RGB, `size` (width, height) pixels."""
+    image = Image.new("RGB", size, (226, 182, 168))
+    at = (4 + number % 7, 3 + number % 5)
+    ImageDraw.Draw(image).ellipse((*at, at[0] + size[0] // 2, at[1] + size[1] // 2), fill=TONES[dx])
+    image.putpixel((0, 0), (number % 256, number // 256, 0))
+    return image
+
+
+@dataclass
+class RawFolder:
+    """A raw folder: its rows can be changed and the metadata written anew."""
+
+    path: Path
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def metadata(self) -> Path:
+        return self.path / "HAM10000_metadata.csv"
+
+    draw = staticmethod(draw)
+
+    def image(self, index: int) -> Path:
+        return next(self.path.rglob(f"{self.rows[index]['image_id']}.jpg"))
+
+    def of(self, dx: str) -> list[int]:
+        return [index for index, row in enumerate(self.rows) if row["dx"] == dx]
+
+    def write(self, rows: Sequence[Mapping[str, str]] | None = None) -> "RawFolder":
+        with self.metadata.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows if rows is None else rows)
+        return self
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> RawFolder:
+    """3 classes, 25 lesions, every third with two images: 40×30 px JPEGs in the two folders of the Kaggle layout."""
+    made = RawFolder(tmp_path / "raw")
+    for part in (1, 2):
+        (made.path / f"HAM10000_images_part_{part}").mkdir(parents=True)
+    lesion = 0
+    for dx, lesions in LESIONS.items():
+        for _ in range(lesions):
+            for _ in range(1 + (lesion % 3 == 0)):
+                number = len(made.rows)
+                name = f"ISIC_{number:07}"
+                draw(number, dx).save(made.path / f"HAM10000_images_part_{1 + number % 2}" / f"{name}.jpg", quality=95)
+                facts = ("histo", str(20 + number), ("male", "female")[number % 2], "back")
+                values = (f"HAM_{lesion:07}", name, dx, *facts)
+                made.rows.append(dict(zip(COLUMNS, values, strict=True)))
+            lesion += 1
+    return made.write()
+
+
+@dataclass
+class Prepared:
+    """What phase 1 wrote into a folder of its own."""
+
+    out: Path
+    rare: list[str]
+
+    def set(self, split: str) -> Path:
+        return self.out / f"{split}.parquet"
+
+    @property
+    def profile(self) -> str:
+        return (self.out / "profile.html").read_text(encoding="utf-8")
+
+    def rows(self) -> pd.DataFrame:
+        return pd.concat([read_rows(self.set(split), split) for split in SPLITS], ignore_index=True)
+
+    def left_behind(self) -> list[str]:
+        return sorted(path.name for path in self.out.rglob("*")) if self.out.exists() else []
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Prepared]:
+    """Runs phase 1 on a folder; `out` names the folder of the results."""
+
+    def run(data: Path | str, out: str | Path = "out", **changes: object) -> Prepared:
+        there = tmp_path / out
+        values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
+        values |= {split: there / f"{split}.parquet" for split in SPLITS}
+        values |= {"data_profile": there / "profile.html"} | changes
+        return Prepared(there, prepare(data=str(data), **values))
+
+    return run

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from components.publish.publish import named, publish
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    made = {}
+    for name in ("report.html", "models/baseline.keras", "metrics.json"):
+        path = tmp_path / "in" / name.replace("/", "-")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        made[name] = path
+    return made
+
+
+def state(folder: Path) -> dict[str, tuple[int, str]]:
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, file_sha256(p)) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_the_manifest_holds_the_hash_of_every_file(files: dict[str, Path], tmp_path: Path):
+    out = tmp_path / "out"
+    assert publish(str(out), files, tmp_path / "copy") == str(out)
+    manifest = json.loads((out / "manifest.json").read_text())["files"]
+    assert set(manifest) == set(files)
+    for name, entry in manifest.items():
+        assert entry == {"sha256": file_sha256(out / name), "bytes": (out / name).stat().st_size}
+    assert (tmp_path / "copy").read_text() == (out / "manifest.json").read_text()
+
+
+def test_again_changes_nothing_and_a_cut_off_one_is_completed(files: dict[str, Path], tmp_path: Path):
+    out = tmp_path / "out"
+    publish(str(out), files, tmp_path / "copy")
+    before = state(out)
+    publish(str(out), files, tmp_path / "copy")
+    assert state(out) == before
+    (out / "manifest.json").unlink()
+    (out / "report.html").write_text("rep")  # cut off
+    publish(str(out), files, tmp_path / "copy")
+    assert {name: digest for name, (_, digest) in state(out).items()} == {n: d for n, (_, d) in before.items()}
+
+
+def test_no_manifest_stands_beside_files_of_two_runs(files: dict[str, Path], tmp_path: Path):
+    out = tmp_path / "out"
+    publish(str(out), files, tmp_path / "copy")
+    files["metrics.json"].write_text("new")
+    missing = files | {"report.html": tmp_path / "gone"}
+    with pytest.raises(FileNotFoundError):
+        publish(str(out), missing, tmp_path / "copy")
+    publish(str(out), files, tmp_path / "copy")
+    manifest = json.loads((out / "manifest.json").read_text())["files"]
+    assert manifest["metrics.json"]["sha256"] == file_sha256(out / "metrics.json")
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/x", "https://example.org"])
+def test_an_address_is_refused(output: str, files: dict[str, Path], tmp_path: Path):
+    with pytest.raises(UserError, match="only a local folder"):
+        publish(output, files, tmp_path / "copy")
+
+
+def test_a_file_is_no_folder(files: dict[str, Path], tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        publish(str(tmp_path / "file"), files, tmp_path / "copy")
+
+
+def test_generators_are_matched_by_hash_not_by_order(tmp_path: Path):
+    generators, records = [], []
+    for dx in ("df", "vasc"):
+        path = tmp_path / f"{dx}.bin"
+        path.write_text(dx)
+        record = tmp_path / f"{dx}.json"
+        record.write_text(json.dumps({"dx": dx, "model_sha256": file_sha256(path)}))
+        generators.append(path)
+        records.append(record)
+    files = named({}, {}, generators[::-1], records, [], {})
+    assert files["models/gan-df.keras"].read_text() == "df"
+    assert files["models/gan-vasc.keras"].read_text() == "vasc"
+    with pytest.raises(UserError, match="the generator of vasc is not the one in its record"):
+        named({}, {}, generators[:1], records, [], {})
