@@ -27,7 +27,7 @@ def counterweight(
     classifier_patience: int = 10,
     augmentation: str = "none",
     seed: int = 1,
-):
+) -> None:
     """Do synthetic images of the rare classes help? Trains a CNN as the data is (baseline), with real images repeated
     (oversampled, the control) and with one GAN's images for each rare class (augmented), and compares them on real
     lesions that no model has seen.

@@ -131,6 +131,8 @@ class Runner:
         self.mistakes: list[str] = []
         self.failed: list[str] = []
         self.ran = 0
+        self.outside = 0.0  # seconds in which no task ran: what the pipeline itself costs
+        self._idle_since: float | None = self.begun
         self._children: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopping = False
@@ -148,6 +150,9 @@ class Runner:
             if self._stopping:
                 return EXIT_INTERRUPTED
             self.ran += 1
+            if self._idle_since is not None:
+                self.outside += time.monotonic() - self._idle_since
+                self._idle_since = None
             environment = {
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
@@ -183,6 +188,8 @@ class Runner:
         code = child.wait()
         with self._lock:
             self._children.discard(child)
+            if not self._children:
+                self._idle_since = time.monotonic()
             if code and not self._stopping:
                 self.failed = [*last, f"exit code {code}\n"]
                 self._stopping = True  # what runs may finish, and is kept; nothing more is started
@@ -297,10 +304,12 @@ def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
     from components.evaluate.report import render_text
 
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    took = duration(time.monotonic() - runner.begun)
+    seconds = time.monotonic() - runner.begun
+    took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside / seconds:.1%} of it outside of them"
     # publish always runs: it is the one that finds out whether the folder is complete.
-    known = "; every task but publish was done before" if runner.ran == 1 else ""
-    say(console, f"\n{render_text(results)}\n\n{took}{known}")
+    if runner.ran == 1:
+        took = f"{duration(seconds)}; every task but publish was done before"
+    say(console, f"\n{render_text(results).rstrip()}\n\n{took}")
     say(console, f"report: {_short(folder / 'report.html')}")
 
 

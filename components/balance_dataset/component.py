@@ -13,7 +13,7 @@ def balance_dataset(
     augmented: dsl.Output[dsl.Dataset],
     oversampled: dsl.Output[dsl.Dataset],
     summary: dsl.Output[dsl.Markdown],
-):
+) -> None:
     """Adds the synthetic images to the training set, and for the control the same number of repeated real ones."""
     from components.shared.errors import exit_on_user_error
 

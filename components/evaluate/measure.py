@@ -146,14 +146,15 @@ def compare(
     gained, lost, p_value = mcnemar(
         truth, lesion, chances["augmented"], chances["oversampled"], np.isin(truth, columns)
     )
-    effect = {
+    against_control = difference("augmented", "oversampled")
+    effect: dict[str, Any] = {
         "metric": "mean recall of the rare classes",
-        "augmented_minus_oversampled": difference("augmented", "oversampled"),
+        "augmented_minus_oversampled": against_control,
         "augmented_minus_baseline": difference("augmented", "baseline"),
         "draws": DRAWS,
         "mcnemar": {"lesions_gained": gained, "lesions_lost": lost, "p": p_value},
     }
-    low, high = (effect["augmented_minus_oversampled"][end] for end in ("low", "high"))
+    low, high = against_control["low"], against_control["high"]
     # The bootstrap of a handful of lesions that all went one way has no width: it alone must not decide.
     sure = p_value < 0.05
     verdict = "no evidence"

@@ -13,7 +13,7 @@ def generate_images(
     seed: int,
     images: dsl.Output[dsl.Dataset],
     contact_sheet: dsl.Output[dsl.HTML],
-):
+) -> None:
     """Draws synthetic images of one class; each row of the set says where it comes from."""
     from components.shared.errors import exit_on_user_error
 

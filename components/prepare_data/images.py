@@ -111,9 +111,9 @@ def _read(path: Path, size: int) -> Accepted | str:
             notes += ("scaled up",)
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
-                return "transparent in places"
+        may_be_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        if may_be_transparent and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
+            return "transparent in places"
         small = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
         pixels = np.asarray(small)
         return Accepted(encode_png(pixels), pixel_sha256(pixels), original, notes)

@@ -124,7 +124,7 @@ def read(folder: Path) -> pd.DataFrame:
         odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID for value in table[column]])
         if len(odd):
             raise UserError(
-                f"{name} has a {column} in line {lines[odd[0]]} that can't be used "
+                f"{name} has in line {lines[odd[0]]} an unusable {column} "
                 f"({_some([table[column].iloc[odd[0]]])}); use up to {MAX_ID} printable characters."
             )
     repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()

@@ -142,7 +142,8 @@ def prepare(
         rare_names = rare_classes(table, rare)
         files = images.index(folder)
         findings = Findings(without_row=len(set(files) - set(table["image_id"])))
-        present = table["image_id"].isin(files.keys())
+        # Not by `isin`: a file's name may hold what is no text, which pandas' strings can't.
+        present = table["image_id"].map(lambda name: name in files)
         if not present.all():
             reason = _why_missing(folder)
             findings.left_out += [(name, reason) for name in table.loc[~present, "image_id"]]

@@ -108,8 +108,10 @@ class ImageSetWriter:
         self._schema = SCHEMA.with_metadata({b"huggingface": json.dumps({"info": {"features": _HUGGING_FACE}})})
         # PNG bytes don't shrink any more, and a dictionary of them would be built for nothing.
         names = [field.name for field in SCHEMA if field.name != "image"]
+        # Opened here, because Arrow leaves its own file open where the end of it can't be written.
+        self._file = part.open("wb")
         self._parquet = pq.ParquetWriter(
-            part, self._schema, compression=dict.fromkeys(names, "zstd"), use_dictionary=names
+            self._file, self._schema, compression=dict.fromkeys(names, "zstd"), use_dictionary=names
         )
 
     def write(self, rows: pd.DataFrame, png: Sequence[bytes]) -> None:
@@ -143,8 +145,9 @@ class ImageSetWriter:
 
     def close(self) -> None:
         """Writes the header and the end of the file."""
-        self._parquet.add_key_value_metadata({_HEADER_KEY: json.dumps(asdict(self.header))})
-        self._parquet.close()
+        with self._file:
+            self._parquet.add_key_value_metadata({_HEADER_KEY: json.dumps(asdict(self.header))})
+            self._parquet.close()
 
 
 @contextmanager

@@ -37,9 +37,10 @@ def versions() -> dict[str, str]:
 
 
 def save(model: keras.Model, path: str | Path) -> None:
-    """Saves a plain `.keras` file, whole or not at all, with the same bytes for the same model: a hash then says which it is.
+    """Saves a plain `.keras` file, whole or not at all, with the same bytes for the same model.
 
-    Keras writes the time of saving and memory addresses into the file: the same training would give another hash each time.
+    Keras writes the time of saving and memory addresses into the file: the same training would have another hash each
+    time, and so would every synthetic image that names its model by it.
     """
     with written_whole(path) as part:
         model.save(part)

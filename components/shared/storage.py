@@ -30,7 +30,8 @@ def split_uri(uri: str) -> tuple[str, str]:
 def _stays_below(name: str) -> bool:
     """Whether an object's name can be a file's below a folder: another chose it, and one with `..` would leave it."""
     path = PurePosixPath(name)
-    return not (name.endswith("/") or path.is_absolute() or ".." in path.parts or "\0" in name)
+    is_a_file = path.parts and not name.endswith("/")  # a "folder" is an object with a slash at its end
+    return bool(is_a_file and not path.is_absolute() and ".." not in path.parts and "\0" not in name)
 
 
 def download_folder(uri: str, folder: Path) -> None:

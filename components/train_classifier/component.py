@@ -18,7 +18,7 @@ def train_classifier(
     record: dsl.Output[dsl.Artifact],
     curves: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-):
+) -> None:
     """Trains the CNN on one arm's training set and keeps the weights with the best balanced accuracy on validation."""
     from components.shared.errors import exit_on_user_error
 

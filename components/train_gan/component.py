@@ -16,7 +16,7 @@ def train_gan(
     record: dsl.Output[dsl.Artifact],
     progress: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-):
+) -> None:
     """Trains the GAN of one class on that class's real training images."""
     from components.shared.errors import exit_on_user_error
 

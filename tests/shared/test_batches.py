@@ -38,6 +38,8 @@ def test_flips_and_turns_give_all_eight_positions_and_nothing_else():
 
 
 def test_seeds_differ_by_name_and_fit_31_bits():
-    seeds = {seed_of(run, phase, dx) for run in range(5) for phase in ("train_gan", "split") for dx in ("df", "nv", "vasc")}
+    seeds = {
+        seed_of(run, phase, dx) for run in range(5) for phase in ("train_gan", "split") for dx in ("df", "nv", "vasc")
+    }
     assert len(seeds) == 30
     assert all(0 <= seed < 2**31 for seed in seeds)

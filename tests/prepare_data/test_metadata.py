@@ -1,0 +1,204 @@
+"""The metadata table: read as it is, or one sentence that says what is wrong, in which line, and how to mend it."""
+
+import contextlib
+import csv
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.prepare_data import metadata
+from components.shared.errors import UserError
+
+HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+ROWS = "L1,I1,nv,histo,45.0,male,back\nL2,I2,mel,consensus,,unknown,\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content, name="HAM10000_metadata.csv"):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path
+
+    return write
+
+
+def sentence(folder):
+    with pytest.raises(UserError) as caught:
+        metadata.read(folder)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 600
+    assert ";" in text, "it says no mend"
+    assert text.endswith(".")
+    return text
+
+
+def test_a_proper_file_is_read_as_it_is(write):
+    table = metadata.read(write(HEADER + "L2,I2,mel,consensus,,unknown,\nL1,I1,nv,histo,45.0,male,back\n"))
+    assert list(table["image_id"]) == ["I1", "I2"]
+    assert list(table["dx"]) == ["nv", "mel"]
+    assert table["age"].dtype == float
+    assert table["age"].iloc[0] == 45
+    assert np.isnan(table["age"].iloc[1])
+    assert table["localization"].iloc[0] == "back"
+    assert pd.isna(table["localization"].iloc[1])
+    assert list(table.index) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + HEADER + ROWS,
+        (HEADER + ROWS).replace("\n", "\r\n"),
+        (HEADER + ROWS).replace("\n", "\r"),
+        (HEADER + ROWS).rstrip("\n"),
+        (HEADER + ROWS).replace(",", ", "),
+        (HEADER + ROWS).replace(",", " ,"),
+        (HEADER + "\n\n" + ROWS + "\n,,,,,,\n   \n"),
+        '"' + (HEADER + ROWS).replace(",", '","').replace("\n", '"\n"')[:-1],
+        "extra," + HEADER + "x," + ROWS.replace("\nL2", "\ny,L2"),
+    ],
+    ids=[
+        "BOM",
+        "CRLF",
+        "CR",
+        "no last line end",
+        "space after",
+        "space before",
+        "blank rows",
+        "quotes",
+        "extra column",
+    ],
+)
+def test_other_ways_to_write_the_same(write, content):
+    pd.testing.assert_frame_equal(metadata.read(write(content)), metadata.read(write(HEADER + ROWS)))
+
+
+def test_only_the_three_columns_are_needed(write):
+    table = metadata.read(write("image_id,dx,lesion_id\nI1,nv,L1\nI2,mel,L2\n"))
+    assert list(table["lesion_id"]) == ["L1", "L2"]
+    assert table[["dx_type", "age", "sex", "localization"]].isna().all(axis=None)
+    assert table["age"].dtype == float
+
+
+def test_an_age_that_is_no_number_is_missing(write):
+    rows = "".join(
+        f"L{i},I{i},{('nv', 'mel')[i % 2]},,{age},,\n" for i, age in enumerate(["x", "inf", "1e999", "7", ""])
+    )
+    assert metadata.read(write(HEADER + rows))["age"].dropna().tolist() == [7]
+
+
+def test_words_that_pandas_takes_for_missing_stay_words(write):
+    table = metadata.read(write("lesion_id,image_id,dx\nNA,null,nan\nnone,NaN,None\n"))
+    assert set(table["image_id"]) == {"null", "NaN"}
+    assert set(table["dx"]) == {"nan", "None"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        (HEADER, "has no rows"),
+        ("lesion_id,image_id,diagnosis\nL,I,nv\n", r"lacks the columns dx \(it has lesion_id, image_id, diagnosis\)"),
+        ((HEADER + ROWS).replace(",", ";"), "lacks the columns lesion_id, image_id, dx .*comma-separated"),
+        ((HEADER + ROWS).replace(",", "\t"), "lacks the columns lesion_id, image_id, dx .*comma-separated"),
+        ("lesion_id,image_id,dx,dx\nL1,I1,nv,mel\n", "has the column dx more than once"),
+        (HEADER + "L1,I1,nv\n", "has 3 fields in line 2 and 7 in its header"),
+        # pandas would take the first column of these for an index and shift the rest.
+        (HEADER + ROWS.replace("\n", ",\n"), "has 8 fields in line 2 and 7 in its header"),
+        (HEADER + ROWS + "L3,I3,nv,histo,45,male,back,more\n", "has 8 fields in line 4"),
+        (HEADER + '"L\n1",I1,nv,,,,\n\nL2,I2,mel\n', "has 3 fields in line 5"),
+        (HEADER + 'L1,"I1,nv,histo,45.0,male,back\nL2,I2,mel,,,,\n', "is not a proper CSV"),
+        (HEADER + 'L1,"I1"x,nv,,,,\n', "is not a proper CSV .*line 2"),
+        (HEADER + "L1,I1,nv,,,,\n\n\n ,I2,mel,,,,\n", "has no lesion_id in line 5"),
+        (HEADER + "L1,,nv,,,,\nL2,,nv,,,,\nL3,,nv,,,,\nL4,,nv,,,,\n", "has no image_id in line 2, 3, 4 and 1 more"),
+        (HEADER + "L1,I1, ,,,,\n", "has no dx in line 2"),
+        (HEADER + ROWS + "L3,I1,nv,,,,\n", r"names an image more than once \(I1\)"),
+        (HEADER + ROWS + "L1,I3,mel,,,,\n", r"gives one lesion two classes \(L1\)"),
+        (HEADER + ROWS + "L3,I3,NV,,,,\n", r"spells a class in two ways \(NV, nv\)"),
+        (HEADER + ROWS + "L3,I3,a b,,,,\n", "class name that can't be used"),
+        (HEADER + ROWS + "L3,I3,../x,,,,\n", "class name that can't be used"),
+        (HEADER + ROWS + "L3,I3,<b>,,,,\n", "class name that can't be used"),
+        (HEADER + ROWS + f"L3,I3,{'x' * 32},,,,\n", "class name that can't be used"),
+        (HEADER + "L1,I1,nv,,,,\n", "holds only the class nv"),
+        (HEADER + "".join(f"L{i},I{i},c{i},,,,\n" for i in range(101)), "holds 101 different values of dx"),
+        (HEADER + ROWS.replace("I2", '"I\n2"'), r"has in line 4 an unusable image_id \(I\\n2\)"),
+        (HEADER + ROWS.replace("I2", "I\0"), r"has in line 3 an unusable image_id \(I\\x00\)"),
+        (HEADER + ROWS.replace("I2", "\u202eI"), r"an unusable image_id \(\\u202eI\)"),
+        (HEADER + ROWS.replace("L2", "x" * 201), "has in line 3 an unusable lesion_id"),
+        (HEADER + ROWS.replace("L2", "x" * 10_000_000), "is not a proper CSV .*field larger than field limit"),
+        ((HEADER + ROWS.replace("back", "Rücken")).encode("latin-1"), "is not UTF-8"),
+        ((HEADER + ROWS).encode("utf-16"), "is not UTF-8"),
+        (b"PK\x03\x04" + bytes(range(256)), "is not UTF-8"),
+        (b"\0" * 1000, "lacks the columns"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) and "\n" not in value else "",
+)
+def test_what_can_not_be_used_is_one_sentence(write, content, said):
+    assert re.search(said, sentence(write(content)))
+
+
+def test_ids_are_not_paths_and_markup_is_text(write):
+    rows = "../../etc/passwd,/etc/passwd,nv,,,<b>,\nL2,=1+1,mel,,,,\n"
+    assert set(metadata.read(write(HEADER + rows))["image_id"]) == {"/etc/passwd", "=1+1"}
+
+
+@pytest.mark.parametrize("name", ["HAM10000_metadata", "my_Metadata.CSV", "a/b/c/metadata_2.csv"])
+def test_the_file_is_found_by_its_name_at_any_depth(tmp_path, write, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    write("not it", "hmnist_8_8_L.csv")
+    assert metadata.find(write(HEADER + ROWS, name)) == tmp_path / name
+
+
+def test_the_exact_name_comes_before_others(tmp_path, write):
+    write("other", "isic_metadata.csv")
+    assert metadata.find(write(HEADER + ROWS)).name == "HAM10000_metadata.csv"
+
+
+def test_none_or_several(tmp_path, write):
+    assert "holds no metadata file" in sentence(tmp_path)
+    for name in ("a_metadata.csv", "b_metadata.csv"):
+        write(HEADER + ROWS, name)
+    assert "several metadata files (a_metadata.csv, b_metadata.csv)" in sentence(tmp_path)
+
+
+def test_what_only_looks_like_the_file_is_passed_over(tmp_path, write):
+    (tmp_path / "metadata.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe_metadata.csv")
+    (tmp_path / "loop_metadata.csv").symlink_to("loop_metadata.csv")
+    (tmp_path / "zero_metadata.csv").symlink_to("/dev/zero")
+    (tmp_path / "__MACOSX").mkdir()
+    write("\0\5", "__MACOSX/HAM10000_metadata.csv")
+    write("\0\5", "._HAM10000_metadata.csv")
+    assert "holds no metadata file" in sentence(tmp_path)
+    assert metadata.find(write(HEADER + ROWS)) == tmp_path / "HAM10000_metadata.csv"
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(names, names, names), min_size=2, max_size=12, unique_by=lambda row: row[1]))
+def test_any_printable_ids_come_back_unchanged(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("any")
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["lesion_id", "image_id", "dx", "localization"])
+        writer.writerows([f"L{i}", name, ("nv", "mel")[i % 2], site] for i, (_, name, site) in enumerate(rows))
+    table = metadata.read(folder)
+    assert sorted(zip(table["image_id"], table["localization"], strict=True)) == sorted((n, s) for _, n, s in rows)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda s: (HEADER + s).encode("utf-8", "replace")))
+def test_any_bytes_give_a_table_or_a_sentence(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "metadata.csv").write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert metadata.read(folder)["image_id"].is_unique

@@ -1,0 +1,112 @@
+"""The data profile: right numbers, real pictures, one file that needs nothing else."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from components.shared.image_set import decode_png, pixel_sha256
+
+
+class Cells(HTMLParser):
+    """The text of every row's cells, and every attribute that would load something."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.loaded, self.cell = [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.cell = True
+        self.loaded += [value for name, value in attrs if name in ("src", "href", "action")]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def page(raw, run):
+    raw.rows[0]["age"] = ""
+    raw.rows[1]["age"] = "unheard of"
+    raw.rows[2]["localization"] = ""
+    done = run(raw.write().path)
+    return raw, done, Cells(done.profile)
+
+
+def test_the_class_distribution(page):
+    raw, done, cells = page
+    rows = done.rows()
+    header = cells.rows[0]
+    assert header == ["class", "images", "lesions", "", "train", "validation", "test"]
+    of_class = {row[0]: row[1:] for row in cells.rows[1:4]}
+    assert list(of_class) == ["nv", "mel", "df"]  # the largest first
+    for dx, (images, lesions, _, *parts) in of_class.items():
+        mine = rows[rows["dx"] == dx]
+        assert int(images) == len(mine) == len(raw.of(dx))
+        assert int(lesions) == mine["lesion_id"].nunique()
+        assert [int(part) for part in parts] == [
+            int((mine["split"] == s).sum()) for s in ("train", "validation", "test")
+        ]
+    assert len(re.findall('<tr class="rare">', done.profile)) == 2
+
+
+def test_samples_are_training_images_of_their_class(page):
+    _, done, _ = page
+    hashes = {}
+    for dx, png in re.findall(r'training image of class (\w+)"\s+src="data:image/png;base64,([^"]+)"', done.profile):
+        hashes.setdefault(dx, []).append(pixel_sha256(decode_png(base64.b64decode(png))))
+    rows = done.rows()
+    for dx in ("df", "mel", "nv"):
+        train = rows[(rows["dx"] == dx) & (rows["split"] == "train")]
+        assert 1 <= len(hashes[dx]) == min(6, len(train))
+        assert set(hashes[dx]) <= set(train["pixel_sha256"])
+
+
+def test_missing_values_and_sizes(page):
+    raw, _, cells = page
+    of_column = {row[0]: row[1:] for row in cells.rows}
+    ages = sorted(int(row["age"]) for row in raw.rows[2:])
+    median = (ages[(len(ages) - 1) // 2] + ages[len(ages) // 2]) / 2
+    assert of_column["age"] == ["2", f"median {median:.0f}, {ages[0]} to {ages[-1]} years"]
+    assert of_column["localization"] == ["1", f"back {len(raw.rows) - 1}"]
+    assert of_column["dx_type"] == ["0", f"histo {len(raw.rows)}"]
+    assert of_column["40 × 30 px"] == [str(len(raw.rows))]
+
+
+def test_it_loads_nothing_from_elsewhere(page):
+    _, done, cells = page
+    assert cells.loaded
+    assert all(value.startswith("data:image/png;base64,") for value in cells.loaded)
+    assert "url(" not in done.profile
+    assert "<script" not in done.profile
+    assert "<li>0 left out</li>" in done.profile
+
+
+def test_sizes_beyond_the_five_commonest_are_counted(raw, run):
+    for index in range(7):
+        raw.draw(index, raw.rows[index]["dx"], (50 + index, 40)).save(raw.image(index))
+    done = run(raw.path)
+    assert "The five commonest of 8 sizes." in done.profile
+
+
+def test_a_set_without_optional_columns(raw, run):
+    lines = ["image_id,lesion_id,dx", *(f"{r['image_id']},{r['lesion_id']},{r['dx']}" for r in raw.rows)]
+    raw.metadata.write_text("\n".join(lines))
+    of_column = {row[0]: row[1:] for row in Cells(run(raw.path).profile).rows}
+    for column in ("age", "sex", "localization", "dx_type"):
+        assert of_column[column] == [str(len(raw.rows)), "–"]
+
+
+def test_an_enormous_value_does_not_fill_the_page(raw, run):
+    raw.rows[0]["localization"] = "x" * 100_000
+    assert "x" * 100 not in run(raw.write().path).profile
