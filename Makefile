@@ -5,10 +5,12 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
+# What was written behind `make run`, but for the variables that are make's own.
+GIVEN = $(filter-out PYTHON=% VENV=% UV_VERSION=%,$(MAKEOVERRIDES))
 
 ##@ Use
 run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, and any parameter, e.g. seed=2
-	@$(BIN)/python -m tools.run $(MAKEOVERRIDES)
+	@$(BIN)/python -m tools.run $(GIVEN)
 
 compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
 	@$(BIN)/python -m tools.compile
@@ -28,11 +30,12 @@ format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 
 bench: $(VENV)/.ready ## Measure what the README claims: DATA=folder for the benchmarks on real images
-	@$(BIN)/python -m benchmarks $(MAKEOVERRIDES)
+	@$(BIN)/python -m benchmarks $(GIVEN)
 
 ##@ Set up
 setup: $(VENV)/.ready ## Make the environment from uv.lock
-lock: $(VENV)/.ready ## Resolve the dependencies anew
+lock: ## Resolve the dependencies anew, after a change in pyproject.toml
+	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" tools/setup.sh "$(VENV)" uv
 	@$(BIN)/uv lock
 
 clean: ## Delete what was built and the cache of finished tasks; the results in runs/ stay

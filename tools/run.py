@@ -70,6 +70,8 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     name = given.pop("PRESET", "demo")
     values = defaults | parameters.preset(name)
     out = given.pop("OUT", "") or given.pop("output", "")
+    if "://" in out:
+        raise UserError(f"OUT is {out}; a local run writes to a folder on this machine, give one.")
     if given.get("DATA"):
         given["data"] = given["DATA"]
     given.pop("DATA", None)

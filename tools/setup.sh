@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes the environment in $1 from uv.lock, with nothing but Python: uv comes from the package index, pinned.
+# With `uv` as $2 it stops once uv is there.
 set -eu
 venv=$1
 say() { echo "setup: $*" >&2; }
@@ -24,6 +25,7 @@ if [ ! -x "$venv/bin/pip" ] && [ ! -x "$venv/bin/uv" ]; then
 fi
 [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" = "$UV_VERSION" ] ||
   "$venv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+[ "${2:-}" != uv ] || exit 0
 say "installing what uv.lock names (some minutes the first time)"
 # --inexact keeps uv itself, which the lock does not name.
 UV_PROJECT_ENVIRONMENT=$venv "$venv/bin/uv" sync --locked --inexact --quiet --python "$venv/bin/python"

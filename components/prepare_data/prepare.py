@@ -86,7 +86,9 @@ def _ahead(
 def _why_missing(folder: Path) -> str:
     """Why a row may have no image file: a folder that was not entered is worth a word."""
     closed = tree.scan(folder).closed
-    return "no image file" + (f"; {closed[0].name} is a link or unreadable, and was not entered" if closed else "")
+    if not closed:
+        return "no image file"
+    return f"no image file; {printable(closed[0].name)} is a link or unreadable, and was not entered"
 
 
 def _refuse_too_many(left_out: list[tuple[str, str]], max_bad_images: int) -> None:

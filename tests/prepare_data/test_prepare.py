@@ -171,11 +171,14 @@ def test_a_row_without_an_image(raw, run, refused):
     assert f"<code>{name}</code>: no image file" in done.profile
 
 
-def test_a_linked_folder_is_named_where_images_are_missing(raw, refused, tmp_path):
+def test_a_linked_folder_is_named_where_images_are_missing(raw, run, refused, tmp_path):
     part = raw.path / "HAM10000_images_part_1"
     part.rename(tmp_path / "elsewhere")
     part.symlink_to(tmp_path / "elsewhere")
     assert "HAM10000_images_part_1 is a link or unreadable, and was not entered" in refused(raw.path)
+    part.rename(os.fsdecode(os.fsencode(raw.path) + b"/\xff\n"))
+    assert r"\udcff\n is a link or unreadable" in refused(raw.path)
+    assert r"\udcff\n is a link or unreadable" in run(raw.path, max_bad_images=17).profile
 
 
 @pytest.mark.parametrize("bad", [1, 3])

@@ -81,6 +81,11 @@ def test_the_command_line_beats_the_preset_and_the_preset_the_default(tmp_path: 
     assert values["data"] == str(tmp_path)
 
 
+def test_a_local_run_does_not_take_an_address_for_a_folder():
+    with pytest.raises(UserError, match="a local run writes to a folder"):
+        arguments(["OUT=gs://bucket/x"], DEFAULTS)
+
+
 def test_a_folder_that_changed_is_another_version(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a").write_text("one")
