@@ -111,6 +111,17 @@ def mcnemar(
     return gained, lost, p_value
 
 
+def recall_interval(recall: float, lesions: int) -> list[float | None]:
+    """Wilson's 95 % interval of one class's recall, a lesion counting one; [None, None] without lesions.
+
+    Not the bootstrap's: where all of a dozen lesions went one way, that has no width.
+    """
+    if not lesions:
+        return [None, None]
+    limits = stats.binomtest(round(recall * lesions), lesions).proportion_ci(method="wilson")
+    return [float(limits.low), float(limits.high)]
+
+
 def compare(
     truth: np.ndarray,
     lesion: np.ndarray,
@@ -134,8 +145,11 @@ def compare(
     arms = {arm: measure(truth, values, classes) for arm, values in chances.items()}
     predicted = {arm: values.argmax(1) for arm, values in chances.items()}
     drawn = bootstrap_recall(truth, lesion, predicted, len(classes), seed)
-    for arm, values in drawn.items():
-        arms[arm]["recall_interval"] = {dx: interval(values[:, label]) for label, dx in enumerate(classes)}
+    lesions = [len(np.unique(lesion[truth == label])) for label in range(len(classes))]
+    for figures in arms.values():
+        figures["recall_interval"] = {
+            dx: recall_interval(figures["recall"][dx], count) for dx, count in zip(classes, lesions, strict=True)
+        }
     columns = [classes.index(dx) for dx in rare]
     means = {arm: np.mean([arms[arm]["recall"][dx] for dx in rare]) for arm in arms}
 

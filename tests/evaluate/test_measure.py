@@ -120,3 +120,13 @@ def test_a_handful_of_lesions_decides_nothing():
     assert effect["augmented_minus_oversampled"] == {"value": -1.0, "low": -1.0, "high": -1.0}
     assert effect["mcnemar"] == {"lesions_gained": 0, "lesions_lost": 3, "p": 0.25}
     assert said == "no evidence"
+
+
+def test_the_interval_of_a_recall():
+    """Newcombe 1998, table I: 81 of 263 is .2553 to .3662; and no lesions say nothing, but one says little."""
+    assert measure.recall_interval(81 / 263, 263) == pytest.approx([0.2553, 0.3662], abs=1e-4)
+    assert measure.recall_interval(0.8, 15) == pytest.approx([0.55, 0.93], abs=5e-3)
+    low, high = measure.recall_interval(1.0, 1)
+    assert low < 0.3
+    assert high == 1
+    assert measure.recall_interval(0.0, 0) == [None, None]

@@ -107,6 +107,7 @@ def example() -> dict[str, Any]:
         },
         "effect": {
             "metric": METRIC,
+            "mcnemar": {"lesions_gained": 1, "lesions_lost": 4, "p": 0.375},
             "augmented_minus_oversampled": {"value": -0.0128, "low": -0.0921, "high": 0.0694},
             "augmented_minus_baseline": {"value": 0.0891, "low": 0.0113, "high": 0.1702},
             "draws": 2000,
@@ -412,3 +413,18 @@ def test_results_are_left_as_they_were() -> None:
     render_markdown(results)
     render_text(results)
     assert results == before
+
+
+def test_the_exact_test_stands_beside_the_interval() -> None:
+    page = " ".join(render_html(example(), {}).split())
+    assert "1 is named right by the augmented arm alone and 4 by the oversampled arm alone" in page
+    assert "p&nbsp;=&nbsp;0.375" in page
+
+
+def test_drawn_pictures_are_called_so() -> None:
+    results = example()
+    assert "drawn pictures" not in render_html(results, {})
+    results["run"]["data"] = "demo"
+    page = render_html(results, {})
+    assert "drawn pictures" in page
+    assert "Vienna" not in page

@@ -392,7 +392,7 @@ def small_disk(path, size):
     try:
         yield path
     finally:
-        subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def can_mount():
