@@ -237,7 +237,7 @@ def run(words: list[str], console: TextIO) -> int:
     from pipeline import counterweight
 
     spec = counterweight.pipeline_spec.root.input_definitions.parameters
-    defaults = {name: _default(entry) for name, entry in spec.items()}
+    defaults = {name: default_of(entry) for name, entry in spec.items()}
     run_id, values, folder = arguments(words, defaults)
     check_writable(folder)
     check_writable(CACHE.resolve())
@@ -287,7 +287,7 @@ def run(words: list[str], console: TextIO) -> int:
         return 0
 
 
-def _default(entry: Any) -> Any:
+def default_of(entry: Any) -> Any:
     """A parameter's default as Python's int, float or str; the spec keeps numbers as floats."""
     from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
