@@ -14,7 +14,7 @@ from components.shared import keras_run, page
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text
 from components.shared.image_set import ROW_GROUP, Header, encode_png, pixel_sha256, write_image_set
-from components.shared.progress import Progress, say
+from components.shared.progress import Progress
 from components.shared.seeds import seed_of
 
 SHEET = 64
@@ -60,8 +60,7 @@ def generate(
         data_sha256=facts["data_sha256"],
         split_sha256=facts["split_sha256"],
     )
-    label = f"generate_images {dx}"
-    progress = Progress(label, count, "images")
+    progress = Progress(f"generate_images {dx}", count, "images")
     shown: list[np.ndarray] = []
     with write_image_set(images, header) as out:
         for start in range(0, count, ROW_GROUP):
@@ -90,5 +89,4 @@ def generate(
     )
     picture = page.picture(page.contact_sheet(whole, columns), f"synthetic {dx}")
     write_text(sheet, page.render(f"Synthetic {dx}", [note, picture]))
-    say(label, f"{count} images")
     return dx

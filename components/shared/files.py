@@ -32,8 +32,6 @@ def all_written_whole(*paths: str | Path) -> Iterator[list[Path]]:
         yield parts
         for part in parts:
             part.chmod(0o644)  # mkstemp gives 0600; another user may be the one who reads a result
-            with part.open("rb") as file:
-                os.fsync(file.fileno())  # else a power cut can leave the final name on an empty file
         for part, path in zip(parts, finals, strict=True):
             part.replace(path)
     except BaseException:

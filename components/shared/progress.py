@@ -27,12 +27,17 @@ class Progress:
     Args:
         label: phase, and class or arm, as the line begins.
         total: the count at the end, in `unit`.
-        unit: what is counted, plural: `images`, `kimg`.
+        unit: what is counted, plural: `images`, `kimg`, `epochs`.
+        each: how many images (or other `rate_unit`) one unit is, for the rate.
+        rate_unit: what the rate counts; `unit` where not given.
         every_s: seconds between two lines at the least.
     """
 
-    def __init__(self, label: str, total: float, unit: str, every_s: float = 10.0) -> None:
+    def __init__(
+        self, label: str, total: float, unit: str, each: float = 1, rate_unit: str = "", every_s: float = 10.0
+    ) -> None:
         self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
+        self.each, self.rate_unit = each, rate_unit or unit
         self.begun = self.said = time.monotonic()
 
     def update(self, done: float, detail: str = "") -> None:
@@ -43,10 +48,7 @@ class Progress:
         self.said = now
         rate = done / max(now - self.begun, 1e-9)
         ahead = "" if done >= self.total or not rate else f", {duration((self.total - done) / rate)} left"
-        number = "{:,.1f}" if self.unit == "kimg" else "{:,.0f}"
-        per_s = f"{1000 * rate:,.0f} images/s" if self.unit == "kimg" else f"{rate:,.0f} {self.unit}/s"
-        tail = f", {detail}" if detail else ""
-        say(
-            self.label,
-            f"{number.format(done)} of {number.format(self.total)} {self.unit}, {per_s}{ahead}{tail}",
-        )
+        digits = 0 if isinstance(self.total, int) else 1
+        text = f"{done:,.{digits}f} of {self.total:,.{digits}f} {self.unit}"
+        text += f", {rate * self.each:,.0f} {self.rate_unit}/s{ahead}"
+        say(self.label, f"{text}, {detail}" if detail else text)

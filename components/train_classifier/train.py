@@ -20,7 +20,7 @@ from components.shared.batches import AUGMENTATIONS, endless_batches, flip_and_t
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text
 from components.shared.image_set import Pixels, decoded
-from components.shared.progress import duration, say
+from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 from components.train_classifier import network
 
@@ -30,10 +30,9 @@ BATCH = 32
 class _Validate(keras.callbacks.Callback):
     """Measures the validation split after each epoch; says how far training is."""
 
-    def __init__(self, label: str, pixels: Pixels, epochs: int) -> None:
+    def __init__(self, pixels: Pixels, progress: Progress) -> None:
         super().__init__()
-        self.label, self.pixels, self.epochs = label, pixels, epochs
-        self.begun = time.monotonic()
+        self.pixels, self.progress = pixels, progress
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
@@ -44,12 +43,10 @@ class _Validate(keras.callbacks.Callback):
         # Accuracy alone would choose weights that ignore the rare classes: it costs a dozen points of balanced
         # accuracy.
         logs["val_balanced_accuracy"] = float(balanced_accuracy_score(truth, chances.argmax(1)))
-        spent = time.monotonic() - self.begun
-        left = spent / (epoch + 1) * (self.epochs - epoch - 1)
-        say(
-            self.label,
-            f"epoch {epoch + 1} of {self.epochs}, loss {logs['loss']:.3f}, validation: loss {logs['val_loss']:.3f}, "
-            f"balanced accuracy {logs['val_balanced_accuracy']:.3f}; at most {duration(left)} left",
+        self.progress.update(
+            epoch + 1,
+            f"loss {logs['loss']:.3f}, validation: loss {logs['val_loss']:.3f}, "
+            f"balanced accuracy {logs['val_balanced_accuracy']:.3f}",
         )
 
 
@@ -121,7 +118,7 @@ def train(
             _batches(pixels, augmentation, seed_of(seed, "order"), seed_of(seed, "turns")),
             steps_per_epoch=steps,
             epochs=epochs,
-            callbacks=[_Validate(label, held_out, epochs), best],
+            callbacks=[_Validate(held_out, Progress(label, epochs, "epochs", steps * BATCH, "images")), best],
             verbose=0,
         ).history
         header = pixels.header

@@ -80,7 +80,7 @@ def train(
         noise = np.random.default_rng(own_seed).standard_normal((GRID, nets.LATENT)).astype(np.float32)
         grids = [(0.0, _sample(gan.generator, noise))]
         losses: list[tuple[float, float, float]] = []
-        said = Progress(label, steps * BATCH / 1000, "kimg")
+        said = Progress(label, steps * BATCH / 1000, "kimg", 1000, "images")
         for step, rows in zip(range(1, steps + 1), endless_batches(pixels.repeat, BATCH, own_seed), strict=False):
             result = gan.train_on_batch(pixels.images[rows], return_dict=True)
             done = step * BATCH / 1000
