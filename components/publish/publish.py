@@ -22,10 +22,15 @@ def named(
     records: Mapping[str, str | Path],
     generators: Sequence[str | Path],
     gan_records: Sequence[str | Path],
+    gan_pages: Sequence[str | Path],
     synthetic_sets: Sequence[str | Path],
+    sheets: Sequence[str | Path],
     others: Mapping[str, str | Path],
 ) -> dict[str, Path]:
-    """Where each file goes: relative name → file. Generators and records are matched by hash, not by their order.
+    """Where each file goes: relative name → file.
+
+    Generators and records are matched by hash, not by their order; pages, which hold none, stand in the order of the
+    records, and sheets in that of the synthetic sets.
 
     Raises:
         UserError: a record has no generator of its hash.
@@ -35,15 +40,17 @@ def named(
         files[f"models/{arm}.keras"] = Path(path)
         files[f"models/{arm}.json"] = Path(records[arm])
     by_hash = {file_sha256(path): Path(path) for path in generators}
-    for path in gan_records:
+    for path, page in zip(gan_records, gan_pages, strict=True):
         facts = json.loads(Path(path).read_text(encoding="utf-8"))
         if facts["model_sha256"] not in by_hash:
             raise UserError(f"the generator of {facts['dx']} is not the one in its record; publish one run's files.")
         files[f"models/gan-{facts['dx']}.keras"] = by_hash[facts["model_sha256"]]
         files[f"models/gan-{facts['dx']}.json"] = Path(path)
-    for path in synthetic_sets:
+        files[f"models/gan-{facts['dx']}.html"] = Path(page)
+    for path, sheet in zip(synthetic_sets, sheets, strict=True):
         dx = read_rows(path, "train", ["dx"])["dx"].iloc[0]
         files[f"synthetic/{dx}.parquet"] = Path(path)
+        files[f"synthetic/{dx}.html"] = Path(sheet)
     return files
 
 

@@ -80,8 +80,10 @@ def test_generators_are_matched_by_hash_not_by_order(tmp_path: Path):
         record.write_text(json.dumps({"dx": dx, "model_sha256": file_sha256(path)}))
         generators.append(path)
         records.append(record)
-    files = named({}, {}, generators[::-1], records, [], {})
+    pages = [tmp_path / "page-df", tmp_path / "page-vasc"]
+    files = named({}, {}, generators[::-1], records, pages, [], [], {})
     assert files["models/gan-df.keras"].read_text() == "df"
     assert files["models/gan-vasc.keras"].read_text() == "vasc"
+    assert files["models/gan-vasc.html"] == pages[1]
     with pytest.raises(UserError, match="the generator of vasc is not the one in its record"):
-        named({}, {}, generators[:1], records, [], {})
+        named({}, {}, generators[:1], records, pages, [], [], {})
