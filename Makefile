@@ -5,12 +5,10 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
-# What was written behind `make run`, but for the variables that are make's own.
-GIVEN = $(filter-out PYTHON=% VENV=% UV_VERSION=%,$(MAKEOVERRIDES))
 
 ##@ Use
 run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, and any parameter, e.g. seed=2
-	@$(BIN)/python -m tools.run $(GIVEN)
+	@$(BIN)/python -m tools.run --make
 
 compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
 	@$(BIN)/python -m tools.compile
@@ -30,7 +28,7 @@ format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff check --quiet --fix .
 
 bench: $(VENV)/.ready ## Measure what the README claims: DATA=folder for the benchmarks on real images
-	@$(BIN)/python -m benchmarks $(GIVEN)
+	@$(BIN)/python -m benchmarks --make
 
 ##@ Set up
 setup: $(VENV)/.ready ## Make the environment from uv.lock

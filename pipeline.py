@@ -42,7 +42,7 @@ def counterweight(
         synthetic_per_class: Synthetic images for each rare class, and repeated real ones in the control.
         gan_architecture: dcgan (the original).
         gan_kimg: Budget of each GAN, in thousand real images shown.
-        classifier_epochs: Epochs of each classifier at the most; equal steps in all arms.
+        classifier_epochs: Epochs of each classifier at the most; an epoch has equal steps in all arms.
         classifier_patience: Epochs without a better validation before a classifier's training stops.
         augmentation: Classical augmentation, equal in all arms; none or flips_and_turns.
         seed: Of the split, the weights and everything drawn.

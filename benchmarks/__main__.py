@@ -22,8 +22,9 @@ from PIL import Image
 
 from components.prepare_data import images, metadata, sources
 from components.shared.batches import endless_batches
+from components.shared.errors import exit_on_user_error
 from components.shared.image_set import decoded, encode_png
-from tools.parameters import assignments
+from tools.parameters import assignments, words
 
 SIZE = 64
 ROUNDS = 3
@@ -100,7 +101,7 @@ def epoch_reading(train: str, files: dict[str, Path]) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints."""
-    given = assignments(sys.argv[1:])
+    given = assignments(words(sys.argv[1:]))
     with tempfile.TemporaryDirectory() as scratch:
         folder = sources.fetch(given.get("DATA", "demo"), Path(scratch))
         files = images.index(folder)
@@ -126,4 +127,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -1,6 +1,8 @@
 """What a user may set: the pipeline's parameters, by name, checked before anything is started."""
 
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,30 @@ from components.train_gan import architectures
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 CHOICES = {"augmentation": AUGMENTATIONS, "gan_architecture": architectures.NAMES}
+# The phases check their own, on a cluster too; here a mistake comes out before hours of work.
+LIMITS: dict[str, tuple[float, float]] = {
+    "image_size": (32, 512),
+    "max_bad_images": (0, 10**9),
+    "synthetic_per_class": (1, 10**6),
+    "gan_kimg": (0.001, 10**6),
+    "classifier_epochs": (1, 10**6),
+    "classifier_patience": (1, 10**6),
+    "seed": (0, 2**53),  # beyond it, Kubeflow's numbers are no longer whole
+}
+MAKES_OWN = ("PYTHON", "VENV", "UV_VERSION")
+
+
+def words(given: list[str]) -> list[str]:
+    """What was written on the command line; with `--make`, what was written behind `make run`.
+
+    Make hands its variables to a command in the environment as they are, while a shell would take a quote, a blank or a
+    dollar in them for its own.
+    """
+    if given != ["--make"]:
+        return given
+    _, _, overrides = os.environ.get("MAKEFLAGS", "").partition("-- ")
+    names = [word.partition("=")[0].rstrip(":+?") for word in re.split(r"(?<!\\)\s+", overrides) if "=" in word]
+    return [f"{name}={os.environ[name]}" for name in dict.fromkeys(names) if name not in MAKES_OWN]
 
 
 def assignments(words: list[str]) -> dict[str, str]:
@@ -66,6 +92,9 @@ def typed(given: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, An
         except ValueError:
             wanted = {int: "a whole number", float: "a number"}[kind]
             raise UserError(f"{name} is {text!r}; give {wanted}.") from None
+        low, high = LIMITS.get(name, (-math.inf, math.inf))
+        if kind is not str and not low <= values[name] <= high:
+            raise UserError(f"{name} is {text}; choose from {low:,} to {high:,}.")
         if values[name] not in CHOICES.get(name, [values[name]]):
             raise UserError(f"{name} is {text!r}; choose one of {', '.join(CHOICES[name])}.")
     return values

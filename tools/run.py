@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from components.shared.errors import ERROR_PREFIX, EXIT_USER, UserError, as_user
 from components.shared.progress import PREFIX, duration
 from tools import parameters
 
+BEGUN = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path("runs/.cache")
 EXIT_INTERRUPTED = 130
@@ -43,10 +45,14 @@ def data_version(data: str) -> str:
     other sources."""
     if "://" in data or not Path(data).is_dir():
         return "1"
+    from components.prepare_data.images import SUFFIXES
+
     digest = hashlib.sha256()
     for folder, folders, names in os.walk(data):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
+            if name.startswith(".") or Path(name).suffix.lower() not in ("", ".csv", *SUFFIXES):
+                continue  # results that were written into the data's own folder are no data
             with contextlib.suppress(OSError):
                 facts = Path(folder, name).stat()
                 digest.update(f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode(errors="replace"))
@@ -69,6 +75,9 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     given = parameters.assignments(words)
     name = given.pop("PRESET", "demo")
     values = defaults | parameters.preset(name)
+    for name_here, parameter in (("OUT", "output"), ("DATA", "data")):
+        if name_here in given and parameter in given:
+            raise UserError(f"{name_here} and {parameter} are the same; give one of them.")
     out = given.pop("OUT", "") or given.pop("output", "")
     if "://" in out:
         raise UserError(f"OUT is {out}; a local run writes to a folder on this machine, give one.")
@@ -78,21 +87,23 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     values |= parameters.typed(given, defaults)
     data = str(values["data"])
     if "://" not in data and data not in ("demo", "kaggle"):
-        if not Path(data).expanduser().is_dir():
+        if data != data.encode(errors="replace").decode():
+            raise UserError(f"DATA is {data!r}, which is not UTF-8; rename the folder.")
+        if not Path(os.path.expanduser(data)).is_dir():  # noqa: PTH111 (Path's own raises where there is no such user)
             raise UserError(f"DATA is {data}, and there is no such folder; give demo, kaggle, gs://… or a folder.")
-        values["data"] = str(Path(data).expanduser().resolve())
+        values["data"] = str(Path(os.path.expanduser(data)).resolve())  # noqa: PTH111
     if "data_version" not in given:
         values["data_version"] = data_version(values["data"])
     asked = {key: value for key, value in values.items() if key != "output"}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{name}-{digest}"
-    folder = Path(out or f"runs/{run_id}").expanduser().resolve()
+    folder = Path(os.path.expanduser(out or f"runs/{run_id}")).resolve()  # noqa: PTH111
     return run_id, values | {"output": str(folder)}, folder
 
 
-def check_writable(folder: Path) -> None:
-    """Finds out before hours of work whether the results can be written.
+def check_writable(folder: Path, what: str) -> None:
+    """Finds out before hours of work whether a folder, which `what` names for the user, can be written.
 
     Raises:
         UserError: they can't.
@@ -101,14 +112,14 @@ def check_writable(folder: Path) -> None:
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UserError(f"OUT is {folder}, but {nearest} is a file; choose another folder.")
+        raise UserError(f"{what} is {folder}, but {nearest} is a file; choose another folder.")
     probe = nearest / f".counterweight-{os.getpid()}"
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"OUT is {folder}, which can't be written ({error.strerror}); choose another folder."
+            f"{what} is {folder}, which can't be written ({error.strerror}); choose another folder."
         ) from error
 
 
@@ -129,20 +140,19 @@ class Runner:
 
     def __init__(self, console: TextIO, log: TextIO, scratch: Path) -> None:
         self.console, self.log, self.scratch = console, log, scratch
-        self.begun = time.monotonic()
         self.mistakes: list[str] = []
         self.failed: list[str] = []
         self.ran = 0
-        self.outside = 0.0  # seconds in which no task ran: what the pipeline itself costs
-        self._idle_since: float | None = self.begun
+        self._outside_s = 0.0
+        self._idle_since: float | None = BEGUN
         self._children: set[subprocess.Popen[str]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler runs in the main thread, which may hold it
         self._stopping = False
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def show(self, text: str) -> None:
         """One line with the time since the start."""
-        minutes, seconds = divmod(int(time.monotonic() - self.begun), 60)
+        minutes, seconds = divmod(int(time.monotonic() - BEGUN), 60)
         say(self.console, f"[{minutes:3}:{seconds:02}] {text}")
 
     def run(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
@@ -153,7 +163,7 @@ class Runner:
                 return EXIT_INTERRUPTED
             self.ran += 1
             if self._idle_since is not None:
-                self.outside += time.monotonic() - self._idle_since
+                self._outside_s += time.monotonic() - self._idle_since
                 self._idle_since = None
             environment = {
                 **os.environ,
@@ -161,11 +171,15 @@ class Runner:
                 "PYTHONUNBUFFERED": "1",
                 "TMPDIR": str(self.scratch),
                 "TF_CPP_MIN_LOG_LEVEL": "2",
-                "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"),
+                # A user's own Keras settings would change results behind the cache's back.
+                "KERAS_BACKEND": "tensorflow",
+                "KERAS_HOME": str(self.scratch / "keras"),
                 **(env_vars or {}),
             }
             # With exec the shell becomes the task's Python, so that what is asked of the child below holds for it.
-            command = [part.replace("_KFP_RUNTIME=true ", "_KFP_RUNTIME=true exec ") for part in full_command]
+            python = f"_KFP_RUNTIME=true exec {shlex.quote(sys.executable)} "
+            command = [part.replace("_KFP_RUNTIME=true python3 ", python, 1) for part in full_command]
+            parent = os.getpid()
             child = subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
@@ -175,7 +189,7 @@ class Runner:
                 errors="replace",
                 env=environment,
                 start_new_session=True,
-                preexec_fn=self._die_with_parent if self._libc else None,
+                preexec_fn=(lambda: self._die_with(parent)) if self._libc else None,
             )
             self._children.add(child)
         assert child.stdout is not None
@@ -186,7 +200,7 @@ class Runner:
                 self.mistakes.append(line.removeprefix(ERROR_PREFIX).strip())
             elif line.startswith(PREFIX):
                 self.show(line.removeprefix(PREFIX).rstrip())
-            self.log.write(line)
+            self._keep(line)
         code = child.wait()
         with self._lock:
             self._children.discard(child)
@@ -197,10 +211,24 @@ class Runner:
                 self._stopping = True  # what runs may finish, and is kept; nothing more is started
         return code
 
-    def _die_with_parent(self) -> None:
+    def _keep(self, line: str) -> None:
+        """Writes to the log; where it can't be, the run stops, since kfp would swallow the reason."""
+        try:
+            self.log.write(line)
+        except OSError as error:
+            self.mistakes.append(str(as_user_error(error) or error))
+            self.stop()
+
+    def _die_with(self, parent: int) -> None:
         """Asks Linux to kill this child when the run is killed: an orphan would train on unseen."""
         assert self._libc is not None
         self._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before we could ask
+            os._exit(1)
+
+    def outside_s(self) -> float:
+        """Seconds in which no task ran, from the start of the program until now: what the pipeline itself costs."""
+        return self._outside_s + (time.monotonic() - self._idle_since if self._idle_since is not None else 0)
 
     def stop(self) -> None:
         """Kills what runs and starts nothing more."""
@@ -212,19 +240,19 @@ class Runner:
 
 
 @contextlib.contextmanager
-def only_one(run_id: str) -> Iterator[None]:
-    """Holds a lock on the run.
+def only_one() -> Iterator[None]:
+    """Holds a lock on the cache: kfp's keys hold the paths of a run's files, and two runs would lose each other's.
 
     Raises:
         UserError: another process holds it.
     """
-    path = CACHE / "locks" / run_id
+    path = CACHE / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError("the same command is already running; wait for it, or stop it first.") from None
+            raise UserError("another run is going on in this folder; wait for it, or stop it first.") from None
         yield
 
 
@@ -239,10 +267,10 @@ def run(words: list[str], console: TextIO) -> int:
     spec = counterweight.pipeline_spec.root.input_definitions.parameters
     defaults = {name: default_of(entry) for name, entry in spec.items()}
     run_id, values, folder = arguments(words, defaults)
-    check_writable(folder)
-    check_writable(CACHE.resolve())
-    with only_one(run_id):
-        scratch = (CACHE / "scratch" / run_id).resolve()
+    check_writable(folder, "OUT")
+    check_writable(CACHE.resolve(), "the cache of finished tasks")
+    with only_one():
+        scratch = (CACHE / "scratch").resolve()
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
         scratch.mkdir(parents=True)
         log_path = CACHE / "logs" / f"{run_id}.log"
@@ -250,6 +278,8 @@ def run(words: list[str], console: TextIO) -> int:
         with log_path.open("w", encoding="utf-8") as log:
             runner = Runner(console, log, scratch)
             subprocess_task_handler.run_local_subprocess = runner.run
+            # kfp's own puts this Python's path into a shell script unquoted, and into the task's input as well.
+            subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
             say(console, f"run {run_id}: results go to {_short(folder)}, all output to {log_path}")
             local.init(
@@ -306,8 +336,8 @@ def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
     from components.evaluate.report import render_text
 
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    seconds = time.monotonic() - runner.begun
-    took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside / seconds:.1%} of it outside of them"
+    seconds = time.monotonic() - BEGUN
+    took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside_s() / seconds:.1%} of it outside of them"
     # publish always runs: it is the one that finds out whether the folder is complete.
     if runner.ran == 1:
         took = f"{duration(seconds)}; every task but publish was done before"
@@ -318,7 +348,7 @@ def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
 def main() -> int:
     """The command line."""
     try:
-        return run(sys.argv[1:], sys.stdout)
+        return run(parameters.words(sys.argv[1:]), sys.stdout)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:

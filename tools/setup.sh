@@ -24,7 +24,7 @@ if [ ! -x "$venv/bin/pip" ] && [ ! -x "$venv/bin/uv" ]; then
   "$PYTHON" -m venv "$venv"
 fi
 [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" = "$UV_VERSION" ] ||
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
 [ "${2:-}" != uv ] || exit 0
 say "installing what uv.lock names (some minutes the first time)"
 # --inexact keeps uv itself, which the lock does not name.

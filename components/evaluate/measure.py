@@ -85,10 +85,27 @@ def interval(values: np.ndarray) -> list[float | None]:
     return [float(low), float(high)]
 
 
+def lesions_right(truth: np.ndarray, lesion: np.ndarray, chances: np.ndarray) -> np.ndarray:
+    """Which lesions are named right; a lesion's prediction is the mean over its images.
+
+    Args:
+        truth, lesion, chances: (N,), (N,) and (N, classes), as above.
+
+    Returns:
+        (L,) bool, in the order of the sorted lesion ids.
+    """
+    ids, number = np.unique(lesion, return_inverse=True)
+    label = np.zeros(len(ids), int)
+    label[number] = truth
+    sums = np.zeros((len(ids), chances.shape[1]))
+    np.add.at(sums, number, chances)
+    return sums.argmax(1) == label
+
+
 def mcnemar(
     truth: np.ndarray, lesion: np.ndarray, chances: np.ndarray, control: np.ndarray, inside: np.ndarray
 ) -> tuple[int, int, float]:
-    """McNemar's exact test between two arms, a lesion counting one: its prediction is the mean over its images.
+    """McNemar's exact test between two arms, a lesion counting one.
 
     Args:
         truth, lesion: (N,) label and lesion id.
@@ -98,27 +115,23 @@ def mcnemar(
     Returns:
         Lesions that only the first arm recognises, lesions that only the control does, and the two-sided p value.
     """
-    ids, number = np.unique(lesion[inside], return_inverse=True)
-    label = np.zeros(len(ids), int)
-    label[number] = truth[inside]
-    right = []
-    for values in (chances, control):
-        sums = np.zeros((len(ids), values.shape[1]))
-        np.add.at(sums, number, values[inside])
-        right.append(sums.argmax(1) == label)
-    gained, lost = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    arm, other = (lesions_right(truth[inside], lesion[inside], values[inside]) for values in (chances, control))
+    gained, lost = int((arm & ~other).sum()), int((other & ~arm).sum())
     p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return gained, lost, p_value
 
 
-def recall_interval(recall: float, lesions: int) -> list[float | None]:
+def recall_interval(right: np.ndarray) -> list[float | None]:
     """Wilson's 95 % interval of one class's recall, a lesion counting one; [None, None] without lesions.
 
     Not the bootstrap's: where all of a dozen lesions went one way, that has no width.
+
+    Args:
+        right: (L,) bool, which of the class's lesions were named right.
     """
-    if not lesions:
+    if not len(right):
         return [None, None]
-    limits = stats.binomtest(round(recall * lesions), lesions).proportion_ci(method="wilson")
+    limits = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
     return [float(limits.low), float(limits.high)]
 
 
@@ -145,10 +158,11 @@ def compare(
     arms = {arm: measure(truth, values, classes) for arm, values in chances.items()}
     predicted = {arm: values.argmax(1) for arm, values in chances.items()}
     drawn = bootstrap_recall(truth, lesion, predicted, len(classes), seed)
-    lesions = [len(np.unique(lesion[truth == label])) for label in range(len(classes))]
-    for figures in arms.values():
-        figures["recall_interval"] = {
-            dx: recall_interval(figures["recall"][dx], count) for dx, count in zip(classes, lesions, strict=True)
+    for arm, values in chances.items():
+        arms[arm]["recall_interval"] = {
+            dx: recall_interval(lesions_right(truth[inside], lesion[inside], values[inside]))
+            for label, dx in enumerate(classes)
+            for inside in [truth == label]
         }
     columns = [classes.index(dx) for dx in rare]
     means = {arm: np.mean([arms[arm]["recall"][dx] for dx in rare]) for arm in arms}

@@ -33,6 +33,7 @@ class Findings:
         notes: how many images were grey, had a palette, …, and were used.
         sizes: how many originals had which (width, height).
         without_row: image files that no row names.
+        twins: images whose pixels are those of another lesion's image: if that is one lesion, the split can't know it.
         samples: PNG bytes of the first training images of each class.
     """
 
@@ -40,6 +41,7 @@ class Findings:
     notes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     without_row: int = 0
+    twins: int = 0
     samples: dict[str, list[bytes]] = field(default_factory=dict)
 
 
@@ -201,6 +203,8 @@ def prepare(
                         f"no usable image of the class {dx} is left for {name}; mend the images that were left out, "
                         "add lesions, or leave the class out."
                     )
+        of_pixels = used.groupby("pixel_sha256")["lesion_id"].transform("nunique")
+        findings.twins = int((of_pixels > 1).sum())
         header = replace(
             header,
             data_sha256=_hash(used, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
@@ -209,6 +213,11 @@ def prepare(
         for name, writer in writers.items():
             writer.header = replace(header, split=name)
         page.write_text(profile.render(printable(data), used, header, rare_names, findings), encoding="utf-8")
+    if findings.twins:
+        say(
+            "prepare_data",
+            f"{findings.twins} images have the pixels of another lesion's image: look at their lesion_id",
+        )
     for name, reason in findings.left_out:
         say("prepare_data", f"left out {name}: {reason}")
     counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items())

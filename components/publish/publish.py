@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.files import file_sha256, write_text, written_whole
+from components.shared.files import PART, file_sha256, write_text, written_whole
 from components.shared.image_set import read_rows
 from components.shared.progress import say
 
@@ -54,6 +54,23 @@ def named(
     return files
 
 
+def _published(manifest: Path) -> dict[str, object] | None:
+    """What an earlier publication's manifest lists; None where there is none.
+
+    Raises:
+        UserError: it is somebody else's.
+    """
+    if not manifest.exists():
+        return None
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        if all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in files):
+            return dict(files)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{manifest} is not of this pipeline; give another folder as output, or remove it.")
+
+
 def publish(output: str, files: Mapping[str, Path], manifest: str | Path) -> str:
     """Copies files below a folder.
 
@@ -78,8 +95,14 @@ def publish(output: str, files: Mapping[str, Path], manifest: str | Path) -> str
     }
     text = json.dumps({"files": entries}, indent=1) + "\n"
     target = folder / MANIFEST
-    if not (target.exists() and target.read_text(encoding="utf-8") == text):
-        target.unlink(missing_ok=True)  # another run's results are about to be replaced
+    before = _published(target)
+    if before is not None and before != entries:  # another run's results are about to be replaced
+        target.unlink()
+        for name in before.keys() - entries.keys():
+            (folder / name).unlink(missing_ok=True)
+    for parent in {(folder / name).parent for name in files}:
+        for part in parent.glob(f"{PART}*"):  # of a copy that was cut off
+            part.unlink()
     for name, path in files.items():
         there = folder / name
         if there.exists() and file_sha256(there) == entries[name]["sha256"]:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PART = ".part-"
+"""What the temporary name of a file begins with; one that stays is of a process that was killed."""
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
@@ -26,7 +29,7 @@ def all_written_whole(*paths: str | Path) -> Iterator[list[Path]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():  # else this would come out at the end, after hours of work
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+            handle, name = tempfile.mkstemp(prefix=PART, suffix=path.suffix, dir=path.parent)
             os.close(handle)
             parts.append(Path(name))
         yield parts

@@ -124,9 +124,25 @@ def test_a_handful_of_lesions_decides_nothing():
 
 def test_the_interval_of_a_recall():
     """Newcombe 1998, table I: 81 of 263 is .2553 to .3662; and no lesions say nothing, but one says little."""
-    assert measure.recall_interval(81 / 263, 263) == pytest.approx([0.2553, 0.3662], abs=1e-4)
-    assert measure.recall_interval(0.8, 15) == pytest.approx([0.55, 0.93], abs=5e-3)
-    low, high = measure.recall_interval(1.0, 1)
+    assert measure.recall_interval(np.arange(263) < 81) == pytest.approx([0.2553, 0.3662], abs=1e-4)
+    assert measure.recall_interval(np.arange(15) < 12) == pytest.approx([0.55, 0.93], abs=5e-3)
+    low, high = measure.recall_interval(np.array([True]))
     assert low < 0.3
     assert high == 1
-    assert measure.recall_interval(0.0, 0) == [None, None]
+    assert measure.recall_interval(np.array([], bool)) == [None, None]
+
+
+def test_a_lesion_with_many_images_counts_one_in_the_interval():
+    """One lesion of 12 images, right, and 11 lesions of one image, wrong: 1 of 12, not 12 of 23."""
+    lesion = np.array(["many"] * 12 + [f"l{n}" for n in range(11)])
+    chances = one_hot([0] * 12 + [1] * 11)
+    right = measure.lesions_right(np.zeros(23, int), lesion, chances)
+    assert (right.sum(), len(right)) == (1, 12)
+    assert measure.recall_interval(right) == pytest.approx([0.015, 0.354], abs=1e-3)
+    truth, lesion = np.append(np.zeros(23, int), 1), np.append(lesion, "other")
+    chances = np.vstack([chances, one_hot([1])])
+    both, _, _ = measure.compare(
+        truth, lesion, dict.fromkeys(("baseline", "oversampled", "augmented"), chances), CLASSES, ["a"], 0
+    )
+    assert both["augmented"]["recall_interval"]["a"] == pytest.approx([0.015, 0.354], abs=1e-3)
+    assert both["augmented"]["recall"]["a"] == pytest.approx(12 / 23)

@@ -110,3 +110,11 @@ def test_a_set_without_optional_columns(raw, run):
 def test_an_enormous_value_does_not_fill_the_page(raw, run):
     raw.rows[0]["localization"] = "x" * 100_000
     assert "x" * 100 not in run(raw.write().path).profile
+
+
+def test_the_same_picture_under_two_lesions_is_pointed_out(raw, run, capfd):
+    rows = raw.rows
+    other = next(i for i in raw.of(rows[0]["dx"]) if rows[i]["lesion_id"] != rows[0]["lesion_id"])
+    raw.image(other).write_bytes(raw.image(0).read_bytes())
+    assert "2 have the pixels of another lesion" in run(raw.path).profile
+    assert "2 images have the pixels of another lesion's image" in capfd.readouterr().out

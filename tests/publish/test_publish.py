@@ -48,15 +48,36 @@ def test_again_changes_nothing_and_a_cut_off_one_is_completed(files: dict[str, P
 
 
 def test_no_manifest_stands_beside_files_of_two_runs(files: dict[str, Path], tmp_path: Path):
+    """The second run's copy breaks off in the middle: the first one's manifest is gone by then."""
     out = tmp_path / "out"
     publish(str(out), files, tmp_path / "copy")
-    files["metrics.json"].write_text("new")
-    missing = files | {"report.html": tmp_path / "gone"}
-    with pytest.raises(FileNotFoundError):
-        publish(str(out), missing, tmp_path / "copy")
+    for path in files.values():
+        path.write_text("new")
+    (out / "report.html").unlink()
+    (out / "report.html").mkdir()  # a folder in the way
+    with pytest.raises(IsADirectoryError):
+        publish(str(out), files, tmp_path / "copy")
+    assert not (out / "manifest.json").exists()
+
+
+def test_another_runs_files_and_cut_off_copies_go(files: dict[str, Path], tmp_path: Path):
+    out = tmp_path / "out"
     publish(str(out), files, tmp_path / "copy")
-    manifest = json.loads((out / "manifest.json").read_text())["files"]
-    assert manifest["metrics.json"]["sha256"] == file_sha256(out / "metrics.json")
+    (out / "mine.txt").write_text("a user's own")
+    (out / "models" / ".part-abc.keras").write_text("cut off")
+    fewer = {name: path for name, path in files.items() if name != "report.html"}
+    fewer["metrics.json"].write_text("new")
+    publish(str(out), fewer, tmp_path / "copy")
+    assert set(state(out)) == {"manifest.json", "metrics.json", "models/baseline.keras", "mine.txt"}
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "not json", '{"files": {"../x": 1}}', '{"files": {"/x": 1}}'])
+def test_somebody_elses_manifest_is_left_alone(files: dict[str, Path], tmp_path: Path, text: str):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="is not of this pipeline"):
+        publish(str(tmp_path / "out"), files, tmp_path / "copy")
+    assert {name: path.read_text() for name, path in {"m": tmp_path / "out" / "manifest.json"}.items()} == {"m": text}
 
 
 @pytest.mark.parametrize("output", ["s3://bucket/x", "https://example.org"])

@@ -1,3 +1,7 @@
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +98,54 @@ def test_a_folder_that_changed_is_another_version(tmp_path: Path):
     (tmp_path / "sub" / "a").write_text("other")
     assert data_version(str(tmp_path)) != first
     assert data_version("gs://bucket/x") == data_version("demo") == "1"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"seed": "-1"}, "seed is -1; choose from 0 to"),
+        ({"seed": "99999999999999999999"}, "seed is 99999999999999999999; choose from 0 to 9,007,199,254,740,992"),
+        ({"gan_kimg": "0"}, "gan_kimg is 0; choose from 0.001 to"),
+        ({"image_size": "4096"}, "image_size is 4096; choose from 32 to 512"),
+        ({"synthetic_per_class": "0"}, "synthetic_per_class is 0; choose from 1 to"),
+    ],
+)
+def test_a_value_out_of_range_comes_out_before_anything_is_started(given: dict[str, str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        parameters.typed(given, DEFAULTS)
+
+
+@pytest.mark.parametrize("words", [["OUT=a", "output=b"], ["DATA=demo", "data=demo"]])
+def test_one_thing_under_two_names_is_refused(words: list[str]):
+    with pytest.raises(UserError, match="are the same; give one of them"):
+        arguments(words, DEFAULTS)
+
+
+def test_nobodys_home_is_one_sentence():
+    with pytest.raises(UserError, match="there is no such folder"):
+        arguments(["DATA=~nobody-of-this-name/x"], DEFAULTS)
+
+
+def test_results_in_the_datas_own_folder_do_not_change_its_version(tmp_path: Path):
+    (tmp_path / "a.jpg").write_text("one")
+    first = data_version(str(tmp_path))
+    for name in ("report.html", "metrics.json", "df.parquet", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert data_version(str(tmp_path)) == first
+
+
+@pytest.mark.parametrize("value", ["it's", "/x (copy)", 'a"b', "two  blanks", "r; echo no", "a=b", "&", "ends\\"])
+def test_make_hands_over_what_was_written(value: str, tmp_path: Path):
+    """Through make itself, with a Python that says what it got."""
+    root = Path(__file__).resolve().parents[2]
+    shutil.copy(root / "Makefile", tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("uv.lock", "pyproject.toml", ".venv/.ready"):
+        (tmp_path / name).touch()
+    stand_in = tmp_path / ".venv" / "bin" / "python"
+    code = "from tools.parameters import words; import json, sys; print(json.dumps(words(sys.argv[3:])))"
+    stand_in.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -c "{code}" "$@"\n')
+    stand_in.chmod(0o755)
+    command = ["make", "run", f"OUT={value}", "PYTHON=other", "seed=3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert sorted(json.loads(done.stdout.splitlines()[-1])) == [f"OUT={value}", "seed=3"]
