@@ -105,15 +105,18 @@ def _read(path: Path, size: int) -> Accepted | str:
             notes += ("grey",)
         if image.mode in ("P", "PA"):
             notes += ("palette",)
-        if image.getexif().get(0x0112) in range(2, 9):  # cameras also write 0, which says nothing
+        rotated = image.getexif().get(0x0112) in range(2, 9)  # cameras also write 0, which says nothing
+        if rotated:
             notes += ("rotated",)
         if min(original) < size:
             notes += ("scaled up",)
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
-        ImageOps.exif_transpose(image, in_place=True)
+        if rotated:
+            ImageOps.exif_transpose(image, in_place=True)
         may_be_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         if may_be_transparent and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
             return "transparent in places"
-        small = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-        pixels = np.asarray(small)
-        return Accepted(encode_png(pixels), pixel_sha256(pixels), original, notes)
+        colour = image if image.mode == "RGB" else image.convert("RGB")
+        small = colour.resize((size, size), Image.Resampling.LANCZOS)
+        small.info = {}  # or the original's profile and text would stand in every PNG
+        return Accepted(encode_png(small), pixel_sha256(np.asarray(small)), original, notes)

@@ -41,8 +41,8 @@ def scan(folder: Path) -> Tree:
             with contextlib.suppress(PermissionError):  # a link to where this user may not look
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                elif path.is_file():
+                elif path.is_file() if entry.is_symlink() else entry.is_file():  # the first takes a link to itself
                     tree.files.append(path)
                 elif entry.is_symlink() and path.is_dir():
                     tree.closed.append(path)
-    return Tree(sorted(tree.files), sorted(tree.closed))
+    return Tree(sorted(tree.files, key=os.fspath), sorted(tree.closed))

@@ -81,11 +81,12 @@ class Header:
     split_sha256: str = ""
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of one image, (H, W, 3) uint8 in [0, 255]."""
+def encode_png(pixels: np.ndarray | Image.Image) -> bytes:
+    """PNG bytes of one image, (H, W, 3) uint8 in [0, 255], or the same as Pillow's."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
     # Level 1 encodes three times as fast as the default and is some 15 % larger.
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -126,8 +127,8 @@ class ImageSetWriter:
         rows = rows.assign(split=self.header.split)
         if "repeat" not in rows:
             rows = rows.assign(repeat=1)
-        image = [{"bytes": data, "path": f"{name}.png"} for data, name in zip(png, rows["image_id"], strict=True)]
-        arrays = [pa.array(image, self._schema.field("image").type)]
+        paths = pa.array([f"{name}.png" for name in rows["image_id"]])
+        arrays = [pa.StructArray.from_arrays([pa.array(png, pa.binary()), paths], fields=list(SCHEMA.field(0).type))]
         for field in list(self._schema)[1:]:
             values = rows[field.name] if field.name in rows else [None] * len(rows)
             arrays.append(pa.array(values, field.type, from_pandas=True))
@@ -141,7 +142,7 @@ class ImageSetWriter:
             raise ValueError(f"rows of {sorted(splits)} can't enter the split {self.header.split!r}")
         if self.header.split != "train" and sources != {REAL}:
             raise ValueError(f"synthetic images can't enter the split {self.header.split!r}")
-        self._parquet.write_table(table.cast(self._schema), row_group_size=ROW_GROUP)
+        self._parquet.write_table(table.replace_schema_metadata(self._schema.metadata), row_group_size=ROW_GROUP)
 
     def close(self) -> None:
         """Writes the header and the end of the file."""
