@@ -48,18 +48,20 @@ def bare_loop(paths: list[str]) -> float:
 
 
 PREPARE = """
-import json, resource, sys, time
+import json, os, resource, sys, time
 from components.prepare_data.prepare import prepare
 begun = time.perf_counter()
 out = sys.argv[2]
 sets = [f"{out}/{name}" for name in ("train", "validation", "test", "profile")]
 prepare(sys.argv[1], int(sys.argv[3]), "auto", 10, 1, *sets)
-print(json.dumps([time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+seconds = time.perf_counter() - begun
+own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps([seconds, own + os.cpu_count() * worker]))
 """
 
 
 def prepare_data(data: str, out: str) -> tuple[float, float]:
-    """Seconds and peak memory in GiB of the phase in a process of its own, imports not counted."""
+    """Seconds, imports not counted, and peak memory in GiB of the phase in a process of its own with its workers."""
     words = [sys.executable, "-c", PREPARE, data, out, str(SIZE)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     seconds, gib = json.loads(done.stdout.splitlines()[-1])

@@ -17,6 +17,8 @@ MAX_PIXELS = 64_000_000
 """An image with more is refused before it is decoded: a file of a few kB can claim gigabytes."""
 MIN_SIDE = 16
 
+Image.init()  # loads the codecs here, once, and not in each worker process
+
 
 def index(folder: Path) -> dict[str, Path]:
     """Image files at any depth below a folder, by their name without the suffix.
