@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -147,5 +148,6 @@ def test_make_hands_over_what_was_written(value: str, tmp_path: Path):
     stand_in.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -c "{code}" "$@"\n')
     stand_in.chmod(0o755)
     command = ["make", "run", f"OUT={value}", "PYTHON=other", "seed=3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    outside = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=tmp_path, env=outside, capture_output=True, text=True, check=True)
     assert sorted(json.loads(done.stdout.splitlines()[-1])) == [f"OUT={value}", "seed=3"]
