@@ -232,10 +232,11 @@ def test_the_settings_arrive(variants: dict[str, tuple[dict, ...]]):
         assert annotations == {"iam.gke.io/gcp-service-account": SETTINGS[f"{account}-identity"]}
     quota = one(everything, "ResourceQuota", "counterweight-gpus")
     assert quota["spec"]["hard"] == {"requests.nvidia.com/gpu": "3"}
-    (group,) = one(everything, "ClusterQueue", "counterweight")["spec"]["resourceGroups"]
-    (flavor,) = group["flavors"]
-    assert [resource["name"] for resource in flavor["resources"]] == group["coveredResources"]
-    assert flavor["resources"][-1] == {"name": "nvidia.com/gpu", "nominalQuota": "3"}
+    groups = one(everything, "ClusterQueue", "counterweight")["spec"]["resourceGroups"]
+    for group in groups:
+        for flavor in group["flavors"]:
+            assert [resource["name"] for resource in flavor["resources"]] == group["coveredResources"]
+    assert groups[1]["flavors"][0]["resources"] == [{"name": "nvidia.com/gpu", "nominalQuota": "3"}]
     launcher = one(everything, "ConfigMap", "kfp-launcher")["data"]
     assert launcher["defaultPipelineRoot"] == SETTINGS["pipeline-root"]
     assert launcher["providers"] == SETTINGS["s3-providers"]
@@ -246,11 +247,12 @@ def test_the_queue_its_flavor_and_spot_nodes_hang_together(variants: dict[str, t
     objects = variants["overlay prod"]
     local = one(objects, "LocalQueue", "counterweight")
     queue = one(objects, "ClusterQueue", local["spec"]["clusterQueue"])
-    (flavor,) = queue["spec"]["resourceGroups"][0]["flavors"]
-    spec = one(objects, "ResourceFlavor", flavor["name"])["spec"]
+    cpu, gpu = (group["flavors"][0]["name"] for group in queue["spec"]["resourceGroups"])
+    assert one(objects, "ResourceFlavor", cpu)["spec"] == {}
+    spec = one(objects, "ResourceFlavor", gpu)["spec"]
     assert spec["nodeLabels"] == {"cloud.google.com/gke-spot": "true"}
     assert [(each["key"], each["value"]) for each in spec["tolerations"]] == [*spec["nodeLabels"].items()]
-    assert one(variants["kueue"], "ResourceFlavor", flavor["name"])["spec"] == {}
+    assert one(variants["kueue"], "ResourceFlavor", gpu)["spec"] == {}
 
 
 @needs_kustomize

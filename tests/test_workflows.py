@@ -102,4 +102,4 @@ def test_what_was_typed_is_a_parameter_or_refused(parameters: str, words: list[s
         assert done.returncode == 2
         assert not said.exists()
     else:
-        assert said.read_text().split() == ["submit", "WAIT=1", "PRESET=demo", *words]
+        assert said.read_text().split() == ["submit", "WAIT=1", "TIMEOUT=18000", "PRESET=demo", *words]
