@@ -6,6 +6,7 @@ test output says so.
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import warnings
@@ -266,3 +267,20 @@ def test_the_retry_policy_repeats_under_a_condition_and_keeps_what_kfp_ships(var
     assert (retry["retryPolicy"], retry["limit"]) == ("Always", "2")
     assert set(retry) == {"retryPolicy", "limit", "expression"}
     assert retry["expression"].count("(") == retry["expression"].count(")")
+
+
+def test_the_readme_names_every_part_and_nothing_that_is_not_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
+    folders = {"base", "workflow-controller"}
+    folders |= {f"components/{name}" for name in COMPONENTS} | {f"overlays/{name}" for name in OVERLAYS}
+    assert folders <= table
+    # schedules.yaml belongs to `make schedule`.
+    assert all((ROOT / name).exists() for name in table - {"schedules.yaml"})
+    assert f"{len(list(combinations()))} combinations" in text
+
+
+def test_operations_links_lead_somewhere():
+    page = ROOT.parent / "docs" / "operations.md"
+    for target in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists()
