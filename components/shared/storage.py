@@ -265,29 +265,28 @@ class _Watch:
         self.error: Exception | None = None
         """The last failure that led to another attempt."""
         self.since: dict[int, float] = {}
-        """Thread → the time of its last step forward."""
+        """Thread at work → the time of its last step forward."""
         self._sent: dict[int, int] = {}
         """Thread → how much of the present request's body has been sent, in any attempt."""
         self._lock = threading.Lock()
 
     def step(self, count: int = 0) -> None:
         """The calling thread got on: so many bytes came, or a request is done."""
-        self.check()
-        self.since[threading.get_ident()] = time.monotonic()
+        self._moved(count)
         self._sent[threading.get_ident()] = 0
-        with self._lock:
-            self.bytes += count
 
     def sent(self, position: int) -> None:
         """So much of a request's body is sent; what an earlier attempt has sent before is no step forward."""
+        before = self._sent.get(threading.get_ident(), 0)
+        if position > before:
+            self._moved(position - before)
+            self._sent[threading.get_ident()] = position
+
+    def _moved(self, count: int) -> None:
         self.check()
-        thread = threading.get_ident()
-        new = position - self._sent.get(thread, 0)
-        if new > 0:
-            self.since[thread] = time.monotonic()
-            self._sent[thread] = position
-            with self._lock:
-                self.bytes += new
+        with self._lock:
+            self.bytes += count
+        self.since[threading.get_ident()] = time.monotonic()
 
     def failed(self, error: Exception) -> None:
         """An attempt failed, and another follows."""
@@ -353,6 +352,7 @@ class _Connection:
 
     def _connected(self) -> Client:
         client = Client()  # looks for credentials, which may take long
+        client._bucket_metadata_cache = None  # asks for the bucket, for tracing, which an account need not be allowed
         for scheme in ("http://", "https://"):
             client._http.mount(scheme, _Adapter(self.watch))
         return client

@@ -45,8 +45,8 @@ class Request:
 
 
 Fault = Callable[[Request], Any]
-"""Request → None; an HTTP status; or `hang` (no answer), `drop` (connection closed, nothing done), `lose` (done, but the
-answer is lost), `cut` (half of the content, then closed), `spoil` (one byte of the content wrong)."""
+"""Request → None; an HTTP status; or `hang` (no answer), `drop` (connection closed, nothing done), `lose` (done, but
+the answer is lost), `cut` (half of the content, then closed), `spoil` (one byte of the content wrong)."""
 
 
 class Server(ThreadingHTTPServer):
@@ -81,7 +81,7 @@ class Server(ThreadingHTTPServer):
         return [request for request in self.requests if request.method != "GET"]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status: int) -> None:
         self.status = status
 
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         path = unquote(url.path)
@@ -110,10 +110,10 @@ class Handler(BaseHTTPRequestHandler):
         body = self._body()
         try:
             if isinstance(fault, int):
-                raise Refused(fault)
+                raise RefusedError(fault)
             with self.server.lock:
                 status, headers, content = self._answer(request, body)
-        except Refused as refused:
+        except RefusedError as refused:
             status, headers = refused.status, {}
             content = json.dumps({"error": {"code": status, "message": "refused"}}).encode()
         self.server.after(request)
@@ -164,21 +164,21 @@ class Handler(BaseHTTPRequestHandler):
         stored = self.server.objects.get(name)
         wanted = query.get("ifGenerationMatch")
         if wanted is not None and int(wanted) != (stored.generation if stored else 0):
-            raise Refused(412)
+            raise RefusedError(412)
 
     def _answer(self, request: Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
         upload, media, bucket, name = re.fullmatch(
             r"(/upload|/resumable)?(/download)?/storage/v1/b/([^/]+)/o(?:/(.*))?", request.path, re.DOTALL
         ).groups()
         if bucket != "raw":
-            raise Refused(404)
+            raise RefusedError(404)
         if upload:
             return self._upload(request, body)
         if not name:
             return self._list(request.query)
         stored = self.server.objects.get(name)
         if stored is None or request.query.get("generation", str(stored.generation)) != str(stored.generation):
-            raise Refused(404)
+            raise RefusedError(404)
         self._precondition(request.query, name)
         if request.method == "DELETE":
             del self.server.objects[name]
@@ -222,12 +222,12 @@ class Handler(BaseHTTPRequestHandler):
             here = f"http://{self.headers['Host']}/resumable/storage/v1/b/raw/o"
             return 200, {"Location": f"{here}?uploadType=resumable&upload_id={upload_id}"}, b""
         if request.query["upload_id"] not in self.server.uploads:
-            raise Refused(404)
+            raise RefusedError(404)
         query, meta, got = self.server.uploads[request.query["upload_id"]]
         start, total = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", self.headers["Content-Range"]).groups()
         if start is not None:
             if int(start) > len(got):
-                raise Refused(400)
+                raise RefusedError(400)
             got.extend(body[len(got) - int(start) :])  # what is there already is passed over
         if total == str(len(got)):
             if wanted := self.headers.get("X-Goog-Hash"):
@@ -238,10 +238,10 @@ class Handler(BaseHTTPRequestHandler):
     def _store(self, query: dict[str, str], meta: dict[str, Any], content: bytes) -> tuple[int, dict[str, str], bytes]:
         name = meta.pop("name")
         if meta.pop("crc32c", crc32c(content)) != crc32c(content):
-            raise Refused(400)
+            raise RefusedError(400)
         md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
         if meta.pop("md5Hash", md5) != md5:
-            raise Refused(400)
+            raise RefusedError(400)
         self._precondition(query, name)
         self.server.put(name, content, meta)
         return self._json(self._resource(name))
