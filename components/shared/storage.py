@@ -125,12 +125,8 @@ class Prefix:
     def read(self, name: str) -> str | None:
         """An object's text; None where there is none."""
 
-        def read() -> str | None:
-            blob = self._look(name)
-            return blob and blob.download_as_bytes(**self._storage.options).decode(errors="replace")
-
         with _told(self.uri, WRITE):
-            return self._storage.once(read)
+            return self._storage.once(partial(self._read, name))
 
     def held(self, wanted: Mapping[str, tuple[Path, str]]) -> set[str]:
         """The names of those objects that are there already with the content wanted.
@@ -160,11 +156,10 @@ class Prefix:
                     if_generation_match=self._generations[name],
                     **self._storage.options,
                 )
-            except exceptions.PreconditionFailed:  # an attempt whose answer was lost may have written it
-                blob = self._look(name)
-                if blob is None or blob.download_as_bytes(**self._storage.options) != text.encode():
+                self._generations[name] = blob.generation
+            except exceptions.PreconditionFailed:
+                if self._read(name) != text:  # else an attempt whose answer was lost has written it
                     raise
-            self._generations[name] = blob.generation
 
         with _told(self.uri, WRITE):
             self._storage.once(write)
@@ -192,6 +187,10 @@ class Prefix:
         blob = self._storage.client.bucket(self.bucket).get_blob(self.below + name, **self._storage.options)
         self._generations[name] = blob.generation if blob else 0
         return blob
+
+    def _read(self, name: str) -> str | None:
+        blob = self._look(name)
+        return blob and blob.download_as_bytes(**self._storage.options).decode(errors="replace")
 
     def _holds(self, name: str, path: Path, sha256: str) -> bool:
         """Whether an object holds a file: our hash for what it should be, the server's for what it is."""
@@ -416,7 +415,7 @@ class _Connection:
         except BaseException:
             self.watch.stopped = True
             for thread in threads:
-                thread.join(0.2)
+                thread.join(0.05)
             raise
         if label:
             progress.update(progress.total)
