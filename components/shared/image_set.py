@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("repeat", pa.int32()),
         ("pixel_sha256", pa.string()),
+        ("perceptual_hash", pa.string()),  # null for a synthetic image
         ("dx_type", pa.string()),
         ("age", pa.float32()),
         ("sex", pa.string()),
