@@ -37,8 +37,9 @@ def thumbnail(image: Image.Image) -> np.ndarray:
 
 def _words(thumbnails: np.ndarray) -> np.ndarray:
     """The hashes of (…, 32, 32) thumbnails: (…, 4) uint64, the coarsest pattern in the first."""
-    # Above 1, not 0: what is below a thousandth of a grey level is rounding.
-    signs = (_COSINES @ thumbnails.astype(np.float32) @ _COSINES.T).reshape(*thumbnails.shape[:-2], 256) > 1
+    # Without the mean a plain picture is exactly zero, and not what rounding leaves.
+    centred = thumbnails - thumbnails.mean(axis=(-2, -1), keepdims=True, dtype=np.float32)
+    signs = (_COSINES @ centred @ _COSINES.T).reshape(*thumbnails.shape[:-2], 256) > 0
     return np.ascontiguousarray(np.packbits(signs[..., _COARSEST_FIRST], axis=-1)).view(np.uint64)
 
 
@@ -105,8 +106,8 @@ def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
     terms = [a, np.ones_like(a), down, y * down, x * down, across, y * across, x * across]
     inner = np.s_[:, 2:-2, 2:-2]  # at the border a movement brings in what was outside
-    design = np.stack([term[inner].reshape(len(a), -1) for term in terms], axis=2)
-    wanted = b[inner].reshape(len(a), -1, 1)
+    design = np.stack([term[inner].reshape(len(a), 28 * 28) for term in terms], axis=2)
+    wanted = b[inner].reshape(len(a), 28 * 28, 1)
     transposed = design.swapaxes(1, 2)
     fit = np.linalg.solve(transposed @ design + 1e-3 * np.eye(len(terms), dtype=np.float32), transposed @ wanted)
     rest = ((wanted - design @ fit) ** 2).sum(axis=(1, 2))
