@@ -133,7 +133,7 @@ def _external(
             _write(part, _header(classes, image_size, rows, "external"), found, rows)
     for name, reason in findings.left_out:
         say("prepare_data", f"left out of the external set {name}: {reason}")
-    say("prepare_data", f"{len(rows):,} external images of {rows['lesion_id'].nunique():,} lesions")
+    say("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
     return rows
 
 

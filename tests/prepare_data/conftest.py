@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from components.prepare_data.prepare import prepare
+from components.prepare_data.sources import demo
 from components.shared.image_set import read_rows
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
@@ -32,6 +33,12 @@ def draw(number: int, dx: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image
     ImageDraw.Draw(image).ellipse((*at, at[0] + size[0] // 2, at[1] + size[1] // 2), fill=TONES[dx])
     image.putpixel((0, 0), (number % 256, number // 256, 0))
     return image
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo set, drawn once for all tests, which only read it."""
+    return demo.fetch("demo", tmp_path_factory.mktemp("demo"))
 
 
 @dataclass

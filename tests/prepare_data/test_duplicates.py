@@ -1,7 +1,6 @@
 """One picture in two files is found however the second was made; look-alikes are not accused."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from components.prepare_data import duplicates
-from components.prepare_data.sources import demo
 
 SIZE = 64
 
@@ -53,11 +51,10 @@ def thumbnail(image, size=SIZE):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory):
+def drawn(demo_folder):
     """The demo set: its images and the lesion of each."""
-    folder = demo.fetch("demo", tmp_path_factory.mktemp("demo"))
-    table = pd.read_csv(folder / "HAM10000_metadata.csv")
-    files: dict[str, Path] = {path.stem: path for path in folder.rglob("*.jpg")}
+    table = pd.read_csv(demo_folder / "HAM10000_metadata.csv")
+    files = {path.stem: path for path in demo_folder.rglob("*.jpg")}
     images = [Image.open(files[name]).convert("RGB") for name in table["image_id"]]
     return images, table["lesion_id"].to_numpy()
 

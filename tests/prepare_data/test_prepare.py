@@ -123,6 +123,42 @@ def test_a_class_of_more_than_a_row_group_stands_together_in_order(raw, run, mon
         assert max(pq.read_metadata(done.set(split)).row_group(i).num_rows for i in range(3)) <= 3
 
 
+def test_the_splits_csv_says_where_every_image_stands_and_gives_the_split_again(raw, run):
+    done = run(raw.path, seed=7)
+    rows = done.rows().sort_values("image_id", ignore_index=True)
+    table = pd.read_csv(done.out / "splits.csv")
+    columns = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
+    assert list(table) == columns
+    assert table.equals(rows[columns].astype(table.dtypes))
+    again = run(raw.path, out="again", seed=99, split=str(done.out / "splits.csv"))
+    for split in SPLITS:
+        assert again.set(split).read_bytes() == done.set(split).read_bytes()
+    assert (again.out / "splits.csv").read_bytes() == (done.out / "splits.csv").read_bytes()
+
+
+def test_images_that_a_given_split_leaves_out_or_does_not_name(raw, run, refused, tmp_path, capfd):
+    table = pd.read_csv(run(raw.path).out / "splits.csv")
+    nv = table.index[(table["dx"] == "nv") & (table["split"] == "train")]
+    out, unnamed = table["image_id"][nv[0]], table["image_id"][nv[1]]
+    table.loc[nv[0], "split"] = "none"
+    table.drop(index=nv[1]).to_csv(tmp_path / "given.csv", index=False)
+    given = str(tmp_path / "given.csv")
+    assert f"({unnamed}: the split does not name it; name it, with none to leave it out)" in refused(
+        raw.path, split=given
+    )
+    done = run(raw.path, split=given, max_bad_images=1)
+    assert set(table["image_id"]) - set(done.rows()["image_id"]) == {out, unnamed}
+    assert "1 images are not used, as the split says" in done.profile
+    assert "1 images are not used, as the split says" in capfd.readouterr().out
+
+
+def test_folds_cover_the_data(raw, run):
+    tested = [run(raw.path, out=f"fold{k}", split=f"{k}/4").rows().query("split == 'test'") for k in range(1, 5)]
+    images = pd.concat(tested)["image_id"]
+    assert images.is_unique
+    assert set(images) == {row["image_id"] for row in raw.rows}
+
+
 @pytest.mark.parametrize(
     ("rare", "names"),
     [("auto", ["df", "mel"]), (" auto ", ["df", "mel"]), ("mel", ["mel"]), ("mel, df,mel,", ["df", "mel"])],
@@ -142,6 +178,10 @@ def test_rare_classes(raw, run, rare, names):
         ({"image_size": 528}, "image_size is 528"),
         ({"max_bad_images": -1}, "max_bad_images is -1"),
         ({"seed": -1}, "seed is -1"),
+        ({"duplicates": "keep"}, "duplicates is 'keep'; choose one of refuse, move_to_train"),
+        ({"split": "most"}, "split is 'most'"),
+        ({"split": "9/5"}, "split is 9/5"),
+        ({"external": "/nowhere/at/all"}, "there is no such folder"),
     ],
 )
 def test_parameters_that_can_not_be_used(raw, refused, changes, said):
