@@ -27,9 +27,7 @@ def _draw_lesions(sample: Sample, draws: int, rng: np.random.Generator) -> np.nd
     return weights
 
 
-def _two_more(
-    sample: Sample, arms: int, draws: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _two_more(sample: Sample, arms: int, draws: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each arm, hits and images, (draws, groups) each, of about two more lesions in every group, on which the arms
     do as chance will.
 
