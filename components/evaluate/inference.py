@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components.evaluate.measure import SCALARS, SHARES, Predictions, Sample, figures
+from components.evaluate.measure import SCALARS, Predictions, Sample, figures
 
 DRAWS = 2_000
 PERMUTATIONS = 10_000
@@ -41,6 +41,11 @@ def _two_more(sample: Sample, arms: int, draws: int, rng: np.random.Generator) -
     drawn = rng.poisson(2 / len(patterns), (draws, len(size), len(patterns)))
     images = (drawn.sum(2) * size).astype(np.float32)
     return [((drawn @ (patterns >> arm & 1)) * size, images) for arm in range(arms)]
+
+
+def _student(freedom: float) -> float:
+    """Half of Student's 95 % interval, in standard errors."""
+    return float(stats.t.ppf(0.975, freedom))
 
 
 class Bootstrap:
@@ -77,21 +82,33 @@ class Bootstrap:
             points, drawn = [figures(*one) for one in each], [figures(*one, weights, more) for one in each]
             self.points[arm] = {name: np.stack([point[name][0] for point in points]) for name in points[0]}
             self.drawn[arm] = {name: np.stack([lot[name] for lot in drawn]) for name in (*SCALARS, "recall")}
-            # Two lesions more move a mean over classes too far, and a calibration error grows with drawing: of these
-            # only the spread is kept.
-            for name in set(SCALARS) - set(SHARES):
-                middle = self.drawn[arm][name].mean(1, keepdims=True)
-                self.drawn[arm][name] += self.points[arm][name][:, None] - middle
+            self._centre(arm)
         seeds = len(each)
         self._picks = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T
+
+    def _centre(self, arm: str) -> None:
+        """Puts the middle of an arm's draws where its figure is, but for single shares, which the two lesions more are
+        to move: a mean over classes they would move too far, and a calibration error grows with drawing."""
+        points, drawn, sample = self.points[arm], self.drawn[arm], self.sample
+        for name in ("macro_f1", "macro_auc", "brier", "ece", "ece_scaled"):
+            drawn[name] = drawn[name] + (points[name] - drawn[name].mean(1))[:, None]
+        lesions = np.bincount(sample.label, minlength=len(sample.classes))
+        moves = (drawn["recall"] - drawn["recall"].mean(1, keepdims=True)) * np.sqrt(
+            (lesions + 2) / np.maximum(lesions, 1)
+        )
+        for name in ("balanced_accuracy", "rare_recall"):
+            columns = self._classes(name)
+            if len(columns):
+                drawn[name] = points[name][:, None] + moves[..., columns].mean(2)
 
     def difference(self, name: str, arm: str, control: str | None = None, label: int | None = None) -> dict[str, Any]:
         """A figure of an arm, or what it is more than the control's, with its 95 % interval.
 
-        The variance is that of crossed random effects (Obuchowski & Rockette 1995): σ² = seeds' variance / S + the
-        covariance between seeds that lesions cause; t has the degrees of freedom of Hillis (2007), with those of the
-        lesions by Satterthwaite. The interval is the middle 95 % of the draws of lesions and seeds, stretched to that
-        width: alone it is too narrow where there are few seeds, and too wide where seeds and lesions interact.
+        Lesions and seeds are crossed random effects: the seeds' part of the variance is that between seeds over their
+        number, the lesions' part the covariance between seeds that drawing lesions causes (Obuchowski & Rockette 1995);
+        half-widths, each with its own t, add in squares (Zou & Donner 2008), and are at least what lesions alone give.
+        The interval is the middle 95 % of the draws of lesions and seeds, stretched to that width: alone it is too
+        narrow where there are few seeds, and too wide where seeds and lesions interact.
 
         Args:
             name: of a scalar, or `recall` with a label.
@@ -110,29 +127,31 @@ class Bootstrap:
         if np.isnan(points).any():
             return {"value": None, "low": None, "high": None}
         seeds, value = len(points), float(points.mean())
-        covariance = np.cov(drawn).reshape(seeds, seeds)
-        total, of_seeds = covariance.mean(), 0.0
-        if seeds > 1:
-            of_seeds = points.var(ddof=1) / seeds
-            shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
-            total = max(total, of_seeds + max(shared, 0.0))
         lots = (self._picks * drawn).mean(0)
         spread = lots.std(ddof=1)
         if not spread:
             return {"value": value, "low": value, "high": value}
-        classes = self._classes(name, label)
-        by_class = recall[..., classes].mean(0).var(0, ddof=1)
-        lesions = np.bincount(self.sample.label, minlength=len(self.sample.classes))[classes]
-        inverse = (by_class**2 / (lesions + 1)).sum() / by_class.sum() ** 2 * ((total - of_seeds) / total) ** 2
+        covariance = np.cov(drawn).reshape(seeds, seeds)
+        square = _student(self._lesion_freedom(recall, self._classes(name, label))) ** 2
+        width = square * covariance.mean()
         if seeds > 1:
-            inverse += (of_seeds / total) ** 2 / (seeds - 1)
-        stretch = stats.t.ppf(0.975, 1 / inverse) / stats.norm.ppf(0.975) * math.sqrt(total) / spread
+            shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
+            of_seeds = _student(seeds - 1) ** 2 * points.var(ddof=1) / seeds
+            width = max(width, of_seeds + square * max(shared, 0.0))
+        stretch = math.sqrt(width) / (stats.norm.ppf(0.975) * spread)
         low, high = value + stretch * (np.percentile(lots, [2.5, 97.5]) - value)
         most = RANGES.get(name, 1.0)
         least = 0.0 if control is None else -most
         return {"value": value, "low": float(np.clip(low, least, value)), "high": float(np.clip(high, value, most))}
 
-    def _classes(self, name: str, label: int | None) -> np.ndarray:
+    def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:
+        """Degrees of freedom of a variance over lesions that is a sum over classes (Satterthwaite 1946), the classes'
+        parts taken from the draws of recall, (seeds, draws, classes)."""
+        parts = recall[..., classes].mean(0).var(0, ddof=1)
+        lesions = np.bincount(self.sample.label, minlength=len(self.sample.classes))[classes]
+        return float(parts.sum() ** 2 / (parts**2 / (lesions + 1)).sum())
+
+    def _classes(self, name: str, label: int | None = None) -> np.ndarray:
         """The labels that a figure is an average over."""
         if label is not None:
             return np.array([label])

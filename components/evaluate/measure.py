@@ -14,9 +14,10 @@ from scipy import sparse
 
 BINS = 15
 """Of the expected calibration error, of equal width (Guo et al. 2017)."""
-SHARES = ("accuracy", "malignant_sensitivity", "malignant_specificity")
-"""Figures that are one share of images, as the recall of a class is."""
-SCALARS = (*SHARES, "balanced_accuracy", "rare_recall", "macro_f1", "macro_auc", "brier", "ece", "ece_scaled")
+SCALARS = (
+    "accuracy", "balanced_accuracy", "rare_recall", "macro_f1", "macro_auc", "malignant_sensitivity",
+    "malignant_specificity", "brier", "ece", "ece_scaled",
+)  # fmt: skip
 CHUNK = 4_000_000
 """Pairs of images in memory at a time, where AUC is counted."""
 
