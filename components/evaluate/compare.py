@@ -71,6 +71,23 @@ def _by_class(draws: Bootstrap, change: np.ndarray, seed: int) -> dict[str, dict
     return found
 
 
+def changes(sample: Sample, arms: Mapping[str, Predictions]) -> np.ndarray:
+    """(L,) what augmented names right more than oversampled: for each lesion, in [−1, 1], the mean over seeds."""
+    augmented, oversampled = (
+        inference.lesions_right(sample, arms[arm].chances) for arm in ("augmented", "oversampled")
+    )
+    return (augmented.astype(float) - oversampled).mean(0)
+
+
+def weighted_changes(sample: Sample, arms: Mapping[str, Predictions], rare: Sequence[str]) -> np.ndarray:
+    """The rare classes' lesions' differences, weighted so that their sum is the mean over the rare classes of the mean
+    over their lesions, as the primary figure is."""
+    lesions = np.bincount(sample.label, minlength=len(sample.classes))
+    inside = np.isin(np.array(sample.classes)[sample.label], rare)
+    classes = len(np.unique(sample.label[inside]))
+    return (changes(sample, arms) / lesions[sample.label])[inside] / max(1, classes)
+
+
 def verdict(low: float | None, high: float | None, p: float) -> str:
     """`improved`, `no evidence` or `worse`.
 
@@ -101,14 +118,8 @@ def compare(
     rare = tuple(rare)
     draws = Bootstrap(sample, arms, rare, seed_of(seed, "bootstrap"))
     figures = {arm: _arm(draws, arm, arms[arm], seeds) for arm in ARMS}
-    right = {arm: inference.lesions_right(sample, arms[arm].chances) for arm in ("augmented", "oversampled")}
-    change = (right["augmented"].astype(float) - right["oversampled"]).mean(0)
-    columns = np.flatnonzero(np.isin(sample.classes, rare) & sample.present)
-    inside = np.isin(sample.label, columns)
-    lesions = np.bincount(sample.label, minlength=len(sample.classes))
-    # The mean over the rare classes of the mean over their lesions, as the primary figure is.
-    weighted = (change / lesions[sample.label])[inside] / max(1, len(columns))
-    p, arrangements = inference.sign_flip(weighted, seed_of(seed, "permutation"))
+    change = changes(sample, arms)
+    p, arrangements = inference.sign_flip(weighted_changes(sample, arms, rare), seed_of(seed, "permutation"))
     gan = draws.difference("rare_recall", "augmented", "oversampled")
     effect: dict[str, Any] = {
         "metric": METRIC,
@@ -122,7 +133,7 @@ def compare(
             for name in OTHER_METRICS
         },
         "by_class": _by_class(draws, change, seed),
-        "mcnemar": inference.mcnemar(change[inside]),
+        "mcnemar": inference.mcnemar(change[np.isin(np.array(sample.classes)[sample.label], rare)]),
         "permutation": {"p": p, "draws": arrangements},
         "draws": inference.DRAWS,
     }
