@@ -50,7 +50,8 @@ def refused(run, tmp_path):
 def test_the_image_sets(raw, run):
     done = run(raw.path)
     assert done.rare == ["df", "mel"]
-    assert done.left_behind() == ["profile.html", "test.parquet", "train.parquet", "validation.parquet"]
+    sets = ["external.parquet", "test.parquet", "train.parquet", "validation.parquet"]
+    assert done.left_behind() == sorted(["profile.html", "splits.csv", *sets])
     rows = done.rows().set_index("image_id")
     given = pd.DataFrame(raw.rows).set_index("image_id")
     assert sorted(rows.index) == sorted(given.index)
@@ -346,11 +347,11 @@ def run(name, out, max_bad_images=0):
     os.setgid(65534)
     os.setuid(65534)
     with exit_on_user_error():
-        prepare(str(raw), 32, "auto", max_bad_images, 1, *(out / name for name in "tvsp"))
+        prepare(str(raw), "random", "none", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tvsecp"))
     sys.exit()
 
 with tempfile.TemporaryDirectory() as out:
-    prepare(str(raw), 32, "auto", 0, 1, *(Path(out) / name for name in "tvsp"))
+    prepare(str(raw), "random", "none", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tvsecp"))
 run("# output", closed)
 image = next(raw.rglob("ISIC_0000000.jpg"))
 image.chmod(0)
@@ -382,7 +383,7 @@ run("# folder", opened)
     assert "HAM10000_metadata.csv: permission denied" in said["metadata"][-2]
     assert "this user may not read the folder" in said["folder"][-2]
     assert list(closed.iterdir()) == []
-    assert sorted(path.name for path in opened.iterdir()) == ["p", "s", "t", "v"]
+    assert sorted(path.name for path in opened.iterdir()) == ["c", "e", "p", "s", "t", "v"]
 
 
 @contextmanager
@@ -427,7 +428,8 @@ from components.prepare_data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 with exit_on_user_error():
-    prepare({str(raw.path)!r}, 64, "auto", 0, 1, *({str(out)!r} + name for name in ("/t", "/v", "/s", "/p")))
+    outputs = [{str(out)!r} + "/" + name for name in "tvsecp"]
+    prepare({str(raw.path)!r}, "random", "none", "refuse", 64, "auto", 0, 1, *outputs)
 """
     done = python(script)
     assert done.returncode == 2, done.stderr
@@ -478,7 +480,8 @@ def test_kaggle_without_credentials(tmp_path, monkeypatch):
 from components.shared.errors import exit_on_user_error
 from components.prepare_data.prepare import prepare
 with exit_on_user_error():
-    prepare("kaggle", 32, "auto", 0, 1, *({str(tmp_path)!r} + name for name in ("/t", "/v", "/s", "/p")))
+    outputs = [{str(tmp_path)!r} + "/" + name for name in "tvsecp"]
+    prepare("kaggle", "random", "none", "refuse", 32, "auto", 0, 1, *outputs)
 """
     for name in [name for name in os.environ if name.startswith("KAGGLE")]:
         monkeypatch.delenv(name)
@@ -489,7 +492,7 @@ with exit_on_user_error():
     assert len(said) == 1
     assert "Kaggle's client found no credentials; on kaggle.com open Settings" in said[0]
     assert "run the same command again." in said[0]
-    assert not list(tmp_path.glob("[tvsp]"))
+    assert not list(tmp_path.glob("[tvsecp]"))
 
 
 @pytest.mark.parametrize(

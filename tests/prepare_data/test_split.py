@@ -23,7 +23,7 @@ def table(lesions: dict[str, list[int]]) -> pd.DataFrame:
 
 
 def of_images(rows: pd.DataFrame, seed: int) -> dict[str, str]:
-    return dict(zip(rows["image_id"], split.assign(rows, seed), strict=True))
+    return dict(zip(rows["image_id"], split.at_random(rows, seed), strict=True))
 
 
 counts = st.lists(st.integers(1, 4), min_size=3, max_size=40)
@@ -34,7 +34,7 @@ seeds = st.integers(0, 2**31 - 1)
 @settings(max_examples=60, deadline=None)
 @given(tables, seeds)
 def test_invariants(rows, seed):
-    assigned = rows.assign(split=split.assign(rows, seed))
+    assigned = rows.assign(split=split.at_random(rows, seed))
     assert set(assigned["split"]) == {"train", "validation", "test"}
     # No lesion on two sides; every class on every side.
     assert (assigned.groupby("lesion_id")["split"].nunique() == 1).all()
@@ -53,7 +53,7 @@ def test_the_order_of_the_rows_does_not_matter(rows, seed, random):
     order = list(range(len(rows)))
     random.shuffle(order)
     assert of_images(rows.iloc[order], seed) == of_images(rows, seed)
-    assert split.assign(rows.iloc[order], seed).index.tolist() == order
+    assert split.at_random(rows.iloc[order], seed).index.tolist() == order
 
 
 @settings(max_examples=40, deadline=None)
@@ -74,7 +74,7 @@ def test_another_image_of_a_lesion_goes_where_the_lesion_is(rows, seed):
 
 def test_large_classes_have_the_shares_of_images_as_well():
     rows = table({"nv": [1, 2, 1] * 700, "mel": [1, 1, 2, 3] * 100})
-    for dx, of_class in rows.assign(split=split.assign(rows, 3)).groupby("dx"):
+    for dx, of_class in rows.assign(split=split.at_random(rows, 3)).groupby("dx"):
         shares = of_class["split"].value_counts(normalize=True)
         assert shares["train"] == pytest.approx(0.70, abs=0.03), dx
         assert shares["validation"] == pytest.approx(0.15, abs=0.03), dx
@@ -101,9 +101,9 @@ def test_over_many_seeds_every_lesion_is_tested_on_as_often():
 @pytest.mark.parametrize(("lesions", "said"), [(1, "1 lesion,"), (2, "2 lesions,")])
 def test_a_class_with_too_few_lesions_is_named(lesions, said):
     with pytest.raises(UserError, match=f"^the class df has {said} too few .*; add lesions or leave the class out"):
-        split.assign(table({"nv": [1] * 9, "df": [5] * lesions}), 1)
+        split.at_random(table({"nv": [1] * 9, "df": [5] * lesions}), 1)
 
 
 def test_three_lesions_are_enough():
     rows = table({"nv": [1] * 9, "df": [1, 1, 1]})
-    assert sorted(split.assign(rows, 1)[rows["dx"] == "df"]) == ["test", "train", "validation"]
+    assert sorted(split.at_random(rows, 1)[rows["dx"] == "df"]) == ["test", "train", "validation"]
