@@ -36,6 +36,10 @@ EXIT_INTERRUPTED = 130
 PATIENCE_S = 25.0
 """So long a call is tried, all attempts and pauses together."""
 ATTEMPT_S = 10.0
+PAUSE_S = 0.5
+"""Before a call is repeated; doubled each time."""
+LOOK_AGAIN_S = 2.0
+"""The same for a call that makes something: the server may be about to finish it."""
 LIMIT_BYTES = 64_000_000
 """Of an answer: a run of a hundred classes stays far below it."""
 CLUSTER_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 (a path)
@@ -369,7 +373,7 @@ class Api:
         Raises:
             ApiError: it can't be done.
         """
-        return self._patiently(lambda again: method(*arguments, **named), 0.5)
+        return self._patiently(lambda again: method(*arguments, **named), PAUSE_S)
 
     def create(self, make: Callable[[], T], find: Callable[[], T | None]) -> T:
         """A call that must not be done twice: before it is repeated, `find` looks whether it was done although the
@@ -404,7 +408,7 @@ class Api:
                     raise
                 return found
 
-        return self._patiently(attempt, 2.0)
+        return self._patiently(attempt, LOOK_AGAIN_S)
 
     def _patiently(self, attempt: Callable[[bool], T], pause: float) -> T:
         self.connection.give_up = time.monotonic() + PATIENCE_S

@@ -26,6 +26,7 @@ ENDS = {"SUCCEEDED": 0, "FAILED": 1, "SKIPPED": 1, "CANCELED": 3}
 """A run's last states, and the exit codes for them."""
 DAY_S = 24 * 3600
 LOG_LINES = 200
+FIRST_PAUSE_S = 1.0
 
 # What Kubeflow's backend adds to a pipeline's own tasks: drivers, the pods within a task, loops.
 _ADDED = re.compile(
@@ -51,7 +52,7 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
     give_up = time.monotonic() + seconds
     states: dict[str, str] = {}
     names = Names()
-    pause = 1.0
+    pause = FIRST_PAUSE_S
     try:
         while True:
             run = get_run(api, run_id)

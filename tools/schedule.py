@@ -1,11 +1,12 @@
 """Makes a cluster's recurring runs equal to a file: `python -m tools.schedule [FILE=…] [DRY_RUN=1]`.
 
-The file is manifests/schedules.yaml where none is given. The API is where `tools/client.py` says. Only recurring runs that this command made for this pipeline, known by their
-description, are ever changed or deleted. They can't be changed in place but for on and off: a new one is created before
-the old one is deleted, so that no schedule is lost wherever this command dies; the next one clears up.
+The file is manifests/schedules.yaml where none is given. The API is where `tools/client.py` says. Only recurring runs
+that this command made for this pipeline, known by their description, are ever changed or deleted. They can't be changed
+in place but for on and off: a new one is created before the old one is deleted, so that no schedule is lost wherever
+this command dies; the next one clears up.
 
-Exit codes: 0 equal now (with DRY_RUN=1: told what would be done), 2 something that the user can mend, 5 API not reachable
-or not allowed.
+Exit codes: 0 equal now (with DRY_RUN=1: told what would be done), 2 something that the user can mend, 5 API not
+reachable or not allowed.
 """
 
 import hashlib
@@ -34,9 +35,14 @@ DEFAULT = ROOT / "manifests" / "schedules.yaml"
 _MARK = re.compile(r"counterweight schedule: (\S+) of pipeline (\S+), specification ([0-9a-f]{16})\b")
 _FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
 _BOUNDS = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_NAMES: tuple[dict[str, int], ...] = ({}, {}, {}, {}, {name: n for n, name in enumerate(_MONTHS, 1)},
-    {name: n for n, name in enumerate("sun mon tue wed thu fri sat".split())})  # fmt: skip
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_NAMES: tuple[dict[str, int], ...] = (
+    *({},) * 4,
+    {name: number for number, name in enumerate(_MONTHS, 1)},
+    {name: number for number, name in enumerate(_DAYS)},
+)
 
 
 class _Strict(BaseModel):
@@ -161,9 +167,8 @@ def check_cron(cron: str, where: str) -> None:
                 f"{where}: cron is {cron!r}, whose {field} is {text!r}; give numbers from {low} to {high}, "
                 "ranges such as 1-5, steps such as */2, lists of these, or *."
             ) from None
-    of_month, month = days[3], days[4]
-    if fields[5] in ("*", "?") and not any(day <= (29, 30, 31)[(m != 2) + (m in (1, 3, 5, 7, 8, 10, 12))]
-                                           for m in month for day in of_month):  # fmt: skip
+    never = all(day > _LONGEST[month - 1] for month in days[4] for day in days[3])
+    if never and fields[5] in ("*", "?"):
         raise UserError(f"{where}: cron is {cron!r}, and that day never comes; give another.")
 
 
