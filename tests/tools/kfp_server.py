@@ -9,6 +9,7 @@ Bodies are checked against the official models. Faults can be put before, into a
 import base64
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -467,14 +468,20 @@ class Handler(BaseHTTPRequestHandler):
     def hang_up(self) -> None:
         self.wfile.flush()
         self.close_connection = True
-        self.connection.close()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
 
 
 @contextmanager
 def serving(api: KfpServer, certificate: str = "") -> Iterator[KfpServer]:
     """The API on a free port of this machine, with TLS where there is a certificate file."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     server.api = api  # type: ignore[attr-defined]
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.shared.errors import UserError
+from tests.tools import kfp_server
 from tests.tools.conftest import Command
 from tests.tools.kfp_server import KfpServer
 from tools import client, submit
@@ -102,7 +103,7 @@ def test_a_pipeline_among_hundreds_is_found_though_the_filter_were_not_heard(
     do(submit, OUT)
     named = {"display_name": "other", "name": "other", "pipeline_id": "x", "created_at": kfp.now()}
     kfp.tables["pipelines"][:0] = [{**named, "pipeline_id": f"other-{n}"} for n in range(250)]
-    monkeypatch.setattr("tests.tools.kfp_server.matches", lambda *_: True)
+    monkeypatch.setattr(kfp_server, "matches", lambda *_: True)
     assert do(submit, OUT)[0] == 0
     assert kfp.count(r"GET /apis/v2beta1/pipelines\?.*page_token") == 2
     assert len(kfp.tables["pipeline_versions"]) == 1
@@ -165,15 +166,14 @@ def test_a_lost_answer_makes_nothing_twice(kfp: KfpServer, do: Command, kind: st
     assert kfp.count(f"POST /apis/v2beta1/{path}(\\?|$)") == (2 if kind == "drop" else 1)
 
 
-@pytest.mark.parametrize("path", ["healthz", "pipelines", "experiments", "pipelines/[^/]*/versions", "runs/.*"])
-@pytest.mark.parametrize("fault", [429, 500, 502, 503, 504, "drop", "half"])
-def test_what_only_reads_is_tried_again(kfp: KfpServer, do: Command, path: str, fault: int | str):
+@pytest.mark.parametrize("fault", [429, 500, 503, 504, "drop", "half"])
+def test_what_only_reads_is_tried_again(kfp: KfpServer, do: Command, fault: int | str):
     kind = {"kind": "status", "status": fault} if isinstance(fault, int) else {"kind": fault}
-    if fault in (502,):
-        kind["status"] = 503
-    kfp.fault(f"GET /apis/v2beta1/{path}(\\?|$)", times=2, **kind)
+    for path in ("healthz", "pipelines", "experiments", "pipelines/[^/]*/versions", "runs/.*"):
+        kfp.fault(f"GET /apis/v2beta1/{path}(\\?|$)", times=2, **kind)
     code, _, err = do(submit, OUT, "WAIT=1")
     assert code == 0, err
+    assert not any(fault.times for fault in kfp.faults)
     assert len(kfp.tables["runs"]) == 1
 
 
@@ -205,27 +205,16 @@ def test_another_run_of_the_same_name_is_not_taken_for_ours(kfp: KfpServer, do: 
     assert len({run["run_id"] for run in kfp.tables["runs"]}) == 2
 
 
-def test_somebody_faster_is_no_error(kfp: KfpServer, do: Command):
-    kfp.fault(r"GET /apis/v2beta1/experiments\?", "status", status=503, times=0)
-    kfp.fault("POST /apis/v2beta1/experiments", "status", status=409, message="The name counterweight already exists")
-    original = kfp.list_experiments
-    kfp.tables["experiments"].append(
-        {"experiment_id": "theirs", "display_name": "counterweight", "created_at": kfp.now()}
-    )
-    hidden = iter([True])
+def test_somebody_faster_is_no_error(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
+    theirs = {"experiment_id": "theirs", "display_name": "counterweight", "created_at": kfp.now()}
+    create = kfp_server.ROUTES["POST /apis/v2beta1/experiments"]
 
-    def late(query: object, body: object) -> object:
-        return {} if next(hidden, False) else original(query, body)
+    def just_before(api: KfpServer, query: object, body: object) -> object:
+        api.tables["experiments"].append(theirs)
+        return create(api, query, body)
 
-    from tests.tools import kfp_server
-
-    route = f"GET {kfp_server.V2}/experiments"
-    before = kfp_server.ROUTES[route]
-    kfp_server.ROUTES[route] = lambda api, query, body: late(query, body)
-    try:
-        assert do(submit, OUT)[0] == 0
-    finally:
-        kfp_server.ROUTES[route] = before
+    monkeypatch.setitem(kfp_server.ROUTES, "POST /apis/v2beta1/experiments", just_before)
+    assert do(submit, OUT)[0] == 0
     assert kfp.tables["runs"][0]["experiment_id"] == "theirs"
 
 
@@ -324,38 +313,22 @@ def test_a_runs_name_says_what_it_is(data: str, stem: str):
     assert submit.run_name("counterweight", data, "abc1234", now) == f"counterweight-{stem}-abc1234-20260203-0405"
 
 
-def process(api: KfpServer, *words: str, module: str = "tools.submit") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
+def test_ctrl_c_says_how_to_end_the_run_and_does_not(kfp: KfpServer):
+    kfp.life = [("RUNNING", {"prepare-data": "RUNNING"})]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "tools.submit", OUT, "WAIT=1"],
         cwd=ROOT,
-        env={**os.environ, "KFP_HOST": api.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_ctrl_c_says_how_to_end_the_run_and_does_not(kfp: KfpServer):
-    kfp.life = [("RUNNING", {"prepare-data": "RUNNING"})]
-    command = process(kfp, OUT, "WAIT=1")
     assert command.stdout
     for line in command.stdout:
         if "run running" in line:
             break
     command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=20)
+    out, err = command.communicate(timeout=60)
     assert command.returncode == 130
     assert f"make terminate RUN={kfp.tables['runs'][0]['run_id']}" in out
     assert "Traceback" not in err
     assert kfp.tables["runs"][0]["state"] == "RUNNING"
-
-
-def test_the_command_itself_ends_with_the_codes(kfp: KfpServer):
-    kfp.life = [("FAILED", {})]
-    failed = process(kfp, OUT, "WAIT=1")
-    assert failed.wait(60) == 1
-    kfp.fault("GET /apis/v2beta1/healthz", "status", status=401, times=9)
-    refused, mistaken = process(kfp, OUT), process(kfp)
-    assert (refused.wait(60), mistaken.wait(60)) == (5, 2)
-    for command in (failed, refused, mistaken):
-        assert "Traceback" not in command.communicate()[1]
