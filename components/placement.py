@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.shared.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parent.parent / "manifests" / "placement.yaml"
-FILE_VARIABLE = "COUNTERWEIGHT_PLACEMENT"
+FILE_VARIABLE = "PLACEMENT"
 """Names another file than the default."""
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
