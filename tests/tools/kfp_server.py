@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import HTTP
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
@@ -376,9 +377,14 @@ ROUTES: dict[str, Callable[..., Any]] = {
 }
 
 
+@cache
+def documents_of(content: bytes) -> list[Any]:
+    return list(yaml.safe_load_all(content))
+
+
 def uploaded_spec(body: Any) -> dict[str, Any]:
     """The pipeline in an upload, as the server keeps it."""
-    documents = list(yaml.safe_load_all(body)) if isinstance(body, bytes) else []
+    documents = documents_of(body) if isinstance(body, bytes) else []
     if not documents or "pipelineInfo" not in documents[0]:
         raise ProblemError(400, "Failed to read pipeline from file")
     return documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
