@@ -18,6 +18,7 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ import kfp_server_api
 import requests
 
 from components.shared.errors import EXIT_USER, UserError, as_user_error, printable
+from tools import parameters
 
 EXIT_UNREACHABLE = 5
 EXIT_INTERRUPTED = 130
@@ -276,7 +278,7 @@ class Connection(kfp_server_api.ApiClient):
             raise UnansweredError(f"{self.host} does not answer; check KFP_HOST and the network.", late=True) from error
         except requests.exceptions.RequestException as error:
             raise UnansweredError(
-                f"{self.host} can't be reached ({type(error).__name__}); check KFP_HOST and the network."
+                f"{self.host} can't be reached ({_why(error)}); check KFP_HOST and the network."
             ) from error
         if not 200 <= answer.status <= 299:
             raise self._error(method, urlsplit(url).path, answer)
@@ -318,6 +320,16 @@ def _message(data: bytes) -> tuple[str, int | None]:
     except (ValueError, AttributeError, TypeError, KeyError):
         return "", None
     return str(told)[:300], code
+
+
+def _why(error: BaseException | None) -> str:
+    """The operating system's word for a broken connection, from the bottom of a library's exceptions."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, ConnectionError | socket.gaierror):
+            return seen.strerror or str(seen)
+        seen = seen.__cause__ or seen.__context__
+    return "broken off"
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
@@ -442,6 +454,18 @@ class Api:
         wanted = self.connection.sanitize_for_serialization(kfp_server_api.V2beta1Filter(predicates=[predicate]))
         entries = self.pages(method, field, *arguments, filter=json.dumps(wanted), **named)
         return [entry for entry in entries if entry.display_name == name]
+
+
+def settings(words: list[str]) -> dict[str, str]:
+    """The words `NAME=value` as a dictionary, but for those that begin with KFP_: they go into the environment, where make
+    puts them by itself.
+
+    Raises:
+        UserError: a word is not of this form, or a name stands twice.
+    """
+    given = parameters.assignments(words)
+    os.environ.update({name: value for name, value in given.items() if name.startswith("KFP_")})
+    return {name: value for name, value in given.items() if not name.startswith("KFP_")}
 
 
 def command(do: Callable[[], int]) -> int:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from components.shared.errors import UserError, printable
 from components.shared.progress import duration
 from tools import parameters
-from tools.client import EXIT_INTERRUPTED, AbsentError, Api, ApiError, RejectedError, UnansweredError, command
+from tools.client import EXIT_INTERRUPTED, AbsentError, Api, ApiError, RejectedError, UnansweredError, command, settings
 
 EXIT_TIMEOUT = 4
 ENDS = {"SUCCEEDED": 0, "FAILED": 1, "SKIPPED": 1, "CANCELED": 3}
@@ -57,21 +57,20 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
         while True:
             run = get_run(api, run_id)
             names.of_run(api, run)
-            for task, label in names.shown(run):
-                state = task.state or ""
-                if states.get(task.task_id or label) != state and state not in ("", "RUNTIME_STATE_UNSPECIFIED"):
-                    states[task.task_id or label] = state
-                    _say(out, f"{_clock()} {label}: {_told(task)}")
+            said = [(task.task_id or label, label, task.state or "", _told(task)) for task, label in names.shown(run)]
             state = run.state or ""
-            if states.get("") != state:
-                states[""] = state
-                _say(out, f"{_clock()} run {state.lower()}{_error(run)}")
+            said.insert(len(said) if state in ENDS else 0, ("", "run", state, f"{state.lower()}{_error(run)}"))
+            for key, label, current, told in said:
+                if states.get(key) != current and current not in ("", "RUNTIME_STATE_UNSPECIFIED"):
+                    states[key] = current
+                    _say(out, f"{_clock()} {label}: {told}")
             if state in ENDS:
                 return ENDS[state]
-            if time.monotonic() + pause > give_up:
+            left = give_up - time.monotonic()
+            if left <= 0:
                 _say(out, f"not ended after {duration(seconds)}; the run goes on. {how_to(run_id)}")
                 return EXIT_TIMEOUT
-            time.sleep(pause)
+            time.sleep(min(pause, left))
             pause = min(pause * 1.5, 10)
     except KeyboardInterrupt:
         _say(out, f"\nnot following any more; the run goes on. {how_to(run_id)}")
@@ -239,18 +238,16 @@ def report(api: Api, run: Any, wanted: str, out: TextIO) -> None:
 
 
 def options(words: list[str], *names: str) -> dict[str, str]:
-    """The words as a dictionary; those that begin with KFP_ go into the environment, as make puts them there.
+    """What a command about one run was given.
 
     Args:
         words: `NAME=value`.
-        names: what is known.
+        names: what is known, RUN among it.
 
     Raises:
         UserError: another one, or no RUN.
     """
-    given = parameters.assignments(words)
-    for name in [name for name in given if name.startswith("KFP_")]:
-        os.environ[name] = given.pop(name)
+    given = settings(words)
     for name in given:
         if name not in names:
             raise UserError(f"{name} is not known here; choose from {', '.join(names)}.")

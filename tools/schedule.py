@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.placement import FILE_VARIABLE
 from components.shared.errors import UserError
 from tools import parameters
-from tools.client import Api, RejectedError, command
+from tools.client import Api, RejectedError, command, settings
 from tools.logs import switch
 from tools.submit import ROOT, check_remote, checked, compiled, experiment, find_pipeline, read_yaml, uploaded
 
@@ -247,9 +247,7 @@ def created(api: Api, entry: Schedule, values: Mapping[str, Any], mark: str, pip
 
 def run(words: list[str], out: TextIO) -> int:
     """Does what the command asks for and returns the exit code."""
-    given = parameters.assignments(words)
-    for name in [name for name in given if name.startswith("KFP_")]:
-        os.environ[name] = given.pop(name)
+    given = settings(words)
     if file := given.pop("PLACEMENT", ""):
         os.environ[FILE_VARIABLE] = file
     dry = switch(given, "DRY_RUN")

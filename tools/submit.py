@@ -40,11 +40,10 @@ import yaml
 from components.placement import FILE_VARIABLE, placement
 from components.shared.errors import UserError
 from tools import parameters
-from tools.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, command
+from tools.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, command, settings
 from tools.logs import follow, switch, timeout
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("PRESET", "PARAMS", "DATA", "OUT", "EXPERIMENT", "WAIT", "TIMEOUT", "PLACEMENT")
 REMOTE = {"data": ("demo", "kaggle"), "output": (), "external": ("none",)}
 """Parameters that say where something is, and their words that mean no place."""
 
@@ -332,9 +331,7 @@ def started(api: Api, name: str, ids: tuple[str, str], experiment_id: str, value
 
 def run(words: list[str], out: TextIO) -> int:
     """Does what the command asks for and returns the exit code."""
-    given = parameters.assignments(words)
-    for name in [name for name in given if name.startswith("KFP_")]:
-        os.environ[name] = given.pop(name)
+    given = settings(words)
     if file := given.pop("PLACEMENT", ""):
         os.environ[FILE_VARIABLE] = file
     seconds, wait = timeout(given), switch(given, "WAIT")

@@ -75,6 +75,8 @@ def parsed(data: Any, model: str) -> dict[str, Any]:
             ok = isinstance(value, list)
             for item in value if ok and inner[1] not in plain else ():
                 parsed(item, inner[1])
+        elif name == "max_concurrency":  # an int64: a string or a number
+            ok = isinstance(value, str | int) and str(value).isdecimal()
         elif text in plain:
             ok = isinstance(value, plain[text])
         else:
@@ -337,6 +339,7 @@ class KfpServer:
             raise ProblemError(400, f"Schedule cron is not a supported format. Expected 5 to 6 fields: {cron}")
         self.get("experiments", "experiment_id", row.get("experiment_id", ""))
         self.source(row)
+        row["max_concurrency"] = str(row["max_concurrency"])
         row["status"] = "ENABLED" if row.get("mode") == "ENABLE" else "DISABLED"
         row["mode"] = "ENABLE" if row["status"] == "ENABLED" else "DISABLE"
         return self.add("recurring_runs", "recurring_run_id", "V2beta1RecurringRun", row)

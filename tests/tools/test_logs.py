@@ -98,7 +98,7 @@ def test_following_ends_with_the_runs_code(kfp: KfpServer, do: Command, run_id: 
     kfp.life = [("RUNNING", {"prepare-data": "RUNNING"}), ("FAILED", tasks)]
     code, out, _ = do(logs, f"RUN={run_id}", "WAIT=1")
     assert code == 1
-    assert out.index("Prepare data: running") < out.index("run failed") < out.index("Train GAN: the API has no log")
+    assert out.index("Prepare data: running") < out.index("run: failed") < out.index("Train GAN: the API has no log")
 
 
 def test_an_api_that_goes_away_says_that_the_run_goes_on(

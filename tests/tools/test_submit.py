@@ -81,6 +81,12 @@ def test_the_second_run_uses_what_is_there(kfp: KfpServer, do: Command):
     assert kfp.count(r"POST .*/upload") == 1
 
 
+def test_the_experiment_and_the_service_account_are_a_choice(kfp: KfpServer, do: Command):
+    assert do(submit, OUT, "EXPERIMENT=nightly builds", "KFP_SERVICE_ACCOUNT=runner")[0] == 0
+    assert kfp.tables["experiments"][0]["display_name"] == "nightly builds"
+    assert kfp.tables["runs"][0]["service_account"] == "runner"
+
+
 def test_the_same_revision_with_another_package_is_another_version(
     kfp: KfpServer, do: Command, package: submit.Package, monkeypatch: pytest.MonkeyPatch
 ):
@@ -135,14 +141,14 @@ def test_waiting_ends_with_the_runs_own_code(kfp: KfpServer, do: Command, life: 
     got, out, _ = do(submit, OUT, "WAIT=1")
     assert got == code
     said = [line.split(" ", 1)[1] for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\dZ ", line)]
-    assert said[:3] == ["run pending", "Prepare data: running", "run running"]
+    assert said[:3] == ["run: pending", "run: running", "Prepare data: running"]
     assert "Prepare data: succeeded after 2 min 05 s" in said
     assert "Train GAN (2): running" in said
     assert said.count("Train GAN: running") == 1
     error = r": no GPU\x1b[2J left\nat all" if life == "FAILED" else ""
     assert f"Train GAN: {end.lower()} after 2 min 05 s{error}" in said
     assert not any("driver" in line or "executor" in line or "loop" in line for line in said)
-    assert said[-1].startswith(f"run {life.lower()}")
+    assert said[-1].startswith(f"run: {life.lower()}")
 
 
 def test_a_timeout_leaves_the_run_alone_and_says_how_to_end_it(kfp: KfpServer, do: Command):
@@ -324,7 +330,7 @@ def test_ctrl_c_says_how_to_end_the_run_and_does_not(kfp: KfpServer):
     )
     assert command.stdout
     for line in command.stdout:
-        if "run running" in line:
+        if "run: running" in line:
             break
     command.send_signal(signal.SIGINT)
     out, err = command.communicate(timeout=60)
