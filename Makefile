@@ -35,6 +35,7 @@ check: $(VENV)/.ready ## Check format, lint, types and the lock file
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/yamllint --strict .
 
 format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff format --quiet .
