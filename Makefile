@@ -13,6 +13,19 @@ run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggl
 compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
 	@$(BIN)/python -m tools.compile
 
+##@ On a cluster: KFP_HOST=https://… in the environment, docs/submit.md
+submit: $(VENV)/.ready ## Start a run: OUT=gs://… DATA=demo|kaggle|gs://… PRESET=… PARAMS=file.yaml WAIT=1 TIMEOUT=seconds, any parameter
+	@$(BIN)/python -m tools.submit --make
+
+schedule: $(VENV)/.ready ## Make the recurring runs equal to manifests/schedules.yaml: DRY_RUN=1 tells what it would do
+	@$(BIN)/python -m tools.schedule --make
+
+logs: $(VENV)/.ready ## Tell a run's tasks and why they failed: RUN=id TASK=name; WAIT=1 follows it to its end
+	@$(BIN)/python -m tools.logs --make
+
+terminate: $(VENV)/.ready ## End a run: RUN=id
+	@$(BIN)/python -m tools.terminate --make
+
 ##@ Develop
 test: $(VENV)/.ready ## Run the tests
 	@$(BIN)/python -m pytest
@@ -46,4 +59,4 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" tools/setup.sh "$(VENV)"
 
-.PHONY: run compile test check format bench setup lock clean help
+.PHONY: run compile submit schedule logs terminate test check format bench setup lock clean help
