@@ -13,6 +13,12 @@ run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggl
 compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
 	@$(BIN)/python -m tools.compile
 
+images: $(VENV)/.ready ## Build the phases' images with Docker or Podman: PHASES=train_gan,… GPU=tensorflow|jax
+	@$(BIN)/python -m tools.images build --make
+
+push: $(VENV)/.ready ## Build and push the images, and write images/digests.json: REGISTRY=host/path, and as above
+	@$(BIN)/python -m tools.images push --make
+
 ##@ Develop
 test: $(VENV)/.ready ## Run the tests
 	@$(BIN)/python -m pytest
@@ -22,6 +28,7 @@ check: $(VENV)/.ready ## Check format, lint, types and the lock file
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint images/*/Dockerfile components/*/Dockerfile
 
 format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff format --quiet .
@@ -45,4 +52,4 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" tools/setup.sh "$(VENV)"
 
-.PHONY: run compile test check format bench setup lock clean help
+.PHONY: run compile images push test check format bench setup lock clean help
