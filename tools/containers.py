@@ -1,7 +1,7 @@
 """The phases in their own containers, for a local run: as on a cluster without a right that they do not need.
 
-Each runs as a user that is not root, on a read-only root, without capabilities and, unless it reads remote data, without
-a network. Its /tmp is a volume of its own: image sets are decoded there, which memory may not hold.
+Each runs as a user that is not root, on a read-only root, without capabilities and, unless it reads remote data,
+without a network. Its /tmp is a volume of its own: image sets are decoded there, which memory may not hold.
 """
 
 import contextlib
@@ -19,6 +19,8 @@ from docker.types import Mount
 
 from components.images import image
 from components.shared.errors import UserError
+from tools.images import PHASES
+from tools.tasks import ended
 
 INPUTS = ("data", "split", "external")
 """The pipeline's parameters that may name a file or folder to read."""
@@ -102,9 +104,7 @@ class Container:
             return f"the engine did not say how it ended ({error})"
         if out_of_memory:
             return f"out of memory (exit code {code})"
-        if code > 128:
-            return f"killed by signal {code - 128}" + ("; mostly that is for want of memory" if code == 137 else "")
-        return f"exit code {code}" if code else ""
+        return ended(code)
 
     def kill(self) -> None:
         """Kills and removes it; with a client of its own, since a signal may have broken into a call of the other."""
@@ -139,6 +139,9 @@ class Engine:
             self.security.append("label=disable")  # rather than relabel the user's folders
         self.scratch = scratch
         self.sweep()
+        self.images = {phase: self._image(phase) for phase in PHASES}
+        if missing := [phase for phase, reference in self.images.items() if not reference]:
+            raise UserError(f"there is no image of the present code of {', '.join(missing)}; run make images.")
         given = {name: str(values[name]) for name in INPUTS if name in values}
         self.inputs = [self._input(name, path) for name, value in given.items() if (path := Path(value)).is_absolute()]
         self.remote = any(value.startswith(REMOTE) for value in given.values())
@@ -146,16 +149,12 @@ class Engine:
         for folder in (cache / "artifacts", output):
             self._open(folder)
 
-    def image(self, phase: str) -> str:
-        """The id of a phase's image.
-
-        Raises:
-            UserError: it is not there.
-        """
+    def _image(self, phase: str) -> str:
+        """The id of a phase's image; empty where there is none."""
         for prefix in ("", "localhost/"):  # under which Podman keeps what has no registry
             with contextlib.suppress(ImageNotFound):
                 return str(self.client.images.get(f"{prefix}{image(phase)}").id)
-        raise UserError(f"the image of the present code of {phase} is not there; run make images.")
+        return ""
 
     def _mount(self, name: str, path: Path, read_only: bool) -> Mount:
         """A folder at its own place in the container."""
@@ -195,10 +194,12 @@ class Engine:
         """
         reads_remote = self.remote and phase == "prepare_data"
         lent, mounts = self._lent() if reads_remote else ({}, [])
+        for source in volumes:
+            Path(source).mkdir(parents=True, exist_ok=True)
         shell, flag, script, *rest = command
         try:
             container = self.client.containers.create(
-                self.image(phase),
+                self.images[phase],
                 [shell, flag, f"umask 002; {script}", *rest],
                 user=self.user,
                 environment={**lent, **environment},

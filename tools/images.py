@@ -1,7 +1,7 @@
 """The phases' images: `python -m tools.images build|push [NAME=value …]`.
 
     build   each phase's image, as counterweight/<phase>:<hash of its content>, with Docker or Podman
-    push    builds what is missing, pushes to REGISTRY, and writes the digests to images/digests.json for `tools.compile`
+    push    builds what is missing, pushes to REGISTRY, and writes images/digests.json, which `tools.compile` takes
 
     PHASES        with commas between them (default: all)
     GPU           tensorflow or jax: the phases that ask for a GPU get CUDA (default: none)
@@ -66,7 +66,7 @@ def _flags(command: str, step: str) -> list[str]:
 
 
 def local_image(phase: str, gpu: str = "") -> str:
-    """The reference under which `build` keeps a phase's image: `image(phase)`, with what is particular about a GPU's."""
+    """The reference under which `build` keeps a phase's image: `image(phase)`, and more for a GPU's."""
     return f"{image(phase)}-cuda-{gpu}" if gpu and phase in GPU_PHASES else image(phase)
 
 
