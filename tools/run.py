@@ -299,7 +299,8 @@ def run(words: list[str], console: TextIO) -> int:
         with log_path.open("w", encoding="utf-8") as log:
             runner = Runner(console, log, scratch)
             subprocess_task_handler.run_local_subprocess = runner.run_process
-            docker_task_handler.run_docker_container = partial(runner.run_container, engine)
+            if engine:
+                docker_task_handler.run_docker_container = partial(runner.run_container, engine)
             # kfp's own puts this Python's path into a shell script unquoted, and into the task's input as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
