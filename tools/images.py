@@ -70,20 +70,20 @@ def local_image(phase: str, gpu: str = "") -> str:
     return f"{image(phase)}-cuda-{gpu}" if gpu and phase in GPU_PHASES else image(phase)
 
 
-def _run(name: str, command: list[str]) -> None:
-    """Runs a command with its output in a log.
+def _run(phase: str, command: list[str]) -> None:
+    """Runs a command of the engine's with its output in a log.
 
     Raises:
         UserError: it failed; with its last line and the log's name.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"{name}.log"
+    log = LOGS / f"{command[1]}-{phase}.log"
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else f"exit code {done.returncode}"
-        raise UserError(f"{command[0]} {command[1]} of {name} failed ({last}); all its output is in {log}.")
+        raise UserError(f"{command[0]} {command[1]} of {phase} failed ({last}); all its output is in {log}.")
 
 
 def _labels() -> list[str]:
@@ -176,11 +176,11 @@ def push(registry: str, phases: list[str], gpu: str = "") -> None:
         local = local_image(phase, gpu)
         name = f"{registry}/{repository(phase)}"
         remote = f"{name}:{local.rpartition(':')[2]}"
-        _run(f"tag-{phase}", [command, "tag", local, remote])
+        _run(phase, [command, "tag", local, remote])
         with tempfile.NamedTemporaryFile("r", prefix="counterweight-") as digest_file:
             # Podman compresses what it sends: the digest in its own store is another.
             digest_flags = [f"--digestfile={digest_file.name}"] if command == "podman" else []
-            _run(f"push-{phase}", [command, "push", *_flags(command, "push"), *digest_flags, remote])
+            _run(phase, [command, "push", *_flags(command, "push"), *digest_flags, remote])
             digest = digest_file.read().strip()
         if command == "docker":
             known = _output(command, "image", "inspect", "--format", "{{json .RepoDigests}}", remote)
