@@ -10,10 +10,16 @@ BIN := $(VENV)/bin
 run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, and any parameter, e.g. seed=2
 	@$(BIN)/python -m tools.run --make
 
-compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
+##@ On a cluster: docs/submit.md, docs/operations.md
+compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m tools.compile
 
-##@ On a cluster: KFP_HOST=https://… in the environment, docs/submit.md
+images: $(VENV)/.ready ## Build the phases' images with Docker or Podman: PHASES=train_gan,… GPU=tensorflow|jax
+	@$(BIN)/python -m tools.images build --make
+
+push: $(VENV)/.ready ## Build and push the images, and write images/digests.json: REGISTRY=host/path, and as above
+	@$(BIN)/python -m tools.images push --make
+
 submit: $(VENV)/.ready ## Start a run: OUT=gs://… DATA=demo|kaggle|gs://… PRESET=… PARAMS=file.yaml WAIT=1 TIMEOUT=seconds, any parameter
 	@$(BIN)/python -m tools.submit --make
 
@@ -35,6 +41,7 @@ check: $(VENV)/.ready ## Check format, lint, types and the lock file
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint images/*/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .
 
 format: $(VENV)/.ready ## Format the code
@@ -59,4 +66,4 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" tools/setup.sh "$(VENV)"
 
-.PHONY: run compile submit schedule logs terminate test check format bench setup lock clean help
+.PHONY: run evaluate compile images push submit schedule logs terminate test check format bench setup lock clean help
