@@ -69,6 +69,13 @@ def test_an_empty_cluster_gets_the_pipeline_and_its_schedules(kfp: KfpServer, do
     assert (weekly.get("service_account"), nightly["service_account"]) == (None, "runner")
 
 
+def test_the_service_account_of_the_environment_is_the_schedules_too(kfp: KfpServer, do: Command, file: Path):
+    code = do(schedule, write(file, WEEKLY, {**NIGHTLY, "service_account": "other"}), "KFP_SERVICE_ACCOUNT=runner")[0]
+    assert code == 0
+    accounts = {name: row["service_account"] for name, row in there(kfp).items()}
+    assert accounts == {"weekly": "runner", "nightly": "other"}
+
+
 def test_the_same_file_again_changes_nothing(kfp: KfpServer, do: Command, file: Path):
     words = write(file, WEEKLY, NIGHTLY)
     do(schedule, words)
