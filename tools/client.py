@@ -172,7 +172,9 @@ def _identity_token(client_id: str) -> Callable[[], str]:
                 "account's, or run on a machine that has one."
             ) from error
         except exceptions.GoogleAuthError as error:
-            raise UnansweredError(f"Google gave no identity token ({type(error).__name__})") from error
+            raise UnansweredError(
+                f"Google gives no identity token ({type(error).__name__}); check the network and the account's rights."
+            ) from error
         return str(kept[0].token)
 
     return token
@@ -210,7 +212,12 @@ class Connection(kfp_server_api.ApiClient):
         self.session.auth = self._sign  # with one of its own, requests does not read ~/.netrc
         if urlsplit(host).hostname in _LOOPBACK:
             self.session.trust_env = False  # a proxy elsewhere can't reach this machine's ports
-        self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        authorities = os.environ.get("REQUESTS_CA_BUNDLE") or ""
+        if authorities and not Path(authorities).exists():
+            raise UserError(
+                f"REQUESTS_CA_BUNDLE is {authorities}, and there is no such file; give another or unset it."
+            )
+        self.verify = authorities or True
         self._secret = ""
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -233,7 +240,7 @@ class Connection(kfp_server_api.ApiClient):
         answer = self.send(method, url, params=query_params, headers=headers, **sent)
         try:
             understood = isinstance(json.loads(answer.data or b"{}"), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             understood = False
         if not understood:
             raise ApiError(f"{self.host} answers, but not as the Kubeflow Pipelines API; check KFP_HOST and KFP_AUTH.")
@@ -275,7 +282,10 @@ class Connection(kfp_server_api.ApiClient):
                 "file of its authority."
             ) from error
         except requests.exceptions.Timeout as error:
-            raise UnansweredError(f"{self.host} does not answer; check KFP_HOST and the network.", late=True) from error
+            sent_it = not isinstance(error, requests.exceptions.ConnectTimeout)
+            raise UnansweredError(
+                f"{self.host} does not answer; check KFP_HOST and the network.", late=sent_it
+            ) from error
         except requests.exceptions.RequestException as error:
             raise UnansweredError(
                 f"{self.host} can't be reached ({_why(error)}); check KFP_HOST and the network."
@@ -303,7 +313,9 @@ class Connection(kfp_server_api.ApiClient):
         if status in _PASSING:
             wait = answer.getheader("Retry-After") or ""
             return UnansweredError(
-                f"{self.host} fails ({status}{told}); try again later.", float(wait) if wait.isdecimal() else 0.0
+                f"{self.host} fails ({status}{told}); try again later.",
+                float(wait) if wait.isdecimal() else 0.0,
+                late=status == 504,  # a proxy's patience was over, not the server's work
             )
         if status == 404 and code is None:
             return AbsentError(f"there is no Kubeflow Pipelines API at {self.host} (404 for {path}); check KFP_HOST.")
@@ -317,7 +329,7 @@ def _message(data: bytes) -> tuple[str, int | None]:
         inner = next((d["message"] for d in body.get("details") or [] if d.get("message")), None)
         told = inner or body.get("message") or body.get("error_message") or body.get("error") or ""
         code = body.get("code") if isinstance(body.get("code"), int) else (2 if "error_message" in body else None)
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
         return "", None
     return str(told)[:300], code
 
@@ -457,8 +469,8 @@ class Api:
 
 
 def settings(words: list[str]) -> dict[str, str]:
-    """The words `NAME=value` as a dictionary, but for those that begin with KFP_: they go into the environment, where make
-    puts them by itself.
+    """The words `NAME=value` as a dictionary, but for those that begin with KFP_: they go into the environment, where
+    make puts them by itself.
 
     Raises:
         UserError: a word is not of this form, or a name stands twice.

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from components.shared.errors import UserError, printable
 from components.shared.progress import duration
 from tools import parameters
-from tools.client import EXIT_INTERRUPTED, AbsentError, Api, ApiError, RejectedError, UnansweredError, command, settings
+from tools.client import ATTEMPT_S, EXIT_INTERRUPTED, Api, ApiError, RejectedError, command, settings
 
 EXIT_TIMEOUT = 4
 ENDS = {"SUCCEEDED": 0, "FAILED": 1, "SKIPPED": 1, "CANCELED": 3}
@@ -57,8 +57,8 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
         while True:
             run = get_run(api, run_id)
             names.of_run(api, run)
-            said = [(task.task_id or label, label, task.state or "", _told(task)) for task, label in names.shown(run)]
-            state = run.state or ""
+            said = [(task.task_id or label, label, task.state, _told(task)) for task, label in names.shown(run)]
+            state = run.state
             said.insert(len(said) if state in ENDS else 0, ("", "run", state, f"{state.lower()}{_error(run)}"))
             for key, label, current, told in said:
                 if states.get(key) != current and current not in ("", "RUNTIME_STATE_UNSPECIFIED"):
@@ -104,6 +104,8 @@ def get_run(api: Api, run_id: str) -> Any:
         raise
     if run.error and not run.state:
         raise ApiError(f"{api.host} can't tell of run {run_id}: {run.error.message}.")
+    for entry in (run, *((run.run_details and run.run_details.task_details) or [])):
+        entry.state = str(entry.state or "")  # the generated classes take it as it comes
     return run
 
 
@@ -130,7 +132,7 @@ class Names:
                     reference.pipeline_version_id,
                 )
                 spec = version.pipeline_spec
-            except (RejectedError, AbsentError):
+            except ApiError:  # it may not be allowed, and it is only about names
                 return
         self._pipeline, self._labels = labels(spec)
 
@@ -169,7 +171,7 @@ def labels(spec: Any) -> tuple[str, dict[str, str]]:
 
 def _seconds(moment: datetime | None) -> float:
     """Since 1970; the backend writes 1970 for what has not happened yet."""
-    return moment.timestamp() if moment else 0.0
+    return max(moment.timestamp(), 0.0) if moment else 0.0
 
 
 def _error(entry: Any) -> str:
@@ -203,9 +205,10 @@ def pod_log(api: Api, run_id: str, task: Any) -> str | None:
     """
     for name in filter(None, (task.pod_name, *(child.pod_name for child in task.child_tasks or []))):
         url = f"{api.host}/apis/v1alpha1/runs/{quote(run_id)}/nodes/{quote(name, safe='')}/log"
+        api.connection.give_up = time.monotonic() + ATTEMPT_S
         try:
             text = api.connection.send("GET", url).data.decode(errors="replace")
-        except (RejectedError, AbsentError, UnansweredError):
+        except ApiError:
             continue
         if text.strip() and not text.startswith(('{"error_message"', '{"ErrorMessage"', "Error reading run log")):
             return "\n".join(printable(line) for line in text.splitlines()[-LOG_LINES:])

@@ -60,7 +60,7 @@ class Schedule(_Strict):
         parameters: beat the preset.
         enabled: whether it starts runs.
         experiment: that its runs belong to; the pipeline's name where not given.
-        service_account: of the runs' pods; the installation's default where not given.
+        service_account: of the runs' pods; KFP_SERVICE_ACCOUNT, else the installation's default where not given.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,60}[a-z0-9])?$")]
@@ -121,7 +121,8 @@ def read(path: Path, defaults: Mapping[str, Any]) -> list[tuple[Schedule, dict[s
             check_remote(dict(defaults) | values)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        found[entry.name] = entry, values
+        account = entry.service_account or os.environ.get("KFP_SERVICE_ACCOUNT", "")
+        found[entry.name] = entry.model_copy(update={"service_account": account}), values
     return list(found.values())
 
 

@@ -38,7 +38,7 @@ import kfp_server_api
 import yaml
 
 from components.placement import FILE_VARIABLE, placement
-from components.shared.errors import UserError
+from components.shared.errors import UserError, printable
 from tools import parameters
 from tools.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, command, settings
 from tools.logs import follow, switch, timeout
@@ -146,9 +146,8 @@ def check_remote(values: Mapping[str, Any]) -> None:
         value = str(values.get(name, ""))
         if name not in values or value in words or _BUCKET.fullmatch(value):
             continue
-        shown = {"data": "DATA", "output": "OUT"}.get(name, name)
         choice = ", ".join((*words, "gs://bucket/prefix"))
-        raise UserError(f"{shown} is {value!r}, which a cluster can't reach; choose from {choice}.")
+        raise UserError(f"{name} is {value!r}, which a cluster can't reach; choose from {choice}.")
     split = str(values.get("split", ""))
     if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
         raise UserError(f"split is {split!r}, which a cluster can't reach; give it as gs://bucket/name.csv.")
@@ -348,7 +347,7 @@ def run(words: list[str], out: TextIO) -> int:
     name = run_name(package.name, str(values["data"]), version, datetime.now(UTC))
     run = started(api, name, (pipeline_id, version_id), experiment(api, group or package.name), values)
     base = placement().ui.rstrip("/") or api.host
-    print(f"run {name}\n{base}/#/runs/details/{run.run_id}", file=out, flush=True)
+    print(f"run {name}\n{base}/#/runs/details/{printable(run.run_id or '')}", file=out, flush=True)
     return follow(api, run.run_id, seconds, out) if wait else 0
 
 

@@ -145,6 +145,7 @@ def test_no_google_credentials_is_one_sentence(kfp: KfpServer, do: Command, goog
         ({"KFP_AUTH": "cluster", "KFP_HOST": "http://kfp.example.org"}, "could read the token"),
         ({"KFP_AUTH": "cluster"}, "the token file /var/run/secrets/kubeflow/pipelines/token can't be read"),
         ({"KFP_AUTH": "iap"}, "set KFP_IAP_CLIENT_ID"),
+        ({"REQUESTS_CA_BUNDLE": "/nowhere"}, "REQUESTS_CA_BUNDLE is /nowhere, and there is no such file"),
     ],
 )
 def test_a_wrong_variable_is_one_sentence(
@@ -234,6 +235,9 @@ def test_an_answer_of_another_shape_is_not_a_bug(kfp: KfpServer, do: Command, mo
         monkeypatch.setitem(kfp_server.ROUTES, "GET /apis/v2beta1/runs/([^/:]+)", lambda *_, answer=strange: answer)
         code, _, err = do(logs, "RUN=x")
         assert (code, err.count("error: ")) == (5, 1), strange
+    for strange in ({"state": {"is": 1}, "error": 5}, {"display_name": 5, "run_details": {"task_details": [{}]}}):
+        monkeypatch.setitem(kfp_server.ROUTES, "GET /apis/v2beta1/runs/([^/:]+)", lambda *_, answer=strange: answer)
+        assert do(logs, "RUN=x")[0] == 0, strange
 
 
 def test_no_api_at_the_address(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):

@@ -69,6 +69,13 @@ def test_an_empty_cluster_gets_the_pipeline_and_its_schedules(kfp: KfpServer, do
     assert (weekly.get("service_account"), nightly["service_account"]) == (None, "runner")
 
 
+def test_the_service_account_of_the_environment_is_the_schedules_too(kfp: KfpServer, do: Command, file: Path):
+    code = do(schedule, write(file, WEEKLY, {**NIGHTLY, "service_account": "other"}), "KFP_SERVICE_ACCOUNT=runner")[0]
+    assert code == 0
+    accounts = {name: row["service_account"] for name, row in there(kfp).items()}
+    assert accounts == {"weekly": "runner", "nightly": "other"}
+
+
 def test_the_same_file_again_changes_nothing(kfp: KfpServer, do: Command, file: Path):
     words = write(file, WEEKLY, NIGHTLY)
     do(schedule, words)
@@ -240,8 +247,8 @@ def test_a_new_pipeline_of_the_same_name_gets_new_schedules(kfp: KfpServer, do: 
         ({"name": "Weekly run"}, "schedules.0.name can't be used"),
         ({"preset": "gpu"}, "schedule weekly: PRESET is 'gpu'"),
         ({"parameters": {**DATA, "sede": 1}}, "schedule weekly: parameters: sede is not a parameter"),
-        ({"parameters": {**DATA, "data": "~/ham"}}, "schedule weekly: DATA is '~/ham', which a cluster can't reach"),
-        ({"parameters": {}}, "schedule weekly: OUT is 'runs/output', which a cluster can't reach"),
+        ({"parameters": {**DATA, "data": "~/ham"}}, "schedule weekly: data is '~/ham', which a cluster can't reach"),
+        ({"parameters": {}}, "schedule weekly: output is 'runs/output', which a cluster can't reach"),
         ({"enabled": "maybe"}, "schedules.0.enabled can't be used"),
         ({"concurrency": 5}, "schedules.0.concurrency can't be used (Extra inputs are not permitted)"),
     ],

@@ -192,6 +192,16 @@ def test_a_run_whose_start_is_late_is_not_started_again(kfp: KfpServer, do: Comm
     assert len(kfp.tables["runs"]) == 1
 
 
+def test_a_proxy_that_does_not_wait_for_the_server_starts_no_second_run(
+    kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(client, "PATIENCE_S", 0.5)
+    kfp.fault("POST /apis/v2beta1/runs", "status", status=504)
+    code, _, err = do(submit, OUT)
+    assert (code, "is not known" in err) == (5, True)
+    assert kfp.count("POST /apis/v2beta1/runs") == 1
+
+
 def test_a_run_whose_start_is_not_known_is_said_to_be(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "ATTEMPT_S", 0.3)
     monkeypatch.setattr(client, "PATIENCE_S", 1.0)
@@ -238,11 +248,11 @@ def test_an_api_that_only_takes_uploads_gets_the_version_too(kfp: KfpServer, do:
     ("words", "sentence"),
     [
         ([], "OUT is not given, and a cluster can't write to a folder here"),
-        (["OUT=runs/x"], "OUT is 'runs/x', which a cluster can't reach; choose from gs://bucket/prefix."),
-        (["OUT=gs://"], "OUT is 'gs://', which a cluster can't reach"),
+        (["OUT=runs/x"], "output is 'runs/x', which a cluster can't reach; choose from gs://bucket/prefix."),
+        (["OUT=gs://"], "output is 'gs://', which a cluster can't reach"),
         (
             [OUT, "DATA=~/ham10000"],
-            "DATA is '~/ham10000', which a cluster can't reach; choose from demo, kaggle, gs://",
+            "data is '~/ham10000', which a cluster can't reach; choose from demo, kaggle, gs://",
         ),
         ([OUT, "data=demo", "DATA=demo"], "DATA and data are the same"),
         ([OUT, "sede=1"], "sede is not a parameter"),
