@@ -194,7 +194,7 @@ def test_a_runs_name_is_a_folders_name(run: str, files: Files, tmp_path: Path):
 def test_somebody_elses_manifest_is_known(files: Files, tmp_path: Path, text: str):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="manifest.json is not of this pipeline"):
+    with pytest.raises(UserError, match=r"manifest\.json is not of this pipeline"):
         publish(str(tmp_path / "out"), files, tmp_path / "copy", "worse")
 
 
