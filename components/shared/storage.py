@@ -35,7 +35,7 @@ from components.shared.progress import Progress
 
 TIMEOUT_S = 10
 """How long one attempt at a request may hear nothing, or not get rid of a block of its body."""
-STALL_S = 20
+STALL_S = 16
 """How long a thread may go without a step forward, all attempts together, before the whole call is given up."""
 PARALLEL = 8
 """Requests at a time."""
@@ -124,7 +124,6 @@ class Prefix:
 
     def read(self, name: str) -> str | None:
         """An object's text; None where there is none."""
-
         with _told(self.uri, WRITE):
             return self._storage.once(partial(self._read, name))
 
@@ -350,7 +349,7 @@ class _Connection:
         self.client = self.once(self._connected)
 
     def _connected(self) -> Client:
-        client = Client()  # looks for credentials, which may take long
+        client = Client(project=None)  # looks for credentials, which may take long; reading and writing need no project
         client._bucket_metadata_cache = None  # asks for the bucket, for tracing, which an account need not be allowed
         for scheme in ("http://", "https://"):
             client._http.mount(scheme, _Adapter(self.watch))
