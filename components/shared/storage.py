@@ -350,7 +350,7 @@ class _Connection:
 
     def _connected(self) -> Client:
         client = Client(project=None)  # looks for credentials, which may take long; reading and writing need no project
-        client._bucket_metadata_cache = None  # asks for the bucket, for tracing, which an account need not be allowed
+        client._bucket_metadata_cache = None  # asks for the bucket (for tracing), which an account need not be allowed
         for scheme in ("http://", "https://"):
             client._http.mount(scheme, _Adapter(self.watch))
         return client
@@ -390,7 +390,7 @@ class _Connection:
             self.watch.since.pop(threading.get_ident(), None)
             ended.put(error)
 
-        self.watch.bytes = 0
+        self.watch.bytes, self.watch.error = 0, None
         progress = Progress(label, total / 1e6, "MB")
         # Daemons: one that hangs in a system call must not keep the process from ending.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, len(jobs)))]
@@ -416,7 +416,7 @@ class _Connection:
             for thread in threads:
                 thread.join(0.05)
             raise
-        if label:
+        if label and jobs:
             progress.update(progress.total)
         return [results[number] for number in range(len(jobs))]
 
