@@ -438,7 +438,7 @@ class _Connection:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
                 raise
             raise UserError(
-                f"gs://{blob.bucket.name}: {blob.name[:80]} can't become a file here ({error.strerror}); rename it."
+                f"gs://{blob.bucket.name}/{blob.name[:80]} can't become a file here ({error.strerror}); rename it."
             ) from error
         if not packed and _base64(sink.crc32c) != crc32c:
             raise UserError(
