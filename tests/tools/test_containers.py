@@ -113,6 +113,7 @@ def test_a_users_mistake_is_one_sentence(folder: Path):
     assert f"{empty.name} holds no metadata file" in output
     assert output.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in output
+    assert {path.name for path in (folder / "runs").iterdir()} == {".cache"}
 
 
 @pytest.mark.parametrize("words", [["DATA=/"], ["DATA=/opt"], ["OUT=/tmp"]])
