@@ -1,7 +1,9 @@
 #!/bin/sh
-# Makes /opt/venv of the dependency groups in "$@", as uv.lock names them, without what only a compiler or a test reads.
+# Makes /opt/venv of the dependency groups in $1, as uv.lock names them, without what only a compiler or a test reads.
 set -eu
-for group; do shift; set -- "$@" --group "$group"; done
+groups=$1
+set --
+for group in $groups; do set -- "$@" --group "$group"; done
 uv sync --locked --no-default-groups --no-install-package libclang --no-install-package wheel "$@"
 find /opt/venv/lib -type d \( -name tests -o -name __pycache__ -o -path '*/tensorflow/include' -o -path '*/pyarrow/include' \) \
   -prune -exec rm -rf {} +
