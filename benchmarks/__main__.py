@@ -52,8 +52,8 @@ import json, os, resource, sys, time
 from components.prepare_data.prepare import prepare
 begun = time.perf_counter()
 out = sys.argv[2]
-sets = [f"{out}/{name}" for name in ("train", "validation", "test", "profile")]
-prepare(sys.argv[1], int(sys.argv[3]), "auto", 10, 1, *sets)
+outputs = [f"{out}/{name}" for name in ("train", "validation", "test", "external", "splits", "profile")]
+prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
 seconds = time.perf_counter() - begun
 own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(json.dumps([seconds, own + os.cpu_count() * worker]))

@@ -44,23 +44,50 @@ RUNNERS = ("processes", "containers")
 EXIT_INTERRUPTED = 130
 
 
-def data_version(data: str) -> str:
-    """A fingerprint of the names, sizes and times of a folder's files, so that changed data is read again; "1" for
-    other sources."""
-    if "://" in data or not Path(data).is_dir():
+def data_version(*places: str) -> str:
+    """A fingerprint of the names, sizes and times of folders' files, and of files, so that changed data is read again;
+    "1" where none of the places is on this machine."""
+    here = [place for place in places if "://" not in place and Path(place).exists()]
+    if not here:
         return "1"
     from components.prepare_data.images import SUFFIXES
 
     digest = hashlib.sha256()
-    for folder, folders, names in os.walk(data):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith(".") or Path(name).suffix.lower() not in ("", ".csv", *SUFFIXES):
-                continue  # results that were written into the data's own folder are no data
-            with contextlib.suppress(OSError):
-                facts = Path(folder, name).stat()
-                digest.update(f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode(errors="replace"))
+    for place in here:
+        for folder, folders, names in [("", [], [place])] if Path(place).is_file() else os.walk(place):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if name.startswith(".") or (folder and Path(name).suffix.lower() not in ("", ".csv", *SUFFIXES)):
+                    continue  # results that were written into the data's own folder are no data
+                with contextlib.suppress(OSError):
+                    facts = Path(folder, name).stat()
+                    line = f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+                    digest.update(line.encode(errors="replace"))
     return digest.hexdigest()[:16]
+
+
+def _local(value: str, name: str, words: tuple[str, ...]) -> str:
+    """A file's or folder's whole path; an address, one of the words, and with `split` a fold (`2/5`), as they are.
+
+    Args:
+        value: what was given.
+        name: how the user knows it.
+        words: what is no path.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if "://" in value or value in words or (name == "split" and re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", value)):
+        return value
+    if value != value.encode(errors="replace").decode():
+        raise UserError(f"{name} is {value!r}, which is not UTF-8; rename it.")
+    path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's own raises where there is no such user)
+    if not (path.is_file() if name == "split" else path.is_dir()):
+        kind = ("k/n for a fold", "CSV file") if name == "split" else ("gs://…", "folder")
+        raise UserError(
+            f"{name} is {value}, and there is no such {kind[1]}; give {', '.join([*words, kind[0]])} or a {kind[1]}."
+        )
+    return str(path.resolve())
 
 
 def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
@@ -79,25 +106,22 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     given = parameters.assignments(words)
     name = given.pop("PRESET", "demo")
     values = defaults | parameters.preset(name)
-    for name_here, parameter in (("OUT", "output"), ("DATA", "data")):
+    for name_here, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "external")):
         if name_here in given and parameter in given:
             raise UserError(f"{name_here} and {parameter} are the same; give one of them.")
     out = given.pop("OUT", "") or given.pop("output", "")
     if "://" in out:
         raise UserError(f"OUT is {out}; a local run writes to a folder on this machine, give one.")
-    if given.get("DATA"):
-        given["data"] = given["DATA"]
-    given.pop("DATA", None)
+    for name_here, parameter in (("DATA", "data"), ("EXTERNAL", "external")):
+        if value := given.pop(name_here, ""):
+            given[parameter] = value
     values |= parameters.typed(given, defaults)
     data = str(values["data"])
-    if "://" not in data and data not in ("demo", "kaggle"):
-        if data != data.encode(errors="replace").decode():
-            raise UserError(f"DATA is {data!r}, which is not UTF-8; rename the folder.")
-        if not Path(os.path.expanduser(data)).is_dir():  # noqa: PTH111 (Path's own raises where there is no such user)
-            raise UserError(f"DATA is {data}, and there is no such folder; give demo, kaggle, gs://… or a folder.")
-        values["data"] = str(Path(os.path.expanduser(data)).resolve())  # noqa: PTH111
+    values["data"] = _local(data, "DATA", ("demo", "kaggle"))
+    values["external"] = _local(str(values["external"]), "EXTERNAL", ("none",))
+    values["split"] = _local(str(values["split"]), "split", ("random",))
     if "data_version" not in given:
-        values["data_version"] = data_version(values["data"])
+        values["data_version"] = data_version(*(str(values[name]) for name in ("data", "external", "split")))
     asked = {key: value for key, value in values.items() if key != "output"}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]

@@ -18,7 +18,7 @@ from components.shared import keras_run, page
 from components.shared.batches import endless_batches
 from components.shared.errors import UserError, as_user_error, printable
 from components.shared.files import all_written_whole, file_sha256, write_text
-from components.shared.image_set import decoded, read_header, read_rows
+from components.shared.image_set import decoded, read_header, read_rows, seen
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 from components.train_gan import architectures
@@ -128,7 +128,7 @@ def train(
                 gan.reset_metrics()
             if step in snapshots:
                 grids.append((done, _sample(gan.generator, noise)))
-        real = len(pixels.images)
+        real, was_seen = len(pixels.images), seen(pixels)
     keras_run.save(gan.generator, generator)
     facts: dict[str, Any] = {
         "dx": dx,
@@ -150,6 +150,7 @@ def train(
         },
         "versions": keras_run.versions(),
         "seconds": round(time.monotonic() - begun, 1),
+        "seen": was_seen,
     }
     write_text(record, json.dumps(facts, indent=1))
     x = [k for k, _, _ in losses]
