@@ -41,7 +41,7 @@ check: $(VENV)/.ready ## Check format, lint, types and the lock file
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/hadolint images/*/Dockerfile components/*/Dockerfile
+	@$(BIN)/hadolint images/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .
 
 format: $(VENV)/.ready ## Format the code

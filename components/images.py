@@ -1,6 +1,6 @@
 """Phase → image reference, pinned when the pipeline is compiled.
 
-The tag is a hash of what the image is made of: the phase's folder, `components/shared`, the lock file and the bases in
+The tag is a hash of what the image is made of: the phase's folder, `components/shared`, the lock file and the base in
 `images/`. So the reference, which is in the key of Kubeflow's cache, changes exactly when the code does.
 """
 
@@ -8,16 +8,18 @@ import hashlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BASE = ("images/Dockerfile", "images/install.sh", "uv.lock")
+"""What all images have in common."""
 
 
 def content(phase: str) -> str:
     """A hash of all that a phase's image is made of: 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    folders = [ROOT / folder for folder in (f"components/{phase}", "components/shared", "images/cpu", "images/gpu")]
+    folders = (ROOT / "components" / phase, ROOT / "components" / "shared")
     files = [
         path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     ]
-    for path in [*sorted(files), ROOT / "images/install.sh", ROOT / "uv.lock"]:
+    for path in [*sorted(files), *(ROOT / name for name in BASE)]:
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -143,11 +143,14 @@ class Engine:
         if missing := [phase for phase, reference in self.images.items() if not reference]:
             raise UserError(f"there is no image of the present code of {', '.join(missing)}; run make images.")
         given = {name: str(values[name]) for name in INPUTS if name in values}
-        self.inputs = [self._input(name, path) for name, value in given.items() if (path := Path(value)).is_absolute()]
+        paths = {name: Path(value) for name, value in given.items()}
+        self.inputs = [self._input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()]
         self.remote = any(value.startswith(REMOTE) for value in given.values())
-        self.output = self._mount("OUT", output, read_only=False)
-        for folder in (cache / "artifacts", output):
-            self._open(folder)
+        self.output = output
+        self.results = self._mount("OUT", output, read_only=False)
+        self._open(cache / "artifacts")
+        if output.exists():  # what can't be used comes out now, what isn't there is made when there are results
+            self._open(output)
 
     def _image(self, phase: str) -> str:
         """The id of a phase's image; empty where there is none."""
@@ -194,6 +197,8 @@ class Engine:
         """
         reads_remote = self.remote and phase == "prepare_data"
         lent, mounts = self._lent() if reads_remote else ({}, [])
+        if phase == "publish":
+            self._open(self.output)
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)
         shell, flag, script, *rest = command
@@ -207,7 +212,7 @@ class Engine:
                 mounts=[
                     Mount("/tmp", None, type="volume"),  # noqa: S108
                     *(self.inputs if phase == "prepare_data" else []),
-                    *([self.output] if phase == "publish" else []),
+                    *([self.results] if phase == "publish" else []),
                     *mounts,
                 ],
                 read_only=True,

@@ -22,7 +22,7 @@ import tempfile
 import time
 from typing import Any
 
-from components.images import ROOT, content, image, repository
+from components.images import BASE, ROOT, content, image, repository
 from components.shared.errors import EXIT_USER, UserError, as_user_error
 from components.shared.files import write_text
 from components.shared.progress import duration
@@ -101,23 +101,32 @@ def _there(command: str, reference: str) -> bool:
     return _output(command, "image", "inspect", "--format", "{{.Id}}", reference) is not None
 
 
-def _base(command: str, gpu: str, python_image: str) -> str:
-    """Builds the two stages of a base where they are missing, and returns the name that the phases build on."""
-    digest = hashlib.sha256(python_image.encode())
-    for path in sorted((ROOT / "images").rglob("*")):
-        if path.is_file() and path != DIGESTS:
-            digest.update(path.read_bytes())
-    kind, arguments = "cpu", [f"--build-arg=PYTHON_IMAGE={python_image}"]
-    if gpu:
-        below = _base(command, "", python_image)
-        kind, arguments = "gpu", [f"--build-arg=BASE={below}", f"--build-arg=LIBRARY={gpu}"]
-    name = f"counterweight/base:{kind}{gpu and f'-{gpu}'}-{digest.hexdigest()[:16]}"
-    for reference, stage in ((f"{name}-build", ["--target=build"]), (name, [])):
-        if not _there(command, reference):
-            file = f"--file=images/{kind}/Dockerfile"
-            flags = [*_flags(command, "build"), *arguments, *stage, f"--tag={reference}"]
-            _run(f"base-{kind}", [command, "build", *flags, file, "."])
-    return name
+def groups(phase: str) -> list[str]:
+    """The dependency groups that a phase's Dockerfile asks for."""
+    found = re.search(r"^# groups: (.+)$", (ROOT / "components" / phase / "Dockerfile").read_text(), re.MULTILINE)
+    if not found:
+        raise UserError(f"components/{phase}/Dockerfile names no dependency groups; write # groups: kfp … in it.")
+    return found[1].split()
+
+
+def _base(command: str, phase: str, gpu: str, python_image: str) -> str:
+    """Builds what a phase's image is built on, where it is missing, and returns its name."""
+    names = [f"cuda-{gpu}" if gpu and name == "tensorflow" else name for name in groups(phase)]
+    digest = hashlib.sha256(f"{python_image} {names}".encode())
+    for name in (*BASE, "pyproject.toml"):
+        digest.update((ROOT / name).read_bytes())
+    target = "gpu" if gpu else "cpu"
+    reference = f"counterweight/base:{'-'.join((target, *names, digest.hexdigest()[:16]))}"
+    if not _there(command, reference):
+        arguments = [
+            f"PYTHON_IMAGE={python_image}",
+            f"DEPENDENCIES={' '.join(names)}",
+            *([f"LIBRARY={gpu}"] if gpu else []),
+        ]
+        flags = [*_flags(command, "build"), *(f"--build-arg={argument}" for argument in arguments)]
+        named = [f"--target={target}", f"--tag={reference}", "--file=images/Dockerfile"]
+        _run("-".join(("base", target, *names)), [command, "build", *flags, *named, "."])
+    return reference
 
 
 def build(phases: list[str], gpu: str = "", python_image: str = "python:3.11-slim") -> None:
@@ -139,7 +148,7 @@ def build(phases: list[str], gpu: str = "", python_image: str = "python:3.11-sli
             print(f"{reference} is there", flush=True)
             continue
         begun = time.monotonic()
-        base = _base(command, gpu if phase in GPU_PHASES else "", python_image)
+        base = _base(command, phase, gpu if phase in GPU_PHASES else "", python_image)
         flags = [*_flags(command, "build"), f"--build-arg=BASE={base}", *labels, f"--tag={reference}"]
         _run(phase, [command, "build", *flags, f"--file=components/{phase}/Dockerfile", "."])
         size = int(_output(command, "image", "inspect", "--format", "{{.Size}}", reference) or 0)

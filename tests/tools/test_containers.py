@@ -10,6 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from components.shared.errors import UserError
 from tools.containers import LABEL, Container, Engine
 
 pytestmark = pytest.mark.engine
@@ -113,6 +114,7 @@ def test_a_users_mistake_is_one_sentence(folder: Path):
     assert f"{empty.name} holds no metadata file" in output
     assert output.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in output
+    assert {path.name for path in (folder / "runs").iterdir()} == {".cache"}
 
 
 @pytest.mark.parametrize("words", [["DATA=/"], ["DATA=/opt"], ["OUT=/tmp"]])
@@ -176,3 +178,9 @@ def test_without_an_engine_it_is_one_sentence(tmp_path: Path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: neither Docker nor Podman answers; start one")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_image_is_one_sentence(built: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tools.containers.image", lambda phase: f"{built[phase]}{'0' * (phase == 'evaluate')}")
+    with pytest.raises(UserError, match="there is no image of the present code of evaluate; run make images"):
+        Engine({}, folder / "out", folder / "runs/.cache", folder)

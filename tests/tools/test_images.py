@@ -99,13 +99,13 @@ def test_the_hash_is_of_what_goes_into_the_image(tmp_path: Path, monkeypatch: py
     assert {phase: content(phase) for phase in images.PHASES} == before
     assert changed("components/publish/publish.py") == {"publish"}
     assert changed("components/publish/Dockerfile") == {"publish"}
-    for file in ("components/shared/files.py", "images/cpu/Dockerfile", "images/install.sh", "uv.lock"):
+    for file in ("components/shared/files.py", "images/Dockerfile", "images/install.sh", "uv.lock"):
         assert changed(file) == set(images.PHASES)
 
 
 def test_uv_is_the_makefiles():
     of_makefile = re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())
-    of_image = re.search(r"ARG UV_VERSION=(\S+)", (ROOT / "images/cpu/Dockerfile").read_text())
+    of_image = re.search(r"ARG UV_VERSION=(\S+)", (ROOT / "images/Dockerfile").read_text())
     assert of_makefile
     assert of_image
     assert of_makefile[1] == of_image[1]
