@@ -227,3 +227,19 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path):
     assert code == 2
     assert "the disk is full; free some space and run the same command again." in output
     assert "Traceback" not in output
+
+
+@pytest.mark.engine
+def test_in_containers_the_same_comes_out(whole: tuple[Path, str], built: dict[str, str], tmp_path: Path):
+    code, output = finish(tmp_path, "RUNNER=containers", *SMALL, "OUT=out")
+    assert code == 0, output
+    one, other = (
+        {str(path.relative_to(out)): file_sha256(path) for path in out.rglob("*") if path.is_file()}
+        for out in (whole[0] / "out", tmp_path / "out")
+    )
+    assert set(one) == set(other)
+    # The rest holds how long it took.
+    timeless = [name for name in one if name.endswith((".keras", ".parquet", ".md", ".csv"))]
+    assert len(timeless) >= 9
+    assert {name: one[name] for name in timeless} == {name: other[name] for name in timeless}
+    assert not any(line for line in output.splitlines() if "Traceback" in line)
