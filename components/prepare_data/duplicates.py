@@ -30,9 +30,9 @@ _ROW, _COLUMN = np.divmod(np.arange(256), 16)
 _COARSEST_FIRST = np.argsort(np.maximum(_ROW, _COLUMN) >= 8, kind="stable")
 
 
-def thumbnail(image: Image.Image) -> np.ndarray:
-    """(32, 32) uint8 in [0, 255], grey."""
-    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+def thumbnail(image: Image.Image) -> bytes:
+    """The bytes of (32, 32) uint8 in [0, 255], grey."""
+    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
 
 
 def _words(thumbnails: np.ndarray) -> np.ndarray:
@@ -43,16 +43,16 @@ def _words(thumbnails: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.packbits(signs[..., _COARSEST_FIRST], axis=-1)).view(np.uint64)
 
 
-def perceptual_hash(thumb: np.ndarray) -> str:
-    """64 hexadecimal digits: the signs of the 16 × 16 coarsest coefficients of a thumbnail's discrete cosine transform,
-    the 8 × 8 coarsest first.
+def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
+    """Of each thumbnail 64 hexadecimal digits: the signs of the 16 × 16 coarsest coefficients of its discrete cosine
+    transform, the 8 × 8 coarsest first.
 
     After C. Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), who takes 64 of them.
 
     Args:
-        thumb: (32, 32) uint8.
+        thumbnails: (N, 32, 32) uint8.
     """
-    return _words(thumb).tobytes().hex()
+    return [words.tobytes().hex() for words in _words(thumbnails)]
 
 
 def _positions(thumbnails: np.ndarray) -> np.ndarray:
@@ -138,6 +138,7 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
         n, position, m, apart = near.T
         same = apart <= SAME
         if known is not None:
-            same |= agreement(known[m], views[n, position]) > AGREEMENT
+            unsure = ~same
+            same[unsure] = agreement(known[m[unsure]], views[n[unsure], position[unsure]]) > AGREEMENT
         found.append(np.stack([start + n, m], axis=1)[same])
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)

@@ -84,6 +84,8 @@ def test_trains_on_its_class_and_repeats_itself(splits: dict[str, Path], tmp_pat
     assert (record["dx"], record["real_images"], record["kimg"]) == ("vasc", 14, 0.32)
     assert record["model_sha256"] == hashes[0]
     assert record["losses"]["kimg"][-1] == 0.32
+    rows = read_rows(splits["train"], "train")
+    assert record["seen"] == sorted(rows.loc[rows["dx"] == "vasc", "pixel_sha256"].str[:16])
     page = (tmp_path / "one" / "progress").read_text()
     assert page.count("data:image/png") == 9  # before training, and at eight snapshots
     assert "after 0.32 kimg" in page
