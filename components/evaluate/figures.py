@@ -32,11 +32,11 @@ class Axis:
 
     def at(self, value: float) -> str:
         """Where a value stands, as `43.21`; the ends leave room for half a label."""
-        return f"{2 + 96 * (value - self.low) / (self.high - self.low):.2f}"
+        return f"{4 + 92 * (value - self.low) / (self.high - self.low):.2f}"
 
     def span(self, low: float, high: float) -> str:
         """The length between two values, likewise."""
-        return f"{96 * (high - low) / (self.high - self.low):.2f}"
+        return f"{92 * (high - low) / (self.high - self.low):.2f}"
 
 
 def _svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:

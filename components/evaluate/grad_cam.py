@@ -7,6 +7,14 @@ from keras import ops
 BATCH = 32
 
 
+def _rebuilt(model: keras.Model) -> keras.Model:
+    """The same network, built in one go: one to which layers were added one by one keeps the graphs of its youth, and
+    its layers answer from those when asked for their output."""
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
 def _last_map(model: keras.Model) -> keras.KerasTensor | None:
     """The output of the last layer that convolves; of a network within the network, its last feature map."""
     for layer in reversed(model.layers):
@@ -39,6 +47,7 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
         the size of that convolution's output; None for a network without convolution, or where the backend is not
         TensorFlow, whose gradient this takes.
     """
+    model = _rebuilt(model)
     maps = _last_map(model)
     if maps is None or keras.backend.backend() != "tensorflow":
         return None
@@ -59,16 +68,7 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
     return np.divide(heat, top, out=np.zeros_like(heat), where=top > 0)
 
 
-def embeddings(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What the last layer of a classifier sees of each image, a batch at a time.
-
-    Args:
-        model: as above.
-        images: (N, H, W, 3) uint8, may lie in a file.
-
-    Returns:
-        (N, D) float32.
-    """
-    inspected = keras.Model(model.inputs, model.layers[-1].input)
-    starts = range(0, len(images), BATCH)
-    return np.concatenate([np.asarray(inspected.predict_on_batch(images[s : s + BATCH])) for s in starts])
+def extractor(model: keras.Model) -> keras.Model:
+    """The network without its last layer: (N, H, W, 3) in [0, 255] to (N, D) of what that layer sees."""
+    model = _rebuilt(model)
+    return keras.Model(model.inputs, model.layers[-1].input)

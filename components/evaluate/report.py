@@ -15,7 +15,7 @@ from PIL import Image
 from components.evaluate import figures, wording
 from components.evaluate.figures import ARMS, Axis
 from components.evaluate.pictures import Picture, Pictures, all_of
-from components.evaluate.wording import known, number, plain, show, show_interval
+from components.evaluate.wording import known, plain, show, show_interval
 from components.shared.progress import duration
 
 LIMIT = 1_950_000
@@ -54,7 +54,8 @@ def _minus(one: float | None, other: float | None) -> float | None:
 
 def _row(name: str, values: list[float | None], intervals: list[Any], **more: Any) -> dict[str, Any]:
     """A row of the comparison table: the arms' values, and what augmented gains on each of the others."""
-    row = {"name": name, "values": values, "intervals": intervals, "gan": _NOTHING, "improvement": _NOTHING}
+    row: dict[str, Any] = {"name": name, "values": values, "intervals": intervals}
+    row |= {"gan": _NOTHING, "improvement": _NOTHING}
     row |= dict.fromkeys(("images", "lesions", "few", "needed", "rare", "malignant", "p", "note"))
     row |= {key: value for key, value in more.items() if value is not None}
     # A class's improvement has no interval, and an arm may lack what a difference needs: the arms' own figures do.

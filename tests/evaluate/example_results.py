@@ -100,9 +100,7 @@ def _arm(arm: str, seeds: list[int], counts: dict[str, tuple[int, int]]) -> dict
             roc[name], pr[name] = {"fpr": fpr, "tpr": tpr}, {"recall": recall, "precision": precision}
 
     def by_class(key: str) -> dict[str, float | None]:
-        means = [
-            None if not counts[c][0] else float(np.mean([f[key][k] for f in each])) for k, c in enumerate(CLASSES)
-        ]
+        means = [None if not counts[c][0] else float(np.mean([f[key][k] for f in each])) for k, c in enumerate(CLASSES)]
         return dict(zip(CLASSES, means, strict=True))
 
     def interval(name: str, value: float | None) -> list[float | None]:
@@ -279,7 +277,7 @@ def _copy(seed: int, size: int, noise: float) -> Picture:
 
 
 def example_pictures(
-    count: int = 8, size: int = 128, noise: float = 5.0, classes: tuple[str, ...] = CLASSES, rare: list[str] = RARE
+    count: int = 8, size: int = 128, noise: float = 5.0, classes: tuple[str, ...] = CLASSES, rare: list[str] = RARE[:2]
 ) -> Pictures:
     """Everything that the page can show: `count` pictures of a kind."""
 
@@ -289,7 +287,9 @@ def example_pictures(
     def decision(k: int, dx: str, said: str, heat: bool) -> Decision:
         others = {"baseline": (said, 0.81), "oversampled": (dx, 0.62)}
         seen = _copy(900 + k, size, noise) if heat else None
-        return Decision(_copy(800 + k, size, noise), seen, f"ISIC_{k:07}", f"HAM_{k:07}", dx, said, 0.97 - k / 50, others)
+        return Decision(
+            _copy(800 + k, size, noise), seen, f"ISIC_{k:07}", f"HAM_{k:07}", dx, said, 0.97 - k / 50, others
+        )
 
     strip = Picture(np.concatenate([picture(k, 64, noise).pixels for k in range(5)], axis=1))
     return Pictures(
