@@ -197,14 +197,14 @@ def _addresses(pictures: list[Picture], room: int) -> dict[Picture, str]:
     return {}
 
 
-_environment = jinja2.Environment(
+environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {
+environment.filters |= {
     "show": show,
     "interval": show_interval,
     "markdown": wording.markdown,
@@ -214,10 +214,10 @@ _environment.filters |= {
     "duration": _duration,
     "known": known,
 }
-_environment.globals |= {"names": ARMS, "style": figures.STYLE}
+environment.globals |= {"names": ARMS, "style": figures.STYLE}
 
 
-def _page(results: dict[str, Any]) -> dict[str, Any]:
+def view(results: dict[str, Any]) -> dict[str, Any]:
     """What HTML and Markdown have in common."""
     outside = results.get("external")
     return {
@@ -239,12 +239,12 @@ def render_html(results: dict[str, Any], pictures: Pictures) -> str:
         results: in the form of `metrics.json`.
         pictures: from `pictures.collect`; whatever it lacks is left out.
     """
-    page = _page(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
+    page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
     losses = {dx: made.get("losses") or {} for dx, made in page["synthetic"].items()}
     page["losses_svg"] = {
         dx: figures.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
     }
-    template = _environment.get_template("report.html.j2")
+    template = environment.get_template("report.html.j2")
     shown = all_of(pictures)
     without = template.render(page, pictures=pictures, addresses=dict.fromkeys(shown, ""))
     addresses = _addresses(shown, LIMIT - len(without.encode()))
@@ -255,12 +255,12 @@ def render_html(results: dict[str, Any], pictures: Pictures) -> str:
 
 def render_markdown(results: dict[str, Any]) -> str:
     """The verdict and the comparison table, for the Kubeflow UI, whose viewer reads 400,000 characters and no HTML."""
-    return _environment.get_template("comparison.md.j2").render(_page(results))
+    return environment.get_template("comparison.md.j2").render(view(results))
 
 
 def render_text(results: dict[str, Any]) -> str:
     """The verdict and the comparison table for a terminal, at most 100 columns wide."""
-    page = _page(results)
+    page = view(results)
     lines = [*textwrap.wrap(plain(page["main"]["sentence"]), 100), ""]
     lines += _text_table(page["main"])
     if page["outside"]:
