@@ -73,7 +73,9 @@ def counterweight(
     baseline = trained("baseline", train)
 
     with dsl.ParallelFor(prepared.outputs["Output"], name="rare-classes") as dx:
-        gan = train_gan(dx=dx, train=train, architecture=gan_architecture, kimg=gan_kimg, seed=seed)
+        gan = train_gan(
+            dx=dx, train=train, architecture=gan_architecture, kimg=gan_kimg, failed_class="fail", seed=seed
+        )
         gan.set_display_name("Train GAN")
         drawn = generate_images(
             generator=gan.outputs["generator"], record=gan.outputs["record"], count=synthetic_per_class, seed=seed

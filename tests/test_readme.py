@@ -3,7 +3,7 @@
 import warnings
 from pathlib import Path
 
-from tools.run import default_of
+from tools.parameters import default_of
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 

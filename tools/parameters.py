@@ -14,7 +14,13 @@ from components.shared.errors import UserError
 from components.train_gan import architectures
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
-CHOICES = {"augmentation": AUGMENTATIONS, "gan_architecture": architectures.NAMES}
+CHOICES = {
+    "augmentation": AUGMENTATIONS,
+    "gan_architecture": architectures.NAMES,
+    "failed_class": ("fail", "continue"),
+    "duplicates": ("refuse", "move_to_train"),
+    "promote_if": ("improved", "not_worse", "always", "never"),
+}
 # The phases check their own, on a cluster too; here a mistake comes out before hours of work.
 LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (32, 512),
@@ -24,7 +30,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "classifier_epochs": (1, 10**6),
     "classifier_patience": (1, 10**6),
     "seed": (0, 2**53),  # beyond it, Kubeflow's numbers are no longer whole
+    "seeds": (0, 2**53),
 }
+MAX_SEEDS = 20
 MAKES_OWN = ("PYTHON", "VENV", "UV_VERSION")
 
 
@@ -85,6 +93,10 @@ def typed(given: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, An
         if name not in defaults:
             raise UserError(f"{name} is not a parameter; choose from {', '.join(sorted(defaults))}.")
         kind = type(defaults[name])
+        low, high = LIMITS.get(name, (-math.inf, math.inf))
+        if kind is list:
+            values[name] = _whole_numbers(name, text)
+            continue
         try:
             values[name] = kind(text)
             if kind is float and not math.isfinite(values[name]):
@@ -92,9 +104,36 @@ def typed(given: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, An
         except ValueError:
             wanted = {int: "a whole number", float: "a number"}[kind]
             raise UserError(f"{name} is {text!r}; give {wanted}.") from None
-        low, high = LIMITS.get(name, (-math.inf, math.inf))
         if kind is not str and not low <= values[name] <= high:
             raise UserError(f"{name} is {text}; choose from {low:,} to {high:,}.")
         if values[name] not in CHOICES.get(name, [values[name]]):
             raise UserError(f"{name} is {text!r}; choose one of {', '.join(CHOICES[name])}.")
     return values
+
+
+def _whole_numbers(name: str, text: str) -> list[int]:
+    """`1,2,3` or `[1, 2, 3]` as a list.
+
+    Raises:
+        UserError: it isn't one, or a number stands twice or is out of its limits.
+    """
+    low, high = LIMITS[name]
+    try:
+        numbers = [int(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    except ValueError:
+        raise UserError(f"{name} is {text!r}; give whole numbers with commas between them, such as 1,2,3.") from None
+    if len(set(numbers)) < len(numbers) or len(numbers) > MAX_SEEDS or not all(low <= n <= high for n in numbers):
+        raise UserError(f"{name} is {text}; give up to {MAX_SEEDS} different numbers from {low:,} to {high:,}.")
+    return numbers
+
+
+def default_of(entry: Any) -> Any:
+    """The default of a parameter in a compiled pipeline as Python's int, float, str or list; the spec keeps all numbers
+    as floats."""
+    from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
+
+    value = entry.default_value
+    if entry.parameter_type == ParameterType.LIST:
+        return [int(item.number_value) for item in value.list_value.values]
+    kinds = {ParameterType.NUMBER_INTEGER: int, ParameterType.NUMBER_DOUBLE: float, ParameterType.STRING: str}
+    return kinds[entry.parameter_type](value.string_value if value.HasField("string_value") else value.number_value)

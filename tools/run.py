@@ -201,7 +201,10 @@ class Runner:
             elif line.startswith(PREFIX):
                 self.show(line.removeprefix(PREFIX).rstrip())
             self._keep(line)
-        code = child.wait()
+        _, status, usage = os.wait4(child.pid, 0)
+        code = child.returncode = os.waitstatus_to_exitcode(status)
+        # On macOS it is in bytes.
+        self._keep(f"{usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 2**30:.2f} GiB at the peak\n")
         with self._lock:
             self._children.discard(child)
             if not self._children:
@@ -265,7 +268,7 @@ def run(words: list[str], console: TextIO) -> int:
     from pipeline import counterweight
 
     spec = counterweight.pipeline_spec.root.input_definitions.parameters
-    defaults = {name: default_of(entry) for name, entry in spec.items()}
+    defaults = {name: parameters.default_of(entry) for name, entry in spec.items()}
     run_id, values, folder = arguments(words, defaults)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the cache of finished tasks")
@@ -315,15 +318,6 @@ def run(words: list[str], console: TextIO) -> int:
                 shutil.rmtree(scratch, ignore_errors=True)
         _conclude(folder, runner, console)
         return 0
-
-
-def default_of(entry: Any) -> Any:
-    """A parameter's default as Python's int, float or str; the spec keeps numbers as floats."""
-    from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
-
-    kinds = {ParameterType.NUMBER_INTEGER: int, ParameterType.NUMBER_DOUBLE: float, ParameterType.STRING: str}
-    value = entry.default_value
-    return kinds[entry.parameter_type](value.string_value if value.HasField("string_value") else value.number_value)
 
 
 def _short(path: Path) -> str:

@@ -57,6 +57,8 @@ def balance(
             raise UserError(f"{path} was not made from this training set; take both from one run.")
         for dx, count in read_rows(path, "train", ["dx"])["dx"].value_counts().items():
             added[str(dx)] += int(count)
+    if synthetic_sets and not any(added.values()):
+        raise UserError("no class has a synthetic image, since every GAN failed; look at their records.")
     with write_image_set(augmented, header) as out:
         for path in (train_set, *synthetic_sets):
             for table in iter_tables(path):

@@ -83,6 +83,6 @@ def verdict(judged: dict[str, Any]) -> str:
     change = "the same with them as" if show(value) == "0.000" else change
     zero = ", which includes zero" if low <= 0 <= high else ""
     if not zero and judged["verdict"] == "no evidence":
-        zero = ", which the exact test at lesion level does not confirm"
+        zero = ", which the paired test at lesion level does not confirm"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{zero}"
     return f"{head}: {effect['metric']} was {change} with real images repeated ({interval})."

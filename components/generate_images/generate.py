@@ -14,7 +14,7 @@ from components.shared import keras_run, page
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text
 from components.shared.image_set import ROW_GROUP, Header, encode_png, pixel_sha256, write_image_set
-from components.shared.progress import Progress
+from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 
 SHEET = 64
@@ -32,7 +32,7 @@ def generate(
 
     Args:
         generator: `.keras` model from (N, latent) standard normal to (N, S, S, 3) in [-1, 1].
-        record: JSON that train_gan wrote beside it.
+        record: JSON that train_gan wrote beside it; where it says that the GAN failed, no image is drawn.
         count: how many.
         seed: of the noise.
         images: where the image set, of the split `train`, goes.
@@ -48,11 +48,6 @@ def generate(
         raise UserError(f"synthetic_per_class is {count}; choose 1 or more.")
     facts = json.loads(Path(record).read_text(encoding="utf-8"))
     dx, model_sha256 = facts["dx"], file_sha256(generator)
-    if model_sha256 != facts["model_sha256"]:
-        raise UserError(f"the record does not belong to the generator of {dx}; take both from one run.")
-    keras_run.start(seed_of(seed, "generate_images", dx))
-    rng = np.random.default_rng(seed_of(seed, "generate_images", dx))
-    model = keras.saving.load_model(generator, compile=False)
     header = Header(
         classes=tuple(facts["classes"]),
         image_size=facts["image_size"],
@@ -60,6 +55,17 @@ def generate(
         data_sha256=facts["data_sha256"],
         split_sha256=facts["split_sha256"],
     )
+    if "failed" in facts:
+        with write_image_set(images, header):
+            pass
+        write_text(sheet, page.render(f"Synthetic {dx}", [f"None: the GAN of {dx} failed ({facts['failed']})."]))
+        say(f"generate_images {dx}", "none, since its GAN failed")
+        return dx
+    if model_sha256 != facts["model_sha256"]:
+        raise UserError(f"the record does not belong to the generator of {dx}; take both from one run.")
+    keras_run.start(seed_of(seed, "generate_images", dx))
+    rng = np.random.default_rng(seed_of(seed, "generate_images", dx))
+    model = keras.saving.load_model(generator, compile=False)
     progress = Progress(f"generate_images {dx}", count, "images")
     shown: list[np.ndarray] = []
     with write_image_set(images, header) as out:

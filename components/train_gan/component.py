@@ -11,6 +11,7 @@ def train_gan(
     train: dsl.Input[dsl.Dataset],
     architecture: str,
     kimg: float,
+    failed_class: str,
     seed: int,
     generator: dsl.Output[dsl.Model],
     record: dsl.Output[dsl.Artifact],
@@ -22,14 +23,15 @@ def train_gan(
 
     with exit_on_user_error():
         from components.shared.outputs import log_metrics
-        from components.train_gan.train import train as train_class
+        from components.train_gan.train import train_or_tell
 
         generator.path += ".keras"
-        measured = train_class(
+        measured = train_or_tell(
             dx=dx,
             train_set=train.path,
             architecture=architecture,
             kimg=kimg,
+            failed_class=failed_class,
             seed=seed,
             generator=generator.path,
             record=record.path,

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from PIL import Image
 
 from components.shared import keras_run, page
 from components.shared.batches import endless_batches
-from components.shared.errors import UserError
-from components.shared.files import file_sha256, write_text
-from components.shared.image_set import decoded, read_rows
+from components.shared.errors import UserError, as_user_error, printable
+from components.shared.files import all_written_whole, file_sha256, write_text
+from components.shared.image_set import decoded, read_header, read_rows
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 from components.train_gan import architectures
@@ -57,6 +58,40 @@ def strip(images: np.ndarray) -> str:
         if len(text) <= STRIP_BYTES:
             break
     return text
+
+
+def train_or_tell(
+    dx: str, train_set: str | Path, record: str | Path, progress_page: str | Path, failed_class: str, **settings: Any
+) -> dict[str, float]:
+    """`train`, and what becomes of the run if it fails.
+
+    Args:
+        dx, train_set, record, progress_page: as in `train`.
+        failed_class: `fail`, and the error goes on; or `continue`, and the record and the page say `failed` and why,
+            the generator is an empty file, and the run goes on without this class.
+        settings: the other arguments of `train`.
+
+    Raises:
+        UserError: `failed_class` is neither, or the mistake is in what all classes share.
+    """
+    if failed_class not in ("fail", "continue"):
+        raise UserError(f"failed_class is {failed_class!r}; choose fail or continue.")
+    try:
+        return train(dx=dx, train_set=train_set, record=record, progress_page=progress_page, **settings)
+    except Exception as error:
+        # A wrong setting or a full disk is nothing that befell this class alone.
+        if failed_class == "fail" or as_user_error(error):
+            raise
+        traceback.print_exc()
+        header = read_header(train_set)
+        reason = printable(f"{type(error).__name__}: {error}")[:500]
+        say(f"train_gan {dx}", f"failed, and the run goes on without this class ({reason})")
+        facts = {"dx": dx, "failed": reason, "architecture": settings["architecture"], "classes": header.classes}
+        facts |= {key: getattr(header, key) for key in ("image_size", "data_sha256", "split_sha256")}
+        with all_written_whole(settings["generator"], record, progress_page) as (_, record_part, page_part):
+            record_part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            page_part.write_text(page.render(f"GAN of {dx}", [f"Failed: {reason}"]), encoding="utf-8")
+        return {}
 
 
 def train(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from components.balance_dataset.balance import balance, repeats
 from components.shared.errors import UserError
-from components.shared.image_set import encode_png, read_header, write_image_set
+from components.shared.image_set import encode_png, read_header, read_rows, write_image_set
 
 
 def synthetic(path: Path, dx: str, count: int, train: Path) -> Path:
@@ -55,3 +55,18 @@ def test_sets_of_another_run_are_refused(splits: dict[str, Path], tmp_path: Path
     with pytest.raises(UserError, match="was not made from this training set"):
         balance(splits["train"], [splits["test"]], 1, tmp_path / "a", tmp_path / "o", tmp_path / "s")
     assert {path.name for path in tmp_path.iterdir()} == {"other"}
+
+
+def test_a_class_without_synthetic_images_is_repeated_no_more_often(
+    splits: dict[str, Path], tmp_path: Path, make_set: Callable[..., Path]
+):
+    """As after a GAN that failed."""
+    made = [
+        synthetic(tmp_path / "df", "df", 5, splits["train"]),
+        synthetic(tmp_path / "vasc", "vasc", 0, splits["train"]),
+    ]
+    balance(splits["train"], made, 1, tmp_path / "augmented", tmp_path / "oversampled", tmp_path / "summary")
+    rows = read_rows(tmp_path / "oversampled", "train", ["dx", "repeat"])
+    assert rows.groupby("dx")["repeat"].sum().to_dict() == {"df": 15, "nv": 60, "vasc": 14}
+    with pytest.raises(UserError, match="every GAN failed"):
+        balance(splits["train"], made[1:], 1, tmp_path / "a", tmp_path / "o", tmp_path / "s")

@@ -24,11 +24,14 @@ DEFAULTS = {
     "synthetic_per_class": 500,
     "classifier_epochs": 50,
     "classifier_patience": 10,
+    "seeds": [1],
 }
 
 
 def test_types_are_the_defaults():
-    assert parameters.typed({"seed": "7", "gan_kimg": "3", "rare_classes": "df"}, DEFAULTS) == {
+    given = {"seed": "7", "gan_kimg": "3", "rare_classes": "df", "seeds": "4, 2"}
+    assert parameters.typed(given, DEFAULTS) == {
+        "seeds": [4, 2],
         "seed": 7,
         "gan_kimg": 3.0,
         "rare_classes": "df",
@@ -45,6 +48,10 @@ def test_types_are_the_defaults():
         ({"gan_kimg": "nan"}, "gan_kimg is 'nan'; give a number"),
         ({"gan_kimg": "inf"}, "gan_kimg is 'inf'; give a number"),
         ({"augmentation": "mixup"}, "augmentation is 'mixup'; choose one of none, flips_and_turns"),
+        ({"seeds": ""}, "seeds is ''; give whole numbers with commas"),
+        ({"seeds": "1,x"}, "seeds is '1,x'; give whole numbers"),
+        ({"seeds": "1,2,1"}, "seeds is 1,2,1; give up to 20 different numbers"),
+        ({"seeds": "-1"}, "seeds is -1; give up to 20 different numbers from 0"),
         ({"gan_architecture": "stylegan"}, "gan_architecture is 'stylegan'; choose one of dcgan"),
     ],
 )

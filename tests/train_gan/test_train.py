@@ -5,11 +5,13 @@ import keras
 import numpy as np
 import pytest
 
+from components.generate_images.generate import generate
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
+from components.shared.image_set import read_header, read_rows
 from components.train_gan import architectures
 from components.train_gan.gan import GAN, to_model_space
-from components.train_gan.train import train
+from components.train_gan.train import train, train_or_tell
 
 
 @pytest.mark.parametrize(("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785)])
@@ -124,3 +126,35 @@ def test_a_wrong_setting_is_one_sentence(
     with pytest.raises(UserError, match=sentence):
         run(splits, tmp_path, **settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_class_that_fails_ends_the_run_or_is_left_out_as_asked(
+    splits: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("components.train_gan.train.LEARNING_RATE", 1e30)  # so that it diverges at once
+    files = {name: tmp_path / name for name in ("record", "progress_page")}
+    settings = {"architecture": "dcgan", "kimg": 0.2, "seed": 1, "generator": tmp_path / "generator.keras"}
+    with pytest.raises(RuntimeError, match="diverged"):
+        train_or_tell("df", splits["train"], failed_class="fail", **files, **settings)
+    assert list(tmp_path.iterdir()) == []
+    assert train_or_tell("df", splits["train"], failed_class="continue", **files, **settings) == {}
+    facts = json.loads(files["record"].read_text())
+    assert facts["dx"] == "df"
+    assert "diverged" in facts["failed"]
+    assert (tmp_path / "generator.keras").stat().st_size == 0
+    assert "diverged" in files["progress_page"].read_text()
+    # The phase behind it writes an empty set, of which the arms are made as of any other.
+    generate(tmp_path / "generator.keras", files["record"], 5, 1, tmp_path / "images", tmp_path / "sheet")
+    assert len(read_rows(tmp_path / "images", "train", ["dx"])) == 0
+    assert read_header(tmp_path / "images") == read_header(splits["train"])
+
+
+@pytest.mark.parametrize("policy", ["fail", "continue"])
+def test_a_mistake_is_never_a_failed_class(splits: dict[str, Path], tmp_path: Path, policy: str):
+    with pytest.raises(UserError, match="gan_kimg"):
+        train_or_tell(
+            "df", splits["train"], tmp_path / "r", tmp_path / "p", policy,
+            architecture="dcgan", kimg=0.0, seed=1, generator=tmp_path / "g.keras",
+        )  # fmt: skip
+    with pytest.raises(UserError, match="failed_class"):
+        train_or_tell("df", splits["train"], tmp_path / "r", tmp_path / "p", "perhaps")
