@@ -25,7 +25,10 @@ class Axis:
         from matplotlib.ticker import MaxNLocator
 
         found = [number(value) for value in values if known(value)] or [0.0, 1.0]
-        ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(min(found), max(found))
+        low, high = min(found), max(found)
+        if high - low < 0.01:  # less is nothing that the figures' three decimals could tell apart
+            low, high = low - 0.005, high + 0.005
+        ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
         self.low, self.high = float(ticks[0]), float(ticks[-1])
         digits = next((d for d in range(6) if all(round(t, d) == round(t, 9) for t in ticks)), 6)
         self.ticks = [(float(t), format(t + 0.0, f".{digits}f").replace("-", "−")) for t in ticks]

@@ -188,11 +188,14 @@ def _addresses(pictures: list[Picture], room: int) -> dict[Picture, str]:
     """Data addresses that together fit into `room` bytes: the same size and quality for all pictures, the best that
     fits; none where not even the least does."""
     for side, quality in _QUALITIES:
-        found = {
-            picture: f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture, side, quality)).decode()}"
-            for picture in pictures
-        }
-        if sum(map(len, found.values())) <= room:
+        found: dict[Picture, str] = {}
+        left = room
+        for picture in pictures:
+            found[picture] = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture, side, quality)).decode()}"
+            left -= len(found[picture])
+            if left < 0:
+                break
+        else:
             return found
     return {}
 

@@ -3,6 +3,7 @@ and some seeds, in which the GAN's effect is small beside its interval; and pict
 
 import copy
 import functools
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -309,3 +310,27 @@ def example_pictures(
         malignant_errors=[decision(k, MALIGNANT[k % 3], "nv", False) for k in range(count)],
         arm="augmented",
     )
+
+
+def renamed(value: Any, old: str, new: str) -> Any:
+    """The same with a class of another name, wherever it stands."""
+    if isinstance(value, dict):
+        return {renamed(key, old, new): renamed(item, old, new) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(renamed(item, old, new) for item in value)
+    if isinstance(value, Pictures | Neighbour | Decision):
+        return type(value)(**{part.name: renamed(getattr(value, part.name), old, new) for part in fields(value)})
+    return new if isinstance(value, str) and value == old else value
+
+
+def nulled(value: Any, inside: bool = False) -> Any:
+    """Results in which every figure is null; counts, names and the verdict stay."""
+    if isinstance(value, dict):
+        return {
+            key: item
+            if key in ("run", "classes", "splits", "support", "counts", "verdict", "metric", "draws", "confusion")
+            or key in ("data", "train_rows", "models", "lesions_gained", "lesions_lost", "failed", "images")
+            else nulled(item, True)
+            for key, item in value.items()
+        }
+    return [nulled(item, True) for item in value] if isinstance(value, list) else None
