@@ -1,6 +1,7 @@
 """The report in a real browser, at desktop and phone width and on paper: nothing breaks, nothing is cut off, every
 picture is there, every text can be read, nothing is fetched."""
 
+import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,27 +122,39 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.filterwarnings("ignore:Glyph")
-def test_a_reader_finds_nothing_to_complain_of(browser: Any, report: Path, size: str):
+def _complaints(browser: Any, path: Path, size: str) -> list[str]:
+    """What a reader of a page would complain of, and what the browser does."""
     width, height, media = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height}, is_mobile=size == "phone")
     said: list[str] = []
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith(("data:", path.as_uri())):
+            said.append(f"request: {request.url[:80]}")
+
     page.on("console", lambda message: said.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))
     page.on("requestfailed", lambda request: said.append(f"failed: {request.url[:80]}"))
     page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith(("data:", report.as_uri())) else said.append(f"request: {request.url[:80]}")
-        ),
-    )
+    page.on("request", asked)
+    page.route("http*://**", lambda route: route.abort())
     page.emulate_media(media=media)
-    page.goto(report.as_uri(), wait_until="networkidle")
+    page.goto(path.as_uri())
+    found = page.evaluate(LOOK) + said
     assert page.title().startswith("Counterweight: ")
-    assert page.evaluate(LOOK) + said == []
     page.close()
+    return found
+
+
+@functools.cache
+def _bare() -> str:
+    return render_html(example(1), Pictures())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_reader_finds_nothing_to_complain_of(browser: Any, report: Path, size: str):
+    assert _complaints(browser, report, size) == []
 
 
 def test_it_prints(browser: Any, report: Path):
@@ -168,3 +181,26 @@ def test_it_opens_as_kubeflow_shows_it(browser: Any, report: Path):
     assert frame.evaluate("() => document.links.length") == 0
     assert said == []
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("planted", "complaint"),
+    [
+        ('<p style="width: 2000px">wide</p>', "overflow: "),
+        ('<p style="position: absolute; left: -50px">left</p>', "beside the page: P left"),
+        ('<p style="color: #aaa">pale words</p>', "contrast 2.32: pale words"),
+        ('<p style="background: #333">dark words</p>', "contrast 1.3"),
+        ('<svg width="99" height="20"><text y="9" style="fill: #ccc">pale mark</text></svg>', "pale mark"),
+        ('<img src="data:image/png;base64,AAAA" alt="gone" width="50">', "broken picture: gone"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="" width="50">', "picture without alt"),
+        ('<p id="facts"></p>', "id twice: facts"),
+        ('<p style="font-size: 7px">small words</p>', "too small, 7 px: small words"),
+        ('<img src="https://192.0.2.1/x.png" alt="far">', "request: https://192.0.2.1/x.png"),
+        ("<script>undefined.x</script>", "error: "),
+    ],
+)
+def test_what_is_planted_is_found(browser: Any, tmp_path: Path, planted: str, complaint: str):
+    path = tmp_path / "report.html"
+    path.write_text(_bare().replace("</main>", planted + "</main>"), encoding="utf-8")
+    found = _complaints(browser, path, "phone")
+    assert any(complaint in one for one in found), found
