@@ -94,7 +94,7 @@ def _comparison(results: dict[str, Any], judged: dict[str, Any], counts: dict[st
             gaps = {"gan": effect, "improvement": effect.get("augmented_minus_baseline")}
         overall.append(_row(title, values, intervals, note=_NOTES.get(key), **gaps))
     both = effect.get("augmented_minus_baseline") or _NOTHING
-    ends = [0.0] + [part.get(key) for part in (effect, both) for key in ("value", "low", "high")]
+    ends = [-0.02, 0.02] + [part.get(key) for part in (effect, both) for key in ("value", "low", "high")]
     return {
         "classes": classes,
         "overall": overall,

@@ -100,7 +100,7 @@ CASES = {
     "hostile": _hostile,
     "nulls": lambda: (nulled(example(2, external=True)), example_pictures(1, 32)),
     "bare": lambda: (example(1), Pictures()),
-    "512 px": lambda: (example(2), example_pictures(8, 512, 30.0, rare=list(CLASSES[:-1]))),
+    "all classes": lambda: (example(2), example_pictures(8, 192, 30.0, rare=list(CLASSES[:-1]))),
 }
 
 
