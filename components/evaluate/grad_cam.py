@@ -54,7 +54,7 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
     import tensorflow as tf
 
     last = model.layers[-1]
-    inspected = keras.Model(model.inputs, [maps, _scores(last, last.input)])
+    inspected = keras.Model(model.inputs[0], [maps, _scores(last, last.input)])
     found = []
     for start in range(0, len(images), BATCH):
         rows = slice(start, start + BATCH)
@@ -71,4 +71,4 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
 def extractor(model: keras.Model) -> keras.Model:
     """The network without its last layer: (N, H, W, 3) in [0, 255] to (N, D) of what that layer sees."""
     model = _rebuilt(model)
-    return keras.Model(model.inputs, model.layers[-1].input)
+    return keras.Model(model.inputs[0], model.layers[-1].input)

@@ -230,6 +230,7 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "outside": _comparison(results, outside, outside["counts"]) if outside else None,
         "external": outside,
         "population": results.get("population") or {},
+        "folds": results["run"].get("folds") or [],
         "synthetic": {dx: _MADE | made for dx, made in (results.get("synthetic") or {}).items()},
         "seed_count": len(results["run"].get("seeds") or []) or 1,
     }

@@ -380,9 +380,20 @@ def test_one_seed_is_called_one_seed() -> None:
     assert "One split and one seed" not in several
 
 
+def test_pooled_folds_are_told_apart() -> None:
+    results = example(2)
+    fold = {"split": "1/2", "split_sha256": "a" * 64, "verdict": "worse", "value": -0.0312}
+    results["run"]["folds"] = [fold, fold | {"split": "2/2", "verdict": "no evidence", "value": None}]
+    page = Page(render_html(results, NONE))
+    assert page.named["folds"][1:] == [["1/2", "−0.031", "worse"], ["2/2", "n/a", "no evidence"]]
+    assert "One split" not in page.text
+    assert "Folds share most of their training images" in page.text
+
+
 def test_pictures_may_be_absent() -> None:
     html = render_html(example(1), NONE)
     assert "<img" not in html
+    assert "None" not in Page(html).text  # which would say that no malignant lesion was called benign
     html = render_html(example(1), Pictures(real={"bcc": example_pictures(1, 32).real["bcc"]}))
     assert html.count("<img") == 1
     assert "No synthetic images of this class." in html
