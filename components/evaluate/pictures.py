@@ -152,8 +152,8 @@ def _embedded(
     for table in iter_tables(path, dx):
         table = table.slice(0, left)
         for start in range(0, table.num_rows, BATCH):
-            images = np.stack(_decode(table.slice(start, BATCH)))
-            features.append(np.asarray(extractor.predict_on_batch(images)))
+            images = np.stack(_decode(table.slice(start, BATCH))).astype(np.float32)
+            features.append(np.asarray(extractor(images, training=False)))
         lesions += table.column("lesion_id").to_pylist()
         names += table.column("image_id").to_pylist()
         left = None if left is None else left - table.num_rows
