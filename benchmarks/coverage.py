@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from components.evaluate import inference
-from components.evaluate.compare import verdict, weighted_changes
+from components.evaluate.compare import ARMS, verdict, weighted_changes
 from components.evaluate.inference import Bootstrap
 from components.evaluate.measure import Predictions, Sample
 
@@ -27,9 +27,10 @@ class Case:
         lesions: of each rare class.
         seeds: models of an arm.
         recall: of the control.
-        effect: what the other arm has more.
+        effect: what the augmented arm has more.
         training: standard deviation, on the latent scale, of what training anew does to a class's recall; 0.3 moves a
             recall of .5 by about .08.
+        steadier: by what factor that is smaller in the baseline.
     """
 
     lesions: tuple[int, ...]
@@ -37,37 +38,40 @@ class Case:
     recall: float
     effect: float
     training: float = 0.0
+    steadier: float = 1.0
 
 
 def draw(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Predictions], float]:
-    """Test lesions of one to three images, what two arms say of them, and the true difference in mean recall.
+    """Test lesions of one to three images, what the arms say of them, and the true difference in mean recall.
 
-    Both arms see the same lesions, and all models of an arm share how it takes to a lesion. With one seed the truth is
+    All arms see the same lesions, and all models of an arm share how it takes to a lesion. With one seed the truth is
     that of the two models at hand, which is all that one seed can speak of.
     """
     rest = np.sqrt(LESION**2 + ARM_AND_LESION**2 + MODEL_AND_LESION**2 + IMAGE**2)
-    spread = np.hypot(rest, case.training)
-    truth, lesion, hits = [], [], ([], [])  # type: ignore[var-annotated]
-    means = np.zeros(2)
+    truth: list[np.ndarray] = []
+    lesion: list[str] = []
+    hits: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
+    means = dict.fromkeys(ARMS, 0.0)
     for label, count in enumerate(case.lesions):
         images = np.repeat(np.arange(count), rng.choice([1, 2, 3], count, p=[0.6, 0.25, 0.15]))
         truth.append(np.full(len(images), label))
         lesion += [f"{label}-{number}" for number in images]
         of_lesion = rng.normal(0, LESION, (count, 1))
-        for arm, recall in enumerate((case.recall, case.recall + case.effect)):
-            trained = stats.norm.ppf(recall) * spread + rng.normal(0, case.training, case.seeds)
+        for arm in ARMS:
+            recall = case.recall + case.effect * (arm == "augmented")
+            training = case.training / (case.steadier if arm == "baseline" else 1)
+            trained = stats.norm.ppf(recall) * np.hypot(rest, training) + rng.normal(0, training, case.seeds)
             score = trained + of_lesion + rng.normal(0, ARM_AND_LESION, (count, 1))
             score = score + rng.normal(0, MODEL_AND_LESION, (count, case.seeds))
             hits[arm].append(score[images] + rng.normal(0, IMAGE, (len(images), case.seeds)) > 0)
             means[arm] += stats.norm.cdf(trained / rest).mean() if case.seeds == 1 else recall
     labels, other = np.concatenate(truth), len(case.lesions)
     sample = Sample(labels, np.array(lesion), tuple(f"c{label}" for label in range(other + 1)))
-    arms = {}
-    for name, found in zip(("oversampled", "augmented"), hits, strict=True):
-        right = np.concatenate(found).T
-        chances = np.eye(other + 1)[np.where(right, labels, other)]
-        arms[name] = Predictions(chances, chances)
-    return sample, arms, float(means[1] - means[0]) / other
+    said = {}
+    for arm in ARMS:
+        chances = np.eye(other + 1)[np.where(np.concatenate(hits[arm]).T, labels, other)]
+        said[arm] = Predictions(chances, chances)
+    return sample, said, float(means["augmented"] - means["oversampled"]) / other
 
 
 def trial(case: Case, rng: np.random.Generator, draws: int = 500) -> tuple[bool, str, float]:
