@@ -197,7 +197,7 @@ def sign_flip(differences: np.ndarray, seed: int) -> tuple[float, int]:
     draws = min(2 ** len(moved), PERMUTATIONS)
     found = stats.permutation_test(
         (moved,),
-        lambda signed, axis: signed.sum(axis),
+        lambda signed, axis: signed.sum(axis).round(12),  # sums that are equal but for rounding are ties
         permutation_type="samples",
         n_resamples=draws if draws < PERMUTATIONS else PERMUTATIONS - 1,  # the data's own arrangement is one, too
         vectorized=True,
