@@ -25,7 +25,7 @@ from components.evaluate.measure import SCALARS, Sample
 from components.shared import keras_run
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text, written_whole
-from components.shared.image_set import Header, decoded, iter_tables, read_header, read_rows
+from components.shared.image_set import Header, decoded, iter_tables, read_header, read_rows, refuse_shared
 from components.shared.progress import say
 from components.shared.seeds import seed_of
 
@@ -271,7 +271,11 @@ def evaluate(
     if len(read_rows(external_set, "external", ["dx"])):
         paths["external"] = external_set
     seen = {f"the arm {arm}": facts[arm] for arm in ARMS} | {f"the GAN of {dx}": [gan] for dx, gan in gans.items()}
-    for name in paths.keys() - {"validation"}:
+    for name in [name for name in paths if name != "validation"]:
+        other = read_header(paths[name])
+        if (other.classes, other.image_size) != (classes, header.image_size):
+            raise UserError(f"the {name} set has other classes or another image size; take all sets from one run.")
+        refuse_shared(paths[name], name, [train_set, *synthetic_sets])
         refuse_seen(seen, paths[name], name)
     malignant = [dx for dx in malignant if dx in classes]
     keras_run.start(seed_of(seed, "evaluate"))
@@ -323,7 +327,7 @@ def evaluate(
     tables = [predictions_table(rows[name], name, said[name], seeds, classes) for name in paths]
     with written_whole(predictions) as part:
         pd.concat(tables).to_parquet(part, index=False)
-    _write_pages(outcome, train_set, synthetic_sets, report_page, comparison)
+    write_pages(outcome, _collected(classes, train_set, synthetic_sets), report_page, comparison)
     for dx, made in outcome["synthetic"].items():
         if "failed" in made:
             say("evaluate", f"no synthetic images of {dx}: {made['failed']}")
@@ -340,27 +344,39 @@ def _synthetic(paths: Sequence[str | Path], gans: Mapping[str, dict[str, Any]]) 
     return {dx: {"images": made[dx]} | {key: gan[key] for key in keys if key in gan} for dx, gan in gans.items()}
 
 
-def _write_pages(
+def _collected(
+    classes: Sequence[str], train_set: str | Path, synthetic_sets: Sequence[str | Path]
+) -> dict[str, dict[str, list[bytes]]]:
+    """The report's pictures: of each class some real and some synthetic ones, as PNG bytes."""
+    pictures = {dx: {"real": _first_pictures(train_set, dx), "synthetic": list[bytes]()} for dx in classes}
+    for path in synthetic_sets:
+        for dx in read_rows(path, "train", ["dx"])["dx"].unique():
+            pictures[dx]["synthetic"] = _first_pictures(path, dx)
+    return pictures
+
+
+def write_pages(
     outcome: dict[str, Any],
-    train_set: str | Path,
-    synthetic_sets: Sequence[str | Path],
+    pictures: dict[str, dict[str, list[bytes]]],
     report_page: str | Path,
     comparison: str | Path,
 ) -> None:
     """The report as HTML and Markdown."""
-    pictures: dict[str, dict[str, list[bytes]]] = {
-        dx: {"real": _first_pictures(train_set, dx), "synthetic": []} for dx in outcome["classes"]
-    }
-    for path in synthetic_sets:
-        for dx in read_rows(path, "train", ["dx"])["dx"].unique():
-            pictures[dx]["synthetic"] = _first_pictures(path, dx)
-    # What the report still reads under the names that one seed had.
+    write_text(report_page, report.render_html(_shown(outcome), pictures))
+    write_text(comparison, report.render_markdown(_shown(outcome)))
+
+
+def text(outcome: dict[str, Any]) -> str:
+    """The comparison for a terminal."""
+    return report.render_text(_shown(outcome))
+
+
+def _shown(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the report still reads under the names that one seed had."""
     arms = {arm: figures | next(iter(figures["models"].values())) for arm, figures in outcome["arms"].items()}
     effect = outcome["effect"] | {"augmented_minus_oversampled": outcome["effect"]}
     made = {dx: facts for dx, facts in outcome["synthetic"].items() if "failed" not in facts}
-    shown = outcome | {"arms": arms, "effect": effect, "synthetic": made}
-    write_text(report_page, report.render_html(shown, pictures))
-    write_text(comparison, report.render_markdown(shown))
+    return outcome | {"arms": arms, "effect": effect, "synthetic": made}
 
 
 def roc_points(predictions: str | Path, arm: str, classes: list[str]) -> list[tuple[float, float, float]]:
