@@ -89,7 +89,9 @@ def evaluate(words: list[str]) -> None:
     check_writable(folder, "OUT")
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
     from components.evaluate import finished
-    from components.evaluate.evaluate import sentence, text, write_pages
+    from components.evaluate.evaluate import sentence, write_pages
+    from components.evaluate.pictures import Pictures
+    from components.evaluate.report import render_text
     from components.prepare_data.prepare import prepare_external
 
     with tempfile.TemporaryDirectory(prefix="counterweight-") as name:
@@ -106,9 +108,9 @@ def evaluate(words: list[str]) -> None:
     write_text(folder / "metrics.json", json.dumps(results, indent=1))
     with written_whole(folder / "predictions.parquet") as part:
         table.to_parquet(part, index=False)
-    write_pages(results, {}, folder / "report.html", folder / "comparison.md")
+    write_pages(results, Pictures(), folder / "report.html", folder / "comparison.md")
     seeds = results["run"]["seeds"]
-    print(f"\n{text(results).rstrip()}\n")
+    print(f"\n{render_text(results).rstrip()}\n")
     if external:
         print(f"{external}: {sentence(results['external'], seeds)}")
     print(f"report: {os.path.relpath(folder / 'report.html')}")
