@@ -15,7 +15,14 @@ import pytest
 from components.shared.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["image_size=32", "rare_classes=df,vasc", "synthetic_per_class=6", "gan_kimg=0.2", "classifier_epochs=2"]
+SMALL = [
+    "image_size=32",
+    "rare_classes=df,vasc",
+    "synthetic_per_class=6",
+    "gan_kimg=0.2",
+    "classifier_epochs=2",
+    "seeds=1",
+]
 
 
 def command(folder: Path, *words: str) -> subprocess.Popen[str]:
