@@ -19,8 +19,8 @@ NEAR_COARSE = 12
 """The same for the 64 bits of the coarsest pattern, which are looked at first."""
 SAME = 24
 """Bits that may differ where there are no thumbnails to compare."""
-AGREEMENT = 0.98
-"""From this on two thumbnails show one picture."""
+AGREEMENT, AGREEMENT_OF_SAME = 0.98, 0.95
+"""From this on two thumbnails show one picture; the second is enough where the hashes are the same but for `SAME`."""
 PLAIN = 8
 """Bits that are set in the hash of a picture with any pattern, at the least: two plain ones are no duplicates."""
 
@@ -119,8 +119,8 @@ def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray | None = None) -> np.ndarray:
     """The near-duplicates between some pictures and known ones, in any of the eight positions.
 
-    Some seconds for 3,000 pictures and 10,000 known ones, half a minute for ten times as many of both; beyond a
-    kilobyte a picture, memory does not grow with them.
+    A third of a second for 2,550 pictures and 8,499 known ones, a minute for 30,000 and 100,000; beyond a kilobyte a
+    picture, memory does not grow with them.
 
     Args:
         thumbnails: (N, 32, 32) uint8.
@@ -138,7 +138,8 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
         n, position, m, apart = near.T
         same = apart <= SAME
         if known is not None:
-            unsure = ~same
-            same[unsure] = agreement(known[m[unsure]], views[n[unsure], position[unsure]]) > AGREEMENT
+            wanted = np.where(same, AGREEMENT_OF_SAME, AGREEMENT)
+            asked = apart > 0
+            same[asked] = agreement(known[m[asked]], views[n[asked], position[asked]]) > wanted[asked]
         found.append(np.stack([start + n, m], axis=1)[same])
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
