@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, and any parameter, e.g. seed=2
 	@$(BIN)/python -m tools.run --make
 
+evaluate: $(VENV)/.ready ## Judge a finished run on outside data: RUN=folder|gs://… EXTERNAL=folder|gs://… OUT=folder; or pool folds: RUN=run1,run2,…
+	@$(BIN)/python -m tools.evaluate --make
+
 compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
 	@$(BIN)/python -m tools.compile
 
@@ -46,4 +49,4 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" tools/setup.sh "$(VENV)"
 
-.PHONY: run compile test check format bench setup lock clean help
+.PHONY: run evaluate compile test check format bench setup lock clean help
