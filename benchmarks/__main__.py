@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from benchmarks import evaluate
 from components.prepare_data import images, metadata, sources
 from components.shared.batches import endless_batches
 from components.shared.errors import exit_on_user_error
@@ -122,6 +123,7 @@ def main() -> None:
                 "peak_memory_gib": round(max(gib for *_, gib in rounds), 2),
             },
             f"epoch_reading.{SIZE}": epoch_reading(str(out / "train"), files),
+            "evaluate": {"seconds": round(statistics.median(evaluate.seconds() for _ in range(ROUNDS)), 1)},
         }
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
