@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, and any parameter, e.g. seed=2
 	@$(BIN)/python -m tools.run --make
 
+evaluate: $(VENV)/.ready ## Judge a finished run on outside data: RUN=folder|gs://… EXTERNAL=folder|gs://… OUT=folder; or pool folds: RUN=run1,run2,…
+	@$(BIN)/python -m tools.evaluate --make
+
 ##@ On a cluster: docs/submit.md, docs/operations.md
 compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m tools.compile

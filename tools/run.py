@@ -378,9 +378,9 @@ def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     seconds = time.monotonic() - BEGUN
     took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside_s() / seconds:.1%} of it outside of them"
-    # publish always runs: it is the one that finds out whether the folder is complete.
-    if runner.ran == 1:
-        took = f"{duration(seconds)}; every task but publish was done before"
+    # publish always runs, since it is the one that finds out whether the folder is complete, and so does the exit task.
+    if runner.ran == 2:
+        took = f"{duration(seconds)}; every task but these two was done before"
     say(console, f"\n{render_text(results).rstrip()}\n\n{took}")
     say(console, f"report: {_short(folder / 'report.html')}")
 

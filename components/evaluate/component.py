@@ -65,6 +65,8 @@ def evaluate(
             predictions=predictions.path,
             report_page=report.path,
             comparison=comparison.path,
+            model_card=model_card.path,
+            data_sheet=data_sheet.path,
         )
         log_metrics(metrics, scalars(outcome))
         for arm, artifact in (

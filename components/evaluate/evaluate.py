@@ -16,27 +16,18 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
-from components.evaluate import calibration, report
+from components.evaluate import calibration, cards, pictures, report
 from components.evaluate.calibration import Fixed
 from components.evaluate.compare import ARMS, compare, counts
 from components.evaluate.measure import SCALARS, Sample
+from components.evaluate.pictures import Pictures
 from components.shared import keras_run
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text, written_whole
-from components.shared.image_set import Header, decoded, iter_tables, read_header, read_rows
+from components.shared.image_set import Header, decoded, read_header, read_rows, refuse_shared
 from components.shared.progress import say
 from components.shared.seeds import seed_of
-
-PICTURES = 8
-
-
-def _first_pictures(path: str | Path, dx: str) -> list[bytes]:
-    """PNG bytes of the first images of a class."""
-    for table in iter_tables(path, dx):
-        return pc.struct_field(table.column("image").slice(0, PICTURES), "bytes").to_pylist()
-    return []
 
 
 def read_records(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -235,6 +226,8 @@ def evaluate(
     predictions: str | Path,
     report_page: str | Path,
     comparison: str | Path,
+    model_card: str | Path,
+    data_sheet: str | Path,
 ) -> dict[str, Any]:
     """Judges the arms.
 
@@ -251,6 +244,7 @@ def evaluate(
             order in all arms.
         results, predictions, report_page, comparison: where JSON, Parquet (a row for each arm, seed and image of
             validation, test and external set), HTML and Markdown go.
+        model_card, data_sheet: where these, in Markdown, go.
 
     Returns:
         The results, as in the JSON.
@@ -271,7 +265,11 @@ def evaluate(
     if len(read_rows(external_set, "external", ["dx"])):
         paths["external"] = external_set
     seen = {f"the arm {arm}": facts[arm] for arm in ARMS} | {f"the GAN of {dx}": [gan] for dx, gan in gans.items()}
-    for name in paths.keys() - {"validation"}:
+    for name in [name for name in paths if name != "validation"]:
+        other = read_header(paths[name])
+        if (other.classes, other.image_size) != (classes, header.image_size):
+            raise UserError(f"the {name} set has other classes or another image size; take all sets from one run.")
+        refuse_shared(paths[name], name, [train_set, *synthetic_sets])
         refuse_seen(seen, paths[name], name)
     malignant = [dx for dx in malignant if dx in classes]
     keras_run.start(seed_of(seed, "evaluate"))
@@ -314,6 +312,7 @@ def evaluate(
             for name, path in (("train", train_set), ("validation", validation_set), ("test", test_set))
         },
         **found["test"],
+        "population": cards.population({"train": train_set, "validation": validation_set, "test": test_set}),
         "synthetic": _synthetic(synthetic_sets, gans),
         "external": None,
     }
@@ -323,7 +322,19 @@ def evaluate(
     tables = [predictions_table(rows[name], name, said[name], seeds, classes) for name in paths]
     with written_whole(predictions) as part:
         pd.concat(tables).to_parquet(part, index=False)
-    _write_pages(outcome, train_set, synthetic_sets, report_page, comparison)
+    shown = pictures.collect(
+        classes,
+        malignant,
+        train_set,
+        test_set,
+        synthetic_sets,
+        gan_records,
+        {arm: models[arm][0] for arm in ARMS},
+        said["test"],
+    )
+    write_pages(outcome, shown, report_page, comparison)
+    write_text(model_card, cards.model_card(outcome))
+    write_text(data_sheet, cards.data_sheet(outcome))
     for dx, made in outcome["synthetic"].items():
         if "failed" in made:
             say("evaluate", f"no synthetic images of {dx}: {made['failed']}")
@@ -340,27 +351,10 @@ def _synthetic(paths: Sequence[str | Path], gans: Mapping[str, dict[str, Any]]) 
     return {dx: {"images": made[dx]} | {key: gan[key] for key in keys if key in gan} for dx, gan in gans.items()}
 
 
-def _write_pages(
-    outcome: dict[str, Any],
-    train_set: str | Path,
-    synthetic_sets: Sequence[str | Path],
-    report_page: str | Path,
-    comparison: str | Path,
-) -> None:
+def write_pages(outcome: dict[str, Any], shown: Pictures, report_page: str | Path, comparison: str | Path) -> None:
     """The report as HTML and Markdown."""
-    pictures: dict[str, dict[str, list[bytes]]] = {
-        dx: {"real": _first_pictures(train_set, dx), "synthetic": []} for dx in outcome["classes"]
-    }
-    for path in synthetic_sets:
-        for dx in read_rows(path, "train", ["dx"])["dx"].unique():
-            pictures[dx]["synthetic"] = _first_pictures(path, dx)
-    # What the report still reads under the names that one seed had.
-    arms = {arm: figures | next(iter(figures["models"].values())) for arm, figures in outcome["arms"].items()}
-    effect = outcome["effect"] | {"augmented_minus_oversampled": outcome["effect"]}
-    made = {dx: facts for dx, facts in outcome["synthetic"].items() if "failed" not in facts}
-    shown = outcome | {"arms": arms, "effect": effect, "synthetic": made}
-    write_text(report_page, report.render_html(shown, pictures))
-    write_text(comparison, report.render_markdown(shown))
+    write_text(report_page, report.render_html(outcome, shown))
+    write_text(comparison, report.render_markdown(outcome))
 
 
 def roc_points(predictions: str | Path, arm: str, classes: list[str]) -> list[tuple[float, float, float]]:

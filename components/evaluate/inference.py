@@ -104,9 +104,9 @@ class Bootstrap:
     def difference(self, name: str, arm: str, control: str | None = None, label: int | None = None) -> dict[str, Any]:
         """A figure of an arm, or what it is more than the control's, with its 95 % interval.
 
-        Lesions and seeds are crossed random effects: the seeds' part of the variance is that between seeds over their
-        number, the lesions' part the covariance between seeds that drawing lesions causes (Obuchowski & Rockette 1995);
-        half-widths, each with its own t, add in squares (Zou & Donner 2008), and are at least what lesions alone give.
+        Lesions and seeds are crossed random effects (Obuchowski & Rockette 1995): the seeds' part of the variance comes
+        from the figures of all arms, the lesions' part is the covariance between seeds that drawing lesions causes.
+        Half-widths, each with its own t, add in squares (Zou & Donner 2008), and are at least what lesions alone give.
         The interval is the middle 95 % of the draws of lesions and seeds, stretched to that width: alone it is too
         narrow where there are few seeds, and too wide where seeds and lesions interact.
 
@@ -136,13 +136,25 @@ class Bootstrap:
         width = square * covariance.mean()
         if seeds > 1:
             shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
-            of_seeds = _student(seeds - 1) ** 2 * points.var(ddof=1) / seeds
-            width = max(width, of_seeds + square * max(shared, 0.0))
+            variance, freedom = self._between_seeds(name, pick, paired=control is not None)
+            variance = max(variance, float(points.var(ddof=1)))  # should these arms differ more than the others
+            width = max(width, _student(freedom) ** 2 * variance / seeds + square * max(shared, 0.0))
         stretch = math.sqrt(width) / (stats.norm.ppf(0.975) * spread)
         low, high = value + stretch * (np.percentile(lots, [2.5, 97.5]) - value)
         most = RANGES.get(name, 1.0)
         least = 0.0 if control is None else -most
         return {"value": value, "low": float(np.clip(low, least, value)), "high": float(np.clip(high, value, most))}
+
+    def _between_seeds(self, name: str, pick: Any, paired: bool) -> tuple[float, int]:
+        """The variance of a figure between seeds, or of the difference of two arms that share their seeds, and its
+        degrees of freedom. All arms together: two or three seeds of one alone would say next to nothing."""
+        values = np.stack([points[name][pick] for points in self.points.values()])
+        arms, seeds = values.shape
+        if not paired:
+            return float(values.var(axis=1, ddof=1).mean()), arms * (seeds - 1)
+        rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+        freedom = (arms - 1) * (seeds - 1)
+        return 2 * float((rest**2).sum()) / freedom, freedom
 
     def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:
         """Degrees of freedom of a variance over lesions that is a sum over classes (Satterthwaite 1946), the classes'
@@ -185,7 +197,7 @@ def sign_flip(differences: np.ndarray, seed: int) -> tuple[float, int]:
     draws = min(2 ** len(moved), PERMUTATIONS)
     found = stats.permutation_test(
         (moved,),
-        lambda signed, axis: signed.sum(axis),
+        lambda signed, axis: signed.sum(axis).round(12),  # sums that are equal but for rounding are ties
         permutation_type="samples",
         n_resamples=draws if draws < PERMUTATIONS else PERMUTATIONS - 1,  # the data's own arrangement is one, too
         vectorized=True,

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from components.prepare_data import images
-from components.prepare_data.duplicates import SIDE
+from components.prepare_data.duplicates import SIDE, perceptual_hashes
 from components.shared.errors import UserError
 from components.shared.progress import Progress
 
@@ -132,7 +132,6 @@ def decode(
         used: list[int] = []
         ends: list[int] = []
         pixels: list[str] = []
-        hashes: list[str] = []
         thumbnails = np.empty((len(table), SIDE, SIDE), np.uint8)
         for row, result in enumerate(_in_order(pool, [files[name] for name in names], size)):
             progress.update(row + 1)
@@ -143,14 +142,15 @@ def decode(
             findings.notes.update(result.notes)
             findings.sizes[result.size] += 1
             spool.write(result.png)
-            thumbnails[len(used)] = result.thumbnail
+            thumbnails[len(used)] = np.frombuffer(result.thumbnail, np.uint8).reshape(SIDE, SIDE)
             used.append(row)
             ends.append(spool.tell())
             pixels.append(result.pixel_sha256)
-            hashes.append(result.perceptual_hash)
         spool.flush()
+        thumbnails = thumbnails[: len(used)]
+        hashes = perceptual_hashes(thumbnails)
         rows = table.iloc[used].reset_index(drop=True)
         rows = rows.assign(
             pixel_sha256=pd.Series(pixels, dtype=object), perceptual_hash=pd.Series(hashes, dtype=object)
         )
-        yield Decoded(rows, thumbnails[: len(used)], spool, np.array(ends, np.int64))
+        yield Decoded(rows, thumbnails, spool, np.array(ends, np.int64))

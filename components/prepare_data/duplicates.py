@@ -19,8 +19,8 @@ NEAR_COARSE = 12
 """The same for the 64 bits of the coarsest pattern, which are looked at first."""
 SAME = 24
 """Bits that may differ where there are no thumbnails to compare."""
-AGREEMENT = 0.98
-"""From this on two thumbnails show one picture."""
+AGREEMENT, AGREEMENT_OF_SAME = 0.98, 0.95
+"""From this on two thumbnails show one picture; the second is enough where the hashes are the same but for `SAME`."""
 PLAIN = 8
 """Bits that are set in the hash of a picture with any pattern, at the least: two plain ones are no duplicates."""
 
@@ -30,9 +30,9 @@ _ROW, _COLUMN = np.divmod(np.arange(256), 16)
 _COARSEST_FIRST = np.argsort(np.maximum(_ROW, _COLUMN) >= 8, kind="stable")
 
 
-def thumbnail(image: Image.Image) -> np.ndarray:
-    """(32, 32) uint8 in [0, 255], grey."""
-    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+def thumbnail(image: Image.Image) -> bytes:
+    """The bytes of (32, 32) uint8 in [0, 255], grey."""
+    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
 
 
 def _words(thumbnails: np.ndarray) -> np.ndarray:
@@ -43,16 +43,16 @@ def _words(thumbnails: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.packbits(signs[..., _COARSEST_FIRST], axis=-1)).view(np.uint64)
 
 
-def perceptual_hash(thumb: np.ndarray) -> str:
-    """64 hexadecimal digits: the signs of the 16 × 16 coarsest coefficients of a thumbnail's discrete cosine transform,
-    the 8 × 8 coarsest first.
+def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
+    """Of each thumbnail 64 hexadecimal digits: the signs of the 16 × 16 coarsest coefficients of its discrete cosine
+    transform, the 8 × 8 coarsest first.
 
     After C. Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), who takes 64 of them.
 
     Args:
-        thumb: (32, 32) uint8.
+        thumbnails: (N, 32, 32) uint8.
     """
-    return _words(thumb).tobytes().hex()
+    return [words.tobytes().hex() for words in _words(thumbnails)]
 
 
 def _positions(thumbnails: np.ndarray) -> np.ndarray:
@@ -119,8 +119,8 @@ def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray | None = None) -> np.ndarray:
     """The near-duplicates between some pictures and known ones, in any of the eight positions.
 
-    Some seconds for 3,000 pictures and 10,000 known ones, half a minute for ten times as many of both; beyond a
-    kilobyte a picture, memory does not grow with them.
+    A third of a second for 2,550 pictures and 8,499 known ones, a minute for 30,000 and 100,000; beyond a kilobyte a
+    picture, memory does not grow with them.
 
     Args:
         thumbnails: (N, 32, 32) uint8.
@@ -138,6 +138,8 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
         n, position, m, apart = near.T
         same = apart <= SAME
         if known is not None:
-            same |= agreement(known[m], views[n, position]) > AGREEMENT
+            wanted = np.where(same, AGREEMENT_OF_SAME, AGREEMENT)
+            asked = apart > 0
+            same[asked] = agreement(known[m[asked]], views[n[asked], position[asked]]) > wanted[asked]
         found.append(np.stack([start + n, m], axis=1)[same])
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)

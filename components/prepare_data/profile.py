@@ -7,6 +7,7 @@ import jinja2
 import pandas as pd
 
 from components.prepare_data.decode import Findings
+from components.prepare_data.split import FOLD
 from components.shared.errors import printable
 from components.shared.image_set import Header
 
@@ -61,6 +62,7 @@ def render(
     return environment.get_template("profile.html.j2").render(
         data=data,
         split=split,
+        fold=FOLD.fullmatch(split),
         external=[(dx, len(rows), rows["lesion_id"].nunique()) for dx, rows in external.groupby("dx") if len(rows)],
         images=len(table),
         lesions=table["lesion_id"].nunique(),

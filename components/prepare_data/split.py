@@ -15,7 +15,7 @@ SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MAX_FOLDS = 20
 UNUSED = "none"
 _NAMES = {name: name for name in (*SHARES, UNUSED)} | {"val": "validation", "valid": "validation"}
-_FOLD = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
+FOLD = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
 
 
 def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series:
@@ -36,7 +36,7 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series
     """
     if how.strip() == "random":
         return at_random(table, seed)
-    if fold := _FOLD.fullmatch(how):
+    if fold := FOLD.fullmatch(how):
         return fold_of(table, int(fold[1]), int(fold[2]), seed)
     path = Path(how)
     if how.startswith("gs://"):

@@ -67,4 +67,6 @@ def publish(
                 "splits.csv": splits.path,
             },
         )
-        return copy(output=output, run=run, files=files, manifest=manifest.path, verdict=verdict, promote_if=promote_if)
+        # A cluster's runs share an output; a folder on this machine is one run's own.
+        own = run if "://" in output else ""
+        return copy(output=output, run=own, files=files, manifest=manifest.path, verdict=verdict, promote_if=promote_if)

@@ -35,7 +35,7 @@ from components.shared.progress import Progress
 
 TIMEOUT_S = 10
 """How long one attempt at a request may hear nothing, or not get rid of a block of its body."""
-STALL_S = 20
+STALL_S = 16
 """How long a thread may go without a step forward, all attempts together, before the whole call is given up."""
 PARALLEL = 8
 """Requests at a time."""
@@ -124,7 +124,6 @@ class Prefix:
 
     def read(self, name: str) -> str | None:
         """An object's text; None where there is none."""
-
         with _told(self.uri, WRITE):
             return self._storage.once(partial(self._read, name))
 
@@ -350,8 +349,8 @@ class _Connection:
         self.client = self.once(self._connected)
 
     def _connected(self) -> Client:
-        client = Client()  # looks for credentials, which may take long
-        client._bucket_metadata_cache = None  # asks for the bucket, for tracing, which an account need not be allowed
+        client = Client(project=None)  # looks for credentials, which may take long; reading and writing need no project
+        client._bucket_metadata_cache = None  # asks for the bucket (for tracing), which an account need not be allowed
         for scheme in ("http://", "https://"):
             client._http.mount(scheme, _Adapter(self.watch))
         return client
@@ -391,7 +390,7 @@ class _Connection:
             self.watch.since.pop(threading.get_ident(), None)
             ended.put(error)
 
-        self.watch.bytes = 0
+        self.watch.bytes, self.watch.error = 0, None
         progress = Progress(label, total / 1e6, "MB")
         # Daemons: one that hangs in a system call must not keep the process from ending.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, len(jobs)))]
@@ -417,7 +416,7 @@ class _Connection:
             for thread in threads:
                 thread.join(0.05)
             raise
-        if label:
+        if label and jobs:
             progress.update(progress.total)
         return [results[number] for number in range(len(jobs))]
 
@@ -439,7 +438,7 @@ class _Connection:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
                 raise
             raise UserError(
-                f"gs://{blob.bucket.name}: {blob.name[:80]} can't become a file here ({error.strerror}); rename it."
+                f"gs://{blob.bucket.name}/{blob.name[:80]} can't become a file here ({error.strerror}); rename it."
             ) from error
         if not packed and _base64(sink.crc32c) != crc32c:
             raise UserError(

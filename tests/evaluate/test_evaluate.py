@@ -12,67 +12,12 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from components.balance_dataset.balance import balance
 from components.evaluate.compare import ARMS
 from components.evaluate.evaluate import evaluate, roc_points, scalars
-from components.generate_images.generate import generate
 from components.shared.errors import UserError
-from components.shared.files import file_sha256
 from components.shared.image_set import read_header, read_rows, write_image_set
-from components.train_classifier.train import train as train_classifier
-from components.train_gan.train import train as train_gan
 
 SEEDS = (1, 2)
-
-
-def remember(record: Path, *sets: Path) -> None:
-    """Writes into a record which images were seen, as its phase does."""
-    facts = json.loads(record.read_text())
-    hashes = pd.concat([read_rows(path, path.name, ["pixel_sha256"]) for path in sets])["pixel_sha256"]
-    record.write_text(json.dumps(facts | {"seen": sorted(hashes.str[:16])}))
-
-
-@pytest.fixture(scope="module")
-def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Everything that evaluate reads, made by the phases themselves, with no external images."""
-    folder = tmp_path_factory.mktemp("run")
-    train_gan("df", splits["train"], "dcgan", 0.03, 1, folder / "g.keras", folder / "g.json", folder / "g.html")
-    remember(folder / "g.json", splits["train"])
-    generate(folder / "g.keras", folder / "g.json", 9, 1, folder / "synthetic", folder / "sheet")
-    balance(splits["train"], [folder / "synthetic"], 1, folder / "augmented", folder / "oversampled", folder / "s.md")
-    sets = {"baseline": splits["train"], "oversampled": folder / "oversampled", "augmented": folder / "augmented"}
-    for arm, path in sets.items():
-        record = folder / f"{arm}-1.json"
-        train_classifier(
-            arm, path, splits["validation"], 1, 1, "none", 1,
-            folder / f"{arm}-1.keras", record, folder / f"{arm}.html",
-        )  # fmt: skip
-        remember(record, splits["train"], splits["validation"])
-    # A second seed without a second training: each arm takes the model of another.
-    for arm, other in zip(ARMS, ("augmented", "baseline", "oversampled"), strict=True):
-        facts = json.loads((folder / f"{arm}-1.json").read_text())
-        facts["settings"]["seed"] = 2
-        shutil.copy(folder / f"{other}-1.keras", folder / f"{arm}-2.keras")
-        facts["model_sha256"] = file_sha256(folder / f"{arm}-2.keras")
-        (folder / f"{arm}-2.json").write_text(json.dumps(facts))
-    with write_image_set(folder / "no-external", replace(read_header(splits["test"]), split="external")):
-        pass
-    return {
-        "data": "test",
-        "split": "random",
-        "external_data": "none",
-        "rare_classes": ["df"],
-        "malignant": ["mel", "vasc"],
-        "seed": 1,
-        "test_set": splits["test"],
-        "external_set": folder / "no-external",
-        "train_set": splits["train"],
-        "validation_set": splits["validation"],
-        "synthetic_sets": [folder / "synthetic"],
-        "gan_records": [folder / "g.json"],
-        "models": {arm: [folder / f"{arm}-{seed}.keras" for seed in SEEDS] for arm in ARMS},
-        "records": {arm: [folder / f"{arm}-{seed}.json" for seed in SEEDS] for arm in ARMS},
-    }
 
 
 def outputs(folder: Path) -> dict[str, Path]:
@@ -86,12 +31,6 @@ def changed(run: dict[str, Any], folder: Path, arm: str, number: int, facts: dic
     own = [*run["records"][arm]]
     own[number] = record
     return run | {"records": run["records"] | {arm: own}}
-
-
-@pytest.fixture(scope="module")
-def judged(run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    folder = tmp_path_factory.mktemp("judged")
-    return evaluate(**run, **outputs(folder)), folder
 
 
 def test_the_figures_follow_from_the_published_predictions(
@@ -193,11 +132,11 @@ def test_a_gan_that_has_seen_a_test_image_is_refused(run: dict[str, Any], tmp_pa
 def test_an_external_image_that_was_trained_on_is_refused_under_another_name(
     run: dict[str, Any], tmp_path: Path, make_set: Callable[..., Path]
 ) -> None:
-    """The same pixels as the training set's, since the same seed drew them, under names and a split of their own."""
-    copies = make_set(tmp_path / "copies", "train", {"df": 3})
+    """The same pixels as validation's, since the same seed drew them, under names and a split of their own."""
+    copies = make_set(tmp_path / "copies", "validation", {"df": 3})
     header = replace(read_header(copies), split="external")
     with write_image_set(tmp_path / "external", header) as out:
-        rows = read_rows(copies, "train").drop(columns="split").assign(image_id=["x", "y", "z"])
+        rows = read_rows(copies, "validation").drop(columns="split").assign(image_id=["x", "y", "z"])
         out.write(rows, [image["bytes"] for image in pd.read_parquet(copies, columns=["image"])["image"]])
     with pytest.raises(UserError, match="has seen 3 of the external images"):
         evaluate(**(run | {"external_set": tmp_path / "external"}), **outputs(tmp_path))

@@ -162,10 +162,11 @@ def test_many_lesions_are_permuted_at_random() -> None:
     assert inference.sign_flip(np.full(40, 0.1), 0)[0] == pytest.approx(2 / inference.PERMUTATIONS)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_is_statsmodels(p_values: list[float]) -> None:
-    assert inference.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+def test_holm_is_statsmodels() -> None:
+    rng = np.random.default_rng(0)
+    for count in range(1, 9):
+        p_values = (rng.random(count) ** 3).round(2).tolist()  # small ones, and ties
+        assert inference.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 def test_lesions_needed_by_hand() -> None:
@@ -180,9 +181,9 @@ def test_lesions_needed_by_hand() -> None:
 def test_so_many_lesions_have_the_power() -> None:
     """Lesions that differ in 30 %, by .1 more for the arm: McNemar's exact test finds it in about 4 of 5 trials."""
     rng = np.random.default_rng(0)
-    table = rng.multinomial(234, [0.2, 0.1, 0.7], 2000)
+    table = rng.multinomial(234, [0.2, 0.1, 0.7], 500)
     p_values = [inference.mcnemar(np.repeat([1, -1, 0], row))["p"] for row in table]
-    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.8, abs=0.05)  # the exact test is a little shy
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.8, abs=0.07)  # the exact test is a little shy
 
 
 @pytest.mark.parametrize(
@@ -197,8 +198,8 @@ def test_so_many_lesions_have_the_power() -> None:
 )
 def test_the_interval_covers_the_truth_and_nothing_is_found_where_nothing_is(case: Case) -> None:
     """docs/statistics.md has more trials of more cases: `python -m benchmarks.coverage`."""
-    trials = 80
-    found = measure(case, trials, draws=200)
+    trials = 60
+    found = measure(case, trials, draws=100)
     assert found["covered"] >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / trials)
     if case.effect == 0:
         assert found["improved"] + found["worse"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
@@ -209,6 +210,6 @@ def test_the_interval_covers_the_truth_and_nothing_is_found_where_nothing_is(cas
 @pytest.mark.parametrize(("effect", "verdict"), [(0.1, "improved"), (-0.1, "worse")])
 def test_a_known_effect_is_found_about_as_often_as_it_should_be(effect: float, verdict: str) -> None:
     """Four hundred lesions in each of two rare classes: .10 is about four standard errors, found in 98 % of trials."""
-    found = measure(Case((400, 400), 1, 0.6, effect), 6, draws=200)
+    found = measure(Case((400, 400), 1, 0.6, effect), 6, draws=100)
     assert found[verdict] >= 4 / 6
     assert found[{"improved": "worse", "worse": "improved"}[verdict]] == 0

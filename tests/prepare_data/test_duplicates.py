@@ -47,7 +47,8 @@ CROPS = {"crop 2 %": 0.02, "crop 3 %": 0.03}
 
 
 def thumbnail(image, size=SIZE):
-    return duplicates.thumbnail(image.resize((size, size), Image.Resampling.LANCZOS))
+    small = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.frombuffer(duplicates.thumbnail(small), np.uint8).reshape(32, 32)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def drawn(demo_folder):
 @pytest.fixture(scope="module")
 def known(drawn):
     thumbnails = np.stack([thumbnail(image) for image in drawn[0]])
-    return thumbnails, [duplicates.perceptual_hash(thumb) for thumb in thumbnails]
+    return thumbnails, duplicates.perceptual_hashes(thumbnails)
 
 
 def found(images, hashes, thumbnails=None):
@@ -90,7 +91,7 @@ def test_slightly_cropped_copies_are_found_with_pixels(drawn, known, name):
 def test_copies_are_found_at_any_image_size(drawn, size):
     images = drawn[0][:60]
     thumbnails = np.stack([thumbnail(image, size) for image in images])
-    hashes = [duplicates.perceptual_hash(thumb) for thumb in thumbnails]
+    hashes = duplicates.perceptual_hashes(thumbnails)
     copies = [thumbnail(COPIES["quarter turn"](image), size) for image in images]
     assert found(copies, hashes, thumbnails)[0] == 1
 
@@ -106,7 +107,7 @@ def test_no_two_lesions_of_the_demo_set_are_accused(drawn, known):
 
 def test_pictures_without_a_pattern_are_no_duplicates():
     plain = np.stack([np.full((32, 32), level, np.uint8) for level in (0, 90, 91, 255)])
-    hashes = [duplicates.perceptual_hash(thumb) for thumb in plain]
+    hashes = duplicates.perceptual_hashes(plain)
     assert len(duplicates.pairs(plain, hashes, plain)) == 0
     assert len(duplicates.pairs(plain, hashes)) == 0
 
@@ -115,7 +116,7 @@ def test_noise_agrees_with_nothing_but_itself():
     noise = np.random.default_rng(0).integers(0, 256, (50, 32, 32), np.uint8)
     assert duplicates.agreement(noise, noise) == pytest.approx(np.ones(50), abs=1e-3)
     assert duplicates.agreement(noise, noise[::-1]).max() < 0.2
-    hashes = [duplicates.perceptual_hash(thumb) for thumb in noise]
+    hashes = duplicates.perceptual_hashes(noise)
     assert duplicates.pairs(noise, hashes, noise).tolist() == [[n, n] for n in range(50)]
     assert duplicates.pairs(noise[:0], hashes, noise).shape == (0, 2)
     assert duplicates.pairs(noise, [], noise[:0]).shape == (0, 2)
@@ -126,7 +127,7 @@ def test_the_hash_is_the_signs_of_the_cosine_transform():
 
     thumb = np.random.default_rng(1).integers(0, 256, (32, 32), np.uint8)
     signs = dctn(thumb - thumb.mean(), type=2)[:16, :16] > 1e-6
-    words = bytes.fromhex(duplicates.perceptual_hash(thumb))
+    words = bytes.fromhex(duplicates.perceptual_hashes(thumb[None])[0])
     bits = np.unpackbits(np.frombuffer(words, np.uint8)).astype(bool)
     assert len(words) == 32
     assert np.array_equal(bits[:64], signs[:8, :8].ravel())
@@ -136,7 +137,7 @@ def test_the_hash_is_the_signs_of_the_cosine_transform():
 def test_many_are_compared_in_blocks(monkeypatch):
     """More known pictures than one block holds, and more asked ones than one chunk."""
     noise = np.random.default_rng(2).integers(0, 256, (9000, 32, 32), np.uint8)
-    hashes = [duplicates.perceptual_hash(thumb) for thumb in noise]
+    hashes = duplicates.perceptual_hashes(noise)
     asked = noise[np.r_[0:5, 8190:8195, 8999, np.zeros(1500, int)]]
     pairs = duplicates.pairs(asked, hashes, noise)
     assert pairs[:11].tolist() == [[n, m] for n, m in enumerate([*range(5), *range(8190, 8195), 8999])]

@@ -124,9 +124,9 @@ def test_the_same_picture_under_two_lesions_on_one_side_is_pointed_out(raw, run,
 def test_it_says_how_the_split_came_about(raw, run, tmp_path):
     assert "The split is drawn by lesion:" in run(raw.path).profile
     assert "The split is fold 2/3, drawn by" in run(raw.path, split="2/3").profile
-    given = tmp_path / "given<b>.csv"
+    given = tmp_path / "<b>.csv"
     given.write_bytes((tmp_path / "out" / "splits.csv").read_bytes())
     profile = run(raw.path, out="given", split=str(given)).profile
     assert "The split is given, by <code>" in profile
-    assert "given&lt;b&gt;.csv</code>" in profile
+    assert "/&lt;b&gt;.csv</code>" in profile
     assert "external set" not in profile

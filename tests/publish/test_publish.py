@@ -194,7 +194,7 @@ def test_a_runs_name_is_a_folders_name(run: str, files: Files, tmp_path: Path):
 def test_somebody_elses_manifest_is_known(files: Files, tmp_path: Path, text: str):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="manifest.json is not of this pipeline"):
+    with pytest.raises(UserError, match=r"manifest\.json is not of this pipeline"):
         publish(str(tmp_path / "out"), files, tmp_path / "copy", "worse")
 
 
@@ -387,18 +387,27 @@ def start_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
 def test_storage_that_goes_down_ends_it_with_a_sentence_and_back_again_completes_it(
     tmp_path: Path, start_emulator: Callable
 ):
-    files = made(tmp_path / "in", {f"{i:02}.bin": os.urandom(50_000).hex() for i in range(30)})
+    files = made(tmp_path / "in", {f"{i:02}.bin": os.urandom(50_000).hex() for i in range(12)})
 
     def stored() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (tmp_path / "emulator").rglob("some/run/*.*")}
 
     server = start_emulator()
+    create, half_way, go_on = server._storage.create_file, threading.Event(), threading.Event()
+
+    def create_and_wait(bucket: str, name: str, *rest: Any) -> None:
+        create(bucket, name, *rest)
+        if name.endswith("00.bin"):
+            half_way.set()
+            go_on.wait(10)
+
+    server._storage.create_file = create_and_wait
     arguments = json.dumps([{name: str(path) for name, path in files.items()}, str(tmp_path / "copy"), 2])
     task = subprocess.Popen(
         [sys.executable, "-c", PHASE, arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    while "00.bin" not in stored() and task.poll() is None:
-        time.sleep(0.01)
+    assert half_way.wait(60)
+    go_on.set()
     server.stop()
     begun = time.monotonic()
     said, _ = task.communicate(timeout=30)

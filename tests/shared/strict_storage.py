@@ -202,9 +202,9 @@ class Handler(BaseHTTPRequestHandler):
     def _list(self, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         names = sorted(name for name in self.server.objects if name.startswith(query.get("prefix", "")))
         start = int(query.get("pageToken", 0))
-        page = {"items": [self._resource(name) for name in names[start : start + PAGE]]}
+        page: dict[str, Any] = {"items": [self._resource(name) for name in names[start : start + PAGE]]}
         if start + PAGE < len(names):
-            page["nextPageToken"] = str(start + PAGE)  # type: ignore[assignment]
+            page["nextPageToken"] = str(start + PAGE)
         return self._json(page)
 
     def _upload(self, request: Request, body: bytes) -> tuple[int, dict[str, str], bytes]:

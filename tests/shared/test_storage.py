@@ -122,9 +122,9 @@ def test_what_is_stored_packed_arrives_unpacked(strict, tmp_path):
 
 def test_names_that_no_file_can_have(bucket, tmp_path):
     put(bucket, {"long/" + "x" * 300: b"x"})
-    assert "can't become a file here (File name too long); rename it" in sentence("gs://raw", tmp_path / "1")
+    assert "can't become a file here (File name too long); rename it" in sentence("gs://raw/long", tmp_path / "1")
     put(bucket, {"both/a": b"x", "both/a/b": b"x"})
-    assert "can't become a file here" in sentence("gs://raw", tmp_path / "2")
+    assert "can't become a file here" in sentence("gs://raw/both", tmp_path / "2")
 
 
 def test_names_that_lead_out_of_the_folder_are_passed_over(strict, tmp_path):

@@ -57,7 +57,8 @@ def test_the_first_run_makes_everything_that_it_needs(kfp: KfpServer, do: Comman
     (run,) = kfp.tables["runs"]
     assert (pipeline["display_name"], experiment["display_name"]) == ("counterweight", "counterweight")
     assert version["display_name"] == version["name"] == package.version
-    assert version["pipeline_spec"] == next(iter(yaml.safe_load_all(package.content)))
+    pipeline_spec, platform_spec = yaml.safe_load_all(package.content)
+    assert version["pipeline_spec"] == {"pipeline_spec": pipeline_spec, "platform_spec": platform_spec}
     assert run["pipeline_version_reference"] == {
         "pipeline_id": pipeline["pipeline_id"],
         "pipeline_version_id": version["pipeline_version_id"],

@@ -1,9 +1,12 @@
+import base64
+import io
 import json
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.generate_images.generate import generate
 from components.shared.errors import UserError
@@ -11,7 +14,7 @@ from components.shared.files import file_sha256
 from components.shared.image_set import read_header, read_rows
 from components.train_gan import architectures
 from components.train_gan.gan import GAN, to_model_space
-from components.train_gan.train import train, train_or_tell
+from components.train_gan.train import STRIP_BYTES, strip, train, train_or_tell
 
 
 @pytest.mark.parametrize(("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785)])
@@ -84,9 +87,23 @@ def test_trains_on_its_class_and_repeats_itself(splits: dict[str, Path], tmp_pat
     assert (record["dx"], record["real_images"], record["kimg"]) == ("vasc", 14, 0.32)
     assert record["model_sha256"] == hashes[0]
     assert record["losses"]["kimg"][-1] == 0.32
+    rows = read_rows(splits["train"], "train")
+    assert record["seen"] == sorted(rows.loc[rows["dx"] == "vasc", "pixel_sha256"].str[:16])
+    strips = record["snapshots"]
+    assert [one["kimg"] for one in (strips[0], strips[-1])] == [0.0, 0.32]
+    assert len(strips) == 5
+    for snapshot in strips:
+        with Image.open(io.BytesIO(base64.b64decode(snapshot["jpeg"])), formats=("JPEG",)) as image:
+            assert image.size == (5 * 32, 32)
     page = (tmp_path / "one" / "progress").read_text()
     assert page.count("data:image/png") == 9  # before training, and at eight snapshots
     assert "after 0.32 kimg" in page
+
+
+@pytest.mark.parametrize("size", [32, 128, 512])
+def test_a_strip_stays_small_whatever_it_shows(size: int):
+    noise = np.random.default_rng(0).integers(0, 256, (16, size, size, 3)).astype(np.uint8)
+    assert 1_000 < len(strip(noise)) <= STRIP_BYTES
 
 
 def test_learns_a_colour():
