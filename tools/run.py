@@ -295,6 +295,14 @@ def only_one() -> Iterator[None]:
         yield
 
 
+def without_retries(spec: Any) -> None:
+    """Takes the retries out of a pipeline: they are for a cluster's lost nodes, and kfp would wait minutes between
+    them for a task that fails here each time."""
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+
+
 def run(words: list[str], console: TextIO) -> int:
     """Does what the command asks for and returns the exit code."""
     warnings.filterwarnings("ignore")  # kfp's: image names, accelerators and limits mean nothing to a local run
@@ -343,6 +351,7 @@ def run(words: list[str], console: TextIO) -> int:
 
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, interrupted)
+            without_retries(counterweight.pipeline_spec)
             try:
                 with contextlib.redirect_stdout(log):
                     counterweight(**values)

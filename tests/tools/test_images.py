@@ -22,12 +22,13 @@ from components.images import content, image
 from components.shared.errors import UserError
 from tools import compile as compiling
 from tools import images
+from tools.containers import Container
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_TENSORFLOW = {"train_classifier", "train_gan", "generate_images", "evaluate"}
 TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "git", "curl", "wget")
 LOOK = r"""
-import importlib, importlib.util, json, os, pathlib, shutil, sys
+import ast, importlib, importlib.util, json, os, pathlib, shutil, sys
 here = pathlib.Path("/opt/counterweight")
 places = "/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 files = sorted(str(path.relative_to(here)) for path in here.rglob("*") if path.is_file())
@@ -37,14 +38,33 @@ def writable(path):
         return True
     except OSError:
         return False
-modules = [name[:-3].replace("/", ".") for name in files if name.endswith(".py")]
-for name in modules:
-    if "keras_run" in name and importlib.util.find_spec("keras") is None:
-        continue
-    importlib.import_module(name.removesuffix(".__init__"))
+def imported(module, seen):
+    # All that a file imports, wherever it stands in it, and what the modules of the project import in turn.
+    path = here / (module.replace(".", "/") + ".py")
+    path = path if path.exists() else path.with_suffix("") / "__init__.py"
+    if module in seen or not path.exists():
+        return
+    seen.add(module)
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.startswith("components"):
+                imported(name, seen)
+            else:
+                seen.add(name.partition(".")[0])
+needed = set()
+for name in files:
+    if name.endswith(".py") and "/shared/" not in name:
+        module = name[:-3].replace("/", ".").removesuffix(".__init__")
+        imported(module, needed)
+        importlib.import_module(module)
+missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
 importlib.import_module("kfp.dsl.executor_main")
 print(json.dumps({
     "user": os.getuid(),
+    "missing": missing,
     "files": files,
     "tools": [name for name in sys.argv[1:] if shutil.which(name, path=places)],
     "installers": [name for name in ("pip", "uv", "ensurepip") if importlib.util.find_spec(name)],
@@ -194,17 +214,22 @@ def test_an_image_holds_its_phase_and_little_else(engine: docker.DockerClient, b
     assert labels["org.opencontainers.image.source"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", found.attrs["Config"]["User"])
 
-    output = engine.containers.run(
-        found.id,
-        ["python3", "-c", LOOK, *TOOLS],
-        read_only=True,
-        tmpfs={"/tmp": "mode=1777"},
-        network_mode="none",
-        cap_drop=["ALL"],
-        remove=True,
+    task = Container(
+        engine.containers.run(
+            found.id,
+            ["python3", "-c", LOOK, *TOOLS],
+            read_only=True,
+            tmpfs={"/tmp": "mode=1777"},
+            network_mode="none",
+            cap_drop=["ALL"],
+            detach=True,
+        )
     )
-    seen: dict[str, Any] = json.loads(output.splitlines()[-1])
+    output = list(task.lines)
+    assert task.wait() == "", output
+    seen: dict[str, Any] = json.loads(output[-1])
     assert seen["user"] == 10001
+    assert seen["missing"] == []
     assert seen["tools"] == seen["installers"] == []
     assert seen["tensorflow"] == (phase in WITH_TENSORFLOW)
     assert seen["writable"] == ["/tmp"]
