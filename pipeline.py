@@ -157,7 +157,7 @@ def counterweight(
         place(judged, "evaluate")
         published = publish(
             output=output,
-            run=dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER,
+            run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             verdict=judged.outputs["Output"],
             promote_if=promote_if,
             generators=dsl.Collected(gan.outputs["generator"]),
