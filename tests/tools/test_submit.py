@@ -338,6 +338,8 @@ def test_ctrl_c_says_how_to_end_the_run_and_does_not(kfp: KfpServer):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests themselves run in the background, a shell has told them to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert command.stdout
     for line in command.stdout:
