@@ -32,6 +32,7 @@ class SpectralNorm(layers.Wrapper):
     def build(self, input_shape: Any) -> None:
         """Adds the left singular vector."""
         super().build(input_shape)
+        assert self.layer.activation is keras.activations.linear, f"{self.layer.name} is not linear"
         outputs = self.layer.kernel.shape[-1]
         self.vector = self.add_weight((outputs,), "random_normal", trainable=False, name="vector")
 

@@ -159,6 +159,11 @@ def train(
     label = f"train_gan {dx}"
     begun = saved = time.monotonic()
     own_seed = seed_of(seed, "train_gan", dx)
+    data = {key: getattr(header, key) for key in ("image_size", "data_sha256", "split_sha256")}
+    data |= {"format": FORMAT, "backend": keras.backend.backend()}
+    settings = {"dx": dx, "architecture": architecture, "recipe": asdict(recipe), "kimg": kimg, "seed": seed} | data
+    kept = Checkpoints(Folder(Path(checkpoints) / label.replace(" ", "-")), settings, label) if checkpoints else None
+    found = kept.load() if kept else None
     keras_run.start(own_seed)
     with decoded(train_set, "train", dx) as pixels, decoded(validation_set, "validation", dx) as held_out:
         # Networks. They are the first to draw from the seed, so that nothing else changes their weights.
@@ -169,9 +174,7 @@ def train(
         keras.config.set_dtype_policy("float32")
         gan.compile(*(keras.optimizers.Adam(recipe.learning_rate, recipe.beta_1, recipe.beta_2) for _ in "GD"))
 
-        # What snapshots are compared with, and where checkpoints are kept.
-        data = {key: getattr(header, key) for key in ("image_size", "data_sha256", "split_sha256")}
-        data |= {"format": FORMAT, "backend": keras.backend.backend()}
+        # What snapshots are compared with.
         feature_seed = seed_of(seed, "train_gan", "features")
         features = quality.features_of(
             train_set,
@@ -187,12 +190,7 @@ def train(
         grid_noise, noise = (rng.standard_normal((n, nets.LATENT)).astype(np.float32) for n in (GRID, JUDGED))
 
         # Resume, or begin.
-        settings = {"dx": dx, "architecture": architecture, "recipe": asdict(recipe), "kimg": kimg, "seed": seed} | data
-        kept = (
-            Checkpoints(Folder(Path(checkpoints) / label.replace(" ", "-")), settings, label) if checkpoints else None
-        )
         steps = math.ceil(1000 * kimg / BATCH)
-        found = kept.load() if kept else None
         if found:
             now, good = parted(found)
             history = restored(gan, now)

@@ -79,9 +79,9 @@ def discriminator(image_size: int) -> keras.Model:
     inputs = keras.Input((image_size, image_size, 3))
     x = _convolution(inputs, narrowest)
     for filters in wider:
-        short = layers.AveragePooling2D()(x)
+        short = layers.AveragePooling2D(2)(x)
         short = short if short.shape[-1] == filters else layers.Conv2D(filters, 1, use_bias=False)(short)
-        x = layers.AveragePooling2D()(_convolution(_activated(x), x.shape[-1]))
+        x = layers.AveragePooling2D(2)(_convolution(_activated(x), x.shape[-1]))
         x = _convolution(_activated(x), filters, initial="zeros")
         x = layers.Add()([x, short])
     x = MinibatchStd()(x)
