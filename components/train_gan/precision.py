@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 NAMES = ("float32", "automatic")
+CPU = Path("/proc/cpuinfo")
 
 
 def policy(precision: str) -> str:
@@ -26,8 +27,7 @@ def has_bfloat16() -> bool:
     capability = _compute_capability()
     if capability is not None:
         return capability >= 8
-    cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpu.read_text(encoding="utf-8")))
+    return CPU.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", CPU.read_text(encoding="utf-8")))
 
 
 def _compute_capability() -> float | None:

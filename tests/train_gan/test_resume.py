@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from components.train_gan.train import train
 # Forked from a server that has loaded TensorFlow and never ran it: a new process then takes no ten seconds to begin.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["components.train_gan.train"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a killed process had decoded stays behind: not in the system's folder. The server takes over the name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
+        yield
 
 
 def settings_of(splits: dict[str, Path], folder: Path, architecture: str) -> dict[str, Any]:
