@@ -179,12 +179,13 @@ def train(
         features = quality.features_of(
             train_set,
             feature_seed,
-            Folder(checkpoints) if checkpoints else None,
+            Folder(checkpoints, shared=True) if checkpoints else None,
             f"features-{seed_of(feature_seed, json.dumps(data)):08x}",
             label,
         )
         few = len(held_out.images) < quality.ENOUGH
         reference = np.concatenate([held_out.images, pixels.images]) if few else np.asarray(held_out.images)
+        reference = np.repeat(reference, 1 + (len(reference) == 1), axis=0)  # KID wants two at the least
         real_features, real_spread = features(reference), _spread(pixels.images)
         rng = np.random.default_rng(own_seed)
         grid_noise, noise = (rng.standard_normal((n, nets.LATENT)).astype(np.float32) for n in (GRID, JUDGED))
