@@ -17,6 +17,8 @@ from components.shared.progress import say
 BATCH = 64
 PASSES = 5
 MOST_STEPS = 400
+FLOOR = 0.1
+"""A feature's standard deviation counts as at least this share of the median one."""
 ENOUGH = 8
 """With fewer validation images of a class than this, KID is measured against its training images as well."""
 
@@ -71,8 +73,8 @@ def features_of(
         label: phase and class, for what is said.
 
     Returns:
-        A function from (N, S, S, 3) uint8 images to (N, 224) float64 features, each with mean 0 and variance 1 over the
-        training images.
+        A function from (N, S, S, 3) uint8 images to (N, 224) float64 features, each with mean 0 over the training
+        images and variance 1, or less for one that varies much less than others.
     """
     kept = None
     try:
@@ -99,7 +101,9 @@ def features_of(
             for _, rows in zip(range(steps), endless_batches(equal, BATCH, seed), strict=False):
                 classifier.train_on_batch(flip_and_turn(pixels.images[rows], rng), pixels.labels[rows])
             seen = keras_run.probabilities(seer, pixels.images).astype(np.float64)
-        mean, deviation = seen.mean(0), seen.std(0) + 1e-6
+        mean, deviation = seen.mean(0), seen.std(0)
+        # One that hardly varies over real images must not outweigh all others in synthetic ones.
+        deviation = np.maximum(deviation, FLOOR * np.median(deviation))
         if store:
             weights = {f"weight{i}": weight for i, weight in enumerate(classifier.get_weights())}
             store.write(name, pack(facts, weights | {"mean": mean, "deviation": deviation}))

@@ -22,6 +22,10 @@ def made(architecture: str) -> GAN:
     for layer in judge.layers:
         if isinstance(layer, keras.layers.Dropout):  # each backend drops others
             layer.rate = 0.0
+    # Biases begin at 0, and so does what a cut-out square gives: there each backend's LeakyReLU has another slope.
+    rng = np.random.default_rng(3)
+    for weight in judge.trainable_variables:
+        weight.assign(np.asarray(weight) + rng.normal(0, 0.02, weight.shape))
     gan = GAN(nets.generator(32), judge, nets.RECIPE)
     rate, beta_1, beta_2 = nets.RECIPE.learning_rate, nets.RECIPE.beta_1, nets.RECIPE.beta_2
     # With Adam's own epsilon a gradient that is zero but for rounding moves its weight as far as any other.
