@@ -40,7 +40,7 @@ def test_architectures_at_other_sizes(name: str, size: int):
 
 @pytest.fixture(scope="module")
 def judge(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The classifier that judges snapshots, which is the same in all runs here, made once: by a first short one."""
+    """The classifier that judges snapshots, which is the same in all runs here, made once: by a first, short one."""
     folder = tmp_path_factory.mktemp("judge")
     run(splits, folder, kimg=0.001, checkpoints=str(folder))
     return next(folder.glob("features-*"))
