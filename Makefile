@@ -10,8 +10,30 @@ BIN := $(VENV)/bin
 run: $(VENV)/.ready ## Run the whole graph here: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, and any parameter, e.g. seed=2
 	@$(BIN)/python -m tools.run --make
 
-compile: $(VENV)/.ready ## Write the pipeline for a cluster to build/pipeline.yaml
+evaluate: $(VENV)/.ready ## Judge a finished run on outside data: RUN=folder|gs://… EXTERNAL=folder|gs://… OUT=folder; or pool folds: RUN=run1,run2,…
+	@$(BIN)/python -m tools.evaluate --make
+
+##@ On a cluster: docs/submit.md, docs/operations.md
+compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m tools.compile
+
+images: $(VENV)/.ready ## Build the phases' images with Docker or Podman: PHASES=train_gan,… GPU=tensorflow|jax
+	@$(BIN)/python -m tools.images build --make
+
+push: $(VENV)/.ready ## Build and push the images, and write images/digests.json: REGISTRY=host/path, and as above
+	@$(BIN)/python -m tools.images push --make
+
+submit: $(VENV)/.ready ## Start a run: OUT=gs://… DATA=demo|kaggle|gs://… PRESET=… PARAMS=file.yaml WAIT=1 TIMEOUT=seconds, any parameter
+	@$(BIN)/python -m tools.submit --make
+
+schedule: $(VENV)/.ready ## Make the recurring runs equal to manifests/schedules.yaml: DRY_RUN=1 tells what it would do
+	@$(BIN)/python -m tools.schedule --make
+
+logs: $(VENV)/.ready ## Tell a run's tasks and why they failed: RUN=id TASK=name; WAIT=1 follows it to its end
+	@$(BIN)/python -m tools.logs --make
+
+terminate: $(VENV)/.ready ## End a run: RUN=id
+	@$(BIN)/python -m tools.terminate --make
 
 ##@ Develop
 test: $(VENV)/.ready ## Run the tests
@@ -22,6 +44,8 @@ check: $(VENV)/.ready ## Check format, lint, types and the lock file
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint images/Dockerfile components/*/Dockerfile
+	@$(BIN)/yamllint --strict .
 
 format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff format --quiet .
@@ -45,4 +69,4 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" tools/setup.sh "$(VENV)"
 
-.PHONY: run compile test check format bench setup lock clean help
+.PHONY: run evaluate compile images push submit schedule logs terminate test check format bench setup lock clean help

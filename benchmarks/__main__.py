@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from benchmarks import evaluate
 from components.prepare_data import images, metadata, sources
 from components.shared.batches import endless_batches
 from components.shared.errors import exit_on_user_error
@@ -52,8 +53,8 @@ import json, os, resource, sys, time
 from components.prepare_data.prepare import prepare
 begun = time.perf_counter()
 out = sys.argv[2]
-sets = [f"{out}/{name}" for name in ("train", "validation", "test", "profile")]
-prepare(sys.argv[1], int(sys.argv[3]), "auto", 10, 1, *sets)
+outputs = [f"{out}/{name}" for name in ("train", "validation", "test", "external", "splits", "profile")]
+prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
 seconds = time.perf_counter() - begun
 own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(json.dumps([seconds, own + os.cpu_count() * worker]))
@@ -122,6 +123,7 @@ def main() -> None:
                 "peak_memory_gib": round(max(gib for *_, gib in rounds), 2),
             },
             f"epoch_reading.{SIZE}": epoch_reading(str(out / "train"), files),
+            "evaluate": {"seconds": round(statistics.median(evaluate.seconds() for _ in range(ROUNDS)), 1)},
         }
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -62,7 +62,7 @@ class Resources(_Strict):
 
     Attributes:
         cpu, memory: as Kubernetes writes them.
-        retries: how often a failed task is started again; each time waits twice as long, from a minute.
+        retries: how often a failed task is started again, after one minute, two, four …
         timeout_h: hours after which a task is stopped.
         accelerator: whether it asks for the accelerator.
     """
@@ -121,7 +121,11 @@ def place(task: dsl.PipelineTask, phase: str) -> dsl.PipelineTask:
     task.set_cpu_request(wanted.cpu).set_cpu_limit(wanted.cpu)
     task.set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
     if wanted.retries:
-        task.set_retry(wanted.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="3600s")
+        # Argo counts the longest backoff from the first attempt's start, and stops an attempt that runs beyond it.
+        longest_s = round((wanted.retries + 1) * wanted.timeout_h * 3600) + 60 * 2**wanted.retries
+        task.set_retry(wanted.retries, "60s", 2, f"{longest_s}s")
+    # Kubeflow sets all else that Pod Security's `restricted` asks for, but not this.
+    kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.set_timeout(task, round(wanted.timeout_h * 3600))
     # The images run with a read-only root; what a task writes beside its artifacts goes here.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108

@@ -1,13 +1,18 @@
 """Small image sets, as prepare_data writes them, for the phases behind it."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import docker
 import numpy as np
 import pandas as pd
 import pytest
 
+from components.shared.errors import UserError
 from components.shared.image_set import REAL, Header, encode_png, pixel_sha256, write_image_set
+from tools import images
+from tools.containers import connect
 
 CLASSES = ("df", "nv", "vasc")
 COLOURS = {"df": (200, 90, 60), "nv": (90, 60, 40), "vasc": (160, 30, 90)}
@@ -50,3 +55,21 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_set() -> Callable[..., Path]:
     """`write_set`, for a test that needs a set of its own."""
     return write_set
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """A client of the container engine that answers; skips where none does."""
+    try:
+        client = connect()
+    except UserError:
+        pytest.skip("CONTAINERS ARE NOT TESTED: neither Docker nor Podman answers")
+    with contextlib.closing(client):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def built(engine: docker.DockerClient) -> dict[str, str]:
+    """The images of the present code, phase → reference; builds what is missing, which takes minutes."""
+    images.build(images.PHASES)
+    return {phase: images.image(phase) for phase in images.PHASES}

@@ -56,7 +56,10 @@ def test_an_hour_costs_what_was_asked_for(read: Any):
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        ({"phases": {"train_gan": {"cpu": "4", "memory": "8 GB", "retries": 1, "timeout_h": 1}}}, "memory can't be used"),
+        (
+            {"phases": {"train_gan": {"cpu": "4", "memory": "8 GB", "retries": 1, "timeout_h": 1}}},
+            "memory can't be used",
+        ),
         ({"accelerator": {"type": "gpu"}}, "accelerator.type can't be used"),
         ({"accelerator": {"count": 0}}, "accelerator.count can't be used"),
         ({"acelerator": {}}, "acelerator can't be used"),
@@ -101,7 +104,10 @@ def test_a_mig_slice_other_nodes_and_a_queue_reach_the_pipeline(tmp_path: Path):
     }  # fmt: skip
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert kubernetes["exec-train-gan"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
-    assert {entry["key"] for entry in kubernetes["exec-train-gan"]["tolerations"]} == {"cloud.google.com/gke-spot", "gpu"}
+    assert {entry["key"] for entry in kubernetes["exec-train-gan"]["tolerations"]} == {
+        "cloud.google.com/gke-spot",
+        "gpu",
+    }
     for name, entry in kubernetes.items():
         assert entry["podMetadata"] == {"labels": {"kueue.x-k8s.io/queue-name": "batch"}}, name
         assert "secretAsEnv" not in entry, name

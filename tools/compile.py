@@ -1,4 +1,7 @@
-"""Writes the compiled pipeline, identical from run to run: `python -m tools.compile [FILE]`."""
+"""Writes the compiled pipeline, identical from run to run: `python -m tools.compile [FILE]`.
+
+Images are named by the digests of `make push`, where there are any, else by the hash of their content.
+"""
 
 import sys
 import warnings
@@ -6,18 +9,35 @@ from pathlib import Path
 
 from kfp import compiler
 
+from components.shared.errors import EXIT_USER, UserError
+from components.shared.files import write_text
+from tools import images
+
 DEFAULT = Path("build/pipeline.yaml")
 
 
 def main(path: Path = DEFAULT) -> None:
-    """Compiles `pipeline.py` to `path`."""
+    """Compiles `pipeline.py` to `path`.
+
+    Raises:
+        UserError: some of the images that were pushed are of other code.
+    """
+    digests = images.pinned()
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
     from pipeline import counterweight
 
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(counterweight, str(path))
+    text = path.read_text(encoding="utf-8")
+    for reference, digest in digests.items():
+        text = text.replace(f"image: {reference}\n", f"image: {digest}\n")
+    write_text(path, text)
     print(path)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    try:
+        main(*map(Path, sys.argv[1:2]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER)

@@ -1,62 +1,93 @@
-"""Runs the whole pipeline on this machine, each task in a process of its own: `python -m tools.run [NAME=value …]`.
+"""Runs the whole pipeline on this machine, each task by itself: `python -m tools.run [NAME=value …]`.
 
     DATA    demo, kaggle, gs://bucket/prefix or a folder (default: the preset's, else demo)
     PRESET  demo, cpu or full (default demo)
     OUT     the folder of the results (default runs/<run id>)
+    RUNNER  processes (default) or containers, each phase's in its own image, by Docker or Podman
 
 and any pipeline parameter. Finished tasks are kept below runs/.cache: the same command goes on where it was stopped.
 Exit codes: 0 done, 1 failed, 2 something that the user can mend, 130 interrupted.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from components.shared.errors import ERROR_PREFIX, EXIT_USER, UserError, as_user_error
 from components.shared.progress import PREFIX, duration
 from tools import parameters
+from tools.tasks import Process, Task, phase_of
+
+if TYPE_CHECKING:
+    from tools.containers import Engine
 
 BEGUN = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path("runs/.cache")
+RUNNERS = ("processes", "containers")
 EXIT_INTERRUPTED = 130
 
 
-def data_version(data: str) -> str:
-    """A fingerprint of the names, sizes and times of a folder's files, so that changed data is read again; "1" for
-    other sources."""
-    if "://" in data or not Path(data).is_dir():
+def data_version(*places: str) -> str:
+    """A fingerprint of the names, sizes and times of folders' files, and of files, so that changed data is read again;
+    "1" where none of the places is on this machine."""
+    here = [place for place in places if "://" not in place and Path(place).exists()]
+    if not here:
         return "1"
     from components.prepare_data.images import SUFFIXES
 
     digest = hashlib.sha256()
-    for folder, folders, names in os.walk(data):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith(".") or Path(name).suffix.lower() not in ("", ".csv", *SUFFIXES):
-                continue  # results that were written into the data's own folder are no data
-            with contextlib.suppress(OSError):
-                facts = Path(folder, name).stat()
-                digest.update(f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode(errors="replace"))
+    for place in here:
+        for folder, folders, names in [("", [], [place])] if Path(place).is_file() else os.walk(place):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if name.startswith(".") or (folder and Path(name).suffix.lower() not in ("", ".csv", *SUFFIXES)):
+                    continue  # results that were written into the data's own folder are no data
+                with contextlib.suppress(OSError):
+                    facts = Path(folder, name).stat()
+                    line = f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+                    digest.update(line.encode(errors="replace"))
     return digest.hexdigest()[:16]
+
+
+def _local(value: str, name: str, words: tuple[str, ...]) -> str:
+    """A file's or folder's whole path; an address, one of the words, and with `split` a fold (`2/5`), as they are.
+
+    Args:
+        value: what was given.
+        name: how the user knows it.
+        words: what is no path.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if "://" in value or value in words or (name == "split" and re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", value)):
+        return value
+    if value != value.encode(errors="replace").decode():
+        raise UserError(f"{name} is {value!r}, which is not UTF-8; rename it.")
+    path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's own raises where there is no such user)
+    if not (path.is_file() if name == "split" else path.is_dir()):
+        kind = ("k/n for a fold", "CSV file") if name == "split" else ("gs://…", "folder")
+        raise UserError(
+            f"{name} is {value}, and there is no such {kind[1]}; give {', '.join([*words, kind[0]])} or a {kind[1]}."
+        )
+    return str(path.resolve())
 
 
 def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
@@ -75,31 +106,40 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     given = parameters.assignments(words)
     name = given.pop("PRESET", "demo")
     values = defaults | parameters.preset(name)
-    for name_here, parameter in (("OUT", "output"), ("DATA", "data")):
+    for name_here, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "external")):
         if name_here in given and parameter in given:
             raise UserError(f"{name_here} and {parameter} are the same; give one of them.")
     out = given.pop("OUT", "") or given.pop("output", "")
     if "://" in out:
         raise UserError(f"OUT is {out}; a local run writes to a folder on this machine, give one.")
-    if given.get("DATA"):
-        given["data"] = given["DATA"]
-    given.pop("DATA", None)
+    for name_here, parameter in (("DATA", "data"), ("EXTERNAL", "external")):
+        if value := given.pop(name_here, ""):
+            given[parameter] = value
     values |= parameters.typed(given, defaults)
     data = str(values["data"])
-    if "://" not in data and data not in ("demo", "kaggle"):
-        if data != data.encode(errors="replace").decode():
-            raise UserError(f"DATA is {data!r}, which is not UTF-8; rename the folder.")
-        if not Path(os.path.expanduser(data)).is_dir():  # noqa: PTH111 (Path's own raises where there is no such user)
-            raise UserError(f"DATA is {data}, and there is no such folder; give demo, kaggle, gs://… or a folder.")
-        values["data"] = str(Path(os.path.expanduser(data)).resolve())  # noqa: PTH111
+    values["data"] = _local(data, "DATA", ("demo", "kaggle"))
+    values["external"] = _local(str(values["external"]), "EXTERNAL", ("none",))
+    values["split"] = _local(str(values["split"]), "split", ("random",))
     if "data_version" not in given:
-        values["data_version"] = data_version(values["data"])
+        values["data_version"] = data_version(*(str(values[name]) for name in ("data", "external", "split")))
     asked = {key: value for key, value in values.items() if key != "output"}
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{name}-{digest}"
     folder = Path(os.path.expanduser(out or f"runs/{run_id}")).resolve()  # noqa: PTH111
     return run_id, values | {"output": str(folder)}, folder
+
+
+def chosen_runner(words: list[str]) -> tuple[str, list[str]]:
+    """Where the tasks run, which changes nothing about them, and the other words.
+
+    Raises:
+        UserError: there is no such place.
+    """
+    given = [word.partition("=")[2] for word in words if word.startswith("RUNNER=")] or [RUNNERS[0]]
+    if len(given) > 1 or given[0] not in RUNNERS:
+        raise UserError(f"RUNNER is {' and '.join(given)}; choose one of {', '.join(RUNNERS)}.")
+    return given[0], [word for word in words if not word.startswith("RUNNER=")]
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -145,74 +185,78 @@ class Runner:
         self.ran = 0
         self._outside_s = 0.0
         self._idle_since: float | None = BEGUN
-        self._children: set[subprocess.Popen[str]] = set()
+        self._tasks: list[Task] = []
         self._lock = threading.RLock()  # a signal's handler runs in the main thread, which may hold it
         self._stopping = False
-        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def show(self, text: str) -> None:
         """One line with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - BEGUN), 60)
         say(self.console, f"[{minutes:3}:{seconds:02}] {text}")
 
-    def run(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+    def run_process(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
         """Stands in for `kfp.local.subprocess_task_handler.run_local_subprocess`: runs one task and returns its exit
         code."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self.scratch),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            # A user's own Keras settings would change results behind the cache's back.
+            "KERAS_BACKEND": "tensorflow",
+            "KERAS_HOME": str(self.scratch / "keras"),
+            **(env_vars or {}),
+        }
+        return self._follow(phase_of(full_command), lambda: Process(full_command, environment))
+
+    def run_container(
+        self,
+        engine: "Engine",
+        command: list[str],
+        volumes: dict[str, Any],
+        environment: dict[str, str] | None = None,
+        **others: Any,
+    ) -> int:
+        """Stands in for `kfp.local.docker_task_handler.run_docker_container`, which can take a failed task for a
+        success. The client and the image among `others` are the engine's business."""
+        phase = phase_of(command)
+        return self._follow(phase, lambda: engine.start(phase, command, volumes, environment or {}))
+
+    def _follow(self, phase: str, start: Callable[[], Task]) -> int:
+        """Runs one task and returns 0, or 1 if it failed."""
         with self._lock:
             if self._stopping:
-                return EXIT_INTERRUPTED
+                return 1
             self.ran += 1
             if self._idle_since is not None:
                 self._outside_s += time.monotonic() - self._idle_since
                 self._idle_since = None
-            environment = {
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "PYTHONUNBUFFERED": "1",
-                "TMPDIR": str(self.scratch),
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-                # A user's own Keras settings would change results behind the cache's back.
-                "KERAS_BACKEND": "tensorflow",
-                "KERAS_HOME": str(self.scratch / "keras"),
-                **(env_vars or {}),
-            }
-            # With exec the shell becomes the task's Python, so that what is asked of the child below holds for it.
-            python = f"_KFP_RUNTIME=true exec {shlex.quote(sys.executable)} "
-            command = [part.replace("_KFP_RUNTIME=true python3 ", python, 1) for part in full_command]
-            parent = os.getpid()
-            child = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                env=environment,
-                start_new_session=True,
-                preexec_fn=(lambda: self._die_with(parent)) if self._libc else None,
-            )
-            self._children.add(child)
-        assert child.stdout is not None
+            try:
+                task = start()
+            except UserError as error:  # kfp would swallow it
+                self.mistakes.append(str(error))
+                self._stopping = True
+                return 1
+            self._tasks.append(task)
         last: deque[str] = deque(maxlen=30)
-        for line in child.stdout:
+        for line in task.lines:
             last.append(line)
             if line.startswith(ERROR_PREFIX):
                 self.mistakes.append(line.removeprefix(ERROR_PREFIX).strip())
             elif line.startswith(PREFIX):
                 self.show(line.removeprefix(PREFIX).rstrip())
             self._keep(line)
-        _, status, usage = os.wait4(child.pid, 0)
-        code = child.returncode = os.waitstatus_to_exitcode(status)
-        # On macOS it is in bytes.
-        self._keep(f"{usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 2**30:.2f} GiB at the peak\n")
+        how = task.wait()
         with self._lock:
-            self._children.discard(child)
-            if not self._children:
+            self._tasks.remove(task)
+            if not self._tasks:
                 self._idle_since = time.monotonic()
-            if code and not self._stopping:
-                self.failed = [*last, f"exit code {code}\n"]
+            if how and not self._stopping:
+                self.failed = [*last, f"{phase}: {how}\n"]
+                self._keep(self.failed[-1])
                 self._stopping = True  # what runs may finish, and is kept; nothing more is started
-        return code
+        return 1 if how else 0
 
     def _keep(self, line: str) -> None:
         """Writes to the log; where it can't be, the run stops, since kfp would swallow the reason."""
@@ -222,13 +266,6 @@ class Runner:
             self.mistakes.append(str(as_user_error(error) or error))
             self.stop()
 
-    def _die_with(self, parent: int) -> None:
-        """Asks Linux to kill this child when the run is killed: an orphan would train on unseen."""
-        assert self._libc is not None
-        self._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before we could ask
-            os._exit(1)
-
     def outside_s(self) -> float:
         """Seconds in which no task ran, from the start of the program until now: what the pipeline itself costs."""
         return self._outside_s + (time.monotonic() - self._idle_since if self._idle_since is not None else 0)
@@ -237,9 +274,8 @@ class Runner:
         """Kills what runs and starts nothing more."""
         with self._lock:
             self._stopping = True
-            for child in self._children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+            for task in self._tasks:
+                task.kill()
 
 
 @contextlib.contextmanager
@@ -259,16 +295,25 @@ def only_one() -> Iterator[None]:
         yield
 
 
+def without_retries(spec: Any) -> None:
+    """Takes the retries out of a pipeline: they are for a cluster's lost nodes, and kfp would wait minutes between
+    them for a task that fails here each time."""
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+
+
 def run(words: list[str], console: TextIO) -> int:
     """Does what the command asks for and returns the exit code."""
     warnings.filterwarnings("ignore")  # kfp's: image names, accelerators and limits mean nothing to a local run
     from kfp import local
-    from kfp.local import subprocess_task_handler
+    from kfp.local import docker_task_handler, subprocess_task_handler
 
     from pipeline import counterweight
 
     spec = counterweight.pipeline_spec.root.input_definitions.parameters
     defaults = {name: parameters.default_of(entry) for name, entry in spec.items()}
+    where, words = chosen_runner(words)
     run_id, values, folder = arguments(words, defaults)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the cache of finished tasks")
@@ -276,17 +321,24 @@ def run(words: list[str], console: TextIO) -> int:
         scratch = (CACHE / "scratch").resolve()
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
         scratch.mkdir(parents=True)
+        engine = None
+        if where == "containers":
+            from tools.containers import Engine
+
+            engine = Engine(values, folder, CACHE.resolve(), scratch)
         log_path = CACHE / "logs" / f"{run_id}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("w", encoding="utf-8") as log:
             runner = Runner(console, log, scratch)
-            subprocess_task_handler.run_local_subprocess = runner.run
+            subprocess_task_handler.run_local_subprocess = runner.run_process
+            if engine:
+                docker_task_handler.run_docker_container = partial(runner.run_container, engine)
             # kfp's own puts this Python's path into a shell script unquoted, and into the task's input as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
             say(console, f"run {run_id}: results go to {_short(folder)}, all output to {log_path}")
             local.init(
-                runner=local.SubprocessRunner(use_venv=False),
+                runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),
                 workspace_root=str(scratch / "workspace"),
                 enable_caching=True,
@@ -299,6 +351,7 @@ def run(words: list[str], console: TextIO) -> int:
 
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, interrupted)
+            without_retries(counterweight.pipeline_spec)
             try:
                 with contextlib.redirect_stdout(log):
                     counterweight(**values)
@@ -315,6 +368,8 @@ def run(words: list[str], console: TextIO) -> int:
                 say(console, f"the run failed; all output is in {log_path}")
                 return 1
             finally:
+                if engine:
+                    engine.sweep()  # an interruption may have come between a container's start and our knowing of it
                 shutil.rmtree(scratch, ignore_errors=True)
         _conclude(folder, runner, console)
         return 0
@@ -332,9 +387,9 @@ def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     seconds = time.monotonic() - BEGUN
     took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside_s() / seconds:.1%} of it outside of them"
-    # publish always runs: it is the one that finds out whether the folder is complete.
-    if runner.ran == 1:
-        took = f"{duration(seconds)}; every task but publish was done before"
+    # publish always runs, since it is the one that finds out whether the folder is complete, and so does the exit task.
+    if runner.ran == 2:
+        took = f"{duration(seconds)}; every task but these two was done before"
     say(console, f"\n{render_text(results).rstrip()}\n\n{took}")
     say(console, f"report: {_short(folder / 'report.html')}")
 

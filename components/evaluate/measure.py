@@ -1,202 +1,219 @@
-"""What is measured of an arm's predictions on real test images, and how sure it is."""
+"""What is measured of one model's predictions, over the images as they are or over many weightings of their lesions at
+once: a figure and its 2,000 bootstrap draws come from the same code.
 
-from typing import Any
+Every figure is made of sums over lesions, and AUC of sums over pairs of them, so that all draws are products of
+matrices.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import pandas as pd
-from scipy import stats
-from sklearn import metrics
+from scipy import sparse
 
-DRAWS = 2_000
+BINS = 15
+"""Of the expected calibration error, of equal width (Guo et al. 2017)."""
+SCALARS = (
+    "accuracy", "balanced_accuracy", "rare_recall", "macro_f1", "macro_auc", "malignant_sensitivity",
+    "malignant_specificity", "brier", "ece", "ece_scaled",
+)  # fmt: skip
+CHUNK = 4_000_000
+"""Pairs of images in memory at a time, where AUC is counted."""
 
 
-def measure(truth: np.ndarray, chances: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """One arm's figures, an image counting one.
+@dataclass(frozen=True)
+class Sample:
+    """The images that arms are judged on, and the lesions that they show.
 
-    Args:
+    Attributes:
         truth: (N,) int label.
-        chances: (N, classes) probabilities.
-        classes: their names.
-
-    Returns:
-        accuracy, balanced_accuracy, macro_auc (one against rest); by class recall, precision, f1, auc (None where it
-        can't be said), support; confusion with true classes in rows.
-    """
-    labels = np.arange(len(classes))
-    predicted = chances.argmax(1)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        truth, predicted, labels=labels, zero_division=0
-    )
-    auc = [
-        float(metrics.roc_auc_score(truth == label, chances[:, label]))
-        if 0 < (truth == label).sum() < len(truth)
-        else None
-        for label in labels
-    ]
-    by_class = {"recall": recall, "precision": precision, "f1": f1}
-    return {
-        "accuracy": float((truth == predicted).mean()),
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(truth, predicted)),
-        "macro_auc": float(np.mean([value for value in auc if value is not None])),
-        **{name: dict(zip(classes, map(float, values), strict=True)) for name, values in by_class.items()},
-        "auc": dict(zip(classes, auc, strict=True)),
-        "support": dict(zip(classes, map(int, support), strict=True)),
-        "confusion": metrics.confusion_matrix(truth, predicted, labels=labels).tolist(),
-    }
-
-
-def bootstrap_recall(
-    truth: np.ndarray, lesion: np.ndarray, predicted: dict[str, np.ndarray], classes: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Recall by class over draws of test lesions: the lesion is the unit, since its images stand or fall together.
-
-    Lesions are drawn with replacement within their class (Davison & Hinkley 1997, stratified bootstrap); each draw
-    serves all arms, so that differences between them are paired.
-
-    Args:
-        truth: (N,) int label; all images of a lesion have the same.
         lesion: (N,) lesion id.
-        predicted: arm → (N,) int label.
-        classes: how many.
-        seed: of the draws.
-
-    Returns:
-        Arm → (DRAWS, classes) float64; NaN for a class without images.
+        classes: names of the labels; some may have no image here.
+        malignant: those of them whose sensitivity as a group is measured.
     """
-    rng = np.random.default_rng(seed)
-    drawn = {arm: np.full((DRAWS, classes), np.nan) for arm in predicted}
-    for label in np.unique(truth):
-        inside = truth == label
-        _, number = np.unique(lesion[inside], return_inverse=True)
-        images = np.bincount(number)
-        weights = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=DRAWS)
-        total = weights @ images
-        for arm, labels in predicted.items():
-            right = np.bincount(number, weights=labels[inside] == label)
-            drawn[arm][:, label] = weights @ right / total
-    return drawn
+
+    truth: np.ndarray
+    lesion: np.ndarray
+    classes: tuple[str, ...]
+    malignant: tuple[str, ...] = ()
+
+    @cached_property
+    def _lesions(self) -> tuple[np.ndarray, np.ndarray]:
+        """(L,) label of each lesion, sorted, and (N,) the lesion's number of each image."""
+        _, ids = np.unique(self.lesion, return_inverse=True)
+        pairs, number = np.unique(np.stack([self.truth, ids]), axis=1, return_inverse=True)
+        return pairs[0], number.reshape(-1)
+
+    @property
+    def label(self) -> np.ndarray:
+        """(L,) label of each lesion; lesions of a class stand together."""
+        return self._lesions[0]
+
+    @property
+    def number(self) -> np.ndarray:
+        """(N,) which lesion each image shows."""
+        return self._lesions[1]
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """(L,) images of each lesion."""
+        return np.bincount(self.number, minlength=len(self.label))
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """(classes,) bool, which have images."""
+        return np.bincount(self.truth, minlength=len(self.classes)) > 0
+
+    @cached_property
+    def is_malignant(self) -> np.ndarray:
+        """(classes,) bool."""
+        return np.isin(self.classes, self.malignant)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """(L, K) sums over each lesion's images of (N, K) values."""
+        shape = (len(self.label), len(self.truth))
+        return sparse.csr_array((np.ones(shape[1]), (self.number, np.arange(shape[1]))), shape) @ values
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(N, classes + 3) which images each share is a share of: those of each class, all, malignant, benign."""
+        of_class = np.eye(len(self.classes))[self.truth]
+        bad = self.is_malignant[self.truth]
+        return np.column_stack([of_class, np.ones(len(bad)), bad, ~bad])
 
 
-def interval(values: np.ndarray) -> list[float | None]:
-    """The middle 95 % of draws; [None, None] where there are none."""
-    if np.isnan(values).all():
-        return [None, None]
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return [float(low), float(high)]
+@dataclass(frozen=True)
+class Predictions:
+    """What one arm says of a sample's images.
+
+    Attributes:
+        chances: (seeds, N, classes) probabilities.
+        scaled: the same after each model's temperature scaling.
+        alarmed: (seeds, N) bool, whether an image counts as malignant at each model's own threshold; None where the
+            data has no malignant class.
+    """
+
+    chances: np.ndarray
+    scaled: np.ndarray
+    alarmed: np.ndarray | None = None
 
 
-def lesions_right(truth: np.ndarray, lesion: np.ndarray, chances: np.ndarray) -> np.ndarray:
-    """Which lesions are named right; a lesion's prediction is the mean over its images.
+def _gaps(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(N, BINS) confidence less correctness in the bin of each image's confidence, 0 elsewhere."""
+    confidence = chances.max(1)
+    gaps = np.zeros((len(truth), BINS))
+    gaps[np.arange(len(truth)), bin_of(confidence)] = confidence - (chances.argmax(1) == truth)
+    return gaps
+
+
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """The bin, 0 to BINS − 1, of each confidence in [0, 1]; a bin holds its upper edge."""
+    return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+
+
+def _auc(scores: np.ndarray, positive: np.ndarray, sample: Sample, weights: np.ndarray) -> np.ndarray:
+    """(draws,) area under the ROC curve: the share of pairs of a positive and a negative image that are ordered right,
+    ties counting half (Hanley & McNeil 1982); a pair counts as often as both of its lesions were drawn.
 
     Args:
-        truth, lesion, chances: (N,), (N,) and (N, classes), as above.
-
-    Returns:
-        (L,) bool, in the order of the sorted lesion ids.
+        scores, positive: (N,) and (N,) bool.
+        sample: the images.
+        weights: (draws, L) of its lesions.
     """
-    ids, number = np.unique(lesion, return_inverse=True)
-    label = np.zeros(len(ids), int)
-    label[number] = truth
-    sums = np.zeros((len(ids), chances.shape[1]))
-    np.add.at(sums, number, chances)
-    return sums.argmax(1) == label
+    mine, others = np.flatnonzero(positive), np.flatnonzero(~positive)
+    mine, others = (rows[np.argsort(sample.number[rows], kind="stable")] for rows in (mine, others))
+    lesions, starts = np.unique(sample.number[others], return_index=True)
+    right = np.zeros(len(weights), weights.dtype)
+    for part in np.array_split(mine, math.ceil(len(mine) * len(others) / CHUNK)):
+        above = scores[part, None] > scores[others]
+        pairs = above + 0.5 * (scores[part, None] == scores[others])
+        own, first = np.unique(sample.number[part], return_index=True)
+        pairs = np.add.reduceat(np.add.reduceat(pairs, starts, axis=1), first, axis=0).astype(weights.dtype)
+        right += np.einsum("ij,ij->i", weights[:, own] @ pairs, weights[:, lesions])
+    return right / (weights @ sample.sums(positive[:, None])[:, 0] * (weights @ sample.sums(~positive[:, None])[:, 0]))
 
 
-def mcnemar(
-    truth: np.ndarray, lesion: np.ndarray, chances: np.ndarray, control: np.ndarray, inside: np.ndarray
-) -> tuple[int, int, float]:
-    """McNemar's exact test between two arms, a lesion counting one.
+def figures(
+    sample: Sample,
+    chances: np.ndarray,
+    scaled: np.ndarray,
+    alarmed: np.ndarray | None,
+    rare: tuple[str, ...],
+    weights: np.ndarray | None = None,
+    extra: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """All figures of one model, once for each weighting of the lesions.
 
     Args:
-        truth, lesion: (N,) label and lesion id.
-        chances, control: (N, classes) probabilities of the two arms.
-        inside: (N,) bool, the images to look at.
+        sample: the images.
+        chances, scaled, alarmed: (N, classes), (N, classes) and (N,) as in `Predictions`, of one seed.
+        rare: the classes of the primary figure.
+        weights: (draws, L), how often each lesion counts; once where not given.
+        extra: (draws, classes + 3) each: hits and images to add to the shares of `Sample.groups`.
 
     Returns:
-        Lesions that only the first arm recognises, lesions that only the control does, and the two-sided p value.
+        (draws,) accuracy, balanced_accuracy (mean recall of the classes that have images), rare_recall, macro_f1,
+        macro_auc (one class against the rest), malignant_sensitivity, malignant_specificity, brier (in [0, 2], summed
+        over classes as by Brier 1950), ece and ece_scaled (of the top label);
+        (draws, classes) recall, precision, f1, auc. NaN where it can't be said.
     """
-    arm, other = (lesions_right(truth[inside], lesion[inside], values[inside]) for values in (chances, control))
-    gained, lost = int((arm & ~other).sum()), int((other & ~arm).sum())
-    p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return gained, lost, p_value
-
-
-def recall_interval(right: np.ndarray) -> list[float | None]:
-    """Wilson's 95 % interval of one class's recall, a lesion counting one; [None, None] without lesions.
-
-    Not the bootstrap's: where all of a dozen lesions went one way, that has no width.
-
-    Args:
-        right: (L,) bool, which of the class's lesions were named right.
-    """
-    if not len(right):
-        return [None, None]
-    limits = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return [float(limits.low), float(limits.high)]
-
-
-def compare(
-    truth: np.ndarray,
-    lesion: np.ndarray,
-    chances: dict[str, np.ndarray],
-    classes: tuple[str, ...],
-    rare: list[str],
-    seed: int,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any], str]:
-    """All arms' figures, the effect of the synthetic images, and the verdict.
-
-    Args:
-        truth, lesion: (N,) as above.
-        chances: arm → (N, classes); the arms baseline, oversampled and augmented.
-        classes: their names.
-        rare: the classes that were rebalanced.
-        seed: of the bootstrap.
-
-    Returns:
-        Figures by arm (with `recall_interval` by class), the effect, and `improved`, `no evidence` or `worse`.
-    """
-    arms = {arm: measure(truth, values, classes) for arm, values in chances.items()}
-    predicted = {arm: values.argmax(1) for arm, values in chances.items()}
-    drawn = bootstrap_recall(truth, lesion, predicted, len(classes), seed)
-    for arm, values in chances.items():
-        arms[arm]["recall_interval"] = {
-            dx: recall_interval(lesions_right(truth[inside], lesion[inside], values[inside]))
-            for label, dx in enumerate(classes)
-            for inside in [truth == label]
-        }
-    columns = [classes.index(dx) for dx in rare]
-    means = {arm: np.mean([arms[arm]["recall"][dx] for dx in rare]) for arm in arms}
-
-    def difference(arm: str, control: str) -> dict[str, float | None]:
-        low, high = interval((drawn[arm] - drawn[control])[:, columns].mean(1))
-        return {"value": float(means[arm] - means[control]), "low": low, "high": high}
-
-    gained, lost, p_value = mcnemar(
-        truth, lesion, chances["augmented"], chances["oversampled"], np.isin(truth, columns)
+    if weights is None:
+        weights = np.ones((1, len(sample.label)))
+    truth, classes = sample.truth, len(sample.classes)
+    predicted = np.eye(classes)[chances.argmax(1)]
+    alarm = np.zeros(len(truth), bool) if alarmed is None else alarmed
+    hit = np.column_stack(
+        [predicted * sample.groups[:, :classes], chances.argmax(1) == truth, alarm & sample.groups[:, -2].astype(bool),
+         ~alarm & sample.groups[:, -1].astype(bool)]
+    )  # fmt: skip
+    hits, images = (weights @ sample.sums(values).astype(weights.dtype) for values in (hit, sample.groups))
+    said = weights @ sample.sums(predicted).astype(weights.dtype)
+    added_hits, added_images = extra if extra is not None else (0.0, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (hits + added_hits) / (images + added_images)
+        share[:, np.append(~sample.present, [False] * 3)] = np.nan
+        if alarmed is None:
+            share[:, -2:] = np.nan
+        recall = share[:, :classes]
+        precision = np.where(said > 0, hits[:, :classes] / said, 0.0)
+        f1 = 2 * hits[:, :classes] / (images[:, :classes] + said)
+    precision[:, ~sample.present] = f1[:, ~sample.present] = np.nan
+    auc = np.full(recall.shape, np.nan)
+    for label in np.flatnonzero(sample.present) if sample.present.sum() > 1 else ():
+        auc[:, label] = _auc(chances[:, label], truth == label, sample, weights)
+    total = images[:, classes]
+    one_hot = np.eye(classes)[truth]
+    sums = sample.sums(
+        np.column_stack([((chances - one_hot) ** 2).sum(1), _gaps(chances, truth), _gaps(scaled, truth)])
     )
-    against_control = difference("augmented", "oversampled")
-    effect: dict[str, Any] = {
-        "metric": "mean recall of the rare classes",
-        "augmented_minus_oversampled": against_control,
-        "augmented_minus_baseline": difference("augmented", "baseline"),
-        "draws": DRAWS,
-        "mcnemar": {"lesions_gained": gained, "lesions_lost": lost, "p": p_value},
-    }
-    low, high = against_control["low"], against_control["high"]
-    # The bootstrap of a handful of lesions that all went one way has no width: it alone must not decide.
-    sure = p_value < 0.05
-    verdict = "no evidence"
-    if sure and low is not None and high is not None:
-        verdict = "improved" if low > 0 else "worse" if high < 0 else verdict
-    return arms, effect, verdict
-
-
-def counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Images and lesions by class of rows with dx and lesion_id."""
+    brier, before, after = np.split(weights @ sums.astype(weights.dtype), [1, 1 + BINS], axis=1)
+    here = sample.present & np.isin(sample.classes, rare)
     return {
-        dx: {
-            "images": int((rows["dx"] == dx).sum()),
-            "lesions": int(rows.loc[rows["dx"] == dx, "lesion_id"].nunique()),
-        }
-        for dx in classes
+        "accuracy": share[:, classes],
+        "balanced_accuracy": _mean(recall, sample.present),
+        "rare_recall": _mean(recall, here),
+        "macro_f1": _mean(f1, sample.present),
+        "macro_auc": _mean(auc, sample.present),
+        "malignant_sensitivity": share[:, classes + 1],
+        "malignant_specificity": share[:, classes + 2],
+        "brier": brier[:, 0] / total,
+        "ece": np.abs(before).sum(1) / total,
+        "ece_scaled": np.abs(after).sum(1) / total,
+        "recall": recall,
+        "precision": precision,
+        "f1": f1,
+        "auc": auc,
     }
+
+
+def _mean(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(draws,) mean over some columns; NaN where there are none."""
+    return values[:, columns].mean(1) if columns.any() else np.full(len(values), np.nan)
+
+
+def confusion(sample: Sample, chances: np.ndarray) -> np.ndarray:
+    """(classes, classes) int, true classes in rows, summed over seeds; `chances` is (seeds, N, classes)."""
+    classes = len(sample.classes)
+    cells = (sample.truth * classes + chances.argmax(2)).ravel()
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)

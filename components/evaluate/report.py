@@ -1,199 +1,308 @@
 """The report: what the three arms did on the test lesions, as HTML, as Markdown and as plain text.
 
-Every name in the results (run, data, class, setting) is hostile input: Jinja escapes it in the templates,
-Matplotlib in the figures, and the plain text drops control characters.
+All of it follows from the results, whose form is that of `metrics.json`; a figure that is null there is `n/a` here.
 """
 
 import base64
-import html
 import io
-import math
-import re
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import jinja2
+from PIL import Image
 
-ARMS = ("baseline", "oversampled", "augmented")
-FEW_LESIONS = 20  # under so many test lesions the recall of a class is mostly chance
+from components.evaluate import figures, wording
+from components.evaluate.figures import ARMS, Axis
+from components.evaluate.pictures import Picture, Pictures, all_of
+from components.evaluate.wording import known, plain, show, show_interval
+from components.shared.progress import duration
 
-_OVERALL = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "macro_auc": "Macro AUC"}
-_VERDICTS = {
-    "improved": "The synthetic images helped",
-    "no evidence": "No evidence that the synthetic images helped",
-    "worse": "The synthetic images made it worse",
+LIMIT = 1_950_000
+"""Bytes of the HTML page at the most, pictures and all; they are shown as well as that allows."""
+_QUALITIES = (
+    (192, 95),
+    (192, 88),
+    (192, 80),
+    (160, 80),
+    (144, 75),
+    (128, 70),
+    (112, 60),
+    (96, 55),
+    (80, 50),
+    (64, 45),
+    (48, 40),
+    (32, 30),
+)
+"""Pixels on a side and JPEG quality, the best first."""
+
+PRIMARY = "rare_recall"
+_OVERALL = {
+    PRIMARY: "Mean recall, rare classes",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "accuracy": "Accuracy",
+    "macro_auc": "Macro AUC",
+    "malignant_sensitivity": "Sensitivity, malignant",
+    "brier": "Brier score",
+    "ece": "Calibration error",
+    "ece_scaled": "Calibration error, scaled",
 }
-_STYLE = {"baseline": ("#666666", "o"), "oversampled": ("#0b62a4", "s"), "augmented": ("#b5400c", "D")}
-_RULE = "#d5d9de"
-_PICTURE_BYTES = 12_000  # 112 pictures of this size are 1.8 MB in base64
+_NOTES = {
+    PRIMARY: "primary",
+    "malignant_sensitivity": "at 90 % specificity on validation",
+    "brier": "lower is better",
+    "ece": "ECE; lower is better",
+    "ece_scaled": "ECE after temperature scaling",
+}
+_MADE = dict.fromkeys(
+    ("images", "architecture", "kimg", "real_images", "model_sha256", "losses", "kid", "density", "coverage", "failed")
+)
+_NOTHING = {"value": None, "low": None, "high": None}
 
 
-def _number(value: float | None) -> float:
-    """NaN for null, so that arithmetic and figures need no special case for what can't be known."""
-    return math.nan if value is None else value
+def _minus(one: float | None, other: float | None) -> float | None:
+    return one - other if one is not None and other is not None else None
 
 
-def _show(value: float | None, sign: str = "") -> str:
-    """Three decimals; with sign "+", a difference: `+0.042`, `−0.042`, `0.000`."""
-    text = format(_number(value), f"{sign}.3f").replace("-", "−")
-    return "n/a" if "nan" in text else "0.000" if text.strip("+−") == "0.000" else text
+def _row(name: str, values: list[float | None], intervals: list[Any], **more: Any) -> dict[str, Any]:
+    """A row of the comparison table: the arms' values, and what augmented gains on each of the others."""
+    row: dict[str, Any] = {"name": name, "values": values, "intervals": intervals}
+    row |= {"gan": _NOTHING, "improvement": _NOTHING}
+    row |= dict.fromkeys(("images", "lesions", "few", "needed", "rare", "malignant", "p", "note"))
+    row |= {key: value for key, value in more.items() if value is not None}
+    # A class's improvement has no interval, and an arm may lack what a difference needs: the arms' own figures do.
+    for key, control in (("gan", values[1]), ("improvement", values[0])):
+        if row[key].get("value") is None:
+            row[key] = _NOTHING | row[key] | {"value": _minus(values[2], control)}
+    return row
 
 
-def _plain(value: Any, width: int = 1000) -> str:
-    """One short line of printable characters: no escape sequence in a name reaches a terminal."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _comparison(results: dict[str, Any], judged: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    """What a comparison shows: the rows of the classes, then those of the metrics over all classes, and the figures.
 
-
-def _markdown(value: Any) -> str:
-    """Literal text of one table cell; Jinja then escapes the HTML in it."""
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", _plain(value))
-
-
-def _row(name: str, values: list[float | None], **more: Any) -> dict[str, Any]:
-    """A row of the comparison table: the arms' values and what augmented gains on each of the others."""
-    baseline, oversampled, augmented = known = [_number(value) for value in values]
-    gains = {"improvement": augmented - baseline, "gan": augmented - oversampled}
-    return {"name": name, "values": known, **gains, **more}
-
-
-def _comparison(results: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of the comparison table: one a class, then the metrics over all classes."""
-    arms = [results["arms"][arm] for arm in ARMS]
+    Args:
+        results: the whole.
+        judged: the part with `arms`, `effect` and `verdict`: the results themselves, or their `external`.
+        counts: class → images and lesions judged on.
+    """
+    arms, effect = [judged["arms"][arm] for arm in ARMS], judged["effect"]
     classes = []
     for name in results["classes"]:
-        counts = results["splits"]["test"].get(name, {"images": 0, "lesions": 0})
         # Without test images a recall of 0.0, which a library may give there, would read as a failure.
-        values = [arm["recall"].get(name) if arm["support"].get(name) else None for arm in arms]
-        few, rare = counts["lesions"] < FEW_LESIONS, name in results["run"]["rare_classes"]
-        classes.append(_row(name, values, few=few, rare=rare, **counts))
-    return classes, [_row(title, [arm[key] for arm in arms]) for key, title in _OVERALL.items()]
+        values = [(arm["recall"] or {}).get(name) if (arm["support"] or {}).get(name) else None for arm in arms]
+        intervals = [(arm.get("recall_interval") or {}).get(name) for arm in arms]
+        gap = (effect.get("by_class") or {}).get(name) or {}
+        seen = counts.get(name) or {"images": 0, "lesions": 0}
+        rare, malignant = (name in (results["run"].get(key) or []) for key in ("rare_classes", "malignant"))
+        facts = {"few": gap.get("few"), "needed": gap.get("lesions_needed"), "p": gap.get("p_holm")}
+        kind = {"rare": rare, "malignant": malignant}
+        classes.append(_row(name, values, intervals, gan=gap or None, **facts, **kind, **seen))
+    overall = []
+    for key, title in _OVERALL.items():
+        values = [arm.get(key) for arm in arms]
+        intervals = [(arm.get("intervals") or {}).get(key) for arm in arms]
+        gaps = (effect.get("by_metric") or {}).get(key) or {}
+        if key == PRIMARY:
+            gaps = {"gan": effect, "improvement": effect.get("augmented_minus_baseline")}
+        overall.append(_row(title, values, intervals, note=_NOTES.get(key), **gaps))
+    both = effect.get("augmented_minus_baseline") or _NOTHING
+    ends = [-0.02, 0.02] + [part.get(key) for part in (effect, both) for key in ("value", "low", "high")]
+    return {
+        "classes": classes,
+        "overall": overall,
+        "sentence": wording.verdict(judged),
+        "effect": effect,
+        "both": both,
+        "effect_axis": Axis(ends),
+        "recall_axis": Axis([0.0, 1.0]),
+        "told": "; ".join(f"{plain(row['name'], 60)} {', '.join(map(show, row['values']))}" for row in classes),
+    }
 
 
-def _verdict(results: dict[str, Any]) -> str:
-    """The result in one sentence, of the same form whether it is good or bad."""
-    head, metric = _VERDICTS[results["verdict"]], results["effect"]["metric"]
-    gan = results["effect"]["augmented_minus_oversampled"]
-    value, low, high = (_number(gan[key]) for key in ("value", "low", "high"))
-    if math.isnan(value + low + high):
-        return f"{head}: {metric} can't be compared on these test images."
-    change = f"{_show(abs(value))} {'higher' if value > 0 else 'lower'} with them than"
-    change = "the same with them as" if _show(value) == "0.000" else change
-    zero = ", which includes zero" if low <= 0 <= high else ""
-    interval = f"95\u00a0% interval {_show(low, '+')} to {_show(high, '+')}{zero}"
-    return f"{head}: {metric} was {change} with real images repeated ({interval})."
+def _curves(results: dict[str, Any]) -> dict[str, Any]:
+    """ROC and precision–recall curves by class, reliability by arm, as SVG."""
+    arms = results["arms"]
+    curves = {arm: arms[arm].get("curves") or {} for arm in ARMS}
+    support = arms[ARMS[0]]["support"] or {}
+    total = sum(support.values()) or 1
+    by_class = [
+        {
+            "name": dx,
+            "auc": [(arms[arm]["auc"] or {}).get(dx) if support.get(dx) else None for arm in ARMS],
+            "roc": figures.roc(f"roc {place}", curves, dx),
+            "pr": figures.precision_recall(f"pr {place}", curves, dx, support.get(dx, 0) / total),
+        }
+        for place, dx in enumerate(results["classes"])
+    ]
+    calibration = {arm: figures.reliability(f"reliability {arm}", arm, curves[arm]) for arm in ARMS}
+    return {"curves": [row for row in by_class if row["roc"] or row["pr"]], "calibration": calibration}
 
 
-def _svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:
-    """An inline SVG, the same bytes for the same results, whatever the user's matplotlibrc says."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    # Text stays text, in the page's font; '$' in a name isn't mathematics.
-    look: dict[Any, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False}
-    look |= {"font.size": 13, "axes.titlelocation": "left", "axes.titlesize": 13, "axes.axisbelow": True}
-    look |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False) | {"axes.edgecolor": "#8a9099"}
-    look |= dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0) | {"grid.color": _RULE}
-    buffer = io.StringIO()
-    with matplotlib.style.context("default"), matplotlib.rc_context(look):
-        figure = Figure(figsize=size, dpi=72, layout="constrained")  # no pyplot: no global state, no display
-        draw(figure)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False)
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    # Names such as `axes_1` stand in every figure; nothing refers to them, and ids must be unique in a page.
-    body = re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue().partition("<svg")[2])
-    return f'<svg role="img" aria-label="{html.escape(label)}"{body}'
+def _seeds(results: dict[str, Any]) -> dict[str, Any]:
+    """The primary figure of every arm and seed."""
+    arms = results["arms"]
+    names = list(dict.fromkeys(seed for arm in ARMS for seed in arms[arm].get("by_seed") or {}))
+    rows = []
+    for seed in names:
+        of_seed = [(arms[arm]["by_seed"].get(seed) or {}) for arm in ARMS]
+        values = [figures_.get(PRIMARY) for figures_ in of_seed]
+        balanced = [figures_.get("balanced_accuracy") for figures_ in of_seed]
+        gan, improvement = _minus(values[2], values[1]), _minus(values[2], values[0])
+        rows.append(
+            {"seed": seed, "values": values, "gan": gan, "improvement": improvement}
+            | {"balanced": _minus(balanced[2], balanced[1])}
+        )
+    axis = Axis([value for row in rows for value in row["values"]] + [arms[arm].get(PRIMARY) for arm in ARMS])
+    return {"seeds": rows, "seeds_axis": axis}
 
 
-def _recall_figure(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        for index, (arm, (colour, marker)) in enumerate(_STYLE.items()):
-            axes.plot([], [], marker, color=colour, markersize=7, label=arm)  # a legend even without a point
-            for place, row in enumerate(rows):
-                value, height = row["values"][index], place + (index - 1) * 0.22
-                interval = results["arms"][arm]["recall_interval"].get(row["name"])
-                if interval and not math.isnan(value):
-                    axes.hlines(height, *map(_number, interval), color=colour, linewidth=1.8)
-                axes.plot(value, height, marker, color=colour, markersize=7)
-        axes.set_yticks(range(len(rows)), [_plain(row["name"], 24) for row in rows])
-        axes.hlines([place + 0.5 for place in range(len(rows) - 1)], -0.02, 1.02, color=_RULE, linewidth=0.8)
-        axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="Recall on the test images")
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
-
-    told = "; ".join(f"{row['name']} {', '.join(map(_show, row['values']))}" for row in rows)
-    return _svg("recall", (7.8, 1.2 + 0.64 * len(rows)), f"Recall by class, {', '.join(ARMS)}: {told}", draw)
+def _training(results: dict[str, Any]) -> dict[str, Any]:
+    models = {arm: results["arms"][arm].get("models") or {} for arm in ARMS}
+    loss = figures.training("loss", models, {"loss": ":", "val_loss": "-"}, "Loss")
+    balanced = figures.training("balanced", models, {"val_balanced_accuracy": "-"}, "Balanced accuracy on validation")
+    return {"loss_svg": loss, "balanced_svg": balanced, "models": models}
 
 
-def _curves_figure(results: dict[str, Any]) -> str:
-    def draw(figure: Any) -> None:
-        loss, balanced = figure.subplots(1, 2)
-        lines = ((loss, "loss", ":"), (loss, "val_loss", "-"), (balanced, "val_balanced_accuracy", "-"))
-        for arm, (colour, marker) in _STYLE.items():
-            history, best = results["arms"][arm]["history"], results["arms"][arm]["best_epoch"]
-            for axes, key, dash in lines:
-                values = [_number(value) for value in history.get(key, [])]
-                line = axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1.6)[0]
-                if dash == "-":
-                    line.set(marker=marker, markersize=8, markevery=slice(best - 1, best))
-            balanced.plot([], [], f"{marker}-", color=colour, label=arm)
-        for axes, title in ((loss, "Loss (dotted: training)"), (balanced, "Balanced accuracy, validation")):
-            axes.set(title=title, xlabel="Epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(axis="y")
-
-    best = ", ".join(f"{arm} epoch {results['arms'][arm]['best_epoch']}" for arm in ARMS)
-    return _svg("curves", (13.4, 4.4), f"Loss and balanced accuracy by epoch. Best: {best}", draw)
+def _times(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What took how long, and its cost where that is known."""
+    times = []
+    for name, phase in (results["run"].get("phases") or {}).items():
+        cost = phase.get("cost")
+        times.append((name, _duration(phase.get("seconds")) + (f", {cost}" if cost is not None else "")))
+    for arm in ARMS:
+        seconds = [model.get("seconds") for model in (results["arms"][arm].get("models") or {}).values()]
+        if seconds and known(*seconds):
+            each = f", {len(seconds)} models of {_duration(sum(seconds) / len(seconds))}" if len(seconds) > 1 else ""
+            times.append((f"Classifier, {arm}", f"{_duration(sum(seconds))}{each}"))
+    for dx, made in (results.get("synthetic") or {}).items():
+        if made.get("seconds") is not None:
+            times.append((f"GAN of {plain(dx, 60)}", _duration(made["seconds"])))
+    return times
 
 
-def _data_uri(png: bytes) -> str:
-    """A picture for an `img`: the PNG itself if it's small, else a JPEG, to keep the report under 2 MB."""
-    from PIL import Image  # Matplotlib needs it too
-
-    kind, data = "png", png
-    for quality in (90, 75, 50, 25):
-        if len(data) > _PICTURE_BYTES:
-            buffer = io.BytesIO()
-            Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB").save(buffer, "JPEG", quality=quality)
-            kind, data = "jpeg", buffer.getvalue()
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _duration(seconds: float | None) -> str:
+    return duration(seconds) if known(seconds) and seconds is not None else "not recorded"
 
 
-_loader = FileSystemLoader(Path(__file__).parent)
-_templates = Environment(loader=_loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-_templates.filters.update(show=_show, markdown=_markdown, data_uri=_data_uri)
-_templates.globals |= {"names": ARMS, "style": _STYLE, "few_lesions": FEW_LESIONS}
+def _jpeg(picture: Picture, side: int, quality: int) -> bytes:
+    """A picture for an `img`, its shorter side at most `side` pixels."""
+    image = Image.fromarray(picture.pixels)
+    shrink = side / min(image.size)
+    if shrink < 1:
+        size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    # With all of its colour where there is room: a checkerboard of colours is what a poor GAN draws.
+    image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality > 85 else 2, optimize=True)
+    return buffer.getvalue()
 
 
-def render_html(results: dict[str, Any], pictures: dict[str, dict[str, list[bytes]]]) -> str:
-    """The report as one self-contained HTML file; `pictures`: class -> `real` or `synthetic` -> PNG bytes."""
-    rows, overall = _comparison(results)
-    page = {"rows": rows, "overall": overall, "sentence": _verdict(results), "pictures": pictures}
-    figures = {"recall_svg": _recall_figure(results, rows), "curves_svg": _curves_figure(results)}
-    return _templates.get_template("report.html.j2").render(results, **page, **figures)
+def _addresses(pictures: list[Picture], room: int) -> dict[Picture, str]:
+    """Data addresses that together fit into `room` bytes: the same size and quality for all pictures, the best that
+    fits; none where not even the least does."""
+    for side, quality in _QUALITIES:
+        found: dict[Picture, str] = {}
+        left = room
+        for picture in pictures:
+            found[picture] = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture, side, quality)).decode()}"
+            left -= len(found[picture])
+            if left < 0:
+                break
+        else:
+            return found
+    return {}
+
+
+environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+environment.filters |= {
+    "show": show,
+    "interval": show_interval,
+    "markdown": wording.markdown,
+    "plain": plain,
+    "count": wording.count,
+    "listed": wording.listed,
+    "duration": _duration,
+    "known": known,
+}
+environment.globals |= {"names": ARMS, "style": figures.STYLE}
+
+
+def view(results: dict[str, Any]) -> dict[str, Any]:
+    """What HTML and Markdown have in common."""
+    outside = results.get("external")
+    return {
+        "results": results,
+        "run": results["run"],
+        "main": _comparison(results, results, results["splits"]["test"]),
+        "outside": _comparison(results, outside, outside["counts"]) if outside else None,
+        "external": outside,
+        "population": results.get("population") or {},
+        "folds": results["run"].get("folds") or [],
+        "synthetic": {dx: _MADE | made for dx, made in (results.get("synthetic") or {}).items()},
+        "seed_count": len(results["run"].get("seeds") or []) or 1,
+    }
+
+
+def render_html(results: dict[str, Any], pictures: Pictures) -> str:
+    """The report as one self-contained HTML file of at most `LIMIT` bytes, for up to some dozens of classes.
+
+    Args:
+        results: in the form of `metrics.json`.
+        pictures: from `pictures.collect`; whatever it lacks is left out.
+    """
+    page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
+    losses = {dx: made.get("losses") or {} for dx, made in page["synthetic"].items()}
+    page["losses_svg"] = {
+        dx: figures.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
+    }
+    template = environment.get_template("report.html.j2")
+    shown = all_of(pictures)
+    without = template.render(page, pictures=pictures, addresses=dict.fromkeys(shown, ""))
+    addresses = _addresses(shown, LIMIT - len(without.encode()))
+    if not addresses:
+        pictures = Pictures()
+    return template.render(page, pictures=pictures, addresses=addresses)
 
 
 def render_markdown(results: dict[str, Any]) -> str:
-    """The verdict and the comparison table, for the Kubeflow UI."""
-    rows, overall = _comparison(results)
-    page = {"rows": rows, "overall": overall, "sentence": _verdict(results)}
-    return _templates.get_template("comparison.md.j2").render(results, **page)
+    """The verdict and the comparison table, for the Kubeflow UI, whose viewer reads 400,000 characters and no HTML."""
+    return environment.get_template("comparison.md.j2").render(view(results))
 
 
 def render_text(results: dict[str, Any]) -> str:
     """The verdict and the comparison table for a terminal, at most 100 columns wide."""
-    rows, overall = _comparison(results)
-    table = [("Recall by class", "images", "lesions", *ARMS, "improvement", "GAN effect")]
-    for row in rows + overall:
-        name = _plain(row["name"], 19) + (" *" if row.get("few") else "")
-        shown = [*map(_show, row["values"]), _show(row["improvement"], "+"), _show(row["gan"], "+")]
-        table.append((name, row.get("images", ""), row.get("lesions", ""), *shown))
-    lines = [*textwrap.wrap(_plain(_verdict(results)), 100), ""]
-    lines += ["{:22}{:>8}{:>9}{:>10}{:>13}{:>11}{:>13}{:>12}".format(*cells) for cells in table]
-    lines += ["", "improvement = augmented - baseline, GAN effect = augmented - oversampled"]
-    if any(row["few"] for row in rows):
-        lines.append(f"* fewer than {FEW_LESIONS} test lesions: too few lesions to tell")
+    page = view(results)
+    lines = [*textwrap.wrap(plain(page["main"]["sentence"]), 100), ""]
+    lines += _text_table(page["main"])
+    if page["outside"]:
+        lines += ["", *textwrap.wrap(f"Outside data, {plain(page['external']['data'], 60)}: "
+                                     f"{plain(page['outside']['sentence'])}", 100), ""]  # fmt: skip
+        lines += _text_table(page["outside"])
+    for dx, made in page["synthetic"].items():
+        if made.get("failed"):
+            lines += ["", *textwrap.wrap(f"No synthetic images of {plain(dx, 40)}: {plain(made['failed'])}.", 100)]
+    lines += ["", "GAN effect = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may have no true minus sign
+
+
+def _text_table(judged: dict[str, Any]) -> list[str]:
+    form = "{:26}{:>7}{:>10}{:>13}{:>11}{:>12}{:>18}".format
+    lines = [form("recall by class", "lesions", *ARMS, "GAN effect", "95 % interval")]
+    for row in judged["classes"] + judged["overall"]:
+        few = " *" if row.get("few") else ""
+        cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
+        spread = show_interval([row["gan"].get("low"), row["gan"].get("high")], "+")
+        name = plain(row["name"], 25 - len(few)) + few
+        lines.append(form(name, wording.count(row["lesions"]) if row in judged["classes"] else "", *cells, spread))
+    if any(row["few"] for row in judged["classes"]):
+        lines.append("* too few lesions to tell")
+    both = judged["both"]
+    change = f"{show(both['value'], '+')} ({show_interval(both, '+')})"
+    return [*lines, f"improvement on the baseline, {plain(judged['effect']['metric'], 50)}: {change}"]

@@ -9,6 +9,9 @@ from components.images import image
 def prepare_data(
     data: str,
     data_version: str,
+    split: str,
+    external: str,
+    duplicates: str,
     image_size: int,
     rare_classes: str,
     max_bad_images: int,
@@ -16,6 +19,8 @@ def prepare_data(
     train: dsl.Output[dsl.Dataset],
     validation: dsl.Output[dsl.Dataset],
     test: dsl.Output[dsl.Dataset],
+    external_set: dsl.Output[dsl.Dataset],
+    splits: dsl.Output[dsl.Dataset],
     data_profile: dsl.Output[dsl.HTML],
 ) -> list[str]:
     """Checks and resizes the images of a source, splits them by lesion, and returns the rare classes.
@@ -29,6 +34,9 @@ def prepare_data(
 
         return prepare(
             data=data,
+            split=split,
+            external=external,
+            duplicates=duplicates,
             image_size=image_size,
             rare=rare_classes,
             max_bad_images=max_bad_images,
@@ -36,5 +44,7 @@ def prepare_data(
             train=train.path,
             validation=validation.path,
             test=test.path,
+            external_set=external_set.path,
+            splits=splits.path,
             data_profile=data_profile.path,
         )

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from components.prepare_data import tree
+from components.prepare_data.duplicates import thumbnail
 from components.shared.errors import UserError, printable
 from components.shared.image_set import encode_png, pixel_sha256
 
@@ -46,12 +47,14 @@ class Accepted:
     Attributes:
         png: the resized image's PNG bytes.
         pixel_sha256: hash of the resized pixels.
+        thumbnail: of the resized pixels, see `duplicates`.
         size: width and height of the original, in pixels.
         notes: what was done to it that a reader of the profile should know.
     """
 
     png: bytes
     pixel_sha256: str
+    thumbnail: bytes
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
 
@@ -121,4 +124,4 @@ def _read(path: Path, size: int) -> Accepted | str:
         colour = image if image.mode == "RGB" else image.convert("RGB")
         small = colour.resize((size, size), Image.Resampling.LANCZOS)
         small.info = {}  # or the original's profile and text would stand in every PNG
-        return Accepted(encode_png(small), pixel_sha256(np.asarray(small)), original, notes)
+        return Accepted(encode_png(small), pixel_sha256(np.asarray(small)), thumbnail(small), original, notes)

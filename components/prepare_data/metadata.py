@@ -47,7 +47,7 @@ def find(folder: Path) -> Path:
     return found[0]
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """The header, the rows and the line that each row ends in; blank rows are passed over.
 
     Not by pandas: it takes a row with too many fields for one with an index, and shifts the columns.
@@ -84,8 +84,12 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     return rows[0], rows[1:], lines[1:]
 
 
-def read(folder: Path) -> pd.DataFrame:
+def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
     """The checked metadata.
+
+    Args:
+        folder: where the metadata file stands, at any depth.
+        least_classes: so many different values of dx are needed.
 
     Returns:
         One row an image, sorted by image id: image_id, lesion_id and dx (non-empty strings), dx_type, sex, localization
@@ -96,7 +100,7 @@ def read(folder: Path) -> pd.DataFrame:
     """
     path = find(folder)
     name = path.name
-    header, rows, lines = _rows(path)
+    header, rows, lines = csv_rows(path)
     missing = [column for column in REQUIRED if column not in header]
     if missing:
         raise UserError(
@@ -147,7 +151,7 @@ def read(folder: Path) -> pd.DataFrame:
             f"{name} gives one lesion two classes ({_some(list(torn))}); correct dx, or give the lesions different ids."
         )
     classes = table["dx"].nunique()
-    if classes < 2:
+    if classes < least_classes:
         raise UserError(f"{name} holds only the class {table['dx'].iloc[0]}; at least two classes are needed.")
     if classes > MAX_CLASSES:
         raise UserError(

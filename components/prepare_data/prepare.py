@@ -1,51 +1,30 @@
 """Phase 1: raw data in, a lesion-disjoint split of checked and resized images out.
 
-Reads a source (see `sources`). Writes one image set for each split and a data profile. Bounded by the image codecs:
-8,499 images of 200×150 px take some 6 s on two cores; memory does not grow with the number of images.
+Reads a source (see `sources`). Writes one image set for each split, one of an external source, the split as a CSV and
+a data profile. Bounded by the image codecs: 8,499 images of 200×150 px take some 6 s on two cores. An image takes a
+kilobyte of memory; its pixels wait in a scratch file until all have been compared.
 """
 
-import ctypes
 import hashlib
-import os
-import signal
-import sys
 import tempfile
 import warnings
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from components.prepare_data import images, metadata, profile, sources, split, tree
+from components.prepare_data import images, metadata, profile, sides, sources, tree
+from components.prepare_data import split as splitting
+from components.prepare_data.decode import Decoded, Findings, decode
 from components.shared.errors import UserError, printable
-from components.shared.files import all_written_whole
+from components.shared.files import all_written_whole, written_whole
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
-from components.shared.progress import Progress, say
+from components.shared.progress import say
 
-
-@dataclass
-class Findings:
-    """What was seen on the way, for the data profile.
-
-    Attributes:
-        left_out: (image id, reason) of each row that could not be used.
-        notes: how many images were grey, had a palette, …, and were used.
-        sizes: how many originals had which (width, height).
-        without_row: image files that no row names.
-        twins: images whose pixels are those of another lesion's image: if that is one lesion, the split can't know it.
-        samples: PNG bytes of the first training images of each class.
-    """
-
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    without_row: int = 0
-    twins: int = 0
-    samples: dict[str, list[bytes]] = field(default_factory=dict)
+NO_EXTERNAL = "none"
+SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
 
 
 def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
@@ -73,35 +52,6 @@ def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
     return names
 
 
-def _die_with_parent(parent: int) -> None:
-    """Has Linux kill this worker with the phase: it would wait for work for ever."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before we could ask
-            os._exit(1)
-
-
-def _read(paths: list[Path], size: int) -> list[images.Accepted | str]:
-    return [images.read(path, size) for path in paths]
-
-
-def _ahead(
-    pool: ProcessPoolExecutor, chunks: list[pd.DataFrame], files: dict[str, Path], size: int
-) -> Iterator[tuple[pd.DataFrame, list[images.Accepted | str]]]:
-    """Decodes chunks in parallel and gives them in order; only a few are ahead of the writer, so that memory stays
-    bounded."""
-    # Some images a task: handing them over one by one costs a sixth of the rate.
-    waiting: deque[tuple[pd.DataFrame, list[Future[list[images.Accepted | str]]]]] = deque()
-    for chunk in [*chunks, None]:
-        if chunk is not None:
-            paths = [files[name] for name in chunk["image_id"]]
-            parts = [paths[start : start + 32] for start in range(0, len(paths), 32)]
-            waiting.append((chunk, [pool.submit(_read, part, size) for part in parts]))
-        while waiting and (chunk is None or len(waiting) > 2):
-            rows, futures = waiting.popleft()
-            yield rows, [result for future in futures for result in future.result()]
-
-
 def _why_missing(folder: Path) -> str:
     """Why a row may have no image file: a folder that was not entered is worth a word."""
     closed = tree.scan(folder).closed
@@ -110,17 +60,125 @@ def _why_missing(folder: Path) -> str:
     return f"no image file; {printable(closed[0].name)} is a link or unreadable, and was not entered"
 
 
-def _refuse_too_many(left_out: list[tuple[str, str]], max_bad_images: int) -> None:
-    if len(left_out) > max_bad_images:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in left_out[:5])
-        raise UserError(
-            f"more than {max_bad_images} images can't be used ({listed}{'; …' if len(left_out) > 5 else ''}); "
-            "mend or remove them, or raise max_bad_images."
-        )
+def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
+    if image_size % 16 or not 32 <= image_size <= 512:
+        raise UserError(f"image_size is {image_size}; choose a multiple of 16 from 32 to 512.")
+    if max_bad_images < 0:
+        raise UserError(f"max_bad_images is {max_bad_images}; choose 0 or more.")
+    if duplicates not in sides.POLICIES:
+        raise UserError(f"duplicates is {duplicates!r}; choose one of {', '.join(sides.POLICIES)}.")
+
+
+def _leave_out(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
+    """The table without some rows, which are listed."""
+    findings.left_out += [(name, reason) for name in table.loc[rows, "image_id"]]
+    return table[~rows]
+
+
+def _with_files(folder: Path, table: pd.DataFrame, findings: Findings) -> tuple[pd.DataFrame, dict[str, Path]]:
+    """The rows that have an image file, and the files."""
+    files = images.index(folder)
+    findings.without_row = len(set(files) - set(table["image_id"]))
+    # Not by `isin`: a file's name may hold what is no text, which pandas' strings can't.
+    missing = ~table["image_id"].map(lambda name: name in files).astype(bool)
+    return _leave_out(table, missing, _why_missing(folder) if missing.any() else "", findings), files
+
+
+def _write(part: Path, header: Header, found: Decoded, rows: pd.DataFrame) -> None:
+    """Writes some of the decoded images as an image set, class by class."""
+    with closing(ImageSetWriter(part, header)) as out:
+        for _, of_class in rows.groupby("dx"):
+            for start in range(0, len(of_class), ROW_GROUP):
+                some = of_class.iloc[start : start + ROW_GROUP]
+                out.write(some, found.png(some.index))
+
+
+def _header(classes: Sequence[str], image_size: int, rows: pd.DataFrame, split: str) -> Header:
+    return Header(
+        classes=tuple(classes),
+        image_size=image_size,
+        split=split,
+        data_sha256=_hash(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
+        split_sha256=_hash(rows, ["image_id", "split"]),
+    )
+
+
+def _external(
+    part: Path,
+    external: str,
+    classes: Sequence[str],
+    image_size: int,
+    duplicates: str,
+    max_bad_images: int,
+    known: pd.DataFrame,
+    known_thumbnails: np.ndarray | None,
+) -> pd.DataFrame:
+    """Writes the image set of an external source, if none of its images is known, and returns its rows."""
+    say("prepare_data", f"reading {printable(external)}, the external set")
+    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
+        folder, findings = sources.fetch(external, Path(scratch)), Findings()
+        table = metadata.read(folder, least_classes=1).assign(split="external", source=REAL)
+        unknown = sorted(set(table["dx"]) - set(classes))
+        if unknown:
+            raise UserError(
+                f"the external set holds the class {unknown[0]}, which the data does not have; leave it out, or rename "
+                f"it to one of {', '.join(classes)}."
+            )
+        table, files = _with_files(folder, table, findings)
+        findings.refuse_more_than(max_bad_images)
+        with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as found:
+            rows = found.rows[sides.outside(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
+            if rows.empty:
+                raise UserError("no usable image is left in the external set; give images of other lesions.")
+            _write(part, _header(classes, image_size, rows, "external"), found, rows)
+    for name, reason in findings.left_out:
+        say("prepare_data", f"left out of the external set {name}: {reason}")
+    say("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
+    return rows
+
+
+def prepare_external(
+    external: str,
+    classes: Sequence[str],
+    image_size: int,
+    duplicates: str,
+    max_bad_images: int,
+    known: str | Path,
+    out: str | Path,
+) -> None:
+    """Makes the external image set for a run that is finished.
+
+    The run's pixels are gone. So a picture of the run in another file is recognised by its perceptual hash alone, which
+    finds it saved, scaled, brightened, flipped or turned for itself, but hardly cropped.
+
+    Args:
+        external: a source of images, whose classes are some of the run's.
+        classes: the run's classes.
+        image_size: the run's.
+        duplicates: `refuse` images of the run, or `move_to_train`: leave their lesions out.
+        max_bad_images: so many images may be unusable; they are listed and left out.
+        known: the run's `splits.csv`.
+        out: where the image set goes.
+
+    Raises:
+        UserError: the images can't be used, or belong to images of the run; nothing is written then.
+    """
+    _check(image_size, max_bad_images, duplicates)
+    path = Path(known)
+    header, lines, _ = metadata.csv_rows(path)
+    table = pd.DataFrame(lines, columns=pd.Index(header), dtype=str)
+    if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
+        raise UserError(f"{path} does not say which images a run has used; give the splits.csv of a finished run.")
+    with warnings.catch_warnings(), written_whole(out) as part:
+        warnings.simplefilter("ignore")
+        _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None)
 
 
 def prepare(
     data: str,
+    split: str,
+    external: str,
+    duplicates: str,
     image_size: int,
     rare: str,
     max_bad_images: int,
@@ -128,116 +186,96 @@ def prepare(
     train: str | Path,
     validation: str | Path,
     test: str | Path,
+    external_set: str | Path,
+    splits: str | Path,
     data_profile: str | Path,
 ) -> list[str]:
-    """Checks, splits and resizes the images of a source.
+    """Checks, resizes and splits the images of a source.
 
     Args:
         data: `demo`, `kaggle`, `gs://bucket/prefix` or a folder.
+        split: `random`, `k/n` for fold k of n, or a CSV file (also `gs://…`) with the columns image_id and split.
+        external: `none`, or a source of images from elsewhere, whose classes are some of the data's.
+        duplicates: `refuse`, or `move_to_train` the lesions that the split puts on two sides.
         image_size: height and width to scale to, in pixels; a multiple of 16 from 32 to 512.
         rare: `auto` (all classes but the largest) or class names with commas between them.
-        max_bad_images: so many images may be unusable; they are listed and left out.
+        max_bad_images: so many images may be unusable; they are listed and left out. Of the external ones as many.
         seed: of the split.
-        train, validation, test: where the image sets go.
+        train, validation, test, external_set: where the image sets go.
+        splits: where the CSV goes that says of each image where it stands; it can be given as `split` again.
         data_profile: where the profile, an HTML file, goes.
 
     Returns:
         The rare classes, sorted.
 
     Raises:
-        UserError: something about the data or the parameters can't be used; nothing is written then.
+        UserError: something about the data or the parameters can't be used, or the split puts on two sides what belongs
+            together; nothing is written then.
         OSError: nor when a disk is full or a folder can't be written.
     """
-    if image_size % 16 or not 32 <= image_size <= 512:
-        raise UserError(f"image_size is {image_size}; choose a multiple of 16 from 32 to 512.")
-    if max_bad_images < 0:
-        raise UserError(f"max_bad_images is {max_bad_images}; choose 0 or more.")
+    _check(image_size, max_bad_images, duplicates)
     if seed < 0:
         raise UserError(f"seed is {seed}; choose 0 or more.")
     say("prepare_data", f"reading {printable(data)}")
-    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="counterweight-") as folder_name, ExitStack() as stack:
+        scratch = Path(folder_name)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # Pillow warns of what is refused here anyway
-        folder = sources.fetch(data, Path(scratch))
+        (scratch / "data").mkdir()
+        folder, findings = sources.fetch(data, scratch / "data"), Findings()
         table = metadata.read(folder)
-        rare_names = rare_classes(table, rare)
-        files = images.index(folder)
-        findings = Findings(without_row=len(set(files) - set(table["image_id"])))
-        # Not by `isin`: a file's name may hold what is no text, which pandas' strings can't.
-        present = table["image_id"].map(lambda name: name in files)
-        if not present.all():
-            reason = _why_missing(folder)
-            findings.left_out += [(name, reason) for name in table.loc[~present, "image_id"]]
-        _refuse_too_many(findings.left_out, max_bad_images)
-        header = Header(classes=tuple(sorted(table["dx"].unique())), image_size=image_size, split="")
-        table = table[present]
-        table = table.assign(split=split.assign(table, seed), source=REAL)
+        rare_names, classes = rare_classes(table, rare), sorted(table["dx"].unique())
+        table, files = _with_files(folder, table, findings)
+        table = table.assign(split=splitting.assign(table, split, seed, scratch), source=REAL)
+        unnamed = table["split"].isna()
+        table = _leave_out(table, unnamed, "the split does not name it; name it, with none to leave it out", findings)
+        findings.refuse_more_than(max_bad_images)
+        findings.unused = int((table["split"] == splitting.UNUSED).sum())
+        table = table[table["split"] != splitting.UNUSED]
 
-        # All four get their names together, at the very end.
-        *sets, page = stack.enter_context(all_written_whole(train, validation, test, data_profile))
-        writers = {
-            name: stack.enter_context(closing(ImageSetWriter(part, replace(header, split=name))))
-            for name, part in zip(split.SHARES, sets, strict=True)
-        }
-        chunks = [
-            rows.iloc[start : start + ROW_GROUP]
-            for _, rows in table.groupby(["split", "dx"])
-            for start in range(0, len(rows), ROW_GROUP)
-        ]
-        progress = Progress("prepare_data", len(table), "images")
-        accepted: list[pd.DataFrame] = []
-        seen = 0
-        # Processes: with threads the interpreter's lock costs a fifth of the codecs' rate.
-        pool = ProcessPoolExecutor(initializer=_die_with_parent, initargs=(os.getpid(),))
-        stack.callback(pool.shutdown, cancel_futures=True)
-        for rows, results in _ahead(pool, chunks, files, image_size):
-            good = [result for result in results if isinstance(result, images.Accepted)]
-            findings.left_out += [
-                (name, result)
-                for name, result in zip(rows["image_id"], results, strict=True)
-                if isinstance(result, str)
-            ]
-            _refuse_too_many(findings.left_out, max_bad_images)
-            rows = rows[[isinstance(result, images.Accepted) for result in results]]
-            rows = rows.assign(pixel_sha256=[image.pixel_sha256 for image in good])
-            for image in good:
-                findings.notes.update(image.notes)
-                findings.sizes[image.size] += 1
-            if len(rows):
-                name, dx = rows["split"].iloc[0], rows["dx"].iloc[0]
-                writers[name].write(rows, [image.png for image in good])
-                if name == "train":
-                    some = findings.samples.setdefault(dx, [])
-                    some += [image.png for image in good[: 6 - len(some)]]
-                accepted.append(rows)
-            seen += len(results)
-            progress.update(seen)
-
-        used = pd.concat(accepted) if accepted else table.iloc[:0]
-        for dx in header.classes:
-            for name in writers:
-                if not ((used["dx"] == dx) & (used["split"] == name)).any():
+        # All get their names together, at the very end.
+        *sets, outside_part, splits_part, page = stack.enter_context(
+            all_written_whole(train, validation, test, external_set, splits, data_profile)
+        )
+        found = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
+        used, findings.moved = sides.mend(found.rows, found.thumbnails, duplicates)
+        for dx in classes:
+            for side in splitting.SHARES:
+                if not ((used["dx"] == dx) & (used["split"] == side)).any():
                     raise UserError(
-                        f"no usable image of the class {dx} is left for {name}; mend the images that were left out, "
+                        f"no usable image of the class {dx} is left for {side}; mend the images that were left out, "
                         "add lesions, or leave the class out."
                     )
+        outside = used.iloc[:0].assign(split="external")
+        if external.strip() == NO_EXTERNAL:
+            _write(outside_part, _header(classes, image_size, outside, "external"), found, outside)
+        else:
+            outside = _external(
+                outside_part, external, classes, image_size, duplicates, max_bad_images, used, found.thumbnails
+            )
+        for side, part in zip(splitting.SHARES, sets, strict=True):
+            _write(part, _header(classes, image_size, used, side), found, used[used["split"] == side])
+        used[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
         of_pixels = used.groupby("pixel_sha256")["lesion_id"].transform("nunique")
         findings.twins = int((of_pixels > 1).sum())
-        header = replace(
-            header,
-            data_sha256=_hash(used, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
-            split_sha256=_hash(used, ["image_id", "split"]),
-        )
-        for name, writer in writers.items():
-            writer.header = replace(header, split=name)
-        page.write_text(profile.render(printable(data), used, header, rare_names, findings), encoding="utf-8")
+        for dx, rows in used[used["split"] == "train"].groupby("dx"):
+            findings.samples[str(dx)] = found.png(rows.index[:6])
+        header = _header(classes, image_size, used, "")
+        text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside)
+        page.write_text(text, encoding="utf-8")
+    for name, reason in findings.left_out:
+        say("prepare_data", f"left out {name}: {reason}")
     if findings.twins:
         say(
             "prepare_data",
-            f"{findings.twins} images have the pixels of another lesion's image: look at their lesion_id",
+            f"{findings.twins:,} images have the pixels of another lesion's image on the same side: look at their "
+            "lesion_id",
         )
-    for name, reason in findings.left_out:
-        say("prepare_data", f"left out {name}: {reason}")
+    if findings.unused:
+        say("prepare_data", f"{findings.unused:,} images are not used, as the split says")
+    if len(findings.moved):
+        lesions = findings.moved["lesion_id"].nunique()
+        say("prepare_data", f"{len(findings.moved):,} images of {lesions:,} lesions were moved to train")
     counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items())
     say("prepare_data", f"{len(used):,} images ({counts}); to rebalance: {', '.join(rare_names)}")
     return rare_names

@@ -2,27 +2,35 @@
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 import pandas as pd
 
+from components.prepare_data.decode import Findings
+from components.prepare_data.split import FOLD
 from components.shared.errors import printable
 from components.shared.image_set import Header
 
-if TYPE_CHECKING:
-    from components.prepare_data.prepare import Findings
 
-
-def render(data: str, table: pd.DataFrame, header: Header, rare: list[str], findings: "Findings") -> str:
+def render(
+    data: str,
+    split: str,
+    table: pd.DataFrame,
+    header: Header,
+    rare: list[str],
+    findings: Findings,
+    external: pd.DataFrame,
+) -> str:
     """The profile as one self-contained HTML page.
 
     Args:
         data: where the data came from.
+        split: `random`, a fold, or the file that says it.
         table: the accepted rows: image_id, lesion_id, dx, split, dx_type, age, sex, localization.
         header: the classes and the image size.
         rare: the classes that are rebalanced.
         findings: what was seen while reading.
+        external: the rows of the external set, if any.
     """
     counts = table["dx"].value_counts()
     classes = [
@@ -53,6 +61,9 @@ def render(data: str, table: pd.DataFrame, header: Header, rare: list[str], find
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     return environment.get_template("profile.html.j2").render(
         data=data,
+        split=split,
+        fold=FOLD.fullmatch(split),
+        external=[(dx, len(rows), rows["lesion_id"].nunique()) for dx, rows in external.groupby("dx") if len(rows)],
         images=len(table),
         lesions=table["lesion_id"].nunique(),
         ratio=counts.iloc[0] / counts.iloc[-1],

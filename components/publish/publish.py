@@ -1,13 +1,15 @@
-"""Phase 6: the run's results under one folder, with a manifest of their hashes, written last.
+"""Phase 6: the run's results under one folder or prefix, with a manifest of their hashes, written last.
 
 Nothing counts for a reader until the manifest is there; publishing the same results again changes nothing; a
 publication that was cut off is completed by the next.
 """
 
 import json
+import re
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 from components.shared.errors import UserError
 from components.shared.files import PART, file_sha256, write_text, written_whole
@@ -15,11 +17,22 @@ from components.shared.image_set import read_rows
 from components.shared.progress import say
 
 MANIFEST = "manifest.json"
+JOURNAL = ".publishing.json"
+"""Beside the manifest while a publication is under way: all files that may be there, from whichever run."""
+CANDIDATE = "models/augmented.keras"
+"""What is proposed for use if the verdict allows it."""
+PROMOTING: dict[str, Collection[str]] = {
+    "improved": {"improved"},
+    "not_worse": {"improved", "no evidence"},
+    "always": {"improved", "no evidence", "worse"},
+    "never": (),
+}
+"""promote_if → the verdicts with which there is a candidate."""
 
 
 def named(
-    models: Mapping[str, str | Path],
-    records: Mapping[str, str | Path],
+    models: Mapping[str, Sequence[str | Path]],
+    records: Mapping[str, Sequence[str | Path]],
     generators: Sequence[str | Path],
     gan_records: Sequence[str | Path],
     gan_pages: Sequence[str | Path],
@@ -29,88 +42,199 @@ def named(
 ) -> dict[str, Path]:
     """Where each file goes: relative name → file.
 
-    Generators and records are matched by hash, not by their order; pages, which hold none, stand in the order of the
-    records, and sheets in that of the synthetic sets.
+    An arm's models, one a seed, stand in the order of their records: the first is `models/<arm>.keras`, the others have
+    their seed in the name. Models and generators are matched with records by hash, not by their order; pages, which
+    hold none, stand in the order of the records, and sheets in that of the synthetic sets. Of a class whose GAN failed
+    there are only record and page.
 
     Raises:
-        UserError: a record has no generator of its hash.
+        UserError: a record has no model of its hash.
     """
     files = {name: Path(path) for name, path in others.items()}
-    for arm, path in models.items():
-        files[f"models/{arm}.keras"] = Path(path)
-        files[f"models/{arm}.json"] = Path(records[arm])
-    by_hash = {file_sha256(path): Path(path) for path in generators}
+    for arm, own in records.items():
+        by_hash = _by_hash(models[arm])
+        for number, path in enumerate(own):
+            facts = _facts(path)
+            stem = f"models/{arm}-seed{facts['settings']['seed']}" if number else f"models/{arm}"
+            files[f"{stem}.keras"] = _matching(facts, by_hash, f"the {arm} model")
+            files[f"{stem}.json"] = Path(path)
+    by_hash = _by_hash(generators)
     for path, page in zip(gan_records, gan_pages, strict=True):
-        facts = json.loads(Path(path).read_text(encoding="utf-8"))
-        if facts["model_sha256"] not in by_hash:
-            raise UserError(f"the generator of {facts['dx']} is not the one in its record; publish one run's files.")
-        files[f"models/gan-{facts['dx']}.keras"] = by_hash[facts["model_sha256"]]
-        files[f"models/gan-{facts['dx']}.json"] = Path(path)
-        files[f"models/gan-{facts['dx']}.html"] = Path(page)
+        facts = _facts(path)
+        stem = f"models/gan-{facts['dx']}"
+        if "failed" not in facts:
+            files[f"{stem}.keras"] = _matching(facts, by_hash, f"the generator of {facts['dx']}")
+        files[f"{stem}.json"] = Path(path)
+        files[f"{stem}.html"] = Path(page)
     for path, sheet in zip(synthetic_sets, sheets, strict=True):
-        dx = read_rows(path, "train", ["dx"])["dx"].iloc[0]
-        files[f"synthetic/{dx}.parquet"] = Path(path)
-        files[f"synthetic/{dx}.html"] = Path(sheet)
+        rows = read_rows(path, "train", ["dx"])
+        if len(rows):
+            dx = rows["dx"].iloc[0]
+            files[f"synthetic/{dx}.parquet"] = Path(path)
+            files[f"synthetic/{dx}.html"] = Path(sheet)
     return files
 
 
-def _published(manifest: Path) -> dict[str, object] | None:
-    """What an earlier publication's manifest lists; None where there is none.
+def _facts(record: str | Path) -> dict[str, Any]:
+    return json.loads(Path(record).read_text(encoding="utf-8"))
+
+
+def _by_hash(paths: Sequence[str | Path]) -> dict[str, Path]:
+    return {file_sha256(path): Path(path) for path in paths}
+
+
+def _matching(facts: Mapping[str, Any], by_hash: Mapping[str, Path], what: str) -> Path:
+    if facts["model_sha256"] not in by_hash:
+        raise UserError(f"{what} is not the one in its record; publish one run's files.")
+    return by_hash[facts["model_sha256"]]
+
+
+class Target(Protocol):
+    """A place to publish to. `wanted` is name → (file, its SHA-256)."""
+
+    def read(self, name: str) -> str | None:
+        """A small file's text; None where there is none."""
+
+    def held(self, wanted: Mapping[str, tuple[Path, str]]) -> set[str]:
+        """The names under which the wanted content is there already."""
+
+    def put(self, wanted: Mapping[str, tuple[Path, str]]) -> None:
+        """Copies files there, each whole or not at all."""
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a small file, whole or not at all."""
+
+    def remove(self, names: Collection[str]) -> None:
+        """Removes files, as far as they are there."""
+
+
+class Folder:
+    """A folder on this machine, as a place to publish to.
+
+    Raises:
+        UserError: it is a file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{path} is a file; give a folder's name as output.")
+
+    def read(self, name: str) -> str | None:
+        """A file's text; None where there is none."""
+        path = self.path / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+    def held(self, wanted: Mapping[str, tuple[Path, str]]) -> set[str]:
+        """The names of those files that are there already with the content wanted."""
+        there = {name for name in wanted if (self.path / name).is_file()}
+        return {name for name in there if file_sha256(self.path / name) == wanted[name][1]}
+
+    def put(self, wanted: Mapping[str, tuple[Path, str]]) -> None:
+        """Copies files, and removes what is left of copies that were cut off."""
+        for parent in {(self.path / name).parent for name in wanted}:
+            for part in parent.glob(f"{PART}*"):
+                part.unlink()
+        for name, (path, _) in wanted.items():
+            with written_whole(self.path / name) as part:
+                shutil.copyfile(path, part)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a small file."""
+        write_text(self.path / name, text)
+
+    def remove(self, names: Collection[str]) -> None:
+        """Removes files, as far as they are there."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+
+def _target(place: str) -> Target:
+    if place.startswith("gs://"):
+        from components.shared import storage  # Google's client takes half a second
+
+        return storage.Prefix(place)
+    if "://" in place:
+        raise UserError(f"{place}: this kind of address is not known; give a folder or gs://bucket/prefix as output.")
+    return Folder(place)
+
+
+def _listed(text: str | None, where: str) -> dict[str, Any]:
+    """The files that a manifest or journal lists; none where there is no such file.
 
     Raises:
         UserError: it is somebody else's.
     """
-    if not manifest.exists():
-        return None
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        if all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in files):
+        files = json.loads(text)["files"] if text is not None else {}
+        paths = [PurePosixPath(name) for name in files]
+        ours = all(set(entry) == {"sha256", "bytes"} for entry in files.values())
+        if ours and not any(path.is_absolute() or ".." in path.parts or "\0" in str(path) for path in paths):
             return dict(files)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise UserError(f"{manifest} is not of this pipeline; give another folder as output, or remove it.")
+    raise UserError(f"{where} is not of this pipeline; give another folder as output, or remove it.")
 
 
-def publish(output: str, files: Mapping[str, Path], manifest: str | Path) -> str:
-    """Copies files below a folder.
+def _candidate(verdict: str, promote_if: str) -> str | None:
+    if promote_if not in PROMOTING:
+        raise UserError(f"promote_if is {promote_if!r}; choose one of {', '.join(PROMOTING)}.")
+    candidate = CANDIDATE if verdict in PROMOTING[promote_if] else None
+    say("publish", f"{candidate or 'no model'} is the candidate (verdict: {verdict}; promote_if: {promote_if})")
+    return candidate
+
+
+def publish(
+    output: str,
+    files: Mapping[str, Path],
+    manifest: str | Path,
+    verdict: str,
+    promote_if: str = "improved",
+    run: str = "",
+) -> str:
+    """Copies files below a folder or an address of object storage.
 
     Args:
-        output: the run's folder; made if need be.
+        output: a folder, made if need be, or `gs://bucket/prefix`.
         files: relative name → file.
         manifest: where a copy of the manifest goes, for the pipeline.
+        verdict: of the evaluation: `improved`, `no evidence` or `worse`.
+        promote_if: with which verdict the augmented model is the candidate: `improved`, `not_worse`, `always`, `never`.
+        run: a folder of its own below `output`, where several runs share one; none if empty.
 
     Returns:
-        The folder.
+        Where the files are.
 
     Raises:
-        UserError: the folder can't be used.
+        UserError: the place can't be used, promote_if is unknown, or another publishes there at the same time.
     """
-    if "://" in output:
-        raise UserError(f"{output}: only a local folder can be published to; give a folder's name as output.")
-    folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{output} is a file; give a folder's name as output.")
-    entries = {
-        name: {"sha256": file_sha256(path), "bytes": path.stat().st_size} for name, path in sorted(files.items())
-    }
-    text = json.dumps({"files": entries}, indent=1) + "\n"
-    target = folder / MANIFEST
-    before = _published(target)
-    if before is not None and before != entries:  # another run's results are about to be replaced
-        target.unlink()
-        for name in before.keys() - entries.keys():
-            (folder / name).unlink(missing_ok=True)
-    for parent in {(folder / name).parent for name in files}:
-        for part in parent.glob(f"{PART}*"):  # of a copy that was cut off
-            part.unlink()
-    for name, path in files.items():
-        there = folder / name
-        if there.exists() and file_sha256(there) == entries[name]["sha256"]:
-            continue
-        with written_whole(there) as part:
-            shutil.copyfile(path, part)
-    if not target.exists():
-        write_text(target, text)
+    if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run):
+        raise UserError(f"run is {run!r}; give a name of letters, digits, dots and dashes.")
+    candidate = _candidate(verdict, promote_if)
+    place = f"{output.rstrip('/') or '/'}/{run}" if run else output
+    target = _target(place)
+    wanted = {name: (path, file_sha256(path)) for name, path in sorted(files.items())}
+    entries = {name: {"sha256": sha256, "bytes": path.stat().st_size} for name, (path, sha256) in wanted.items()}
+    content = {"files": entries, "candidate": candidate, "promote_if": promote_if, "verdict": verdict}
+    text = json.dumps(content, indent=1) + "\n"
+
+    there, journal = target.read(MANIFEST), target.read(JOURNAL)
+    known = _listed(there, f"{place}/{MANIFEST}") | _listed(journal, f"{place}/{JOURNAL}")
+    missing = wanted.keys() - target.held(wanted)
+    complete = there == text and not missing
+    if not complete:
+        target.write(JOURNAL, json.dumps({"files": known | entries}))
+        if there is not None and there != text:  # nothing counts from here on
+            target.remove([MANIFEST])
+            there = None
+        target.remove(known.keys() - entries.keys())
+        target.put({name: wanted[name] for name in wanted if name in missing})
+        if missing and wanted.keys() != target.held(wanted):
+            raise UserError(f"{place} was changed while it was published; run the same command again.")
+        if there is None:
+            target.write(MANIFEST, text)
+    if journal is not None or not complete:
+        target.remove([JOURNAL])
     write_text(manifest, text)
-    say("publish", f"{len(files)} files in {folder}")
-    return str(folder)
+    say("publish", f"{len(files)} files in {place}")
+    return place

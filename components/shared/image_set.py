@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("repeat", pa.int32()),
         ("pixel_sha256", pa.string()),
+        ("perceptual_hash", pa.string()),  # null for a synthetic image
         ("dx_type", pa.string()),
         ("age", pa.float32()),
         ("sex", pa.string()),
@@ -69,7 +70,7 @@ class Header:
     Attributes:
         classes: all classes of the data, sorted; a label is an index into it. The same in every split.
         image_size: height and width of every image, in pixels.
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation`, `test` or `external`.
         data_sha256: hash of every accepted row and its pixels, over all splits.
         split_sha256: hash of which image stands in which split.
     """
@@ -191,7 +192,7 @@ def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None
         columns: which columns; all but `image` where not given.
 
     Raises:
-        UserError: the set is of another split, or validation or test holds a synthetic image.
+        UserError: the set is of another split, or a split other than train holds a synthetic image.
     """
     header = read_header(path)
     if header.split != split:
@@ -203,6 +204,37 @@ def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None
     if set(table.column("split").unique().to_pylist()) - {split}:
         raise UserError(f"{path} holds rows of another split; make the split anew with prepare_data.")
     return table.select(wanted).to_pandas()
+
+
+def refuse_shared(path: str | Path, split: str, others: Sequence[str | Path]) -> None:
+    """Makes sure that no image of a held-out set stands in a set that is trained on, whatever its name and its row say:
+    neither a training image, nor a synthetic one that calls itself real. Nor may a lesion stand in both.
+
+    It goes by the rows' hashes; that they are those of the pixels, `decoded` sees to.
+
+    Args:
+        path, split: the held-out set.
+        others: sets of the split `train`: real images, synthetic ones, or both.
+
+    Raises:
+        UserError: an image or a lesion stands in both.
+    """
+    held_out = read_rows(path, split, ["image_id", "lesion_id", "pixel_sha256"])
+    for other in others:
+        rows = read_rows(other, "train", ["source", "lesion_id", "pixel_sha256"])
+        for kind, of_kind in (("synthetic", rows[rows["source"] != REAL]), ("training", rows[rows["source"] == REAL])):
+            shared = held_out.loc[held_out["pixel_sha256"].isin(of_kind["pixel_sha256"]), "image_id"].tolist()
+            if shared:
+                raise UserError(
+                    f"{path} holds {len(shared):,} {kind} image{'s' * (len(shared) > 1)} in {split} "
+                    f"({', '.join(shared[:3])}{', …' * (len(shared) > 3)}); make the split anew with prepare_data."
+                )
+        lesions = sorted(set(held_out["lesion_id"].dropna()) & set(rows["lesion_id"].dropna()))
+        if lesions:
+            raise UserError(
+                f"{path} holds {len(lesions):,} lesion{'s' * (len(lesions) > 1)} of the training set in {split} "
+                f"({', '.join(lesions[:3])}{', …' * (len(lesions) > 3)}); make the split anew with prepare_data."
+            )
 
 
 def iter_tables(path: str | Path, dx: str | None = None) -> Iterator[pa.Table]:
@@ -230,6 +262,7 @@ class Pixels:
         labels: (N,) int64 index into the header's classes.
         repeat: (N,) int64, how often each image counts in training.
         real: (N,) bool, False for a synthetic image.
+        pixel_sha256: (N,) hash of each image, as it was decoded.
         header: of the set.
     """
 
@@ -237,7 +270,14 @@ class Pixels:
     labels: np.ndarray
     repeat: np.ndarray
     real: np.ndarray
+    pixel_sha256: np.ndarray
     header: Header
+
+
+def seen(*sets: Pixels) -> list[str]:
+    """What the record of a model says it was trained or chosen on: the first 16 hexadecimal digits of each real image's
+    hash, sorted."""
+    return sorted({digest[:16] for pixels in sets for digest in pixels.pixel_sha256[pixels.real]})
 
 
 def _reserve(path: Path) -> None:
@@ -246,6 +286,11 @@ def _reserve(path: Path) -> None:
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _decode_and_hash(png: bytes) -> tuple[np.ndarray, str]:
+    pixels = decode_png(png)
+    return pixels, pixel_sha256(pixels)
 
 
 @contextmanager
@@ -258,10 +303,10 @@ def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pix
         dx: only this class.
 
     Raises:
-        UserError: as `read_rows`.
+        UserError: as `read_rows`, or an image is not the one that its row was written for.
     """
     header = read_header(path)
-    rows = read_rows(path, split, ["dx", "repeat", "source"])
+    rows = read_rows(path, split, ["dx", "repeat", "source", "pixel_sha256"])
     if dx is not None:
         rows = rows[rows["dx"] == dx]
     size = header.image_size
@@ -270,10 +315,14 @@ def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pix
         shape = (len(rows), size, size, 3)
         images = np.lib.format.open_memmap(Path(scratch) / "pixels.npy", "w+", np.uint8, shape)
         _reserve(Path(scratch) / "pixels.npy")
-        position = 0
+        position, expected = 0, rows["pixel_sha256"].tolist()
         for table in iter_tables(path, dx):
+            first = position
             png = pc.struct_field(table.column("image"), "bytes").to_pylist()
-            for pixels in threads.map(decode_png, png):
+            for pixels, digest in threads.map(_decode_and_hash, png):
+                if digest != expected[position]:
+                    name = table.column("image_id")[position - first].as_py()
+                    raise UserError(f"{path}: {name} has other pixels than its row says; make the set anew.")
                 images[position] = pixels
                 position += 1
         yield Pixels(
@@ -281,5 +330,6 @@ def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pix
             labels=rows["dx"].map(index).to_numpy(np.int64),
             repeat=rows["repeat"].to_numpy(np.int64),
             real=(rows["source"] == REAL).to_numpy(),
+            pixel_sha256=rows["pixel_sha256"].to_numpy(),
             header=header,
         )

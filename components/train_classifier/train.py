@@ -19,7 +19,7 @@ from components.shared import keras_run, page
 from components.shared.batches import AUGMENTATIONS, endless_batches, flip_and_turn
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text
-from components.shared.image_set import Pixels, decoded
+from components.shared.image_set import Pixels, decoded, refuse_shared, seen
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 from components.train_classifier import network
@@ -103,6 +103,7 @@ def train(
     label = f"train_classifier {arm}"
     begun = time.monotonic()
     keras_run.start(seed_of(seed, "train_classifier"))
+    refuse_shared(validation_set, "validation", [train_set])
     with decoded(train_set, "train") as pixels, decoded(validation_set, "validation") as held_out:
         if held_out.header.split_sha256 != pixels.header.split_sha256:
             raise UserError("the training and the validation set are of different splits; take both from one run.")
@@ -121,7 +122,7 @@ def train(
             callbacks=[_Validate(held_out, Progress(label, epochs, "epochs", steps * BATCH, "images")), best],
             verbose=0,
         ).history
-        header = pixels.header
+        header, was_seen = pixels.header, seen(pixels, held_out)
         rows = int(pixels.repeat.sum())
     keras_run.save(network_, model)
     best_epoch = int(np.argmax(history["val_balanced_accuracy"]))
@@ -145,6 +146,7 @@ def train(
         "history": {name: [round(float(v), 6) for v in values] for name, values in history.items()},
         "versions": keras_run.versions(),
         "seconds": round(time.monotonic() - begun, 1),
+        "seen": was_seen,
     }
     write_text(record, json.dumps(facts, indent=1))
     x = range(1, len(history["loss"]) + 1)

@@ -5,6 +5,8 @@ on which a person sees it learn. Killed at any moment and started again with the
 and ends with the same bytes.
 """
 
+import base64
+import io
 import json
 import math
 import time
@@ -17,13 +19,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from PIL import Image
 
 from components.shared import keras_run, page
 from components.shared.batches import endless_batches, flip_and_turn
 from components.shared.checkpoint import Checkpoints, Folder
 from components.shared.errors import UserError, as_user_error, printable
 from components.shared.files import all_written_whole, file_sha256, write_text
-from components.shared.image_set import Pixels, decoded, read_header, read_rows
+from components.shared.image_set import Pixels, decoded, read_header, read_rows, seen
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
 from components.train_gan import architectures, augment, precision, quality
@@ -34,6 +37,9 @@ from components.train_gan.recipe import Recipe
 BATCH = 32
 SNAPSHOTS = 8
 GRID = 16
+STRIPS, STRIP = 5, 5
+STRIP_BYTES = 7_500
+"""A strip of samples in the record, in base64: five of them stay below 40 kB."""
 JUDGED = 256
 """Images that a snapshot's KID is measured on."""
 FORMAT = 1
@@ -73,6 +79,25 @@ def _shown(pixels: Pixels, recipe: Recipe, latent: int, seed: int, done: int) ->
             keras.random.normal((BATCH, latent), seed=noise),
             keras.random.uniform((2, BATCH, augment.DRAWS), seed=draws),
         )
+
+
+def strip(images: np.ndarray) -> str:
+    """The first samples side by side, small enough for a record: base64 of a JPEG of at most `STRIP_BYTES`.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+    """
+    whole = Image.fromarray(page.contact_sheet(images[:STRIP], STRIP))
+    text = ""
+    for side, level in ((64, 85), (64, 70), (64, 50), (48, 50), (32, 50)):
+        small = whole.copy()
+        small.thumbnail((STRIP * side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=level)
+        text = base64.b64encode(buffer.getvalue()).decode()
+        if len(text) <= STRIP_BYTES:
+            break
+    return text
 
 
 def train_or_tell(
@@ -261,6 +286,7 @@ def train(
         # The result is the best snapshot.
         gan.sampler.set_weights(history.best)
         real, held = len(pixels.images), len(held_out.images)
+        was_seen = seen(pixels, held_out)
     keras_run.save(gan.sampler, generator)
     facts = {
         "dx": dx,
@@ -290,8 +316,17 @@ def train(
             "against": "validation and training" if few else "validation",
             "images": {"validation": held, "synthetic": JUDGED},
         },
+        # So that the report, which gets records and no pages, can show how the GAN learnt.
+        "snapshots": [
+            {"kimg": done, "jpeg": strip(images)}
+            for done, images in (
+                (history.grid_kimg[i], history.grids[i])
+                for i in np.unique(np.linspace(0, len(history.grids) - 1, STRIPS).astype(int))
+            )
+        ],
         "versions": keras_run.versions(),
         "seconds": round(before + time.monotonic() - begun, 1),
+        "seen": was_seen,
     }
     write_text(record, json.dumps(facts, indent=1))
     best_kid = min(facts["kid"]["value"])

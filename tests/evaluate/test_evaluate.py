@@ -1,103 +1,189 @@
+"""The phase as a whole: what the other phases made goes in, results come out; leaks and mixtures are refused."""
+
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
-from components.balance_dataset.balance import balance
-from components.evaluate.evaluate import ARMS, evaluate, roc_points
-from components.generate_images.generate import generate
+from components.evaluate.compare import ARMS
+from components.evaluate.evaluate import evaluate, roc_points, scalars
 from components.shared.errors import UserError
-from components.train_classifier.train import train as train_classifier
-from components.train_gan.train import train as train_gan
+from components.shared.image_set import read_header, read_rows, write_image_set
 
-
-@pytest.fixture(scope="module")
-def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Everything that evaluate reads, made by the phases themselves."""
-    folder = tmp_path_factory.mktemp("run")
-    paths = (folder / "g.keras", folder / "g.json", folder / "g.html")
-    train_gan("df", splits["train"], "dcgan", 0.03, 1, *paths, validation_set=splits["validation"])
-    generate(folder / "g.keras", folder / "g.json", 9, 1, folder / "synthetic", folder / "sheet")
-    balance(splits["train"], [folder / "synthetic"], 1, folder / "augmented", folder / "oversampled", folder / "s.md")
-    sets = {"baseline": splits["train"], "oversampled": folder / "oversampled", "augmented": folder / "augmented"}
-    for arm, path in sets.items():
-        train_classifier(
-            arm, path, splits["validation"], 3, 3, "none", 1,
-            folder / f"{arm}.keras", folder / f"{arm}.json", folder / f"{arm}.html",
-        )  # fmt: skip
-    return {
-        "data": "test",
-        "rare_classes": ["df"],
-        "seed": 1,
-        "test_set": splits["test"],
-        "train_set": splits["train"],
-        "validation_set": splits["validation"],
-        "synthetic_sets": [folder / "synthetic"],
-        "gan_records": [folder / "g.json"],
-        "models": {arm: folder / f"{arm}.keras" for arm in ARMS},
-        "records": {arm: folder / f"{arm}.json" for arm in ARMS},
-    }
+SEEDS = (1, 2)
 
 
 def outputs(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in ("results", "predictions", "report_page", "comparison")}
 
 
-def test_the_figures_follow_from_the_published_predictions(run: dict[str, Any], tmp_path: Path):
-    outcome = evaluate(**run, **outputs(tmp_path))
-    assert json.loads((tmp_path / "results").read_text()) == outcome
-    table = pd.read_parquet(tmp_path / "predictions")
+def changed(run: dict[str, Any], folder: Path, arm: str, number: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """The run with one record altered."""
+    record = folder / "record.json"
+    record.write_text(json.dumps(json.loads(run["records"][arm][number].read_text()) | facts))
+    own = [*run["records"][arm]]
+    own[number] = record
+    return run | {"records": run["records"] | {arm: own}}
+
+
+def test_the_figures_follow_from_the_published_predictions(
+    run: dict[str, Any], judged: tuple[dict[str, Any], Path]
+) -> None:
+    outcome, folder = judged
+    assert json.loads((folder / "results").read_text()) == outcome
+    table = pd.read_parquet(folder / "predictions")
     truth = pd.read_parquet(run["test_set"])
+    assert table.groupby("set").size().to_dict() == {"validation": 20 * 6, "test": 24 * 6}
+    classes = outcome["classes"]
+    assert classes == ["df", "nv", "vasc"]
     for arm in ARMS:
-        rows = table[table["arm"] == arm]
-        assert rows["image_id"].tolist() == truth["image_id"].tolist()
-        chances = rows[["p_df", "p_nv", "p_vasc"]].to_numpy()
-        assert np.allclose(chances.sum(1), 1, atol=1e-5)
-        predicted = np.array(["df", "nv", "vasc"])[chances.argmax(1)]
-        for dx in ("df", "nv", "vasc"):
-            recall = (predicted[rows["dx"] == dx] == dx).mean()
-            assert outcome["arms"][arm]["recall"][dx] == pytest.approx(recall)
-    assert outcome["classes"] == ["df", "nv", "vasc"]
+        figures, recalls = outcome["arms"][arm], []
+        for seed in SEEDS:
+            rows = table[(table["arm"] == arm) & (table["seed"] == seed) & (table["set"] == "test")]
+            assert rows["image_id"].tolist() == truth["image_id"].tolist()
+            chances = rows[["p_df", "p_nv", "p_vasc"]].to_numpy()
+            assert np.allclose(chances.sum(1), 1, atol=1e-5)
+            predicted = np.array(classes)[chances.argmax(1)]
+            recalls.append(metrics.recall_score(rows["dx"], predicted, average=None, labels=classes))
+            assert figures["by_seed"][str(seed)]["rare_recall"] == pytest.approx(recalls[-1][0])
+            assert figures["by_seed"][str(seed)]["accuracy"] == pytest.approx((predicted == rows["dx"]).mean())
+        assert list(figures["recall"].values()) == pytest.approx(np.mean(recalls, 0).tolist())
+        assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+        assert np.sum(figures["confusion"]) == 24 * len(SEEDS)
+        assert len(figures["temperature"]) == len(SEEDS)
+        assert list(figures["models"]) == ["1", "2"]
     assert outcome["splits"]["test"] == {
         "df": {"images": 4, "lesions": 2},
         "nv": {"images": 14, "lesions": 7},
         "vasc": {"images": 6, "lesions": 3},
     }
+    assert (outcome["run"]["seeds"], outcome["run"]["malignant"]) == ([1, 2], ["vasc"])
+    assert outcome["external"] is None
     assert outcome["synthetic"]["df"]["images"] == 9
     assert outcome["arms"]["oversampled"]["train_rows"] == outcome["arms"]["augmented"]["train_rows"] == 93
-    page = (tmp_path / "report_page").read_text()
-    assert page.startswith("<!DOCTYPE html>")
-    assert (
-        page.count("data:image/png") + page.count("data:image/jpeg") == 8 * 4
-    )  # real of three classes, synthetic of one
-    points = roc_points(tmp_path / "predictions", "augmented", outcome["classes"])
-    assert points[0][:2] == (0, 0)
-    assert points[-1][:2] == (1, 1)
-    assert all(np.isfinite(points).ravel())
 
 
-def test_a_model_of_another_split_may_have_seen_test_images(
-    run: dict[str, Any], tmp_path: Path, make_set: Callable[..., Path]
-):
-    record = json.loads(run["records"]["augmented"].read_text()) | {"split_sha256": "6" * 64}
-    (tmp_path / "record").write_text(json.dumps(record))
-    records = run["records"] | {"augmented": tmp_path / "record"}
-    with pytest.raises(UserError, match="augmented was trained on another split, so it may have seen test images"):
-        evaluate(**(run | {"records": records}), **outputs(tmp_path))
+def test_what_the_kubeflow_ui_gets(judged: tuple[dict[str, Any], Path]) -> None:
+    outcome, folder = judged
+    named = scalars(outcome)
+    assert named["gan_effect_value"] == outcome["effect"]["value"]
+    assert named["augmented_macro_auc"] == outcome["arms"]["augmented"]["macro_auc"]
+    assert len(named) == 3 + 3 * 10
+    for arm in ARMS:
+        points = roc_points(folder / "predictions", arm, outcome["classes"])
+        assert points[0][:2] == (0, 0)
+        assert points[-1][:2] == (1, 1)
+        assert len(points) <= 100
+        assert np.isfinite(points).all()
+
+
+def test_an_external_set_is_judged_by_the_same_models_and_thresholds(
+    run: dict[str, Any], judged: tuple[dict[str, Any], Path], tmp_path: Path, make_set: Callable[..., Path]
+) -> None:
+    """Its classes may be a subset: what has no images is null, and means are over the classes that have."""
+    elsewhere = make_set(tmp_path / "elsewhere", "external", {"nv": 5, "vasc": 3}, seed=9)
+    outcome = evaluate(**(run | {"external_set": elsewhere, "external_data": "elsewhere"}), **outputs(tmp_path))
+    external = outcome["external"]
+    assert external["counts"]["df"] == {"images": 0, "lesions": 0}
+    assert (external["verdict"], external["effect"]["value"]) == ("no evidence", None)
+    figures = external["arms"]["augmented"]
+    assert figures["recall"]["df"] is None
+    assert figures["balanced_accuracy"] == pytest.approx((figures["recall"]["nv"] + figures["recall"]["vasc"]) / 2)
+    assert figures["temperature"] == outcome["arms"]["augmented"]["temperature"]
+    table = pd.read_parquet(tmp_path / "predictions")
+    assert (table["set"] == "external").sum() == 8 * 6
+    assert {key: outcome[key] for key in ("arms", "effect", "verdict")} == {
+        key: judged[0][key] for key in ("arms", "effect", "verdict")
+    }
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_model_that_has_seen_a_test_image_is_refused_by_content(
+    run: dict[str, Any], tmp_path: Path, arm: str
+) -> None:
+    rows = read_rows(run["test_set"], "test", ["image_id", "pixel_sha256"])
+    seen = json.loads(run["records"][arm][1].read_text())["seen"]
+    broken = changed(run, tmp_path, arm, 1, {"seen": sorted([*seen, rows["pixel_sha256"][5][:16]])})
+    with pytest.raises(UserError, match=f"arm {arm} has seen 1 of the test images \\({rows['image_id'][5]}\\)"):
+        evaluate(**broken, **outputs(tmp_path))
     assert not (tmp_path / "results").exists()
 
 
-def test_a_record_of_another_model_is_refused(run: dict[str, Any], tmp_path: Path):
-    records = run["records"] | {"augmented": run["records"]["baseline"]}
-    with pytest.raises(UserError, match="does not belong to its model"):
-        evaluate(**(run | {"records": records}), **outputs(tmp_path))
+def test_a_gan_that_has_seen_a_test_image_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
+    gan = tmp_path / "gan.json"
+    shutil.copy(run["gan_records"][0], gan)
+    facts = json.loads(gan.read_text())
+    seen = read_rows(run["test_set"], "test", ["pixel_sha256"])["pixel_sha256"].str[:16].tolist()
+    gan.write_text(json.dumps(facts | {"seen": seen}))
+    with pytest.raises(UserError, match="the GAN of df has seen 24 of the test images"):
+        evaluate(**(run | {"gan_records": [gan]}), **outputs(tmp_path))
+    gan.write_text(json.dumps(facts | {"split_sha256": "6" * 64}))
+    with pytest.raises(UserError, match="the GAN of df is of another split"):
+        evaluate(**(run | {"gan_records": [gan]}), **outputs(tmp_path))
+
+
+def test_an_external_image_that_was_trained_on_is_refused_under_another_name(
+    run: dict[str, Any], tmp_path: Path, make_set: Callable[..., Path]
+) -> None:
+    """The same pixels as validation's, since the same seed drew them, under names and a split of their own."""
+    copies = make_set(tmp_path / "copies", "validation", {"df": 3})
+    header = replace(read_header(copies), split="external")
+    with write_image_set(tmp_path / "external", header) as out:
+        rows = read_rows(copies, "validation").drop(columns="split").assign(image_id=["x", "y", "z"])
+        out.write(rows, [image["bytes"] for image in pd.read_parquet(copies, columns=["image"])["image"]])
+    with pytest.raises(UserError, match="has seen 3 of the external images"):
+        evaluate(**(run | {"external_set": tmp_path / "external"}), **outputs(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"split_sha256": "6" * 64}, "augmented was trained on another split, so it may have seen test images"),
+        ({"model_sha256": "6" * 64}, "augmented does not belong to its model"),
+        ({"arm": "oversampled"}, "augmented does not belong to its model"),
+        ({"train_set_sha256": "6" * 64}, "augmented were trained on different sets"),
+        ({"parameters": 1}, "trained with different settings"),
+        ({"settings": {"epochs": 1, "patience": 1, "augmentation": "flips", "seed": 2, "batch": 32}}, "settings"),
+        ({"settings": {"epochs": 1, "patience": 1, "augmentation": "none", "seed": 3, "batch": 32}}, "same seeds"),
+    ],
+)
+def test_arms_that_may_not_be_compared_are_refused(
+    run: dict[str, Any], tmp_path: Path, facts: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        evaluate(**changed(run, tmp_path, "augmented", 1, facts), **outputs(tmp_path))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_record_that_does_not_say_what_it_has_seen_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
+    broken = changed(run, tmp_path, "baseline", 0, {})
+    facts = json.loads(broken["records"]["baseline"][0].read_text())
+    del facts["seen"]
+    broken["records"]["baseline"][0].write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="arm baseline does not say which images it has seen"):
+        evaluate(**broken, **outputs(tmp_path))
+
+
+def test_a_class_whose_gan_failed_is_reported(run: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    facts = json.loads(run["gan_records"][0].read_text())
+    gan = tmp_path / "gan.json"
+    keep = ("data_sha256", "split_sha256", "classes", "image_size")
+    gan.write_text(json.dumps({"dx": "df", "failed": "the loss was no number."} | {key: facts[key] for key in keep}))
+    with write_image_set(tmp_path / "none", read_header(run["synthetic_sets"][0])):
+        pass
+    outcome = evaluate(**(run | {"gan_records": [gan], "synthetic_sets": [tmp_path / "none"]}), **outputs(tmp_path))
+    assert outcome["synthetic"] == {"df": {"images": 0, "failed": "the loss was no number."}}
+    assert "no synthetic images of df: the loss was no number." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_nothing_but_the_test_split_is_judged_on(run: dict[str, Any], tmp_path: Path, split: str):
+def test_nothing_but_the_test_split_is_judged_on(run: dict[str, Any], tmp_path: Path, split: str) -> None:
     with pytest.raises(UserError, match="give the split 'test'"):
         evaluate(**(run | {"test_set": run[f"{split}_set"]}), **outputs(tmp_path))

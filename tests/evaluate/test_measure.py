@@ -1,148 +1,148 @@
-"""Statistics against scikit-learn, statsmodels' formula, or a case worked by hand."""
+"""Figures against scikit-learn, with and without weights, or a case worked by hand."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics
 
-from components.evaluate import measure
+from components.evaluate.measure import BINS, SCALARS, Sample, bin_of, confusion, figures
 
-CLASSES = ("a", "b", "c")
-
-
-def one_hot(labels: list[int]) -> np.ndarray:
-    return np.eye(3)[labels]
+CLASSES = ("akiec", "mel", "nv", "df")
 
 
-def test_figures_agree_with_scikit_learn():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 3, 200)
-    chances = rng.dirichlet(np.ones(3), 200)
-    figures = measure.measure(truth, chances, CLASSES)
-    predicted = chances.argmax(1)
-    assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
-    assert figures["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, predicted))
-    assert figures["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
-    assert list(figures["recall"].values()) == pytest.approx(
-        metrics.recall_score(truth, predicted, average=None).tolist()
-    )
-    assert np.sum(figures["confusion"]) == 200
-    assert np.diag(figures["confusion"]).sum() == (truth == predicted).sum()
-
-
-def test_rows_of_the_confusion_matrix_are_the_true_classes():
-    figures = measure.measure(np.array([0, 0, 0, 1, 2]), one_hot([0, 1, 1, 1, 2]), CLASSES)
-    assert figures["confusion"] == [[1, 2, 0], [0, 1, 0], [0, 0, 1]]
-    assert figures["recall"] == pytest.approx({"a": 1 / 3, "b": 1, "c": 1})
-    assert figures["precision"] == pytest.approx({"a": 1, "b": 1 / 3, "c": 1})
-    assert figures["support"] == {"a": 3, "b": 1, "c": 1}
-
-
-def test_a_class_without_images_has_no_auc():
-    figures = measure.measure(np.array([0, 0, 1, 1]), one_hot([0, 1, 1, 1]), CLASSES)
-    assert figures["auc"]["c"] is None
-    assert figures["support"]["c"] == 0
-
-
-def test_the_bootstrap_draws_lesions_not_images():
-    """Ten lesions of five equal images, half right: the spread is that of 10 lesions, √(.25 / 10), not of 50 images."""
-    truth = np.zeros(50, int)
-    lesion = np.repeat([f"l{n}" for n in range(10)], 5)
-    predicted = np.repeat([0, 1] * 5, 5)
-    drawn = measure.bootstrap_recall(truth, lesion, {"x": predicted}, 3, 0)["x"][:, 0]
-    assert drawn.mean() == pytest.approx(0.5, abs=0.02)
-    assert drawn.std() == pytest.approx(np.sqrt(0.25 / 10), rel=0.06)
-
-
-def test_the_bootstrap_is_paired():
-    """Two arms with the same predictions differ by nothing in every draw."""
-    rng = np.random.default_rng(0)
-    truth, lesion = rng.integers(0, 3, 90), np.arange(90).astype(str)
-    predicted = rng.integers(0, 3, 90)
-    drawn = measure.bootstrap_recall(truth, lesion, {"x": predicted, "y": predicted.copy()}, 3, 0)
-    assert (drawn["x"] == drawn["y"]).all()
-    assert drawn["x"].std(0).min() > 0
-
-
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    covered = 0
-    for trial in range(200):
-        predicted = (rng.random(80) < 0.3).astype(int)  # recall of class 0 is .7
-        drawn = measure.bootstrap_recall(np.zeros(80, int), np.arange(80).astype(str), {"x": predicted}, 3, trial)["x"][
-            :, 0
-        ]
-        low, high = measure.interval(drawn)
-        covered += low <= 0.7 <= high
-    assert 0.89 <= covered / 200 <= 0.99
-
-
-def test_mcnemar_counts_lesions():
-    """Lesions: 5 gained, 1 lost, 2 the same. Exact: 2 · P(X ≤ 1 | 6, ½) = 2 · 7 / 64."""
-    arm = [0] * 5 + [1] + [0, 1]
-    control = [1] * 5 + [0] + [0, 1]
-    lesion = np.repeat([f"l{n}" for n in range(8)], 2)
-    gained, lost, p = measure.mcnemar(
-        np.zeros(16, int), lesion, np.repeat(one_hot(arm), 2, 0), np.repeat(one_hot(control), 2, 0), np.ones(16, bool)
-    )
-    assert (gained, lost) == (5, 1)
-    assert p == pytest.approx(14 / 64)
-
-
-def arms(truth: np.ndarray, right: dict[str, float], seed: int) -> dict[str, np.ndarray]:
-    """Predictions that hit with a given chance."""
+def example(seed: int, images: int = 120, classes: int = 4) -> tuple[Sample, np.ndarray]:
+    """Lesions of one to three images and probabilities that are right more often than not, with ties."""
     rng = np.random.default_rng(seed)
-    made = {}
-    for arm, chance in right.items():
-        hit = rng.random(len(truth)) < chance
-        made[arm] = one_hot(np.where(hit, truth, (truth + 1) % 3))
-    return made
+    lesion = np.repeat(np.arange(images), rng.integers(1, 4, images))[:images]
+    truth = rng.integers(0, classes, images)[lesion]
+    truth[: 2 * classes] = np.repeat(np.arange(classes), 2)  # every class is there
+    chances = np.round(rng.dirichlet(np.ones(4), images) + np.eye(4)[truth] * rng.random((images, 1)), 1) + 1e-3
+    return Sample(truth, lesion.astype(str), CLASSES, ("mel", "akiec")), chances / chances.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize(("augmented", "verdict"), [(0.85, "improved"), (0.5, "no evidence"), (0.15, "worse")])
-def test_a_known_effect_gets_its_verdict(augmented: float, verdict: str):
-    truth = np.repeat([0, 1, 2], [200, 60, 60])
-    lesion = np.arange(320).astype(str)
-    chances = arms(truth, {"baseline": 0.5, "oversampled": 0.5, "augmented": augmented}, 0)
-    _, effect, said = measure.compare(truth, lesion, chances, CLASSES, ["b", "c"], 0)
-    difference = effect["augmented_minus_oversampled"]
-    assert said == verdict
-    assert difference["low"] < augmented - 0.5 < difference["high"]
-    assert difference["low"] <= difference["value"] <= difference["high"]
+def measured(sample: Sample, chances: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    alarmed = chances[:, :2].sum(1) > 0.4
+    return figures(sample, chances, chances**2 / (chances**2).sum(1, keepdims=True), alarmed, ("akiec", "df"), weights)
 
 
-def test_a_handful_of_lesions_decides_nothing():
-    """Three lesions that all went one way have a bootstrap interval without width: it must not be a verdict."""
-    truth = np.array([0] * 20 + [1] * 3)
-    lesion = np.arange(23).astype(str)
-    control, augmented = one_hot([0] * 20 + [1] * 3), one_hot([0] * 23)
-    chances = {"baseline": control, "oversampled": control, "augmented": augmented}
-    _, effect, said = measure.compare(truth, lesion, chances, CLASSES, ["b"], 0)
-    assert effect["augmented_minus_oversampled"] == {"value": -1.0, "low": -1.0, "high": -1.0}
-    assert effect["mcnemar"] == {"lesions_gained": 0, "lesions_lost": 3, "p": 0.25}
-    assert said == "no evidence"
+def expected_calibration_error(chances: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
+    """Guo et al. 2017, equation 3, bin by bin."""
+    total = 0.0
+    confidence = chances.max(1)
+    for number in range(BINS):
+        inside = (confidence > number / BINS) & (confidence <= (number + 1) / BINS)
+        if weight[inside].sum():
+            gap = np.average(right[inside], weights=weight[inside]) - np.average(
+                confidence[inside], weights=weight[inside]
+            )
+            total += weight[inside].sum() / weight.sum() * abs(gap)
+    return total
 
 
-def test_the_interval_of_a_recall():
-    """Newcombe 1998, table I: 81 of 263 is .2553 to .3662; and no lesions say nothing, but one says little."""
-    assert measure.recall_interval(np.arange(263) < 81) == pytest.approx([0.2553, 0.3662], abs=1e-4)
-    assert measure.recall_interval(np.arange(15) < 12) == pytest.approx([0.55, 0.93], abs=5e-3)
-    low, high = measure.recall_interval(np.array([True]))
-    assert low < 0.3
-    assert high == 1
-    assert measure.recall_interval(np.array([], bool)) == [None, None]
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_agree_with_scikit_learn(seed: int, drawn: bool) -> None:
+    """As they are, and where lesions count several times or not at all: scikit-learn's sample weights."""
+    sample, chances = example(seed)
+    truth, predicted = sample.truth, chances.argmax(1)
+    weights = np.ones((1, len(sample.label)))
+    if drawn:
+        weights = np.random.default_rng(seed).integers(0, 3, weights.shape).astype(float)
+    weight = weights[0][sample.number]
+    got = {name: values[0] for name, values in measured(sample, chances, weights).items()}
+    given_ = {"sample_weight": weight}
+    by_class = metrics.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0, **given_)
+    for name, values in zip(("precision", "recall", "f1"), by_class, strict=False):
+        assert got[name] == pytest.approx(values)
+    assert got["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted, **given_))
+    assert got["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, predicted, **given_))
+    assert got["rare_recall"] == pytest.approx((by_class[1][0] + by_class[1][3]) / 2)
+    assert got["macro_f1"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro", **given_))
+    auc = [metrics.roc_auc_score(truth == label, chances[:, label], **given_) for label in range(4)]
+    assert got["auc"] == pytest.approx(auc)
+    assert got["macro_auc"] == pytest.approx(np.mean(auc))
+    bad, alarm = truth < 2, chances[:, :2].sum(1) > 0.4
+    assert got["malignant_sensitivity"] == pytest.approx(metrics.recall_score(bad, alarm, **given_))
+    assert got["malignant_specificity"] == pytest.approx(metrics.recall_score(~bad, ~alarm, **given_))
+    brier = sum(metrics.brier_score_loss(truth == label, chances[:, label], **given_) for label in range(4))
+    assert got["brier"] == pytest.approx(brier)
+    assert got["ece"] == pytest.approx(expected_calibration_error(chances, predicted == truth, weight))
+    scaled = chances**2 / (chances**2).sum(1, keepdims=True)
+    assert got["ece_scaled"] == pytest.approx(expected_calibration_error(scaled, predicted == truth, weight))
+    if not drawn:
+        assert got["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
 
 
-def test_a_lesion_with_many_images_counts_one_in_the_interval():
-    """One lesion of 12 images, right, and 11 lesions of one image, wrong: 1 of 12, not 12 of 23."""
-    lesion = np.array(["many"] * 12 + [f"l{n}" for n in range(11)])
-    chances = one_hot([0] * 12 + [1] * 11)
-    right = measure.lesions_right(np.zeros(23, int), lesion, chances)
-    assert (right.sum(), len(right)) == (1, 12)
-    assert measure.recall_interval(right) == pytest.approx([0.015, 0.354], abs=1e-3)
-    truth, lesion = np.append(np.zeros(23, int), 1), np.append(lesion, "other")
-    chances = np.vstack([chances, one_hot([1])])
-    both, _, _ = measure.compare(
-        truth, lesion, dict.fromkeys(("baseline", "oversampled", "augmented"), chances), CLASSES, ["a"], 0
-    )
-    assert both["augmented"]["recall_interval"]["a"] == pytest.approx([0.015, 0.354], abs=1e-3)
-    assert both["augmented"]["recall"]["a"] == pytest.approx(12 / 23)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), images=st.integers(8, 40))
+def test_a_weighting_is_the_same_as_repeating_the_lesions_images(seed: int, images: int) -> None:
+    sample, chances = example(seed, images)
+    weights = np.random.default_rng(seed).integers(1, 4, (1, len(sample.label))).astype(float)
+    rows = np.repeat(np.arange(images), weights[0][sample.number].astype(int))
+    repeated = Sample(sample.truth[rows], sample.lesion[rows], CLASSES, sample.malignant)
+    one, other = measured(sample, chances, weights), measured(repeated, chances[rows])
+    for name in one:
+        assert one[name] == pytest.approx(other[name], nan_ok=True), name
+
+
+def test_all_draws_at_once_are_what_each_is_alone() -> None:
+    sample, chances = example(5)
+    weights = np.random.default_rng(0).integers(0, 3, (7, len(sample.label))).astype(np.float32)
+    together = measured(sample, chances, weights)
+    for number in range(7):
+        alone = measured(sample, chances, weights[number : number + 1].astype(float))
+        for name in together:
+            assert together[name][number] == pytest.approx(alone[name][0], abs=1e-6), name
+
+
+def test_the_pairs_of_auc_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, chances = example(6)
+    whole = measured(sample, chances)["auc"]
+    monkeypatch.setattr("components.evaluate.measure.CHUNK", 300)
+    assert measured(sample, chances)["auc"] == pytest.approx(whole)
+
+
+def test_classes_without_images_are_left_out_of_means() -> None:
+    """nv and df are missing: means are over the two others, and what they alone could say is NaN."""
+    sample, chances = example(1, classes=2)
+    got = {name: values[0] for name, values in measured(sample, chances).items()}
+    assert np.isnan([got[name][2:] for name in ("recall", "precision", "f1", "auc")]).all()
+    assert got["balanced_accuracy"] == pytest.approx(got["recall"][:2].mean())
+    assert got["macro_auc"] == pytest.approx(got["auc"][:2].mean())
+    assert got["rare_recall"] == got["recall"][0]
+    assert np.isnan(got["malignant_specificity"])  # there is no benign image
+    of_nv = Sample(np.full(3, 2), np.array(["a", "b", "c"]), CLASSES)
+    alone = figures(of_nv, chances[:3], chances[:3], None, ("df",))
+    for name in ("rare_recall", "macro_auc", "malignant_sensitivity", "malignant_specificity"):
+        assert np.isnan(alone[name][0])
+    assert set(SCALARS) <= set(alone)
+
+
+def test_figures_by_hand() -> None:
+    """Two images of one lesion, one of another: Brier (.1² + .1²) + 2 · .9² + 0 over 3; ECE .1, .9 and 0 likewise."""
+    sample = Sample(np.array([0, 0, 1]), np.array(["x", "x", "y"]), ("a", "b"))
+    chances = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
+    got = figures(sample, chances, chances, None, ("a",))
+    assert got["brier"] == pytest.approx((0.02 + 1.62) / 3)
+    # .9 and .9 are in one bin: |.9 + .9 − 1| / 3; the last image is sure and right.
+    assert got["ece"] == pytest.approx(0.8 / 3)
+    assert got["recall"][0] == pytest.approx([0.5, 1])
+    assert got["auc"][0] == pytest.approx([1, 1])
+
+
+def test_rows_of_the_confusion_matrix_are_the_true_classes() -> None:
+    sample = Sample(np.array([0, 0, 0, 1, 2]), np.arange(5).astype(str), ("a", "b", "c"))
+    said = np.eye(3)[np.array([[0, 1, 1, 1, 2], [0, 0, 0, 1, 2]])]
+    assert confusion(sample, said).tolist() == [[4, 2, 0], [0, 2, 0], [0, 0, 2]]
+
+
+def test_a_lesion_id_in_two_classes_is_two_lesions() -> None:
+    """Stratified draws need each lesion in one class."""
+    sample = Sample(np.array([0, 1, 1]), np.array(["x", "x", "x"]), ("a", "b"))
+    assert sample.label.tolist() == [0, 1]
+    assert sample.images.tolist() == [1, 2]
+
+
+def test_bins_hold_their_upper_edge() -> None:
+    assert bin_of(np.array([0.0, 0.01, 1 / 15 + 1e-9, 0.5, 1.0])).tolist() == [0, 0, 1, 7, 14]

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
 from components.prepare_data.prepare import prepare
+from components.prepare_data.sources import demo
 from components.shared.image_set import read_rows
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
@@ -20,12 +22,23 @@ TONES = {"df": (200, 120, 100), "mel": (80, 50, 40), "nv": (150, 95, 76)}
 
 
 def draw(number: int, dx: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image.Image:
-    """A blot on skin that no other number has: RGB, `size` (width, height) pixels."""
-    image = Image.new("RGB", size, (226, 182, 168))
+    """A blot on freckled skin that no other number has: RGB, `size` (width, height) pixels."""
+    freckles = np.random.default_rng(number).integers(0, 60, (12, 16), np.uint8)
+    skin = (
+        np.array([226, 182, 168])
+        - np.asarray(Image.fromarray(freckles).resize(size, Image.Resampling.BICUBIC))[..., None]
+    )
+    image = Image.fromarray(skin.astype(np.uint8))
     at = (4 + number % 7, 3 + number % 5)
     ImageDraw.Draw(image).ellipse((*at, at[0] + size[0] // 2, at[1] + size[1] // 2), fill=TONES[dx])
     image.putpixel((0, 0), (number % 256, number // 256, 0))
     return image
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo set, drawn once for all tests, which only read it."""
+    return demo.fetch("demo", tmp_path_factory.mktemp("demo"))
 
 
 @dataclass
@@ -103,8 +116,9 @@ def run(tmp_path: Path) -> Callable[..., Prepared]:
     def run(data: Path | str, out: str | Path = "out", **changes: object) -> Prepared:
         there = tmp_path / out
         values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
+        values |= {"split": "random", "external": "none", "duplicates": "refuse", "splits": there / "splits.csv"}
         values |= {split: there / f"{split}.parquet" for split in SPLITS}
-        values |= {"data_profile": there / "profile.html"} | changes
+        values |= {"external_set": there / "external.parquet", "data_profile": there / "profile.html"} | changes
         return Prepared(there, prepare(data=str(data), **values))
 
     return run

@@ -11,8 +11,8 @@ from components.prepare_data.sources import demo
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.fetch("demo", tmp_path_factory.mktemp("first"))
+def folder(demo_folder: Path) -> Path:
+    return demo_folder
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A bucket gives the image sets that the same folder gives."""
+"""A bucket gives the image sets that the same folder gives, and takes a split file as well."""
 
 import pytest
 from google.cloud.storage import Client
@@ -17,9 +17,12 @@ def test_a_bucket_is_prepared_as_the_folder_is(raw, run, monkeypatch):
             if path.is_file():
                 bucket.blob(f"sets/ham/{path.relative_to(raw.path)}").upload_from_filename(path)
         from_bucket = run("gs://raw/sets/ham", out="bucket")
+        bucket.blob("splits.csv").upload_from_filename(from_bucket.out / "splits.csv")
+        again = run("gs://raw/sets/ham", out="again", split="gs://raw/splits.csv", seed=2)
     finally:
         emulator.stop()
     from_folder = run(raw.path, out="folder")
     for split in ("train", "validation", "test"):
         assert from_bucket.set(split).read_bytes() == from_folder.set(split).read_bytes()
+        assert again.set(split).read_bytes() == from_bucket.set(split).read_bytes()
     assert "from <code>gs://raw/sets/ham</code>" in from_bucket.profile

@@ -50,7 +50,8 @@ def refused(run, tmp_path):
 def test_the_image_sets(raw, run):
     done = run(raw.path)
     assert done.rare == ["df", "mel"]
-    assert done.left_behind() == ["profile.html", "test.parquet", "train.parquet", "validation.parquet"]
+    sets = ["external.parquet", "test.parquet", "train.parquet", "validation.parquet"]
+    assert done.left_behind() == sorted(["profile.html", "splits.csv", *sets])
     rows = done.rows().set_index("image_id")
     given = pd.DataFrame(raw.rows).set_index("image_id")
     assert sorted(rows.index) == sorted(given.index)
@@ -122,6 +123,42 @@ def test_a_class_of_more_than_a_row_group_stands_together_in_order(raw, run, mon
         assert max(pq.read_metadata(done.set(split)).row_group(i).num_rows for i in range(3)) <= 3
 
 
+def test_the_splits_csv_says_where_every_image_stands_and_gives_the_split_again(raw, run):
+    done = run(raw.path, seed=7)
+    rows = done.rows().sort_values("image_id", ignore_index=True)
+    table = pd.read_csv(done.out / "splits.csv")
+    columns = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
+    assert list(table) == columns
+    assert table.equals(rows[columns].astype(table.dtypes))
+    again = run(raw.path, out="again", seed=99, split=str(done.out / "splits.csv"))
+    for split in SPLITS:
+        assert again.set(split).read_bytes() == done.set(split).read_bytes()
+    assert (again.out / "splits.csv").read_bytes() == (done.out / "splits.csv").read_bytes()
+
+
+def test_images_that_a_given_split_leaves_out_or_does_not_name(raw, run, refused, tmp_path, capfd):
+    table = pd.read_csv(run(raw.path).out / "splits.csv")
+    nv = table.index[(table["dx"] == "nv") & (table["split"] == "train")]
+    out, unnamed = table["image_id"][nv[0]], table["image_id"][nv[1]]
+    table.loc[nv[0], "split"] = "none"
+    table.drop(index=nv[1]).to_csv(tmp_path / "given.csv", index=False)
+    given = str(tmp_path / "given.csv")
+    assert f"({unnamed}: the split does not name it; name it, with none to leave it out)" in refused(
+        raw.path, split=given
+    )
+    done = run(raw.path, split=given, max_bad_images=1)
+    assert set(table["image_id"]) - set(done.rows()["image_id"]) == {out, unnamed}
+    assert "1 images are not used, as the split says" in done.profile
+    assert "1 images are not used, as the split says" in capfd.readouterr().out
+
+
+def test_folds_cover_the_data(raw, run):
+    tested = [run(raw.path, out=f"fold{k}", split=f"{k}/4").rows().query("split == 'test'") for k in range(1, 5)]
+    images = pd.concat(tested)["image_id"]
+    assert images.is_unique
+    assert set(images) == {row["image_id"] for row in raw.rows}
+
+
 @pytest.mark.parametrize(
     ("rare", "names"),
     [("auto", ["df", "mel"]), (" auto ", ["df", "mel"]), ("mel", ["mel"]), ("mel, df,mel,", ["df", "mel"])],
@@ -141,6 +178,10 @@ def test_rare_classes(raw, run, rare, names):
         ({"image_size": 528}, "image_size is 528"),
         ({"max_bad_images": -1}, "max_bad_images is -1"),
         ({"seed": -1}, "seed is -1"),
+        ({"duplicates": "keep"}, "duplicates is 'keep'; choose one of refuse, move_to_train"),
+        ({"split": "most"}, "split is 'most'"),
+        ({"split": "9/5"}, "split is 9/5"),
+        ({"external": "/nowhere/at/all"}, "there is no such folder"),
     ],
 )
 def test_parameters_that_can_not_be_used(raw, refused, changes, said):
@@ -346,11 +387,11 @@ def run(name, out, max_bad_images=0):
     os.setgid(65534)
     os.setuid(65534)
     with exit_on_user_error():
-        prepare(str(raw), 32, "auto", max_bad_images, 1, *(out / name for name in "tvsp"))
+        prepare(str(raw), "random", "none", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tvsecp"))
     sys.exit()
 
 with tempfile.TemporaryDirectory() as out:
-    prepare(str(raw), 32, "auto", 0, 1, *(Path(out) / name for name in "tvsp"))
+    prepare(str(raw), "random", "none", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tvsecp"))
 run("# output", closed)
 image = next(raw.rglob("ISIC_0000000.jpg"))
 image.chmod(0)
@@ -382,7 +423,7 @@ run("# folder", opened)
     assert "HAM10000_metadata.csv: permission denied" in said["metadata"][-2]
     assert "this user may not read the folder" in said["folder"][-2]
     assert list(closed.iterdir()) == []
-    assert sorted(path.name for path in opened.iterdir()) == ["p", "s", "t", "v"]
+    assert sorted(path.name for path in opened.iterdir()) == ["c", "e", "p", "s", "t", "v"]
 
 
 @contextmanager
@@ -427,7 +468,8 @@ from components.prepare_data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 with exit_on_user_error():
-    prepare({str(raw.path)!r}, 64, "auto", 0, 1, *({str(out)!r} + name for name in ("/t", "/v", "/s", "/p")))
+    outputs = [{str(out)!r} + "/" + name for name in "tvsecp"]
+    prepare({str(raw.path)!r}, "random", "none", "refuse", 64, "auto", 0, 1, *outputs)
 """
     done = python(script)
     assert done.returncode == 2, done.stderr
@@ -478,7 +520,8 @@ def test_kaggle_without_credentials(tmp_path, monkeypatch):
 from components.shared.errors import exit_on_user_error
 from components.prepare_data.prepare import prepare
 with exit_on_user_error():
-    prepare("kaggle", 32, "auto", 0, 1, *({str(tmp_path)!r} + name for name in ("/t", "/v", "/s", "/p")))
+    outputs = [{str(tmp_path)!r} + "/" + name for name in "tvsecp"]
+    prepare("kaggle", "random", "none", "refuse", 32, "auto", 0, 1, *outputs)
 """
     for name in [name for name in os.environ if name.startswith("KAGGLE")]:
         monkeypatch.delenv(name)
@@ -489,7 +532,7 @@ with exit_on_user_error():
     assert len(said) == 1
     assert "Kaggle's client found no credentials; on kaggle.com open Settings" in said[0]
     assert "run the same command again." in said[0]
-    assert not list(tmp_path.glob("[tvsp]"))
+    assert not list(tmp_path.glob("[tvsecp]"))
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,21 @@ def test_an_enormous_value_does_not_fill_the_page(raw, run):
     assert "x" * 100 not in run(raw.write().path).profile
 
 
-def test_the_same_picture_under_two_lesions_is_pointed_out(raw, run, capfd):
+def test_the_same_picture_under_two_lesions_on_one_side_is_pointed_out(raw, run, capfd):
     rows = raw.rows
-    other = next(i for i in raw.of(rows[0]["dx"]) if rows[i]["lesion_id"] != rows[0]["lesion_id"])
-    raw.image(other).write_bytes(raw.image(0).read_bytes())
+    train = list(run(raw.path).rows().query("split == 'train' and dx == 'nv'").drop_duplicates("lesion_id")["image_id"])
+    one, other = (next(i for i, row in enumerate(rows) if row["image_id"] == name) for name in train[:2])
+    raw.image(other).write_bytes(raw.image(one).read_bytes())
     assert "2 have the pixels of another lesion" in run(raw.path).profile
-    assert "2 images have the pixels of another lesion's image" in capfd.readouterr().out
+    assert "2 images have the pixels of another lesion's image on the same side" in capfd.readouterr().out
+
+
+def test_it_says_how_the_split_came_about(raw, run, tmp_path):
+    assert "The split is drawn by lesion:" in run(raw.path).profile
+    assert "The split is fold 2/3, drawn by" in run(raw.path, split="2/3").profile
+    given = tmp_path / "<b>.csv"
+    given.write_bytes((tmp_path / "out" / "splits.csv").read_bytes())
+    profile = run(raw.path, out="given", split=str(given)).profile
+    assert "The split is given, by <code>" in profile
+    assert "/&lt;b&gt;.csv</code>" in profile
+    assert "external set" not in profile

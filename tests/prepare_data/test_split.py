@@ -1,10 +1,11 @@
-"""The split: by lesion, within each class, and nobody's business but the seed's, the class's and its lesions'."""
+"""The split: by lesion, within each class, and nobody's business but the seed's, the class's and its lesions'; or as a
+file gives it."""
 
 from collections import Counter
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from components.prepare_data import split
@@ -23,7 +24,7 @@ def table(lesions: dict[str, list[int]]) -> pd.DataFrame:
 
 
 def of_images(rows: pd.DataFrame, seed: int) -> dict[str, str]:
-    return dict(zip(rows["image_id"], split.assign(rows, seed), strict=True))
+    return dict(zip(rows["image_id"], split.at_random(rows, seed), strict=True))
 
 
 counts = st.lists(st.integers(1, 4), min_size=3, max_size=40)
@@ -34,7 +35,7 @@ seeds = st.integers(0, 2**31 - 1)
 @settings(max_examples=60, deadline=None)
 @given(tables, seeds)
 def test_invariants(rows, seed):
-    assigned = rows.assign(split=split.assign(rows, seed))
+    assigned = rows.assign(split=split.at_random(rows, seed))
     assert set(assigned["split"]) == {"train", "validation", "test"}
     # No lesion on two sides; every class on every side.
     assert (assigned.groupby("lesion_id")["split"].nunique() == 1).all()
@@ -53,7 +54,7 @@ def test_the_order_of_the_rows_does_not_matter(rows, seed, random):
     order = list(range(len(rows)))
     random.shuffle(order)
     assert of_images(rows.iloc[order], seed) == of_images(rows, seed)
-    assert split.assign(rows.iloc[order], seed).index.tolist() == order
+    assert split.at_random(rows.iloc[order], seed).index.tolist() == order
 
 
 @settings(max_examples=40, deadline=None)
@@ -74,7 +75,7 @@ def test_another_image_of_a_lesion_goes_where_the_lesion_is(rows, seed):
 
 def test_large_classes_have_the_shares_of_images_as_well():
     rows = table({"nv": [1, 2, 1] * 700, "mel": [1, 1, 2, 3] * 100})
-    for dx, of_class in rows.assign(split=split.assign(rows, 3)).groupby("dx"):
+    for dx, of_class in rows.assign(split=split.at_random(rows, 3)).groupby("dx"):
         shares = of_class["split"].value_counts(normalize=True)
         assert shares["train"] == pytest.approx(0.70, abs=0.03), dx
         assert shares["validation"] == pytest.approx(0.15, abs=0.03), dx
@@ -101,9 +102,135 @@ def test_over_many_seeds_every_lesion_is_tested_on_as_often():
 @pytest.mark.parametrize(("lesions", "said"), [(1, "1 lesion,"), (2, "2 lesions,")])
 def test_a_class_with_too_few_lesions_is_named(lesions, said):
     with pytest.raises(UserError, match=f"^the class df has {said} too few .*; add lesions or leave the class out"):
-        split.assign(table({"nv": [1] * 9, "df": [5] * lesions}), 1)
+        split.at_random(table({"nv": [1] * 9, "df": [5] * lesions}), 1)
 
 
 def test_three_lesions_are_enough():
     rows = table({"nv": [1] * 9, "df": [1, 1, 1]})
-    assert sorted(split.assign(rows, 1)[rows["dx"] == "df"]) == ["test", "train", "validation"]
+    assert sorted(split.at_random(rows, 1)[rows["dx"] == "df"]) == ["test", "train", "validation"]
+
+
+# Folds.
+
+folds = st.integers(2, 20)
+
+
+def enough(rows: pd.DataFrame, n: int) -> bool:
+    lesions = rows.groupby("dx")["lesion_id"].nunique()
+    return bool((lesions >= max(n, 4)).all())
+
+
+fold_counts = st.lists(st.integers(1, 3), min_size=4, max_size=45)
+fold_tables = st.dictionaries(st.sampled_from(["akiec", "df", "mel", "nv"]), fold_counts, min_size=1).map(table)
+
+
+@settings(max_examples=60, deadline=None)
+@given(fold_tables, folds, seeds)
+def test_over_all_folds_every_lesion_is_tested_on_once(rows, n, seed):
+    assume(enough(rows, n))
+    tested = Counter()
+    for k in range(1, n + 1):
+        assigned = rows.assign(split=split.fold_of(rows, k, n, seed))
+        # No lesion on two sides; every class on every side.
+        assert (assigned.groupby("lesion_id")["split"].nunique() == 1).all()
+        assert (assigned.groupby("dx")["split"].nunique() == 3).all()
+        lesions = assigned.drop_duplicates("lesion_id")
+        tested.update(lesions.loc[lesions["split"] == "test", "lesion_id"])
+        for _, of_class in lesions.groupby("dx"):
+            shares = of_class["split"].value_counts()
+            assert len(of_class) // n <= shares["test"] <= -(-len(of_class) // n)
+            assert shares["validation"] == max(1, round(0.15 * len(of_class)))
+    assert set(tested) == set(rows["lesion_id"])
+    assert set(tested.values()) == {1}
+
+
+@settings(max_examples=40, deadline=None)
+@given(fold_tables, st.integers(2, 4), seeds, st.randoms(use_true_random=False), counts)
+def test_a_fold_is_decided_by_seed_class_and_lesions_alone(rows, n, seed, random, other):
+    assume(enough(rows, n))
+
+    def of(rows: pd.DataFrame) -> dict[str, str]:
+        return dict(zip(rows["image_id"], split.fold_of(rows, 1, n, seed), strict=True))
+
+    before = of(rows)
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    assert of(rows.iloc[order]) == before
+    more = table({"vasc": [*other, 1]})
+    after = of(pd.concat([rows, more], ignore_index=True))
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_sizes_of_folds_even_out_over_classes():
+    rows = table({dx: [1] * 7 for dx in ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")})
+    sizes = [(split.fold_of(rows, k, 5, 1) == "test").sum() for k in range(1, 6)]
+    assert sum(sizes) == 49
+    assert max(sizes) < 14  # the first two folds of each class would be 14
+
+
+@pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "1/21", "21/21", "1/0"])
+def test_folds_that_are_none(fold, tmp_path):
+    with pytest.raises(UserError, match=f"^split is {fold}; choose a fold k/n with n from 2 to 20"):
+        split.assign(table({"nv": [1] * 40}), fold, 1, tmp_path)
+
+
+def test_a_fold_is_written_as_k_of_n(tmp_path):
+    rows = table({"nv": [1] * 40, "df": [2] * 5})
+    assert split.assign(rows, " 2 / 5 ", 3, tmp_path).equals(split.fold_of(rows, 2, 5, 3))
+    assert split.assign(rows, "random", 3, tmp_path).equals(split.at_random(rows, 3))
+
+
+@pytest.mark.parametrize(("lesions", "n"), [(4, 5), (3, 2), (2, 2), (19, 20)])
+def test_a_class_with_too_few_lesions_for_the_folds_is_named(lesions, n):
+    with pytest.raises(UserError, match=f"^the class df has {lesions} lesions, too few to test on another one in each"):
+        split.fold_of(table({"nv": [1] * 40, "df": [1] * lesions}), 1, n, 1)
+
+
+# Given files.
+
+DERMAMNIST_C = """lesion_id,image_id,dx,dx_type,age,sex,localization,dataset,split
+L1,A,nv,histo,80.0,male,scalp,vidir_modern,train
+L2,B,nv,histo,75.0,male,ear,vidir_modern,val
+L3,C,nv,consensus,,unknown,unknown,rosendahl,test
+"""
+
+
+def given_split(tmp_path, text: str, images: str = "ABC") -> list:
+    (tmp_path / "given.csv").write_text(text, encoding="utf-8")
+    rows = pd.DataFrame({"image_id": list(images), "lesion_id": list(images), "dx": "nv"})
+    return split.assign(rows, str(tmp_path / "given.csv"), 1, tmp_path).tolist()
+
+
+def test_the_form_of_dermamnist_c(tmp_path):
+    assert given_split(tmp_path, DERMAMNIST_C) == ["train", "validation", "test"]
+    assert given_split(tmp_path, DERMAMNIST_C, "CA") == ["test", "train"]
+
+
+def test_names_of_splits_and_images_that_are_not_there(tmp_path):
+    text = "\ufeffsplit , image_id\r\nTRAIN,A\r\n valid, B \r\nvalidation,C\r\n\r\nnone,D\r\ntest,E\r\n"
+    assert given_split(tmp_path, text, "ABCD") == ["train", "validation", "validation", "none"]
+    assert pd.isna(given_split(tmp_path, text, "AX")[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image_id,part\nA,train\n", "needs the columns image_id and split, each once"),
+        ("image_id,split,split\nA,train,test\n", "needs the columns image_id and split, each once"),
+        ("", "given.csv is empty"),
+        ("image_id,split\nA,train\nB,holdout\n", "has the split 'holdout' in line 3; write train, validation, test or"),
+        ("image_id,split\nA,train\nB,\n", "has the split '' in line 3"),
+        ("image_id,split\nA,train\nA,train\n", "names A again in line 3"),
+        ("image_id,split\nA,train,x\n", "has 3 fields in line 2 and 2 in its header"),
+        ("image_id,split\nA,external\n", "has the split 'external' in line 2"),
+    ],
+)
+def test_files_that_can_not_be_used(tmp_path, text, said):
+    with pytest.raises(UserError, match=said):
+        given_split(tmp_path, text)
+
+
+@pytest.mark.parametrize("how", ["", "half", "nowhere.csv", "s3://bucket/split.csv", "1/2/3", "-1/5", "a\0b"])
+def test_words_that_name_no_split(tmp_path, how):
+    with pytest.raises(UserError, match="write random, a fold such as 1/5, or a CSV file that exists"):
+        split.assign(table({"nv": [1] * 9}), how, 1, tmp_path)

@@ -28,6 +28,8 @@ from components.shared.image_set import (
     pixel_sha256,
     read_header,
     read_rows,
+    refuse_shared,
+    seen,
     write_image_set,
 )
 
@@ -47,13 +49,17 @@ def write(path, split="train", groups=(("df", 3), ("mel", 5), ("nv", 7)), **colu
     header = Header(**{**vars(HEADER), "split": split})
     with write_image_set(path, header) as out:
         for dx, count in groups:
-            out.write(table(dx, count, **columns), [encode_png(image) for image in images(count, len(dx))])
+            write_group(out, table(dx, count, **columns), images(count, len(dx)))
     return path
+
+
+def write_group(out, rows, pixels):
+    out.write(rows.assign(pixel_sha256=[pixel_sha256(image) for image in pixels]), [encode_png(p) for p in pixels])
 
 
 def write_rows(path, split, rows, error=None):
     with write_image_set(path, Header(**{**vars(HEADER), "split": split})) as out:
-        out.write(rows, [encode_png(image) for image in images(len(rows))])
+        write_group(out, rows, images(len(rows)))
         if error:
             raise error
 
@@ -109,7 +115,7 @@ def test_other_tools_find_what_they_look_for(tmp_path):
     assert schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
 def test_the_writer_refuses_synthetic_images_in_held_out_splits(tmp_path, split):
     rows = table("df", 2).assign(source=[REAL, "dcgan"])
     with pytest.raises(ValueError, match=f"synthetic images can't enter the split '{split}'"):
@@ -117,7 +123,7 @@ def test_the_writer_refuses_synthetic_images_in_held_out_splits(tmp_path, split)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
 @pytest.mark.parametrize("source", ["dcgan", None])
 def test_the_reader_refuses_synthetic_images_in_held_out_splits(tmp_path, split, source):
     """Whoever wrote the file: here it is made from a proper one."""
@@ -134,10 +140,76 @@ def test_the_reader_refuses_synthetic_images_in_held_out_splits(tmp_path, split,
 
 def test_the_training_split_takes_synthetic_images(tmp_path):
     with write_image_set(tmp_path / "set", HEADER) as out:
-        out.write(table("df", 2).assign(source="dcgan", lesion_id=None), [encode_png(image) for image in images(2)])
+        write_group(out, table("df", 2).assign(source="dcgan", lesion_id=None), images(2))
     assert set(read_rows(tmp_path / "set", "train")["source"]) == {"dcgan"}
     with decoded(tmp_path / "set", "train") as pixels:
         assert not pixels.real.any()
+
+
+def forge(path, **columns):
+    """The same file with other columns, as someone who knows Parquet can make it."""
+    whole = pq.read_table(path)
+    for name, values in columns.items():
+        column = whole.schema.get_field_index(name)
+        whole = whole.set_column(column, name, pa.array(values, whole.schema.field(column).type))
+    header = {b"counterweight": pq.read_metadata(path).metadata[b"counterweight"]}
+    pq.write_table(whole.replace_schema_metadata(header), path)
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "", None])
+def test_pixels_that_are_not_those_of_the_row_are_refused(tmp_path, digest):
+    """Or else a hash could be made up, and no comparison of hashes would find what it should."""
+    write(tmp_path / "set", "test")
+    hashes = read_rows(tmp_path / "set", "test")["pixel_sha256"].tolist()
+    forge(tmp_path / "set", pixel_sha256=[*hashes[:9], digest, *hashes[10:]])
+    with pytest.raises(UserError, match="nv-1 has other pixels than its row says"), decoded(tmp_path / "set", "test"):
+        pass
+    with decoded(tmp_path / "set", "test", "mel") as pixels:
+        assert pixels.pixel_sha256.tolist() == hashes[3:8]
+
+
+def test_a_set_without_rows_can_be_written_and_read(tmp_path):
+    header = Header(**{**vars(HEADER), "split": "external"})
+    with write_image_set(tmp_path / "set", header) as out:
+        out.write(table("df", 0), [])
+    assert read_header(tmp_path / "set") == header
+    assert list(read_rows(tmp_path / "set", "external")) == [name for name in SCHEMA.names if name != "image"]
+    assert list(iter_tables(tmp_path / "set")) == []
+    with decoded(tmp_path / "set", "external") as pixels:
+        assert pixels.images.shape == (0, 16, 16, 3)
+        assert seen(pixels) == []
+    assert list(pd.read_parquet(tmp_path / "set")) == SCHEMA.names
+
+
+def test_what_was_seen_are_the_real_images(tmp_path):
+    write(tmp_path / "validation", "validation")
+    with write_image_set(tmp_path / "train", HEADER) as out:
+        write_group(out, table("df", 4).assign(source=[REAL, "dcgan", REAL, "dcgan"]), images(4, 9))
+    with decoded(tmp_path / "train", "train") as train, decoded(tmp_path / "validation", "validation") as validation:
+        got = seen(train, validation)
+    real = [images(4, 9)[0], images(4, 9)[2], *images(3, 2), *images(5, 3), *images(7, 2)]
+    assert got == sorted({pixel_sha256(image)[:16] for image in real})
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
+@pytest.mark.parametrize(("source", "kind"), [("dcgan", "synthetic"), (REAL, "training")])
+def test_an_image_that_is_trained_on_is_found_in_a_held_out_set_whatever_its_row_says(tmp_path, split, source, kind):
+    write(tmp_path / "held_out", split)
+    planted = images(7, 2)[4]
+    for name, pixels in (("planted", planted), ("clean", images(1, 50)[0])):
+        with write_image_set(tmp_path / name, HEADER) as out:
+            write_group(out, table("mel", 1).assign(image_id="other", lesion_id="other", source=source), pixels[None])
+    refuse_shared(tmp_path / "held_out", split, [tmp_path / "clean"])
+    with pytest.raises(UserError, match=rf"holds 1 {kind} image in {split} \(nv-4\); make the split anew"):
+        refuse_shared(tmp_path / "held_out", split, [tmp_path / "clean", tmp_path / "planted"])
+
+
+def test_a_lesion_that_is_trained_on_is_found_in_a_held_out_set(tmp_path):
+    write(tmp_path / "test", "test")
+    with write_image_set(tmp_path / "train", HEADER) as out:
+        write_group(out, table("mel", 2).assign(lesion_id=["other", "nv-l3"]), images(2, 50))
+    with pytest.raises(UserError, match=r"holds 1 lesion of the training set in test \(nv-l3\)"):
+        refuse_shared(tmp_path / "test", "test", [tmp_path / "train"])
 
 
 @pytest.mark.parametrize(("held", "meant"), [("train", "test"), ("test", "train"), ("validation", "test")])

@@ -25,6 +25,8 @@ DEFAULTS = {
     "classifier_epochs": 50,
     "classifier_patience": 10,
     "seeds": [1],
+    "split": "random",
+    "external": "none",
 }
 
 
@@ -105,7 +107,37 @@ def test_a_folder_that_changed_is_another_version(tmp_path: Path):
     assert data_version(str(tmp_path)) == first
     (tmp_path / "sub" / "a").write_text("other")
     assert data_version(str(tmp_path)) != first
-    assert data_version("gs://bucket/x") == data_version("demo") == "1"
+    assert data_version("gs://bucket/x") == data_version("demo", "none", "random") == "1"
+
+
+def test_an_external_folder_or_a_split_file_that_changed_is_another_version(tmp_path: Path):
+    for name in ("data", "external"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_text(name)
+    split = tmp_path / "split.csv"
+    split.write_text("image_id,split\n")
+    versions = [arguments([f"DATA={tmp_path}/data"], DEFAULTS)[1]["data_version"]]
+    words = [f"DATA={tmp_path}/data", f"EXTERNAL={tmp_path}/external", f"split={split}"]
+    for change in ("", "one", "a third"):
+        split.write_text(f"image_id,split\n{change}")
+        values = arguments(words, DEFAULTS)[1]
+        assert (values["external"], values["split"]) == (str(tmp_path / "external"), str(split))
+        versions.append(values["data_version"])
+    assert len(set(versions)) == 4
+
+
+@pytest.mark.parametrize(
+    "word", ["split=2/5", "split=gs://b/s.csv", "external=gs://b/x", "EXTERNAL=none", "split=random"]
+)
+def test_what_is_no_path_stays_as_it_is(word: str):
+    name, _, value = word.partition("=")
+    assert arguments([word], DEFAULTS)[1][name.lower()] == value
+
+
+@pytest.mark.parametrize("word", ["split=no.csv", "EXTERNAL=/no/folder", "split=."])
+def test_a_path_that_is_not_there_is_one_sentence(word: str):
+    with pytest.raises(UserError, match="there is no such"):
+        arguments([word], DEFAULTS)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,17 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
-from components.shared.image_set import Header, decoded, encode_png, write_image_set
+from components.shared.image_set import (
+    REAL,
+    Header,
+    decoded,
+    encode_png,
+    iter_tables,
+    pixel_sha256,
+    read_header,
+    read_rows,
+    write_image_set,
+)
 from components.shared.keras_run import probabilities
 from components.train_classifier import network
 from components.train_classifier.train import train
@@ -86,9 +96,9 @@ def test_an_epoch_has_as_many_steps_as_real_images_fill(tmp_path: Path, splits: 
     rows = pd.DataFrame(
         {"image_id": [f"i{n}" for n in range(40)], "dx": ["df", "nv"] * 20, "source": ["real", "dcgan"] * 20}
     )
-    png = [encode_png(np.zeros((32, 32, 3), np.uint8))] * 40
+    black = np.zeros((32, 32, 3), np.uint8)
     with write_image_set(heavy, header) as out:
-        out.write(rows.assign(repeat=9), png)
+        out.write(rows.assign(repeat=9, pixel_sha256=pixel_sha256(black)), [encode_png(black)] * 40)
     run(splits, tmp_path, train_set=heavy, epochs=1)
     assert "360 images (20 real), 1 steps an epoch" in capfd.readouterr().out
 
@@ -112,3 +122,25 @@ def test_a_wrong_setting_is_one_sentence(
 def test_a_validation_set_of_another_split_is_refused(splits: dict[str, Path], tmp_path: Path):
     with pytest.raises(UserError, match="give the split 'validation'"):
         run(splits, tmp_path, validation_set=splits["test"])
+
+
+def test_the_record_says_which_images_were_seen(splits: dict[str, Path], trained: tuple[Path, dict[str, float]]):
+    seen = json.loads((trained[0] / "record").read_text())["seen"]
+    rows = pd.concat(read_rows(splits[split], split) for split in ("train", "validation"))
+    assert seen == sorted(rows["pixel_sha256"].str[:16])
+    assert not set(seen) & set(read_rows(splits["test"], "test")["pixel_sha256"].str[:16])
+
+
+@pytest.mark.parametrize("source", [REAL, "dcgan"])
+def test_a_validation_image_among_the_training_images_is_refused(splits: dict[str, Path], tmp_path: Path, source: str):
+    """By its pixels: as a synthetic image, or as a real one with another name and lesion."""
+    with write_image_set(tmp_path / "train", read_header(splits["train"])) as out:
+        for group in iter_tables(splits["train"]):
+            out.write_table(group)
+        rows = pd.read_parquet(splits["validation"]).head(1)
+        png = [rows["image"].iloc[0]["bytes"]]
+        renamed = rows.drop(columns=["image", "split"]).assign(image_id="other", lesion_id="other", source=source)
+        out.write(renamed, png)
+    with pytest.raises(UserError, match=r"holds 1 (training|synthetic) image in validation \(validation-df-0\)"):
+        run({**splits, "train": tmp_path / "train"}, tmp_path)
+    assert not (tmp_path / "model.keras").exists()

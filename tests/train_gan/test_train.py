@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -5,7 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from components.generate_images.generate import generate
 from components.shared.errors import UserError
@@ -14,7 +18,7 @@ from components.shared.image_set import decoded, read_header, read_rows
 from components.train_gan import architectures
 from components.train_gan.gan import GAN
 from components.train_gan.recipe import Recipe
-from components.train_gan.train import _shown, train, train_or_tell
+from components.train_gan.train import STRIP_BYTES, _shown, strip, train, train_or_tell
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,14 @@ def test_trains_on_its_class_and_says_what_it_did(splits: dict[str, Path], tmp_p
     assert record["model_sha256"] == file_sha256(tmp_path / "generator.keras")
     assert record["losses"]["kimg"] == [round(0.032 * step, 3) for step in range(1, 11)]
     assert record["recipe"]["loss"] == {"dcgan": "bce", "resnet": "relativistic"}[architecture]
+    rows = pd.concat([read_rows(splits[split], split) for split in ("train", "validation")])
+    assert record["seen"] == sorted(rows.loc[rows["dx"] == "vasc", "pixel_sha256"].str[:16])
+    strips = record["snapshots"]
+    assert [one["kimg"] for one in (strips[0], strips[-1])] == [0.0, 0.32]
+    assert len(strips) == 5
+    for snapshot in strips:
+        with Image.open(io.BytesIO(base64.b64decode(snapshot["jpeg"])), formats=("JPEG",)) as image:
+            assert image.size == (5 * 32, 32)
     page = (tmp_path / "progress").read_text()
     assert page.count("data:image/png") == 9  # before training, and at eight snapshots
     assert "after 0.32 kimg" in page
@@ -96,6 +108,12 @@ def test_the_seed_decides(splits: dict[str, Path], tmp_path: Path):
         run(splits, tmp_path / name, seed=seed, kimg=0.03)
     a, b, c = (file_sha256(tmp_path / name / "generator.keras") for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize("size", [32, 128, 512])
+def test_a_strip_stays_small_whatever_it_shows(size: int):
+    noise = np.random.default_rng(0).integers(0, 256, (16, size, size, 3)).astype(np.uint8)
+    assert 1_000 < len(strip(noise)) <= STRIP_BYTES
 
 
 def test_the_result_is_the_best_snapshot_and_not_the_last(

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from components.shared import storage
-
 
 def handles(data: str) -> bool:
     """`gs://bucket` or `gs://bucket/prefix`."""
@@ -16,5 +14,7 @@ def fetch(data: str, scratch: Path) -> Path:
     Raises:
         UserError: the bucket can't be reached or read, or nothing stands below the prefix.
     """
+    from components.shared import storage  # Google's client takes half a second
+
     storage.download_folder(data, scratch)
     return scratch

@@ -1,0 +1,76 @@
+"""Curves of an arm as points for a figure: the mean of its seeds' curves, read at the same places."""
+
+import numpy as np
+from sklearn import metrics
+
+from components.evaluate.measure import BINS, Sample, bin_of
+
+_PLACES = np.linspace(0, 1, 59) ** 2
+"""Where curves are read: closer together at the left, where few false alarms are what counts."""
+
+
+def _points(**axes: np.ndarray) -> dict[str, list[float]]:
+    return {name: np.round(values, 4).tolist() for name, values in axes.items()}
+
+
+def roc(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
+    """The ROC curve: `fpr` and `tpr`, 60 points from (0, 0) to (1, 1), the mean true positive rate at each false
+    positive rate (vertical averaging, Fawcett 2006).
+
+    Args:
+        positive: (N,) bool, both values occur.
+        scores: (seeds, N).
+    """
+    found = []
+    for one in scores:
+        fpr, tpr, _ = metrics.roc_curve(positive, one)
+        found.append(np.interp(_PLACES, fpr, tpr))
+    return _points(fpr=np.append(0.0, _PLACES), tpr=np.append(0.0, np.mean(found, 0)))
+
+
+def precision_recall(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
+    """The precision-recall curve: `recall` and `precision`, 59 points; at each recall the mean over seeds of the
+    precision at the highest threshold that reaches it.
+
+    Args:
+        positive: (N,) bool, both values occur.
+        scores: (seeds, N).
+    """
+    found = []
+    for one in scores:
+        precision, recall, _ = metrics.precision_recall_curve(positive, one)  # recall falls, to a last point at 0
+        found.append(precision[len(recall) - 2 - np.searchsorted(recall[:-1][::-1], _PLACES - 1e-12)])
+    return _points(recall=_PLACES, precision=np.mean(found, 0))
+
+
+def reliability(truth: np.ndarray, chances: np.ndarray) -> dict[str, list[float]]:
+    """The reliability diagram: mean `confidence`, `accuracy` and `count` of the bins of the top label's confidence that
+    are not empty, over the images of all seeds.
+
+    Args:
+        truth: (N,) int label.
+        chances: (seeds, N, classes).
+    """
+    confidence = chances.max(2).ravel()
+    right = (chances.argmax(2) == truth).ravel()
+    number = bin_of(confidence)
+    count = np.bincount(number, minlength=BINS)
+    filled = count > 0
+    of_bin = [np.bincount(number, values, BINS)[filled] / count[filled] for values in (confidence, right)]
+    return _points(confidence=of_bin[0], accuracy=of_bin[1]) | {"count": count[filled].tolist()}
+
+
+def curves(sample: Sample, chances: np.ndarray, scaled: np.ndarray) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """All curves of an arm, as in its figures; `roc` and `pr` by class, of those that can be told from others here.
+
+    Args:
+        sample: the images.
+        chances, scaled: (seeds, N, classes) as in `Predictions`.
+    """
+    found: dict[str, dict[str, dict[str, list[float]]]] = {"roc": {}, "pr": {}, "reliability": {}}
+    for label in np.flatnonzero(sample.present) if sample.present.sum() > 1 else ():
+        positive = sample.truth == label
+        found["roc"][sample.classes[label]] = roc(positive, chances[:, :, label])
+        found["pr"][sample.classes[label]] = precision_recall(positive, chances[:, :, label])
+    found["reliability"] = {"before": reliability(sample.truth, chances), "after": reliability(sample.truth, scaled)}
+    return found

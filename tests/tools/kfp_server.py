@@ -1,0 +1,507 @@
+"""A Kubeflow Pipelines API for tests: the part of /apis/v2beta1 that the tools use, over a real socket.
+
+It answers as the Go server of 2.17 does: unknown fields, unknown filter keys, a cron that robfig/cron 1.2 does not take
+and a parameter that the pipeline does not have are 400, a name that is taken is 409, what is not there is 404, all with
+the API's error JSON; lists come in pages whose tokens hold the filter; int64 is a string; 1970 is never.
+Bodies are checked against the official models. Faults can be put before, into and after any answer.
+"""
+
+import base64
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.policy import HTTP
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, unquote_plus, urlsplit
+
+import kfp_server_api
+import yaml
+
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 412: 9, 429: 8, 500: 13, 501: 12, 503: 14, 504: 4}
+NEVER = "1970-01-01T00:00:00Z"
+FILTER_KEYS = {
+    "experiments": {"experiment_id", "display_name", "name", "created_at", "description", "namespace", "storage_state"},
+    "pipelines": {"pipeline_id", "display_name", "name", "created_at", "description", "namespace"},
+    "pipeline_versions": {"pipeline_version_id", "display_name", "name", "created_at", "description", "status"},
+    "runs": {"run_id", "display_name", "name", "created_at", "description", "namespace", "experiment_id", "state"},
+    "recurring_runs": {"recurring_run_id", "display_name", "name", "created_at", "updated_at", "description"},
+}
+
+
+class ProblemError(Exception):
+    """Ends a request with an error, as gRPC's gateway writes it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def body(self) -> dict[str, Any]:
+        code = CODES[self.status]
+        inner = {"@type": "type.googleapis.com/google.rpc.Status", "code": code, "message": str(self)}
+        return {"code": code, "message": f"Failed: InternalPrefix: {self}", "details": [inner]}
+
+
+def parsed(data: Any, model: str) -> dict[str, Any]:
+    """The JSON of a message, if each of its fields is one of the official model's, of its type."""
+    kind = getattr(kfp_server_api.models, model)
+    if not kind.openapi_types:
+        allowed = {v for k, v in vars(kind).items() if k.isupper()}
+        if data not in allowed:
+            raise ProblemError(400, f"invalid value for enum {model}: {data!r}")
+        return data
+    if not isinstance(data, dict):
+        raise ProblemError(400, f"unexpected token {data!r} for {model}")
+    types = {kind.attribute_map[name]: text for name, text in kind.openapi_types.items()}
+    plain = {"str": str, "bool": bool, "int": int, "datetime": str, "object": (dict, str, int, float, bool, list)}
+    for name, value in data.items():
+        text = types.get(name)
+        if text is None:
+            raise ProblemError(400, f'unknown field "{name}"')
+        if inner := re.fullmatch(r"dict\(str, (.*)\)", text):
+            ok = isinstance(value, dict)
+            for item in value.values() if ok and inner[1] not in plain else ():
+                parsed(item, inner[1])
+        elif inner := re.fullmatch(r"list\[(.*)\]", text):
+            ok = isinstance(value, list)
+            for item in value if ok and inner[1] not in plain else ():
+                parsed(item, inner[1])
+        elif name == "max_concurrency":  # an int64: a string or a number
+            ok = isinstance(value, str | int) and str(value).isdecimal()
+        elif text in plain:
+            ok = isinstance(value, plain[text])
+        else:
+            ok = parsed(value, text) is not None
+        if not ok:
+            raise ProblemError(400, f"invalid value for {text} field {name}: {value!r}")
+    return data
+
+
+def written(data: dict[str, Any], model: str) -> dict[str, Any]:
+    """As the official model sends it: what is not set is left out."""
+    kind = getattr(kfp_server_api.models, model)
+    made = kind(**{name: data[key] for name, key in kind.attribute_map.items() if data.get(key) is not None})
+    return kfp_server_api.ApiClient().sanitize_for_serialization(made)
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests whose method and path match.
+
+    Attributes:
+        match: a regular expression for `METHOD /path`.
+        kind: status, drop (before the work), lose (the answer, after the work), half (of the answer), slow, late (works
+            only after `seconds`), html, redirect.
+    """
+
+    match: str
+    kind: str
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    message: str = "scripted"
+    seconds: float = 0.0
+    times: int = 1
+
+
+class KfpServer:
+    """The API's state, and what was asked of it.
+
+    Attributes:
+        asked: (method, path with query, body, headers) of each request.
+        life: run states, one for each time that a run is asked for: (state, {task: state}); the last one stays.
+        token: what must be in the Authorization header, if anything.
+    """
+
+    def __init__(self, multi_user: bool = False) -> None:
+        self.multi_user = multi_user
+        self.token = ""
+        self.asked: list[tuple[str, str, Any, dict[str, str]]] = []
+        self.faults: list[Fault] = []
+        self.tables: dict[str, list[dict[str, Any]]] = {name: [] for name in FILTER_KEYS}
+        self.life: list[tuple[str, dict[str, str]]] = [("SUCCEEDED", {})]
+        self.logs: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+        self.seconds = 0
+        self.lock = threading.RLock()
+        self.url = ""
+
+    def fault(self, match: str, kind: str, **rest: Any) -> None:
+        self.faults.append(Fault(match, kind, **rest))
+
+    def count(self, match: str) -> int:
+        """How many requests matched."""
+        return sum(bool(re.match(match, f"{method} {path}")) for method, path, _, _ in self.asked)
+
+    def now(self) -> str:
+        self.seconds += 1
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_770_000_000 + self.seconds))
+
+    def handle(self, method: str, target: str, body: Any) -> Any:
+        """The answer's JSON."""
+        parts = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        path = parts.path
+        if log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+            return self.logs.get(
+                unquote(log[2]), '{"error_message":"Failed to read logs","error_details":"pods not found"}'
+            )
+        for pattern, action in ROUTES.items():
+            if found := re.fullmatch(pattern, f"{method} {path}"):
+                with self.lock:
+                    return action(self, query, body, *map(unquote, found.groups()))
+        raise ProblemError(404 if method == "GET" else 501, "Not Found")
+
+    def healthz(self, query: Any, body: Any) -> Any:
+        return {
+            "commit_sha": "unknown",
+            "tag_name": "unknown",
+            "multi_user": self.multi_user,
+            "pipeline_store": "database",
+        }
+
+    # Lists
+
+    def page(self, table: str, key: str, query: dict[str, str], rows: list[dict[str, Any]], model: str) -> Any:
+        wanted = query.get("filter", "")
+        if token := query.get("page_token"):
+            try:
+                start, filtered = json.loads(base64.b64decode(token, validate=True))
+            except ValueError:
+                raise ProblemError(400, "Invalid page token") from None
+            if wanted and wanted != filtered:
+                raise ProblemError(400, "page token does not match the supplied sort by and/or filtering criteria.")
+            wanted = filtered
+        else:
+            start = 0
+        if wanted:
+            rows = [row for row in rows if matches(row, wanted, FILTER_KEYS[table])]
+        size = min(int(query.get("page_size") or 20), 200)
+        answer: dict[str, Any] = {"total_size": len(rows)} if rows else {}
+        if rows[start : start + size]:
+            answer[key] = [written(row, model) for row in rows[start : start + size]]
+        if len(rows) > start + size:
+            answer["next_page_token"] = base64.b64encode(json.dumps([start + size, wanted]).encode()).decode()
+        return answer
+
+    def mine(self, table: str, query: dict[str, str]) -> list[dict[str, Any]]:
+        """Rows of the experiment or namespace that is asked for."""
+        if experiment := query.get("experiment_id"):
+            return [row for row in self.tables[table] if row.get("experiment_id") == experiment]
+        if not self.multi_user:
+            return self.tables[table]
+        if not query.get("namespace"):
+            raise ProblemError(400, "namespace is required in multi-user mode")
+        return [row for row in self.tables[table] if row.get("namespace") == query["namespace"]]
+
+    def get(self, table: str, name: str, value: str) -> dict[str, Any]:
+        row = next((row for row in self.tables[table] if row[name] == value), None)
+        if row is None:
+            raise ProblemError(404, f"{table} {value} not found")
+        return row
+
+    def add(self, table: str, id_name: str, model: str, row: dict[str, Any]) -> dict[str, Any]:
+        row = {**row, id_name: str(uuid.uuid4()), "created_at": self.now()}
+        self.tables[table].append(row)
+        return written(row, model)
+
+    def unique(self, table: str, name: str, **where: Any) -> None:
+        where = {key: value for key, value in where.items() if value is not None}
+        for row in self.tables[table]:
+            if row.get("name", row["display_name"]) == name and all(row.get(k) == v for k, v in where.items()):
+                raise ProblemError(409, f"Failed to create. The name {name} already exists. Please specify a new name")
+
+    # Experiments and pipelines
+
+    def list_experiments(self, query: Any, body: Any) -> Any:
+        return self.page("experiments", "experiments", query, self.mine("experiments", query), "V2beta1Experiment")
+
+    def create_experiment(self, query: Any, body: Any) -> Any:
+        row = parsed(body, "V2beta1Experiment")
+        self.unique("experiments", row["display_name"], namespace=row.get("namespace"))
+        return self.add("experiments", "experiment_id", "V2beta1Experiment", {**row, "storage_state": "AVAILABLE"})
+
+    def list_pipelines(self, query: Any, body: Any) -> Any:
+        return self.page("pipelines", "pipelines", query, self.mine("pipelines", query), "V2beta1Pipeline")
+
+    def create_pipeline(self, query: Any, body: Any) -> Any:
+        row = parsed(body, "V2beta1Pipeline")
+        row.setdefault("name", row["display_name"])
+        self.unique("pipelines", row["name"], namespace=row.get("namespace"))
+        return self.add("pipelines", "pipeline_id", "V2beta1Pipeline", row)
+
+    def upload_pipeline(self, query: Any, body: Any) -> Any:
+        spec = uploaded_spec(body)
+        name = query.get("name") or query.get("display_name") or "pipeline"
+        named = {"display_name": name, "name": name, "namespace": query.get("namespace")}
+        self.unique("pipelines", name)
+        made = self.add("pipelines", "pipeline_id", "V2beta1Pipeline", named)
+        version = {"pipeline_id": made["pipeline_id"], "display_name": name, "name": name, "pipeline_spec": spec}
+        version["description"] = query.get("description")
+        self.add("pipeline_versions", "pipeline_version_id", "V2beta1PipelineVersion", version)
+        return made
+
+    def upload_version(self, query: Any, body: Any) -> Any:
+        spec = uploaded_spec(body)
+        key = query.get("pipelineid", "")
+        self.get("pipelines", "pipeline_id", key)
+        name = query.get("name") or "pipeline"
+        self.unique("pipeline_versions", name, pipeline_id=key)
+        row = {"pipeline_id": key, "display_name": query.get("display_name") or name, "name": name}
+        row |= {"description": query.get("description"), "pipeline_spec": spec}
+        return self.add("pipeline_versions", "pipeline_version_id", "V2beta1PipelineVersion", row)
+
+    def list_versions(self, query: Any, body: Any, key: str) -> Any:
+        rows = [row for row in self.tables["pipeline_versions"] if row["pipeline_id"] == key]
+        return self.page("pipeline_versions", "pipeline_versions", query, rows, "V2beta1PipelineVersion")
+
+    def get_version(self, query: Any, body: Any, key: str, version: str) -> Any:
+        return written(self.get("pipeline_versions", "pipeline_version_id", version), "V2beta1PipelineVersion")
+
+    def source(self, row: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+        """The version that a run takes: the one that it names, or the newest."""
+        reference = row.get("pipeline_version_reference") or {}
+        rows = [v for v in self.tables["pipeline_versions"] if v["pipeline_id"] == reference.get("pipeline_id")]
+        if version := reference.get("pipeline_version_id"):
+            rows = [v for v in rows if v["pipeline_version_id"] == version]
+        if not rows:
+            raise ProblemError(500, "Internal Server Error")
+        newest = max(rows, key=lambda row: row["created_at"])
+        inputs = newest["pipeline_spec"].get("pipeline_spec", newest["pipeline_spec"])["root"]["inputDefinitions"]
+        kinds = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "LIST": list}
+        for name, value in ((row.get("runtime_config") or {}).get("parameters") or {}).items():
+            if name not in inputs["parameters"]:
+                raise ProblemError(400, f"invalid pipeline job inputs: parameter {name} not found")
+            if not isinstance(value, kinds[inputs["parameters"][name]["parameterType"]]):
+                raise ProblemError(400, f"invalid pipeline job inputs: parameter {name} has another type")
+        return reference, newest
+
+    # Runs
+
+    def create_run(self, query: Any, body: Any) -> Any:
+        row = parsed(body, "V2beta1Run")
+        if not row.get("display_name"):
+            raise ProblemError(400, "The run name is empty. Please specify a valid name")
+        self.get("experiments", "experiment_id", row.get("experiment_id", ""))
+        reference, version = self.source(row)
+        reference["pipeline_version_id"] = version["pipeline_version_id"]
+        row |= {"state": "PENDING", "finished_at": NEVER, "storage_state": "AVAILABLE", "asked": 0}
+        return self.add("runs", "run_id", "V2beta1Run", row)
+
+    def list_runs(self, query: Any, body: Any) -> Any:
+        return self.page("runs", "runs", query, self.mine("runs", query), "V2beta1Run")
+
+    def get_run(self, query: Any, body: Any, key: str) -> Any:
+        row = self.get("runs", "run_id", key)
+        if row["state"] == "CANCELING":
+            row["state"] = "CANCELED"
+        elif row["state"] != "CANCELED":
+            row["state"], tasks = self.life[min(row["asked"], len(self.life) - 1)]
+            row["asked"] += 1
+            row["run_details"] = {"task_details": [self.task(key, *task) for task in tasks.items()]}
+        if row["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
+            row["finished_at"] = self.now()
+        if row["state"] == "FAILED":
+            row["state_history"] = [{"state": "FAILED", "error": {"code": 13, "message": "a task failed"}}]
+        return written(row, "V2beta1Run")
+
+    def task(self, run_id: str, name: str, state: str) -> dict[str, Any]:
+        row = {"run_id": run_id, "task_id": f"id-{name}", "display_name": name.split("#")[0], "state": state}
+        row |= {"create_time": "2026-02-01T00:00:00Z", "start_time": "2026-02-01T00:00:05Z"}
+        row["end_time"] = "2026-02-01T00:02:10Z" if state in ("SUCCEEDED", "FAILED") else NEVER
+        if state == "FAILED" and name in self.errors:
+            row["error"] = {"code": 2, "message": self.errors[name]}
+        return row | {"child_tasks": [{"pod_name": f"pod-of-{name}"}]}
+
+    def terminate(self, query: Any, body: Any, key: str) -> Any:
+        row = self.get("runs", "run_id", key)
+        if row["state"] not in ("PENDING", "RUNNING", "PAUSED"):
+            raise ProblemError(400, f"Failed to terminate a run {key}. Row not found")
+        row["state"] = "CANCELING"
+        return {}
+
+    # Recurring runs
+
+    def create_recurring(self, query: Any, body: Any) -> Any:
+        row = parsed(body, "V2beta1RecurringRun")
+        if not 1 <= int(row.get("max_concurrency") or 0) <= 10:
+            raise ProblemError(400, "Max concurrency of a recurring run must be at least 1 and at most 10.")
+        cron = ((row.get("trigger") or {}).get("cron_schedule") or {}).get("cron", "")
+        if len(cron.split()) not in (5, 6) or "TZ" in cron:
+            raise ProblemError(400, f"Schedule cron is not a supported format. Expected 5 to 6 fields: {cron}")
+        self.get("experiments", "experiment_id", row.get("experiment_id", ""))
+        self.source(row)
+        row["max_concurrency"] = str(row["max_concurrency"])
+        row["status"] = "ENABLED" if row.get("mode") == "ENABLE" else "DISABLED"
+        row["mode"] = "ENABLE" if row["status"] == "ENABLED" else "DISABLE"
+        return self.add("recurring_runs", "recurring_run_id", "V2beta1RecurringRun", row)
+
+    def list_recurring(self, query: Any, body: Any) -> Any:
+        rows = self.mine("recurring_runs", query)
+        return self.page("recurring_runs", "recurringRuns", query, rows, "V2beta1RecurringRun")
+
+    def switch(self, query: Any, body: Any, key: str, verb: str) -> Any:
+        row = self.get("recurring_runs", "recurring_run_id", key)
+        row["mode"], row["status"] = ("ENABLE", "ENABLED") if verb == "enable" else ("DISABLE", "DISABLED")
+        return {}
+
+    def delete_recurring(self, query: Any, body: Any, key: str) -> Any:
+        self.tables["recurring_runs"].remove(self.get("recurring_runs", "recurring_run_id", key))
+        return {}
+
+
+V2 = "/apis/v2beta1"
+ROUTES: dict[str, Callable[..., Any]] = {
+    f"GET {V2}/healthz": KfpServer.healthz,
+    f"GET {V2}/experiments": KfpServer.list_experiments,
+    f"POST {V2}/experiments": KfpServer.create_experiment,
+    f"GET {V2}/pipelines": KfpServer.list_pipelines,
+    f"POST {V2}/pipelines": KfpServer.create_pipeline,
+    f"POST {V2}/pipelines/upload": KfpServer.upload_pipeline,
+    f"POST {V2}/pipelines/upload_version": KfpServer.upload_version,
+    f"GET {V2}/pipelines/([^/]+)/versions": KfpServer.list_versions,
+    f"GET {V2}/pipelines/([^/]+)/versions/([^/]+)": KfpServer.get_version,
+    f"GET {V2}/runs": KfpServer.list_runs,
+    f"POST {V2}/runs": KfpServer.create_run,
+    f"GET {V2}/runs/([^/:]+)": KfpServer.get_run,
+    f"POST {V2}/runs/([^/:]+):terminate": KfpServer.terminate,
+    f"GET {V2}/recurringruns": KfpServer.list_recurring,
+    f"POST {V2}/recurringruns": KfpServer.create_recurring,
+    f"POST {V2}/recurringruns/([^/:]+):(enable|disable)": KfpServer.switch,
+    f"DELETE {V2}/recurringruns/([^/:]+)": KfpServer.delete_recurring,
+}
+
+
+@cache
+def documents_of(content: bytes) -> list[Any]:
+    return list(yaml.safe_load_all(content))
+
+
+def uploaded_spec(body: Any) -> dict[str, Any]:
+    """The pipeline in an upload, as the server keeps it."""
+    documents = documents_of(body) if isinstance(body, bytes) else []
+    if not documents or "pipelineInfo" not in documents[0]:
+        raise ProblemError(400, "Failed to read pipeline from file")
+    return documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+
+
+def matches(row: dict[str, Any], wanted: str, keys: set[str]) -> bool:
+    """Whether a row passes a filter, which the server decodes once more than HTTP does."""
+    try:
+        predicates = json.loads(unquote_plus(wanted).replace('"stringValue":', '"string_value":'))["predicates"]
+        predicates = [parsed(predicate, "V2beta1Predicate") for predicate in predicates]
+    except (ValueError, KeyError, TypeError):
+        raise ProblemError(400, f"failed to parse valid filter from {wanted!r}") from None
+    for predicate in predicates:
+        if predicate.get("key") not in keys:
+            raise ProblemError(400, f"no support for filtering on unrecognized field {predicate.get('key')!r}")
+        value, text = str(row.get(predicate["key"])).lower(), predicate["string_value"].lower()
+        if predicate["operation"] not in ("EQUALS", "IS_SUBSTRING"):
+            raise ProblemError(400, f"invalid predicate operation: {predicate['operation']}")
+        if value != text if predicate["operation"] == "EQUALS" else text not in value:
+            return False
+    return True
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "kfp"
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+    def do(self) -> None:
+        api: KfpServer = self.server.api  # type: ignore[attr-defined]
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body(data)
+        line = f"{self.command} {self.path}"
+        with api.lock:
+            api.asked.append((self.command, self.path, body, dict(self.headers)))
+            fault = next((f for f in api.faults if f.times and re.match(f.match, line)), None)
+            if fault:
+                fault.times -= 1
+        kind = fault.kind if fault else ""
+        if kind == "drop":
+            return self.hang_up()
+        if fault and kind in ("slow", "late"):
+            time.sleep(fault.seconds)
+        if fault and kind == "redirect":
+            return self.answer(
+                302, b"<html>log in</html>", {"Location": "https://login.example.org/auth?rd=x", **fault.headers}
+            )
+        if kind == "html":
+            return self.answer(200, b"<!DOCTYPE html><title>Log in</title>", {"Content-Type": "text/html"})
+        try:
+            if fault and kind == "status":
+                raise ProblemError(fault.status, fault.message)
+            if api.token and self.headers.get("Authorization") != f"Bearer {api.token}":
+                raise ProblemError(401, f"Request header error: there is no user identity header in {self.headers}")
+            result, status = api.handle(self.command, self.path, body), 200
+        except ProblemError as problem:
+            result, status = problem.body(), problem.status
+        if kind == "lose":
+            return self.hang_up()
+        text = result.encode() if isinstance(result, str) else json.dumps(result).encode()
+        self.answer(status, text, fault.headers if fault else {}, half=kind == "half")
+
+    do_GET = do_POST = do_DELETE = do_PUT = do  # noqa: N815 (names of http.server)
+
+    def body(self, data: bytes) -> Any:
+        kind = self.headers.get("Content-Type") or ""
+        if kind.startswith("multipart/form-data"):
+            parts = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + data, policy=HTTP).iter_parts()
+            return next(p.get_payload(decode=True) for p in parts if 'name="uploadfile"' in p["Content-Disposition"])
+        try:
+            return json.loads(data) if data else None
+        except ValueError:
+            return data
+
+    def answer(self, status: int, data: bytes, headers: dict[str, str], half: bool = False) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Type": "application/json"} | headers).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if half else data)
+        if half:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+@contextmanager
+def serving(api: KfpServer, certificate: str = "") -> Iterator[KfpServer]:
+    """The API on a free port of this machine, with TLS where there is a certificate file."""
+    server = Server(("127.0.0.1", 0), Handler)
+    server.api = api  # type: ignore[attr-defined]
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    api.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
