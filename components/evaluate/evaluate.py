@@ -200,7 +200,7 @@ def sentence(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") 
     effect = outcome["effect"]
     if effect["value"] is None:
         return f"{outcome['verdict']}{where}: there is no image of a rare class"
-    alone = " (one seed: of these models only, not of training again)" if len(seeds) == 1 else ""
+    alone = " (one seed: of these models only)" if len(seeds) == 1 else ""
     return (
         f"{outcome['verdict']}{where}: GAN effect {effect['value']:+.3f} ({effect['low']:+.3f} to "
         f"{effect['high']:+.3f}) on the {effect['metric']}{alone}"

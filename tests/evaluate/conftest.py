@@ -62,5 +62,5 @@ def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> di
 @pytest.fixture(scope="session")
 def judged(run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("judged")
-    names = ("results", "predictions", "report_page", "comparison")
+    names = ("results", "predictions", "report_page", "comparison", "model_card", "data_sheet")
     return evaluate(**run, **{name: folder / name for name in names}), folder

@@ -20,8 +20,11 @@ from components.shared.image_set import read_header, read_rows, write_image_set
 SEEDS = (1, 2)
 
 
+NAMES = ("results", "predictions", "report_page", "comparison", "model_card", "data_sheet")
+
+
 def outputs(folder: Path) -> dict[str, Path]:
-    return {name: folder / name for name in ("results", "predictions", "report_page", "comparison")}
+    return {name: folder / name for name in NAMES}
 
 
 def changed(run: dict[str, Any], folder: Path, arm: str, number: int, facts: dict[str, Any]) -> dict[str, Any]:

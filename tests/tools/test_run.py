@@ -146,13 +146,15 @@ def test_metrics_have_their_form(whole: tuple[Path, str]):
 
 
 def test_no_lesion_and_no_synthetic_image_crosses_the_split(whole: tuple[Path, str]):
-    (task,) = (whole[0] / "runs/.cache/artifacts").glob("*/prepare-data")
+    (task,) = (whole[0] / "runs/.cache/artifacts").rglob("prepare-data")
     splits = {name: pd.read_parquet(task / name) for name in ("train", "validation", "test")}
     lesions = [set(rows["lesion_id"]) for rows in splits.values()]
     assert len(set.union(*lesions)) == sum(map(len, lesions))
     assert all(set(rows["source"]) == {"real"} for rows in splits.values())
     predictions = pd.read_parquet(whole[0] / "out" / "predictions.parquet")
-    assert set(predictions["image_id"]) == set(splits["test"]["image_id"])
+    for name in ("validation", "test"):
+        assert set(predictions.loc[predictions["set"] == name, "image_id"]) == set(splits[name]["image_id"])
+    assert set(predictions["set"]) == {"validation", "test"}
 
 
 def test_it_ends_with_the_table_and_the_report(whole: tuple[Path, str]):
