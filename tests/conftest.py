@@ -51,7 +51,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_set() -> Callable[..., Path]:
     """`write_set`, for a test that needs a set of its own."""
     return write_set

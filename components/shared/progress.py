@@ -31,12 +31,20 @@ class Progress:
         each: how many images (or other `rate_unit`) one unit is, for the rate.
         rate_unit: what the rate counts; `unit` where not given.
         every_s: seconds between two lines at the least.
+        before: what was done before this process began.
     """
 
     def __init__(
-        self, label: str, total: float, unit: str, each: float = 1, rate_unit: str = "", every_s: float = 10.0
+        self,
+        label: str,
+        total: float,
+        unit: str,
+        each: float = 1,
+        rate_unit: str = "",
+        every_s: float = 10.0,
+        before: float = 0,
     ) -> None:
-        self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
+        self.label, self.total, self.unit, self.every_s, self.before = label, total, unit, every_s, before
         self.each, self.rate_unit = each, rate_unit or unit
         self.begun = self.said = time.monotonic()
 
@@ -46,7 +54,7 @@ class Progress:
         if now - self.said < self.every_s and done < self.total:
             return
         self.said = now
-        rate = done / max(now - self.begun, 1e-9)
+        rate = (done - self.before) / max(now - self.begun, 1e-9)
         ahead = "" if done >= self.total or not rate else f", {duration((self.total - done) / rate)} left"
         digits = 0 if isinstance(self.total, int) else 1
         text = f"{done:,.{digits}f} of {self.total:,.{digits}f} {self.unit}"

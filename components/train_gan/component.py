@@ -9,6 +9,7 @@ from components.images import image
 def train_gan(
     dx: str,
     train: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Dataset],
     architecture: str,
     kimg: float,
     failed_class: str,
@@ -17,6 +18,7 @@ def train_gan(
     record: dsl.Output[dsl.Artifact],
     progress: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    checkpoints: str = "",
 ) -> None:
     """Trains the GAN of one class on that class's real training images."""
     from components.shared.errors import exit_on_user_error
@@ -29,6 +31,7 @@ def train_gan(
         measured = train_or_tell(
             dx=dx,
             train_set=train.path,
+            validation_set=validation.path,
             architecture=architecture,
             kimg=kimg,
             failed_class=failed_class,
@@ -36,5 +39,6 @@ def train_gan(
             generator=generator.path,
             record=record.path,
             progress_page=progress.path,
+            checkpoints=checkpoints,
         )
         log_metrics(metrics, {f"{dx}_{name}": value for name, value in measured.items()})

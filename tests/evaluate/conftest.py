@@ -22,7 +22,8 @@ from components.train_gan.train import train as train_gan
 def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that evaluate reads, made by the phases themselves, with no external images."""
     folder = tmp_path_factory.mktemp("run")
-    train_gan("df", splits["train"], "dcgan", 0.03, 1, folder / "g.keras", folder / "g.json", folder / "g.html")
+    paths = (folder / "g.keras", folder / "g.json", folder / "g.html")
+    train_gan("df", splits["train"], "dcgan", 0.03, 1, *paths, validation_set=splits["validation"])
     generate(folder / "g.keras", folder / "g.json", 9, 1, folder / "synthetic", folder / "sheet")
     balance(splits["train"], [folder / "synthetic"], 1, folder / "augmented", folder / "oversampled", folder / "s.md")
     sets = {"baseline": splits["train"], "oversampled": folder / "oversampled", "augmented": folder / "augmented"}

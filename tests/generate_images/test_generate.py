@@ -15,7 +15,8 @@ from components.train_gan.train import train
 @pytest.fixture(scope="module")
 def gan(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gan")
-    train("df", splits["train"], "dcgan", 0.03, 1, folder / "g.keras", folder / "record", folder / "page")
+    paths = (folder / "g.keras", folder / "record", folder / "page")
+    train("df", splits["train"], "dcgan", 0.03, 1, *paths, validation_set=splits["validation"])
     return folder
 
 

@@ -1,8 +1,8 @@
 """GAN architectures: one file each, found here by name.
 
-An architecture is a module with `LATENT: int`, `generator(image_size)` from (N, LATENT) standard normal to (N, S, S,
-3) in [-1, 1], and `discriminator(image_size)` from (N, S, S, 3) in [-1, 1] to (N, 1) logits. Nothing downstream knows
-more of it: a generator is saved as a plain `.keras` model.
+An architecture is a module with `LATENT: int`, `RECIPE` (how it is trained), `generator(image_size)` from (N, LATENT)
+standard normal to (N, S, S, 3) in [-1, 1], and `discriminator(image_size)` from (N, S, S, 3) in [-1, 1] to (N, 1)
+logits. Nothing downstream knows more of it: a generator is saved as a plain `.keras` model.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from types import ModuleType
 
 from components.shared.errors import UserError
 
-NAMES = ("dcgan",)
+NAMES = ("dcgan", "resnet")
 
 
 def load(name: str) -> ModuleType:

@@ -3,7 +3,10 @@
 import keras
 from keras import layers
 
+from components.train_gan.recipe import Recipe
+
 LATENT = 100
+RECIPE = Recipe(loss="bce")
 
 
 def generator(image_size: int) -> keras.Model:

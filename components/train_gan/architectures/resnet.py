@@ -1,0 +1,90 @@
+"""Residual networks without normalisation, and what lets a GAN learn from a hundred images.
+
+The networks and their training follow R3GAN (Huang et al., arXiv 2501.05441), much narrower: relativistic pairing with
+R1 and R2, residual branches that begin at zero. To it come DiffAugment, flips and quarter turns, the minibatch
+standard deviation (Karras et al., arXiv 1710.10196) and a moving average of the generator.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from components.train_gan.recipe import Recipe
+
+LATENT = 64
+RECIPE = Recipe(
+    loss="relativistic",
+    regulariser="r1_r2",
+    augmentation="diffaugment",
+    turns=True,
+    average_kimg=10.0,
+    learning_rate=2e-4,
+    beta_1=0.0,
+    beta_2=0.99,
+    gamma=0.0005,
+)
+NARROWEST, WIDEST = 16, 128
+"""Channels at full size, doubled at each halving up to the most."""
+
+
+def _widths(image_size: int) -> list[int]:
+    """Channels at full size, at half of it and so on: the side is halved while it is even and above 4 pixels."""
+    sizes = [image_size]
+    while sizes[-1] % 2 == 0 and sizes[-1] > 4:
+        sizes.append(sizes[-1] // 2)
+    return [min(WIDEST, NARROWEST << level) for level in range(len(sizes))]
+
+
+def _convolution(x: Any, filters: int, kernel: int = 3, initial: str = "he_normal") -> Any:
+    return layers.Conv2D(filters, kernel, padding="same", kernel_initializer=initial)(x)
+
+
+def _activated(x: Any) -> Any:
+    return layers.LeakyReLU(0.2)(x)
+
+
+def generator(image_size: int) -> keras.Model:
+    """From (N, 64) standard normal to (N, S, S, 3) in [-1, 1]."""
+    *wider, narrowest = reversed(_widths(image_size))
+    side = image_size >> len(wider)
+    inputs = keras.Input((LATENT,))
+    x = layers.Dense(side * side * WIDEST, kernel_initializer="he_normal")(inputs)
+    x = layers.Reshape((side, side, WIDEST))(x)
+    for filters in [*wider[1:], narrowest]:
+        short = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, use_bias=False)(x)
+        x = layers.UpSampling2D()(_convolution(_activated(x), filters))
+        x = _convolution(_activated(x), filters, initial="zeros")
+        x = layers.Add()([x, layers.UpSampling2D()(short)])
+    x = _convolution(_activated(x), 3, initial="glorot_uniform")
+    # In float32 whatever the precision: what comes out becomes pixels.
+    return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x), name="generator")
+
+
+class MinibatchStd(layers.Layer):
+    """Adds a channel with one number: how much the batch varies, the mean over pixels and channels of the standard
+    deviation over the images. A generator that repeats itself gives itself away by it."""
+
+    def call(self, inputs: Any) -> Any:
+        """(N, H, W, C) → (N, H, W, C + 1)."""
+        values = ops.cast(inputs, "float32")
+        deviation = ops.sqrt(ops.mean(ops.square(values - ops.mean(values, axis=0, keepdims=True)), axis=0) + 1e-8)
+        channel = ops.ones_like(inputs[..., :1]) * ops.cast(ops.mean(deviation), inputs.dtype)
+        return ops.concatenate([inputs, channel], axis=-1)
+
+
+def discriminator(image_size: int) -> keras.Model:
+    """From (N, S, S, 3) in [-1, 1] to (N, 1) logits of "real"."""
+    narrowest, *wider = _widths(image_size)
+    inputs = keras.Input((image_size, image_size, 3))
+    x = _convolution(inputs, narrowest)
+    for filters in wider:
+        short = layers.AveragePooling2D(2)(x)
+        short = short if short.shape[-1] == filters else layers.Conv2D(filters, 1, use_bias=False)(short)
+        x = layers.AveragePooling2D(2)(_convolution(_activated(x), x.shape[-1]))
+        x = _convolution(_activated(x), filters, initial="zeros")
+        x = layers.Add()([x, short])
+    x = MinibatchStd()(x)
+    x = _activated(_convolution(_activated(x), WIDEST))
+    x = layers.Flatten()(x)
+    return keras.Model(inputs, layers.Dense(1, dtype="float32")(x), name="discriminator")

@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.shared.checkpoint import SLOTS, Checkpoints, DamagedError, Folder, pack, unpack
+from components.shared.errors import UserError
+
+FACTS = {"step": 3, "losses": [[0.1, 1 / 3, 2e-300]], "none": None}
+ARRAYS = {
+    "weights/0000": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "seed": np.array([1, 2**32 - 1], np.uint32),
+    "empty": np.zeros((0, 4), np.uint8),
+}
+
+
+def test_a_pack_gives_back_what_was_put_in():
+    facts, arrays = unpack(pack(FACTS, ARRAYS))
+    assert facts == FACTS
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_a_changed_byte_or_a_lost_end_is_found_anywhere():
+    data = pack(FACTS, ARRAYS)
+    rng = np.random.default_rng(0)
+    for place in [0, 31, 32, len(data) - 1, *rng.integers(len(data), size=30)]:
+        with pytest.raises(DamagedError):
+            unpack(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(DamagedError):
+            unpack(data[:place])
+
+
+def checkpoints(folder: Path, **settings: object) -> Checkpoints:
+    return Checkpoints(Folder(folder), {"seed": 1} | settings, "train_gan df")
+
+
+def save(kept: Checkpoints, step: int) -> None:
+    kept.save({"step": step}, {"weights": np.full(1000, step, np.float32)})
+
+
+def step_of(kept: Checkpoints) -> int | None:
+    found = kept.load()
+    if found is None:
+        return None
+    facts, arrays = found
+    assert set(arrays["weights"]) == {facts["step"]}
+    return facts["step"]
+
+
+def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path):
+    assert step_of(checkpoints(tmp_path)) is None
+    kept = checkpoints(tmp_path)
+    for step in (5, 6, 2):  # after a rollback the newest is not the one with the most steps
+        save(kept, step)
+        assert step_of(checkpoints(tmp_path)) == step
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SLOTS)
+    again = checkpoints(tmp_path)
+    assert step_of(again) == 2
+    save(again, 3)
+    assert step_of(checkpoints(tmp_path)) == 3
+    for slot in SLOTS:
+        assert unpack((tmp_path / slot).read_bytes())[0]["facts"]["step"] in (2, 3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "missing member", "not our facts"])
+def test_a_damaged_newest_one_falls_back_to_the_one_before_and_is_replaced(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+):
+    kept = checkpoints(tmp_path)
+    save(kept, 1)
+    save(kept, 2)
+    newest = next(path for path in tmp_path.iterdir() if unpack(path.read_bytes())[0]["facts"]["step"] == 2)
+    data = newest.read_bytes()
+    newest.write_bytes(
+        {
+            "truncated": data[: len(data) // 2],
+            "garbage": np.random.default_rng(0).bytes(5000),
+            "empty": b"",
+            "missing member": pack({"settings": kept.settings, "facts": {}}, {}),
+            "not our facts": pack({}, {"weights": np.zeros(3)}),
+        }[damage]
+    )
+    again = checkpoints(tmp_path)
+    assert step_of(again) == 1
+    assert f"warning: {newest.name} is damaged" in capsys.readouterr().out
+    save(again, 7)
+    assert step_of(checkpoints(tmp_path)) == 7
+    assert unpack(newest.read_bytes())[0]["facts"]["step"] == 7  # the whole one was not the one overwritten
+
+
+def test_where_both_are_damaged_work_begins_anew(tmp_path: Path):
+    for step in (1, 2):
+        save(checkpoints(tmp_path), step)
+    for slot in SLOTS:
+        (tmp_path / slot).write_bytes(b"x" * 100)
+    assert step_of(checkpoints(tmp_path)) is None
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path):
+    save(checkpoints(tmp_path), 1)
+    with pytest.raises(UserError, match="train_gan df: its checkpoints are of a run with other settings"):
+        checkpoints(tmp_path, seed=2).load()
+    assert step_of(checkpoints(tmp_path)) == 1
+
+
+def test_what_a_killed_writer_left_is_cleaned_up(tmp_path: Path):
+    (tmp_path / ".part-abc").write_bytes(b"half")
+    Folder(tmp_path, shared=True)  # it may be another's, who is at it
+    assert len(list(tmp_path.iterdir())) == 1
+    Folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_format_is_json_and_npz():
+    import io
+
+    content = pack(FACTS, ARRAYS)[32:]
+    with np.load(io.BytesIO(content)) as file:
+        assert json.loads(file["facts"].tobytes()) == FACTS

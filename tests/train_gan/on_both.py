@@ -1,0 +1,58 @@
+"""Ten steps of a GAN on whatever backend Keras runs on, from weights and with noise that are the same on each:
+`python -m tests.train_gan.on_both <folder>` goes on from what is in the folder."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from components.train_gan import architectures, augment
+from components.train_gan.gan import GAN
+
+
+def network_weights(gan: GAN) -> list[np.ndarray]:
+    return [*gan.generator.get_weights(), *gan.discriminator.get_weights(), *gan.sampler.get_weights()]
+
+
+def made(architecture: str) -> GAN:
+    nets = architectures.load(architecture)
+    keras.utils.set_random_seed(1)
+    judge = nets.discriminator(32)
+    for layer in judge.layers:
+        if isinstance(layer, keras.layers.Dropout):  # each backend drops others
+            layer.rate = 0.0
+    # Biases begin at 0, and so does what a cut-out square gives: there each backend's LeakyReLU has another slope.
+    rng = np.random.default_rng(3)
+    for weight in judge.trainable_variables:
+        weight.assign(np.asarray(weight) + rng.normal(0, 0.02, weight.shape))
+    gan = GAN(nets.generator(32), judge, nets.RECIPE)
+    rate, beta_1, beta_2 = nets.RECIPE.learning_rate, nets.RECIPE.beta_1, nets.RECIPE.beta_2
+    # With Adam's own epsilon a gradient that is zero but for rounding moves its weight as far as any other.
+    gan.compile(*(keras.optimizers.Adam(rate, beta_1, beta_2, epsilon=1e-3) for _ in range(2)))
+    return gan
+
+
+def ten_steps(gan: GAN, latent: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(2)
+    losses = []
+    for _ in range(10):
+        real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        noise = rng.standard_normal((8, latent)).astype(np.float32)
+        result = gan.step(real, noise, rng.random((2, 8, augment.DRAWS)).astype(np.float32))
+        losses.append([result["now"], result["discriminator_now"]])
+    weights = {f"weight{i:03d}": weight for i, weight in enumerate(network_weights(gan))}
+    return weights | {"losses": np.array(losses), "steps": np.array(int(gan.generator_optimizer.iterations))}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    for architecture in architectures.NAMES:
+        gan = made(architecture)
+        with np.load(folder / f"{architecture}.npz") as file:
+            weights = [file[name] for name in sorted(file.files)]
+        for network in (gan.generator, gan.discriminator, gan.sampler):
+            count = len(network.weights)
+            network.set_weights(weights[:count])
+            weights = weights[count:]
+        np.savez(folder / f"{architecture}-out.npz", **ten_steps(gan, architectures.load(architecture).LATENT))

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from components.train_gan.augment import DRAWS, diffaugment
+from components.train_gan.gradients import with_input_gradient
+
+
+def independent(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The same by loops, after the published description."""
+    side = len(image)
+    image = image + (draws[0] - 0.5)
+    grey = image.mean(2, keepdims=True)
+    image = (image - grey) * (draws[1] * 2) + grey
+    image = (image - image.mean()) * (draws[2] + 0.5) + image.mean()
+    most = side // 8
+    down, across = (int(draw * (2 * most + 1)) - most for draw in draws[3:5])
+    moved = np.zeros_like(image)
+    for y in range(side):
+        for x in range(side):
+            if 0 <= y - down < side and 0 <= x - across < side:
+                moved[y, x] = image[y - down, x - across]
+    cut = side // 2
+    top, left = (int(draw * (side + 1 - cut % 2)) - cut // 2 for draw in draws[5:7])
+    for y in range(top, top + cut):
+        for x in range(left, left + cut):
+            if 0 <= y < side and 0 <= x < side:
+                moved[y, x] = 0
+    return moved
+
+
+@pytest.mark.parametrize("side", [16, 18, 32])
+def test_against_an_independent_implementation(side: int):
+    rng = np.random.default_rng(side)
+    images = rng.uniform(-1, 1, (12, side, side, 3)).astype(np.float32)
+    draws = rng.random((12, DRAWS)).astype(np.float32)
+    draws[0], draws[1] = 0, np.nextafter(np.float32(1), np.float32(0))  # the ends of the range
+    made = np.asarray(diffaugment(ops.convert_to_tensor(images), draws))
+    expected = np.stack([independent(*pair) for pair in zip(images.astype(np.float64), draws, strict=True)])
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+
+
+def test_what_changes_nothing_changes_nothing():
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+    draws = np.tile(np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0], np.float32), (3, 1))
+    made = np.asarray(diffaugment(ops.convert_to_tensor(images), draws))
+    np.testing.assert_allclose(made[:, 4:, 4:], images[:, 4:, 4:], atol=1e-6)
+    assert (made[:, :4, :4] == 0).all()  # the corner of the square that is cut out
+
+
+def test_the_gradient_goes_through_where_the_image_is_seen():
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
+    draws = np.random.default_rng(1).random((4, DRAWS)).astype(np.float32)
+    draws[:, :3] = 0.5  # colours as they are: the gradient of the sum is then 1 where a pixel is seen, else 0
+    _, gradient = with_input_gradient(lambda x: ops.sum(diffaugment(x, draws)), ops.convert_to_tensor(images))
+    seen = np.asarray(diffaugment(ops.ones_like(images), draws)).sum()
+    assert np.unique(np.round(np.asarray(gradient), 5)).tolist() == [0, 1]
+    assert np.asarray(gradient).sum() == pytest.approx(seen, rel=1e-5)

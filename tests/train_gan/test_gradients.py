@@ -1,0 +1,37 @@
+"""The two backends: each does the gradient step of its own, and they agree."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.train_gan import architectures
+from tests.train_gan.on_both import made, network_weights, ten_steps
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_tensorflow_and_jax_agree_over_ten_steps(tmp_path: Path):
+    starts, ours = {}, {}
+    for name in architectures.NAMES:
+        gan = made(name)
+        starts[name] = {f"weight{i:03d}": weight for i, weight in enumerate(network_weights(gan))}
+        np.savez(tmp_path / f"{name}.npz", **starts[name])
+        ours[name] = ten_steps(gan, architectures.load(name).LATENT)
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.train_gan.on_both", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    for name, start in starts.items():
+        with np.load(tmp_path / f"{name}-out.npz") as theirs:
+            assert int(theirs["steps"]) == int(ours[name]["steps"]) == 10
+            np.testing.assert_allclose(theirs["losses"], ours[name]["losses"], rtol=1e-3)
+            for weight, before in start.items():
+                # How far the backends are apart, measured by how far training went.
+                went = np.linalg.norm(ours[name][weight] - before)
+                apart = np.linalg.norm(ours[name][weight] - theirs[weight])
+                assert apart <= 0.02 * went + 1e-6, (name, weight, before.shape, apart, went)

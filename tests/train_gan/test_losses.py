@@ -1,0 +1,117 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy.special import log_expit
+
+from components.train_gan import regularisers
+from components.train_gan.gradients import gradients, with_input_gradient
+from components.train_gan.losses import LOSSES
+
+REAL = np.array([[1.5], [-0.3], [0.0], [30.0]])
+FAKE = np.array([[-2.0], [0.8], [0.0], [-40.0]])
+
+
+def test_losses_at_logits():
+    """Against the logistic function and worked cases."""
+    expected = {
+        "bce": (-log_expit(FAKE).mean(), -log_expit(REAL).mean() - log_expit(-FAKE).mean()),
+        # Worked by hand: −mean(−2, .8, 0, −40); mean(0, 1.3, 1, 0) + mean(0, 1.8, 1, 0).
+        "hinge": (10.3, 0.575 + 0.7),
+        "relativistic": (-log_expit(FAKE - REAL).mean(), -log_expit(REAL - FAKE).mean()),
+    }
+    assert expected.keys() == LOSSES.keys()
+    for name, pair in expected.items():
+        made = [float(value) for value in LOSSES[name](REAL.astype(np.float32), FAKE.astype(np.float32))]
+        assert made == pytest.approx(pair, rel=1e-5), name
+
+
+def test_pairing_is_by_row_and_bce_is_not():
+    """Relativistic pairing compares each image with its partner: another pairing has another loss."""
+    swapped = FAKE[::-1].copy()
+    for name, equal in (("bce", True), ("hinge", True), ("relativistic", False)):
+        one, other = (float(LOSSES[name](REAL, fake)[1]) for fake in (FAKE, swapped))
+        assert (one == pytest.approx(other)) is equal
+
+
+def small_judge(seed: int) -> keras.Sequential:
+    """A smooth discriminator in float64, so that finite differences are exact to many digits."""
+    keras.utils.set_random_seed(seed)
+    layers = [
+        keras.Input((5, 5, 3), dtype="float64"),
+        keras.layers.Conv2D(4, 3, 2, "same", activation="tanh", dtype="float64"),
+        keras.layers.Flatten(dtype="float64"),
+        keras.layers.Dense(3, activation="softplus", dtype="float64"),
+        keras.layers.Dense(1, dtype="float64"),
+    ]
+    return keras.Sequential(layers)
+
+
+def penalty_of(judge: keras.Model, images: np.ndarray) -> float:
+    """The gradient penalty by finite differences of the logits alone."""
+    step, pixels = 1e-5, images[0].size
+    moves = step * np.eye(pixels).reshape(pixels, 1, *images[0].shape)
+    up, down = (np.asarray(judge((images + sign * moves).reshape(-1, *images[0].shape))) for sign in (1, -1))
+    return float((((up - down) / (2 * step)) ** 2).sum()) / len(images)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_penalty_and_its_double_gradient_against_finite_differences(seed: int):
+    judge = small_judge(seed)
+    images = np.random.default_rng(seed).uniform(-1, 1, (2, 5, 5, 3))
+    weights = judge.trainable_variables
+
+    def losses():
+        _, gradient = with_input_gradient(judge, ops.convert_to_tensor(images))
+        return (regularisers.penalty(gradient),), None
+
+    (value,), _, (found,) = gradients(losses, [weights], judge.variables)
+    assert float(value) == pytest.approx(penalty_of(judge, images), rel=1e-7)
+    rng, step = np.random.default_rng(seed), 1e-4
+    for weight, gradient in zip(weights, found, strict=True):
+        before = np.array(weight)
+        if gradient is None:  # the penalty does not depend on the last bias
+            gradient = np.zeros_like(before)
+        for place in {int(number) for number in rng.integers(before.size, size=3)}:
+            moved = np.zeros(before.size)
+            moved[place] = step
+            values = []
+            for sign in (1, -1):
+                weight.assign(before + sign * moved.reshape(before.shape))
+                values.append(penalty_of(judge, images))
+            weight.assign(before)
+            expected = (values[0] - values[1]) / (2 * step)
+            assert float(np.asarray(gradient).ravel()[place]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.Conv2D(5, 3), keras.layers.Dense(5, use_bias=False)])
+def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(layer: keras.Layer):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    network = regularisers.spectral(keras.Model(inputs, layer(inputs)))
+    wrapped = network.layers[-1]
+    kernel = np.random.default_rng(0).normal(0, 2, wrapped.layer.kernel.shape).astype(np.float32)
+    wrapped.layer.kernel.assign(kernel)
+    bias = wrapped.layer.bias if wrapped.layer.use_bias else np.zeros(5)
+    if wrapped.layer.use_bias:
+        bias.assign(np.arange(5.0))
+    images = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    for _ in range(100):
+        network(images, training=True)
+    largest = np.linalg.svd(kernel.reshape(-1, 5), compute_uv=False)[0]
+    plain = np.asarray(wrapped.layer(images)) - np.asarray(bias)
+    expected = plain / largest + np.asarray(bias)
+    np.testing.assert_allclose(np.asarray(network(images)), expected, rtol=1e-4, atol=1e-5)
+    vector = np.array(wrapped.vector)
+    network(images)  # not in training: the vector stays
+    np.testing.assert_array_equal(np.array(wrapped.vector), vector)
+
+
+def test_spectral_norm_wraps_what_has_a_kernel_and_nothing_else():
+    from components.train_gan.architectures import dcgan
+
+    judge = regularisers.spectral(dcgan.discriminator(32))
+    wrapped = {layer.layer.__class__.__name__ for layer in judge.layers if isinstance(layer, regularisers.SpectralNorm)}
+    assert wrapped == {"Conv2D", "Dense"}
+    assert {type(layer).__name__ for layer in judge.layers} == {"SpectralNorm", "LeakyReLU", "Dropout", "Flatten"}
+    assert len(judge.trainable_variables) == 8

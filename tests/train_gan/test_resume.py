@@ -1,0 +1,152 @@
+"""Killed at any moment, training goes on and ends with the same bytes: real processes, real kills."""
+
+import json
+import multiprocessing
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.generate_images.generate import generate
+from components.shared.checkpoint import SLOTS, DamagedError, unpack
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+from components.train_gan.train import train
+
+# Forked from a server that has loaded TensorFlow and never ran it: a new process then takes no ten seconds to begin.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["components.train_gan.train"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a killed process had decoded stays behind: not in the system's folder. The server takes over the name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
+        yield
+
+
+def settings_of(splits: dict[str, Path], folder: Path, architecture: str) -> dict[str, Any]:
+    return {
+        "dx": "vasc",
+        "train_set": splits["train"],
+        "validation_set": splits["validation"],
+        "architecture": architecture,
+        "kimg": 0.8,  # 25 steps
+        "seed": 1,
+        "generator": folder / "generator.keras",
+        "record": folder / "record",
+        "progress_page": folder / "progress",
+        "checkpoints": str(folder / "kept"),
+        "checkpoint_every_s": 0.0,
+    }
+
+
+def slots_of(folder: Path) -> dict[str, Path]:
+    return {name: folder / "kept" / "train_gan-vasc" / name for name in SLOTS}
+
+
+def newest(folder: Path) -> int:
+    """The number of the newest checkpoint that is whole; 0 for none. A reader sees whole files or none."""
+    numbers = [0]
+    for path in slots_of(folder).values():
+        if path.exists():
+            numbers.append(unpack(path.read_bytes())[0]["number"])
+    return max(numbers)
+
+
+def trained_apart(settings: dict[str, Any]) -> Any:
+    process = PROCESSES.Process(target=train, kwargs=settings)
+    process.start()
+    return process
+
+
+@pytest.fixture(scope="module")
+def finished(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    settings = settings_of(splits, tmp_path_factory.mktemp("finished"), "dcgan")
+    process = trained_apart(settings)
+    process.join()
+    assert process.exitcode == 0
+    return settings
+
+
+@pytest.mark.parametrize(("architecture", "kills"), [("dcgan", 4), ("resnet", 2)])
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    splits: dict[str, Path], tmp_path: Path, finished: dict[str, Any], architecture: str, kills: int
+):
+    whole = finished
+    if architecture != "dcgan":
+        whole = settings_of(splits, tmp_path / "whole", architecture) | {"checkpoints": ""}
+        process = trained_apart(whole)
+        process.join()
+        assert process.exitcode == 0
+
+    killed = settings_of(splits, tmp_path / "killed", architecture)
+    rng = np.random.default_rng(5)
+    killed_at: list[int] = []
+    while True:
+        process = trained_apart(killed)
+        if len(killed_at) == kills:
+            process.join()
+            break
+        # Some checkpoints later, and a moment more: before the first, while one is written, at a snapshot.
+        wanted = newest(tmp_path / "killed") + int(rng.integers(0, 24 // kills))
+        while newest(tmp_path / "killed") < wanted and process.is_alive():
+            time.sleep(0.01)
+        process.join(rng.exponential(0.2))
+        assert process.exitcode in (None, 0)
+        process.kill()
+        process.join()
+        killed_at.append(newest(tmp_path / "killed"))
+    assert process.exitcode == 0
+    assert killed_at == sorted(killed_at)
+    assert max(killed_at) > 0
+
+    hashes = []
+    for settings in (whole, killed):
+        images, sheet = tmp_path / "images", tmp_path / "sheet"
+        generate(settings["generator"], settings["record"], 20, 1, images, sheet)
+        hashes.append((file_sha256(settings["generator"]), file_sha256(images)))
+    assert hashes[0] == hashes[1], killed_at
+    records = [json.loads(settings["record"].read_text()) for settings in (whole, killed)]
+    assert {**records[0], "seconds": 0} == {**records[1], "seconds": 0}
+    # The charts of a page have random names inside; its pictures are the same.
+    pictures = [re.findall('base64,([^"]+)', settings["progress_page"].read_text()) for settings in (whole, killed)]
+    assert len(pictures[0]) == 9
+    assert pictures[0] == pictures[1]
+
+
+def test_finished_training_is_not_done_again(finished: dict[str, Any], capsys: pytest.CaptureFixture[str]):
+    expected = file_sha256(finished["generator"])
+    assert expected == json.loads(finished["record"].read_text())["model_sha256"]
+    finished["generator"].unlink()
+    train(**finished)
+    assert "goes on after 0.8 of 0.8 kimg" in capsys.readouterr().out
+    assert file_sha256(finished["generator"]) == expected
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: b"garbage" * 999])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    finished: dict[str, Any], capsys: pytest.CaptureFixture[str], damage: Any
+):
+    expected = file_sha256(finished["generator"])
+    slots = slots_of(finished["generator"].parent)
+    last = max(slots, key=lambda name: unpack(slots[name].read_bytes())[0]["number"])
+    slots[last].write_bytes(damage(slots[last].read_bytes()))
+    with pytest.raises(DamagedError):
+        unpack(slots[last].read_bytes())
+    train(**finished)
+    said = capsys.readouterr().out
+    assert f"warning: {last} is damaged" in said
+    assert "goes on after 0.8 of 0.8 kimg" in said  # 24 steps of 25
+    assert file_sha256(finished["generator"]) == expected
+
+
+@pytest.mark.parametrize("other", [{"kimg": 0.9}, {"seed": 2}, {"architecture": "resnet"}])
+def test_a_checkpoint_of_other_settings_is_refused(finished: dict[str, Any], other: dict[str, Any]):
+    with pytest.raises(UserError, match="train_gan vasc: its checkpoints are of a run with other settings"):
+        train(**finished | other)
