@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from components.shared import keras_run, page
+from components.shared import keras_run, page, precision
 from components.shared.batches import endless_batches, flip_and_turn
 from components.shared.checkpoint import Checkpoints, Folder
 from components.shared.errors import UserError, as_user_error, printable
@@ -29,7 +29,7 @@ from components.shared.files import all_written_whole, file_sha256, write_text
 from components.shared.image_set import Pixels, decoded, read_header, read_rows, seen
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
-from components.train_gan import architectures, augment, precision, quality
+from components.train_gan import architectures, augment, quality
 from components.train_gan.gan import GAN, to_pixels
 from components.train_gan.history import History, captured, joined, parted, restored
 from components.train_gan.recipe import Recipe
