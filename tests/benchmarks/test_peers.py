@@ -45,8 +45,7 @@ def test_operations_of_the_steps():
     simple = keras.Sequential([keras.Input((10,)), keras.layers.Dense(4), keras.layers.Dense(1)])
     first, second = 2 * 10 * 4, 2 * 4
     assert limits.classifier_step_flop(simple) == 3 * (first + second) - first
-    # Generator: forward, weights, inputs but the first's. Discriminator: so for real and synthetic images, and the
-    # generator's loss goes back through all of it to the image.
-    assert limits.gan_step_flop(simple, simple) == (2 * first + 3 * second) + 2 * (2 * first + 3 * second) + (
-        first + second
-    )
+    # Generator: forward, weights, inputs but the noise. Discriminator: so for real images, and for synthetic ones back
+    # to the image, too.
+    real, synthetic = 2 * first + 3 * second, 3 * (first + second)
+    assert limits.gan_step_flop(simple, simple) == real + real + synthetic
