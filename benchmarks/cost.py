@@ -54,7 +54,6 @@ def measure(folder: str, kimg: float) -> tuple[float, float]:
     from components.train_gan.train import train
 
     begun = time.perf_counter()
-    Path(folder, "generators").mkdir(exist_ok=True)
     train(
         classes=["a"],
         train_set=f"{folder}/train",

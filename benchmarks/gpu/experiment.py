@@ -6,10 +6,7 @@ arm are common to all recipes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from components.train_gan.pretrain import pretrain
 
 from benchmarks.gpu.steps import Steps
 from components.balance_dataset.balance import balance
@@ -19,6 +16,7 @@ from components.prepare_data.prepare import prepare
 from components.shared.files import file_sha256
 from components.train_classifier import train as classifier
 from components.train_gan import train as gan
+from components.train_gan.pretrain import pretrain
 
 MALIGNANT = ["mel", "bcc", "akiec"]
 SEED = 1
@@ -111,7 +109,6 @@ class Experiment:
             "generators": self.path(recipe, "generators"),
             "seed": SEED,
         }
-        Path(common["generators"]).mkdir(exist_ok=True)
         self.steps.once(
             f"{recipe}.gans",
             gan.train,
@@ -167,7 +164,7 @@ class Experiment:
             )
         return models, records
 
-    def judged(self, recipe: str, rare: Sequence[str]) -> None:
+    def judged(self, recipe: str, rare: Sequence[str], start: str) -> None:
         """Compares the recipe's arms on the test images."""
         sets = {"baseline": self.path("data", "train")}
         sets |= {arm: self.path(recipe, arm) for arm in ("oversampled", "augmented")}
@@ -188,6 +185,8 @@ class Experiment:
                 validation_set=self.path("data", "validation"),
                 synthetic_sets=[self.path(recipe, "images")],
                 gan_records=[self.path(recipe, "gans.json")],
+                quality=[self.path(recipe, "quality.json")],
+                shared_record=self.path(start, "pretrain.json"),
                 models={arm: models for arm, (models, _) in trained.items()},
                 records={arm: records for arm, (_, records) in trained.items()},
                 results=self.path(recipe, outputs[0]),
@@ -211,12 +210,13 @@ class Experiment:
         """
         rare = self.prepared(data)
         self.pretrained("common", "dcgan", 0.0, rare)
+        starts = {recipe: recipe if shared else "common" for recipe, (_, shared) in RECIPES.items()}
         for recipe, (architecture, shared) in RECIPES.items():
-            kimg, start = self.scale.kimg, "common"
+            kimg = self.scale.kimg
             if shared:
                 self.pretrained(recipe, architecture, kimg * len(rare) / 3, rare)
-                kimg, start = kimg * 2 / 3, recipe
-            self.arms(recipe, architecture, kimg, rare, start)
-        for recipe in RECIPES:
-            self.judged(recipe, rare)
+                kimg *= 2 / 3
+            self.arms(recipe, architecture, kimg, rare, starts[recipe])
+        for recipe, start in starts.items():
+            self.judged(recipe, rare, start)
         return rare
