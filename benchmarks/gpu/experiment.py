@@ -164,7 +164,7 @@ class Experiment:
             )
         return models, records
 
-    def judged(self, recipe: str, rare: Sequence[str], start: str) -> None:
+    def judged(self, recipe: str, rare: Sequence[str]) -> None:
         """Compares the recipe's arms on the test images."""
         sets = {"baseline": self.path("data", "train")}
         sets |= {arm: self.path(recipe, arm) for arm in ("oversampled", "augmented")}
@@ -186,7 +186,6 @@ class Experiment:
                 synthetic_sets=[self.path(recipe, "images")],
                 gan_records=[self.path(recipe, "gans.json")],
                 quality=[self.path(recipe, "quality.json")],
-                shared_record=self.path(start, "pretrain.json"),
                 models={arm: models for arm, (models, _) in trained.items()},
                 records={arm: records for arm, (_, records) in trained.items()},
                 results=self.path(recipe, outputs[0]),
@@ -210,13 +209,12 @@ class Experiment:
         """
         rare = self.prepared(data)
         self.pretrained("common", "dcgan", 0.0, rare)
-        starts = {recipe: recipe if shared else "common" for recipe, (_, shared) in RECIPES.items()}
         for recipe, (architecture, shared) in RECIPES.items():
-            kimg = self.scale.kimg
+            kimg, start = self.scale.kimg, "common"
             if shared:
                 self.pretrained(recipe, architecture, kimg * len(rare) / 3, rare)
-                kimg *= 2 / 3
-            self.arms(recipe, architecture, kimg, rare, starts[recipe])
-        for recipe, start in starts.items():
-            self.judged(recipe, rare, start)
+                kimg, start = kimg * 2 / 3, recipe
+            self.arms(recipe, architecture, kimg, rare, start)
+        for recipe in RECIPES:
+            self.judged(recipe, rare)
         return rare
