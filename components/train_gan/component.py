@@ -27,9 +27,10 @@ def shared_pretraining(
     with exit_on_user_error():
         import os
 
+        from components.train_gan.pretrain import pretrain
+
         from components.shared.outputs import log_metrics
         from components.shared.storage import checkpoint_address
-        from components.train_gan.pretrain import pretrain
 
         features.path += ".keras"
         measured = pretrain(
