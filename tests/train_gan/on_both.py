@@ -3,10 +3,12 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from components.shared.layers import Dropout
 from components.train_gan import architectures, augment
 from components.train_gan.gan import GAN
 
@@ -20,27 +22,47 @@ def made(architecture: str) -> GAN:
     keras.utils.set_random_seed(1)
     judge = nets.discriminator(32)
     for layer in judge.layers:
-        if isinstance(layer, keras.layers.Dropout):  # each backend drops others
+        if isinstance(layer, Dropout):  # each backend drops others
             layer.rate = 0.0
     # Biases begin at 0, and so does what a cut-out square gives: there each backend's LeakyReLU has another slope.
     rng = np.random.default_rng(3)
     for weight in judge.trainable_variables:
         weight.assign(np.asarray(weight) + rng.normal(0, 0.02, weight.shape))
-    gan = GAN(nets.generator(32), judge, nets.RECIPE)
+    gan = GAN(nets.generator(32), judge, nets.RECIPE, alone=nets.ALONE)
     rate, beta_1, beta_2 = nets.RECIPE.learning_rate, nets.RECIPE.beta_1, nets.RECIPE.beta_2
     # With Adam's own epsilon a gradient that is zero but for rounding moves its weight as far as any other.
     gan.compile(*(keras.optimizers.Adam(rate, beta_1, beta_2, epsilon=1e-3) for _ in range(2)))
     return gan
 
 
+def compiled(gan: GAN) -> Any:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(gan.train_step)
+    import jax
+
+    from components.train_gan.gradients import on_jax
+
+    run = jax.jit(on_jax._pure(gan.train_step, gan.state))
+
+    def step(data: Any) -> Any:
+        result, after = run([variable.value for variable in gan.state], data)
+        for variable, value in zip(gan.state, after, strict=True):
+            variable.assign(value)
+        return result
+
+    return step
+
+
 def ten_steps(gan: GAN, latent: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(2)
-    losses = []
+    losses, step = [], compiled(gan)
     for _ in range(10):
         real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
         noise = rng.standard_normal((8, latent)).astype(np.float32)
-        result = gan.step(real, noise, rng.random((2, 8, augment.DRAWS)).astype(np.float32))
-        losses.append([result["now"], result["discriminator_now"]])
+        result = step((real, noise, rng.random((2, 8, augment.DRAWS)).astype(np.float32)))
+        losses.append([float(value) for value in result.values()])
     weights = {f"weight{i:03d}": weight for i, weight in enumerate(network_weights(gan))}
     return weights | {"losses": np.array(losses), "steps": np.array(int(gan.generator_optimizer.iterations))}
 

@@ -13,6 +13,7 @@ from keras import layers, ops
 from components.train_gan.recipe import Recipe
 
 LATENT = 64
+ALONE = False
 RECIPE = Recipe(
     loss="relativistic",
     regulariser="r1_r2",
