@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from components.train_gan.pretrain import pretrain
 
 from components.balance_dataset.balance import balance
 from components.evaluate.compare import ARMS
@@ -16,6 +15,7 @@ from components.generate_images.generate import generate
 from components.shared.files import file_sha256
 from components.shared.image_set import read_header, write_image_set
 from components.train_classifier.train import train as train_classifier
+from components.train_gan.pretrain import pretrain
 from components.train_gan.train import train as train_gan
 
 
@@ -28,7 +28,6 @@ def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> di
         ["df"], **sets, architecture="dcgan", kimg=0.0, seed=1, features=folder / "features.keras",
         start=folder / "start", record=folder / "shared.json", progress_page=folder / "shared.html",
     )  # fmt: skip
-    (folder / "gans").mkdir()
     train_gan(
         ["df"], **sets, features=folder / "features.keras", start=folder / "start", architecture="dcgan", kimg=0.03,
         seed=1, failed_class="fail", generators=folder / "gans", record=folder / "g.json",
@@ -68,7 +67,6 @@ def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> di
         "synthetic_sets": [folder / "synthetic"],
         "gan_records": [folder / "g.json"],
         "quality": [folder / "quality.json"],
-        "shared_record": folder / "shared.json",
         "models": {arm: [folder / f"{arm}-{seed}.keras" for seed in (1, 2)] for arm in ARMS},
         "records": {arm: [folder / f"{arm}-{seed}.json" for seed in (1, 2)] for arm in ARMS},
     }
