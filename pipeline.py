@@ -190,7 +190,6 @@ def counterweight(
             synthetic=dsl.Collected(drawn.outputs["images"]),
             gan_records=dsl.Collected(gan.outputs["record"]),
             quality=dsl.Collected(drawn.outputs["quality"]),
-            shared_record=shared.outputs["record"],
             **models(),
         ).set_display_name("Evaluate")
         place(judged, "evaluate")

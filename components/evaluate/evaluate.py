@@ -227,7 +227,6 @@ def evaluate(
     synthetic_sets: Sequence[str | Path],
     gan_records: Sequence[str | Path],
     quality: Sequence[str | Path],
-    shared_record: str | Path,
     models: Mapping[str, Sequence[str | Path]],
     records: Mapping[str, Sequence[str | Path]],
     results: str | Path,
@@ -249,7 +248,6 @@ def evaluate(
         train_set, validation_set: image sets of the same split.
         synthetic_sets, gan_records, quality: of each task that made synthetic images: the image set of its classes, and
             what train_gan and generate_images wrote of them, lists in JSON.
-        shared_record: JSON of what was trained on all classes before.
         models, records: arm → `.keras` models and the JSON that train_classifier wrote, one for each seed, in the same
             order in all arms.
         results, predictions, report_page, comparison: where JSON, Parquet (a row for each arm, seed and image of
@@ -268,15 +266,13 @@ def evaluate(
     facts = {arm: read_records(records[arm]) for arm in ARMS}
     seeds = check_models(models, facts, header)
     gans, drawn = by_class(gan_records), by_class(quality)
-    (shared,) = read_records([shared_record])
-    made = {f"the GAN of {dx}": gan for dx, gan in gans.items()} | {"the shared pretraining": shared}
-    for name, one in made.items():
-        if one["split_sha256"] != header.split_sha256:
-            raise UserError(f"{name} is of another split, so it may have seen test images; train it anew.")
+    for dx, gan in gans.items():
+        if gan["split_sha256"] != header.split_sha256:
+            raise UserError(f"the GAN of {dx} is of another split, so it may have seen test images; train it anew.")
     paths = {"validation": validation_set, "test": test_set}
     if len(read_rows(external_set, "external", ["dx"])):
         paths["external"] = external_set
-    seen = {f"the arm {arm}": facts[arm] for arm in ARMS} | {name: [one] for name, one in made.items()}
+    seen = {f"the arm {arm}": facts[arm] for arm in ARMS} | {f"the GAN of {dx}": [gan] for dx, gan in gans.items()}
     for name in [name for name in paths if name != "validation"]:
         other = read_header(paths[name])
         if (other.classes, other.image_size) != (classes, header.image_size):

@@ -77,30 +77,28 @@ def train_gan(
     with exit_on_user_error():
         import os
 
-        from components.shared.files import folder_written_whole
         from components.shared.outputs import log_metrics
         from components.shared.storage import checkpoint_address
         from components.train_gan.train import train as train_classes
 
-        with folder_written_whole(generators.path) as part:
-            measured = train_classes(
-                classes=classes.split(","),
-                train_set=train.path,
-                validation_set=validation.path,
-                features=features.path,
-                start=start.path,
-                architecture=architecture,
-                kimg=kimg,
-                seed=seed,
-                failed_class=failed_class,
-                generators=part,
-                record=record.path,
-                progress_page=progress.path,
-                checkpoints=checkpoint_address(
-                    checkpoints,
-                    folder=os.environ.get("COUNTERWEIGHT_CHECKPOINTS", ""),
-                    artifact=generators.uri,
-                    run=os.environ.get("COUNTERWEIGHT_RUN", ""),
-                ),
-            )
+        measured = train_classes(
+            classes=classes.split(","),
+            train_set=train.path,
+            validation_set=validation.path,
+            features=features.path,
+            start=start.path,
+            architecture=architecture,
+            kimg=kimg,
+            seed=seed,
+            failed_class=failed_class,
+            generators=generators.path,
+            record=record.path,
+            progress_page=progress.path,
+            checkpoints=checkpoint_address(
+                checkpoints,
+                folder=os.environ.get("COUNTERWEIGHT_CHECKPOINTS", ""),
+                artifact=generators.uri,
+                run=os.environ.get("COUNTERWEIGHT_RUN", ""),
+            ),
+        )
         log_metrics(metrics, measured)
