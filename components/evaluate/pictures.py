@@ -134,11 +134,11 @@ def _samples(path: str | Path, dx: str) -> list[Picture]:
     return []
 
 
-def _at(path: str | Path, rows: Sequence[int], dx: str | None = None) -> list[np.ndarray]:
+def _at(path: str | Path, rows: Sequence[int], *classes: str) -> list[np.ndarray]:
     """(H, W, 3) uint8 images of an image set by their number in it, or among those of a class."""
     found: dict[int, np.ndarray] = {}
     begin = 0
-    for table in iter_tables(path, *[dx] if dx else []):
+    for table in iter_tables(path, *classes):
         for row in {row for row in rows if begin <= row < begin + table.num_rows}:
             found[row] = _decode(table.slice(row - begin, 1))[0]
         begin += table.num_rows

@@ -99,7 +99,7 @@ class GAN(keras.Model):
         return logits, regularisers.penalty(ops.cast(gradient, "float32"))
 
     def shown(self, images: Any, rows: Any) -> tuple[Any, Any, Any]:
-        """What `train_step` is given: the chosen images, turned as the recipe says, noise, and the augmentation's draws.
+        """What `train_step` is given: the chosen images, turned as the recipe says, noise, the augmentation's draws.
 
         Args:
             images: (M, S, S, 3) uint8.
@@ -144,7 +144,7 @@ class GAN(keras.Model):
             fake_logits, fake_penalty = self._judged(fake, draws[1], r2)
             generator_loss, discriminator_loss = self.loss.pair(real_logits, fake_logits)
             whole = discriminator_loss + weight * (real_penalty + fake_penalty) if r1 else discriminator_loss
-            ratio = self.loss.ratio(real_logits, fake_logits) if self.one_pass else None
+            ratio = self.loss.ratio(real_logits, fake_logits) if self.loss.ratio and self.one_pass else None
             return (generator_loss, whole), ratio, discriminator_loss
 
         networks = (self.generator, self.discriminator)

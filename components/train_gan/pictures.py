@@ -57,7 +57,7 @@ def progress(title: str, facts: dict[str, Any], history: History) -> list[Any]:
     begun = f", begun from a GAN of all rare classes after {facts['start_kimg']:g} kimg" if facts["start_kimg"] else ""
     return [
         page.heading(title),
-        f"{facts['architecture']}, {real} real images, {facts['kimg']:g} kimg{begun}. The same noise at every snapshot.",
+        f"{facts['architecture']}, {real} real images, {facts['kimg']:g} kimg{begun}. The same noise at each snapshot.",
         page.line_chart({name: (x, losses[name]) for name in ("generator", "discriminator")}, "kimg", "loss"),
         f"The lowest kernel distance (KID) to {against} is {min(kid['value']):.4f}, after {facts['best_kimg']:g} kimg. "
         "It is measured in features of a small classifier trained on the training split, and is not to be compared "

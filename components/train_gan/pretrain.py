@@ -5,6 +5,7 @@ Reads the training and the validation set.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from components.shared import page
 from components.shared.checkpoint import pack
+from components.shared.errors import UserError
 from components.shared.files import all_written_whole, file_sha256
 from components.shared.image_set import decoded
 from components.shared.quality import load_features, train_features
@@ -60,7 +62,9 @@ def pretrain(
         UserError: a setting, a class or an image set can't be used, or the checkpoints are of other settings.
         RuntimeError: training diverged a second time.
     """
-    nets, header = check(classes, train_set, validation_set, architecture, kimg or 1)
+    if not 0 <= kimg < math.inf:
+        raise UserError(f"shared_kimg is {kimg}; choose a budget of 0 or more.")
+    nets, header = check(classes, train_set, validation_set, architecture)
     with all_written_whole(features, start, record, progress_page) as (ruler, start_part, record_part, page_part):
         train_features(train_set, seed_of(seed, "features"), ruler, LABEL)
         facts = {"classes": header.classes, "trained_on": list(classes), "features_sha256": file_sha256(ruler)}

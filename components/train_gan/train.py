@@ -7,17 +7,15 @@ again with the same checkpoints, it goes on and ends with the same bytes.
 
 import json
 import math
-import shutil
-import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from components.shared import keras_run, page
 from components.shared.errors import UserError, as_user_error, printable
-from components.shared.files import PART, all_written_whole, file_sha256
+from components.shared.files import all_written_whole, file_sha256, folder_written_whole
 from components.shared.image_set import decoded, read_header, read_rows, seen
 from components.shared.progress import say
 from components.shared.quality import load_features
@@ -79,7 +77,9 @@ def train(
     """
     if failed_class not in ("fail", "continue"):
         raise UserError(f"failed_class is {failed_class!r}; choose fail or continue.")
-    nets, header = check(classes, train_set, validation_set, architecture, kimg)
+    if not 0 < kimg < math.inf:
+        raise UserError(f"gan_kimg is {kimg}; choose a budget above 0.")
+    nets, header = check(classes, train_set, validation_set, architecture)
     recipe, ruler, first = recipe or nets.RECIPE, load_features(features), Path(start).read_bytes()
     data = {key: getattr(header, key) for key in ("data_sha256", "split_sha256")}
     settings = data | {"features": file_sha256(features), "start": file_sha256(start)}
@@ -96,7 +96,10 @@ def train(
     records: dict[str, dict[str, Any]] = {}
     parts: list[str] = []
     metrics: dict[str, float] = {}
-    with written_folder(generators) as folder, all_written_whole(record, progress_page) as (record_part, page_part):
+    with (
+        folder_written_whole(generators) as folder,
+        all_written_whole(record, progress_page) as (record_part, page_part),
+    ):
         for group in [list(classes)] if gradients.BATCHES else [[dx] for dx in classes]:
             with ExitStack() as stack:
                 trainings: dict[str, Training] = {}
@@ -113,7 +116,7 @@ def train(
                 run(list(trainings.values()), lambda training, error: failed(names[id(training)], error))  # noqa: B023
                 for dx, training in trainings.items():
                     if dx in failures:
-                        facts = {"dx": dx, "failed": failures[dx], "architecture": architecture}
+                        facts: dict[str, Any] = {"dx": dx, "failed": failures[dx], "architecture": architecture}
                         facts |= {"classes": header.classes, "image_size": header.image_size} | data
                         parts += [page.heading(f"GAN of {dx}"), f"Failed: {failures[dx]}"]
                         records[dx] = facts
@@ -138,15 +141,13 @@ def train(
 
 
 def check(
-    classes: Sequence[str], train_set: str | Path, validation_set: str | Path, architecture: str, kimg: float
+    classes: Sequence[str], train_set: str | Path, validation_set: str | Path, architecture: str
 ) -> tuple[Any, Any]:
     """The architecture's module and the training set's header.
 
     Raises:
         UserError: a setting, a class or an image set can't be used.
     """
-    if not 0 < kimg < math.inf:
-        raise UserError(f"gan_kimg is {kimg}; choose a budget above 0.")
     nets, header = architectures.load(architecture), read_header(train_set)
     present = set(read_rows(train_set, "train", ["dx"])["dx"])
     if not classes or len(set(classes)) < len(classes):
@@ -157,20 +158,3 @@ def check(
     if read_header(validation_set).split_sha256 != header.split_sha256:
         raise UserError("the training and the validation set are of different splits; take both from one run.")
     return nets, header
-
-
-@contextmanager
-def written_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to it on success, removed on any error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=PART, dir=path.parent))
-    try:
-        yield part
-        part.chmod(0o755)  # mkdtemp gives 0700; another user may be the one who reads a result
-        if path.exists():
-            shutil.rmtree(path)
-        part.rename(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

@@ -1,6 +1,5 @@
 """The training loop: GANs of one architecture on their way, one at a time or, where the backend can, as one batch."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -166,7 +165,7 @@ class Training:
         history.step += count
         done, mark = history.step * BATCH / 1000, history.step in self.marks
         fault = ""
-        if not bool(gan.finite):
+        if not np.asarray(gan.finite):
             fault = "a loss is not a number"
         elif int(gan.silent_steps) >= SILENT_STEPS:
             fault = f"the discriminator's loss was zero for {SILENT_STEPS} steps"
@@ -260,7 +259,11 @@ def run(trainings: Sequence[Training], failed: Callable[[Training, Exception], N
 def start_of(training: Training, architecture: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What another GAN of the same architecture can begin from: facts, and the weights of all networks."""
     header = training.pixels.header
-    facts = {"architecture": architecture, "kimg": training.steps * BATCH / 1000, "split_sha256": header.split_sha256}
+    facts: dict[str, Any] = {
+        "architecture": architecture,
+        "kimg": training.steps * BATCH / 1000,
+        "split_sha256": header.split_sha256,
+    }
     facts["image_size"] = header.image_size
     return facts, {f"{i:04d}": np.array(variable) for i, variable in enumerate(_weights(training.gan))}
 
@@ -280,7 +283,7 @@ def begin(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label: str)
     Raises:
         UserError: they are not of this architecture, image size and split, or damaged.
     """
-    wanted = {"architecture": architecture, "split_sha256": pixels.header.split_sha256}
+    wanted: dict[str, Any] = {"architecture": architecture, "split_sha256": pixels.header.split_sha256}
     wanted["image_size"] = pixels.header.image_size
     try:
         facts, arrays = unpack(start)

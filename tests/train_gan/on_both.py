@@ -10,7 +10,7 @@ import numpy as np
 
 from components.shared.layers import Dropout
 from components.train_gan import architectures, augment
-from components.train_gan.gan import GAN
+from components.train_gan.gan import GAN, Together
 
 
 def network_weights(gan: GAN) -> list[np.ndarray]:
@@ -67,7 +67,23 @@ def ten_steps(gan: GAN, latent: int) -> dict[str, np.ndarray]:
     return weights | {"losses": np.array(losses), "steps": np.array(int(gan.generator_optimizer.iterations))}
 
 
+def test_two_gans_as_one_batch_are_the_two() -> None:
+    """On JAX; called from below, since pytest runs on TensorFlow."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8) for _ in range(2)]
+    rows = [rng.integers(0, 6, (2, 8)) for _ in range(2)]
+    together, apart = ([made("dcgan") for _ in range(2)] for _ in range(2))
+    Together(together).advance(images, rows, 0)
+    for i in range(2):
+        Together([apart[i]]).advance([images[i]], [rows[i]], 0)
+        for one, other in zip(together[i].state, apart[i].state, strict=True):
+            np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-3, atol=1e-5)
+    kernels = [np.asarray(gan.generator.trainable_variables[0]) for gan in together]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
+
+
 if __name__ == "__main__":
+    test_two_gans_as_one_batch_are_the_two()
     folder = Path(sys.argv[1])
     for architecture in architectures.NAMES:
         gan = made(architecture)

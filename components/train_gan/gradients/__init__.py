@@ -1,7 +1,7 @@
 """The gradient step: all that knows the backend. One module for each, with the same three functions.
 
-`gradients(generate, judge, groups, variables)`: `generate()` gives images, (N, …); `judge(images)` gives the generator's
-and the discriminator's loss, a ratio (see `losses`) or None, and anything else. `groups` are the variables of the
+`gradients(generate, judge, groups, variables)`: `generate()` gives images, (N, …); `judge(images)` gives the losses of
+generator and discriminator, a ratio (see `losses`) or None, and anything else. `groups` are the variables of the
 generator and of the discriminator, `variables` all that may change. Returns the losses, that, and for each group the
 gradients of its loss. With a ratio, (N, 1), one backward pass serves both: that is right only where no image's logit
 depends on another image.
