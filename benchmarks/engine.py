@@ -1,20 +1,17 @@
 """The product's own training steps, driven as its phases drive them."""
 
 from collections.abc import Callable
-from itertools import islice
 
 import keras
 import numpy as np
 
-from components.shared import keras_run
+from components.shared import keras_run, precision
 from components.shared.image_set import Header, Pixels
 from components.train_classifier import network
 from components.train_classifier import train as train_classifier
-from components.train_gan import architectures, precision
-from components.train_gan import train as train_gan
-from components.train_gan.gan import GAN
-
-BATCH = 32
+from components.train_gan import architectures
+from components.train_gan.gan import Together
+from components.train_gan.training import BATCH, STEPS, Training
 
 
 def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
@@ -25,34 +22,41 @@ def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
     return Pixels(images, labels.astype(np.int64), ones, ones.astype(bool), ones.astype(str), header)
 
 
-def gan(architecture: str, image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], float]:
-    """Builds the GAN's step with its input path, by the architecture's own recipe.
+def gan(image_size: int, images: np.ndarray, steps: int, architecture: str) -> Callable[[], float]:
+    """Builds the GAN's steps with their input path, by the architecture's own recipe; without snapshots, which a phase
+    takes eight of.
 
     Args:
-        architecture: a name in `architectures.NAMES`.
         image_size: S.
-        images: (N, S, S, 3) uint8 to train on.
+        images: (N, S, S, 3) uint8 to train on; on a GPU they lie there, as in training.
         steps: in a call.
+        architecture: a name in `architectures.NAMES`.
     """
-    keras_run.start(1)
     nets = architectures.load(architecture)
-    recipe = nets.RECIPE
-    keras.config.set_dtype_policy(precision.policy(recipe.precision))
-    model = GAN(nets.generator(image_size), nets.discriminator(image_size), recipe)
-    keras.config.set_dtype_policy("float32")
-    model.compile(*(keras.optimizers.Adam(recipe.learning_rate, recipe.beta_1, recipe.beta_2) for _ in "GD"))
     pixels = pixels_of(images, np.zeros(len(images), np.int64))
-    shown = train_gan._shown(pixels, recipe, nets.LATENT, 1, 0)
+    held_out = pixels_of(images[:16], np.zeros(16, np.int64))
+
+    def features(shown: np.ndarray) -> np.ndarray:
+        return np.zeros((len(shown), 2))
+
+    training = Training("bench", architecture, nets, nets.RECIPE, pixels, held_out, features, 1e6, 1, {})  # type: ignore[arg-type]
+    together = Together([training.gan])
+    resident = keras.ops.convert_to_tensor(images) if keras.distribution.list_devices("gpu") else None
 
     def work() -> float:
-        for given in islice(shown, steps):
-            model.step(*given)
+        for first in range(0, steps, STEPS):
+            rows = training.rows(min(STEPS, steps - first))
+            if resident is None:
+                together.advance([pixels.images[rows.ravel()]], [np.arange(rows.size).reshape(rows.shape)], first)
+            else:
+                together.advance([resident], [rows], first)
+        assert bool(training.gan.finite)  # waits for the last step
         return steps * BATCH
 
     return work
 
 
-def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: int = 8) -> Callable[[], float]:
+def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: int) -> Callable[[], float]:
     """Builds the classifier's training with its input path, without augmentation.
 
     Args:
@@ -63,12 +67,13 @@ def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: i
     """
     keras_run.start(1)
     pixels = pixels_of(images, labels)
-    model = network.build(len(pixels.header.classes), image_size)
-    model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
-    batches = train_classifier._batches(pixels, "none", 1, 1)
+    trained = train_classifier.twin(
+        network.build(len(pixels.header.classes), image_size), precision.policy("automatic")
+    )
+    batches = train_classifier.batches(pixels, "none", 1, 1)
 
     def work() -> float:
-        model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
+        trained.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
         return steps * BATCH
 
     return work

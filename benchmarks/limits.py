@@ -35,14 +35,14 @@ def forward_flop(model: keras.Model) -> list[int]:
 
 
 def gan_step_flop(generator: keras.Model, discriminator: keras.Model) -> int:
-    """FLOP of a training step for each real image, with both losses from one pass.
+    """FLOP that a training step takes at the least for each real image.
 
     Forward once through the generator and twice through the discriminator, real and synthetic; backward as much again
-    for the weights' gradients, and as much again for the inputs' where a layer stands before. The generator's loss
-    goes back through the discriminator to its input a further time.
+    for the weights' gradients, and as much again for the inputs', but for noise and real images. Both losses share the
+    way back through the discriminator: for each image their gradients differ by a factor only.
     """
     g, d = forward_flop(generator), forward_flop(discriminator)
-    return 3 * sum(g) - g[0] + 7 * sum(d) - 2 * d[0]
+    return 3 * sum(g) - g[0] + 6 * sum(d) - d[0]
 
 
 def classifier_step_flop(model: keras.Model) -> int:

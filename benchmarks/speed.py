@@ -54,7 +54,7 @@ def _compared(rates: Mapping[str, list[float]], first: str = "engine") -> dict[s
     return found
 
 
-def measure(gan_steps: int = 1, classifier_steps: int = 8, side: int = 2048) -> dict[str, dict[str, Any]]:
+def measure(gan_steps: int = 2, classifier_steps: int = 8, side: int = 2048) -> dict[str, dict[str, Any]]:
     """The speed table.
 
     Args:

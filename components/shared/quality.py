@@ -16,6 +16,7 @@ from components.shared.progress import Progress
 BATCH = 64
 PASSES = 16
 MOST_STEPS = 800
+NEIGHBOURS = 5
 FLOOR = 0.1
 """A feature's standard deviation counts as at least this share of the median one."""
 ENOUGH = 8
@@ -59,7 +60,7 @@ def neighbour_radii(real: np.ndarray, k: int) -> np.ndarray:
     return np.sort(apart, axis=1)[:, min(k, len(real) - 1)]
 
 
-def density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
+def density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> tuple[float, float]:
     """Density and coverage (Naeem et al., arXiv 2002.09797). Around each real image lies a ball that reaches to its
     k-th nearest other one.
 

@@ -33,7 +33,7 @@ def normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, 
 class Adam(keras.optimizers.Adam):
     """Keras' Adam in one pass over a variable, its gradient and its two moments."""
 
-    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """As Keras asks."""
         if keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, learning_rate)
@@ -43,7 +43,7 @@ class Adam(keras.optimizers.Adam):
         slot = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
-            var=variable.value.handle,
+            var=variable.handle,
             m=self._momentums[slot].value.handle,
             v=self._velocities[slot].value.handle,
             beta1_power=self.beta_1**step,

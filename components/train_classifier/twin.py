@@ -1,12 +1,12 @@
 """The CNN as it is trained: the same network, weights and result, in less time.
 
-The plain network of stock layers is what predicts and what is saved; this one shares its weights. What it does otherwise:
+The plain network of stock layers is what predicts and what is saved; this one shares its weights. What it does
+otherwise:
 
 - one kernel for batch normalisation, one for Adam (`fused.py`), 16 random bits for each element of a dropout;
 - pooling before the rectifier: the order does not matter, and a quarter of the values is left to rectify;
 - no bias in front of a batch normalisation, which takes it out again: its gradient is zero but for rounding, and the
   plain network's stays as it began, zero;
-- the loss from the scores, without the softmax's detour;
 - bfloat16 where the hardware multiplies in it, for all that is large; statistics, scores, loss, weights and their
   updates stay float32.
 """
@@ -32,19 +32,16 @@ class Twin(keras.Model):
 
     def __init__(self, network: keras.Sequential, batch: int, policy: str) -> None:
         super().__init__(autocast=False)
-        *weighted, self.last = (layer for layer in network.layers if hasattr(layer, "kernel"))
+        weighted = [layer for layer in network.layers if hasattr(layer, "kernel")]
         norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
-        self.kernels = [layer.kernel for layer in weighted]
+        *self.kernels, self.last = [layer.kernel for layer in weighted]
+        self.bias = weighted[-1].bias
         self.norms = [[norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance] for norm in norms]
         self.momentum, self.epsilon = norms[0].momentum, norms[0].epsilon
         rates = [layer.rate for layer in network.layers if isinstance(layer, layers.Dropout)]
         self.dropouts = [Dropout(rate, dtype=policy) for rate in rates]
         self.shape = (batch, *network.input_shape[1:])
         self.dtype_of_maps = keras.DTypePolicy(policy).compute_dtype
-
-    def compile_for_training(self) -> None:
-        """With the optimiser and the loss of the plain network's `compile(Adam(), "sparse_categorical_crossentropy")`."""
-        self.compile(fused.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     def call(self, images: Any, training: bool = True) -> Any:
         """Scores; see the class."""
@@ -55,10 +52,10 @@ class Twin(keras.Model):
             if len(kernel.shape) == 4:
                 x = ops.max_pool(self._normalised(ops.conv(x, weights, padding="same"), *norm), 2)
             else:
-                x = ops.matmul(ops.reshape(x, (len(x), -1)), weights)
+                x = ops.matmul(ops.reshape(x, (x.shape[0], -1)), weights)
                 x = self._normalised(x[:, None, None], *norm)[:, 0, 0]
             x = dropout(ops.relu(x), training=True)
-        return self.last(ops.cast(x, "float32"))
+        return ops.matmul(ops.cast(x, "float32"), self.last) + self.bias
 
     def _normalised(self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any) -> Any:
         y, *batch = fused.normalise(x, gamma.value, beta.value, self.epsilon)
