@@ -23,7 +23,7 @@ from components.train_gan.training import Training
 
 
 @pytest.mark.parametrize(
-    ("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785), ("resnet", 880_019, 897_809)]
+    ("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785), ("resnet", 883_475, 897_809)]
 )
 def test_architectures_at_128_px(name: str, generator: int, discriminator: int):
     nets = architectures.load(name)
