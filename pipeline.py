@@ -11,7 +11,7 @@ from components.placement import place, placement, rates
 from components.prepare_data.component import prepare_data
 from components.publish.component import publish
 from components.train_classifier.component import train_classifier
-from components.train_gan.component import train_gan
+from components.train_gan.component import shared_pretraining, train_gan
 
 
 @dsl.pipeline(name="counterweight")
@@ -26,8 +26,12 @@ def counterweight(
     rare_classes: str = "auto",
     max_bad_images: int = 10,
     synthetic_per_class: int = 500,
+    synthetic_reject: float = 0.2,
     gan_architecture: str = "dcgan",
     gan_kimg: float = 12.0,
+    shared_kimg: float = 0.0,
+    gans_per_task: int = 1,
+    checkpoints: str = "auto",
     failed_class: str = "fail",
     classifier_epochs: int = 50,
     classifier_patience: int = 10,
@@ -52,8 +56,12 @@ def counterweight(
         rare_classes: Classes to make synthetic images for, with commas between them; auto takes all but the largest.
         max_bad_images: So many unusable images are listed and left out; more end the run.
         synthetic_per_class: Synthetic images for each rare class, and repeated real ones in the control.
-        gan_architecture: dcgan (the original).
+        synthetic_reject: Share of the images drawn that curation rejects as the worst and draws anew, from 0 to 0.9.
+        gan_architecture: dcgan (the original) or resnet (residual networks, for few images).
         gan_kimg: Budget of each GAN, in thousand real images shown.
+        shared_kimg: Budget of one GAN of all rare classes together, from which that of each class starts; 0 for none.
+        gans_per_task: So many classes' GANs are trained in one task, on one GPU.
+        checkpoints: Where GAN training goes on from after a break; auto (beside the artifacts), none or gs://bucket/prefix.
         failed_class: When the GAN of a class fails; fail (the run ends) or continue (without it; the report says so).
         classifier_epochs: Epochs of each classifier at the most; an epoch has equal steps in all arms.
         classifier_patience: Epochs without a better validation before a classifier's training stops.
@@ -86,6 +94,7 @@ def counterweight(
             external=external,
             image_size=image_size,
             rare_classes=rare_classes,
+            gans_per_task=gans_per_task,
             max_bad_images=max_bad_images,
             seed=seed,
         ).set_display_name("Prepare data")
@@ -108,21 +117,49 @@ def counterweight(
 
         baseline = trained("baseline", train)
 
-        classes = dsl.ParallelFor(
+        def on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
+            """Places a task that trains GANs, and tells it its run, which its checkpoints are keyed by: not as a
+            parameter, or no run could take another's cached result."""
+            kubernetes.use_field_path_as_env(task, "COUNTERWEIGHT_RUN", "metadata.labels['pipeline/runid']")
+            return place(task, "train_gan")
+
+        shared = shared_pretraining(
+            classes=prepared.outputs["rare"],
+            train=train,
+            validation=validation,
+            architecture=gan_architecture,
+            kimg=shared_kimg,
+            seed=seed,
+            checkpoints=checkpoints,
+        ).set_display_name("Pretrain for all rare classes")
+        on_gpu(shared)
+        features = shared.outputs["features"]
+        groups = dsl.ParallelFor(
             prepared.outputs["Output"], name="rare-classes", parallelism=placement().accelerator.at_a_time
         )
-        with classes as dx:
+        with groups as classes:
             gan = train_gan(
-                dx=dx,
+                classes=classes,
                 train=train,
+                validation=validation,
+                features=features,
+                start=shared.outputs["start"],
                 architecture=gan_architecture,
                 kimg=gan_kimg,
                 failed_class=failed_class,
                 seed=seed,
-            ).set_display_name("Train GAN")
-            place(gan, "train_gan")
+                checkpoints=checkpoints,
+            ).set_display_name("Train GANs")
+            on_gpu(gan)
             drawn = generate_images(
-                generator=gan.outputs["generator"], record=gan.outputs["record"], count=synthetic_per_class, seed=seed
+                generators=gan.outputs["generators"],
+                record=gan.outputs["record"],
+                features=features,
+                train=train,
+                validation=validation,
+                count=synthetic_per_class,
+                reject=synthetic_reject,
+                seed=seed,
             ).set_display_name("Generate images")
             place(drawn, "generate_images")
         # The compiler changes a Collected where it is used: each consumer gets one of its own.
@@ -141,7 +178,7 @@ def counterweight(
 
         judged = evaluate(
             data=data,
-            rare_classes=prepared.outputs["Output"],
+            rare_classes=prepared.outputs["rare"],
             malignant=malignant,
             split=split,
             external_data=external,
@@ -152,6 +189,7 @@ def counterweight(
             validation=validation,
             synthetic=dsl.Collected(drawn.outputs["images"]),
             gan_records=dsl.Collected(gan.outputs["record"]),
+            quality=dsl.Collected(drawn.outputs["quality"]),
             **models(),
         ).set_display_name("Evaluate")
         place(judged, "evaluate")
@@ -160,11 +198,15 @@ def counterweight(
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             verdict=judged.outputs["Output"],
             promote_if=promote_if,
-            generators=dsl.Collected(gan.outputs["generator"]),
+            features=features,
+            shared_record=shared.outputs["record"],
+            shared_progress=shared.outputs["progress"],
+            generators=dsl.Collected(gan.outputs["generators"]),
             gan_records=dsl.Collected(gan.outputs["record"]),
             gan_progress=dsl.Collected(gan.outputs["progress"]),
             synthetic=dsl.Collected(drawn.outputs["images"]),
             contact_sheets=dsl.Collected(drawn.outputs["contact_sheet"]),
+            quality=dsl.Collected(drawn.outputs["quality"]),
             results=judged.outputs["results"],
             predictions=judged.outputs["predictions"],
             report=judged.outputs["report"],

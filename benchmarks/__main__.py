@@ -6,125 +6,29 @@ shared machines: the two sides of a ratio take turns, and the median of the roun
 
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
-from multiprocessing import Pool
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from PIL import Image
-
-from benchmarks import evaluate
-from components.prepare_data import images, metadata, sources
-from components.shared.batches import endless_batches
+from benchmarks import evaluate, reading, speed
+from benchmarks.machine import machine
 from components.shared.errors import exit_on_user_error
-from components.shared.image_set import decoded, encode_png
 from tools.parameters import assignments, words
 
-SIZE = 64
 ROUNDS = 3
 OUT = Path("build/bench.json")
-
-
-def bare(path: str) -> int:
-    """Decodes, resizes and encodes one file and does nothing else."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
-    return len(encode_png(pixels))
-
-
-def bare_loop(paths: list[str]) -> float:
-    """Seconds for `bare` over all files, with a process for each core; the processes are started beforehand."""
-    with Pool(os.cpu_count()) as pool:
-        pool.map(bare, paths[:8])
-        begun = time.perf_counter()
-        pool.map(bare, paths, chunksize=64)
-        return time.perf_counter() - begun
-
-
-PREPARE = """
-import json, os, resource, sys, time
-from components.prepare_data.prepare import prepare
-begun = time.perf_counter()
-out = sys.argv[2]
-outputs = [f"{out}/{name}" for name in ("train", "validation", "test", "external", "splits", "profile")]
-prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
-seconds = time.perf_counter() - begun
-own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(json.dumps([seconds, own + os.cpu_count() * worker]))
-"""
-
-
-def prepare_data(data: str, out: str) -> tuple[float, float]:
-    """Seconds, imports not counted, and peak memory in GiB of the phase in a process of its own with its workers."""
-    words = [sys.executable, "-c", PREPARE, data, out, str(SIZE)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    seconds, gib = json.loads(done.stdout.splitlines()[-1])
-    return seconds, gib
-
-
-def rate_of(step: Callable[[], int], seconds: float = 3.0) -> float:
-    """Images a second of a step that returns how many it read."""
-    step()
-    begun, count = time.perf_counter(), 0
-    while time.perf_counter() - begun < seconds:
-        count += step()
-    return count / (time.perf_counter() - begun)
-
-
-def epoch_reading(train: str, files: dict[str, Path]) -> dict[str, float]:
-    """Images/s of an epoch's batches: from decoded pixels, and by decoding each JPEG again as the original does."""
-    names = pd.read_parquet(train, columns=["image_id"])["image_id"]
-    paths = [files[name] for name in names]
-    with decoded(train, "train") as pixels:
-        ours_order = endless_batches(pixels.repeat, 32, 1)
-        theirs_order = endless_batches(pixels.repeat, 32, 1)
-
-        def ours() -> int:
-            batch = pixels.images[next(ours_order)]
-            return len(batch)
-
-        def original() -> int:
-            batch = np.stack(
-                [np.asarray(Image.open(paths[row]).convert("RGB").resize((SIZE, SIZE))) for row in next(theirs_order)]
-            )
-            return len(batch)
-
-        rates = [(rate_of(ours), rate_of(original)) for _ in range(ROUNDS)]
-    ratio = statistics.median(a / b for a, b in rates)
-    mine, theirs = (statistics.median(side) for side in zip(*rates, strict=True))
-    return {"engine": round(mine), "original": round(theirs), "ratio": round(ratio, 1)}
 
 
 def main() -> None:
     """Measures and prints."""
     given = assignments(words(sys.argv[1:]))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = sources.fetch(given.get("DATA", "demo"), Path(scratch))
-        files = images.index(folder)
-        names = metadata.read(folder)["image_id"]
-        paths = [str(files[name]) for name in names if name in files]
-        out = Path(scratch, "out")
-        out.mkdir()
-        rounds = [(bare_loop(paths), *prepare_data(str(folder), str(out))) for _ in range(ROUNDS)]
-        results = {
-            "machine": {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-            "data": {"images": len(paths), "name": given.get("DATA", "demo")},
-            f"prepare_data.{SIZE}": {
-                "engine": round(len(paths) / statistics.median(seconds for _, seconds, _ in rounds)),
-                "bare_loop": round(len(paths) / statistics.median(seconds for seconds, _, _ in rounds)),
-                "ratio": round(statistics.median(limit / seconds for limit, seconds, _ in rounds), 2),
-                "peak_memory_gib": round(max(gib for *_, gib in rounds), 2),
-            },
-            f"epoch_reading.{SIZE}": epoch_reading(str(out / "train"), files),
-            "evaluate": {"seconds": round(statistics.median(evaluate.seconds() for _ in range(ROUNDS)), 1)},
-        }
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    results = {
+        "machine": machine(),
+        **reading.measure(given.get("DATA", "demo")),
+        "evaluate": {"seconds": round(statistics.median(evaluate.seconds() for _ in range(ROUNDS)), 1)},
+        **speed.measure(),
+    }
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))

@@ -12,6 +12,10 @@ BASE = ("images/Dockerfile", "images/install.sh", "uv.lock")
 """What all images have in common."""
 
 
+PHASE_OF = {"shared_pretraining": "train_gan"}
+"""Task → the phase whose image it runs in, where that has another name."""
+
+
 def content(phase: str) -> str:
     """A hash of all that a phase's image is made of: 16 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -12,6 +12,7 @@ import yaml
 from kfp import dsl, kubernetes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.images import PHASE_OF
 from components.shared.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parent.parent / "manifests" / "placement.yaml"
@@ -147,10 +148,10 @@ def _send(task: dsl.PipelineTask, nodes: Nodes) -> None:
 
 def rates() -> dict[str, Any]:
     """What an hour of each phase asks for and costs, for the run's last report: phase → cpu, memory_gib, accelerators
-    and price; and the currency."""
+    and price; and the currency. Tasks with a name of their own stand there like a phase."""
     file = placement()
     phases = {}
-    for phase, wanted in file.phases.items():
+    for phase, wanted in (file.phases | {task: file.phases[name] for task, name in PHASE_OF.items()}).items():
         accelerators = file.accelerator.count if wanted.accelerator and file.accelerator.type != "none" else 0
         cpu, memory_gib = _amount(wanted.cpu), _amount(wanted.memory) / 2**30
         price = cpu * file.prices.cpu + memory_gib * file.prices.memory_gib + accelerators * file.prices.accelerator

@@ -52,6 +52,16 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def features(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ruler of `splits`."""
+    from components.shared.quality import train_features
+
+    path = tmp_path_factory.mktemp("features") / "features.keras"
+    train_features(splits["train"], 1, path, "test")
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_set() -> Callable[..., Path]:
     """`write_set`, for a test that needs a set of its own."""
     return write_set

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.images import PHASE_OF
 from components.placement import placement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,12 +32,14 @@ def test_compiles_to_the_same_bytes_every_time(compiled: bytes, tmp_path: Path):
     assert len(compiled) < 200_000
 
 
-def test_the_form_has_20_described_entries_with_defaults(spec: dict[str, Any]):
+def test_the_form_has_24_described_entries_with_defaults(spec: dict[str, Any]):
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert len(parameters) <= 20
+    assert len(parameters) <= 24
     for name, entry in parameters.items():
         assert entry["parameterType"] in ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE", "LIST"), name
-        assert entry["defaultValue"], f"{name}: older UIs show zero, empty and false as missing"
+        assert entry["defaultValue"] or name == "shared_kimg", (
+            f"{name}: older UIs show zero, empty and false as missing"
+        )
         assert len(entry["description"]) > 10, name
 
 
@@ -78,6 +81,15 @@ def test_gans_fan_out_over_the_rare_classes_and_classifiers_over_the_seeds(spec:
     }
 
 
+def test_all_that_judges_synthetic_images_has_one_ruler(spec: dict[str, Any]):
+    inside = tasks(spec)
+    for name in ("train-gan", "generate-images"):
+        assert set(inside[name]["inputs"]["artifacts"]) >= {"train", "validation", "features"}
+    (loop,) = (task for task, names in loops(spec).values() if "train-gan" in names)
+    features = [entry for key, entry in loop["inputs"]["artifacts"].items() if key.endswith("features")]
+    assert features == [{"taskOutputArtifact": {"outputArtifactKey": "features", "producerTask": "shared-pretraining"}}]
+
+
 def test_only_evaluate_reads_the_test_split(spec: dict[str, Any]):
     readers = {
         name
@@ -116,7 +128,8 @@ def executed(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def phase(name: str) -> str:
     """A task's or an executor's phase."""
-    return name.removeprefix("exec-").rstrip("-0123456789").replace("-", "_")
+    name = name.removeprefix("exec-").rstrip("-0123456789").replace("-", "_")
+    return PHASE_OF.get(name, name)
 
 
 def test_publish_and_the_exit_task_are_never_cached_and_all_else_is(spec: dict[str, Any]):
@@ -156,6 +169,18 @@ def test_each_task_says_where_it_runs_how_often_it_is_tried_and_when_it_is_given
         assert "cloud.google.com/gke-spot" in {entry["key"] for entry in kubernetes["tolerations"]}
     gpu = executors["exec-train-gan"]["container"]["resources"]["accelerator"]
     assert (gpu["resourceType"], gpu["resourceCount"]) == ("nvidia.com/gpu", "1")
+
+
+def test_what_trains_gans_knows_its_run_by_its_pods_label_and_not_by_a_parameter(
+    spec: dict[str, Any], platform: dict[str, dict[str, Any]]
+):
+    """A run's id among a task's inputs would keep every run from another's cached result."""
+    told = {name: entry["fieldPathAsEnv"] for name, entry in platform.items() if "fieldPathAsEnv" in entry}
+    run = [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "COUNTERWEIGHT_RUN"}]
+    assert told == {"exec-train-gan": run, "exec-shared-pretraining": run}
+    for name, task in executed(spec).items():
+        if name not in ("publish", "notify"):
+            assert "{{$.pipeline_job" not in str(task.get("inputs")), name
 
 
 def test_the_webhook_comes_from_a_secret_that_need_not_be_there(platform: dict[str, dict[str, Any]]):

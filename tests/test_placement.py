@@ -50,6 +50,7 @@ def test_an_hour_costs_what_was_asked_for(read: Any):
     assert rates["phases"]["train_gan"] == {
         "cpu": 4, "memory_gib": 8, "accelerators": 1, "price": pytest.approx(4 * 0.03 + 8 * 0.004 + 0.7)
     }  # fmt: skip
+    assert rates["phases"]["shared_pretraining"] == rates["phases"]["train_gan"]
     assert rates["phases"]["publish"]["accelerators"] == 0
 
 

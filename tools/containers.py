@@ -17,10 +17,10 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount
 
-from components.images import image
+from components.images import PHASE_OF, image
 from components.shared.errors import UserError
 from tools.images import PHASES
-from tools.tasks import ended
+from tools.tasks import CHECKPOINTS, ended
 
 INPUTS = ("data", "split", "external")
 """The pipeline's parameters that may name a file or folder to read."""
@@ -120,12 +120,13 @@ class Engine:
         output: the folder of the results.
         cache: the folder of finished tasks, on which the run holds a lock.
         scratch: for what is lent to the containers; deleted after the run.
+        checkpoints: of those who train GANs.
 
     Raises:
         UserError: no engine answers, images are missing, or a folder can't be given to a container.
     """
 
-    def __init__(self, values: Mapping[str, Any], output: Path, cache: Path, scratch: Path) -> None:
+    def __init__(self, values: Mapping[str, Any], output: Path, cache: Path, scratch: Path, checkpoints: Path) -> None:
         self.client = connect()
         info = self.client.info()
         options = info.get("SecurityOptions") or []
@@ -149,6 +150,8 @@ class Engine:
         self.output = output
         self.results = self._mount("OUT", output, read_only=False)
         self._open(cache / "artifacts")
+        self._open(checkpoints)
+        self.checkpoints = checkpoints
         if output.exists():  # what can't be used comes out now, what isn't there is made when there are results
             self._open(output)
 
@@ -183,11 +186,11 @@ class Engine:
             elif place == folder:
                 raise UserError(f"OUT is {folder}, which belongs to another user; choose another folder.")
 
-    def start(self, phase: str, command: list[str], volumes: dict[str, Any], environment: dict[str, str]) -> Container:
+    def start(self, task: str, command: list[str], volumes: dict[str, Any], environment: dict[str, str]) -> Container:
         """Starts a task.
 
         Args:
-            phase: whose image it needs.
+            task: its name.
             command: what kfp wants to be run: `sh -c` and its arguments.
             volumes: what kfp wants to be mounted.
             environment: further variables.
@@ -195,10 +198,14 @@ class Engine:
         Raises:
             UserError: the engine refuses.
         """
+        phase = PHASE_OF.get(task, task)
         reads_remote = self.remote and phase == "prepare_data"
         lent, mounts = self._lent() if reads_remote else ({}, [])
         if phase == "publish":
             self._open(self.output)
+        if phase == "train_gan":
+            lent = {CHECKPOINTS: str(self.checkpoints)}
+            mounts = [self._mount("the folder of checkpoints", self.checkpoints, read_only=False)]
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)
         shell, flag, script, *rest = command
@@ -225,7 +232,7 @@ class Engine:
             container.start()
         except _FAILURES as error:
             reason = error.explanation if isinstance(error, APIError) else error
-            raise UserError(f"the container of {phase} could not be started: {reason}") from error
+            raise UserError(f"the container of {task} could not be started: {reason}") from error
         return Container(container)
 
     def _lent(self) -> tuple[dict[str, str], list[Mount]]:

@@ -26,7 +26,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (32, 512),
     "max_bad_images": (0, 10**9),
     "synthetic_per_class": (1, 10**6),
+    "synthetic_reject": (0, 0.9),
     "gan_kimg": (0.001, 10**6),
+    "shared_kimg": (0, 10**6),
+    "gans_per_task": (1, 100),
     "classifier_epochs": (1, 10**6),
     "classifier_patience": (1, 10**6),
     "seed": (0, 2**53),  # beyond it, Kubeflow's numbers are no longer whole

@@ -29,10 +29,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from components.images import content
 from components.shared.errors import ERROR_PREFIX, EXIT_USER, UserError, as_user_error
 from components.shared.progress import PREFIX, duration
 from tools import parameters
-from tools.tasks import Process, Task, phase_of
+from tools.tasks import CHECKPOINTS, Process, Task, phase_of
 
 if TYPE_CHECKING:
     from tools.containers import Engine
@@ -120,6 +121,8 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     values["data"] = _local(data, "DATA", ("demo", "kaggle"))
     values["external"] = _local(str(values["external"]), "EXTERNAL", ("none",))
     values["split"] = _local(str(values["split"]), "split", ("random",))
+    if values["checkpoints"] not in ("auto", "none"):
+        raise UserError(f"checkpoints is {values['checkpoints']}; a local run keeps its own, choose auto or none.")
     if "data_version" not in given:
         values["data_version"] = data_version(*(str(values[name]) for name in ("data", "external", "split")))
     asked = {key: value for key, value in values.items() if key != "output"}
@@ -176,10 +179,11 @@ class Runner:
         console: where progress goes.
         log: everything else.
         scratch: for the tasks' temporary files.
+        checkpoints: of those who train GANs.
     """
 
-    def __init__(self, console: TextIO, log: TextIO, scratch: Path) -> None:
-        self.console, self.log, self.scratch = console, log, scratch
+    def __init__(self, console: TextIO, log: TextIO, scratch: Path, checkpoints: Path) -> None:
+        self.console, self.log, self.scratch, self.checkpoints = console, log, scratch, checkpoints
         self.mistakes: list[str] = []
         self.failed: list[str] = []
         self.ran = 0
@@ -206,6 +210,7 @@ class Runner:
             # A user's own Keras settings would change results behind the cache's back.
             "KERAS_BACKEND": "tensorflow",
             "KERAS_HOME": str(self.scratch / "keras"),
+            CHECKPOINTS: str(self.checkpoints),
             **(env_vars or {}),
         }
         return self._follow(phase_of(full_command), lambda: Process(full_command, environment))
@@ -295,6 +300,17 @@ def only_one() -> Iterator[None]:
         yield
 
 
+def checkpoints_of(run_id: str) -> Path:
+    """The folder of a run's checkpoints, as long as it has not ended well: none of another version of the code, whose
+    training can't be gone on with."""
+    place = (CACHE / "checkpoints").resolve()
+    folder = place / f"{run_id}-{content('train_gan')}"
+    for other in place.glob(f"{run_id}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
 def without_retries(spec: Any) -> None:
     """Takes the retries out of a pipeline: they are for a cluster's lost nodes, and kfp would wait minutes between
     them for a task that fails here each time."""
@@ -321,15 +337,16 @@ def run(words: list[str], console: TextIO) -> int:
         scratch = (CACHE / "scratch").resolve()
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
         scratch.mkdir(parents=True)
+        checkpoints = checkpoints_of(run_id)
         engine = None
         if where == "containers":
             from tools.containers import Engine
 
-            engine = Engine(values, folder, CACHE.resolve(), scratch)
+            engine = Engine(values, folder, CACHE.resolve(), scratch, checkpoints)
         log_path = CACHE / "logs" / f"{run_id}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("w", encoding="utf-8") as log:
-            runner = Runner(console, log, scratch)
+            runner = Runner(console, log, scratch, checkpoints)
             subprocess_task_handler.run_local_subprocess = runner.run_process
             if engine:
                 docker_task_handler.run_docker_container = partial(runner.run_container, engine)
@@ -371,6 +388,7 @@ def run(words: list[str], console: TextIO) -> int:
                 if engine:
                     engine.sweep()  # an interruption may have come between a container's start and our knowing of it
                 shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         _conclude(folder, runner, console)
         return 0
 

@@ -44,7 +44,7 @@ from tools.client import AbsentError, Api, ApiError, RejectedError, UnansweredEr
 from tools.logs import follow, switch, timeout
 
 ROOT = Path(__file__).resolve().parent.parent
-REMOTE = {"data": ("demo", "kaggle"), "output": (), "external": ("none",)}
+REMOTE = {"data": ("demo", "kaggle"), "output": (), "external": ("none",), "checkpoints": ("auto", "none")}
 """Parameters that say where something is, and their words that mean no place."""
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?")

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
+CHECKPOINTS = "COUNTERWEIGHT_CHECKPOINTS"
+"""The variable that tells a task where checkpoints are kept. It is no parameter of the task: that would stand in the
+cache's key, and no run could take another's result."""
+
 
 def phase_of(command: list[str]) -> str:
-    """The phase that a command of kfp's runs."""
+    """The phase, or the task with a name of its own, that a command of kfp's runs."""
     return command[command.index("--function_to_execute") + 1]
 
 

@@ -41,7 +41,7 @@ def balance(
 
     Args:
         train_set: real images of the split `train`.
-        synthetic_sets: one set for each rare class, made from that training set.
+        synthetic_sets: sets of some rare classes each, made from that training set.
         seed: decides which real images count once more than others.
         augmented, oversampled: where the image sets go.
         summary: where the counts, a Markdown table, go.

@@ -2,7 +2,8 @@
 split.
 
 Reads the test set, where there is one an external set, and the three arms' models and records; for thresholds and
-temperatures the validation set; for counts and pictures the training and synthetic sets. Writes the results as JSON,
+temperatures the validation set; for counts and pictures the training and synthetic sets; for what the synthetic images
+are the records of the GANs and of what was drawn. Writes the results as JSON,
 the predictions, and the report as HTML and Markdown.
 """
 
@@ -33,6 +34,11 @@ from components.shared.seeds import seed_of
 def read_records(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """The JSON of models or GANs."""
     return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+
+
+def by_class(paths: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
+    """Class → what train_gan or generate_images wrote of it; each file holds a list, of one task's classes."""
+    return {one["dx"]: one for path in paths for one in json.loads(Path(path).read_text(encoding="utf-8"))}
 
 
 def check_models(
@@ -220,6 +226,7 @@ def evaluate(
     validation_set: str | Path,
     synthetic_sets: Sequence[str | Path],
     gan_records: Sequence[str | Path],
+    quality: Sequence[str | Path],
     models: Mapping[str, Sequence[str | Path]],
     records: Mapping[str, Sequence[str | Path]],
     results: str | Path,
@@ -239,7 +246,8 @@ def evaluate(
         test_set: image set of the split `test`.
         external_set: image set of the split `external`, with no rows where there is none.
         train_set, validation_set: image sets of the same split.
-        synthetic_sets, gan_records: one for each rare class.
+        synthetic_sets, gan_records, quality: of each task that made synthetic images: the image set of its classes, and
+            what train_gan and generate_images wrote of them, lists in JSON.
         models, records: arm → `.keras` models and the JSON that train_classifier wrote, one for each seed, in the same
             order in all arms.
         results, predictions, report_page, comparison: where JSON, Parquet (a row for each arm, seed and image of
@@ -257,7 +265,7 @@ def evaluate(
     classes = header.classes
     facts = {arm: read_records(records[arm]) for arm in ARMS}
     seeds = check_models(models, facts, header)
-    gans = {gan["dx"]: gan for gan in read_records(gan_records)}
+    gans, drawn = by_class(gan_records), by_class(quality)
     for dx, gan in gans.items():
         if gan["split_sha256"] != header.split_sha256:
             raise UserError(f"the GAN of {dx} is of another split, so it may have seen test images; train it anew.")
@@ -313,7 +321,7 @@ def evaluate(
         },
         **found["test"],
         "population": cards.population({"train": train_set, "validation": validation_set, "test": test_set}),
-        "synthetic": _synthetic(synthetic_sets, gans),
+        "synthetic": _synthetic(synthetic_sets, gans, drawn),
         "external": None,
     }
     if "external" in paths:
@@ -328,7 +336,8 @@ def evaluate(
         train_set,
         test_set,
         synthetic_sets,
-        gan_records,
+        gans,
+        drawn,
         {arm: models[arm][0] for arm in ARMS},
         said["test"],
     )
@@ -344,11 +353,19 @@ def evaluate(
     return outcome
 
 
-def _synthetic(paths: Sequence[str | Path], gans: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What was made of each rare class, and by what; `failed` says why nothing was."""
+def _synthetic(
+    paths: Sequence[str | Path], gans: Mapping[str, dict[str, Any]], drawn: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What was made of each rare class, by what, and how good it is; `failed` says why nothing was."""
     made = Counter(dx for path in paths for dx in read_rows(path, "train", ["dx"])["dx"])
-    keys = ("architecture", "kimg", "model_sha256", "real_images", "seconds", "losses", "failed")
-    return {dx: {"images": made[dx]} | {key: gan[key] for key in keys if key in gan} for dx, gan in gans.items()}
+    of_gan = ("architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed")
+    of_images = ("kid", "density", "coverage", "drawn", "copies", "copy_threshold", "curated", "reject", "against")
+    return {
+        dx: {"images": made[dx]}
+        | {key: gan[key] for key in of_gan if key in gan}
+        | {key: drawn[dx][key] for key in (*of_images, "nearest") if key in drawn[dx]}
+        for dx, gan in gans.items()
+    }
 
 
 def write_pages(outcome: dict[str, Any], shown: Pictures, report_page: str | Path, comparison: str | Path) -> None:

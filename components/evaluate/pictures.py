@@ -3,7 +3,6 @@ deserve a look."""
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -82,6 +81,7 @@ class Pictures:
         real, synthetic: samples, of the training split.
         neighbours: the synthetic images that come nearest to a training image, the nearest first.
         looked_up: how many synthetic images were compared for that.
+        pairs: the synthetic images that generate_images found nearest to a training image, above that image.
         progress: kimg and a strip of samples of the same noise.
         right, wrong: the surest decisions of each class, with Grad-CAM.
         malignant_errors: lesions of a malignant class that were called benign, the surest first.
@@ -92,6 +92,7 @@ class Pictures:
     synthetic: dict[str, list[Picture]] = field(default_factory=dict)
     neighbours: dict[str, list[Neighbour]] = field(default_factory=dict)
     looked_up: dict[str, int] = field(default_factory=dict)
+    pairs: dict[str, Picture] = field(default_factory=dict)
     progress: dict[str, list[tuple[float, Picture]]] = field(default_factory=dict)
     right: list[Decision] = field(default_factory=list)
     wrong: list[Decision] = field(default_factory=list)
@@ -133,11 +134,11 @@ def _samples(path: str | Path, dx: str) -> list[Picture]:
     return []
 
 
-def _at(path: str | Path, rows: Sequence[int], dx: str | None = None) -> list[np.ndarray]:
+def _at(path: str | Path, rows: Sequence[int], *classes: str) -> list[np.ndarray]:
     """(H, W, 3) uint8 images of an image set by their number in it, or among those of a class."""
     found: dict[int, np.ndarray] = {}
     begin = 0
-    for table in iter_tables(path, dx):
+    for table in iter_tables(path, *classes):
         for row in {row for row in rows if begin <= row < begin + table.num_rows}:
             found[row] = _decode(table.slice(row - begin, 1))[0]
         begin += table.num_rows
@@ -209,13 +210,15 @@ def _neighbours(
     ], len(made)
 
 
-def _progress(record: dict[str, Any]) -> list[tuple[float, Picture]]:
+def _jpeg(text: str) -> Picture:
+    """A picture that a record holds as a JPEG in base64."""
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("JPEG",)) as image:
+        return Picture(np.asarray(image.convert("RGB")))
+
+
+def _progress(record: Mapping[str, Any]) -> list[tuple[float, Picture]]:
     """The strips of samples that train_gan keeps in its record."""
-    strips = []
-    for snapshot in record.get("snapshots") or []:
-        with Image.open(io.BytesIO(base64.b64decode(snapshot["jpeg"])), formats=("JPEG",)) as image:
-            strips.append((float(snapshot["kimg"]), Picture(np.asarray(image.convert("RGB")))))
-    return strips
+    return [(float(snapshot["kimg"]), _jpeg(snapshot["jpeg"])) for snapshot in record.get("snapshots") or []]
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -287,7 +290,8 @@ def collect(
     train_set: str | Path,
     test_set: str | Path,
     synthetic_sets: Sequence[str | Path],
-    gan_records: Sequence[str | Path],
+    gans: Mapping[str, Mapping[str, Any]],
+    drawn: Mapping[str, Mapping[str, Any]],
     models: Mapping[str, str | Path],
     chances: Mapping[str, np.ndarray],
 ) -> Pictures:
@@ -300,8 +304,8 @@ def collect(
         classes: all of them, as in the image sets' header.
         malignant: those that a person must not miss.
         train_set, test_set: image sets of the splits `train` and `test`.
-        synthetic_sets: one for each rare class; a set without rows is passed over.
-        gan_records: what train_gan wrote.
+        synthetic_sets: of some rare classes each; a class without rows is passed over.
+        gans, drawn: class → what train_gan and generate_images wrote of it.
         models: arm → `.keras` model of the first seed; `baseline` and `augmented` are read.
         chances: arm → (S, N, classes) probabilities of each seed for each row of the test set.
     """
@@ -353,13 +357,13 @@ def collect(
         for dx in read_rows(path, "train", ["dx"])["dx"].unique():
             synthetic[dx] = _samples(path, dx)
             neighbours[dx], looked_up[dx] = _neighbours(extractor, train_set, path, dx)
-    records = [json.loads(Path(path).read_text(encoding="utf-8")) for path in gan_records]
     return Pictures(
         real={dx: _samples(train_set, dx) for dx in classes},
         synthetic=synthetic,
         neighbours=neighbours,
         looked_up=looked_up,
-        progress={record["dx"]: _progress(record) for record in records},
+        pairs={dx: _jpeg(one["pairs_jpeg"]) for dx, one in drawn.items() if one.get("pairs_jpeg")},
+        progress={dx: _progress(record) for dx, record in gans.items()},
         right=sure[0],
         wrong=sure[1],
         malignant_errors=errors,

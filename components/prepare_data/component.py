@@ -14,6 +14,7 @@ def prepare_data(
     duplicates: str,
     image_size: int,
     rare_classes: str,
+    gans_per_task: int,
     max_bad_images: int,
     seed: int,
     train: dsl.Output[dsl.Dataset],
@@ -22,17 +23,24 @@ def prepare_data(
     external_set: dsl.Output[dsl.Dataset],
     splits: dsl.Output[dsl.Dataset],
     data_profile: dsl.Output[dsl.HTML],
+    rare: dsl.OutputPath(list),  # type: ignore[valid-type]
 ) -> list[str]:
-    """Checks and resizes the images of a source, splits them by lesion, and returns the rare classes.
+    """Checks and resizes the images of a source, splits them by lesion, writes the names of the rare classes, and
+    returns them in groups, one for each task that trains GANs.
 
     `data_version` is not read: another value makes Kubeflow read the source again instead of taking the cached result.
+    The groups are what is returned, since `kfp.local` goes in a loop over nothing else.
     """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.prepare_data.prepare import prepare
+        import json
 
-        return prepare(
+        from components.prepare_data.prepare import packs, prepare
+        from components.shared.files import write_text
+
+        packs([], gans_per_task)  # what can't be used comes out before the work
+        names = prepare(
             data=data,
             split=split,
             external=external,
@@ -48,3 +56,5 @@ def prepare_data(
             splits=splits.path,
             data_profile=data_profile.path,
         )
+        write_text(rare, json.dumps(names))
+        return packs(names, gans_per_task)

@@ -52,6 +52,18 @@ def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
     return names
 
 
+def packs(classes: Sequence[str], gans_per_task: int) -> list[str]:
+    """The classes in groups of at most `gans_per_task`, one for each task that trains GANs: names with commas between
+    them.
+
+    Raises:
+        UserError: a group could hold no class.
+    """
+    if gans_per_task < 1:
+        raise UserError(f"gans_per_task is {gans_per_task}; choose 1 or more.")
+    return [",".join(classes[start : start + gans_per_task]) for start in range(0, len(classes), gans_per_task)]
+
+
 def _why_missing(folder: Path) -> str:
     """Why a row may have no image file: a folder that was not entered is worth a word."""
     closed = tree.scan(folder).closed

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from components.shared.errors import UserError
 from components.shared.files import PART, file_sha256, write_text, written_whole
-from components.shared.image_set import read_rows
+from components.shared.image_set import iter_tables, read_header, read_rows, write_image_set
 from components.shared.progress import say
 
 MANIFEST = "manifest.json"
@@ -38,7 +38,9 @@ def named(
     gan_pages: Sequence[str | Path],
     synthetic_sets: Sequence[str | Path],
     sheets: Sequence[str | Path],
+    quality: Sequence[str | Path],
     others: Mapping[str, str | Path],
+    scratch: Path,
 ) -> dict[str, Path]:
     """Where each file goes: relative name → file.
 
@@ -46,6 +48,17 @@ def named(
     their seed in the name. Models and generators are matched with records by hash, not by their order; pages, which
     hold none, stand in the order of the records, and sheets in that of the synthetic sets. Of a class whose GAN failed
     there are only record and page.
+
+    A task makes the GANs and images of one class or of several. What it wrote of several is taken apart, so that each
+    class has its files whatever the tasks were; a page or sheet keeps the names of all its classes.
+
+    Args:
+        models, records: arm → `.keras` models and their JSON records.
+        generators: folders of `.keras` generators.
+        gan_records, gan_pages: JSON lists with a record for each class, and pages.
+        synthetic_sets, sheets, quality: image sets, contact sheets, and JSON lists with an entry for each class.
+        others: relative name → file, taken as they are.
+        scratch: an empty folder for the parts of what is taken apart; it must stay until all is published.
 
     Raises:
         UserError: a record has no model of its hash.
@@ -58,25 +71,45 @@ def named(
             stem = f"models/{arm}-seed{facts['settings']['seed']}" if number else f"models/{arm}"
             files[f"{stem}.keras"] = _matching(facts, by_hash, f"the {arm} model")
             files[f"{stem}.json"] = Path(path)
-    by_hash = _by_hash(generators)
-    for path, page in zip(gan_records, gan_pages, strict=True):
-        facts = _facts(path)
-        stem = f"models/gan-{facts['dx']}"
-        if "failed" not in facts:
-            files[f"{stem}.keras"] = _matching(facts, by_hash, f"the generator of {facts['dx']}")
-        files[f"{stem}.json"] = Path(path)
-        files[f"{stem}.html"] = Path(page)
-    for path, sheet in zip(synthetic_sets, sheets, strict=True):
-        rows = read_rows(path, "train", ["dx"])
-        if len(rows):
-            dx = rows["dx"].iloc[0]
-            files[f"synthetic/{dx}.parquet"] = Path(path)
-            files[f"synthetic/{dx}.html"] = Path(sheet)
+    by_hash = _by_hash([path for folder in generators for path in Path(folder).glob("*.keras")])
+    for of_task, page in zip(gan_records, gan_pages, strict=True):
+        of_classes = _facts(of_task)
+        for facts in of_classes:
+            stem = f"models/gan-{facts['dx']}"
+            if "failed" not in facts:
+                files[f"{stem}.keras"] = _matching(facts, by_hash, f"the generator of {facts['dx']}")
+            files[f"{stem}.json"] = _part(scratch / f"gan-{facts['dx']}.json", facts)
+        files[f"models/gan-{'+'.join(facts['dx'] for facts in of_classes)}.html"] = Path(page)
+    for of_task, sheet in zip(synthetic_sets, sheets, strict=True):
+        names = [str(dx) for dx in read_rows(of_task, "train", ["dx"])["dx"].unique()]
+        for dx in names:
+            files[f"synthetic/{dx}.parquet"] = (
+                Path(of_task) if len(names) == 1 else _of_class(of_task, dx, scratch / f"{dx}.parquet")
+            )
+        if names:
+            files[f"synthetic/{'+'.join(names)}.html"] = Path(sheet)
+    for of_task in quality:
+        for facts in _facts(of_task):
+            if "failed" not in facts:
+                files[f"synthetic/{facts['dx']}.json"] = _part(scratch / f"quality-{facts['dx']}.json", facts)
     return files
 
 
-def _facts(record: str | Path) -> dict[str, Any]:
+def _facts(record: str | Path) -> Any:
     return json.loads(Path(record).read_text(encoding="utf-8"))
+
+
+def _part(path: Path, facts: Any) -> Path:
+    write_text(path, json.dumps(facts, indent=1))
+    return path
+
+
+def _of_class(image_set: str | Path, dx: str, path: Path) -> Path:
+    """An image set of one class's rows."""
+    with write_image_set(path, read_header(image_set)) as out:
+        for table in iter_tables(image_set, dx):
+            out.write_table(table)
+    return path
 
 
 def _by_hash(paths: Sequence[str | Path]) -> dict[str, Path]:

@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,24 @@ def all_written_whole(*paths: str | Path) -> Iterator[list[Path]]:
     except BaseException:
         for part in parts:
             part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Gives a new, empty folder beside `path`, which takes its place on success and is removed on any error.
+
+    What stands there before, of an attempt that was cut off, is removed first: a folder can't be replaced in one step.
+    """
+    final = Path(path)
+    part = final.with_name(f"{PART}{uuid.uuid4().hex}")
+    part.mkdir(parents=True)  # with the rights that this process gives, unlike a folder that `tempfile` makes
+    try:
+        yield part
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
         raise
 
 

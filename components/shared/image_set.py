@@ -237,17 +237,17 @@ def refuse_shared(path: str | Path, split: str, others: Sequence[str | Path]) ->
             )
 
 
-def iter_tables(path: str | Path, dx: str | None = None) -> Iterator[pa.Table]:
-    """The row groups of an image set, one after another; with `dx` only that class's rows."""
+def iter_tables(path: str | Path, *classes: str) -> Iterator[pa.Table]:
+    """The row groups of an image set, one after another; with `classes` only their rows."""
     with pq.ParquetFile(path) as file:
         column = file.schema_arrow.names.index("dx") + 1  # `image` is two columns on disk
         for group in range(file.num_row_groups):
             extent = file.metadata.row_group(group).column(column).statistics
-            if dx is not None and extent is not None and not extent.min <= dx <= extent.max:
+            if classes and extent is not None and not any(extent.min <= dx <= extent.max for dx in classes):
                 continue
             table = file.read_row_group(group)
-            if dx is not None:
-                table = table.filter(pc.equal(table.column("dx"), dx))
+            if classes:
+                table = table.filter(pc.is_in(table.column("dx"), pa.array(classes)))
             if table.num_rows:
                 yield table
 
@@ -294,21 +294,21 @@ def _decode_and_hash(png: bytes) -> tuple[np.ndarray, str]:
 
 
 @contextmanager
-def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pixels]:
+def decoded(path: str | Path, split: str, *classes: str) -> Iterator[Pixels]:
     """Decodes an image set once, on all cores, so that an epoch reads pixels and not files.
 
     Args:
         path: the image set.
         split: the split that the caller means to read.
-        dx: only this class.
+        classes: only these; all, if none is given.
 
     Raises:
         UserError: as `read_rows`, or an image is not the one that its row was written for.
     """
     header = read_header(path)
     rows = read_rows(path, split, ["dx", "repeat", "source", "pixel_sha256"])
-    if dx is not None:
-        rows = rows[rows["dx"] == dx]
+    if classes:
+        rows = rows[rows["dx"].isin(classes)]
     size = header.image_size
     index = {name: label for label, name in enumerate(header.classes)}
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch, ThreadPoolExecutor() as threads:
@@ -316,7 +316,7 @@ def decoded(path: str | Path, split: str, dx: str | None = None) -> Iterator[Pix
         images = np.lib.format.open_memmap(Path(scratch) / "pixels.npy", "w+", np.uint8, shape)
         _reserve(Path(scratch) / "pixels.npy")
         position, expected = 0, rows["pixel_sha256"].tolist()
-        for table in iter_tables(path, dx):
+        for table in iter_tables(path, *classes):
             first = position
             png = pc.struct_field(table.column("image"), "bytes").to_pylist()
             for pixels, digest in threads.map(_decode_and_hash, png):

@@ -14,7 +14,8 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 60rem; margin: 2rem auto; padding: 0
-1rem; } h1 { font-size: 1.5rem; } figure { display: inline-block; margin: 0 1rem 1rem 0; } img, svg { max-width: 100%;
+1rem; } h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; }
+figure { display: inline-block; margin: 0 1rem 1rem 0; } img, svg { max-width: 100%;
 height: auto; } </style></head>
 <body><h1>{{ title }}</h1>{% for part in parts %}
 {{ part }}{% endfor %}
@@ -29,6 +30,11 @@ _FIGURE = jinja2.Environment(autoescape=True).from_string(
 def render(title: str, parts: Sequence[str]) -> str:
     """A page of parts: text is escaped, `Markup` from the functions below is not."""
     return _PAGE.render(title=title, parts=[Markup("<p>{}</p>").format(p) if type(p) is str else p for p in parts])
+
+
+def heading(text: str) -> Markup:
+    """A heading within the page."""
+    return Markup("<h2>{}</h2>").format(text)
 
 
 def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Markup:

@@ -29,9 +29,10 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
+from components.shared.checkpoint import Folder, Store
 from components.shared.errors import UserError
 from components.shared.files import written_whole
-from components.shared.progress import Progress
+from components.shared.progress import Progress, say
 
 TIMEOUT_S = 10
 """How long one attempt at a request may hear nothing, or not get rid of a block of its body."""
@@ -232,6 +233,97 @@ class Prefix:
             except (exceptions.GoogleAPICallError, ValueError):  # the client's word for "less arrived than was sent"
                 if not attempts_left:
                     raise
+
+
+class Objects:
+    """A place for checkpoints: objects below `gs://bucket/prefix`. An object is there whole or not at all.
+
+    Each call has a connection of its own: it comes minutes after the last, and an outage ends a connection for good.
+
+    Args:
+        uri: the address. It is written to at once: what can't be comes out before hours of work.
+
+    Raises:
+        UserError: from every method: no such bucket, no permission, no credentials. No answer is one as well, but in
+            `write`, where it is said, and the checkpoint before it stays the last one.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.bucket, prefix = split_uri(uri)
+        self.below = f"{prefix}/" if prefix else ""
+        self._write("begun", b"")
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Store`."""
+        try:
+            self._write(name, data)
+        except UnansweredError as error:
+            say("checkpoints", f"warning: this one could not be kept ({error})")
+
+    def read(self, name: str) -> bytes | None:
+        """See `Store`."""
+        with _told(self.uri, READ):
+            storage = _Connection()
+
+            def read() -> bytes | None:
+                blob = storage.client.bucket(self.bucket).get_blob(self.below + name, **storage.options)
+                return blob and blob.download_as_bytes(**storage.options)
+
+            return storage.once(read)
+
+    def _write(self, name: str, data: bytes) -> None:
+        with _told(self.uri, WRITE):
+            storage = _Connection()
+            blob = storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK)
+            storage.once(lambda: blob.upload_from_string(data, checksum="crc32c", **storage.options))
+
+
+def checkpoint_store(address: str, name: str) -> Store:
+    """A place for the checkpoints of one piece of work.
+
+    Args:
+        address: a folder, made where it does not exist, or `gs://bucket/prefix`.
+        name: of the work, below the address.
+
+    Raises:
+        UserError: the address is of another kind, or can't be written.
+    """
+    if address.startswith("gs://"):
+        return Objects(f"{address.rstrip('/')}/{name}")
+    if "://" in address:
+        raise UserError(f"{address}: checkpoints can't be kept there; give a folder, gs://bucket/prefix or none.")
+    return Folder(Path(address) / name)
+
+
+def checkpoint_address(asked: str, folder: str, artifact: str, run: str) -> str:
+    """Where a run's checkpoints are kept, empty for nowhere.
+
+    Args:
+        asked: `auto`, `none` or `gs://bucket/prefix`, below which each run has a folder of its own.
+        folder: what `auto` means in a local run; empty on a cluster.
+        artifact: the address of an artifact of the run. On a cluster `auto` means beside it.
+        run: the run's id, which is a part of that address; empty in a local run.
+
+    Raises:
+        UserError: `asked` is none of these.
+    """
+    if asked == "none":
+        return ""
+    if asked == "auto":
+        root, found, _ = artifact.partition(f"/{run}/")
+        if not folder and not (artifact.startswith("gs://") and run and found):
+            say("checkpoints", f"none are kept, since artifacts are at {artifact.partition('://')[0]}:// and not gs://")
+            return ""
+        return folder or f"{root}/{run}/checkpoints"
+    if not asked.startswith("gs://"):
+        raise UserError(f"checkpoints is {asked!r}; choose auto, none or gs://bucket/prefix.")
+    split_uri(asked)
+    return f"{asked.rstrip('/')}/{run}".rstrip("/")
+
+
+class UnansweredError(UserError):
+    """Object storage was asked, and nothing came."""
 
 
 def _stays_below(name: str) -> bool:
@@ -469,13 +561,13 @@ def _told(uri: str, permission: str) -> Iterator[None]:
         raise UserError(f"{uri}: no permission to {permission}.") from error
     except (exceptions.Unauthorized, GoogleAuthError) as error:
         if isinstance(error, TransportError):
-            raise UserError(_no_answer(uri, error)) from error
+            raise UnansweredError(_no_answer(uri, error)) from error
         raise UserError(
             f"{uri}: no valid Google credentials were found; run `gcloud auth application-default login`, or use "
             "Workload Identity."
         ) from error
     except (_StalledError, exceptions.GoogleAPICallError, requests.RequestException, DataCorruption) as error:
-        raise UserError(_no_answer(uri, error)) from error
+        raise UnansweredError(_no_answer(uri, error)) from error
 
 
 def _no_answer(uri: str, error: BaseException) -> str:

@@ -15,28 +15,29 @@ import keras
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from components.shared import keras_run, page
+from components.shared import keras_run, page, precision
 from components.shared.batches import AUGMENTATIONS, endless_batches, flip_and_turn
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text
 from components.shared.image_set import Pixels, decoded, refuse_shared, seen
 from components.shared.progress import Progress, say
 from components.shared.seeds import seed_of
-from components.train_classifier import network
+from components.train_classifier import fused, network
+from components.train_classifier.twin import Twin
 
 BATCH = 32
 
 
 class _Validate(keras.callbacks.Callback):
-    """Measures the validation split after each epoch; says how far training is."""
+    """Measures the network on the validation split after each epoch; says how far training is."""
 
-    def __init__(self, pixels: Pixels, progress: Progress) -> None:
+    def __init__(self, network_: keras.Model, pixels: Pixels, progress: Progress) -> None:
         super().__init__()
-        self.pixels, self.progress = pixels, progress
+        self.network, self.pixels, self.progress = network_, pixels, progress
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
-        chances = keras_run.probabilities(self.model, self.pixels.images)
+        chances = keras_run.probabilities(self.network, self.pixels.images)
         truth = self.pixels.labels
         logs["val_loss"] = float(log_loss(truth, chances, labels=range(chances.shape[1])))
         logs["val_accuracy"] = float((chances.argmax(1) == truth).mean())
@@ -50,7 +51,7 @@ class _Validate(keras.callbacks.Callback):
         )
 
 
-def _batches(
+def batches(
     pixels: Pixels, augmentation: str, order_seed: int, turn_seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(32, S, S, 3) uint8 images and (32,) labels without end."""
@@ -60,6 +61,18 @@ def _batches(
         if augmentation == "flips_and_turns":
             images = flip_and_turn(images, rng)
         yield images, pixels.labels[rows]
+
+
+def twin(network_: keras.Sequential, policy: str) -> Twin:
+    """What trains a network of `network.build`: `fit` it on `batches`.
+
+    Args:
+        network_: gets the weights.
+        policy: Keras' name of the precision, `float32` or `mixed_bfloat16`.
+    """
+    made = Twin(network_, BATCH, policy)
+    made.compile(fused.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return made
 
 
 def train(
@@ -108,18 +121,19 @@ def train(
         if held_out.header.split_sha256 != pixels.header.split_sha256:
             raise UserError("the training and the validation set are of different splits; take both from one run.")
         network_ = network.build(len(pixels.header.classes), pixels.header.image_size)
-        network_.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
+        policy = precision.policy("automatic")
+        trained = twin(network_, policy)
         real = int(pixels.real.sum())
         steps = -(-real // BATCH)
         say(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps an epoch")
         best = keras.callbacks.EarlyStopping(
             "val_balanced_accuracy", mode="max", patience=patience, restore_best_weights=True
         )
-        history = network_.fit(
-            _batches(pixels, augmentation, seed_of(seed, "order"), seed_of(seed, "turns")),
+        history = trained.fit(
+            batches(pixels, augmentation, seed_of(seed, "order"), seed_of(seed, "turns")),
             steps_per_epoch=steps,
             epochs=epochs,
-            callbacks=[_Validate(held_out, Progress(label, epochs, "epochs", steps * BATCH, "images")), best],
+            callbacks=[_Validate(network_, held_out, Progress(label, epochs, "epochs", steps * BATCH, "images")), best],
             verbose=0,
         ).history
         header, was_seen = pixels.header, seen(pixels, held_out)
@@ -140,6 +154,7 @@ def train(
             "augmentation": augmentation,
             "seed": seed,
             "batch": BATCH,
+            "precision": policy,
         },
         "epochs": len(history["loss"]),
         "best_epoch": best_epoch + 1,

@@ -47,3 +47,16 @@ def diffaugment(images: Any, draws: Any) -> Any:
     inside = (index[None, None] >= starts[:, :, None]) & (index[None, None] < starts[:, :, None] + cut)
     hole = inside[:, 0, :, None] & inside[:, 1, None, :]
     return images * (1 - ops.cast(hole, images.dtype))[..., None]
+
+
+def flip_and_turn(images: Any, draws: Any) -> Any:
+    """Puts each square image into one of its eight positions (flips and quarter turns).
+
+    Args:
+        images: (N, S, S, C), any dtype.
+        draws: (N, 3) float in [0, 1), uniform: they decide.
+    """
+    chosen = ops.reshape(draws < 0.5, (-1, 3, 1, 1, 1))
+    images = ops.where(chosen[:, 0], ops.flip(images, 1), images)
+    images = ops.where(chosen[:, 1], ops.flip(images, 2), images)
+    return ops.where(chosen[:, 2], ops.transpose(images, (0, 2, 1, 3)), images)

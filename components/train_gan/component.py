@@ -1,4 +1,4 @@
-"""Spec of one class's GAN training: see `train.py`."""
+"""Specs of the two tasks that train GANs: `pretrain.py` and `train.py`."""
 
 from kfp import dsl
 
@@ -6,39 +6,99 @@ from components.images import image
 
 
 @dsl.component(base_image=image("train_gan"), install_kfp_package=False)
-def train_gan(
-    dx: str,
+def shared_pretraining(
+    classes: list[str],
     train: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Dataset],
     architecture: str,
     kimg: float,
-    failed_class: str,
     seed: int,
-    generator: dsl.Output[dsl.Model],
+    checkpoints: str,
+    features: dsl.Output[dsl.Model],
+    start: dsl.Output[dsl.Model],
     record: dsl.Output[dsl.Artifact],
     progress: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-    checkpoints: str = "",
 ) -> None:
-    """Trains the GAN of one class on that class's real training images."""
+    """Trains the classifier whose features all synthetic images are judged in, and, for a budget above 0, one GAN on
+    all rare classes together, from which that of each class starts."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.shared.outputs import log_metrics
-        from components.train_gan.train import train_or_tell
+        import os
 
-        generator.path += ".keras"
-        measured = train_or_tell(
-            dx=dx,
+        from components.shared.outputs import log_metrics
+        from components.shared.storage import checkpoint_address
+        from components.train_gan.pretrain import pretrain
+
+        features.path += ".keras"
+        measured = pretrain(
+            classes=classes,
             train_set=train.path,
             validation_set=validation.path,
             architecture=architecture,
             kimg=kimg,
-            failed_class=failed_class,
             seed=seed,
-            generator=generator.path,
+            features=features.path,
+            start=start.path,
             record=record.path,
             progress_page=progress.path,
-            checkpoints=checkpoints,
+            checkpoints=checkpoint_address(
+                checkpoints,
+                folder=os.environ.get("COUNTERWEIGHT_CHECKPOINTS", ""),
+                artifact=start.uri,
+                run=os.environ.get("COUNTERWEIGHT_RUN", ""),
+            ),
         )
-        log_metrics(metrics, {f"{dx}_{name}": value for name, value in measured.items()})
+        log_metrics(metrics, {f"shared_{name}": value for name, value in measured.items()})
+
+
+@dsl.component(base_image=image("train_gan"), install_kfp_package=False)
+def train_gan(
+    classes: str,
+    train: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Model],
+    start: dsl.Input[dsl.Model],
+    architecture: str,
+    kimg: float,
+    failed_class: str,
+    seed: int,
+    checkpoints: str,
+    generators: dsl.Output[dsl.Model],
+    record: dsl.Output[dsl.Artifact],
+    progress: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Trains a GAN for each of some classes, whose names have commas between them, on that class's real training
+    images."""
+    from components.shared.errors import exit_on_user_error
+
+    with exit_on_user_error():
+        import os
+
+        from components.shared.outputs import log_metrics
+        from components.shared.storage import checkpoint_address
+        from components.train_gan.train import train as train_classes
+
+        measured = train_classes(
+            classes=classes.split(","),
+            train_set=train.path,
+            validation_set=validation.path,
+            features=features.path,
+            start=start.path,
+            architecture=architecture,
+            kimg=kimg,
+            seed=seed,
+            failed_class=failed_class,
+            generators=generators.path,
+            record=record.path,
+            progress_page=progress.path,
+            checkpoints=checkpoint_address(
+                checkpoints,
+                folder=os.environ.get("COUNTERWEIGHT_CHECKPOINTS", ""),
+                artifact=generators.uri,
+                run=os.environ.get("COUNTERWEIGHT_RUN", ""),
+            ),
+        )
+        log_metrics(metrics, measured)

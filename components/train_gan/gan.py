@@ -1,5 +1,6 @@
 """A GAN as a Keras model: two networks, two optimisers, one step."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,8 @@ from components.train_gan.recipe import Recipe
 
 RAMP = 0.05
 """The moving average's half-life is at most this share of what was shown so far: at first it would be of noise."""
+SILENT = 1e-3
+"""A discriminator's loss below this is zero: it has won, and the generator learns nothing from it any more."""
 
 
 def to_model_space(images: Any) -> Any:
@@ -36,14 +39,26 @@ class GAN(keras.Model):
         generator: (N, latent) → (N, S, S, 3) in [-1, 1].
         discriminator: (N, S, S, 3) → (N, 1) logits.
         recipe: loss, regulariser, augmentation and moving average.
+        seed: of noise, turns and augmentation.
+        alone: whether the discriminator judges each image without a look at the others in the batch; then one backward
+            pass through it serves both networks, where loss and regulariser allow it.
 
     Attributes:
         sampler: the generator to sample from and to save: the moving average, where the recipe has one, else the
             generator itself. Computes in float32.
         state: all variables that training changes, optimisers' and seeds' too, in a fixed order.
+        silent_steps: how many steps in a row had a discriminator's loss below `SILENT`.
+        finite: whether all losses were numbers.
     """
 
-    def __init__(self, generator: keras.Model, discriminator: keras.Model, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        recipe: Recipe,
+        seed: int = 0,
+        alone: bool = False,
+    ) -> None:
         super().__init__()
         self.recipe, self.generator = recipe, generator
         self.discriminator = regularisers.spectral(discriminator) if recipe.regulariser == "spectral" else discriminator
@@ -52,9 +67,13 @@ class GAN(keras.Model):
             self.sampler = keras.models.clone_model(generator, clone_function=_float32)
             self.sampler.set_weights(generator.get_weights())
             self.sampler.trainable = False
-        self.loss_pair = LOSSES[recipe.loss]
+        self.loss = LOSSES[recipe.loss]
+        self.one_pass = alone and self.loss.ratio is not None and recipe.regulariser != "r1_r2"
+        self.seeds = keras.random.SeedGenerator(seed)
         self.generator_loss = keras.metrics.Mean("generator_loss")
         self.discriminator_loss = keras.metrics.Mean("discriminator_loss")
+        self.silent_steps = keras.Variable(0, dtype="int32", trainable=False, name="silent_steps")
+        self.finite = keras.Variable(True, dtype="bool", trainable=False, name="finite")
 
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any) -> None:
         """Takes one optimiser for each network."""
@@ -63,14 +82,9 @@ class GAN(keras.Model):
         self.discriminator_optimizer = discriminator_optimizer
         generator_optimizer.build(self.generator.trainable_variables)
         discriminator_optimizer.build(self.discriminator.trainable_variables)
-        every = [*self.variables, *self.metrics_variables]
+        every = [*self.variables, *self.metrics_variables, self.seeds.state, self.silent_steps, self.finite]
         every += [*generator_optimizer.variables, *discriminator_optimizer.variables]
         self.state = list({id(variable): variable for variable in every}.values())
-        self._compiled_step = compiled(self.train_step, self.state)
-
-    def step(self, real: Any, noise: Any, draws: Any) -> dict[str, float]:
-        """`train_step`, compiled."""
-        return {name: float(value) for name, value in self._compiled_step((real, noise, draws)).items()}
 
     def _judged(self, images: Any, draws: Any, penalised: bool) -> tuple[Any, Any]:
         """Logits (N, 1) float32 of images in model space, as the discriminator is shown them, and their penalty."""
@@ -84,45 +98,69 @@ class GAN(keras.Model):
         logits, gradient = with_input_gradient(judge, shown)
         return logits, regularisers.penalty(ops.cast(gradient, "float32"))
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def shown(self, images: Any, rows: Any) -> tuple[Any, Any, Any]:
+        """What `train_step` is given: the chosen images, turned as the recipe says, noise, the augmentation's draws.
+
+        Args:
+            images: (M, S, S, 3) uint8.
+            rows: (N,) int32.
+        """
+        real, batch = ops.take(images, rows, axis=0), rows.shape[0]
+        noise = keras.random.normal((batch, self.generator.input_shape[-1]), seed=self.seeds)
+        draws = ops.zeros((2, batch, augment.DRAWS))
+        if self.recipe.augmentation == "diffaugment":
+            draws = keras.random.uniform((2, batch, augment.DRAWS), seed=self.seeds)
+        if self.recipe.turns:
+            real = augment.flip_and_turn(real, keras.random.uniform((batch, 3), seed=self.seeds))
+        return real, noise, draws
+
+    def step(self, images: Any, rows: Any, penalised: bool = True) -> None:
+        """`train_step` of images that are chosen by `rows`."""
+        self.train_step(self.shown(images, rows), penalised)
+
+    def train_step(self, data: Any, penalised: bool = True) -> dict[str, Any]:
         """One update of both networks.
 
         Args:
             data: real images, (N, S, S, 3) uint8 in [0, 255]; noise, (N, latent) float32, standard normal; and for
                 `diffaugment` its draws, (2, N, 7) float32 in [0, 1), else anything.
+            penalised: whether gradient penalties, where the recipe has them, are in it.
 
         Returns:
-            The discriminator's loss in this step, without penalties, as `now`; and the mean losses since the metrics
-            were last reset.
+            The mean losses since the metrics were last reset, without penalties.
         """
         real, noise, draws = data
         real = to_model_space(real)
-        r1, r2 = self.recipe.regulariser in ("r1", "r1_r2"), self.recipe.regulariser == "r1_r2"
-        weight = self.recipe.gamma * real.shape[1] ** 2 / 2
+        r1, r2 = (penalised and self.recipe.regulariser in names for names in (("r1", "r1_r2"), ("r1_r2",)))
+        weight = self.recipe.gamma * self.recipe.penalise_every * real.shape[1] ** 2 / 2
 
-        def losses() -> tuple[tuple[Any, Any], Any]:
+        def generate() -> Any:
+            return ops.cast(self.generator(noise, training=True), "float32")
+
+        def judge(fake: Any) -> tuple[tuple[Any, Any], Any, Any]:
             # Both losses come from one pass through each network, as in the original: the generator does not wait for
             # the discriminator's update.
-            fake = ops.cast(self.generator(noise, training=True), "float32")
             real_logits, real_penalty = self._judged(real, draws[0], r1)
             fake_logits, fake_penalty = self._judged(fake, draws[1], r2)
-            generator_loss, discriminator_loss = self.loss_pair(real_logits, fake_logits)
+            generator_loss, discriminator_loss = self.loss.pair(real_logits, fake_logits)
             whole = discriminator_loss + weight * (real_penalty + fake_penalty) if r1 else discriminator_loss
-            return (generator_loss, whole), discriminator_loss
+            ratio = self.loss.ratio(real_logits, fake_logits) if self.loss.ratio and self.one_pass else None
+            return (generator_loss, whole), ratio, discriminator_loss
 
         networks = (self.generator, self.discriminator)
-        (generator_loss, _), discriminator_loss, found = gradients(
-            losses, [network.trainable_variables for network in networks], self.state
-        )
+        groups = tuple(network.trainable_variables for network in networks)
+        (generator_loss, _), discriminator_loss, found = gradients(generate, judge, groups, self.state)
         optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         for network, optimizer, of_network in zip(networks, optimizers, found, strict=True):
             optimizer.apply(of_network, network.trainable_variables)
         if self.sampler is not self.generator:
             self._follow(real.shape[0])
+        silent = discriminator_loss < SILENT
+        self.silent_steps.assign(ops.where(silent, self.silent_steps + 1, 0))
+        self.finite.assign(ops.logical_and(self.finite, ops.isfinite(generator_loss + discriminator_loss)))
         self.generator_loss.update_state(generator_loss)
         self.discriminator_loss.update_state(discriminator_loss)
-        means = {metric.name: metric.result() for metric in (self.generator_loss, self.discriminator_loss)}
-        return means | {"now": generator_loss + discriminator_loss, "discriminator_now": discriminator_loss}
+        return {metric.name: metric.result() for metric in (self.generator_loss, self.discriminator_loss)}
 
     def _follow(self, batch: int) -> None:
         """Moves the sampler's weights towards the generator's (Yazıcı et al., arXiv 1806.04498)."""
@@ -133,3 +171,25 @@ class GAN(keras.Model):
         for average, variable in zip(self.sampler.variables, self.generator.variables, strict=True):
             moves = id(variable) in trained
             average.assign(variable + keep * (average - variable) if moves else variable)
+
+
+class Together:
+    """Many steps of several GANs in one call.
+
+    Args:
+        gans: compiled, of the same architecture and recipe.
+    """
+
+    def __init__(self, gans: Sequence[GAN]) -> None:
+        self.gans, self.every = gans, gans[0].recipe.penalise_every
+        self._run = compiled([gan.step for gan in gans], [gan.state for gan in gans], lazy=self.every > 1)
+
+    def advance(self, images: Sequence[Any], rows: Sequence[np.ndarray], first: int) -> None:
+        """Takes K steps of each.
+
+        Args:
+            images: of each GAN, (M, S, S, 3) uint8.
+            rows: of each, (K, N) int, which images a step is shown.
+            first: the number of the first step: every so many the gradient is penalised.
+        """
+        self._run(images, rows, (first + np.arange(len(rows[0]))) % self.every == 0)

@@ -20,7 +20,6 @@ class History:
         losses: (kimg, generator's, discriminator's).
         kid: (kimg, value) of each snapshot.
         best_kimg: of the snapshot with the lowest KID.
-        silent_steps: how many in a row had a discriminator's loss of zero.
         spread: the most that a snapshot's samples varied.
         rolled_back_kimg: where training diverged and was rolled back, or None.
         seconds: of all processes that trained.
@@ -33,7 +32,6 @@ class History:
     losses: list[tuple[float, float, float]] = field(default_factory=list)
     kid: list[tuple[float, float]] = field(default_factory=list)
     best_kimg: float = 0.0
-    silent_steps: int = 0
     spread: float = 0.0
     rolled_back_kimg: float | None = None
     seconds: float = 0.0

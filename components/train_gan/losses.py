@@ -1,9 +1,26 @@
 """What generator and discriminator minimise, from the discriminator's logits of real and synthetic images."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
+
+MOST = 80.0
+"""Differences of logits count as at most this in a ratio, so that it stays a number: e⁸⁰ is 10³⁴."""
+
+
+class Loss(NamedTuple):
+    """A pair of losses.
+
+    Attributes:
+        pair: from (N, 1) logits of real and (N, 1) of synthetic images to the generator's and the discriminator's loss.
+        ratio: from the same, for each synthetic image, (N, 1): the derivative of the generator's loss by its logit,
+            divided by that of the discriminator's loss. With it one backward pass through the discriminator serves
+            both. None where the latter may be 0.
+    """
+
+    pair: Callable[[Any, Any], tuple[Any, Any]]
+    ratio: Callable[[Any, Any], Any] | None = None
 
 
 def bce(real: Any, fake: Any) -> tuple[Any, Any]:
@@ -21,5 +38,13 @@ def relativistic(real: Any, fake: Any) -> tuple[Any, Any]:
     return ops.mean(ops.softplus(real - fake)), ops.mean(ops.softplus(fake - real))
 
 
-LOSSES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {"bce": bce, "hinge": hinge, "relativistic": relativistic}
-"""Each from (N, 1) logits of real and (N, 1) of synthetic images to the generator's and the discriminator's loss."""
+def _ratio(difference: Any) -> Any:
+    """−σ(d)/σ(−d) = −eᵈ."""
+    return -ops.exp(ops.minimum(difference, MOST))
+
+
+LOSSES = {
+    "bce": Loss(bce, lambda real, fake: _ratio(-fake)),
+    "hinge": Loss(hinge),
+    "relativistic": Loss(relativistic, lambda real, fake: _ratio(real - fake)),
+}

@@ -16,6 +16,8 @@ class Recipe:
             none.
         learning_rate, beta_1, beta_2: of Adam, for both networks.
         gamma: weight of the gradient penalties for each pixel of an image: they are weighed with gamma · S².
+        penalise_every: steps from one gradient penalty to the next, which weighs as many times more (StyleGAN2's lazy
+            regularisation, Karras et al., arXiv 1912.04958).
         precision: `float32`, or `automatic`; see `precision`.
     """
 
@@ -28,4 +30,5 @@ class Recipe:
     beta_1: float = 0.9
     beta_2: float = 0.999
     gamma: float = 0.0
+    penalise_every: int = 1
     precision: str = "float32"

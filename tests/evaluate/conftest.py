@@ -15,6 +15,7 @@ from components.generate_images.generate import generate
 from components.shared.files import file_sha256
 from components.shared.image_set import read_header, write_image_set
 from components.train_classifier.train import train as train_classifier
+from components.train_gan.pretrain import pretrain
 from components.train_gan.train import train as train_gan
 
 
@@ -22,9 +23,20 @@ from components.train_gan.train import train as train_gan
 def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that evaluate reads, made by the phases themselves, with no external images."""
     folder = tmp_path_factory.mktemp("run")
-    paths = (folder / "g.keras", folder / "g.json", folder / "g.html")
-    train_gan("df", splits["train"], "dcgan", 0.03, 1, *paths, validation_set=splits["validation"])
-    generate(folder / "g.keras", folder / "g.json", 9, 1, folder / "synthetic", folder / "sheet")
+    sets = {"train_set": splits["train"], "validation_set": splits["validation"]}
+    pretrain(
+        ["df"], **sets, architecture="dcgan", kimg=0.0, seed=1, features=folder / "features.keras",
+        start=folder / "start", record=folder / "shared.json", progress_page=folder / "shared.html",
+    )  # fmt: skip
+    train_gan(
+        ["df"], **sets, features=folder / "features.keras", start=folder / "start", architecture="dcgan", kimg=0.03,
+        seed=1, failed_class="fail", generators=folder / "gans", record=folder / "g.json",
+        progress_page=folder / "g.html",
+    )  # fmt: skip
+    generate(
+        folder / "gans", folder / "g.json", folder / "features.keras", **sets, count=9, reject=0.1, seed=1,
+        images=folder / "synthetic", sheet=folder / "sheet", quality=folder / "quality.json",
+    )  # fmt: skip
     balance(splits["train"], [folder / "synthetic"], 1, folder / "augmented", folder / "oversampled", folder / "s.md")
     sets = {"baseline": splits["train"], "oversampled": folder / "oversampled", "augmented": folder / "augmented"}
     for arm, path in sets.items():
@@ -54,6 +66,7 @@ def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> di
         "validation_set": splits["validation"],
         "synthetic_sets": [folder / "synthetic"],
         "gan_records": [folder / "g.json"],
+        "quality": [folder / "quality.json"],
         "models": {arm: [folder / f"{arm}-{seed}.keras" for seed in (1, 2)] for arm in ARMS},
         "records": {arm: [folder / f"{arm}-{seed}.json" for seed in (1, 2)] for arm in ARMS},
     }

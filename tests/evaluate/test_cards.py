@@ -80,6 +80,7 @@ def test_the_data_sheet_counts():
     assert people[1] == ["Age in years", *["median 50, 0 to 85; missing 12 of 1,000"] * 3]
     assert people[4][1] == "histo 533, follow\\_up 370, consensus 90, confocal 7"
     assert synthetic[1][:4] == ["akiec", "735", "dcgan", "400 kimg on 229 real images, KID 0.031"]
+    assert synthetic[1][5:] == ["980", "49", "196"]
     assert synthetic[3][1:4] == ["0", "not recorded", "failed: the GAN of vasc diverged after 12.3 kimg: a loss is "
                                  "not a number"]  # fmt: skip
 

@@ -1,7 +1,6 @@
 """The phase as a whole: what the other phases made goes in, results come out; leaks and mixtures are refused."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +68,14 @@ def test_the_figures_follow_from_the_published_predictions(
     }
     assert (outcome["run"]["seeds"], outcome["run"]["malignant"]) == ([1, 2], ["vasc"])
     assert outcome["external"] is None
-    assert outcome["synthetic"]["df"]["images"] == 9
+    df = outcome["synthetic"]["df"]
+    assert df["images"] == 9
+    assert df["drawn"] == 9 + df["copies"] + df["curated"]
+    (quality,) = json.loads(run["quality"][0].read_text())
+    assert (df["kid"], df["density"], df["coverage"]) == (quality["kid"], quality["density"], quality["coverage"])
+    assert df["best_kimg"] == json.loads(run["gan_records"][0].read_text())[0]["best_kimg"]
+    assert quality["pairs_jpeg"] not in (folder / "results").read_text()
+    assert "Synthetic images of df above the training images nearest to them" in (folder / "report_page").read_text()
     assert outcome["arms"]["oversampled"]["train_rows"] == outcome["arms"]["augmented"]["train_rows"] == 93
 
 
@@ -120,16 +126,15 @@ def test_a_model_that_has_seen_a_test_image_is_refused_by_content(
 
 
 def test_a_gan_that_has_seen_a_test_image_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
-    gan = tmp_path / "gan.json"
-    shutil.copy(run["gan_records"][0], gan)
-    facts = json.loads(gan.read_text())
+    record = tmp_path / "record.json"
+    (facts,) = json.loads(run["gan_records"][0].read_text())
     seen = read_rows(run["test_set"], "test", ["pixel_sha256"])["pixel_sha256"].str[:16].tolist()
-    gan.write_text(json.dumps(facts | {"seen": seen}))
+    record.write_text(json.dumps([facts | {"seen": seen}]))
     with pytest.raises(UserError, match="the GAN of df has seen 24 of the test images"):
-        evaluate(**(run | {"gan_records": [gan]}), **outputs(tmp_path))
-    gan.write_text(json.dumps(facts | {"split_sha256": "6" * 64}))
+        evaluate(**(run | {"gan_records": [record]}), **outputs(tmp_path))
+    record.write_text(json.dumps([facts | {"split_sha256": "6" * 64}]))
     with pytest.raises(UserError, match="the GAN of df is of another split"):
-        evaluate(**(run | {"gan_records": [gan]}), **outputs(tmp_path))
+        evaluate(**(run | {"gan_records": [record]}), **outputs(tmp_path))
 
 
 def test_an_external_image_that_was_trained_on_is_refused_under_another_name(
@@ -175,13 +180,16 @@ def test_a_record_that_does_not_say_what_it_has_seen_is_refused(run: dict[str, A
 
 
 def test_a_class_whose_gan_failed_is_reported(run: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
-    facts = json.loads(run["gan_records"][0].read_text())
-    gan = tmp_path / "gan.json"
+    (facts,) = json.loads(run["gan_records"][0].read_text())
+    gan, quality = tmp_path / "gan.json", tmp_path / "quality.json"
     keep = ("data_sha256", "split_sha256", "classes", "image_size")
-    gan.write_text(json.dumps({"dx": "df", "failed": "the loss was no number."} | {key: facts[key] for key in keep}))
+    failed = {"dx": "df", "failed": "the loss was no number."}
+    gan.write_text(json.dumps([failed | {key: facts[key] for key in keep}]))
+    quality.write_text(json.dumps([failed]))
     with write_image_set(tmp_path / "none", read_header(run["synthetic_sets"][0])):
         pass
-    outcome = evaluate(**(run | {"gan_records": [gan], "synthetic_sets": [tmp_path / "none"]}), **outputs(tmp_path))
+    changed_ = {"gan_records": [gan], "quality": [quality], "synthetic_sets": [tmp_path / "none"]}
+    outcome = evaluate(**(run | changed_), **outputs(tmp_path))
     assert outcome["synthetic"] == {"df": {"images": 0, "failed": "the loss was no number."}}
     assert "no synthetic images of df: the loss was no number." in capsys.readouterr().out
 

@@ -39,11 +39,13 @@ def published(
     files = named(
         models=run["models"],
         records=run["records"],
-        generators=[run["gan_records"][0].with_suffix(".keras")],
+        generators=[run["gan_records"][0].with_name("gans")],
         gan_records=run["gan_records"],
         gan_pages=[run["gan_records"][0].with_suffix(".html")],
         synthetic_sets=run["synthetic_sets"],
         sheets=[run["synthetic_sets"][0].with_name("sheet")],
+        quality=run["quality"],
+        scratch=folder,
         others={
             "metrics.json": judged[1] / "results",
             "predictions.parquet": judged[1] / "predictions",

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,13 +63,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def collected(splits: dict[str, Path], synthetic: Path, models: dict[str, Path], tmp_path_factory) -> pictures.Pictures:
-    folder = tmp_path_factory.mktemp("records")
     strip = io.BytesIO()
     Image.new("RGB", (50, 10), (200, 10, 10)).save(strip, "JPEG")
     snapshot = {"kimg": 4.0, "jpeg": base64.b64encode(strip.getvalue()).decode()}
-    (folder / "df").write_text(json.dumps({"dx": "df", "snapshots": [snapshot]}))
-    (folder / "vasc").write_text(json.dumps({"dx": "vasc", "failed": "it diverged"}))
-    empty = folder / "vasc-set"
+    failed = {"dx": "vasc", "failed": "it diverged"}
+    gans = {"df": {"dx": "df", "snapshots": [snapshot]}, "vasc": failed}
+    drawn = {"df": {"dx": "df", "pairs_jpeg": snapshot["jpeg"]}, "vasc": failed}
+    empty = tmp_path_factory.mktemp("records") / "vasc-set"
     with write_image_set(empty, read_header(splits["train"])):
         pass
     truth = read_rows(splits["test"], "test", ["dx"])["dx"].map(CLASSES.index).to_numpy()
@@ -81,7 +80,7 @@ def collected(splits: dict[str, Path], synthetic: Path, models: dict[str, Path],
     chances[1, 0] = [0.0, 0.0, 1.0]  # another seed's opinion, which does not count for "the first model"
     arms = dict.fromkeys(("baseline", "oversampled", "augmented"), chances)
     return collect(
-        CLASSES, ["df"], splits["train"], splits["test"], [synthetic, empty], [folder / "df", folder / "vasc"],
+        CLASSES, ["df"], splits["train"], splits["test"], [synthetic, empty], gans, drawn,
         models, arms,
     )  # fmt: skip
 
@@ -128,7 +127,7 @@ def test_progress_is_read_from_the_records(collected: pictures.Pictures):
 
 
 def test_all_pictures_are_found(collected: pictures.Pictures):
-    real, synthetic, pairs, strips = 8 * 3, 8, 4 * 2, 1
+    real, synthetic, pairs, strips = 8 * 3, 8, 4 * 2 + 1, 1
     assert len(all_of(collected)) == real + synthetic + pairs + strips + 2 * (3 + 1) + 1
 
 

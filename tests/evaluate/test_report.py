@@ -180,7 +180,15 @@ def test_a_failed_gan_is_said_plainly(page: Page, results: dict[str, Any]) -> No
 
 
 def test_quality_figures_and_neighbours(page: Page) -> None:
-    assert "735 synthetic images by dcgan, 400 kimg of training on 229 real images. KID 0.031." in page.text
+    assert "735 synthetic images by dcgan, 400 kimg of training on 229 real images. KID 0.031, density" in page.text
+    head, akiec, df = page.named["quality"]
+    assert head[1:5] == ["Kept", "Drawn", "Copies", "Worst"]
+    assert [" ".join(cell.split()) for cell in akiec] == [
+        "akiec", "735", "980", "49 5.0 %", "196 20.0 %", "0.031", "0.812", "0.734", "350", "validation and training",
+    ]  # fmt: skip
+    assert df[3].split()[:2] == ["89", "9.1"]
+    assert "akiec: nearer than 0.620 counts as a copy; 0.710 ISIC_0000000, 0.810 ISIC_0000001" in page.text
+    assert "Synthetic images of df above the training images nearest to them" in page.values("alt")
     assert "0.61 ISIC_0000000" in page.text
     assert "Samples of the GAN of df after 400 kimg" in page.values("alt")
     assert "Nearest training image, ISIC_0000000" in page.values("alt")

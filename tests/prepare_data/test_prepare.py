@@ -168,6 +168,18 @@ def test_rare_classes(raw, run, rare, names):
 
 
 @pytest.mark.parametrize(
+    ("gans_per_task", "groups"), [(1, ["a", "b", "c"]), (2, ["a,b", "c"]), (3, ["a,b,c"]), (99, ["a,b,c"])]
+)
+def test_classes_in_groups_for_the_tasks_that_train_gans(gans_per_task, groups):
+    assert phase.packs(["a", "b", "c"], gans_per_task) == groups
+
+
+def test_a_group_holds_a_class():
+    with pytest.raises(UserError, match="gans_per_task is 0; choose 1 or more"):
+        phase.packs([], 0)
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"rare": "melanoma"}, "rare_classes names melanoma, which the data does not have; choose from df, mel, nv"),

@@ -12,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from components.publish.publish import JOURNAL, named, publish
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
+from components.shared.image_set import iter_tables, read_header, write_image_set
 from tests.shared.strict_storage import Request, Server, strict_storage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -469,9 +471,13 @@ class Run:
         path.write_text(f"weights of {name}")
         return path
 
-    def record(self, name: str, **facts: object) -> Path:
+    def generator(self, task: str, dx: str) -> Path:
+        (self.folder / task).mkdir(exist_ok=True)
+        return self.model(f"{task}/{dx}")
+
+    def record(self, name: str, *of_classes: dict[str, object], **facts: object) -> Path:
         path = self.folder / f"{name}.record"
-        path.write_text(json.dumps(facts))
+        path.write_text(json.dumps(list(of_classes) or facts))
         return path
 
 
@@ -485,35 +491,66 @@ def test_names(tmp_path: Path, make_set: Callable[..., Path]):
             run.record(f"{arm}{seed}", model_sha256=file_sha256(path), settings={"seed": seed})
             for seed, path in own.items()
         ]
-    failed = run.model("failed")
-    failed.write_bytes(b"")
-    generators = {dx: run.model(f"gan-{dx}") for dx in ("df", "vasc")}
-    gans = {dx: run.record(f"gan-{dx}", dx=dx, model_sha256=file_sha256(path)) for dx, path in generators.items()}
-    gans["akiec"] = run.record("gan-akiec", dx="akiec", failed="a loss is not a number", model_sha256=None)
-    sets = {dx: make_set(run.folder / f"set-{dx}", "train", {dx: 2} if dx else {}) for dx in ("vasc", "", "df")}
+    generators = {dx: run.generator("task-1" if dx == "df" else "task-2", dx) for dx in ("df", "vasc", "mel")}
+    (run.folder / "task-3").mkdir()
+    gans = {dx: {"dx": dx, "model_sha256": file_sha256(path)} for dx, path in generators.items()}
+    gans["akiec"] = {"dx": "akiec", "failed": "a loss is not a number"}
+    # A task of one class, one of two, and one whose class failed.
+    tasks = [run.record("1", gans["df"]), run.record("2", gans["mel"], gans["vasc"]), run.record("3", gans["akiec"])]
+    sets = [make_set(run.folder / "set-2", "train", {"vasc": 2, "nv": 1})]
+    sets += [make_set(run.folder / f"set-{dx}", "train", {dx: 2} if dx else {}) for dx in ("", "df")]
+    kept = {dx: {"dx": dx, "kid": 0.1} for dx in ("vasc", "nv", "df")}
+    quality = [
+        run.record("q2", kept["vasc"], kept["nv"]),
+        run.record("q3", gans["akiec"]),
+        run.record("q1", kept["df"]),
+    ]
     files = named(
         models=models,
         records=records,
-        generators=[generators["vasc"], failed, generators["df"]],
-        gan_records=list(gans.values()),
-        gan_pages=[tmp_path / f"{dx}.html" for dx in gans],
-        synthetic_sets=list(sets.values()),
-        sheets=[tmp_path / f"sheet-{dx}.html" for dx in sets],
+        generators=[run.folder / "task-2", run.folder / "task-3", run.folder / "task-1"],
+        gan_records=tasks,
+        gan_pages=[tmp_path / f"{number}.html" for number in (1, 2, 3)],
+        synthetic_sets=sets,
+        sheets=[tmp_path / f"sheet-{number}.html" for number in (2, 3, 1)],
+        quality=quality,
         others={"splits.csv": tmp_path / "splits"},
+        scratch=tmp_path,
     )
+    for dx in ("df", "mel", "vasc", "akiec"):
+        assert json.loads(files.pop(f"models/gan-{dx}.json").read_text()) == gans[dx]
+    for dx in ("df", "vasc", "nv"):
+        assert json.loads(files.pop(f"synthetic/{dx}.json").read_text()) == kept[dx]
+    whole = pd.read_parquet(sets[0])
+    for dx in ("vasc", "nv"):
+        part = files.pop(f"synthetic/{dx}.parquet")
+        own = whole[whole["dx"] == dx].reset_index(drop=True)
+        pd.testing.assert_frame_equal(pd.read_parquet(part), own)
+        assert read_header(part) == read_header(sets[0])
     expected = {"splits.csv": tmp_path / "splits"}
     for arm in models:
         for stem, seed in ((arm, 7), (f"{arm}-seed2", 2), (f"{arm}-seed3", 3)):
             expected[f"models/{stem}.keras"] = run.folder / f"{arm}{seed}.keras"
             expected[f"models/{stem}.json"] = run.folder / f"{arm}{seed}.record"
-    for dx in ("df", "vasc", "akiec"):
-        expected[f"models/gan-{dx}.json"] = run.folder / f"gan-{dx}.record"
-        expected[f"models/gan-{dx}.html"] = tmp_path / f"{dx}.html"
-    for dx in ("df", "vasc"):
-        expected[f"models/gan-{dx}.keras"] = run.folder / f"gan-{dx}.keras"
-        expected[f"synthetic/{dx}.parquet"] = run.folder / f"set-{dx}"
-        expected[f"synthetic/{dx}.html"] = tmp_path / f"sheet-{dx}.html"
+    for number, names in enumerate(("df", "mel+vasc", "akiec"), start=1):
+        expected[f"models/gan-{names}.html"] = tmp_path / f"{number}.html"
+    expected |= {f"models/gan-{dx}.keras": path for dx, path in generators.items()}
+    expected["synthetic/df.parquet"] = run.folder / "set-df"
+    expected["synthetic/df.html"] = tmp_path / "sheet-1.html"
+    expected["synthetic/vasc+nv.html"] = tmp_path / "sheet-2.html"
     assert files == expected
+
+
+def test_the_set_of_one_class_is_the_same_however_it_was_made(tmp_path: Path, make_set: Callable[..., Path]):
+    alone = make_set(tmp_path / "alone", "train", {"df": 5})
+    together = tmp_path / "together"
+    with write_image_set(together, read_header(alone)) as out:
+        for path in (alone, make_set(tmp_path / "other", "train", {"vasc": 3})):
+            for table in iter_tables(path):
+                out.write_table(table)
+    rest: dict = {"models": {}, "records": {}, "generators": [], "gan_records": [], "gan_pages": [], "quality": []}
+    files = named(**rest, synthetic_sets=[together], sheets=[tmp_path / "sheet"], others={}, scratch=tmp_path)
+    assert file_sha256(files["synthetic/df.parquet"]) == file_sha256(alone)
 
 
 def test_a_record_of_another_model_is_refused(tmp_path: Path):
@@ -525,7 +562,9 @@ def test_a_record_of_another_model_is_refused(tmp_path: Path):
         "gan_pages": [],
         "synthetic_sets": [],
         "sheets": [],
+        "quality": [],
         "others": {},
+        "scratch": tmp_path,
     }
     with pytest.raises(UserError, match="the baseline model is not the one in its record"):
         named(models={"baseline": [run.model("baseline")]}, records={"baseline": [record]}, **rest)

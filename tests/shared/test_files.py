@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import EXIT_USER, UserError, as_user_error, exit_on_user_error, printable
-from components.shared.files import all_written_whole, file_sha256, write_text, written_whole
+from components.shared.files import all_written_whole, file_sha256, folder_written_whole, write_text, written_whole
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -159,3 +159,29 @@ def test_a_mistake_ends_the_process_with_one_line(capsys):
     assert capsys.readouterr().out == "counterweight error: it is\\nso; mend it.\n"
     with exit_on_user_error():
         time.sleep(0)
+
+
+def test_a_folder_has_its_name_at_the_end_only_and_replaces_what_was_cut_off(tmp_path):
+    path = tmp_path / "a" / "folder"
+    with folder_written_whole(path) as part:
+        assert part.parent == path.parent
+        (part / "one").write_text("1")
+        assert not path.exists()
+    assert names(path) == ["one"]
+    with folder_written_whole(path) as part:
+        (part / "two").write_text("2")
+    assert names(path) == ["two"]
+    with pytest.raises(FileNotFoundError), folder_written_whole(path) as part:
+        (part / "three" / "four").write_text("")
+    assert names(path) == ["two"]
+    assert names(path.parent) == ["folder"]
+
+
+def test_a_folder_has_the_rights_that_this_process_gives(tmp_path):
+    before = os.umask(0o002)
+    try:
+        with folder_written_whole(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o775

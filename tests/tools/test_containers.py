@@ -87,7 +87,7 @@ def test_a_phase_has_no_more_rights_than_it_needs(engine: docker.DockerClient, f
     data = folder / "data"
     data.mkdir()
     data.chmod(0o755)
-    parts = Engine({"data": str(data)}, folder / "out", folder / "runs/.cache", folder)
+    parts = Engine({"data": str(data)}, folder / "out", folder / "runs/.cache", folder, folder / "checkpoints")
     script = (
         "id -u; grep -E 'CapEff|NoNewPrivs' /proc/self/status | tr -s '\\t' ' '; ls /sys/class/net; "
         f"for place in / {data} {folder}/runs /tmp {folder}/runs/.cache/artifacts; do "
@@ -184,4 +184,4 @@ def test_without_an_engine_it_is_one_sentence(tmp_path: Path):
 def test_a_missing_image_is_one_sentence(built: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tools.containers.image", lambda phase: f"{built[phase]}{'0' * (phase == 'evaluate')}")
     with pytest.raises(UserError, match="there is no image of the present code of evaluate; run make images"):
-        Engine({}, folder / "out", folder / "runs/.cache", folder)
+        Engine({}, folder / "out", folder / "runs/.cache", folder, folder / "checkpoints")

@@ -27,6 +27,7 @@ DEFAULTS = {
     "seeds": [1],
     "split": "random",
     "external": "none",
+    "checkpoints": "auto",
 }
 
 

@@ -118,9 +118,12 @@ def test_the_folder_holds_what_was_promised(whole: tuple[Path, str]):
         "models/baseline.keras",
         "models/augmented.keras",
         "models/gan-df.keras",
+        "models/features.keras",
+        "models/shared.json",
     } <= there
     assert {
         "synthetic/df.parquet",
+        "synthetic/df.json",
         "synthetic/vasc.parquet",
         "models/oversampled.keras",
         "predictions.parquet",
@@ -173,6 +176,27 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(whole: tuple[Path, str],
     assert "prepare_data: reading" not in broken[1], "a finished task was done again"
 
 
+def test_a_gan_goes_on_where_it_was_killed(tmp_path: Path):
+    words = [*SMALL, "gan_kimg=40", "gans_per_task=2"]
+    process = command(tmp_path, *words)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/.cache/checkpoints/*/train_gan-df/checkpoint-*")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    kill(process, signal.SIGKILL, tmp_path)
+    process = command(tmp_path, *words)
+    seen = until(process, "train_gan df: goes on after")
+    kill(process, signal.SIGTERM, tmp_path)
+    assert "prepare_data: reading" not in seen
+    assert "shared_pretraining" not in seen
+
+
+def test_checkpoints_go_with_the_end_of_the_run(whole: tuple[Path, str], broken: tuple[Path, str]):
+    for folder, _ in (whole, broken):
+        assert not list((folder / "runs/.cache/checkpoints").iterdir())
+
+
 def test_again_does_nothing_but_look(whole: tuple[Path, str]):
     out = whole[0] / "out"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -207,6 +231,11 @@ def test_the_same_command_twice_at_a_time_is_refused(tmp_path: Path):
         (["DATA=nowhere"], "DATA is nowhere, and there is no such folder"),
         (["gan_kimg=lots"], "gan_kimg is 'lots'; give a number."),
         (["OUT=/proc/x/y"], "which can't be written"),
+        (
+            ["checkpoints=gs://bucket/x"],
+            "checkpoints is gs://bucket/x; a local run keeps its own, choose auto or none.",
+        ),
+        (["gans_per_task=0"], "gans_per_task is 0; choose from 1 to 100."),
         (["OUT=file/below"], "is a file; choose another folder"),
         (["DATA=empty"], "empty holds no metadata file"),
         (["rare_classes=df,dfx"], "rare_classes names dfx, which the data does not have; choose from akiec, bcc"),

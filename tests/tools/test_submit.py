@@ -258,6 +258,7 @@ def test_an_api_that_only_takes_uploads_gets_the_version_too(kfp: KfpServer, do:
         ([OUT, "data=demo", "DATA=demo"], "DATA and data are the same"),
         ([OUT, "sede=1"], "sede is not a parameter"),
         ([OUT, "gan_kimg=lots"], "gan_kimg is 'lots'; give a number."),
+        ([OUT, "checkpoints=/here"], "checkpoints is '/here', which a cluster can't reach; choose from auto, none"),
         ([OUT, "PRESET=gpu"], "PRESET is 'gpu'; choose one of"),
         ([OUT, "PARAMS=nowhere.yaml"], "PARAMS is nowhere.yaml, which can't be read"),
         ([OUT, "WAIT=yes"], "WAIT is 'yes'; give 1 or 0."),

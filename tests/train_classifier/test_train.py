@@ -71,6 +71,16 @@ def test_the_saved_weights_are_those_of_the_best_epoch(splits: dict[str, Path], 
     assert history[measured["best_epoch"] - 1] == max(history)
 
 
+def test_the_saved_model_is_the_plain_network_in_float32(trained: tuple[Path, dict[str, float]]):
+    """It opens without this code: nothing of the twin that was trained, nor of its precision, is in it."""
+    model = keras.saving.load_model(trained[0] / "model.keras")
+    assert [type(layer) for layer in model.layers] == [type(layer) for layer in network.build(3, 32).layers]
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    initial = network.build(3, 32)
+    moved = [np.abs(a - b).max() for a, b in zip(model.get_weights(), initial.get_weights(), strict=True)]
+    assert sum(change > 0 for change in moved) == len(moved) - 4  # all but the biases in front of a normalisation
+
+
 def test_the_record_says_what_made_the_model(splits: dict[str, Path], trained: tuple[Path, dict[str, float]]):
     folder, _ = trained
     record = json.loads((folder / "record").read_text())

@@ -22,7 +22,7 @@ def test_losses_at_logits():
     }
     assert expected.keys() == LOSSES.keys()
     for name, pair in expected.items():
-        made = [float(value) for value in LOSSES[name](REAL.astype(np.float32), FAKE.astype(np.float32))]
+        made = [float(value) for value in LOSSES[name].pair(REAL.astype(np.float32), FAKE.astype(np.float32))]
         assert made == pytest.approx(pair, rel=1e-5), name
 
 
@@ -30,8 +30,26 @@ def test_pairing_is_by_row_and_bce_is_not():
     """Relativistic pairing compares each image with its partner: another pairing has another loss."""
     swapped = FAKE[::-1].copy()
     for name, equal in (("bce", True), ("hinge", True), ("relativistic", False)):
-        one, other = (float(LOSSES[name](REAL, fake)[1]) for fake in (FAKE, swapped))
+        one, other = (float(LOSSES[name].pair(REAL, fake)[1]) for fake in (FAKE, swapped))
         assert (one == pytest.approx(other)) is equal
+
+
+def test_ratios_are_those_of_the_derivatives():
+    """By finite differences of the losses."""
+    step = 1e-6
+    real, fake = REAL[:3], FAKE[:3]
+    for name, loss in LOSSES.items():
+        found = []
+        for row in range(3):
+            move = step * np.eye(3)[:, [row]]
+            up, down = loss.pair(real, fake + move), loss.pair(real, fake - move)
+            found.append([(float(a) - float(b)) / (2 * step) for a, b in zip(up, down, strict=True)])
+        generators, discriminators = np.array(found).T
+        if loss.ratio is None:
+            assert 0 in discriminators, name
+        else:
+            made = np.asarray(loss.ratio(real, fake))[:, 0]
+            np.testing.assert_allclose(made, generators / discriminators, rtol=1e-5, err_msg=name)
 
 
 def small_judge(seed: int) -> keras.Sequential:
@@ -61,11 +79,11 @@ def test_the_penalty_and_its_double_gradient_against_finite_differences(seed: in
     images = np.random.default_rng(seed).uniform(-1, 1, (2, 5, 5, 3))
     weights = judge.trainable_variables
 
-    def losses():
-        _, gradient = with_input_gradient(judge, ops.convert_to_tensor(images))
-        return (regularisers.penalty(gradient),), None
+    def losses(shown):
+        _, gradient = with_input_gradient(judge, shown)
+        return (ops.sum(shown), regularisers.penalty(gradient)), None, None
 
-    (value,), _, (found,) = gradients(losses, [weights], judge.variables)
+    (_, value), _, (_, found) = gradients(lambda: ops.convert_to_tensor(images), losses, ([], weights), judge.variables)
     assert float(value) == pytest.approx(penalty_of(judge, images), rel=1e-7)
     rng, step = np.random.default_rng(seed), 1e-4
     for weight, gradient in zip(weights, found, strict=True):

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
-from components.generate_images.generate import generate
 from components.shared.checkpoint import SLOTS, DamagedError, unpack
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
+from components.train_gan import architectures
 from components.train_gan.train import train
 
 # Forked from a server that has loaded TensorFlow and never ran it: a new process then takes no ten seconds to begin.
@@ -30,20 +31,29 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def settings_of(splits: dict[str, Path], folder: Path, architecture: str) -> dict[str, Any]:
+def settings_of(splits: dict[str, Path], features: Path, folder: Path, architecture: str) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    (folder / "cold").touch()
     return {
-        "dx": "vasc",
+        "classes": ["vasc"],
         "train_set": splits["train"],
         "validation_set": splits["validation"],
+        "features": features,
+        "start": folder / "cold",
         "architecture": architecture,
-        "kimg": 0.8,  # 25 steps
+        "kimg": 1.6,  # 50 steps
         "seed": 1,
-        "generator": folder / "generator.keras",
+        "failed_class": "fail",
+        "generators": folder / "generators",
         "record": folder / "record",
         "progress_page": folder / "progress",
         "checkpoints": str(folder / "kept"),
         "checkpoint_every_s": 0.0,
     }
+
+
+def model_of(settings: dict[str, Any]) -> Path:
+    return settings["generators"] / "vasc.keras"
 
 
 def slots_of(folder: Path) -> dict[str, Path]:
@@ -66,8 +76,8 @@ def trained_apart(settings: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def finished(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    settings = settings_of(splits, tmp_path_factory.mktemp("finished"), "dcgan")
+def finished(splits: dict[str, Path], features: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    settings = settings_of(splits, features, tmp_path_factory.mktemp("finished"), "dcgan")
     process = trained_apart(settings)
     process.join()
     assert process.exitcode == 0
@@ -76,16 +86,16 @@ def finished(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize(("architecture", "kills"), [("dcgan", 4), ("resnet", 2)])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
-    splits: dict[str, Path], tmp_path: Path, finished: dict[str, Any], architecture: str, kills: int
+    splits: dict[str, Path], features: Path, tmp_path: Path, finished: dict[str, Any], architecture: str, kills: int
 ):
     whole = finished
     if architecture != "dcgan":
-        whole = settings_of(splits, tmp_path / "whole", architecture) | {"checkpoints": ""}
+        whole = settings_of(splits, features, tmp_path / "whole", architecture) | {"checkpoints": ""}
         process = trained_apart(whole)
         process.join()
         assert process.exitcode == 0
 
-    killed = settings_of(splits, tmp_path / "killed", architecture)
+    killed = settings_of(splits, features, tmp_path / "killed", architecture)
     rng = np.random.default_rng(5)
     killed_at: list[int] = []
     while True:
@@ -94,7 +104,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
             process.join()
             break
         # Some checkpoints later, and a moment more: before the first, while one is written, at a snapshot.
-        wanted = newest(tmp_path / "killed") + int(rng.integers(0, 24 // kills))
+        wanted = newest(tmp_path / "killed") + int(rng.integers(0, 8 // kills))
         while newest(tmp_path / "killed") < wanted and process.is_alive():
             time.sleep(0.01)
         process.join(rng.exponential(0.2))
@@ -108,11 +118,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 
     hashes = []
     for settings in (whole, killed):
-        images, sheet = tmp_path / "images", tmp_path / "sheet"
-        generate(settings["generator"], settings["record"], 20, 1, images, sheet)
-        hashes.append((file_sha256(settings["generator"]), file_sha256(images)))
+        noise = np.random.default_rng(0).standard_normal((20, architectures.load(architecture).LATENT))
+        images = keras.saving.load_model(model_of(settings), compile=False).predict_on_batch(noise.astype(np.float32))
+        hashes.append((file_sha256(model_of(settings)), images.tobytes()))
     assert hashes[0] == hashes[1], killed_at
-    records = [json.loads(settings["record"].read_text()) for settings in (whole, killed)]
+    records = [json.loads(settings["record"].read_text())[0] for settings in (whole, killed)]
     assert {**records[0], "seconds": 0} == {**records[1], "seconds": 0}
     # The charts of a page have random names inside; its pictures are the same.
     pictures = [re.findall('base64,([^"]+)', settings["progress_page"].read_text()) for settings in (whole, killed)]
@@ -121,20 +131,20 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 
 
 def test_finished_training_is_not_done_again(finished: dict[str, Any], capsys: pytest.CaptureFixture[str]):
-    expected = file_sha256(finished["generator"])
-    assert expected == json.loads(finished["record"].read_text())["model_sha256"]
-    finished["generator"].unlink()
+    expected = file_sha256(model_of(finished))
+    assert expected == json.loads(finished["record"].read_text())[0]["model_sha256"]
+    model_of(finished).unlink()
     train(**finished)
-    assert "goes on after 0.8 of 0.8 kimg" in capsys.readouterr().out
-    assert file_sha256(finished["generator"]) == expected
+    assert "goes on after 1.6 of 1.6 kimg" in capsys.readouterr().out
+    assert file_sha256(model_of(finished)) == expected
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1000], lambda data: b"garbage" * 999])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     finished: dict[str, Any], capsys: pytest.CaptureFixture[str], damage: Any
 ):
-    expected = file_sha256(finished["generator"])
-    slots = slots_of(finished["generator"].parent)
+    expected = file_sha256(model_of(finished))
+    slots = slots_of(finished["record"].parent)
     last = max(slots, key=lambda name: unpack(slots[name].read_bytes())[0]["number"])
     slots[last].write_bytes(damage(slots[last].read_bytes()))
     with pytest.raises(DamagedError):
@@ -142,8 +152,8 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     train(**finished)
     said = capsys.readouterr().out
     assert f"warning: {last} is damaged" in said
-    assert "goes on after 0.8 of 0.8 kimg" in said  # 24 steps of 25
-    assert file_sha256(finished["generator"]) == expected
+    assert "goes on after 1.5 of 1.6 kimg" in said  # 48 steps of 50
+    assert file_sha256(model_of(finished)) == expected
 
 
 @pytest.mark.parametrize("other", [{"kimg": 0.9}, {"seed": 2}, {"architecture": "resnet"}])

@@ -1,28 +1,29 @@
 import base64
 import io
 import json
-import shutil
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from components.generate_images.generate import generate
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
-from components.shared.image_set import decoded, read_header, read_rows
+from components.shared.image_set import read_rows
 from components.train_gan import architectures
-from components.train_gan.gan import GAN
+from components.train_gan.gan import GAN, Together
+from components.train_gan.pictures import STRIP_BYTES, strip
 from components.train_gan.recipe import Recipe
-from components.train_gan.train import STRIP_BYTES, _shown, strip, train, train_or_tell
+from components.train_gan.train import train
+from components.train_gan.training import Training
 
 
 @pytest.mark.parametrize(
-    ("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785), ("resnet", 880_019, 897_809)]
+    ("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785), ("resnet", 883_475, 897_809)]
 )
 def test_architectures_at_128_px(name: str, generator: int, discriminator: int):
     nets = architectures.load(name)
@@ -42,45 +43,51 @@ def test_architectures_at_other_sizes(name: str, size: int):
     assert nets.discriminator(size).predict_on_batch(images).shape == (2, 1)
 
 
-@pytest.fixture(scope="module")
-def judge(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The classifier that judges snapshots, which is the same in all runs here, made once: by a first, short one."""
-    folder = tmp_path_factory.mktemp("judge")
-    run(splits, folder, kimg=0.001, checkpoints=str(folder))
-    return next(folder.glob("features-*"))
-
-
 @pytest.fixture
-def kept(judge: Path, tmp_path: Path) -> str:
-    """A folder for checkpoints with the judge in it."""
-    (tmp_path / "kept").mkdir()
-    shutil.copy(judge, tmp_path / "kept")
-    return str(tmp_path / "kept")
+def run(splits: dict[str, Path], features: Path, tmp_path: Path) -> Callable[..., dict[str, float]]:
+    """`train` on the small sets, into a folder."""
+    (tmp_path / "cold").touch()
+
+    def trained(folder: Path, **settings: Any) -> dict[str, float]:
+        arguments = {
+            "classes": ["vasc"],
+            "train_set": splits["train"],
+            "validation_set": splits["validation"],
+            "features": features,
+            "start": tmp_path / "cold",
+            "architecture": "dcgan",
+            "kimg": 0.3,
+            "seed": 1,
+            "failed_class": "fail",
+            "generators": folder / "generators",
+            "record": folder / "record",
+            "progress_page": folder / "progress",
+        }
+        return train(**(arguments | settings))
+
+    return trained
 
 
-def run(splits: dict[str, Path], folder: Path, **settings: object) -> dict[str, float]:
-    arguments = {
-        "dx": "vasc",
-        "train_set": splits["train"],
-        "architecture": "dcgan",
-        "kimg": 0.3,
-        "seed": 1,
-        "generator": folder / "generator.keras",
-        "record": folder / "record",
-        "progress_page": folder / "progress",
-        "validation_set": splits["validation"],
-    }
-    return train(**(arguments | settings))
+def record_of(folder: Path) -> dict[str, Any]:
+    (record,) = json.loads((folder / "record").read_text())
+    return record
+
+
+def model_of(folder: Path) -> str:
+    return file_sha256(folder / "generators" / "vasc.keras")
 
 
 @pytest.mark.parametrize("architecture", architectures.NAMES)
-def test_trains_on_its_class_and_says_what_it_did(splits: dict[str, Path], tmp_path: Path, architecture: str):
-    losses = run(splits, tmp_path, architecture=architecture)
+def test_trains_on_its_class_and_says_what_it_did(
+    splits: dict[str, Path], tmp_path: Path, run: Callable[..., dict[str, float]], architecture: str
+):
+    losses = run(tmp_path, architecture=architecture)
     assert all(np.isfinite(value) for value in losses.values())
-    record = json.loads((tmp_path / "record").read_text())
+    record = record_of(tmp_path)
     assert (record["dx"], record["real_images"], record["kimg"]) == ("vasc", 14, 0.32)
-    assert record["model_sha256"] == file_sha256(tmp_path / "generator.keras")
-    assert record["losses"]["kimg"] == [round(0.032 * step, 3) for step in range(1, 11)]
+    assert record["model_sha256"] == model_of(tmp_path)
+    # After each of the calls: they end at the eight snapshots.
+    assert record["losses"]["kimg"] == record["kid"]["kimg"] == [0.064, 0.096, 0.128, 0.16, 0.224, 0.256, 0.288, 0.32]
     assert record["recipe"]["loss"] == {"dcgan": "bce", "resnet": "relativistic"}[architecture]
     rows = pd.concat([read_rows(splits[split], split) for split in ("train", "validation")])
     assert record["seen"] == sorted(rows.loc[rows["dx"] == "vasc", "pixel_sha256"].str[:16])
@@ -95,18 +102,19 @@ def test_trains_on_its_class_and_says_what_it_did(splits: dict[str, Path], tmp_p
     assert "after 0.32 kimg" in page
     curve = record["kid"]
     assert len(curve["kimg"]) == len(curve["value"]) == 8
-    assert record["best_kimg"] == curve["kimg"][int(np.argmin(curve["value"]))] == losses["best_kimg"]
-    assert losses["kid"] == min(curve["value"])
+    assert record["best_kimg"] == curve["kimg"][int(np.argmin(curve["value"]))] == losses["vasc_best_kimg"]
+    assert losses["vasc_kid"] == min(curve["value"])
     assert (curve["against"], curve["images"]["validation"]) == ("validation and training", 4)
     # The generator is drawn from without train_gan's code.
-    generate(tmp_path / "generator.keras", tmp_path / "record", 3, 1, tmp_path / "images", tmp_path / "sheet")
-    assert set(read_rows(tmp_path / "images", "train", ["source"])["source"]) == {architecture}
+    generator = keras.saving.load_model(tmp_path / "generators" / "vasc.keras", compile=False)
+    assert type(generator).__module__.startswith("keras.")
+    assert generator.predict_on_batch(np.zeros((3, record["latent"]), np.float32)).shape == (3, 32, 32, 3)
 
 
-def test_the_seed_decides(splits: dict[str, Path], tmp_path: Path):
+def test_the_seed_decides(tmp_path: Path, run: Callable[..., dict[str, float]]):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run(splits, tmp_path / name, seed=seed, kimg=0.03)
-    a, b, c = (file_sha256(tmp_path / name / "generator.keras") for name in "abc")
+        run(tmp_path / name, seed=seed, kimg=0.03)
+    a, b, c = (model_of(tmp_path / name) for name in "abc")
     assert a == b != c
 
 
@@ -117,42 +125,18 @@ def test_a_strip_stays_small_whatever_it_shows(size: int):
 
 
 def test_the_result_is_the_best_snapshot_and_not_the_last(
-    splits: dict[str, Path], tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Callable[..., dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ):
     """Trained on as far as the best snapshot alone, the generator is the same."""
     best = 3
     values = iter([0.5, 0.4, 0.1, 0.2, 0.3, 0.15, 0.11, 0.12])
-    monkeypatch.setattr("components.train_gan.quality.kid", lambda real, fake: next(values))
-    run(splits, tmp_path / "whole", kimg=0.256, checkpoints=kept)
-    record = json.loads((tmp_path / "whole" / "record").read_text())
+    monkeypatch.setattr("components.train_gan.training.kid", lambda real, fake: next(values))
+    run(tmp_path / "whole", kimg=0.256)
+    record = record_of(tmp_path / "whole")
     assert record["best_kimg"] == record["kid"]["kimg"][best - 1] == 0.096
     values = iter([0.5, 0.4, 0.1])
-    shutil.rmtree(tmp_path / "kept" / "train_gan-vasc")
-    run(splits, tmp_path / "part", kimg=0.096, checkpoints=kept)
-    assert file_sha256(tmp_path / "whole" / "generator.keras") == file_sha256(tmp_path / "part" / "generator.keras")
-
-
-def test_real_images_are_turned_as_the_recipe_says(splits: dict[str, Path]):
-    with decoded(splits["train"], "train", "vasc") as pixels:
-        plain, turned = (
-            next(_shown(pixels, Recipe("bce", turns=turns), 4, 7, 0))[0].astype(int) for turns in (False, True)
-        )
-    assert (plain != turned).any()
-    assert np.sort(plain.reshape(32, -1)).tolist() == np.sort(turned.reshape(32, -1)).tolist()
-
-
-def test_what_a_step_is_shown_depends_on_its_number_alone(splits: dict[str, Path]):
-    with decoded(splits["train"], "train", "vasc") as pixels:
-        recipe = Recipe("bce", turns=True)
-        whole = list(islice(_shown(pixels, recipe, 4, 7, 0), 6))
-        for one, other in zip(whole[4:], _shown(pixels, recipe, 4, 7, 4), strict=False):
-            for a, b in zip(one, other, strict=True):
-                np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    noise = np.concatenate([np.asarray(noise) for _, noise, _ in whole])
-    assert len(np.unique(noise)) == noise.size
-    draws = np.concatenate([np.asarray(draws).ravel() for *_, draws in whole])
-    assert len(np.unique(draws)) > 0.99 * draws.size
-    assert ((draws >= 0) & (draws < 1)).all()
+    run(tmp_path / "part", kimg=0.096)
+    assert model_of(tmp_path / "whole") == model_of(tmp_path / "part")
 
 
 @pytest.mark.parametrize(
@@ -161,124 +145,136 @@ def test_what_a_step_is_shown_depends_on_its_number_alone(splits: dict[str, Path
         ({"kimg": 0.0}, "gan_kimg is 0.0"),
         ({"kimg": float("nan")}, "gan_kimg is nan"),
         ({"architecture": "nope"}, "choose one of dcgan"),
-        ({"dx": "mel"}, "no training image of the class mel"),
+        ({"classes": ["mel"]}, "no training image of the class mel"),
+        ({"classes": []}, "name at least one, and each once"),
+        ({"classes": ["df", "df"]}, "name at least one, and each once"),
+        ({"failed_class": "perhaps"}, "choose fail or continue"),
+        ({"failed_class": "continue", "kimg": 0.0}, "gan_kimg is 0.0"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(
-    splits: dict[str, Path], tmp_path: Path, settings: dict[str, object], sentence: str
+    tmp_path: Path, run: Callable[..., dict[str, float]], settings: dict[str, object], sentence: str
 ):
     with pytest.raises(UserError, match=sentence):
-        run(splits, tmp_path, **settings)
-    assert not list(tmp_path.iterdir())
+        run(tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, fault: Callable[[GAN, dict[str, float]], None], steps: set[int]) -> None:
-    """Does something to the GAN or its losses when training reaches steps, the first time that it reaches them."""
-    step, left = GAN.step, set(steps)
+def failing(monkeypatch: pytest.MonkeyPatch, fault: Callable[[GAN], None], steps: set[int]) -> None:
+    """Does something to the GAN when training reaches steps, the first time that it reaches them."""
+    advance, left = Together.advance, set(steps)
 
-    def with_fault(gan: GAN, *shown: object) -> dict[str, float]:
-        losses = step(gan, *shown)
-        done = int(gan.generator_optimizer.iterations)
-        if done in left:
-            left.remove(done)
-            fault(gan, losses)
-        return losses
+    def with_fault(together: Together, *shown: Any) -> None:
+        advance(together, *shown)
+        for gan in together.gans:
+            done = int(gan.generator_optimizer.iterations)
+            if done in left:
+                left.remove(done)
+                fault(gan)
 
-    monkeypatch.setattr(GAN, "step", with_fault)
-
-
-def not_a_number(gan: GAN, losses: dict[str, float]) -> None:
-    losses["now"] = float("nan")
+    monkeypatch.setattr(Together, "advance", with_fault)
 
 
-def collapse(gan: GAN, losses: dict[str, float]) -> None:
+def not_a_number(gan: GAN) -> None:
+    gan.finite.assign(False)
+
+
+def collapse(gan: GAN) -> None:
     gan.sampler.set_weights([np.zeros_like(weight) for weight in gan.sampler.get_weights()])
 
 
+def crash(gan: GAN) -> None:
+    raise ZeroDivisionError
+
+
 def test_divergence_goes_back_once_with_half_the_rate(
-    splits: dict[str, Path],
     tmp_path: Path,
-    kept: str,
+    run: Callable[..., dict[str, float]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    rates = {}
+    rates: dict[int, list[float]] = {}
 
-    def note_rate(gan: GAN, losses: dict[str, float]) -> None:
+    def note_rate(gan: GAN) -> None:
         for optimizer in (gan.generator_optimizer, gan.discriminator_optimizer):
             rates.setdefault(int(optimizer.iterations), []).append(round(float(optimizer.learning_rate), 9))
 
-    settings = {"kimg": 0.512, "checkpoint_every_s": 0.0, "checkpoints": kept}  # 16 steps, every second a snapshot
+    settings = {"kimg": 0.512, "checkpoint_every_s": 0.0}  # 16 steps, every second a snapshot
     with monkeypatch.context() as patch:
-        failing(patch, not_a_number, {7})
+        failing(patch, not_a_number, {8})
         failing(patch, note_rate, {6, 16})
-        run(splits, tmp_path / "whole", **settings)
-    assert "warning: diverged after 0.2 kimg (a loss is not a number); back to 0.2 kimg" in capsys.readouterr().out
+        run(tmp_path / "whole", **settings)
+    assert "warning: diverged after 0.3 kimg (a loss is not a number); back to 0.2 kimg" in capsys.readouterr().out
     assert rates == {6: [1e-4, 1e-4], 16: [0.5e-4, 0.5e-4]}
-    record = json.loads((tmp_path / "whole" / "record").read_text())
-    assert record["rolled_back_kimg"] == 0.224
-    assert record["losses"]["kimg"] == [round(0.032 * step, 3) for step in range(1, 17)]
-    assert record["kid"]["kimg"] == [round(0.064 * step, 3) for step in range(1, 9)]
+    record = record_of(tmp_path / "whole")
+    assert record["rolled_back_kimg"] == 0.256
+    assert record["kid"]["kimg"] == record["losses"]["kimg"] == [round(0.064 * step, 3) for step in range(1, 9)]
     # Stopped before it diverges, and again after it went back: the same in the end.
-    shutil.rmtree(tmp_path / "kept" / "train_gan-vasc")
-    for stop in (7, 9):
+    settings["checkpoints"] = str(tmp_path / "kept")
+    for stop in (8, 10):
         with monkeypatch.context() as patch:
-            failing(patch, not_a_number, {7} if stop > 7 else set())
-            failing(patch, lambda gan, losses: 1 / 0, {stop})
+            failing(patch, not_a_number, {8} if stop > 8 else set())
+            failing(patch, crash, {stop})
             with pytest.raises(ZeroDivisionError):
-                run(splits, tmp_path / "resumed", **settings)
-    run(splits, tmp_path / "resumed", **settings)
-    assert file_sha256(tmp_path / "resumed" / "generator.keras") == file_sha256(tmp_path / "whole" / "generator.keras")
-    resumed = json.loads((tmp_path / "resumed" / "record").read_text())
-    assert {**resumed, "seconds": 0} == {**record, "seconds": 0}
+                run(tmp_path / "resumed", **settings)
+    run(tmp_path / "resumed", **settings)
+    assert model_of(tmp_path / "resumed") == model_of(tmp_path / "whole")
+    assert {**record_of(tmp_path / "resumed"), "seconds": 0} == {**record, "seconds": 0}
 
 
 def test_a_second_divergence_is_reported_and_never_a_result(
-    splits: dict[str, Path], tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Callable[..., dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ):
     failing(monkeypatch, collapse, {8, 10})
-    with pytest.raises(RuntimeError, match=r"the GAN of vasc diverged .* for the second time: the samples are all the"):
-        run(splits, tmp_path, kimg=0.512, checkpoints=kept)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with pytest.raises(RuntimeError, match=r"vasc: diverged .* for the second time: the samples are all the"):
+        run(tmp_path / "out", kimg=0.512)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_discriminator_at_zero_loss_for_long_is_a_divergence(
-    splits: dict[str, Path], tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Callable[..., dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("components.train_gan.train.SILENT", 100.0)
-    monkeypatch.setattr("components.train_gan.train.SILENT_STEPS", 10)
-    run(splits, tmp_path / "nine", kimg=0.28, checkpoints=kept)
-    shutil.rmtree(tmp_path / "kept" / "train_gan-vasc")
+    monkeypatch.setattr("components.train_gan.gan.SILENT", 100.0)
+    monkeypatch.setattr("components.train_gan.training.SILENT_STEPS", 10)
+    run(tmp_path / "nine", kimg=0.28)
     with pytest.raises(RuntimeError, match="the discriminator's loss was zero for 10 steps"):
-        run(splits, tmp_path / "ten", kimg=0.3, checkpoints=kept)
+        run(tmp_path / "ten", kimg=0.3)
 
 
-def test_a_class_that_fails_ends_the_run_or_is_left_out_as_asked(splits: dict[str, Path], tmp_path: Path):
-    files = {name: tmp_path / name for name in ("record", "progress_page")}
-    settings = {"architecture": "dcgan", "kimg": 0.2, "seed": 1, "generator": tmp_path / "generator.keras"}
+def test_a_class_that_fails_ends_the_run_or_is_left_out_as_asked(
+    splits: dict[str, Path], tmp_path: Path, run: Callable[..., dict[str, float]], monkeypatch: pytest.MonkeyPatch
+):
     # A rate at which it diverges at once, and at half of it again.
-    settings |= {"validation_set": splits["validation"], "recipe": Recipe("bce", learning_rate=1e30)}
+    settings = {"classes": ["df"], "recipe": Recipe("bce", learning_rate=1e30), "kimg": 0.2}
     with pytest.raises(RuntimeError, match="diverged"):
-        train_or_tell("df", splits["train"], failed_class="fail", **files, **settings)
-    assert list(tmp_path.iterdir()) == []
-    assert train_or_tell("df", splits["train"], failed_class="continue", **files, **settings) == {}
-    facts = json.loads(files["record"].read_text())
-    assert facts["dx"] == "df"
-    assert "diverged" in facts["failed"]
-    assert (tmp_path / "generator.keras").stat().st_size == 0
-    assert "diverged" in files["progress_page"].read_text()
-    # The phase behind it writes an empty set, of which the arms are made as of any other.
-    generate(tmp_path / "generator.keras", files["record"], 5, 1, tmp_path / "images", tmp_path / "sheet")
-    assert len(read_rows(tmp_path / "images", "train", ["dx"])) == 0
-    assert read_header(tmp_path / "images") == read_header(splits["train"])
+        run(tmp_path / "out", **settings)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run(tmp_path / "out", **settings, failed_class="continue") == {}
+    record = record_of(tmp_path / "out")
+    assert record["dx"] == "df"
+    assert "diverged" in record["failed"]
+    assert list((tmp_path / "out" / "generators").iterdir()) == []
+    assert "diverged" in (tmp_path / "out" / "progress").read_text()
+
+    # Of two classes in one process the other goes on.
+    step = Training.look_after
+
+    def break_df(training: Training, *arguments: Any) -> None:
+        if "df" in training.label:
+            raise RuntimeError("broken")
+        step(training, *arguments)
+
+    monkeypatch.setattr(Training, "look_after", break_df)
+    measured = run(tmp_path / "two", classes=["df", "vasc"], failed_class="continue", kimg=0.2)
+    df, vasc = json.loads((tmp_path / "two" / "record").read_text())
+    assert (df["failed"], vasc["dx"]) == ("RuntimeError: broken", "vasc")
+    assert [path.name for path in (tmp_path / "two" / "generators").iterdir()] == ["vasc.keras"]
+    assert measured["vasc_kid"] == min(vasc["kid"]["value"])
 
 
-@pytest.mark.parametrize("policy", ["fail", "continue"])
-def test_a_mistake_is_never_a_failed_class(splits: dict[str, Path], tmp_path: Path, policy: str):
-    with pytest.raises(UserError, match="gan_kimg"):
-        train_or_tell(
-            "df", splits["train"], tmp_path / "r", tmp_path / "p", policy,
-            architecture="dcgan", kimg=0.0, seed=1, generator=tmp_path / "g.keras", validation_set=splits["validation"],
-        )  # fmt: skip
-    with pytest.raises(UserError, match="failed_class"):
-        train_or_tell("df", splits["train"], tmp_path / "r", tmp_path / "p", "perhaps")
+def test_a_class_is_trained_the_same_alone_and_beside_others(tmp_path: Path, run: Callable[..., dict[str, float]]):
+    run(tmp_path / "alone", kimg=0.1)
+    run(tmp_path / "beside", kimg=0.1, classes=["df", "vasc"])
+    assert model_of(tmp_path / "alone") == model_of(tmp_path / "beside")
+    df, vasc = json.loads((tmp_path / "beside" / "record").read_text())
+    assert df["model_sha256"] == file_sha256(tmp_path / "beside" / "generators" / "df.keras") != vasc["model_sha256"]

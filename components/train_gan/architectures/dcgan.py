@@ -3,10 +3,12 @@
 import keras
 from keras import layers
 
+from components.shared.layers import Dropout
 from components.train_gan.recipe import Recipe
 
 LATENT = 100
-RECIPE = Recipe(loss="bce")
+RECIPE = Recipe(loss="bce", precision="automatic")
+ALONE = True
 
 
 def generator(image_size: int) -> keras.Model:
@@ -32,7 +34,7 @@ def discriminator(image_size: int) -> keras.Model:
     for filters in (64, 128, 256):
         model.add(layers.Conv2D(filters, 5, 2, "same"))
         model.add(layers.LeakyReLU())
-        model.add(layers.Dropout(0.3))
+        model.add(Dropout(0.3))
     model.add(layers.Flatten())
     model.add(layers.Dense(1))
     return model

@@ -24,27 +24,44 @@ def _pure(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..
 
 
 def gradients(
-    losses: Callable[[], tuple[Sequence[Any], Any]], groups: Sequence[Sequence[Any]], variables: Sequence[Any]
-) -> tuple[Sequence[Any], Any, list[list[Any]]]:
-    """See the package. The passes of the several losses are the same computation, which the compiler does once."""
+    generate: Callable[[], Any],
+    judge: Callable[[Any], tuple[tuple[Any, Any], Any, Any]],
+    groups: tuple[Sequence[Any], Sequence[Any]],
+    variables: Sequence[Any],
+) -> tuple[tuple[Any, Any], Any, list[list[Any]]]:
+    """See the package. Where two losses are differentiated, their passes forward are the same computation, which the
+    compiler does once."""
     before = _values(variables)
     place = {id(variable): index for index, variable in enumerate(variables)}
-    run = _pure(losses, variables)
-    found = []
-    for number, group in enumerate(groups):
-        places = [place[id(variable)] for variable in group]
+    places = [[place[id(variable)] for variable in group] for group in groups]
 
-        def one_loss(part: list[Any], number: int = number, places: list[int] = places) -> tuple[Any, Any]:
-            values = list(before)
-            for index, value in zip(places, part, strict=True):
-                values[index] = value
-            (all_losses, rest), after = run(values)
-            return all_losses[number], (all_losses, rest, after)
+    def mixed(values: Sequence[Any], group: int, part: Sequence[Any]) -> list[Any]:
+        result = list(values)
+        for index, value in zip(places[group], part, strict=True):
+            result[index] = value
+        return result
 
-        gradient, (all_losses, rest, after) = jax.grad(one_loss, has_aux=True)([before[index] for index in places])
-        found.append(gradient)
+    def part_of(values: Sequence[Any], group: int) -> list[Any]:
+        return [values[index] for index in places[group]]
+
+    images, pull_back, between = jax.vjp(
+        lambda part: _pure(generate, variables)(mixed(before, 0, part)), part_of(before, 0), has_aux=True
+    )
+
+    def one_loss(which: int, part: list[Any], shown: Any) -> tuple[Any, Any]:
+        (losses, ratio, rest), after = _pure(judge, variables)(mixed(between, 1, part), shown)
+        return losses[which], (losses, ratio, rest, after)
+
+    discriminators = part_of(between, 1)
+    (of_discriminator, of_images), (losses, ratio, rest, after) = jax.grad(
+        lambda part, shown: one_loss(1, part, shown), (0, 1), has_aux=True
+    )(discriminators, images)
+    if ratio is None:
+        of_images = jax.grad(lambda shown: one_loss(0, discriminators, shown)[0])(images)
+    else:
+        of_images = of_images * ratio.reshape((-1, *[1] * (images.ndim - 1))).astype(images.dtype)
     _assign(variables, before, after)
-    return all_losses, rest, found
+    return losses, rest, [pull_back(of_images)[0], of_discriminator]
 
 
 def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
@@ -53,17 +70,40 @@ def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[An
     return outputs, pull_back(jnp.ones_like(outputs))[0]
 
 
-def compiled(step: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., Any]:
-    """See the package."""
-    run = jax.jit(_pure(step, variables))
+def compiled(
+    steps: Sequence[Callable[[Any, Any, bool], None]], states: Sequence[Sequence[Any]], lazy: bool
+) -> Callable[[Sequence[Any], Sequence[Any], Any], None]:
+    """See the package. The GANs are one batch of values, stacked, under the first one's step."""
+    step = _pure(steps[0], states[0])
 
-    def compiled_step(*arguments: Any) -> Any:
-        before = _values(variables)
-        result, after = run(before, *arguments)
-        _assign(variables, before, after)
-        return result
+    def loop(values: list[Any], images: Any, rows: Any, penalised: Any) -> list[Any]:
+        def one(values: list[Any], shown: tuple[Any, Any]) -> tuple[list[Any], None]:
+            own_rows, own_penalised = shown
+            if not lazy:
+                return step(values, images, own_rows, True)[1], None
+            with_penalty, without = (
+                lambda now, penalise=penalise: step(now, images, own_rows, penalise)[1] for penalise in (True, False)
+            )
+            return jax.lax.cond(own_penalised, with_penalty, without, values), None
 
-    return compiled_step
+        return jax.lax.scan(one, values, (rows, penalised))[0]
+
+    together = len(states) > 1
+    fast = jax.jit(jax.vmap(loop, (0, 0, 0, None)) if together else loop, donate_argnums=0)
+
+    def run(images: Sequence[Any], rows: Sequence[Any], penalised: Any) -> None:
+        if not together:
+            after = [fast(_values(states[0]), images[0], jnp.asarray(rows[0], "int32"), jnp.asarray(penalised))]
+        else:
+            values = [jnp.stack(each) for each in zip(*(_values(state) for state in states), strict=True)]
+            shown = jnp.stack([jnp.asarray(each) for each in images]), jnp.asarray(rows, "int32")
+            stacked = fast(values, *shown, jnp.asarray(penalised))
+            after = [[value[i] for value in stacked] for i in range(len(states))]
+        for state, values in zip(states, after, strict=True):
+            for variable, value in zip(state, values, strict=True):
+                variable.assign(value)
+
+    return run
 
 
 def _assign(variables: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> None:

@@ -7,12 +7,23 @@ import tensorflow as tf
 
 
 def gradients(
-    losses: Callable[[], tuple[Sequence[Any], Any]], groups: Sequence[Sequence[Any]], variables: Sequence[Any]
-) -> tuple[Sequence[Any], Any, list[list[Any]]]:
+    generate: Callable[[], Any],
+    judge: Callable[[Any], tuple[tuple[Any, Any], Any, Any]],
+    groups: tuple[Sequence[Any], Sequence[Any]],
+    variables: Sequence[Any],
+) -> tuple[tuple[Any, Any], Any, list[list[Any]]]:
     """See the package."""
+    with tf.GradientTape() as generators_tape:
+        images = generate()
     with tf.GradientTape(persistent=True) as tape:
-        values, rest = losses()
-    return values, rest, [tape.gradient(value, group) for value, group in zip(values, groups, strict=True)]
+        tape.watch(images)
+        losses, ratio, rest = judge(images)
+    if ratio is None:
+        of_images, of_discriminator = tape.gradient(losses[0], images), tape.gradient(losses[1], groups[1])
+    else:
+        *of_discriminator, of_images = tape.gradient(losses[1], [*groups[1], images])
+        of_images *= tf.reshape(ratio, [-1, *[1] * (len(images.shape) - 1)])
+    return losses, rest, [generators_tape.gradient(images, groups[0], of_images), of_discriminator]
 
 
 def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
@@ -23,6 +34,28 @@ def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[An
     return outputs, tape.gradient(outputs, inputs)
 
 
-def compiled(step: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., Any]:
-    """See the package. XLA, where there is a GPU: on a CPU its convolutions are slower than TensorFlow's own."""
-    return tf.function(step, jit_compile=bool(tf.config.list_physical_devices("GPU")))
+def compiled(
+    steps: Sequence[Callable[[Any, Any, bool], None]], states: Sequence[Sequence[Any]], lazy: bool
+) -> Callable[[Sequence[Any], Sequence[Any], Any], None]:
+    """See the package. XLA, where there is a GPU: on a CPU its convolutions are slower than TensorFlow's own. One GAN
+    after the other: TensorFlow can't batch what changes variables."""
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+
+    def looped(step: Callable[[Any, Any, bool], None]) -> Callable[[Any, Any, Any], None]:
+        @tf.function(jit_compile=gpu, reduce_retracing=True)
+        def loop(images: Any, rows: Any, penalised: Any) -> None:
+            for i in tf.range(tf.shape(rows)[0]):
+                if not lazy or penalised[i]:
+                    step(images, rows[i], True)
+                else:
+                    step(images, rows[i], False)
+
+        return loop
+
+    loops = [looped(step) for step in steps]
+
+    def run(images: Sequence[Any], rows: Sequence[Any], penalised: Any) -> None:
+        for loop, own_images, own_rows in zip(loops, images, rows, strict=True):
+            loop(tf.convert_to_tensor(own_images), tf.constant(own_rows, tf.int32), tf.constant(penalised))
+
+    return run

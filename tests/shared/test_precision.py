@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from components.train_gan import precision
+from components.shared import precision
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""In which precision a GAN's networks compute; their weights are always float32."""
+"""In which precision networks compute while they are trained; their weights are always float32."""
 
 import re
 from pathlib import Path

@@ -1,0 +1,132 @@
+"""What a GAN costs: its time over the images shown and over the pixels, its memory over the number of real images.
+
+`python -m benchmarks.cost` trains the original networks with the product's own `train`, each time in a process of its
+own, draws docs/cost.svg and prints the figures; some five minutes on two cores.
+"""
+
+import json
+import multiprocessing
+import os
+import re
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SIZES = (32, 64, 128)
+KIMG = (0.5, 1.0, 2.0)
+COUNTS = (500, 2_000, 8_000)
+FEW = 256
+OUT = Path("docs/cost.svg")
+
+
+def image_set(path: Path, split: str, image_size: int, count: int, seed: int) -> None:
+    """An image set of drawn images: `count` of class a, 32 of class b."""
+    from components.shared.image_set import Header, encode_png, pixel_sha256, write_image_set
+
+    rng = np.random.default_rng(seed)
+    with write_image_set(path, Header(("a", "b"), image_size, split, "data", "split")) as out:
+        for dx, many in (("a", count), ("b", 32)):
+            for start in range(0, many, 256):
+                shape = (min(256, many - start), image_size // 8, image_size // 8, 3)
+                images = np.kron(rng.integers(0, 256, shape, np.uint8), np.ones((1, 8, 8, 1), np.uint8))
+                names = [f"{split}-{dx}-{start + number}" for number in range(len(images))]
+                hashes = [pixel_sha256(image) for image in images]
+                rows = pd.DataFrame({"image_id": names, "lesion_id": names, "dx": dx, "pixel_sha256": hashes})
+                out.write(rows.assign(source="real"), [encode_png(image) for image in images])
+
+
+def prepare(folder: str, image_size: int, count: int) -> None:
+    """Image sets, and the features that judge."""
+    from components.shared.quality import train_features
+
+    for split, many in (("train", count), ("validation", 32)):
+        image_set(Path(folder, split), split, image_size, many, len(split))
+    train_features(Path(folder, "train"), 1, Path(folder, "features.keras"), "features")
+    Path(folder, "start").touch()
+
+
+def measure(folder: str, kimg: float) -> tuple[float, float]:
+    """Seconds of `train`, the making of the networks and the snapshots included; and the process's peak memory, GiB."""
+    from components.train_gan.train import train
+
+    begun = time.perf_counter()
+    train(
+        classes=["a"],
+        train_set=f"{folder}/train",
+        validation_set=f"{folder}/validation",
+        features=f"{folder}/features.keras",
+        start=f"{folder}/start",
+        architecture="dcgan",
+        kimg=kimg,
+        seed=1,
+        failed_class="fail",
+        generators=f"{folder}/generators",
+        record=f"{folder}/record",
+        progress_page=f"{folder}/progress",
+    )
+    seconds = time.perf_counter() - begun
+    # Not getrusage: its peak can be that of the process this one was started from.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert found
+    return seconds, int(found[1]) / 2**20
+
+
+def draw(seconds: dict[int, list[float]], gib: list[float], machine: str) -> None:
+    """The three relations side by side."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "cost"
+    figure = Figure((9, 2.8), layout="constrained")
+    by_kimg, by_pixels, by_images = figure.subplots(1, 3)
+    for size, values in seconds.items():
+        by_kimg.plot(KIMG, values, "o-", label=f"{size} px")
+    by_kimg.set(xlabel="kimg", ylabel="seconds", xlim=0, ylim=0, title="time over images shown")
+    by_kimg.legend(fontsize=7)
+    slopes = [np.polyfit(KIMG, seconds[size], 1)[0] for size in SIZES]
+    by_pixels.plot([size**2 / 1000 for size in SIZES], slopes, "o-")
+    by_pixels.set(xlabel="thousand pixels", ylabel="seconds / kimg", xlim=0, ylim=0, title="time over pixels")
+    by_images.plot(COUNTS, gib, "o-")
+    by_images.set(xlabel="real images", ylabel="GiB", xlim=0, ylim=(0, 1.3 * max(gib)), title="peak memory, 64 px")
+    for axis in (by_kimg, by_pixels, by_images):
+        axis.title.set_fontsize(9)
+        axis.tick_params(labelsize=7)
+    figure.supxlabel(machine, fontsize=7)
+    figure.savefig(OUT, metadata={"Date": None})
+
+
+def main() -> None:
+    """Measures, draws and prints."""
+    from benchmarks.machine import machine
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as process,
+    ):
+
+        def made(size: int, count: int) -> str:
+            folder = Path(scratch, f"{size}-{count}")
+            folder.mkdir()
+            process.submit(prepare, str(folder), size, count).result()
+            return str(folder)
+
+        seconds: dict[int, list[float]] = {}
+        for size in SIZES:
+            folder = made(size, FEW)
+            seconds[size] = [process.submit(measure, folder, kimg).result()[0] for kimg in KIMG]
+        gib = [process.submit(measure, made(64, count), KIMG[0]).result()[1] for count in COUNTS]
+    named = machine()
+    draw(seconds, gib, f"{named.get('gpu', named['cpu'])}, {named['cores']} cores")
+    found = {"machine": named, "kimg": KIMG, "seconds": seconds, "images": COUNTS, "peak_memory_gib": gib}
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

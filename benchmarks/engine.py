@@ -1,0 +1,79 @@
+"""The product's own training steps, driven as its phases drive them."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from components.shared import keras_run, precision
+from components.shared.image_set import Header, Pixels
+from components.train_classifier import network
+from components.train_classifier import train as train_classifier
+from components.train_gan import architectures
+from components.train_gan.gan import Together
+from components.train_gan.training import BATCH, STEPS, Training
+
+
+def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
+    """An image set as it is once decoded, of (N, S, S, 3) uint8 images and (N,) integer labels."""
+    classes = tuple(f"c{label}" for label in range(int(labels.max()) + 1))
+    ones = np.ones(len(images), np.int64)
+    header = Header(classes, images.shape[1], "train")
+    return Pixels(images, labels.astype(np.int64), ones, ones.astype(bool), ones.astype(str), header)
+
+
+def gan(image_size: int, images: np.ndarray, steps: int, architecture: str) -> Callable[[], float]:
+    """Builds the GAN's steps with their input path, by the architecture's own recipe; without snapshots, which a phase
+    takes eight of.
+
+    Args:
+        image_size: S.
+        images: (N, S, S, 3) uint8 to train on; on a GPU they lie there, as in training.
+        steps: in a call.
+        architecture: a name in `architectures.NAMES`.
+    """
+    nets = architectures.load(architecture)
+    pixels = pixels_of(images, np.zeros(len(images), np.int64))
+    held_out = pixels_of(images[:16], np.zeros(16, np.int64))
+
+    def features(shown: np.ndarray) -> np.ndarray:
+        return np.zeros((len(shown), 2))
+
+    training = Training("bench", architecture, nets, nets.RECIPE, pixels, held_out, features, 1e6, 1, {})  # type: ignore[arg-type]
+    together = Together([training.gan])
+    resident = keras.ops.convert_to_tensor(images) if keras.distribution.list_devices("gpu") else None
+
+    def work() -> float:
+        for first in range(0, steps, STEPS):
+            rows = training.rows(min(STEPS, steps - first))
+            if resident is None:
+                together.advance([pixels.images[rows.ravel()]], [np.arange(rows.size).reshape(rows.shape)], first)
+            else:
+                together.advance([resident], [rows], first)
+        assert bool(training.gan.finite)  # waits for the last step
+        return steps * BATCH
+
+    return work
+
+
+def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: int) -> Callable[[], float]:
+    """Builds the classifier's training with its input path, without augmentation.
+
+    Args:
+        image_size: S.
+        images: (N, S, S, 3) uint8.
+        labels: (N,) integers.
+        steps: in a call.
+    """
+    keras_run.start(1)
+    pixels = pixels_of(images, labels)
+    trained = train_classifier.twin(
+        network.build(len(pixels.header.classes), image_size), precision.policy("automatic")
+    )
+    batches = train_classifier.batches(pixels, "none", 1, 1)
+
+    def work() -> float:
+        trained.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
+        return steps * BATCH
+
+    return work

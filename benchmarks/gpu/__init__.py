@@ -1,0 +1,1 @@
+"""The figures that take a GPU: see README.md."""

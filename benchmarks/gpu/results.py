@@ -1,0 +1,100 @@
+"""What an experiment found, as JSON and pictures that are small enough to keep in the project."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.gpu.experiment import RECIPES, Scale
+from benchmarks.machine import machine
+from components.evaluate.evaluate import scalars
+from components.shared import page
+from components.shared.files import write_text
+from components.shared.image_set import decode_png, iter_tables
+
+SHOWN = 8
+OF_GAN = ("kimg", "best_kimg", "seconds", "precision", "rolled_back_kimg", "failed")
+OF_IMAGES = ("images", "drawn", "kid", "density", "coverage", "copies", "curated")
+
+
+def _gans(folder: Path) -> dict[str, Any]:
+    """Of each class: KID at each snapshot, the best, and how long training took."""
+    found = {}
+    for record in json.loads((folder / "gans.json").read_text(encoding="utf-8")):
+        found[record["dx"]] = {key: record[key] for key in OF_GAN if key in record}
+        if "kid" in record:
+            curve = {"kimg": record["kid"]["kimg"], "value": record["kid"]["value"]}
+            found[record["dx"]] |= {"kid": min(curve["value"]), "curve": curve}
+    for measured in json.loads((folder / "quality.json").read_text(encoding="utf-8")):
+        found[measured["dx"]]["images"] = {key: measured[key] for key in OF_IMAGES if key in measured}
+    return found
+
+
+def _effect(folder: Path) -> dict[str, Any]:
+    """What the images bring on the test lesions."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return {"verdict": results["verdict"]} | scalars(results)
+
+
+def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
+    """KID over images shown and over time, a column for each class."""
+    from matplotlib.figure import Figure
+
+    classes = sorted({dx for of_recipe in gans.values() for dx in of_recipe})
+    figure = Figure((2.6 * len(classes) + 1, 4.6), layout="constrained")
+    axes = figure.subplots(2, len(classes), squeeze=False)
+    for column, dx in enumerate(classes):
+        for recipe, of_recipe in gans.items():
+            one = of_recipe.get(dx, {})
+            if "curve" not in one:
+                continue
+            kimg = np.asarray(one["curve"]["kimg"])
+            for row, x in ((0, kimg), (1, kimg / one["kimg"] * one["seconds"] / 60)):
+                axes[row, column].plot(x, one["curve"]["value"], label=recipe, linewidth=1.2)
+        axes[0, column].set_title(dx, fontsize=9)
+        axes[0, column].set_xlabel("kimg", fontsize=8)
+        axes[1, column].set_xlabel("minutes", fontsize=8)
+    for axis in axes.flat:
+        axis.tick_params(labelsize=7)
+    for row in axes:
+        row[0].set_ylabel("KID", fontsize=8)
+    axes[0, -1].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def _sheet(images: Path, path: Path) -> None:
+    """The first images of each class, not chosen, a row for each."""
+    rows = []
+    shown: dict[str, int] = {}
+    for table in iter_tables(images):
+        for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
+            if shown.setdefault(dx, 0) < SHOWN:
+                shown[dx] += 1
+                rows.append(decode_png(image["bytes"]))
+    Image.fromarray(page.contact_sheet(np.stack(rows), SHOWN)).save(path, quality=85)
+
+
+def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: Path, speed: dict[str, Any]) -> None:
+    """Writes `<name>.json`, `<name>-kid.png` and for each recipe `<name>-<recipe>.jpg` into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    gans = {recipe: _gans(work / recipe) for recipe in RECIPES}
+    found = {
+        "scale": {"name": name} | asdict(scale),
+        "machine": machine(),
+        "data": data,
+        "rare_classes": rare,
+        "speed": speed,
+        "gans": gans,
+        "effect": {recipe: _effect(work / recipe) for recipe in RECIPES},
+        "seconds": {
+            path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"]
+            for path in sorted((work / "done").glob("*.json"))
+        },
+    }
+    _curves(gans, out / f"{name}-kid.png")
+    for recipe in RECIPES:
+        _sheet(work / recipe / "images", out / f"{name}-{recipe}.jpg")
+    write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")

@@ -1,0 +1,98 @@
+"""Phase 2: what all GANs of a run share: the ruler by which their images are judged, and, where it is asked for, a GAN
+of all rare classes together from which each class's own begins (after STGAN's pre-training).
+
+Reads the training and the validation set.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from components.shared import page
+from components.shared.checkpoint import pack
+from components.shared.errors import UserError
+from components.shared.files import all_written_whole, file_sha256
+from components.shared.image_set import decoded
+from components.shared.quality import load_features, train_features
+from components.shared.seeds import seed_of
+from components.train_gan import pictures
+from components.train_gan.recipe import Recipe
+from components.train_gan.train import CHECKPOINT_EVERY_S, check
+from components.train_gan.training import BATCH, Training, facts_of, run, start_of
+
+LABEL = "shared_pretraining"
+
+
+def pretrain(
+    classes: Sequence[str],
+    train_set: str | Path,
+    validation_set: str | Path,
+    architecture: str,
+    kimg: float,
+    seed: int,
+    features: str | Path,
+    start: str | Path,
+    record: str | Path,
+    progress_page: str | Path,
+    checkpoints: str = "",
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    recipe: Recipe | None = None,
+) -> dict[str, float]:
+    """Trains the ruler, and a GAN of all rare classes together.
+
+    Args:
+        classes: the rare ones; each is shown about as often as any other.
+        train_set, validation_set: image sets of these splits.
+        architecture: see `architectures`.
+        kimg: the shared GAN's budget, in thousand real images shown; 0 for none.
+        seed: of all that is drawn.
+        features: where the ruler goes: see `components.shared.quality`.
+        start: where the networks go that GANs begin from; an empty file where `kimg` is 0.
+        record: where the JSON record goes.
+        progress_page: where the HTML page goes.
+        checkpoints, checkpoint_every_s, recipe: as in `train`.
+
+    Returns:
+        kid of the shared GAN at its end, if there is one.
+
+    Raises:
+        UserError: a setting, a class or an image set can't be used, or the checkpoints are of other settings.
+        RuntimeError: training diverged a second time.
+    """
+    if not 0 <= kimg < math.inf:
+        raise UserError(f"shared_kimg is {kimg}; choose a budget of 0 or more.")
+    nets, header = check(classes, train_set, validation_set, architecture)
+    with all_written_whole(features, start, record, progress_page) as (ruler, start_part, record_part, page_part):
+        train_features(train_set, seed_of(seed, "features"), ruler, LABEL)
+        facts = {"classes": header.classes, "trained_on": list(classes), "features_sha256": file_sha256(ruler)}
+        parts = ["The ruler is trained. No GAN of all rare classes was asked for."]
+        measured = {}
+        if kimg:
+            own = seed_of(seed, LABEL)
+            settings = {"classes": list(classes), "features": file_sha256(ruler), "split_sha256": header.split_sha256}
+            with (
+                decoded(train_set, "train", *classes) as pixels,
+                decoded(validation_set, "validation", *classes) as held_out,
+            ):
+                counts = np.bincount(pixels.labels)
+                pixels.repeat[:] = np.maximum(1, np.rint(counts.max() / counts[pixels.labels]))
+                arguments = (LABEL, architecture, nets, recipe or nets.RECIPE, pixels, held_out, load_features(ruler))
+                training = Training(*arguments, kimg, own, settings, checkpoints, checkpoint_every_s)
+
+                def failed(training: Training, error: Exception) -> None:
+                    raise error
+
+                run([training], failed)
+                # The last networks and not the best: a discriminator that fits its generator goes with them.
+                start_part.write_bytes(pack(*start_of(training, architecture)))
+                facts |= facts_of(training, architecture, len(held_out.images))
+            facts["settings"] = {"seed": seed, "batch": BATCH}
+            facts["snapshots"] = pictures.strips(training.history)
+            parts = pictures.progress(f"GAN of {', '.join(classes)} together", facts, training.history)
+            measured = {"kid": facts["kid"]["value"][-1]}
+        record_part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        page_part.write_text(page.render("Shared pretraining", parts), encoding="utf-8")
+    return measured
