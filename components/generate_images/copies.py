@@ -18,8 +18,9 @@ ENOUGH = 100
 """With fewer held-out images than this there is no first percentile to speak of."""
 PART = 64
 """Images that are compared at a time."""
-SAME = 0.01
-"""Below this two images are one picture, whatever lesions they are said to be of."""
+SAME, OTHER = 0.01, 0.2
+"""Below the first two images are one picture, whatever lesions they are said to be of; above the second they are not,
+however few there were to tell a threshold from."""
 
 
 def positions(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -63,7 +64,8 @@ class CopyCheck:
     Attributes:
         threshold: a distance below it accuses. It is the first percentile of the held-out images' distances to the
             training images. Where they are fewer than 100, each training image's distance to those of other lesions
-            joins in. At least 0.01; and pairs nearer than that, one picture under two lesions' names, do not count.
+            joins in. At least 0.01, and pairs nearer than that, one picture under two lesions' names, do not count; at
+            most 0.2.
     """
 
     def __init__(self, training: np.ndarray, lesions: np.ndarray, held_out: np.ndarray) -> None:
@@ -75,7 +77,7 @@ class CopyCheck:
             nearest.append(apart.min(axis=1))
         known = np.concatenate(nearest)
         known = known[np.isfinite(known) & (known >= SAME)]
-        self.threshold = max(SAME, float(np.quantile(known, 0.01))) if len(known) else SAME
+        self.threshold = min(OTHER, float(np.quantile(known, 0.01))) if len(known) else SAME
 
     def _distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each image from each training image, in the position that fits best, and the number of that position."""

@@ -418,8 +418,8 @@ def generate(
         quality: where the JSON goes, a list of one object for each class.
 
     Returns:
-        Of each class `<dx>_synthetic_images`, `_copies`, and where two images or more are left `_kid`, `_density` and
-        `_coverage`.
+        Of each class that has a generator `<dx>_images`, `<dx>_copies`, and where two images or more are left
+        `<dx>_kid`, `<dx>_density` and `<dx>_coverage`.
 
     Raises:
         UserError: the count or the share can't be used, or the files do not belong together; nothing is written then.
@@ -458,7 +458,7 @@ def generate(
                 parts += of_class
                 for name in ("images", "copies", "kid", "density", "coverage"):
                     if entry[name] is not None:
-                        metrics[f"{dx}_synthetic_{name}"] = float(entry[name])
+                        metrics[f"{dx}_{name}"] = float(entry[name])
         sheet_part.write_text(page.render("Synthetic images", parts), encoding="utf-8")
         quality_part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     return metrics

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from components.generate_images.copies import SAME, CopyCheck, _patterns, positions
+from components.generate_images.copies import OTHER, SAME, CopyCheck, _patterns, positions
 from tests.generate_images.conftest import Demo
 
 
@@ -101,15 +101,19 @@ def test_the_threshold(demo: Demo):
     expected = np.concatenate([check.nearest(held_out[:3])[0], own.min(axis=1)])
     assert check.threshold == pytest.approx(np.quantile(expected[expected >= SAME], 0.01))
     assert check.threshold > SAME
+    assert check.threshold < OTHER
     # One picture under two lesions' names does not switch the check off.
     assert CopyCheck(twins, np.arange(len(twins)), held_out[:3]).threshold > SAME
 
 
 def test_one_training_image_and_nothing_to_see():
+    noise = np.random.default_rng(0).integers(0, 256, (20, 48, 48, 3), dtype=np.uint8)
+    check = CopyCheck(noise[:1], np.zeros(1), noise[1:2])
+    # One held-out image is no percentile: by its distance alone, every second innocent image would be a copy.
+    assert check.nearest(noise[1:2])[0] > OTHER == check.threshold
+    assert (check.nearest(noise)[0] < OTHER).tolist() == [True] + 19 * [False]
     flat = np.full((3, 48, 48, 3), 120, np.uint8)
     np.testing.assert_allclose(_patterns(flat), 0, atol=1e-3)
-    check = CopyCheck(flat[:1], np.zeros(1), flat[:1])
-    assert check.threshold >= SAME
-    distance, nearest, _ = check.nearest(flat)
+    distance, nearest, _ = CopyCheck(flat[:1], np.zeros(1), flat[:1]).nearest(flat)
     assert np.isfinite(distance).all()
     assert nearest.tolist() == [0, 0, 0]
