@@ -149,7 +149,7 @@ def counterweight(
                 failed_class=failed_class,
                 seed=seed,
                 checkpoints=checkpoints,
-            ).set_display_name("Train GANs")
+            ).set_display_name("Train GAN")
             on_gpu(gan)
             drawn = generate_images(
                 generators=gan.outputs["generators"],

@@ -50,7 +50,7 @@ def gan(image_size: int, images: np.ndarray, steps: int, architecture: str) -> C
                 together.advance([pixels.images[rows.ravel()]], [np.arange(rows.size).reshape(rows.shape)], first)
             else:
                 together.advance([resident], [rows], first)
-        assert bool(training.gan.finite)  # waits for the last step
+        assert np.asarray(training.gan.finite)  # waits for the last step
         return steps * BATCH
 
     return work

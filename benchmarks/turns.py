@@ -58,7 +58,11 @@ def take_turns(
             processes[-1].start()
             theirs.close()
         for side in sides:
-            if missing := pipes[side].recv():
+            try:
+                missing = pipes[side].recv()
+            except EOFError:
+                raise RuntimeError(f"the side {side} ended before its turn; its error stands above") from None
+            if missing:
                 print(f"bench: nothing of {side}, since {missing}", flush=True)
                 del pipes[side]
         tasks = dict.fromkeys(task for builders in sides.values() for task in builders)

@@ -46,6 +46,7 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
     classes = sorted({dx for of_recipe in gans.values() for dx in of_recipe})
     figure = Figure((2.6 * len(classes) + 1, 4.6), layout="constrained")
     axes = figure.subplots(2, len(classes), squeeze=False)
+    lines: dict[str, Any] = {}
     for column, dx in enumerate(classes):
         for recipe, of_recipe in gans.items():
             one = of_recipe.get(dx, {})
@@ -53,7 +54,8 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
                 continue
             kimg = np.asarray(one["curve"]["kimg"])
             for row, x in ((0, kimg), (1, kimg / one["kimg"] * one["seconds"] / 60)):
-                axes[row, column].plot(x, one["curve"]["value"], label=recipe, linewidth=1.2)
+                colour = f"C{list(gans).index(recipe)}"
+                lines[recipe] = axes[row, column].plot(x, one["curve"]["value"], color=colour, linewidth=1.2)[0]
         axes[0, column].set_title(dx, fontsize=9)
         axes[0, column].set_xlabel("kimg", fontsize=8)
         axes[1, column].set_xlabel("minutes", fontsize=8)
@@ -61,7 +63,7 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
         axis.tick_params(labelsize=7)
     for row in axes:
         row[0].set_ylabel("KID", fontsize=8)
-    axes[0, -1].legend(fontsize=7)
+    figure.legend(lines.values(), lines, loc="outside right upper", fontsize=7)
     figure.savefig(path, dpi=110)
 
 

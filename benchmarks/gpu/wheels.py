@@ -1,9 +1,11 @@
 """Collects what the phases import as wheels, for a machine without a network: `python -m benchmarks.gpu.wheels`.
 
-With names it collects only those (`… wheels keras namex optree`): what the machine has need not travel.
+What the machine has need not travel: `--have FILE` names it, a package in a line, as `pip list --format=freeze` there
+prints it.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path("build/wheels")
-GROUPS = ("train", "page", "report")
+GROUPS = ("train", "page", "report", "storage")
 
 
 def wanted() -> list[str]:
@@ -29,21 +31,28 @@ def install() -> None:
     subprocess.run([*command, f"--find-links={FOLDER}", *wanted()], check=True)
 
 
+def name_of(line: str) -> str:
+    """A package's name as it stands in the names of wheels, of a requirement or of a wheel."""
+    return re.sub(r"[-_.]+", "_", re.split(r"[=<>!~;@\[ ]", line.strip())[0]).lower()
+
+
 def main() -> None:
     """Fills build/wheels, which git ignores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.wheels", description=__doc__)
-    parser.add_argument("names", nargs="*", help="only these, without what they need")
+    parser.add_argument("--have", type=Path, help="file that names what the machine has")
     parser.add_argument("--python", default="3.12", help="Python of the machine (default: 3.12)")
     given = parser.parse_args()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", f"--python-version={given.python}", f"--dest={FOLDER}"]
-    # A machine with a newer glibc than this takes them, too.
-    command += [f"--platform=manylinux{version}_x86_64" for version in ("_2_17", "2014", "_2_27", "_2_28")]
-    names = [one for one in wanted() if one.split(">")[0] in given.names]
-    names += [name for name in given.names if name not in {one.split(">")[0] for one in names}]
-    subprocess.run([*command, *(["--no-deps", *names] if names else wanted())], check=True)
-    size = sum(path.stat().st_size for path in FOLDER.iterdir()) / 2**20
-    print(f"{len(list(FOLDER.iterdir()))} wheels, {size:.0f} MiB, in {FOLDER}")
+    # What an older glibc is enough for runs on a newer one.
+    command += [f"--platform=manylinux{version}_x86_64" for version in ("2014", "_2_17", "_2_27", "_2_28")]
+    subprocess.run([*command, *wanted()], check=True)
+    had = {name_of(line) for line in given.have.read_text(encoding="utf-8").splitlines()} if given.have else set()
+    for path in FOLDER.glob("*.whl"):
+        if name_of(path.name.split("-")[0]) in had:
+            path.unlink()
+    left = list(FOLDER.iterdir())
+    print(f"{len(left)} wheels, {sum(path.stat().st_size for path in left) / 2**20:.0f} MiB, in {FOLDER}")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks.gpu import wheels
@@ -22,3 +25,17 @@ def test_the_wheels_are_what_the_phases_name():
     names = {name.split(">")[0] for name in wheels.wanted()}
     assert {"keras", "pyarrow", "pandas", "numpy", "pillow", "scikit-learn", "matplotlib"} <= names
     assert not {name for name in names if name.startswith(("tensorflow", "jax", "kfp"))}
+    assert [wheels.name_of(text) for text in ("scikit-learn>=1.6", "Google.Cloud_Storage==3.1", "pyarrow ; x")] == [
+        "scikit_learn",
+        "google_cloud_storage",
+        "pyarrow",
+    ]
+
+
+def test_a_piece_ends_in_time_and_says_that_there_is_more(tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--scale=smoke", f"--work={work}", f"--out={out}"]
+    done = subprocess.run([*command, "--minutes=0.02"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr
+    assert "goes on" in done.stdout
+    assert not out.exists()
