@@ -27,7 +27,7 @@ def counterweight(
     max_bad_images: int = 10,
     synthetic_per_class: int = 500,
     synthetic_reject: float = 0.2,
-    gan_architecture: str = "dcgan",
+    gan_architecture: str = "resnet",
     gan_kimg: float = 12.0,
     shared_kimg: float = 0.0,
     gans_per_task: int = 1,
@@ -57,7 +57,7 @@ def counterweight(
         max_bad_images: So many unusable images are listed and left out; more end the run.
         synthetic_per_class: Synthetic images for each rare class, and repeated real ones in the control.
         synthetic_reject: Share of the images drawn that curation rejects as the worst and draws anew, from 0 to 0.9.
-        gan_architecture: dcgan (the original) or resnet (residual networks, for few images).
+        gan_architecture: resnet (residual networks, for few images) or dcgan (the original).
         gan_kimg: Budget of each GAN, in thousand real images shown.
         shared_kimg: Budget of one GAN of all rare classes together, from which that of each class starts; 0 for none.
         gans_per_task: So many classes' GANs are trained in one task, on one GPU.
@@ -149,7 +149,7 @@ def counterweight(
                 failed_class=failed_class,
                 seed=seed,
                 checkpoints=checkpoints,
-            ).set_display_name("Train GANs")
+            ).set_display_name("Train GAN")
             on_gpu(gan)
             drawn = generate_images(
                 generators=gan.outputs["generators"],

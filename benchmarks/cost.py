@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,13 +24,13 @@ FEW = 128
 OUT = Path("docs/cost.svg")
 
 
-def image_set(path: Path, split: str, image_size: int, count: int, seed: int) -> None:
-    """An image set of drawn images: `count` of class a, 32 of class b."""
+def image_set(path: Path, split: str, image_size: int, counts: dict[str, int], seed: int) -> None:
+    """An image set of drawn images: so many of each class."""
     from components.shared.image_set import Header, encode_png, pixel_sha256, write_image_set
 
     rng = np.random.default_rng(seed)
-    with write_image_set(path, Header(("a", "b"), image_size, split, "data", "split")) as out:
-        for dx, many in (("a", count), ("b", 32)):
+    with write_image_set(path, Header(tuple(counts), image_size, split, "data", "split")) as out:
+        for dx, many in counts.items():
             for start in range(0, many, 256):
                 shape = (min(256, many - start), image_size // 8, image_size // 8, 3)
                 images = np.kron(rng.integers(0, 256, shape, np.uint8), np.ones((1, 8, 8, 1), np.uint8))
@@ -39,23 +40,24 @@ def image_set(path: Path, split: str, image_size: int, count: int, seed: int) ->
                 out.write(rows.assign(source="real"), [encode_png(image) for image in images])
 
 
-def prepare(folder: str, image_size: int, count: int) -> None:
-    """Image sets, and the features that judge."""
+def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
+    """Image sets, the training set of so many of each class, and the features that judge."""
     from components.shared.quality import train_features
 
-    for name, many in (("train", count), ("validation", 32), ("few", FEW)):
-        image_set(Path(folder, name), "validation" if name == "validation" else "train", image_size, many, len(name))
+    few = dict.fromkeys(counts, 32)
+    for name, own in (("train", counts), ("validation", few), ("few", few)):
+        image_set(Path(folder, name), "validation" if name == "validation" else "train", image_size, own, len(name))
     train_features(Path(folder, "few"), 1, Path(folder, "features.keras"), "features")
     Path(folder, "start").touch()
 
 
-def measure(folder: str, kimg: float) -> tuple[float, float]:
+def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
     """Seconds of `train`, the making of the networks and the snapshots included; and the process's peak memory, GiB."""
     from components.train_gan.train import train
 
     begun = time.perf_counter()
     train(
-        classes=["a"],
+        classes=classes,
         train_set=f"{folder}/train",
         validation_set=f"{folder}/validation",
         features=f"{folder}/features.keras",
@@ -114,7 +116,7 @@ def main() -> None:
         def made(size: int, count: int) -> str:
             folder = Path(scratch, f"{size}-{count}")
             folder.mkdir()
-            process.submit(prepare, str(folder), size, count).result()
+            process.submit(prepare, str(folder), size, {"a": count, "b": 32}).result()
             return str(folder)
 
         seconds: dict[int, list[float]] = {}

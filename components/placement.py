@@ -49,8 +49,8 @@ class Accelerator(Nodes):
     Attributes:
         type: the resource's name: `nvidia.com/gpu`, a MIG slice such as `nvidia.com/mig-1g.10gb`; `none` for a cluster
             without.
-        count: how many for each class.
-        at_a_time: so many classes train at once.
+        count: how many for each task, of `gans_per_task` classes.
+        at_a_time: so many tasks train GANs at once.
     """
 
     type: str = Field(default="nvidia.com/gpu", pattern=r"^(none|[a-z0-9.-]+/[A-Za-z0-9._-]+)$")

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
 WITH_KERAS = {"train_classifier", "train_gan", "generate_images", "evaluate"}
-SHARED_WITH_KERAS = {"keras_run.py", "layers.py", "precision.py"}
+SHARED_WITH_KERAS = {"keras_run.py", "layers.py", "precision.py", "quality.py"}
 COMPILED = ("component.py", "images.py", "placement.py")
 """Read when the pipeline is compiled, and not by a phase at work."""
 LOGIC = sorted(p for p in (ROOT / "components").rglob("*.py") if p.name not in COMPILED)

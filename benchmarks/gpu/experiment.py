@@ -47,7 +47,7 @@ class Scale:
 
 SCALES = {
     "full": Scale(128, "auto", 300.0, 500, 50, 10, (1, 2, 3)),
-    "cpu": Scale(32, "df,vasc", 20.0, 500, 12, 6, (1, 2, 3)),
+    "cpu": Scale(32, "auto", 12.0, 500, 12, 6, (1, 2, 3)),
     "smoke": Scale(32, "df,vasc", 0.5, 16, 1, 1, (1, 2)),
 }
 RECIPES = {"dcgan": ("dcgan", False), "modern": ("resnet", False), "modern_shared": ("resnet", True)}

@@ -41,4 +41,4 @@ def generate_images(
             sheet=contact_sheet.path,
             quality=quality.path,
         )
-        log_metrics(metrics, {f"synthetic_{name}": value for name, value in measured.items()})
+        log_metrics(metrics, measured)

@@ -16,8 +16,11 @@ REACH = 2
 """A copy may have moved by so many 32nds of the side, down and across."""
 ENOUGH = 100
 """With fewer held-out images than this there is no first percentile to speak of."""
-SAME = 0.01
-"""Below this two images are one picture, whatever lesions they are said to be of."""
+PART = 64
+"""Images that are compared at a time."""
+SAME, OTHER = 0.01, 0.2
+"""Below the first two images are one picture, whatever lesions they are said to be of; above the second they are not,
+however few there were to tell a threshold from."""
 
 
 def positions(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -61,31 +64,31 @@ class CopyCheck:
     Attributes:
         threshold: a distance below it accuses. It is the first percentile of the held-out images' distances to the
             training images. Where they are fewer than 100, each training image's distance to those of other lesions
-            joins in. At least 0.01; and pairs nearer than that, one picture under two lesions' names, do not count.
+            joins in. At least 0.01, and pairs nearer than that, one picture under two lesions' names, do not count; at
+            most 0.2.
     """
 
     def __init__(self, training: np.ndarray, lesions: np.ndarray, held_out: np.ndarray) -> None:
         self._training = _windows(_patterns(training), REACH, REACH)
-        nearest = [self.nearest(held_out)[0]]
+        nearest = [self.nearest(held_out[start : start + PART])[0] for start in range(0, len(held_out), PART)]
         if len(held_out) < ENOUGH:
-            apart = self._distances(training)[0]
+            apart = np.concatenate([self._distances(training[s : s + PART])[0] for s in range(0, len(training), PART)])
             apart[lesions[:, None] == lesions] = np.inf
             nearest.append(apart.min(axis=1))
         known = np.concatenate(nearest)
         known = known[np.isfinite(known) & (known >= SAME)]
-        self.threshold = max(SAME, float(np.quantile(known, 0.01))) if len(known) else SAME
+        self.threshold = min(OTHER, float(np.quantile(known, 0.01))) if len(known) else SAME
 
     def _distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each image from each training image, in the position that fits best, and the number of that position."""
         found = np.full((len(images), len(self._training)), np.inf, np.float32)
         position = np.zeros(found.shape, np.int8)
-        moves = 2 * REACH + 1
+        moves = list(np.ndindex(2 * REACH + 1, 2 * REACH + 1))
         for number, turned in enumerate(positions(_patterns(images))):
-            for down in range(moves):
-                windows = np.stack([_windows(turned, down, across) for across in range(moves)])
-                distance = 1 - (windows @ self._training.T).max(axis=0)
-                better = distance < found
-                found[better], position[better] = distance[better], number
+            windows = np.concatenate([_windows(turned, *move) for move in moves])
+            likeness = (windows @ self._training.T).reshape(len(moves), *found.shape).max(axis=0)
+            better = 1 - likeness < found
+            found[better], position[better] = 1 - likeness[better], number
         return np.maximum(found, 0), position
 
     def nearest(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,7 +98,7 @@ class CopyCheck:
         light, and about 1 for unlike ones; the least over the eight positions and over small movements.
 
         Args:
-            images: (N, S, S, 3) uint8; memory is N times the training images'.
+            images: (N, S, S, 3) uint8, N ≥ 1; memory grows with N times the number of training images.
 
         Returns:
             (N,) float32 distances in [0, 2], (N,) rows of the training images, and (N,) int8, in which of its

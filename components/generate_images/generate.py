@@ -212,33 +212,30 @@ def _draw(
     radii = np.maximum(neighbour_radii(real.features, NEIGHBOURS), 1e-6)
     progress = Progress(f"generate_images {dx}", needed, "images")
     columns = ["index", "distance", "nearest", "position", "probability", "strangeness"]
-    tables = [pd.DataFrame({name: np.empty(0, np.int64) for name in columns})]
-    features = [np.empty((0, real.features.shape[1]))]
+    tables: list[pd.DataFrame] = []
+    features: list[np.ndarray] = []
     shown: list[tuple[np.ndarray, np.ndarray]] = []
     copies = drawn = 0
     while stream.length < needed and drawn < MOST * needed:
-        images = draw_block(model, dx, facts["latent"], seed, drawn // BLOCK)[: MOST * needed - drawn]
+        images = draw_block(model, dx, facts["latent"], seed, drawn // BLOCK)
         apart, nearest, position = real.check.nearest(images)
+        of_images, probabilities = ruler.both(images)
+        to_real = distances(of_images, real.features)
+        strangeness = to_real.min(axis=1) / radii[to_real.argmin(axis=1)]
+        # The rest of the block is left where there are enough.
         passed = apart >= real.check.threshold
-        if (enough := np.flatnonzero(np.cumsum(passed) == needed - stream.length)).size:
-            images, passed = images[: enough[0] + 1], passed[: enough[0] + 1]
-        of_block = np.flatnonzero(~passed)
+        last = min(int(np.searchsorted(np.cumsum(passed), needed - stream.length)) + 1, BLOCK, MOST * needed - drawn)
+        own, of_block = np.flatnonzero(passed[:last]), np.flatnonzero(~passed[:last])
         copies += len(of_block)
         for i in of_block[: REJECTED - len(shown)]:
             shown.append((_alike(images[i], position[i]), real.training[nearest[i]]))
-        own = np.flatnonzero(passed)
-        if own.size:
-            stream.append(images[own])
-            of_images, probabilities = ruler.both(images[own])
-            to_real = distances(of_images, real.features)
-            features.append(of_images)
-            strangeness = to_real.min(axis=1) / radii[to_real.argmin(axis=1)]
-            values = (drawn + own, apart[own], nearest[own], position[own], probabilities[:, label], strangeness)
-            tables.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
-        drawn += len(images)
+        stream.append(images[own])
+        features.append(of_images[own])
+        values = (drawn + np.arange(BLOCK), apart, nearest, position, probabilities[:, label], strangeness)
+        tables.append(pd.DataFrame({name: value[own] for name, value in zip(columns, values, strict=True)}))
+        drawn += last
         progress.update(stream.length)
-    rows = pd.concat(tables[1:] or tables, ignore_index=True)
-    return _Drawn(rows, np.concatenate(features), copies, shown, drawn)
+    return _Drawn(pd.concat(tables, ignore_index=True), np.concatenate(features), copies, shown, drawn)
 
 
 def _write(rows: pd.DataFrame, facts: dict[str, Any], seed: int, stream: _Stream, out: ImageSetWriter) -> None:
@@ -421,8 +418,8 @@ def generate(
         quality: where the JSON goes, a list of one object for each class.
 
     Returns:
-        Of each class `<dx>_synthetic_images`, `_copies`, and where two images or more are left `_kid`, `_density` and
-        `_coverage`.
+        Of each class that has a generator `<dx>_images`, `<dx>_copies`, and where two images or more are left
+        `<dx>_kid`, `<dx>_density` and `<dx>_coverage`.
 
     Raises:
         UserError: the count or the share can't be used, or the files do not belong together; nothing is written then.
@@ -461,7 +458,7 @@ def generate(
                 parts += of_class
                 for name in ("images", "copies", "kid", "density", "coverage"):
                     if entry[name] is not None:
-                        metrics[f"{dx}_synthetic_{name}"] = float(entry[name])
+                        metrics[f"{dx}_{name}"] = float(entry[name])
         sheet_part.write_text(page.render("Synthetic images", parts), encoding="utf-8")
         quality_part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     return metrics

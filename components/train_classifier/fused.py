@@ -27,7 +27,7 @@ def normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, 
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
     n = x.shape[0] * x.shape[1] * x.shape[2]
-    return y, mean, variance * ((n - 1) / n)  # TensorFlow's is that of the population, Keras averages the batch's
+    return y, mean, variance * ((n - 1) / n)  # TensorFlow divides by n − 1, Keras by n
 
 
 class Adam(keras.optimizers.Adam):

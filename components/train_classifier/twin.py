@@ -50,7 +50,7 @@ class Twin(keras.Model):
         for kernel, norm, dropout in zip(self.kernels, self.norms, self.dropouts, strict=True):
             weights = ops.cast(kernel, x.dtype)
             if len(kernel.shape) == 4:
-                x = ops.max_pool(self._normalised(ops.conv(x, weights, padding="same"), *norm), 2)
+                x = ops.max_pool(self._normalised(ops.conv(x, weights, padding="same"), *norm), 2, 2)
             else:
                 x = ops.matmul(ops.reshape(x, (x.shape[0], -1)), weights)
                 x = self._normalised(x[:, None, None], *norm)[:, 0, 0]

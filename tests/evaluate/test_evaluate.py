@@ -29,7 +29,8 @@ def outputs(folder: Path) -> dict[str, Path]:
 def changed(run: dict[str, Any], folder: Path, arm: str, number: int, facts: dict[str, Any]) -> dict[str, Any]:
     """The run with one record altered."""
     record = folder / "record.json"
-    record.write_text(json.dumps(json.loads(run["records"][arm][number].read_text()) | facts))
+    before = json.loads(run["records"][arm][number].read_text())
+    record.write_text(json.dumps(before | facts | {"settings": before["settings"] | facts.get("settings", {})}))
     own = [*run["records"][arm]]
     own[number] = record
     return run | {"records": run["records"] | {arm: own}}
@@ -158,8 +159,8 @@ def test_an_external_image_that_was_trained_on_is_refused_under_another_name(
         ({"arm": "oversampled"}, "augmented does not belong to its model"),
         ({"train_set_sha256": "6" * 64}, "augmented were trained on different sets"),
         ({"parameters": 1}, "trained with different settings"),
-        ({"settings": {"epochs": 1, "patience": 1, "augmentation": "flips", "seed": 2, "batch": 32}}, "settings"),
-        ({"settings": {"epochs": 1, "patience": 1, "augmentation": "none", "seed": 3, "batch": 32}}, "same seeds"),
+        ({"settings": {"augmentation": "flips"}}, "settings"),
+        ({"settings": {"seed": 3}}, "same seeds"),
     ],
 )
 def test_arms_that_may_not_be_compared_are_refused(

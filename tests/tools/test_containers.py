@@ -103,6 +103,12 @@ def test_a_phase_has_no_more_rights_than_it_needs(engine: docker.DockerClient, f
     assert others == ["CapEff: 0000000000000000", "NoNewPrivs: 1", "lo", "writes /tmp", f"writes {artifacts}"]
     assert (Path(artifacts) / "probe").exists()
     assert not list(data.iterdir())
+    script = "cd $COUNTERWEIGHT_CHECKPOINTS && mkdir -p df && echo $0 >> df/checkpoint-a"
+    for name in ("train_gan", "shared_pretraining"):
+        assert parts.start(name, ["sh", "-c", script, name], {}, {}).wait() == ""
+    assert (folder / "checkpoints/df/checkpoint-a").read_text() == "train_gan\nshared_pretraining\n"
+    task = parts.start("generate_images", ["sh", "-c", "echo $COUNTERWEIGHT_CHECKPOINTS"], {}, {})
+    assert ("".join(task.lines).strip(), task.wait()) == ("", "")
     parts.client.close()
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.shared import keras_run
 from components.train_classifier import fused, network
 from components.train_classifier.train import BATCH, twin
 from components.train_classifier.twin import Twin
@@ -16,7 +17,7 @@ LABELS = RNG.integers(0, 4, 2 * BATCH)
 
 def undropped() -> keras.Sequential:
     """The network without its draws, with scales of both signs."""
-    keras.utils.set_random_seed(1)
+    keras_run.start(1)
     rng = np.random.default_rng(3)
     made = network.build(4, 32)
     for layer in made.layers:
@@ -73,16 +74,21 @@ def test_probabilities_loss_gradients_and_averages_are_the_plain_networks(
 
 def test_ten_steps_of_fit_go_where_the_plain_networks_go():
     plain, shared = undropped(), undropped()
-    plain.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
+    before = [np.asarray(variable) for variable in plain.trainable_variables]
+    # With Adam's own epsilon a gradient that is zero but for rounding moves its weight as far as any other.
+    plain.compile(keras.optimizers.Adam(epsilon=1e-3), "sparse_categorical_crossentropy")
     trained = twin(shared, "float32")
+    trained.optimizer.epsilon = 1e-3
     losses = []
     for model in (plain, trained):
         rows = (slice(start, start + BATCH) for _ in range(10) for start in (0, BATCH))
         given = ((IMAGES[chosen], LABELS[chosen]) for chosen in rows)
         losses.append(model.fit(given, steps_per_epoch=2, epochs=5, verbose=0).history["loss"])
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
-    assert losses[0][-1] < 0.1 * losses[0][0]
-    np.testing.assert_allclose(shared.predict_on_batch(IMAGES), plain.predict_on_batch(IMAGES), atol=0.02)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.01)
+    for ours, theirs, start in zip(shared.trainable_variables, plain.trainable_variables, before, strict=True):
+        # Which of two values a pooling takes, where they are equal but for rounding, is chance.
+        went = np.linalg.norm(theirs - start)
+        assert np.linalg.norm(np.asarray(ours) - theirs) <= 0.1 * went + 1e-4, (ours.path, went)
 
 
 def test_adam_is_keras_adam():
