@@ -53,7 +53,7 @@ def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
 
 
 def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
-    """Core seconds of `train` with the making of the networks and the snapshots, and the process's peak memory in GiB."""
+    """Core seconds of `train`, with the making of networks and snapshots, and the peak memory of the process in GiB."""
     from components.train_gan.train import train
 
     begun = time.process_time()
