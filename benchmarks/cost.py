@@ -54,6 +54,7 @@ def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
 
 def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
     """Core seconds of `train`, with the making of networks and snapshots, and the peak memory of the process in GiB."""
+    from components.shared.progress import say
     from components.train_gan.train import train
 
     begun = time.process_time()
@@ -76,7 +77,9 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     assert found
-    return seconds, int(found[1]) / 2**20
+    gib = int(found[1]) / 2**20
+    say("cost", f"{folder}, {kimg:g} kimg: {seconds:.1f} core seconds, {gib:.2f} GiB")
+    return seconds, gib
 
 
 def draw(seconds: dict[int, list[float]], gib: list[float], machine: str) -> None:
