@@ -23,7 +23,7 @@ def work(tmp_path):
             json.dumps([{"dx": "a", "images": 9, "kid": 0.3}, {"dx": "b", "failed": "x"}])
         )
         (folder / "results.json").write_text(json.dumps(example()))
-        image_set(folder / "images", "train", 32, 9, number)
+        image_set(folder / "images", "train", 32, {"a": 9, "b": 32}, number)
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "prepare.json").write_text(json.dumps({"seconds": 1.5, "result": None}))
     return tmp_path
@@ -47,7 +47,7 @@ def test_results_hold_the_best_kid_of_each_class_and_small_pictures(work, tmp_pa
 
 
 def test_an_image_set_for_the_cost_is_one(tmp_path):
-    image_set(tmp_path / "train", "train", 32, 300, 1)
+    image_set(tmp_path / "train", "train", 32, {"a": 300, "b": 32}, 1)
     assert read_rows(tmp_path / "train", "train", ["dx"])["dx"].value_counts().to_dict() == {"a": 300, "b": 32}
     with decoded(tmp_path / "train", "train", "a") as pixels:
         assert pixels.images.shape == (300, 32, 32, 3)
