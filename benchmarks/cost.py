@@ -1,7 +1,8 @@
 """What a GAN costs: its time over the images shown and over the pixels, its memory over the number of real images.
 
 `python -m benchmarks.cost` trains the original networks with the product's own `train`, each time in a process of its
-own, draws docs/cost.svg and prints the figures; some three minutes on two cores.
+own, draws docs/cost.svg and prints the figures; some three minutes on two cores. Time is the cores' (all threads'
+together), so that what else the machine does counts little.
 """
 
 import json
@@ -44,19 +45,18 @@ def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
     """Image sets, the training set of so many of each class, and the features that judge."""
     from components.shared.quality import train_features
 
-    few = {dx: min(FEW, count) for dx, count in counts.items()}
-    sets = {"train": counts, "validation": dict.fromkeys(counts, 32), "few": few}
-    for name, own in sets.items():
+    few = dict.fromkeys(counts, 32)
+    for name, own in (("train", counts), ("validation", few), ("few", few)):
         image_set(Path(folder, name), "validation" if name == "validation" else "train", image_size, own, len(name))
     train_features(Path(folder, "few"), 1, Path(folder, "features.keras"), "features")
     Path(folder, "start").touch()
 
 
 def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
-    """Seconds of `train`, the making of the networks and the snapshots included; and the process's peak memory, GiB."""
+    """Core seconds of `train`, with the making of networks and snapshots, and the peak memory of the process in GiB."""
     from components.train_gan.train import train
 
-    begun = time.perf_counter()
+    begun = time.process_time()
     train(
         classes=classes,
         train_set=f"{folder}/train",
@@ -71,7 +71,7 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
         record=f"{folder}/record",
         progress_page=f"{folder}/progress",
     )
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     # Not getrusage: its peak can be that of the process this one was started from.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
@@ -89,11 +89,11 @@ def draw(seconds: dict[int, list[float]], gib: list[float], machine: str) -> Non
     by_kimg, by_pixels, by_images = figure.subplots(1, 3)
     for size, values in seconds.items():
         by_kimg.plot(KIMG, values, "o-", label=f"{size} px")
-    by_kimg.set(xlabel="kimg", ylabel="seconds", xlim=0, ylim=0, title="time over images shown")
+    by_kimg.set(xlabel="kimg", ylabel="core seconds", xlim=0, ylim=0, title="time over images shown")
     by_kimg.legend(fontsize=7)
     slopes = [np.polyfit(KIMG, seconds[size], 1)[0] for size in SIZES]
     by_pixels.plot([size**2 / 1000 for size in SIZES], slopes, "o-")
-    by_pixels.set(xlabel="thousand pixels", ylabel="seconds / kimg", xlim=0, ylim=0, title="time over pixels")
+    by_pixels.set(xlabel="thousand pixels", ylabel="core seconds / kimg", xlim=0, ylim=0, title="time over pixels")
     by_images.plot(COUNTS, gib, "o-")
     by_images.set(xlabel="real images", ylabel="GiB", xlim=0, ylim=(0, 1.3 * max(gib)), title="peak memory, 64 px")
     for axis in (by_kimg, by_pixels, by_images):

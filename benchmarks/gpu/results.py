@@ -23,11 +23,15 @@ OF_IMAGES = ("images", "drawn", "kid", "density", "coverage", "copies", "curated
 def _gans(folder: Path) -> dict[str, Any]:
     """Of each class: KID at each snapshot, the best, and how long training took."""
     found = {}
+    path = folder / "pretrain.json"
+    shared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    # A class's part of what was spent on all of them together.
+    before = {key: shared.get(key, 0.0) / len(shared.get("trained_on", "1")) for key in ("kimg", "seconds")}
     for record in json.loads((folder / "gans.json").read_text(encoding="utf-8")):
         found[record["dx"]] = {key: record[key] for key in OF_GAN if key in record}
         if "kid" in record:
             curve = {"kimg": record["kid"]["kimg"], "value": record["kid"]["value"]}
-            found[record["dx"]] |= {"kid": min(curve["value"]), "curve": curve}
+            found[record["dx"]] |= {"kid": min(curve["value"]), "curve": curve, "before": before}
     for measured in json.loads((folder / "quality.json").read_text(encoding="utf-8")):
         found[measured["dx"]]["images"] = {key: measured[key] for key in OF_IMAGES if key in measured}
     return found
@@ -40,7 +44,7 @@ def _effect(folder: Path) -> dict[str, Any]:
 
 
 def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
-    """KID over images shown and over time, a column for each class."""
+    """KID over images shown and over time, a column for each class; with its part of what was spent on all classes."""
     from matplotlib.figure import Figure
 
     classes = sorted({dx for of_recipe in gans.values() for dx in of_recipe})
@@ -52,8 +56,9 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
             one = of_recipe.get(dx, {})
             if "curve" not in one:
                 continue
-            kimg = np.asarray(one["curve"]["kimg"])
-            for row, x in ((0, kimg), (1, kimg / one["kimg"] * one["seconds"] / 60)):
+            kimg, before = np.asarray(one["curve"]["kimg"]), one["before"]
+            minutes = (before["seconds"] + kimg / one["kimg"] * one["seconds"]) / 60
+            for row, x in ((0, before["kimg"] + kimg), (1, minutes)):
                 colour = f"C{list(gans).index(recipe)}"
                 lines[recipe] = axes[row, column].plot(x, one["curve"]["value"], color=colour, linewidth=1.2)[0]
         axes[0, column].set_title(dx, fontsize=9)

@@ -24,6 +24,8 @@ def work(tmp_path):
         )
         (folder / "results.json").write_text(json.dumps(example()))
         image_set(folder / "images", "train", 32, {"a": 9, "b": 32}, number)
+    shared = {"trained_on": ["a", "b"], "kimg": 3.0, "seconds": 8.0}
+    (tmp_path / "modern_shared" / "pretrain.json").write_text(json.dumps(shared))
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "prepare.json").write_text(json.dumps({"seconds": 1.5, "result": None}))
     return tmp_path
@@ -36,6 +38,8 @@ def test_results_hold_the_best_kid_of_each_class_and_small_pictures(work, tmp_pa
     assert found["scale"]["name"] == "smoke"
     assert [found["gans"][recipe]["a"]["kid"] for recipe in RECIPES] == [0.25, 0.5, 0.5]
     assert found["gans"]["dcgan"]["b"]["failed"] == "x"
+    assert found["gans"]["modern"]["a"]["before"] == {"kimg": 0.0, "seconds": 0.0}
+    assert found["gans"]["modern_shared"]["a"]["before"] == {"kimg": 1.5, "seconds": 4.0}
     assert found["seconds"] == {"prepare": 1.5}
     effect = example()["effect"]
     assert found["effect"]["dcgan"]["verdict"] == example()["verdict"]
