@@ -129,7 +129,7 @@ def test_the_folder_holds_what_was_promised(whole: tuple[Path, str]):
         "predictions.parquet",
     } <= there
     assert "after 0.224 kimg" in (out / "models/gan-df.html").read_text()
-    assert "synthetic vasc" in (out / "synthetic/vasc.html").read_text()
+    assert "vasc: the first" in (out / "synthetic/vasc.html").read_text()
     for name, entry in manifest.items():
         assert entry["sha256"] == file_sha256(out / name)
 
