@@ -77,7 +77,7 @@ def test_two_gans_as_one_batch_are_the_two() -> None:
     for i in range(2):
         Together([apart[i]]).advance([images[i]], [rows[i]], 0)
         for one, other in zip(together[i].state, apart[i].state, strict=True):
-            np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-2, atol=1e-4)
     kernels = [np.asarray(gan.generator.trainable_variables[0]) for gan in together]
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
