@@ -62,7 +62,7 @@ def ten_steps(gan: GAN, latent: int) -> dict[str, np.ndarray]:
         real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
         noise = rng.standard_normal((8, latent)).astype(np.float32)
         result = step((real, noise, rng.random((2, 8, augment.DRAWS)).astype(np.float32)))
-        losses.append([float(value) for value in result.values()])
+        losses.append([float(result[name]) for name in ("generator_loss", "discriminator_loss")])
     weights = {f"weight{i:03d}": weight for i, weight in enumerate(network_weights(gan))}
     return weights | {"losses": np.array(losses), "steps": np.array(int(gan.generator_optimizer.iterations))}
 
