@@ -17,7 +17,6 @@ import json
 import os
 import random
 import re
-import signal
 import socket
 import sys
 import threading
@@ -30,11 +29,10 @@ from urllib.parse import urlsplit
 import kfp_server_api
 import requests
 
-from components.shared.errors import EXIT_USER, UserError, as_user_error, printable
-from tools import parameters
+from components.shared.errors import EXIT_USER, UserError, printable
+from tools import command_line, parameters
 
 EXIT_UNREACHABLE = 5
-EXIT_INTERRUPTED = 130
 PATIENCE_S = 25.0
 """So long a call is tried, all attempts and pauses together."""
 ATTEMPT_S = 10.0
@@ -481,24 +479,13 @@ def settings(words: list[str]) -> dict[str, str]:
 
 
 def command(do: Callable[[], int]) -> int:
-    """Runs a command and returns its exit code: 2 and a sentence for a user's mistake, 5 and one where the API can't be
-    reached or does not let us, 130 when it was interrupted."""
+    """As `command_line.command`; 5 and a sentence where the API can't be reached or does not let us."""
 
-    def interrupted(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    def asked() -> int:
+        try:
+            return do()
+        except ApiError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.code
 
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, interrupted)
-    try:
-        return do()
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except ApiError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    except Exception as error:
-        mistake = as_user_error(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        return EXIT_USER
+    return command_line.command(asked)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kfp import compiler
 
-from components.shared.errors import EXIT_USER, UserError
 from components.shared.files import write_text
 from tools import images
+from tools.command_line import command
 
 DEFAULT = Path("build/pipeline.yaml")
 
@@ -36,8 +36,4 @@ def main(path: Path = DEFAULT) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*map(Path, sys.argv[1:2]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER)
+    sys.exit(command(lambda: main(*map(Path, sys.argv[1:2]))))

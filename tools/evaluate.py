@@ -17,10 +17,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from components.shared.errors import EXIT_USER, UserError, as_user_error
+from components.shared.errors import UserError
 from components.shared.files import write_text, written_whole
 from tools import parameters
-from tools.run import EXIT_INTERRUPTED, check_writable
+from tools.command_line import command
+from tools.run import check_writable
 
 NAMES = ("RUN", "EXTERNAL", "OUT", "duplicates", "max_bad_images")
 
@@ -116,20 +117,5 @@ def evaluate(words: list[str]) -> None:
     print(f"report: {os.path.relpath(folder / 'report.html')}")
 
 
-def main() -> int:
-    """The command line."""
-    try:
-        evaluate(parameters.words(sys.argv[1:]))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        mistake = as_user_error(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        return EXIT_USER
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(lambda: evaluate(parameters.words(sys.argv[1:]))))

@@ -23,10 +23,11 @@ import time
 from typing import Any
 
 from components.images import BASE, ROOT, content, image, repository
-from components.shared.errors import EXIT_USER, UserError, as_user_error
+from components.shared.errors import UserError
 from components.shared.files import write_text
 from components.shared.progress import duration
 from tools import parameters
+from tools.command_line import command
 
 DIGESTS = ROOT / "images" / "digests.json"
 LOGS = ROOT / "build" / "images"
@@ -233,6 +234,8 @@ def run(step: str, words: list[str]) -> None:
     Raises:
         UserError: something can't be used or failed.
     """
+    if step not in ("build", "push"):
+        raise UserError("say what to do: build or push.")
     given = parameters.assignments(words)
     for name in given:
         if name not in NAMES:
@@ -247,23 +250,5 @@ def run(step: str, words: list[str]) -> None:
         push(given["REGISTRY"], phases, gpu)
 
 
-def main() -> int:
-    """The command line."""
-    try:
-        step, *words = sys.argv[1:] or [""]
-        if step not in ("build", "push"):
-            raise UserError("say what to do: build or push.")
-        run(step, parameters.words(words))
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        mistake = as_user_error(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        return EXIT_USER
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(lambda: run("".join(sys.argv[1:2]), parameters.words(sys.argv[2:]))))

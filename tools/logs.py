@@ -19,7 +19,8 @@ from urllib.parse import quote
 from components.shared.errors import UserError, printable
 from components.shared.progress import duration
 from tools import parameters
-from tools.client import ATTEMPT_S, EXIT_INTERRUPTED, Api, ApiError, RejectedError, command, settings
+from tools.client import ATTEMPT_S, Api, ApiError, RejectedError, command, settings
+from tools.command_line import EXIT_INTERRUPTED
 
 EXIT_TIMEOUT = 4
 ENDS = {"SUCCEEDED": 0, "FAILED": 1, "SKIPPED": 1, "CANCELED": 3}

@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.images import content
-from components.shared.errors import ERROR_PREFIX, EXIT_USER, UserError, as_user_error
+from components.shared.errors import ERROR_PREFIX, UserError, as_user_error
 from components.shared.progress import PREFIX, duration
 from tools import parameters
+from tools.command_line import EXIT_INTERRUPTED, command
 from tools.tasks import CHECKPOINTS, Process, Task, phase_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ BEGUN = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path("runs/.cache")
 RUNNERS = ("processes", "containers")
-EXIT_INTERRUPTED = 130
 
 
 def data_version(*places: str) -> str:
@@ -412,19 +412,5 @@ def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
     say(console, f"report: {_short(folder / 'report.html')}")
 
 
-def main() -> int:
-    """The command line."""
-    try:
-        return run(parameters.words(sys.argv[1:]), sys.stdout)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        mistake = as_user_error(error)
-        if mistake is None:
-            raise
-        print(f"error: {mistake}", file=sys.stderr)
-        return EXIT_USER
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))
