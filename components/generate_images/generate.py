@@ -5,7 +5,6 @@ generators and their records, the run's ruler, the training and the validation s
 row says where it comes from, a contact sheet, and how good the images are.
 """
 
-import base64
 import io
 import json
 import math
@@ -18,7 +17,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from components.generate_images.copies import CopyCheck, positions
 from components.shared import keras_run, page
@@ -47,7 +45,7 @@ from components.shared.quality import (
 )
 from components.shared.seeds import seed_of
 
-BLOCK = 64
+BLOCK = keras_run.DRAWN_BATCH
 MOST = 4
 """At most so many times the images that are needed are drawn."""
 SHEET = 64
@@ -76,8 +74,7 @@ def draw_block(model: keras.Model, dx: str, latent: int, seed: int, block: int) 
     own = seed_of(seed, "generate_images", dx)
     indices = range(BLOCK * block, BLOCK * (block + 1))
     noise = [np.random.default_rng([own, index]).standard_normal(latent, np.float32) for index in indices]
-    drawn = np.nan_to_num(model.predict_on_batch(np.stack(noise)), nan=-1.0)
-    return np.clip(np.rint((drawn + 1) * 127.5), 0, 255).astype(np.uint8)
+    return keras_run.drawn(model, np.stack(noise))
 
 
 class _Stream:
@@ -118,20 +115,6 @@ def best_first(probability: np.ndarray, strangeness: np.ndarray) -> np.ndarray:
     """
     ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (-probability, strangeness)]
     return np.argsort(np.maximum(*ranks), kind="stable")
-
-
-def _jpeg(pixels: np.ndarray, columns: int) -> str:
-    """Base64 of a JPEG of at most `PAIRS_BYTES`: of the first of some sizes and levels that fits."""
-    whole, text = Image.fromarray(pixels), ""
-    for side, level in ((96, 85), (64, 85), (64, 70), (64, 50), (48, 50), (32, 50)):
-        small = whole.copy()
-        small.thumbnail((columns * side, 2 * side), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=level)
-        text = base64.b64encode(buffer.getvalue()).decode()
-        if len(text) <= PAIRS_BYTES:
-            break
-    return text
 
 
 class _Real(NamedTuple):
@@ -311,7 +294,7 @@ def _generate_class(
             {"distance": round(distance, 4), "image_id": real.names[row], "index": index}
             for distance, row, index in zip(near["distance"].tolist(), nearest, near["index"].tolist(), strict=True)
         ],
-        "pairs_jpeg": _jpeg(_stacked(pairs), len(pairs)) if pairs else "",
+        "pairs_jpeg": page.jpeg(_stacked(pairs), len(pairs), PAIRS_BYTES, (96, 85)) if pairs else "",
     }
     said = f"{images:,} of {found.drawn:,} drawn; {found.copies:,} were copies, {passed - images:,} rejected"
     short = f"Fewer than the {count:,} asked for: too many are copies of training images. " if images < count else ""

@@ -12,6 +12,7 @@ import numpy as np
 from components.shared.files import written_whole
 
 PREDICTION_BATCH = 256
+DRAWN_BATCH = 64
 
 
 def start(seed: int) -> None:
@@ -70,3 +71,23 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """
     starts = range(0, len(images), PREDICTION_BATCH)
     return np.concatenate([model.predict_on_batch(images[s : s + PREDICTION_BATCH]) for s in starts])
+
+
+def to_pixels(images: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] to uint8 in [0, 255], any shape; 0 for what is not a number."""
+    images = np.nan_to_num(np.asarray(images, np.float32), nan=-1.0)
+    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def drawn(generator: keras.Model, noise: np.ndarray) -> np.ndarray:
+    """A generator's images, drawn `DRAWN_BATCH` at a time.
+
+    Args:
+        generator: from (N, latent) to (N, S, S, 3) in [-1, 1].
+        noise: (N, latent) float32, standard normal.
+
+    Returns:
+        (N, S, S, 3) uint8.
+    """
+    starts = range(0, len(noise), DRAWN_BATCH)
+    return np.concatenate([to_pixels(generator.predict_on_batch(noise[s : s + DRAWN_BATCH])) for s in starts])

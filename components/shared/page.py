@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from PIL import Image
 
 from components.shared.image_set import encode_png
 
@@ -67,6 +68,31 @@ def contact_sheet(images: np.ndarray, columns: int) -> np.ndarray:
     count, height, width, channels = images.shape
     rows = images.reshape(count // columns, columns, height, width, channels)
     return rows.swapaxes(1, 2).reshape(count // columns * height, columns * width, channels)
+
+
+def jpeg(pixels: np.ndarray, columns: int, most: int, first: tuple[int, int] = (64, 85)) -> str:
+    """A contact sheet as a JPEG, small enough for a record.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        columns: images in a row.
+        most: characters at most.
+        first: an image's greatest side, in pixels, and the JPEG's quality, to begin with.
+
+    Returns:
+        Base64; of the smallest size and lowest quality where none fits.
+    """
+    whole, text = Image.fromarray(pixels), ""
+    rows = max(1, round(columns * whole.height / whole.width))
+    for side, quality in (first, (64, 85), (64, 70), (64, 50), (48, 50), (32, 50)):
+        small = whole.copy()
+        small.thumbnail((columns * side, rows * side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=quality)
+        text = base64.b64encode(buffer.getvalue()).decode()
+        if len(text) <= most:
+            break
+    return text
 
 
 def picture(pixels: np.ndarray, caption: str) -> Markup:

@@ -296,18 +296,19 @@ def checkpoint_store(address: str, name: str) -> Store:
     return Folder(Path(address) / name)
 
 
-def checkpoint_address(asked: str, folder: str, artifact: str, run: str) -> str:
+def checkpoint_address(asked: str, artifact: str, environment: Mapping[str, str]) -> str:
     """Where a run's checkpoints are kept, empty for nowhere.
 
     Args:
         asked: `auto`, `none` or `gs://bucket/prefix`, below which each run has a folder of its own.
-        folder: what `auto` means in a local run; empty on a cluster.
         artifact: the address of an artifact of the run. On a cluster `auto` means beside it.
-        run: the run's id, which is a part of that address; empty in a local run.
+        environment: of the process. COUNTERWEIGHT_CHECKPOINTS is what `auto` means in a local run, and absent on a
+            cluster; COUNTERWEIGHT_RUN the run's id, which is a part of `artifact`, and absent in a local run.
 
     Raises:
         UserError: `asked` is none of these.
     """
+    folder, run = environment.get("COUNTERWEIGHT_CHECKPOINTS", ""), environment.get("COUNTERWEIGHT_RUN", "")
     if asked == "none":
         return ""
     if asked == "auto":

@@ -43,12 +43,7 @@ def shared_pretraining(
             start=start.path,
             record=record.path,
             progress_page=progress.path,
-            checkpoints=checkpoint_address(
-                checkpoints,
-                folder=os.environ.get("COUNTERWEIGHT_CHECKPOINTS", ""),
-                artifact=start.uri,
-                run=os.environ.get("COUNTERWEIGHT_RUN", ""),
-            ),
+            checkpoints=checkpoint_address(checkpoints, start.uri, os.environ),
         )
         log_metrics(metrics, {f"shared_{name}": value for name, value in measured.items()})
 
@@ -94,11 +89,6 @@ def train_gan(
             generators=generators.path,
             record=record.path,
             progress_page=progress.path,
-            checkpoints=checkpoint_address(
-                checkpoints,
-                folder=os.environ.get("COUNTERWEIGHT_CHECKPOINTS", ""),
-                artifact=generators.uri,
-                run=os.environ.get("COUNTERWEIGHT_RUN", ""),
-            ),
+            checkpoints=checkpoint_address(checkpoints, generators.uri, os.environ),
         )
         log_metrics(metrics, measured)

@@ -23,11 +23,6 @@ def to_model_space(images: Any) -> Any:
     return ops.cast(images, "float32") / 127.5 - 1
 
 
-def to_pixels(images: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] to uint8 in [0, 255], any shape."""
-    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
 def _float32(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 

@@ -1,11 +1,8 @@
 """How a GAN learnt, for a person: its page, and strips of samples for its record."""
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from components.shared import page
 from components.train_gan.history import History
@@ -15,30 +12,12 @@ STRIP_BYTES = 7_500
 """A strip of samples in the record, in base64: five of them stay below 40 kB."""
 
 
-def strip(images: np.ndarray) -> str:
-    """The first samples side by side, small enough for a record: base64 of a JPEG of at most `STRIP_BYTES`.
-
-    Args:
-        images: (N, S, S, 3) uint8.
-    """
-    whole = Image.fromarray(page.contact_sheet(images[:STRIP], STRIP))
-    text = ""
-    for side, level in ((64, 85), (64, 70), (64, 50), (48, 50), (32, 50)):
-        small = whole.copy()
-        small.thumbnail((STRIP * side, side), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=level)
-        text = base64.b64encode(buffer.getvalue()).decode()
-        if len(text) <= STRIP_BYTES:
-            break
-    return text
-
-
 def strips(history: History) -> list[dict[str, Any]]:
     """Samples of the same noise at some snapshots, so that the report, which gets records and no pages, can show how
     the GAN learnt."""
     chosen = np.unique(np.linspace(0, len(history.grids) - 1, STRIPS).astype(int))
-    return [{"kimg": history.grid_kimg[i], "jpeg": strip(history.grids[i])} for i in chosen]
+    sheets = {i: page.contact_sheet(history.grids[i][:STRIP], STRIP) for i in chosen}
+    return [{"kimg": history.grid_kimg[i], "jpeg": page.jpeg(sheets[i], STRIP, STRIP_BYTES)} for i in chosen]
 
 
 def progress(title: str, facts: dict[str, Any], history: History) -> list[Any]:

@@ -20,7 +20,7 @@ from components.shared.progress import Progress, say
 from components.shared.quality import ENOUGH, Features, kid
 from components.shared.storage import checkpoint_store
 from components.train_gan import gradients
-from components.train_gan.gan import GAN, Together, to_pixels
+from components.train_gan.gan import GAN, Together
 from components.train_gan.history import History, captured, joined, parted, restored
 from components.train_gan.recipe import Recipe
 
@@ -44,12 +44,6 @@ RESIDENT_BYTES = 4 * 2**30
 
 class DivergedError(RuntimeError):
     """Training diverged for the second time."""
-
-
-def drawn(generator: keras.Model, noise: np.ndarray) -> np.ndarray:
-    """(N, S, S, 3) uint8 images of (N, latent) noise; black where the generator gives no numbers."""
-    parts = [noise[start : start + 64] for start in range(0, len(noise), 64)]
-    return np.concatenate([to_pixels(np.nan_to_num(generator.predict_on_batch(part), nan=-1.0)) for part in parts])
 
 
 def spread(images: np.ndarray) -> float:
@@ -129,7 +123,7 @@ class Training:
             self.history = restored(self.gan, now)
             say(label, f"goes on after {self.history.step * BATCH / 1000:,.1f} of {kimg:g} kimg")
         else:
-            first = drawn(self.gan.sampler, self.grid_noise)
+            first = keras_run.drawn(self.gan.sampler, self.grid_noise)
             self.history = History(grid_kimg=[0.0], grids=[first], spread=spread(first))
             self.good = captured(self.gan, self.history)
             say(label, f"{len(pixels.images):,} real images, {kimg:g} kimg in {self.steps:,} steps")
@@ -171,7 +165,7 @@ class Training:
         elif int(gan.silent_steps) >= SILENT_STEPS:
             fault = f"the discriminator's loss was zero for {SILENT_STEPS} steps"
         elif mark:
-            images = drawn(gan.sampler, self.noise)
+            images = keras_run.drawn(gan.sampler, self.noise)
             if spread(images) < COLLAPSED * min(self.real_spread, history.spread):
                 fault = "the samples are all the same"
             history.spread = max(history.spread, spread(images))
@@ -186,7 +180,7 @@ class Training:
             gan.reset_metrics()
         if mark:
             history.grid_kimg.append(done)
-            history.grids.append(drawn(gan.sampler, self.grid_noise))
+            history.grids.append(keras_run.drawn(gan.sampler, self.grid_noise))
             value = kid(self.real_features, self.features(images))
             if not history.kid or value < min(value for _, value in history.kid):
                 history.best, history.best_kimg = gan.sampler.get_weights(), done

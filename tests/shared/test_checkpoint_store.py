@@ -101,12 +101,15 @@ def test_what_arrived_wrong_is_not_kept(strict: Server, impatient: None):
         store.read("checkpoint-a")
 
 
+ON_CLUSTER = {"COUNTERWEIGHT_RUN": "run-1"}
+
+
 @pytest.mark.parametrize("address", ["s3://bucket/prefix", "minio://bucket", "http://host/x"])
 def test_other_places_are_one_sentence(address: str):
     with pytest.raises(UserError, match="checkpoints can't be kept there; give a folder, gs://bucket/prefix or none"):
         checkpoint_store(address, "df")
     with pytest.raises(UserError, match="choose auto, none or gs://bucket/prefix"):
-        checkpoint_address(address, "", "gs://root/p/run-1/train-gan/salt/generators", "run-1")
+        checkpoint_address(address, "gs://root/p/run-1/train-gan/salt/generators", ON_CLUSTER)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +124,10 @@ def test_other_places_are_one_sentence(address: str):
     ],
 )
 def test_where_a_runs_checkpoints_are(asked: str, folder: str, artifact: str, run: str, address: str):
-    assert checkpoint_address(asked, folder, artifact, run) == address
+    environment = {"COUNTERWEIGHT_CHECKPOINTS": folder, "COUNTERWEIGHT_RUN": run}
+    assert checkpoint_address(asked, artifact, {name: value for name, value in environment.items() if value}) == address
 
 
 def test_nowhere_is_said(capsys: pytest.CaptureFixture[str]):
-    checkpoint_address("auto", "", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", "run-1")
+    checkpoint_address("auto", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", ON_CLUSTER)
     assert "none are kept, since artifacts are at minio:// and not gs://" in capsys.readouterr().out

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from components.shared.keras_run import to_pixels
 from components.train_gan import architectures, augment
-from components.train_gan.gan import GAN, Together, to_model_space, to_pixels
+from components.train_gan.gan import GAN, Together, to_model_space
 from components.train_gan.losses import LOSSES
 from components.train_gan.recipe import Recipe
 from components.train_gan.regularisers import NAMES
@@ -26,7 +27,7 @@ def test_model_space_and_back():
     every = np.arange(256, dtype=np.uint8)
     assert np.asarray(to_model_space(every[[0, 255]])).tolist() == [-1, 1]
     np.testing.assert_array_equal(to_pixels(np.asarray(to_model_space(every))), every)
-    assert to_pixels(np.array([-7.0, 7.0])).tolist() == [0, 255]
+    assert to_pixels(np.array([-7.0, 7.0, np.nan])).tolist() == [0, 255, 0]
 
 
 def tiny(recipe: Recipe, rate: float = 1e-2, judge_seed: int = 0) -> GAN:

@@ -16,7 +16,8 @@ from components.shared.files import file_sha256
 from components.shared.image_set import read_rows
 from components.train_gan import architectures
 from components.train_gan.gan import GAN, Together
-from components.train_gan.pictures import STRIP_BYTES, strip
+from components.train_gan.history import History
+from components.train_gan.pictures import STRIP_BYTES, strips
 from components.train_gan.recipe import Recipe
 from components.train_gan.train import train
 from components.train_gan.training import Training
@@ -121,7 +122,8 @@ def test_the_seed_decides(tmp_path: Path, run: Callable[..., dict[str, float]]):
 @pytest.mark.parametrize("size", [32, 128, 512])
 def test_a_strip_stays_small_whatever_it_shows(size: int):
     noise = np.random.default_rng(0).integers(0, 256, (16, size, size, 3)).astype(np.uint8)
-    assert 1_000 < len(strip(noise)) <= STRIP_BYTES
+    (shown,) = strips(History(grid_kimg=[0.0], grids=[noise]))
+    assert 1_000 < len(shown["jpeg"]) <= STRIP_BYTES
 
 
 def test_the_result_is_the_best_snapshot_and_not_the_last(
