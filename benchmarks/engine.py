@@ -1,12 +1,14 @@
 """The product's own training steps, driven as its phases drive them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import keras
 import numpy as np
 
-from components.shared import keras_run, precision
+from components.shared import keras_run
 from components.shared.image_set import Header, Pixels
+from components.shared.precision import policy
 from components.train_classifier import network
 from components.train_classifier import train as train_classifier
 from components.train_gan import architectures
@@ -22,7 +24,9 @@ def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
     return Pixels(images, labels.astype(np.int64), ones, ones.astype(bool), ones.astype(str), header)
 
 
-def gan(image_size: int, images: np.ndarray, steps: int, architecture: str) -> Callable[[], float]:
+def gan(
+    image_size: int, images: np.ndarray, steps: int, architecture: str, precision: str = "automatic"
+) -> Callable[[], float]:
     """Builds the GAN's steps with their input path, by the architecture's own recipe; without snapshots, which a phase
     takes eight of.
 
@@ -31,15 +35,17 @@ def gan(image_size: int, images: np.ndarray, steps: int, architecture: str) -> C
         images: (N, S, S, 3) uint8 to train on; on a GPU they lie there, as in training.
         steps: in a call.
         architecture: a name in `architectures.NAMES`.
+        precision: as in a recipe.
     """
     nets = architectures.load(architecture)
+    recipe = replace(nets.RECIPE, precision=precision)
     pixels = pixels_of(images, np.zeros(len(images), np.int64))
     held_out = pixels_of(images[:16], np.zeros(16, np.int64))
 
     def features(shown: np.ndarray) -> np.ndarray:
         return np.zeros((len(shown), 2))
 
-    training = Training("bench", architecture, nets, nets.RECIPE, pixels, held_out, features, 1e6, 1, {})  # type: ignore[arg-type]
+    training = Training("bench", architecture, nets, recipe, pixels, held_out, features, 1e6, 1, {})  # type: ignore[arg-type]
     together = Together([training.gan])
     resident = keras.ops.convert_to_tensor(images) if keras.distribution.list_devices("gpu") else None
 
@@ -56,7 +62,9 @@ def gan(image_size: int, images: np.ndarray, steps: int, architecture: str) -> C
     return work
 
 
-def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: int) -> Callable[[], float]:
+def classifier(
+    image_size: int, images: np.ndarray, labels: np.ndarray, steps: int, precision: str = "automatic"
+) -> Callable[[], float]:
     """Builds the classifier's training with its input path, without augmentation.
 
     Args:
@@ -64,12 +72,11 @@ def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: i
         images: (N, S, S, 3) uint8.
         labels: (N,) integers.
         steps: in a call.
+        precision: `automatic` or `float32`.
     """
     keras_run.start(1)
     pixels = pixels_of(images, labels)
-    trained = train_classifier.twin(
-        network.build(len(pixels.header.classes), image_size), precision.policy("automatic")
-    )
+    trained = train_classifier.twin(network.build(len(pixels.header.classes), image_size), policy(precision))
     batches = train_classifier.batches(pixels, "none", 1, 1)
 
     def work() -> float:

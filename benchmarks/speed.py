@@ -70,6 +70,7 @@ def measure(gan_steps: int = 2, classifier_steps: int = 8, side: int = 2048) -> 
         engine={"module": "engine", "architecture": "dcgan"},
         original={"module": "original"},
         pytorch={"module": "pytorch"},
+        float32={"module": "engine", "architecture": "dcgan", "precision": "float32"},
         modern={"module": "engine", "architecture": "resnet"},
     )
     gans["limit"] = {dtype: partial(_matrix_product, dtype, side) for dtype in DTYPES}
@@ -79,6 +80,7 @@ def measure(gan_steps: int = 2, classifier_steps: int = 8, side: int = 2048) -> 
         engine={"module": "engine"},
         keras_fit={"module": "original"},
         pytorch={"module": "pytorch"},
+        float32={"module": "engine", "precision": "float32"},
     )
     rates = take_turns(gans, ROUNDS, SECONDS) | take_turns(classifiers, ROUNDS, SECONDS)
     from benchmarks import limits, original

@@ -37,9 +37,7 @@ def test_the_form_has_24_described_entries_with_defaults(spec: dict[str, Any]):
     assert len(parameters) <= 24
     for name, entry in parameters.items():
         assert entry["parameterType"] in ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE", "LIST"), name
-        assert entry["defaultValue"] or name == "shared_kimg", (
-            f"{name}: older UIs show zero, empty and false as missing"
-        )
+        assert entry["defaultValue"], f"{name}: older UIs show zero, empty and false as missing"
         assert len(entry["description"]) > 10, name
 
 
