@@ -59,7 +59,10 @@ for name in files:
     if name.endswith(".py") and "/shared/" not in name:
         module = name[:-3].replace("/", ".").removesuffix(".__init__")
         imported(module, needed)
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:  # told below
+            needed.add(error.name)
 missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
 importlib.import_module("kfp.dsl.executor_main")
 print(json.dumps({
