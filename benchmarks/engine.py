@@ -49,14 +49,18 @@ def gan(
     together = Together([training.gan])
     resident = keras.ops.convert_to_tensor(images) if keras.distribution.list_devices("gpu") else None
 
+    done = 0
+
     def work() -> float:
-        for first in range(0, steps, STEPS):
-            rows = training.rows(min(STEPS, steps - first))
+        nonlocal done
+        for first in range(done, done + steps, STEPS):
+            rows = training.rows(min(STEPS, done + steps - first))
             if resident is None:
                 together.advance([pixels.images[rows.ravel()]], [np.arange(rows.size).reshape(rows.shape)], first)
             else:
                 together.advance([resident], [rows], first)
         assert np.asarray(training.gan.finite)  # waits for the last step
+        done += steps
         return steps * BATCH
 
     return work

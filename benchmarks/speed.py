@@ -39,7 +39,10 @@ def _matrix_product(dtype: str, side: int) -> Work:
 
 def _sides(task: str, steps: int, **modules: dict[str, Any]) -> dict[str, dict[str, partial[Work]]]:
     return {
-        name: {f"{task}_step.{size}": partial(_work, task=task, image_size=size, steps=steps, **how) for size in SIZES}
+        name: {
+            f"{task}_step.{size}": partial(_work, task=task, image_size=size, **{"steps": steps} | how)
+            for size in SIZES
+        }
         for name, how in modules.items()
     }
 
@@ -71,7 +74,8 @@ def measure(gan_steps: int = 2, classifier_steps: int = 8, side: int = 2048) -> 
         original={"module": "original"},
         pytorch={"module": "pytorch"},
         float32={"module": "engine", "architecture": "dcgan", "precision": "float32"},
-        modern={"module": "engine", "architecture": "resnet"},
+        # One of 16 steps has penalties.
+        modern={"module": "engine", "architecture": "resnet", "steps": max(16, gan_steps)},
     )
     gans["limit"] = {dtype: partial(_matrix_product, dtype, side) for dtype in DTYPES}
     classifiers = _sides(

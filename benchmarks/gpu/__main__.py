@@ -30,7 +30,7 @@ def main() -> int:
     scale = given.scale
     if scale == "auto":
         scale = "full" if shutil.which("nvidia-smi") else "cpu"
-    folder = given.work / scale
+    folder = given.work / f"{scale}-{Path(given.data).name}"
     folder.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("spawn").Process(target=work, args=(scale, given.data, folder, given.out))
     process.start()

@@ -73,15 +73,14 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def _sheet(images: Path, path: Path) -> None:
-    """The first images of each class, not chosen, a row for each."""
-    rows = []
-    shown: dict[str, int] = {}
+    """The first images of each class that has enough, not chosen, a row for each."""
+    rows: dict[str, list[np.ndarray]] = {}
     for table in iter_tables(images):
         for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
-            if shown.setdefault(dx, 0) < SHOWN:
-                shown[dx] += 1
-                rows.append(decode_png(image["bytes"]))
-    Image.fromarray(page.contact_sheet(np.stack(rows), SHOWN)).save(path, quality=85)
+            if len(of_class := rows.setdefault(dx, [])) < SHOWN:
+                of_class.append(decode_png(image["bytes"]))
+    if whole := [image for of_class in rows.values() if len(of_class) == SHOWN for image in of_class]:
+        Image.fromarray(page.contact_sheet(np.stack(whole), SHOWN)).save(path, quality=85)
 
 
 def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: Path, speed: dict[str, Any]) -> None:

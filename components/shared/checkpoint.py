@@ -31,13 +31,12 @@ class Folder:
     """A folder on this machine.
 
     Args:
-        path: made where it does not exist.
-        shared: whether others write to it at the same time; if not, what a killed writer left half-written is deleted.
+        path: made where it does not exist. No other writes to it: what a killed writer left half-written is deleted.
     """
 
-    def __init__(self, path: str | Path, shared: bool = False) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        for part in [] if shared else self.path.glob(f"{PART}*"):
+        for part in self.path.glob(f"{PART}*"):
             part.unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> None:

@@ -16,8 +16,8 @@ DRAWN_BATCH = 64
 
 
 def start(seed: int) -> None:
-    """Makes the process repeatable: seeds Python, NumPy and the backend, and asks the backend for deterministic
-    kernels."""
+    """Makes the process repeatable: seeds Python, NumPy and the backend, and asks TensorFlow for deterministic
+    kernels; JAX's are so on a CPU."""
     keras.backend.clear_session()  # layer names count up within a process
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":

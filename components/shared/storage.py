@@ -244,8 +244,8 @@ class Objects:
         uri: the address. It is written to at once: what can't be comes out before hours of work.
 
     Raises:
-        UserError: from every method: no such bucket, no permission, no credentials. No answer is one as well, but in
-            `write`, where it is said, and the checkpoint before it stays the last one.
+        UserError: what is there can't be read; or at the start nothing can be written. When a later checkpoint can't be
+            kept, that is said, and the one before it stays the last.
     """
 
     def __init__(self, uri: str) -> None:
@@ -258,7 +258,7 @@ class Objects:
         """See `Store`."""
         try:
             self._write(name, data)
-        except UnansweredError as error:
+        except UserError as error:
             say("checkpoints", f"warning: this one could not be kept ({error})")
 
     def read(self, name: str) -> bytes | None:
@@ -268,15 +268,23 @@ class Objects:
 
             def read() -> bytes | None:
                 blob = storage.client.bucket(self.bucket).get_blob(self.below + name, **storage.options)
-                return blob and blob.download_as_bytes(**storage.options)
+                if blob is None:
+                    return None
+                buffer = io.BytesIO()  # written block by block, so that a slow one is not taken for none
+                blob.download_to_file(_Sink(buffer, storage.watch), checksum="crc32c", **storage.options)
+                return buffer.getvalue()
 
             return storage.once(read)
 
     def _write(self, name: str, data: bytes) -> None:
         with _told(self.uri, WRITE):
             storage = _Connection()
-            blob = storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK)
-            storage.once(lambda: blob.upload_from_string(data, checksum="crc32c", **storage.options))
+
+            def upload() -> None:
+                blob = storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK)
+                blob.upload_from_string(data, checksum="crc32c", **storage.options)
+
+            storage.once(partial(_repeated, upload))
 
 
 def checkpoint_store(address: str, name: str) -> Store:
@@ -321,6 +329,22 @@ def checkpoint_address(asked: str, artifact: str, environment: Mapping[str, str]
         raise UserError(f"checkpoints is {asked!r}; choose auto, none or gs://bucket/prefix.")
     split_uri(asked)
     return f"{asked.rstrip('/')}/{run}".rstrip("/")
+
+
+def _repeated(upload: Callable[[], None]) -> None:
+    """Does an upload again where the server forgot its session, or less arrived than was sent."""
+    for attempts_left in reversed(range(ATTEMPTS)):
+        try:
+            upload()
+            return
+        except (exceptions.Forbidden, exceptions.Unauthorized):
+            raise
+        except (exceptions.GoogleAPICallError, DataCorruption):
+            if not attempts_left:
+                raise
+        except ValueError as error:  # the client's word for "less arrived than was sent"
+            if not attempts_left:
+                raise DataCorruption(None, str(error)) from error
 
 
 class UnansweredError(UserError):

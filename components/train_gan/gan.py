@@ -39,8 +39,8 @@ class GAN(keras.Model):
             pass through it serves both networks, where loss and regulariser allow it.
 
     Attributes:
-        sampler: the generator to sample from and to save: the moving average, where the recipe has one, else the
-            generator itself. Computes in float32.
+        sampler: the generator to sample from and to save, in float32: the moving average, where the recipe has one,
+            else the generator as it was at the last `settle`.
         state: all variables that training changes, optimisers' and seeds' too, in a fixed order.
         silent_steps: how many steps in a row had a discriminator's loss below `SILENT`.
         finite: whether all losses were numbers.
@@ -57,11 +57,9 @@ class GAN(keras.Model):
         super().__init__()
         self.recipe, self.generator = recipe, generator
         self.discriminator = regularisers.spectral(discriminator) if recipe.regulariser == "spectral" else discriminator
-        self.sampler = generator
-        if recipe.average_kimg:
-            self.sampler = keras.models.clone_model(generator, clone_function=_float32)
-            self.sampler.set_weights(generator.get_weights())
-            self.sampler.trainable = False
+        self.sampler = keras.models.clone_model(generator, clone_function=_float32)
+        self.sampler.set_weights(generator.get_weights())
+        self.sampler.trainable = False
         self.loss = LOSSES[recipe.loss]
         self.one_pass = alone and self.loss.ratio is not None and recipe.regulariser != "r1_r2"
         self.seeds = keras.random.SeedGenerator(seed)
@@ -148,7 +146,7 @@ class GAN(keras.Model):
         optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         for network, optimizer, of_network in zip(networks, optimizers, found, strict=True):
             optimizer.apply(of_network, network.trainable_variables)
-        if self.sampler is not self.generator:
+        if self.recipe.average_kimg:
             self._follow(real.shape[0])
         silent = discriminator_loss < SILENT
         self.silent_steps.assign(ops.where(silent, self.silent_steps + 1, 0))
@@ -156,6 +154,11 @@ class GAN(keras.Model):
         self.generator_loss.update_state(generator_loss)
         self.discriminator_loss.update_state(discriminator_loss)
         return {metric.name: metric.result() for metric in (self.generator_loss, self.discriminator_loss)}
+
+    def settle(self) -> None:
+        """Gives the sampler the generator's weights, where there is no moving average of them."""
+        if not self.recipe.average_kimg:
+            self.sampler.set_weights(self.generator.get_weights())
 
     def _follow(self, batch: int) -> None:
         """Moves the sampler's weights towards the generator's (Yazıcı et al., arXiv 1806.04498)."""

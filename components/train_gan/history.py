@@ -22,7 +22,8 @@ class History:
         best_kimg: of the snapshot with the lowest KID.
         spread: the most that a snapshot's samples varied.
         rolled_back_kimg: where training diverged and was rolled back, or None.
-        seconds: of all processes that trained.
+        seconds: of all processes that trained, without what was rolled back.
+        precision: the Keras dtype policy; several where training went on on another kind of machine.
         grid_kimg: when the grids were drawn.
         grids: (16, S, S, 3) uint8, of the same noise.
         best: the weights of the best snapshot.
@@ -35,6 +36,7 @@ class History:
     spread: float = 0.0
     rolled_back_kimg: float | None = None
     seconds: float = 0.0
+    precision: list[str] = field(default_factory=list)
     grid_kimg: list[float] = field(default_factory=list)
     grids: list[np.ndarray] = field(default_factory=list)
     best: list[np.ndarray] = field(default_factory=list)

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared import page
-from components.shared.checkpoint import pack
+from components.shared import keras_run, page
+from components.shared.checkpoint import DamagedError, pack, unpack
 from components.shared.errors import UserError
 from components.shared.files import all_written_whole, file_sha256
 from components.shared.image_set import decoded
+from components.shared.progress import say
 from components.shared.quality import load_features, train_features
 from components.shared.seeds import seed_of
+from components.shared.storage import checkpoint_store
 from components.train_gan import pictures
 from components.train_gan.recipe import Recipe
 from components.train_gan.train import CHECKPOINT_EVERY_S, check
@@ -53,7 +55,7 @@ def pretrain(
         start: where the networks go that GANs begin from; an empty file where `kimg` is 0.
         record: where the JSON record goes.
         progress_page: where the HTML page goes.
-        checkpoints, checkpoint_every_s, recipe: as in `train`.
+        checkpoints, checkpoint_every_s, recipe: as in `train`. The ruler is kept there, too.
 
     Returns:
         kid of the shared GAN at its end, if there is one.
@@ -66,7 +68,7 @@ def pretrain(
         raise UserError(f"shared_kimg is {kimg}; choose a budget of 0 or more.")
     nets, header = check(classes, train_set, validation_set, architecture)
     with all_written_whole(features, start, record, progress_page) as (ruler, start_part, record_part, page_part):
-        train_features(train_set, seed_of(seed, "features"), ruler, LABEL)
+        _ruler(train_set, seed_of(seed, "features"), ruler, checkpoints)
         facts = {"classes": header.classes, "trained_on": list(classes), "features_sha256": file_sha256(ruler)}
         parts = ["The ruler is trained. No GAN of all rare classes was asked for."]
         measured = {}
@@ -96,3 +98,22 @@ def pretrain(
         record_part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         page_part.write_text(page.render("Shared pretraining", parts), encoding="utf-8")
     return measured
+
+
+def _ruler(train_set: str | Path, seed: int, path: Path, checkpoints: str) -> None:
+    """Trains the ruler, or takes that of the start that was killed: trained again on another machine it may be another
+    in its last bits, and the checkpoints are of the first."""
+    store = checkpoint_store(checkpoints, f"{LABEL}-features") if checkpoints else None
+    wanted = {"train_set_sha256": file_sha256(train_set), "seed": seed, "versions": keras_run.versions()}
+    if store and (kept := store.read("features")):
+        try:
+            facts, arrays = unpack(kept)
+        except DamagedError as error:
+            say(LABEL, f"warning: the ruler that was kept is damaged ({error}) and is trained anew")
+        else:
+            if facts == wanted:
+                path.write_bytes(arrays["keras"].tobytes())
+                return
+    train_features(train_set, seed, path, LABEL)
+    if store:
+        store.write("features", pack(wanted, {"keras": np.frombuffer(path.read_bytes(), np.uint8)}))

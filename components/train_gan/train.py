@@ -2,7 +2,8 @@
 
 Reads the training and the validation set, the ruler, and what shared pretraining made. Writes the generators of their
 best moments, records of what made them, and a page on which a person sees them learn. Killed at any moment and started
-again with the same checkpoints, it goes on and ends with the same bytes.
+again with the same checkpoints, it goes on and, on a CPU, ends with the same bytes; to rounding only where several classes are
+computed as one batch.
 """
 
 import json
@@ -59,7 +60,8 @@ def train(
         kimg: the budget of each class, in thousand real images shown.
         seed: of weights, order and noise; each class has its own below it.
         failed_class: when the GAN of a class fails: `fail`, and the error goes on; or `continue`, and the record and
-            the page say `failed` and why, and the run goes on without this class.
+            the page say `failed` and why, and the run goes on without this class. An error in computing several classes
+            as one batch fails them all.
         generators: folder for `<dx>.keras` of each class.
         record: where the JSON list of records goes, one for each class.
         progress_page: where the HTML page goes.
@@ -111,17 +113,20 @@ def train(
                     seen_of[dx], held[dx] = seen(pixels, held_out), len(held_out.images)
                     arguments = (architecture, nets, recipe, pixels, held_out, ruler, kimg)
                     own = (seed_of(seed, "train_gan", dx), settings | {"dx": dx}, checkpoints, checkpoint_every_s)
-                    trainings[dx] = Training(f"train_gan {dx}", *arguments, *own, first)
+                    try:
+                        trainings[dx] = Training(f"train_gan {dx}", *arguments, *own, first)
+                    except Exception as error:
+                        failed(dx, error)
                 names = {id(training): dx for dx, training in trainings.items()}
                 run(list(trainings.values()), lambda training, error: failed(names[id(training)], error))  # noqa: B023
-                for dx, training in trainings.items():
+                for dx in group:
                     if dx in failures:
                         facts: dict[str, Any] = {"dx": dx, "failed": failures[dx], "architecture": architecture}
                         facts |= {"classes": header.classes, "image_size": header.image_size} | data
                         parts += [page.heading(f"GAN of {dx}"), f"Failed: {failures[dx]}"]
                         records[dx] = facts
                         continue
-                    path = folder / f"{dx}.keras"
+                    training, path = trainings[dx], folder / f"{dx}.keras"
                     keras_run.save(best(training), path)
                     facts = {"dx": dx} | facts_of(training, architecture, held[dx])
                     facts |= {"model_sha256": file_sha256(path), "seen": seen_of[dx]}

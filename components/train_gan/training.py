@@ -31,7 +31,7 @@ SNAPSHOTS = 8
 GRID = 16
 JUDGED = 256
 """Images that a snapshot's KID is measured on."""
-FORMAT = 2
+FORMAT = 3
 """Of checkpoints: another number makes those of older code unusable."""
 SILENT_STEPS = 200
 COLLAPSED = 0.1
@@ -121,13 +121,19 @@ class Training:
         if found:
             now, self.good = parted(found)
             self.history = restored(self.gan, now)
+            if self.policy not in self.history.precision:
+                self.history.precision.append(self.policy)
+                say(label, f"warning: goes on in {self.policy} on this machine; was trained in other precision before")
             say(label, f"goes on after {self.history.step * BATCH / 1000:,.1f} of {kimg:g} kimg")
         else:
             first = keras_run.drawn(self.gan.sampler, self.grid_noise)
-            self.history = History(grid_kimg=[0.0], grids=[first], spread=spread(first))
+            self.history = History(grid_kimg=[0.0], grids=[first], spread=spread(first), precision=[self.policy])
             self.good = captured(self.gan, self.history)
             say(label, f"{len(pixels.images):,} real images, {kimg:g} kimg in {self.steps:,} steps")
-        self.marks = {math.ceil(self.steps * part / SNAPSHOTS) for part in range(1, SNAPSHOTS + 1)}
+        # At the end of a call, or each would be a program of its own to compile.
+        unit = STEPS if self.steps >= SNAPSHOTS * STEPS else 1
+        marks = (math.ceil(self.steps * part / SNAPSHOTS / unit) * unit for part in range(1, SNAPSHOTS + 1))
+        self.marks = {min(mark, self.steps) for mark in marks}
         self._order_from(self.history.step)
         done = self.history.step * BATCH / 1000
         self.said = Progress(label, self.steps * BATCH / 1000, "kimg", 1000, "images", before=done)
@@ -165,8 +171,11 @@ class Training:
         elif int(gan.silent_steps) >= SILENT_STEPS:
             fault = f"the discriminator's loss was zero for {SILENT_STEPS} steps"
         elif mark:
+            gan.settle()
             images = keras_run.drawn(gan.sampler, self.noise)
-            if spread(images) < COLLAPSED * min(self.real_spread, history.spread):
+            if not all(np.isfinite(variable).all() for variable in gan.state):
+                fault = "a weight is not a number"
+            elif spread(images) < COLLAPSED * min(self.real_spread, history.spread):
                 fault = "the samples are all the same"
             history.spread = max(history.spread, spread(images))
         if fault:
@@ -186,10 +195,11 @@ class Training:
                 history.best, history.best_kimg = gan.sampler.get_weights(), done
             history.kid.append((done, value))
         history.seconds += seconds + time.monotonic() - begun
-        if mark:
+        good = mark and not int(gan.silent_steps)  # else it may lie within a silence that is not long enough yet
+        if good:
             self.good = captured(gan, history)
         if self.kept and (mark or time.monotonic() - self.saved >= self.every_s):
-            self.kept.save(*joined(self.good if mark else captured(gan, history), self.good))
+            self.kept.save(*joined(self.good if good else captured(gan, history), self.good))
             self.saved = time.monotonic()
 
     def _roll_back(self, done: float, fault: str) -> None:
@@ -210,8 +220,11 @@ def run(trainings: Sequence[Training], failed: Callable[[Training, Exception], N
 
     Args:
         trainings: of the same architecture and recipe.
-        failed: told of an error in one; what it does not raise again, the others go on without.
+        failed: told of an error in one; what it does not raise again, the others go on without. An error in a step of
+            several that are computed together is one in each of them.
     """
+    if not trainings:
+        return
     lost: set[int] = set()
     gpu, together, resident = bool(keras.distribution.list_devices("gpu")), {}, {}
     most = max(len(training.pixels.images) for training in trainings)
@@ -252,7 +265,7 @@ def run(trainings: Sequence[Training], failed: Callable[[Training, Exception], N
 
 
 def start_of(training: Training, architecture: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What another GAN of the same architecture can begin from: facts, and the weights of all networks."""
+    """What another GAN of the same architecture can begin from: facts, and the weights of both networks."""
     header = training.pixels.header
     facts: dict[str, Any] = {
         "architecture": architecture,
@@ -264,9 +277,7 @@ def start_of(training: Training, architecture: str) -> tuple[dict[str, Any], dic
 
 
 def _weights(gan: GAN) -> list[Any]:
-    """Of generator, discriminator and moving average, each once."""
-    networks = [gan.generator, gan.discriminator, gan.sampler]
-    return list({id(weight): weight for network in networks for weight in network.weights}.values())
+    return [*gan.generator.weights, *gan.discriminator.weights]
 
 
 def begin(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label: str) -> float:
@@ -290,6 +301,7 @@ def begin(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label: str)
         raise UserError(f"{label}: the start is not of this run's architecture, image size and split; make it anew.")
     for variable, name in zip(_weights(gan), sorted(arrays), strict=True):
         variable.assign(arrays[name])
+    gan.sampler.set_weights(gan.generator.get_weights())
     return kimg
 
 
@@ -315,7 +327,7 @@ def facts_of(training: Training, architecture: str, held: int) -> dict[str, Any]
         "image_size": header.image_size,
         "data_sha256": header.data_sha256,
         "split_sha256": header.split_sha256,
-        "precision": training.policy,
+        "precision": ", then ".join(history.precision),
         "rolled_back_kimg": history.rolled_back_kimg,
         "losses": {
             "kimg": [k for k, _, _ in history.losses],

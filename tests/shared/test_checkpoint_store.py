@@ -1,6 +1,7 @@
 """Checkpoints in object storage, on an emulator and on a server that fails; and where a run's are kept."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,36 @@ def test_an_outage_costs_a_checkpoint_and_not_the_work(
     assert store.read("checkpoint-a") == b"whole"
     store.write("checkpoint-b", b"later")
     assert strict.objects["run/df/checkpoint-b"].content == b"later"
+
+
+@pytest.mark.parametrize("fault", [404, 410, 400, "cut", "drop"])
+def test_a_lost_upload_session_is_begun_again(strict: Server, impatient: None, fault: int | str):
+    store = checkpoint_store("gs://raw/run", "df")
+    large = os.urandom(2 * storage.CHUNK + 5)
+    strict.fault = lambda request: fault if request.method == "PUT" and request.number == 2 else None
+    store.write("checkpoint-a", large)
+    assert strict.objects["run/df/checkpoint-a"].content == large
+
+
+@pytest.mark.parametrize("fault", [404, 400, 403])
+def test_a_place_that_is_lost_meanwhile_costs_a_checkpoint(
+    strict: Server, impatient: None, fault: int, capsys: pytest.CaptureFixture[str]
+):
+    store = checkpoint_store("gs://raw/run", "df")
+    strict.fault = lambda request: fault if request.method != "GET" else None
+    store.write("checkpoint-a", os.urandom(2 * storage.CHUNK + 5))
+    assert "warning: this one could not be kept" in capsys.readouterr().out
+
+
+def test_a_slow_checkpoint_takes_the_time_it_needs(strict: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(storage, "STALL_S", 2.5)
+    store, content = checkpoint_store("gs://raw/run", "df"), os.urandom(12 << 20)
+    strict.bytes_per_s = 4 << 20
+    store.write("checkpoint-a", content)
+    begun = time.monotonic()
+    assert store.read("checkpoint-a") == content
+    assert time.monotonic() - begun > storage.STALL_S
 
 
 def test_what_arrived_wrong_is_not_kept(strict: Server, impatient: None):

@@ -119,3 +119,17 @@ def test_a_wrong_setting_is_one_sentence(
     with pytest.raises(UserError, match=sentence):
         pretrained(splits, tmp_path, **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_start_goes_on_with_the_ruler_that_it_began_with(
+    splits: dict[str, Path], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept, again = str(tmp_path / "kept"), tmp_path / "again"
+    pretrained(splits, tmp_path / "first", checkpoints=kept)
+    with monkeypatch.context() as patch:
+        patch.setattr("components.train_gan.pretrain.train_features", None)  # is not called
+        pretrained(splits, again, checkpoints=kept)
+    assert file_sha256(again / "features.keras") == file_sha256(shared / "features.keras")
+    (tmp_path / "kept/shared_pretraining-features/features").write_bytes(b"damaged")
+    pretrained(splits, again, checkpoints=kept)
+    assert file_sha256(again / "features.keras") == file_sha256(shared / "features.keras")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
-from components.shared.image_set import read_rows
+from components.shared.image_set import decoded, read_rows
+from components.shared.quality import load_features
 from components.train_gan import architectures
 from components.train_gan.gan import GAN, Together
 from components.train_gan.history import History
@@ -182,7 +183,8 @@ def not_a_number(gan: GAN) -> None:
 
 
 def collapse(gan: GAN) -> None:
-    gan.sampler.set_weights([np.zeros_like(weight) for weight in gan.sampler.get_weights()])
+    for network in (gan.generator, gan.sampler):
+        network.set_weights([np.zeros_like(weight) for weight in network.get_weights()])
 
 
 def crash(gan: GAN) -> None:
@@ -243,6 +245,49 @@ def test_a_discriminator_at_zero_loss_for_long_is_a_divergence(
         run(tmp_path / "ten", kimg=0.3)
 
 
+def test_it_goes_back_to_before_a_silence_and_never_to_a_moment_within(
+    tmp_path: Path,
+    run: Callable[..., dict[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("components.train_gan.training.SILENT_STEPS", 6)
+    failing(monkeypatch, lambda gan: gan.silent_steps.assign(int(gan.generator_optimizer.iterations) - 8), {10, 12, 14})
+    run(tmp_path / "out", kimg=0.512)  # a snapshot at every second of 16 steps
+    assert "diverged after 0.4 kimg (the discriminator's loss was zero for 6 steps); back to 0.3 kimg" in (
+        capsys.readouterr().out
+    )
+    record = record_of(tmp_path / "out")
+    assert record["rolled_back_kimg"] == 0.448
+    assert len(record["kid"]["kimg"]) == 8
+
+
+def test_a_network_that_is_no_number_is_no_moment_to_go_back_to(
+    tmp_path: Path,
+    run: Callable[..., dict[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def spoil(gan: GAN) -> None:
+        judge = gan.discriminator.trainable_variables[0]
+        judge.assign(np.full(judge.shape, np.nan, np.float32))
+
+    failing(monkeypatch, spoil, {8})
+    run(tmp_path / "out", kimg=0.512)
+    assert "diverged after 0.3 kimg (a weight is not a number); back to 0.2 kimg" in capsys.readouterr().out
+    assert record_of(tmp_path / "out")["rolled_back_kimg"] == 0.256
+
+
+@pytest.mark.parametrize(("kimg", "marks"), [(0.1, [1, 2, 3, 4]), (8, [32, 64, 96, 128, 160, 192, 224, 250])])
+def test_snapshots_are_taken_at_the_end_of_a_call(
+    splits: dict[str, Path], features: Path, kimg: float, marks: list[int]
+):
+    with decoded(splits["train"], "train", "vasc") as real, decoded(splits["validation"], "validation", "vasc") as held:
+        nets = architectures.load("dcgan")
+        made = Training("x", "dcgan", nets, nets.RECIPE, real, held, load_features(features), kimg, 1, {})
+    assert sorted(made.marks) == marks
+
+
 def test_a_class_that_fails_ends_the_run_or_is_left_out_as_asked(
     splits: dict[str, Path], tmp_path: Path, run: Callable[..., dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -258,7 +303,20 @@ def test_a_class_that_fails_ends_the_run_or_is_left_out_as_asked(
     assert list((tmp_path / "out" / "generators").iterdir()) == []
     assert "diverged" in (tmp_path / "out" / "progress").read_text()
 
-    # Of two classes in one process the other goes on.
+    # Of two classes in one process the other goes on, whenever it happens.
+    begin = Training.__init__
+
+    def no_df(training: Training, label: str, *arguments: Any) -> None:
+        if "df" in label:
+            raise MemoryError("too large")
+        begin(training, label, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "__init__", no_df)
+        run(tmp_path / "none", classes=["df"], failed_class="continue", kimg=0.1)
+        run(tmp_path / "one", classes=["df", "vasc"], failed_class="continue", kimg=0.1)
+    df, vasc = json.loads((tmp_path / "one" / "record").read_text())
+    assert (df["failed"], vasc["dx"]) == ("MemoryError: too large", "vasc")
     step = Training.look_after
 
     def break_df(training: Training, *arguments: Any) -> None:
