@@ -2,8 +2,8 @@
 
 Reads the training and the validation set, the ruler, and what shared pretraining made. Writes the generators of their
 best moments, records of what made them, and a page on which a person sees them learn. Killed at any moment and started
-again with the same checkpoints, it goes on and, on a CPU, ends with the same bytes; to rounding only where several classes are
-computed as one batch.
+again with the same checkpoints, it goes on and, on a CPU, ends with the same bytes; to rounding only where several
+classes are computed as one batch.
 """
 
 import json
