@@ -74,9 +74,12 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     digest, content = data[:32], data[32:]
     if hashlib.sha256(content).digest() != digest:
         raise DamagedError("its bytes are not those that were written")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return json.loads(arrays.pop("facts").tobytes()), arrays
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return json.loads(arrays.pop("facts").tobytes()), arrays
+    except Exception as error:  # of whatever kind: NumPy, zipfile and json have a dozen for a file that is not theirs
+        raise DamagedError("its hash is right, and it is no checkpoint") from error
 
 
 class Checkpoints:

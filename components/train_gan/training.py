@@ -119,8 +119,11 @@ class Training:
             self.kept = Checkpoints(checkpoint_store(checkpoints, label.replace(" ", "-")), whole, label)
         found = self.kept.load() if self.kept else None
         if found:
-            now, self.good = parted(found)
-            self.history = restored(self.gan, now)
+            try:
+                now, self.good = parted(found)
+                self.history = restored(self.gan, now)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{label}: its checkpoint does not hold this GAN's training; delete it.") from error
             if self.policy not in self.history.precision:
                 self.history.precision.append(self.policy)
                 say(label, f"warning: goes on in {self.policy} on this machine; was trained in other precision before")

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,11 @@ def checkpoints(folder: Path, **settings: object) -> Checkpoints:
     return Checkpoints(Folder(folder), {"seed": 1} | settings, "train_gan df")
 
 
+def hashed(content: bytes) -> bytes:
+    """Made by someone who knows how."""
+    return hashlib.sha256(content).digest() + content
+
+
 def save(kept: Checkpoints, step: int) -> None:
     kept.save({"step": step}, {"weights": np.full(1000, step, np.float32)})
 
@@ -66,7 +73,20 @@ def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path):
         assert unpack((tmp_path / slot).read_bytes())[0]["facts"]["step"] in (2, 3)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "missing member", "not our facts"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated",
+        "garbage",
+        "empty",
+        "missing member",
+        "not our facts",
+        "a list",
+        "a pickle",
+        "a broken zip",
+        "nothing",
+    ],
+)
 def test_a_damaged_newest_one_falls_back_to_the_one_before_and_is_replaced(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -82,6 +102,10 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_is_replaced(
             "empty": b"",
             "missing member": pack({"settings": kept.settings, "facts": {}}, {}),
             "not our facts": pack({}, {"weights": np.zeros(3)}),
+            "a list": pack([kept.settings], {}),  # type: ignore[arg-type]
+            "a pickle": hashed(pickle.dumps({"facts": 1})),
+            "a broken zip": hashed(b"PK\x03\x04" + bytes(100)),
+            "nothing": hashed(b""),
         }[damage]
     )
     again = checkpoints(tmp_path)

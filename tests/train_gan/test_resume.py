@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from components.shared.checkpoint import SLOTS, DamagedError, unpack
+from components.shared.checkpoint import SLOTS, DamagedError, pack, unpack
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.train_gan import architectures
@@ -160,3 +160,12 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 def test_a_checkpoint_of_other_settings_is_refused(finished: dict[str, Any], other: dict[str, Any]):
     with pytest.raises(UserError, match="train_gan vasc: its checkpoints are of a run with other settings"):
         train(**finished | other)
+
+
+def test_a_whole_checkpoint_of_something_else_is_one_sentence(finished: dict[str, Any]):
+    for path in slots_of(finished["record"].parent).values():
+        facts, arrays = unpack(path.read_bytes())
+        arrays.pop(sorted(arrays)[-1])
+        path.write_bytes(pack(facts, arrays))
+    with pytest.raises(UserError, match="train_gan vasc: its checkpoint does not hold this GAN's training; delete it"):
+        train(**finished)
