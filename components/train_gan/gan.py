@@ -59,7 +59,6 @@ class GAN(keras.Model):
         self.discriminator = regularisers.spectral(discriminator) if recipe.regulariser == "spectral" else discriminator
         self.sampler = keras.models.clone_model(generator, clone_function=_float32)
         self.sampler.set_weights(generator.get_weights())
-        self.sampler.trainable = False
         self.loss = LOSSES[recipe.loss]
         self.one_pass = alone and self.loss.ratio is not None and recipe.regulariser != "r1_r2"
         self.seeds = keras.random.SeedGenerator(seed)

@@ -1,7 +1,6 @@
 """Finished runs judged again: on outside data, and folds pooled; as a command, with its exit codes."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from components.prepare_data.duplicates import perceptual_hashes, thumbnail
 from components.publish.publish import named, publish
 from components.shared.errors import UserError
 from components.shared.image_set import decoded, read_rows
+from tools import command_line
 from tools import evaluate as tool
 
 CLASSES = ("df", "mel", "nv")
@@ -70,16 +70,15 @@ def raw(folder: Path, counts_: dict[str, int], seed: int = 0) -> Path:
     return folder
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
-    return tool.main()
+def command(*words: str | Path) -> int:
+    return command_line.command(lambda: tool.evaluate(list(map(str, words))))
 
 
 def test_a_finished_run_is_judged_on_outside_data(
-    published: Path, judged: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    published: Path, judged: tuple[dict[str, Any], Path], tmp_path: Path, capsys: Any
 ) -> None:
     external = raw(tmp_path / "raw", {"df": 4, "nv": 9})
-    assert command(monkeypatch, f"RUN={published}", f"EXTERNAL={external}") == 0
+    assert command(f"RUN={published}", f"EXTERNAL={external}") == 0
     results = json.loads((published / "external" / "metrics.json").read_text())
     assert {key: value for key, value in results.items() if key != "external"} == {
         key: value for key, value in judged[0].items() if key != "external"
@@ -112,9 +111,7 @@ def test_files_that_were_not_published_are_refused(published: Path, tmp_path: Pa
         finished.outside(run, "elsewhere", tmp_path)
 
 
-def test_mistakes_end_with_code_2_and_leave_nothing(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_mistakes_end_with_code_2_and_leave_nothing(published: Path, tmp_path: Path, capsys: Any) -> None:
     external, out = raw(tmp_path / "raw", {"nv": 2}), tmp_path / "out"
     known = raw(tmp_path / "known", {"nv": 2}, seed=1)
     lesion = pd.read_csv(published / "splits.csv")["lesion_id"][0]
@@ -135,9 +132,9 @@ def test_mistakes_end_with_code_2_and_leave_nothing(
     }
     for words, sentence in cases.items():
         given = words if "OUT is missing" in sentence else (*words, f"OUT={out}")
-        assert command(monkeypatch, *given) == 2, words
+        assert command(*given) == 2, words
         assert sentence in capsys.readouterr().err
-    assert command(monkeypatch, f"RUN={published}", f"EXTERNAL={external}", f"OUT={published}") == 2
+    assert command(f"RUN={published}", f"EXTERNAL={external}", f"OUT={published}") == 2
     assert not out.exists()
 
 
