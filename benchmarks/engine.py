@@ -8,7 +8,7 @@ import numpy as np
 
 from components.shared import keras_run
 from components.shared.image_set import Header, Pixels
-from components.shared.precision import policy
+from components.shared.precision import has_gpu, policy
 from components.train_classifier import network
 from components.train_classifier import train as train_classifier
 from components.train_gan import architectures
@@ -47,7 +47,7 @@ def gan(
 
     training = Training("bench", architecture, nets, recipe, pixels, held_out, features, 1e6, 1, {})  # type: ignore[arg-type]
     together = Together([training.gan])
-    resident = keras.ops.convert_to_tensor(images) if keras.distribution.list_devices("gpu") else None
+    resident = keras.ops.convert_to_tensor(images) if has_gpu() else None
 
     done = 0
 

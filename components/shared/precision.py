@@ -22,6 +22,11 @@ def policy(precision: str) -> str:
     return "mixed_bfloat16" if precision == "automatic" and has_bfloat16() else "float32"
 
 
+def has_gpu() -> bool:
+    """Whether the backend computes on a GPU."""
+    return _compute_capability() is not None
+
+
 def has_bfloat16() -> bool:
     """Whether the first GPU, or without one the CPU, multiplies matrices in bfloat16."""
     capability = _compute_capability()

@@ -229,7 +229,7 @@ def run(trainings: Sequence[Training], failed: Callable[[Training, Exception], N
     if not trainings:
         return
     lost: set[int] = set()
-    gpu, together, resident = bool(keras.distribution.list_devices("gpu")), {}, {}
+    gpu, together, resident = precision.has_gpu(), {}, {}
     most = max(len(training.pixels.images) for training in trainings)
     gpu = gpu and len(trainings) * most * trainings[0].pixels.images[0].nbytes <= RESIDENT_BYTES
     while left := [t for t in trainings if t.history.step < t.steps and id(t) not in lost]:

@@ -1,6 +1,7 @@
 """The two backends: each does the gradient step of its own, and they agree."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -36,3 +37,28 @@ def test_tensorflow_and_jax_agree_over_ten_steps(tmp_path: Path):
                     # How far the backends are apart, measured by how far training went.
                     went, apart = np.linalg.norm(mine - before), np.linalg.norm(mine - other)
                     assert apart <= share * went + 1e-6, (name, weight, before.shape, steps, apart, went)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_the_phase_trains_two_classes_at_once_on_jax(splits: dict[str, Path], features: Path, tmp_path: Path):
+    (tmp_path / "cold").touch()
+    arguments = {
+        "classes": ["df", "vasc"],
+        "train_set": str(splits["train"]),
+        "validation_set": str(splits["validation"]),
+        "features": str(features),
+        "start": str(tmp_path / "cold"),
+        "architecture": "dcgan",
+        "kimg": 0.064,
+        "seed": 1,
+        "failed_class": "fail",
+        **{name: str(tmp_path / name) for name in ("generators", "record", "progress_page")},
+    }
+    code = f"from components.train_gan.train import train; train(**{arguments!r})"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    records = json.loads((tmp_path / "record").read_text())
+    assert [(record["dx"], record["kid"]["kimg"]) for record in records] == [
+        (dx, [0.032, 0.064]) for dx in ("df", "vasc")
+    ]
+    assert "jax" in records[0]["versions"]
