@@ -413,7 +413,7 @@ def test_storage_that_goes_down_ends_it_with_a_sentence_and_back_again_completes
     server.stop()
     begun = time.monotonic()
     said, _ = task.communicate(timeout=30)
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 15
     assert task.returncode == 2, said
     assert said.splitlines()[-1].startswith("counterweight error: gs://raw/some/run: object storage did not answer")
     assert "Traceback" not in said

@@ -220,14 +220,14 @@ def test_each_failure_has_its_code_and_its_sentence(
     assert sentence in err
     assert TOKEN not in err + out
     assert err.count("error: ") == 1
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 4
 
 
 def test_the_time_to_wait_that_the_server_asks_for_is_waited(kfp: KfpServer):
     kfp.fault("GET /apis/v2beta1/healthz", "status", status=429, headers={"Retry-After": "1"})
     begun = time.monotonic()
     client.Api(os.environ)
-    assert 1 <= time.monotonic() - begun < 3
+    assert 1 <= time.monotonic() - begun < 10
 
 
 def test_an_answer_of_another_shape_is_not_a_bug(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
@@ -262,7 +262,7 @@ def test_a_name_that_is_never_looked_up_ends_in_time(do: Command, kfp: KfpServer
     monkeypatch.setattr(client, "PATIENCE_S", 0.5)
     begun = time.monotonic()
     assert do(logs, "RUN=x")[0] == 5
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 4
 
 
 def test_all_of_it_ends_within_half_a_minute():
@@ -299,7 +299,7 @@ def test_a_certificate_is_verified(kfp: KfpServer, do: Command, tmp_path: Path, 
         assert code == 5
         assert "the certificate of https://127.0.0.1" in err
         assert api.asked == []
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 4
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
         assert do(logs, "RUN=x")[0] == 2
         assert api.asked
