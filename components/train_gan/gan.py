@@ -23,8 +23,10 @@ def to_model_space(images: Any) -> Any:
     return ops.cast(images, "float32") / 127.5 - 1
 
 
-def _float32(layer: keras.Layer) -> keras.Layer:
-    return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+def _float32(operation: Any) -> Any:
+    # What is no layer, as a slice, has no dtype of its own.
+    dtype = {"dtype": "float32"} if isinstance(operation, keras.Layer) else {}
+    return type(operation).from_config(operation.get_config() | dtype)
 
 
 class GAN(keras.Model):

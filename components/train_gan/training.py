@@ -108,8 +108,8 @@ class Training:
         reference = np.concatenate([held_out.images, pixels.images]) if self.few else np.asarray(held_out.images)
         reference = np.repeat(reference, 1 + (len(reference) == 1), axis=0)  # KID wants two at the least
         self.real_features, self.real_spread = features(reference), spread(pixels.images)
-        rng = np.random.default_rng(seed)
-        self.grid_noise, self.noise = (rng.standard_normal((n, nets.LATENT)).astype(np.float32) for n in (GRID, JUDGED))
+        rng, latent = np.random.default_rng(seed), self.gan.generator.input_shape[-1]
+        self.grid_noise, self.noise = (rng.standard_normal((n, latent), np.float32) for n in (GRID, JUDGED))
 
         # Resume, or begin.
         whole = {"kimg": kimg, "seed": seed, "recipe": asdict(recipe), "architecture": architecture} | settings

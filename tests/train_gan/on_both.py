@@ -56,12 +56,12 @@ def compiled(gan: GAN) -> Any:
     return step
 
 
-def ten_steps(gan: GAN, latent: int) -> dict[str, np.ndarray]:
+def ten_steps(gan: GAN) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(2)
     losses, weights, step = [], {}, compiled(gan)
     for done in range(1, 11):
         real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-        noise = rng.standard_normal((8, latent)).astype(np.float32)
+        noise = rng.standard_normal((8, gan.generator.input_shape[-1]), np.float32)
         result = step((real, noise, rng.random((2, 8, augment.DRAWS)).astype(np.float32)))
         losses.append([float(result[name]) for name in ("generator_loss", "discriminator_loss")])
         if done in (1, 10):
@@ -95,4 +95,4 @@ if __name__ == "__main__":
             count = len(network.weights)
             network.set_weights(weights[:count])
             weights = weights[count:]
-        np.savez(folder / f"{architecture}-out.npz", **ten_steps(gan, architectures.load(architecture).LATENT))
+        np.savez(folder / f"{architecture}-out.npz", **ten_steps(gan))

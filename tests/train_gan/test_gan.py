@@ -103,7 +103,7 @@ def test_the_dcgan_step_is_the_original_one_bit_for_bit():
     rng = np.random.default_rng(0)
     for _ in range(3):
         real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-        noise = rng.standard_normal((8, nets.LATENT)).astype(np.float32)
+        noise = rng.standard_normal((8, gan.generator.input_shape[-1])).astype(np.float32)
         stepped(gan, real, noise, NO_DRAWS)
         original(real, noise)
     for ours, theirs in ((gan.generator, generator), (gan.discriminator, discriminator)):
@@ -127,7 +127,7 @@ def test_one_backward_pass_through_a_discriminator_that_judges_alone_gives_the_s
         rng = np.random.default_rng(0)
         for _ in range(3):
             real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-            stepped(gan, real, rng.standard_normal((8, nets.LATENT)).astype(np.float32), NO_DRAWS)
+            stepped(gan, real, rng.standard_normal((8, gan.generator.input_shape[-1])).astype(np.float32), NO_DRAWS)
         after.append([*gan.generator.get_weights(), *gan.discriminator.get_weights()])
     keras.utils.set_random_seed(3)
     before = [*nets.generator(32).get_weights(), *nets.discriminator(32).get_weights()]
@@ -175,7 +175,7 @@ def test_the_sampler_has_the_running_statistics_of_the_generator():
     gan = GAN(nets.generator(32), nets.discriminator(32), Recipe(loss="bce", average_kimg=10.0))
     gan.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
     before = gan.sampler.get_weights()
-    noise = np.random.default_rng(0).standard_normal((4, nets.LATENT)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
     stepped(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, NO_DRAWS)
     pairs = list(zip(gan.sampler.get_weights(), gan.generator.get_weights(), strict=True))
     assert all((one == other).all() for one, other in pairs)
@@ -303,7 +303,7 @@ def test_half_precision_keeps_weights_losses_and_samples_in_float32(name: str):
     finally:
         keras.config.set_dtype_policy("float32")
     gan.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
-    noise = np.random.default_rng(0).standard_normal((4, nets.LATENT)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
     draws = np.full((2, 4, augment.DRAWS), 0.5, np.float32)
     result = stepped(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, draws)
     assert np.isfinite(list(result.values())).all()

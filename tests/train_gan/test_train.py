@@ -25,7 +25,7 @@ from components.train_gan.training import Training
 
 
 @pytest.mark.parametrize(
-    ("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785), ("resnet", 883_475, 897_809)]
+    ("name", "generator", "discriminator"), [("dcgan", 2_782_432, 1_094_785), ("resnet", 883_843, 897_809)]
 )
 def test_architectures_at_128_px(name: str, generator: int, discriminator: int):
     nets = architectures.load(name)
@@ -39,10 +39,34 @@ def test_architectures_at_128_px(name: str, generator: int, discriminator: int):
 @pytest.mark.parametrize("size", [32, 48, 64])
 def test_architectures_at_other_sizes(name: str, size: int):
     nets = architectures.load(name)
-    images = nets.generator(size).predict_on_batch(np.zeros((2, nets.LATENT), np.float32))
+    generator = nets.generator(size)
+    images = generator.predict_on_batch(np.zeros((2, generator.input_shape[-1]), np.float32))
     assert images.shape == (2, size, size, 3)
     assert np.abs(images).max() <= 1
     assert nets.discriminator(size).predict_on_batch(images).shape == (2, 1)
+
+
+def test_noise_reaches_every_size_and_the_code_decides_the_form():
+    """A change in the noise of one pixel stays near it; one in the code is seen everywhere."""
+    keras.utils.set_random_seed(1)
+    generator = architectures.load("resnet").generator(64)
+    latent = generator.input_shape[-1]
+    assert latent == 64 + 8**2 + 16**2 + 32**2 + 64**2
+    inputs = np.random.default_rng(0).standard_normal((1, latent), np.float32)
+
+    def changed(index: int) -> np.ndarray:
+        other = inputs.copy()
+        other[0, index] += 1
+        images = generator.predict_on_batch(np.concatenate([inputs, other]))
+        return np.abs(images[1] - images[0]).max(axis=2) > 1e-6
+
+    assert changed(0).mean() > 0.9
+    begins = np.cumsum([64, 8**2, 16**2, 32**2])
+    for begin, side in zip(begins, (8, 16, 32, 64), strict=True):
+        scale = 64 // side
+        where = changed(begin + (side // 2) * side + side // 2)  # the pixel in the middle
+        assert where[32, 32]
+        assert 0 < where.mean() <= min(1, (16 * scale / 64) ** 2), side
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """Small residual networks, and what lets a GAN learn from a hundred images within minutes.
 
 The generator is normalised by batch and doubles its size by bilinear interpolation: what a few hundred steps teach it
-are then smooth forms, not tiles. The discriminator has no normalisation; it sees the minibatch standard deviation
-(Karras et al., arXiv 1710.10196). Relativistic pairing with R1 and R2 (R3GAN, Huang et al., arXiv 2501.05441), the
-penalties at every sixteenth step; DiffAugment, flips and quarter turns, a moving average of the generator.
+are then smooth forms, not tiles. Texture comes from noise for each pixel of every size, weighed for each channel
+(StyleGAN, Karras et al., arXiv 1812.04948): without it the images have none for as long as a CPU can train. The noise
+is part of the generator's input, so that an image is a function of that alone. The discriminator has no normalisation;
+it sees the minibatch standard deviation (Karras et al., arXiv 1710.10196). Relativistic pairing with R1 and R2 (R3GAN,
+Huang et al., arXiv 2501.05441), the penalties at every sixteenth step; DiffAugment, flips and quarter turns, a moving
+average of the generator.
 """
 
 from typing import Any
@@ -13,7 +16,8 @@ from keras import layers, ops
 
 from components.train_gan.recipe import Recipe
 
-LATENT = 64
+CODES = 64
+"""Numbers of the input that decide the form; the others are the noise."""
 ALONE = False
 RECIPE = Recipe(
     loss="relativistic",
@@ -24,10 +28,12 @@ RECIPE = Recipe(
     learning_rate=5e-4,
     beta_1=0.0,
     beta_2=0.99,
-    gamma=0.0005,
+    gamma=0.00005,
     penalise_every=16,
     precision="automatic",
 )
+NOISE = 0.1
+"""Standard deviation of what is added to a channel at first."""
 NARROWEST, WIDEST = 16, 128
 """Channels at full size, doubled at each halving up to the most."""
 
@@ -40,8 +46,14 @@ def _widths(image_size: int) -> list[int]:
     return [min(WIDEST, NARROWEST << level) for level in range(len(sizes))]
 
 
-def _convolution(x: Any, filters: int, kernel: int = 3, initial: str = "he_normal") -> Any:
-    return layers.Conv2D(filters, kernel, padding="same", kernel_initializer=initial)(x)
+def _convolution(x: Any, filters: int) -> Any:
+    return layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal")(x)
+
+
+def _mirrored(x: Any, filters: int, initial: str = "he_normal") -> Any:
+    """A convolution whose border is mirrored: with zeros every image gets a frame that no real one has."""
+    x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+    return layers.Conv2D(filters, 3, kernel_initializer=initial)(x)
 
 
 def _activated(x: Any) -> Any:
@@ -58,18 +70,24 @@ def _doubled(x: Any) -> Any:
 
 
 def generator(image_size: int) -> keras.Model:
-    """From (N, 64) standard normal to (N, S, S, 3) in [-1, 1]."""
+    """From (N, 64 + pixels of every size above the smallest) standard normal to (N, S, S, 3) in [-1, 1]."""
     *wider, narrowest = reversed(_widths(image_size))
     side = image_size >> len(wider)
-    inputs = keras.Input((LATENT,))
-    x = layers.Dense(side * side * WIDEST, kernel_initializer="glorot_normal")(inputs)
+    sides = [side << level for level in range(1, len(wider) + 1)]
+    inputs = keras.Input((CODES + sum(side**2 for side in sides),))
+    x = layers.Dense(side * side * WIDEST, kernel_initializer="glorot_normal")(inputs[:, :CODES])
     x = layers.Reshape((side, side, WIDEST))(x)
-    for filters in [*wider[1:], narrowest]:
+    used = CODES
+    for filters, side in zip([*wider[1:], narrowest], sides, strict=True):
+        noise = layers.Reshape((side, side, 1))(inputs[:, used : used + side**2])
+        used += side**2
         short = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, use_bias=False)(x)
-        x = _convolution(_doubled(_normalised(x)), filters)
-        x = _convolution(_normalised(x), filters)
+        x = _mirrored(_doubled(_normalised(x)), filters)
+        at_first = keras.initializers.RandomNormal(stddev=NOISE)
+        x = layers.Add()([x, layers.Conv2D(filters, 1, use_bias=False, kernel_initializer=at_first)(noise)])
+        x = _mirrored(_normalised(x), filters)
         x = layers.Add()([x, _doubled(short)])
-    x = _convolution(_normalised(x), 3, initial="glorot_uniform")
+    x = _mirrored(_normalised(x), 3, initial="glorot_uniform")
     # In float32 whatever the precision: what comes out becomes pixels.
     return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x), name="generator")
 
