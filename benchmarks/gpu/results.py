@@ -17,7 +17,7 @@ from components.shared.image_set import decode_png, iter_tables
 
 SHOWN = 8
 OF_GAN = ("kimg", "best_kimg", "seconds", "precision", "rolled_back_kimg", "failed")
-OF_IMAGES = ("images", "drawn", "kid", "density", "coverage", "copies", "curated")
+OF_IMAGES = ("images", "drawn", "kid", "density", "coverage", "texture", "copies", "curated")
 
 
 def _gans(folder: Path) -> dict[str, Any]:

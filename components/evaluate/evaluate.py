@@ -359,7 +359,18 @@ def _synthetic(
     """What was made of each rare class, by what, and how good it is; `failed` says why nothing was."""
     made = Counter(dx for path in paths for dx in read_rows(path, "train", ["dx"])["dx"])
     of_gan = ("architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed")
-    of_images = ("kid", "density", "coverage", "drawn", "copies", "copy_threshold", "curated", "reject", "against")
+    of_images = (
+        "kid",
+        "density",
+        "coverage",
+        "texture",
+        "drawn",
+        "copies",
+        "copy_threshold",
+        "curated",
+        "reject",
+        "against",
+    )
     return {
         dx: {"images": made[dx]}
         | {key: gan[key] for key in of_gan if key in gan}

@@ -56,7 +56,18 @@ _NOTES = {
     "ece_scaled": "ECE after temperature scaling",
 }
 _OF_GAN = ("architecture", "kimg", "best_kimg", "real_images", "model_sha256", "losses", "failed")
-_OF_IMAGES = ("kid", "density", "coverage", "drawn", "copies", "copy_threshold", "curated", "reject", "against")
+_OF_IMAGES = (
+    "kid",
+    "density",
+    "coverage",
+    "texture",
+    "drawn",
+    "copies",
+    "copy_threshold",
+    "curated",
+    "reject",
+    "against",
+)
 _MADE = dict.fromkeys(("images", *_OF_GAN, *_OF_IMAGES, "nearest"))
 _NOTHING = {"value": None, "low": None, "high": None}
 

@@ -42,6 +42,7 @@ from components.shared.quality import (
     kid,
     load_features,
     neighbour_radii,
+    texture,
 )
 from components.shared.seeds import seed_of
 
@@ -51,6 +52,8 @@ MOST = 4
 SHEET = 64
 NEAREST = 5
 REJECTED = 8
+DETAILED = 256
+"""Images that their fine detail is measured on."""
 PAIRS_BYTES = 12_000
 """Of the nearest pairs' picture in the quality file, in base64."""
 
@@ -266,7 +269,8 @@ def _generate_class(
         images = count if passed == needed else math.floor(passed * (1 - reject) + 1e-9)
         kept = found.rows.iloc[np.sort(order[:images])]
         _write(kept, facts, seed, stream, out)
-        first = stream[kept.index.to_numpy()[:SHEET]]
+        some = stream[kept.index.to_numpy()[:DETAILED]]
+        first = some[:SHEET]
         worst = stream[order[images:][::-1][:REJECTED]]
         near = kept.sort_values("distance", kind="stable")[:NEAREST]
         nearest = near["nearest"].astype(int).tolist()
@@ -285,6 +289,7 @@ def _generate_class(
         "kid": kid(real.reference, own) if measured else None,
         "density": density,
         "coverage": coverage,
+        "texture": texture(real.training[:: 1 + len(real.training) // DETAILED], some) if measured else None,
         "copies": found.copies,
         "copy_threshold": threshold,
         "curated": passed - images,
@@ -307,7 +312,8 @@ def _generate_class(
     if measured:
         parts.append(
             f"Against {real.against} images: KID {entry['kid']:.3f}, density {density:.2f}, coverage {coverage:.2f}; "
-            "these are by the run's own small classifier, and not to be compared with published figures."
+            "these are by the run's own small classifier, and not to be compared with published figures. Texture "
+            f"(fine detail, as a share of the training images'): {entry['texture']:.2f}."
         )
     if images:
         columns = min(8, images)
@@ -402,7 +408,7 @@ def generate(
 
     Returns:
         Of each class that has a generator `<dx>_images`, `<dx>_copies`, and where two images or more are left
-        `<dx>_kid`, `<dx>_density` and `<dx>_coverage`.
+        `<dx>_kid`, `<dx>_density`, `<dx>_coverage` and `<dx>_texture`.
 
     Raises:
         UserError: the count or the share can't be used, or the files do not belong together; nothing is written then.
@@ -439,7 +445,7 @@ def generate(
                 entry, of_class = _generate_class(facts, models[dx], ruler, real, count, reject, seed, out)
                 entries.append(entry)
                 parts += of_class
-                for name in ("images", "copies", "kid", "density", "coverage"):
+                for name in ("images", "copies", "kid", "density", "coverage", "texture"):
                     if entry[name] is not None:
                         metrics[f"{dx}_{name}"] = float(entry[name])
         sheet_part.write_text(page.render("Synthetic images", parts), encoding="utf-8")

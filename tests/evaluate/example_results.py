@@ -223,6 +223,7 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
                 "kid": 0.0312 + 0.01 * i,
                 "density": 0.812,
                 "coverage": 0.734,
+                "texture": 0.687,
                 "drawn": 980,
                 "copies": 49 + 40 * i,
                 "copy_threshold": 0.62,

@@ -15,7 +15,7 @@ from components.generate_images.generate import BLOCK, MOST, best_first, draw_bl
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, pixel_sha256, read_header
-from components.shared.quality import density_and_coverage, kid, load_features
+from components.shared.quality import density_and_coverage, kid, load_features, texture
 from components.shared.seeds import seed_of
 from tests.generate_images.conftest import LATENT, Demo, add, choosing, noisy
 
@@ -74,7 +74,7 @@ def test_a_generator_that_only_copies_ends_with_no_image(demo: Demo, tmp_path: P
     entry = run.quality[0]
     assert entry["images"] == 0
     assert entry["drawn"] == entry["copies"] == MOST * 25
-    assert entry["kid"] is entry["density"] is entry["coverage"] is None
+    assert entry["kid"] is entry["density"] is entry["coverage"] is entry["texture"] is None
     assert entry["nearest"] == []
     assert "bkl: 0 images" in run.page
     assert "Fewer than the 20 asked for: too many are copies of training images." in run.page
@@ -94,6 +94,7 @@ def test_noise_passes_the_copy_check_and_is_judged_badly(demo: Demo, tmp_path: P
     assert bad["coverage"] < 0.1 < 0.5 < good["coverage"]
     assert bad["density"] < 0.1 < 0.5 < good["density"]
     assert bad["kid"] > 10 * abs(good["kid"])
+    assert 0.3 < good["texture"] < 3 < 10 < bad["texture"]
 
 
 def test_what_is_kept_and_measured(demo: Demo, tmp_path: Path):
@@ -118,6 +119,8 @@ def test_what_is_kept_and_measured(demo: Demo, tmp_path: Path):
     assert entry["kid"] == pytest.approx(kid(real, kept), abs=1e-4)
     assert (entry["density"], entry["coverage"]) == pytest.approx(density_and_coverage(real, kept), abs=0.05)
     assert run.metrics["bkl_kid"] == entry["kid"]
+    assert entry["texture"] == texture(demo.images["train"]["bkl"], np.stack(run.pixels))
+    assert run.metrics["bkl_texture"] == entry["texture"]
 
     distances = [pair["distance"] for pair in entry["nearest"]]
     assert distances == sorted(distances)

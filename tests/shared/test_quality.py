@@ -22,6 +22,7 @@ from components.shared.quality import (
     distances,
     kid,
     load_features,
+    texture,
     train_features,
 )
 
@@ -115,6 +116,27 @@ def spoilt(images: np.ndarray) -> dict[str, np.ndarray]:
         "one image": np.repeat(values[:1], 40, axis=0),
     }
     return {name: np.clip(np.rint(value), 0, 255).astype(np.uint8) for name, value in made.items()}
+
+
+def test_texture_is_the_share_of_fine_detail():
+    rng = np.random.default_rng(0)
+
+    def waves(amplitude: float, noise: float) -> np.ndarray:
+        """Broad waves, of 32 pixels, and noise, which has the same power at every wavelength."""
+        broad = amplitude * np.sin(np.arange(64) / 32 * 2 * np.pi)[:, None] + rng.normal(0, noise, (200, 64, 64))
+        return np.clip(np.rint(128 + broad), 0, 255).astype(np.uint8)[..., None].repeat(3, axis=3)
+
+    real = waves(40, 12)
+    assert texture(real, real) == 1
+    assert texture(real, waves(40, 12)) == pytest.approx(1, rel=0.02)
+    assert texture(real, waves(20, 12)) == pytest.approx(1, rel=0.02)  # what is broad does not count
+    assert texture(real, waves(40, 6)) == pytest.approx(36 / 144, rel=0.03)
+    assert texture(waves(40, 6), real) == pytest.approx(144 / 36, rel=0.03)
+    # Rounding to whole levels is noise with a variance of 1/12, and an even image counts as no less.
+    even = np.full((3, 64, 64, 3), 90, np.uint8)
+    assert texture(real, even) == pytest.approx((1 / 12) / (144 + 1 / 12 + 1 / 12), rel=0.05)
+    assert texture(even, even) == 1
+    assert texture(real[:1], real[:1, ::-1]) == pytest.approx(1)
 
 
 def test_features_rank_what_a_person_would(pictures: tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]):
