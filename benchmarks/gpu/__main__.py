@@ -1,6 +1,7 @@
 """Speed and the whole experiment, recipe against recipe, in pieces: `python -m benchmarks.gpu`; see README.md."""
 
 import argparse
+import hashlib
 import multiprocessing
 import shutil
 import sys
@@ -11,6 +12,14 @@ from benchmarks.gpu.piece import work
 RESULTS = Path("benchmarks/results")
 AGAIN = 3
 """Exit status where there is more to do."""
+
+
+def version(*folders: str) -> str:
+    """A fingerprint of the Python files: steps that other code did, and its GANs, are not gone on with."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.py")):
+        digest.update(f"{path}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def main() -> int:
@@ -30,7 +39,7 @@ def main() -> int:
     scale = given.scale
     if scale == "auto":
         scale = "full" if shutil.which("nvidia-smi") else "cpu"
-    folder = given.work / f"{scale}-{Path(given.data).name}"
+    folder = given.work / f"{scale}-{Path(given.data).name}-{version('components', 'benchmarks')}"
     folder.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("spawn").Process(target=work, args=(scale, given.data, folder, given.out))
     process.start()

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from benchmarks.gpu import wheels
+from benchmarks.gpu.__main__ import version
 from benchmarks.gpu.steps import Steps
 
 
@@ -19,6 +20,15 @@ def test_a_step_that_failed_is_done_again(tmp_path):
     with pytest.raises(ZeroDivisionError):
         Steps(tmp_path).once("divide", lambda: 1 / 0)
     assert Steps(tmp_path).once("divide", lambda: 4) == 4
+
+
+def test_other_code_begins_anew(tmp_path):
+    code = tmp_path / "code.py"
+    versions = []
+    for text in ("a = 1", "a = 2", "a = 1"):
+        code.write_text(text)
+        versions.append(version(str(tmp_path)))
+    assert versions[0] == versions[2] != versions[1]
 
 
 def test_the_wheels_are_what_the_phases_name():
