@@ -14,7 +14,7 @@ from benchmarks.cost import measure, prepare
 from benchmarks.machine import machine
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "vasc")
-KIMG = 1.0
+KIMG = 0.5
 
 
 def seconds_of(target: object, *arguments: object) -> float:
