@@ -358,23 +358,10 @@ def _synthetic(
 ) -> dict[str, dict[str, Any]]:
     """What was made of each rare class, by what, and how good it is; `failed` says why nothing was."""
     made = Counter(dx for path in paths for dx in read_rows(path, "train", ["dx"])["dx"])
-    of_gan = ("architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed")
-    of_images = (
-        "kid",
-        "density",
-        "coverage",
-        "texture",
-        "drawn",
-        "copies",
-        "copy_threshold",
-        "curated",
-        "reject",
-        "against",
-    )
     return {
         dx: {"images": made[dx]}
-        | {key: gan[key] for key in of_gan if key in gan}
-        | {key: drawn[dx][key] for key in (*of_images, "nearest") if key in drawn[dx]}
+        | {key: gan[key] for key in report.OF_GAN if key in gan}
+        | {key: drawn[dx][key] for key in report.OF_IMAGES if key in drawn[dx]}
         for dx, gan in gans.items()
     }
 

@@ -55,8 +55,8 @@ _NOTES = {
     "ece": "ECE; lower is better",
     "ece_scaled": "ECE after temperature scaling",
 }
-_OF_GAN = ("architecture", "kimg", "best_kimg", "real_images", "model_sha256", "losses", "failed")
-_OF_IMAGES = (
+OF_GAN = ("architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed")
+OF_IMAGES = (
     "kid",
     "density",
     "coverage",
@@ -67,8 +67,10 @@ _OF_IMAGES = (
     "curated",
     "reject",
     "against",
+    "nearest",
 )
-_MADE = dict.fromkeys(("images", *_OF_GAN, *_OF_IMAGES, "nearest"))
+"""What is taken over of each class from the GANs' records and from the quality files."""
+_MADE = dict.fromkeys(("images", *OF_GAN, *OF_IMAGES))
 _NOTHING = {"value": None, "low": None, "high": None}
 
 
