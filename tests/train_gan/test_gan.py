@@ -115,24 +115,37 @@ def test_the_dcgan_step_is_the_original_one_bit_for_bit():
 
 
 @pytest.mark.parametrize(("loss", "regulariser"), [("bce", "none"), ("relativistic", "none"), ("bce", "r1")])
-def test_one_backward_pass_through_a_discriminator_that_judges_alone_gives_the_same_step(loss: str, regulariser: str):
+def test_one_backward_pass_takes_the_same_step_as_two(loss: str, regulariser: str):
+    """Each step starts from equal weights: over several steps, rounding alone can flip the sign of an activation near
+    zero, and the paths then part on some processors and not on others."""
     nets = architectures.load("dcgan")
-    after = []
-    for alone in (False, True):
-        keras.utils.set_random_seed(3)
-        recipe = Recipe(loss=loss, regulariser=regulariser, gamma=0.001)
+    recipe = Recipe(loss=loss, regulariser=regulariser, gamma=0.001)
+
+    def build(alone: bool) -> GAN:
+        keras.utils.set_random_seed(3)  # of dropout, too
         gan = GAN(nets.generator(32), nets.discriminator(32), recipe, alone=alone)
-        assert gan.one_pass is alone
         gan.compile(keras.optimizers.SGD(1e-2), keras.optimizers.SGD(1e-2))
-        rng = np.random.default_rng(0)
-        for _ in range(3):
-            real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-            stepped(gan, real, rng.standard_normal((8, gan.generator.input_shape[-1])).astype(np.float32), NO_DRAWS)
-        after.append([*gan.generator.get_weights(), *gan.discriminator.get_weights()])
-    keras.utils.set_random_seed(3)
-    before = [*nets.generator(32).get_weights(), *nets.discriminator(32).get_weights()]
-    for first, one, other in zip(before, *after, strict=True):
-        assert np.abs(one - other).max() <= 1e-3 * np.abs(one - first).max() + 1e-7
+        return gan
+
+    two, one = build(False), build(True)
+    assert (two.one_pass, one.one_pass) == (False, True)
+    rng = np.random.default_rng(0)
+    # A sum of n products has a relative error of at most n units in the last place; the longest sums run over the batch
+    # and the pixels of the largest feature map.
+    unit = np.finfo(np.float32).eps
+    terms = 8 * 16 * 16
+    for _ in range(3):
+        real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        noise = rng.standard_normal((8, two.generator.input_shape[-1])).astype(np.float32)
+        before = [*two.generator.get_weights(), *two.discriminator.get_weights()]
+        one.generator.set_weights(two.generator.get_weights())
+        one.discriminator.set_weights(two.discriminator.get_weights())
+        for gan in (two, one):
+            stepped(gan, real, noise, NO_DRAWS)
+        after = ([*gan.generator.get_weights(), *gan.discriminator.get_weights()] for gan in (two, one))
+        for start, expected, actual in zip(before, *after, strict=True):
+            moved = np.abs(expected - start).max()
+            assert np.abs(actual - expected).max() <= terms * unit * moved + unit * np.abs(expected).max()
 
 
 def test_one_backward_pass_serves_only_where_it_is_right():
