@@ -65,7 +65,7 @@ def counterweight(
         failed_class: When the GAN of a class fails; fail (the run ends) or continue (without it; the report says so).
         classifier_epochs: Epochs of each classifier at the most; an epoch has equal steps in all arms.
         classifier_patience: Epochs without a better validation before a classifier's training stops.
-        augmentation: Classical augmentation, equal in all arms; none or flips_and_turns.
+        augmentation: Classical augmentation, equal in all arms; none or flips_and_rotations.
         seed: Of the split, the GANs and everything drawn.
         seeds: Of the classifiers; each arm is trained once with each.
         malignant: Classes whose sensitivity at 90 % specificity is told, with commas between them.

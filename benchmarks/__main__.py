@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import evaluate, reading, speed
 from benchmarks.machine import machine
 from components.shared.errors import exit_on_user_error
-from tools.parameters import assignments, words
+from counterweight.parameters import assignments, words
 
 ROUNDS = 3
 OUT = Path("build/bench.json")

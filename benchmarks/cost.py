@@ -43,7 +43,7 @@ def image_set(path: Path, split: str, image_size: int, counts: dict[str, int], s
 
 def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
     """Image sets, the training set of so many of each class, and the features that judge."""
-    from components.shared.quality import train_features
+    from components.shared.sample_metrics import train_features
 
     few = dict.fromkeys(counts, 32)
     for name, own in (("train", counts), ("validation", few), ("few", few)):
@@ -54,7 +54,7 @@ def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
 
 def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
     """Core seconds of `train`, with the making of networks and snapshots, and the peak memory of the process in GiB."""
-    from components.shared.progress import say
+    from components.shared.log import log_line
     from components.train_gan.train import train
 
     begun = time.process_time()
@@ -78,7 +78,7 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     assert found
     gib = int(found[1]) / 2**20
-    say("cost", f"{folder}, {kimg:g} kimg: {seconds:.1f} core seconds, {gib:.2f} GiB")
+    log_line("cost", f"{folder}, {kimg:g} kimg: {seconds:.1f} core seconds, {gib:.2f} GiB")
     return seconds, gib
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from components.evaluate import inference
 from components.evaluate.compare import ARMS, verdict, weighted_changes
 from components.evaluate.inference import Bootstrap
-from components.evaluate.measure import Predictions, Sample
+from components.evaluate.metrics import Predictions, Sample
 
 # Standard deviations of a latent score: what a lesion is like, how an arm takes to it, how a model does, one picture.
 LESION, ARM_AND_LESION, MODEL_AND_LESION, IMAGE = 1.0, 0.5, 0.7, 0.5

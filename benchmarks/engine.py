@@ -6,14 +6,14 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from components.shared import keras_run
+from components.shared import keras_setup
 from components.shared.image_set import Header, Pixels
 from components.shared.precision import has_gpu, policy
 from components.train_classifier import network
 from components.train_classifier import train as train_classifier
 from components.train_gan import architectures
 from components.train_gan.gan import Together
-from components.train_gan.training import BATCH, STEPS, Training
+from components.train_gan.loop import BATCH, STEPS, Training
 
 
 def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
@@ -78,7 +78,7 @@ def classifier(
         steps: in a call.
         precision: `automatic` or `float32`.
     """
-    keras_run.start(1)
+    keras_setup.seed_everything(1)
     pixels = pixels_of(images, labels)
     trained = train_classifier.twin(network.build(len(pixels.header.classes), image_size), policy(precision))
     batches = train_classifier.batches(pixels, "none", 1, 1)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import special
 
 from components.evaluate.compare import ARMS, compare
-from components.evaluate.measure import Predictions, Sample
+from components.evaluate.metrics import Predictions, Sample
 
 LESIONS = {"akiec": 34, "bcc": 49, "bkl": 109, "df": 11, "mel": 92, "nv": 810, "vasc": 15}
 SEEDS = 5

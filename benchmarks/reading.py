@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.turns import rate_of
-from components.prepare_data import images, metadata, sources
+from benchmarks.interleaved import rate_of
+from components.prepare_data import image_reader, metadata, sources
 from components.shared.batches import endless_batches
-from components.shared.image_set import decoded, encode_png
+from components.shared.image_set import encode_png, open_pixels
 
 SIZE = 64
 ROUNDS = 3
@@ -66,7 +66,7 @@ def epoch_reading(train: str, files: dict[str, Path]) -> dict[str, float]:
     """Images/s of an epoch's batches: from decoded pixels, and by decoding each JPEG again as the original does."""
     names = pd.read_parquet(train, columns=["image_id"])["image_id"]
     paths = [files[name] for name in names]
-    with decoded(train, "train") as pixels:
+    with open_pixels(train, "train") as pixels:
         ours_order = endless_batches(pixels.repeat, 32, 1)
         theirs_order = endless_batches(pixels.repeat, 32, 1)
 
@@ -90,7 +90,7 @@ def measure(data: str) -> dict[str, dict[str, Any]]:
     """Both, of the images of a source, as `prepare` takes it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = sources.fetch(data, Path(scratch))
-        files = images.index(folder)
+        files = image_reader.index(folder)
         names = metadata.read(folder)["image_id"]
         paths = [str(files[name]) for name in names if name in files]
         out = Path(scratch, "out")

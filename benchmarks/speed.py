@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.turns import Work, take_turns
+from benchmarks.interleaved import Work, take_turns
 
 SIZES = (64, 128)
 ROUNDS = 3

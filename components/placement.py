@@ -12,7 +12,7 @@ import yaml
 from kfp import dsl, kubernetes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.images import PHASE_OF
+from components.container_images import PHASE_OF
 from components.shared.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parent.parent / "manifests" / "placement.yaml"

@@ -1,19 +1,40 @@
 """Small image sets, as prepare_data writes them, for the phases behind it."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import docker
 import numpy as np
 import pandas as pd
 import pytest
 
+import docker
 from components.shared.errors import UserError
 from components.shared.image_set import REAL, Header, encode_png, pixel_sha256, write_image_set
-from tools import images
-from tools.containers import connect
+from counterweight import build_images
+from counterweight.containers import connect
 
+TIME_LIMITS_S = {"unit": 60, "integration": 300, "e2e": 1500}
+"""Of one test, by the folder that it lies in."""
+
+# Test processes share the cores (pytest-xdist): one TensorFlow thread each beats many that wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with its folder (`unit`, `integration`, `e2e`) and gives it that folder's time limit."""
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(kind)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIME_LIMITS_S[kind]))
+
+
+TESTS = Path(__file__).resolve().parent
 CLASSES = ("df", "nv", "vasc")
 COLOURS = {"df": (200, 90, 60), "nv": (90, 60, 40), "vasc": (160, 30, 90)}
 
@@ -54,7 +75,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def features(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ruler of `splits`."""
-    from components.shared.quality import train_features
+    from components.shared.sample_metrics import train_features
 
     path = tmp_path_factory.mktemp("features") / "features.keras"
     train_features(splits["train"], 1, path, "test")
@@ -81,5 +102,5 @@ def engine() -> Iterator[docker.DockerClient]:
 @pytest.fixture(scope="session")
 def built(engine: docker.DockerClient) -> dict[str, str]:
     """The images of the present code, phase → reference; builds what is missing, which takes minutes."""
-    images.build(images.PHASES)
-    return {phase: images.image(phase) for phase in images.PHASES}
+    build_images.build(build_images.PHASES)
+    return {phase: build_images.image(phase) for phase in build_images.PHASES}

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.piece import work
+from benchmarks.gpu.profile_step import work
 
 RESULTS = Path("benchmarks/results")
 AGAIN = 3
@@ -33,9 +33,9 @@ def main() -> int:
     parser.add_argument("--wheels", action="store_true", help="install what is missing from build/wheels first")
     given = parser.parse_args()
     if given.wheels:
-        from benchmarks.gpu import wheels
+        from benchmarks.gpu import vendor_wheels
 
-        wheels.install()
+        vendor_wheels.install()
     scale = given.scale
     if scale == "auto":
         scale = "full" if shutil.which("nvidia-smi") else "cpu"

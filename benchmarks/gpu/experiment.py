@@ -156,7 +156,7 @@ class Experiment:
                 validation_set=self.path("data", "validation"),
                 epochs=self.scale.epochs,
                 patience=self.scale.patience,
-                augmentation="flips_and_turns",
+                augmentation="flips_and_rotations",
                 seed=seed,
                 model=models[-1],
                 record=records[-1],

@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.gpu.experiment import RECIPES, Scale
 from benchmarks.machine import machine
 from components.evaluate.evaluate import scalars
-from components.shared import page
+from components.shared import html_page
 from components.shared.files import write_text
 from components.shared.image_set import decode_png, iter_tables
 
@@ -80,7 +80,7 @@ def _sheet(images: Path, path: Path) -> None:
             if len(of_class := rows.setdefault(dx, [])) < SHOWN:
                 of_class.append(decode_png(image["bytes"]))
     if whole := [image for of_class in rows.values() if len(of_class) == SHOWN for image in of_class]:
-        Image.fromarray(page.contact_sheet(np.stack(whole), SHOWN)).save(path, quality=85)
+        Image.fromarray(html_page.contact_sheet(np.stack(whole), SHOWN)).save(path, quality=85)
 
 
 def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: Path, speed: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.files import write_text
-from components.shared.progress import duration, say
+from components.shared.log import duration, log_line
 
 
 class Steps:
@@ -25,11 +25,11 @@ class Steps:
         """The function's result, which must fit into JSON: from now, or from when it was done."""
         done = self.folder / "done" / f"{name}.json"
         if not done.exists():
-            say("benchmark", name)
+            log_line("benchmark", name)
             begun = time.monotonic()
             result = function(*arguments, **settings)
             seconds = round(time.monotonic() - begun, 1)
             done.parent.mkdir(parents=True, exist_ok=True)
             write_text(done, json.dumps({"seconds": seconds, "result": result}))
-            say("benchmark", f"{name} done in {duration(seconds)}")
+            log_line("benchmark", f"{name} done in {duration(seconds)}")
         return json.loads(done.read_text(encoding="utf-8"))["result"]

@@ -14,8 +14,8 @@ import pyarrow as pa
 from components.shared.errors import UserError
 from components.shared.files import write_text
 from components.shared.image_set import iter_tables, read_header, read_rows, write_image_set
-from components.shared.progress import say
-from components.shared.seeds import seed_of
+from components.shared.log import log_line
+from components.shared.seeds import derive_seed
 
 
 def repeats(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
@@ -65,7 +65,7 @@ def balance(
                 out.write_table(table)
     with write_image_set(oversampled, header) as out:
         for dx in header.classes:
-            rng = np.random.default_rng(seed_of(seed, "balance_dataset", dx))
+            rng = np.random.default_rng(derive_seed(seed, "balance_dataset", dx))
             counts = repeats(int(real[dx]), added[dx], rng)
             begin = 0
             for table in iter_tables(train_set, dx):
@@ -77,4 +77,4 @@ def balance(
         f"| {dx} | {real[dx]:,} | {added[dx]:,} | {added[dx]:,} | {real[dx] + added[dx]:,} |" for dx in header.classes
     ]
     write_text(summary, "\n".join(lines) + "\n")
-    say("balance_dataset", f"{real.sum():,} real images and {sum(added.values()):,} added, synthetic or repeated")
+    log_line("balance_dataset", f"{real.sum():,} real images and {sum(added.values()):,} added, synthetic or repeated")

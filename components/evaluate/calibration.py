@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from components.evaluate.measure import Predictions
+from components.evaluate.metrics import Predictions
 
 SPECIFICITY = 0.90
 _SMALLEST = 1e-12

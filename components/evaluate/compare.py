@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.evaluate import inference, measure
+from components.evaluate import inference, metrics
 from components.evaluate.curves import curves
 from components.evaluate.inference import Bootstrap
-from components.evaluate.measure import SCALARS, Predictions, Sample
-from components.shared.seeds import seed_of
+from components.evaluate.metrics import SCALARS, Predictions, Sample
+from components.shared.seeds import derive_seed
 
 ARMS = ("baseline", "oversampled", "augmented")
 METRIC = "mean recall of the rare classes"
@@ -45,7 +45,7 @@ def _arm(draws: Bootstrap, arm: str, said: Predictions, seeds: Sequence[int]) ->
         "recall_interval": {
             dx: [found["low"], found["high"]] for dx, found in zip(sample.classes, recalls, strict=True)
         },
-        "confusion": measure.confusion(sample, said.chances).tolist(),
+        "confusion": metrics.confusion(sample, said.chances).tolist(),
         "curves": curves(sample, said.chances, said.scaled),
     }
 
@@ -56,7 +56,7 @@ def _by_class(draws: Bootstrap, change: np.ndarray, seed: int) -> dict[str, dict
     for label, dx in enumerate(sample.classes):
         own = change[sample.label == label]
         found[dx] = draws.difference("recall", "augmented", "oversampled", label) | {
-            "p": inference.sign_flip(own, seed_of(seed, dx))[0] if len(own) else None,
+            "p": inference.sign_flip(own, derive_seed(seed, dx))[0] if len(own) else None,
             "p_holm": None,
             "lesions": len(own),
             "few": True,
@@ -116,10 +116,10 @@ def compare(
         Figures by arm, the effect, and the verdict, as `metrics.json` holds them.
     """
     rare = tuple(rare)
-    draws = Bootstrap(sample, arms, rare, seed_of(seed, "bootstrap"))
+    draws = Bootstrap(sample, arms, rare, derive_seed(seed, "bootstrap"))
     figures = {arm: _arm(draws, arm, arms[arm], seeds) for arm in ARMS}
     change = changes(sample, arms)
-    p, arrangements = inference.sign_flip(weighted_changes(sample, arms, rare), seed_of(seed, "permutation"))
+    p, arrangements = inference.sign_flip(weighted_changes(sample, arms, rare), derive_seed(seed, "permutation"))
     gan = draws.difference("rare_recall", "augmented", "oversampled")
     effect: dict[str, Any] = {
         "metric": METRIC,

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.container_images import image
 
 
 @dsl.component(base_image=image("evaluate"), install_kfp_package=False)
@@ -43,7 +43,7 @@ def evaluate(
     with exit_on_user_error():
         from components.evaluate.evaluate import evaluate as judge
         from components.evaluate.evaluate import roc_points, scalars
-        from components.shared.outputs import log_classification, log_metrics
+        from components.shared.kfp_metrics import log_classification, log_metrics
 
         models = {"baseline": baseline, "oversampled": oversampled, "augmented": augmented}
         records = {"baseline": baseline_records, "oversampled": oversampled_records, "augmented": augmented_records}

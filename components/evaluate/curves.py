@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn import metrics
 
-from components.evaluate.measure import BINS, Sample, bin_of
+from components.evaluate.metrics import BINS, Sample, bin_of
 
 _PLACES = np.linspace(0, 1, 59) ** 2
 """Where curves are read: closer together at the left, where few false alarms are what counts."""

@@ -18,17 +18,17 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.evaluate import calibration, cards, pictures, report
+from components.evaluate import calibration, cards, gallery, report
 from components.evaluate.calibration import Fixed
 from components.evaluate.compare import ARMS, compare, counts
-from components.evaluate.measure import SCALARS, Sample
-from components.evaluate.pictures import Pictures
-from components.shared import keras_run
+from components.evaluate.gallery import Pictures
+from components.evaluate.metrics import SCALARS, Sample
+from components.shared import keras_setup
 from components.shared.errors import UserError
-from components.shared.files import file_sha256, write_text, written_whole
-from components.shared.image_set import Header, decoded, read_header, read_rows, refuse_shared
-from components.shared.progress import say
-from components.shared.seeds import seed_of
+from components.shared.files import atomic_write, file_sha256, write_text
+from components.shared.image_set import Header, open_pixels, read_header, read_rows, refuse_overlap
+from components.shared.log import log_line
+from components.shared.seeds import derive_seed
 
 
 def read_records(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -123,8 +123,10 @@ def ask(models: Mapping[str, Sequence[str | Path]], images: Mapping[str, np.ndar
         for path in paths:
             model = keras.saving.load_model(path, compile=False)
             for name, pixels in images.items():
-                said[name][arm].append(keras_run.probabilities(model, pixels))
-        say("evaluate", f"{arm}: {len(paths)} models, {', '.join(f'{len(p):,} {n}' for n, p in images.items())} images")
+                said[name][arm].append(keras_setup.predict_probabilities(model, pixels))
+        log_line(
+            "evaluate", f"{arm}: {len(paths)} models, {', '.join(f'{len(p):,} {n}' for n, p in images.items())} images"
+        )
     return {name: {arm: np.stack(chances) for arm, chances in by_arm.items()} for name, by_arm in said.items()}
 
 
@@ -277,13 +279,13 @@ def evaluate(
         other = read_header(paths[name])
         if (other.classes, other.image_size) != (classes, header.image_size):
             raise UserError(f"the {name} set has other classes or another image size; take all sets from one run.")
-        refuse_shared(paths[name], name, [train_set, *synthetic_sets])
+        refuse_overlap(paths[name], name, [train_set, *synthetic_sets])
         refuse_seen(seen, paths[name], name)
     malignant = [dx for dx in malignant if dx in classes]
-    keras_run.start(seed_of(seed, "evaluate"))
+    keras_setup.seed_everything(derive_seed(seed, "evaluate"))
     rows = {name: read_rows(path, name, ["image_id", "lesion_id", "dx"]) for name, path in paths.items()}
     with ExitStack() as stack:
-        said = ask(models, {name: stack.enter_context(decoded(path, name)).images for name, path in paths.items()})
+        said = ask(models, {name: stack.enter_context(open_pixels(path, name)).images for name, path in paths.items()})
     fixed = decide(rows["validation"], said["validation"], classes, malignant)
     found = {
         name: judged(rows[name], said[name], fixed, classes, malignant, rare_classes, seeds, seed)
@@ -328,9 +330,9 @@ def evaluate(
         outcome["external"] = {"data": external_data, "counts": counts(rows["external"], classes), **found["external"]}
     write_text(results, json.dumps(outcome, indent=1))
     tables = [predictions_table(rows[name], name, said[name], seeds, classes) for name in paths]
-    with written_whole(predictions) as part:
+    with atomic_write(predictions) as part:
         pd.concat(tables).to_parquet(part, index=False)
-    shown = pictures.collect(
+    shown = gallery.collect(
         classes,
         malignant,
         train_set,
@@ -346,10 +348,10 @@ def evaluate(
     write_text(data_sheet, cards.data_sheet(outcome))
     for dx, made in outcome["synthetic"].items():
         if "failed" in made:
-            say("evaluate", f"no synthetic images of {dx}: {made['failed']}")
+            log_line("evaluate", f"no synthetic images of {dx}: {made['failed']}")
     if "external" in paths:
-        say("evaluate", sentence(found["external"], seeds, " on the external images"))
-    say("evaluate", sentence(outcome, seeds))
+        log_line("evaluate", sentence(found["external"], seeds, " on the external images"))
+    log_line("evaluate", sentence(outcome, seeds))
     return outcome
 
 

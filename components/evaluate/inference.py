@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components.evaluate.measure import SCALARS, Predictions, Sample, figures
+from components.evaluate.metrics import SCALARS, Predictions, Sample, figures
 
 DRAWS = 2_000
 PERMUTATIONS = 10_000

@@ -12,11 +12,11 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from components.evaluate import figures, wording
-from components.evaluate.figures import ARMS, Axis
-from components.evaluate.pictures import Picture, Pictures, all_of
-from components.evaluate.wording import known, plain, show, show_interval
-from components.shared.progress import duration
+from components.evaluate import formatting, plots
+from components.evaluate.formatting import known, plain, show, show_interval
+from components.evaluate.gallery import Picture, Pictures, all_of
+from components.evaluate.plots import ARMS, Axis
+from components.shared.log import duration
 
 LIMIT = 1_950_000
 """Bytes of the HTML page at the most, pictures and all; they are shown as well as that allows."""
@@ -124,7 +124,7 @@ def _comparison(results: dict[str, Any], judged: dict[str, Any], counts: dict[st
     return {
         "classes": classes,
         "overall": overall,
-        "sentence": wording.verdict(judged),
+        "sentence": formatting.verdict(judged),
         "effect": effect,
         "both": both,
         "effect_axis": Axis(ends),
@@ -143,12 +143,12 @@ def _curves(results: dict[str, Any]) -> dict[str, Any]:
         {
             "name": dx,
             "auc": [(arms[arm]["auc"] or {}).get(dx) if support.get(dx) else None for arm in ARMS],
-            "roc": figures.roc(f"roc {place}", curves, dx),
-            "pr": figures.precision_recall(f"pr {place}", curves, dx, support.get(dx, 0) / total),
+            "roc": plots.roc(f"roc {place}", curves, dx),
+            "pr": plots.precision_recall(f"pr {place}", curves, dx, support.get(dx, 0) / total),
         }
         for place, dx in enumerate(results["classes"])
     ]
-    calibration = {arm: figures.reliability(f"reliability {arm}", arm, curves[arm]) for arm in ARMS}
+    calibration = {arm: plots.reliability(f"reliability {arm}", arm, curves[arm]) for arm in ARMS}
     return {"curves": [row for row in by_class if row["roc"] or row["pr"]], "calibration": calibration}
 
 
@@ -172,8 +172,8 @@ def _seeds(results: dict[str, Any]) -> dict[str, Any]:
 
 def _training(results: dict[str, Any]) -> dict[str, Any]:
     models = {arm: results["arms"][arm].get("models") or {} for arm in ARMS}
-    loss = figures.training("loss", models, {"loss": ":", "val_loss": "-"}, "Loss")
-    balanced = figures.training("balanced", models, {"val_balanced_accuracy": "-"}, "Balanced accuracy on validation")
+    loss = plots.training("loss", models, {"loss": ":", "val_loss": "-"}, "Loss")
+    balanced = plots.training("balanced", models, {"val_balanced_accuracy": "-"}, "Balanced accuracy on validation")
     return {"loss_svg": loss, "balanced_svg": balanced, "models": models}
 
 
@@ -237,14 +237,14 @@ environment = jinja2.Environment(
 environment.filters |= {
     "show": show,
     "interval": show_interval,
-    "markdown": wording.markdown,
+    "markdown": formatting.markdown,
     "plain": plain,
-    "count": wording.count,
-    "listed": wording.listed,
+    "count": formatting.count,
+    "listed": formatting.listed,
     "duration": _duration,
     "known": known,
 }
-environment.globals |= {"names": ARMS, "style": figures.STYLE}
+environment.globals |= {"names": ARMS, "style": plots.STYLE}
 
 
 def view(results: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def render_html(results: dict[str, Any], pictures: Pictures) -> str:
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
     losses = {dx: made.get("losses") or {} for dx, made in page["synthetic"].items()}
     page["losses_svg"] = {
-        dx: figures.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
+        dx: plots.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
     }
     template = environment.get_template("report.html.j2")
     shown = all_of(pictures)
@@ -313,7 +313,7 @@ def _text_table(judged: dict[str, Any]) -> list[str]:
         cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
         spread = show_interval([row["gan"].get("low"), row["gan"].get("high")], "+")
         name = plain(row["name"], 25 - len(few)) + few
-        lines.append(form(name, wording.count(row["lesions"]) if row in judged["classes"] else "", *cells, spread))
+        lines.append(form(name, formatting.count(row["lesions"]) if row in judged["classes"] else "", *cells, spread))
     if any(row["few"] for row in judged["classes"]):
         lines.append("* too few lesions to tell")
     both = judged["both"]

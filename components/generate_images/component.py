@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.container_images import image
 
 
 @dsl.component(base_image=image("generate_images"), install_kfp_package=False)
@@ -26,7 +26,7 @@ def generate_images(
 
     with exit_on_user_error():
         from components.generate_images.generate import generate
-        from components.shared.outputs import log_metrics
+        from components.shared.kfp_metrics import log_metrics
 
         measured = generate(
             generators=generators.path,

@@ -18,22 +18,22 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.generate_images.copies import CopyCheck, positions
-from components.shared import keras_run, page
+from components.generate_images.copy_detection import CopyCheck, positions
+from components.shared import html_page, keras_setup
 from components.shared.errors import UserError
-from components.shared.files import all_written_whole, file_sha256
+from components.shared.files import atomic_writes, file_sha256
 from components.shared.image_set import (
     ROW_GROUP,
     Header,
     ImageSetWriter,
-    decoded,
     encode_png,
+    open_pixels,
     pixel_sha256,
     read_header,
     read_rows,
 )
-from components.shared.progress import Progress, say
-from components.shared.quality import (
+from components.shared.log import Progress, log_line
+from components.shared.sample_metrics import (
     ENOUGH,
     NEIGHBOURS,
     Features,
@@ -44,9 +44,9 @@ from components.shared.quality import (
     neighbour_radii,
     texture,
 )
-from components.shared.seeds import seed_of
+from components.shared.seeds import derive_seed
 
-BLOCK = keras_run.DRAWN_BATCH
+BLOCK = keras_setup.DRAWN_BATCH
 MOST = 4
 """At most so many times the images that are needed are drawn."""
 SHEET = 64
@@ -74,10 +74,10 @@ def draw_block(model: keras.Model, dx: str, latent: int, seed: int, block: int) 
     Returns:
         (BLOCK, S, S, 3) uint8.
     """
-    own = seed_of(seed, "generate_images", dx)
+    own = derive_seed(seed, "generate_images", dx)
     indices = range(BLOCK * block, BLOCK * (block + 1))
     noise = [np.random.default_rng([own, index]).standard_normal(latent, np.float32) for index in indices]
-    return keras_run.drawn(model, np.stack(noise))
+    return keras_setup.sample_images(model, np.stack(noise))
 
 
 class _Stream:
@@ -143,7 +143,7 @@ class _Real(NamedTuple):
 def _real(dx: str, train_set: str | Path, validation_set: str | Path, ruler: Features) -> _Real:
     rows = read_rows(train_set, "train", ["dx", "image_id", "lesion_id"])
     rows = rows[rows["dx"] == dx]
-    with decoded(train_set, "train", dx) as pixels, decoded(validation_set, "validation", dx) as held_out:
+    with open_pixels(train_set, "train", dx) as pixels, open_pixels(validation_set, "validation", dx) as held_out:
         if not len(pixels.images) or not len(held_out.images):
             raise UserError(f"the class {dx} has no training or no validation image; make the split anew.")
         training, validation = np.array(pixels.images), np.array(held_out.images)
@@ -299,11 +299,11 @@ def _generate_class(
             {"distance": round(distance, 4), "image_id": real.names[row], "index": index}
             for distance, row, index in zip(near["distance"].tolist(), nearest, near["index"].tolist(), strict=True)
         ],
-        "pairs_jpeg": page.jpeg(_stacked(pairs), len(pairs), PAIRS_BYTES, (96, 85)) if pairs else "",
+        "pairs_jpeg": html_page.jpeg(_stacked(pairs), len(pairs), PAIRS_BYTES, (96, 85)) if pairs else "",
     }
     said = f"{images:,} of {found.drawn:,} drawn; {found.copies:,} were copies, {passed - images:,} rejected"
     short = f"Fewer than the {count:,} asked for: too many are copies of training images. " if images < count else ""
-    say(f"generate_images {dx}", said + (f"; warning: {short[:-2].lower()}" if short else ""))
+    log_line(f"generate_images {dx}", said + (f"; warning: {short[:-2].lower()}" if short else ""))
     parts = [
         f"{dx}: {images:,} images by {facts['architecture']} after {facts['best_kimg']:g} of {facts['kimg']:g} kimg, "
         f"trained on {facts['real_images']:,} real ones. {short}{found.drawn:,} were drawn; {found.copies:,} of them "
@@ -319,23 +319,23 @@ def _generate_class(
         columns = min(8, images)
         whole = first[: len(first) // columns * columns]
         caption = f"{dx}: the first {len(whole)} in the order they were drawn, not chosen"
-        parts.append(page.picture(page.contact_sheet(whole, columns), caption))
+        parts.append(html_page.picture(html_page.contact_sheet(whole, columns), caption))
         values = ", ".join(f"{distance:.3f}" for distance in near["distance"])
         caption = (
             f"{dx}: those nearest to a training image, above it; distances {values}, a copy's below {threshold:.3f}"
         )
-        parts.append(page.picture(_stacked(pairs), caption))
+        parts.append(html_page.picture(_stacked(pairs), caption))
     if found.shown:
         caption = f"{dx}: dropped as copies, above the training images that they repeat"
-        parts.append(page.picture(_stacked(found.shown), caption))
+        parts.append(html_page.picture(_stacked(found.shown), caption))
     if len(worst):
-        parts.append(page.picture(page.contact_sheet(worst, len(worst)), f"{dx}: rejected as the worst"))
+        parts.append(html_page.picture(html_page.contact_sheet(worst, len(worst)), f"{dx}: rejected as the worst"))
     return entry, parts
 
 
 def _stacked(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """One picture: synthetic images above real ones."""
-    return page.contact_sheet(np.stack([image for side in zip(*pairs, strict=True) for image in side]), len(pairs))
+    return html_page.contact_sheet(np.stack([image for side in zip(*pairs, strict=True) for image in side]), len(pairs))
 
 
 def _read_records(path: str | Path, header: Header) -> list[dict[str, Any]]:
@@ -421,7 +421,7 @@ def generate(
     if read_header(validation_set).split_sha256 != header.split_sha256:
         raise UserError("the training and the validation set are of different splits; take both from one run.")
     records = _read_records(record, header)
-    keras_run.start(seed_of(seed, "generate_images"))
+    keras_setup.seed_everything(derive_seed(seed, "generate_images"))
     ruler = load_features(features)
     inputs, (_, probabilities) = ruler.model.input_shape, ruler.model.output_shape
     if inputs != (None, header.image_size, header.image_size, 3) or probabilities != (None, len(header.classes)):
@@ -432,12 +432,12 @@ def generate(
         if "failed" not in facts
     }
     entries, parts, metrics = [], [], {}
-    with all_written_whole(images, sheet, quality) as (images_part, sheet_part, quality_part):
+    with atomic_writes(images, sheet, quality) as (images_part, sheet_part, quality_part):
         with closing(ImageSetWriter(images_part, header)) as out:
             for facts in records:
                 dx = facts["dx"]
                 if dx not in models:
-                    say(f"generate_images {dx}", "none, since its GAN failed")
+                    log_line(f"generate_images {dx}", "none, since its GAN failed")
                     parts.append(f"{dx}: none, since its GAN failed ({facts['failed']}).")
                     entries.append({"dx": dx, "failed": facts["failed"]})
                     continue
@@ -448,6 +448,6 @@ def generate(
                 for name in ("images", "copies", "kid", "density", "coverage", "texture"):
                     if entry[name] is not None:
                         metrics[f"{dx}_{name}"] = float(entry[name])
-        sheet_part.write_text(page.render("Synthetic images", parts), encoding="utf-8")
+        sheet_part.write_text(html_page.render("Synthetic images", parts), encoding="utf-8")
         quality_part.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     return metrics

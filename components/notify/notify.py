@@ -15,7 +15,7 @@ from typing import Any
 
 from components.shared.errors import printable
 from components.shared.files import write_text
-from components.shared.progress import duration, say
+from components.shared.log import duration, log_line
 
 TIMEOUT_S = 15
 LIMIT_BYTES = 32_000_000
@@ -52,7 +52,7 @@ def task_details(api: str, run_id: str, token: str) -> list[dict[str, Any]]:
         details = json.loads(body)["run_details"]["task_details"]
         return [task for task in details if isinstance(task, dict)]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        say("notify", f"the API did not tell what the tasks took ({type(error).__name__})")
+        log_line("notify", f"the API did not tell what the tasks took ({type(error).__name__})")
         return []
 
 
@@ -172,11 +172,11 @@ def notify(
     head = f"{run_name} on {data}: {ended}" + (f" ({error})" if error else "")
     currency = str(rates["currency"])
     write_text(summary, render(head, rows, currency, link))
-    say("notify", printable(head))
+    log_line("notify", printable(head))
     for row in rows:
         cost = f", {row['cost']:.2f} {currency}" if row["cost"] else ""
         failed = f", {row['failed']} failed" if row["failed"] else ""
-        say("notify", f"{row['phase']}: {row['tasks']} tasks{failed}, {duration(row['hours'] * 3600)}{cost}")
+        log_line("notify", f"{row['phase']}: {row['tasks']} tasks{failed}, {duration(row['hours'] * 3600)}{cost}")
     if webhook:
         message = {"text": f"{printable(head)}\n{link}".strip(), "run_id": run_id, "status": ended, "phases": rows}
         message |= {"cost": sum(row["cost"] for row in rows), "currency": currency, "link": link}
@@ -185,5 +185,5 @@ def notify(
             _open(urllib.request.Request(webhook, body, {"Content-Type": "application/json"}))  # noqa: S310
         except (OSError, ValueError) as problem:
             reason = f"status {problem.code}" if isinstance(problem, urllib.error.HTTPError) else type(problem).__name__
-            say("notify", f"the webhook did not take the message ({reason})")
+            log_line("notify", f"the webhook did not take the message ({reason})")
     return ended

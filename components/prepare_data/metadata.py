@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.prepare_data import tree
+from components.prepare_data import scan
 from components.shared.errors import UserError
 
 REQUIRED = ("lesion_id", "image_id", "dx")
@@ -33,7 +33,7 @@ def find(folder: Path) -> Path:
     Raises:
         UserError: there is none, or several that could be meant.
     """
-    files = tree.scan(folder).files
+    files = scan.scan(folder).files
     exact = [p for p in files if p.name in ("HAM10000_metadata.csv", "HAM10000_metadata")]
     found = exact or [p for p in files if p.suffix.lower() == ".csv" and "metadata" in p.name.lower()]
     if not found:

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.prepare_data import images, metadata, profile, sides, sources, tree
+from components.prepare_data import image_reader, leakage, metadata, profile, scan, sources
 from components.prepare_data import split as splitting
-from components.prepare_data.decode import Decoded, Findings, decode
+from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.shared.errors import UserError, printable
-from components.shared.files import all_written_whole, written_whole
+from components.shared.files import atomic_write, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
-from components.shared.progress import say
+from components.shared.log import log_line
 
 NO_EXTERNAL = "none"
 SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
@@ -66,7 +66,7 @@ def packs(classes: Sequence[str], gans_per_task: int) -> list[str]:
 
 def _why_missing(folder: Path) -> str:
     """Why a row may have no image file: a folder that was not entered is worth a word."""
-    closed = tree.scan(folder).closed
+    closed = scan.scan(folder).closed
     if not closed:
         return "no image file"
     return f"no image file; {printable(closed[0].name)} is a link or unreadable, and was not entered"
@@ -77,8 +77,8 @@ def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
         raise UserError(f"image_size is {image_size}; choose a multiple of 16 from 32 to 512.")
     if max_bad_images < 0:
         raise UserError(f"max_bad_images is {max_bad_images}; choose 0 or more.")
-    if duplicates not in sides.POLICIES:
-        raise UserError(f"duplicates is {duplicates!r}; choose one of {', '.join(sides.POLICIES)}.")
+    if duplicates not in leakage.POLICIES:
+        raise UserError(f"duplicates is {duplicates!r}; choose one of {', '.join(leakage.POLICIES)}.")
 
 
 def _leave_out(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def _leave_out(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Find
 
 def _with_files(folder: Path, table: pd.DataFrame, findings: Findings) -> tuple[pd.DataFrame, dict[str, Path]]:
     """The rows that have an image file, and the files."""
-    files = images.index(folder)
+    files = image_reader.index(folder)
     findings.without_row = len(set(files) - set(table["image_id"]))
     # Not by `isin`: a file's name may hold what is no text, which pandas' strings can't.
     missing = ~table["image_id"].map(lambda name: name in files).astype(bool)
@@ -126,7 +126,7 @@ def _external(
     known_thumbnails: np.ndarray | None,
 ) -> pd.DataFrame:
     """Writes the image set of an external source, if none of its images is known, and returns its rows."""
-    say("prepare_data", f"reading {printable(external)}, the external set")
+    log_line("prepare_data", f"reading {printable(external)}, the external set")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         folder, findings = sources.fetch(external, Path(scratch)), Findings()
         table = metadata.read(folder, least_classes=1).assign(split="external", source=REAL)
@@ -139,13 +139,13 @@ def _external(
         table, files = _with_files(folder, table, findings)
         findings.refuse_more_than(max_bad_images)
         with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as found:
-            rows = found.rows[sides.outside(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
+            rows = found.rows[leakage.outside(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
             if rows.empty:
                 raise UserError("no usable image is left in the external set; give images of other lesions.")
             _write(part, _header(classes, image_size, rows, "external"), found, rows)
     for name, reason in findings.left_out:
-        say("prepare_data", f"left out of the external set {name}: {reason}")
-    say("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
+        log_line("prepare_data", f"left out of the external set {name}: {reason}")
+    log_line("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
     return rows
 
 
@@ -181,7 +181,7 @@ def prepare_external(
     table = pd.DataFrame(lines, columns=pd.Index(header), dtype=str)
     if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
         raise UserError(f"{path} does not say which images a run has used; give the splits.csv of a finished run.")
-    with warnings.catch_warnings(), written_whole(out) as part:
+    with warnings.catch_warnings(), atomic_write(out) as part:
         warnings.simplefilter("ignore")
         _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None)
 
@@ -228,7 +228,7 @@ def prepare(
     _check(image_size, max_bad_images, duplicates)
     if seed < 0:
         raise UserError(f"seed is {seed}; choose 0 or more.")
-    say("prepare_data", f"reading {printable(data)}")
+    log_line("prepare_data", f"reading {printable(data)}")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as folder_name, ExitStack() as stack:
         scratch = Path(folder_name)
         stack.enter_context(warnings.catch_warnings())
@@ -247,10 +247,10 @@ def prepare(
 
         # All get their names together, at the very end.
         *sets, outside_part, splits_part, page = stack.enter_context(
-            all_written_whole(train, validation, test, external_set, splits, data_profile)
+            atomic_writes(train, validation, test, external_set, splits, data_profile)
         )
         found = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
-        used, findings.moved = sides.mend(found.rows, found.thumbnails, duplicates)
+        used, findings.moved = leakage.mend(found.rows, found.thumbnails, duplicates)
         for dx in classes:
             for side in splitting.SHARES:
                 if not ((used["dx"] == dx) & (used["split"] == side)).any():
@@ -276,20 +276,20 @@ def prepare(
         text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside)
         page.write_text(text, encoding="utf-8")
     for name, reason in findings.left_out:
-        say("prepare_data", f"left out {name}: {reason}")
+        log_line("prepare_data", f"left out {name}: {reason}")
     if findings.twins:
-        say(
+        log_line(
             "prepare_data",
             f"{findings.twins:,} images have the pixels of another lesion's image on the same side: look at their "
             "lesion_id",
         )
     if findings.unused:
-        say("prepare_data", f"{findings.unused:,} images are not used, as the split says")
+        log_line("prepare_data", f"{findings.unused:,} images are not used, as the split says")
     if len(findings.moved):
         lesions = findings.moved["lesion_id"].nunique()
-        say("prepare_data", f"{len(findings.moved):,} images of {lesions:,} lesions were moved to train")
+        log_line("prepare_data", f"{len(findings.moved):,} images of {lesions:,} lesions were moved to train")
     counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items())
-    say("prepare_data", f"{len(used):,} images ({counts}); to rebalance: {', '.join(rare_names)}")
+    log_line("prepare_data", f"{len(used):,} images ({counts}); to rebalance: {', '.join(rare_names)}")
     return rare_names
 
 

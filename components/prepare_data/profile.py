@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from components.prepare_data.decode import Findings
+from components.prepare_data.decode_pool import Findings
 from components.prepare_data.split import FOLD
 from components.shared.errors import printable
 from components.shared.image_set import Header

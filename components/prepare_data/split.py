@@ -9,7 +9,7 @@ import pandas as pd
 from components.prepare_data import metadata
 from components.shared import storage
 from components.shared.errors import UserError
-from components.shared.seeds import seed_of
+from components.shared.seeds import derive_seed
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MAX_FOLDS = 20
@@ -55,7 +55,7 @@ def _shuffled(rows: pd.DataFrame, *seed: str | int) -> np.ndarray:
     less moves none of them."""
     first, *names = seed
     lesions = np.sort(rows["lesion_id"].unique())
-    return np.random.default_rng(seed_of(int(first), *map(str, names))).permutation(lesions)
+    return np.random.default_rng(derive_seed(int(first), *map(str, names))).permutation(lesions)
 
 
 def _too_few(dx: object, lesions: int, what: str) -> UserError:
@@ -115,8 +115,8 @@ def fold_of(table: pd.DataFrame, k: int, n: int, seed: int) -> pd.Series:
         if len(lesions) < n or len(lesions) - -(-len(lesions) // n) < 2:
             raise _too_few(dx, len(lesions), f"test on another one in each of {n} folds, and train and validate")
         # Where the folds of a class can't have the same size, the larger ones differ from class to class.
-        fold = (np.arange(len(lesions)) + seed_of(seed, "first fold", str(dx))) % n + 1
-        rest = np.random.default_rng(seed_of(seed, "validation", str(dx), str(k), str(n))).permutation(
+        fold = (np.arange(len(lesions)) + derive_seed(seed, "first fold", str(dx))) % n + 1
+        rest = np.random.default_rng(derive_seed(seed, "validation", str(dx), str(k), str(n))).permutation(
             lesions[fold != k]
         )
         validation = max(1, round(SHARES["validation"] * len(lesions)))

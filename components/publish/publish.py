@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from components.shared.errors import UserError
-from components.shared.files import PART, file_sha256, write_text, written_whole
+from components.shared.files import PART, atomic_write, file_sha256, write_text
 from components.shared.image_set import iter_tables, read_header, read_rows, write_image_set
-from components.shared.progress import say
+from components.shared.log import log_line
 
 MANIFEST = "manifest.json"
 JOURNAL = ".publishing.json"
@@ -169,7 +169,7 @@ class Folder:
             for part in parent.glob(f"{PART}*"):
                 part.unlink()
         for name, (path, _) in wanted.items():
-            with written_whole(self.path / name) as part:
+            with atomic_write(self.path / name) as part:
                 shutil.copyfile(path, part)
 
     def write(self, name: str, text: str) -> None:
@@ -213,7 +213,7 @@ def _candidate(verdict: str, promote_if: str) -> str | None:
     if promote_if not in PROMOTING:
         raise UserError(f"promote_if is {promote_if!r}; choose one of {', '.join(PROMOTING)}.")
     candidate = CANDIDATE if verdict in PROMOTING[promote_if] else None
-    say("publish", f"{candidate or 'no model'} is the candidate (verdict: {verdict}; promote_if: {promote_if})")
+    log_line("publish", f"{candidate or 'no model'} is the candidate (verdict: {verdict}; promote_if: {promote_if})")
     return candidate
 
 
@@ -269,5 +269,5 @@ def publish(
     if journal is not None or not complete:
         target.remove([JOURNAL])
     write_text(manifest, text)
-    say("publish", f"{len(files)} files in {place}")
+    log_line("publish", f"{len(files)} files in {place}")
     return place

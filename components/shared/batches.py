@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-AUGMENTATIONS = ("none", "flips_and_turns")
+AUGMENTATIONS = ("none", "flips_and_rotations")
 
 
 def endless_batches(repeat: np.ndarray, batch: int, seed: int) -> Iterator[np.ndarray]:
@@ -28,7 +28,7 @@ def endless_batches(repeat: np.ndarray, batch: int, seed: int) -> Iterator[np.nd
         left = left[batch:]
 
 
-def flip_and_turn(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def random_dihedral(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Puts each square image into one of its eight positions (flips and quarter turns), at random.
 
     A dermatoscopic image has no "up": all eight are equally true.

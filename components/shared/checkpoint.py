@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from components.shared.errors import UserError
-from components.shared.files import PART, written_whole
-from components.shared.progress import say
+from components.shared.files import PART, atomic_write
+from components.shared.log import log_line
 
 SLOTS = ("checkpoint-a", "checkpoint-b")
 """The last two checkpoints: each new one replaces the older."""
@@ -41,7 +41,7 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """See `Store`."""
-        with written_whole(self.path / name) as part:
+        with atomic_write(self.path / name) as part:
             part.write_bytes(data)
 
     def read(self, name: str) -> bytes | None:
@@ -117,7 +117,7 @@ class Checkpoints:
                 about, arrays = unpack(data)
                 settings, number, facts = about["settings"], about["number"], about["facts"]
             except (DamagedError, KeyError, ValueError, TypeError) as error:
-                say(self.label, f"warning: {slot} is damaged ({error}) and is left out")
+                log_line(self.label, f"warning: {slot} is damaged ({error}) and is left out")
                 continue
             if settings != self.settings:
                 raise UserError(

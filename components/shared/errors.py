@@ -1,65 +1,139 @@
-"""A user's mistake, told apart from a bug: one sentence that says what is wrong and how to mend it, exit code 2."""
+"""User errors: what is wrong, how to fix it, and the exit codes of every command and phase."""
 
+import enum
 import errno
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-EXIT_USER = 2
-ERROR_PREFIX = "counterweight error: "
+ERROR_RECORD_PREFIX = "counterweight-error: "
+"""Starts the log line that carries a phase's error as JSON to whoever started the phase."""
 
-_STORAGE = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "the file grew over the size limit of this process or file system; raise it (ulimit -f)",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "permission denied; choose a folder that this user may read and write",
-    errno.EPERM: "permission denied; choose a folder that this user may read and write",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
-    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
-    errno.EISDIR: "a folder stands where a file is to be written; choose another name",
-    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of all commands; a phase uses the first three."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    USER_ERROR = 2
+    CANCELLED = 3
+    TIMEOUT = 4
+    UNREACHABLE = 5
+    INTERRUPTED = 130
+
+    @property
+    def meaning(self) -> str:
+        """One line for `--help` and the documentation."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.SUCCEEDED: "success",
+    ExitCode.FAILED: "the run failed, or an unexpected error occurred",
+    ExitCode.USER_ERROR: "invalid input or configuration; the hint says how to fix it",
+    ExitCode.CANCELLED: "the run was cancelled",
+    ExitCode.TIMEOUT: "the time limit was reached; the run continues on the cluster",
+    ExitCode.UNREACHABLE: "the Kubeflow Pipelines API is unreachable or denied access",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; a run on the cluster continues",
 }
+
+_OS_ERRORS = {
+    errno.ENOSPC: ("disk_full", "no space left on the disk", "free some space and rerun the command to resume"),
+    errno.EDQUOT: ("quota", "the disk quota is used up", "free some space and rerun the command to resume"),
+    errno.EFBIG: ("file_too_large", "the file exceeds a size limit of the process or file system", "raise `ulimit -f`"),
+    errno.EROFS: ("read_only", "the file system is read-only", "choose another folder"),
+    errno.EACCES: ("permission", "permission denied", "choose a folder that the current user can read and write"),
+    errno.EPERM: ("permission", "permission denied", "choose a folder that the current user can read and write"),
+    errno.ENOTDIR: ("not_a_folder", "a file exists where a folder is needed", "choose another folder"),
+    errno.EEXIST: ("not_a_folder", "a file exists where a folder is needed", "choose another folder"),
+    errno.EISDIR: ("is_a_folder", "a folder exists where a file is needed", "choose another name"),
+    errno.ENAMETOOLONG: ("name_too_long", "the name is too long for the file system", "choose a shorter name"),
+}  # fmt: skip
 
 
 def printable(text: str) -> str:
-    """The text on one line that any terminal and any UTF-8 file takes: what can't be printed stands there escaped.
+    """Return the text on one line, with characters that cannot be printed escaped.
 
-    Names of files and rows are another's input: they may hold line breaks, or bytes that are no text.
+    File names and rows come from outside: they may contain line breaks or bytes that are not text.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class UserError(Exception):
-    """What the user asked for can't be done. The message is one sentence with the mend, on one line."""
+    """Input or configuration that cannot be used, with a fix.
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(printable(sentence))
+    Args:
+        message: what is wrong, including the value; lower case, no full stop. Non-printable characters are escaped.
+        hint: what to do about it, as an imperative; lower case, no full stop.
+        code: stable identifier, `<area>.<problem>`, such as `metadata.missing_column`. Tests and scripts rely on it.
+        **fields: the values that the message mentions, for tests and scripts; JSON values.
+
+    Example:
+        >>> raise UserError("image_size is 50", "choose a multiple of 16", "parameter.out_of_range", name="image_size")
+    """
+
+    exit_code = ExitCode.USER_ERROR
+
+    def __init__(self, message: str, hint: str = "", code: str = "unspecified", **fields: Any) -> None:
+        super().__init__(printable(message))
+        self.hint, self.code, self.fields = printable(hint), code, fields
+
+    @property
+    def message(self) -> str:
+        """What is wrong."""
+        return str(self)
+
+    def lines(self) -> str:
+        """Return what a terminal shows: an `error:` line and a `hint:` line."""
+        return f"error: {self}" + (f"\nhint: {self.hint}" if self.hint else "")
+
+    def to_json(self) -> str:
+        """Return the error as one line of JSON; see `from_json`."""
+        return json.dumps(
+            {"message": str(self), "hint": self.hint, "code": self.code, "fields": self.fields}, default=str
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "UserError":
+        """Return the error that `to_json` wrote."""
+        record = json.loads(text)
+        return cls(record["message"], record["hint"], record["code"], **record["fields"])
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """The user's side of an error: itself, or a full disk or a missing permission as a sentence; None for a bug."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return seen
-        if isinstance(seen, OSError) and seen.errno in _STORAGE:
-            place = f"{seen.filename}: " if seen.filename else ""
-            return UserError(f"{place}{_STORAGE[seen.errno]}.")
-        if isinstance(seen, FileNotFoundError) and "usable temporary directory" in str(seen):  # so says `tempfile`
-            return UserError("no folder for temporary files can be written; free some space, or set TMPDIR to another.")
-        seen = seen.__cause__ or seen.__context__
+    """Return the user error behind an exception, or None for a bug.
+
+    Looks along the chain of causes for a `UserError`, or for an operating-system error that the user can fix, such as a
+    full disk.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, UserError):
+            return current
+        if isinstance(current, OSError) and current.errno in _OS_ERRORS:
+            code, message, hint = _OS_ERRORS[current.errno]
+            path = str(current.filename) if current.filename else ""
+            return UserError(f"{path}: {message}" if path else message, hint, f"file.{code}", path=path)
+        if isinstance(current, FileNotFoundError) and "usable temporary directory" in str(current):  # from `tempfile`
+            return UserError(
+                "no folder for temporary files is writable",
+                "free some space, or set TMPDIR to another folder",
+                "file.no_temporary_folder",
+            )
+        current = current.__cause__ or current.__context__
     return None
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Ends the process with the sentence and exit code 2 on a user's mistake; a bug keeps its traceback."""
+    """Turn a user error into its `error:` and `hint:` lines and exit code 2; a bug keeps its traceback."""
     try:
         yield
     except Exception as error:
-        mistake = as_user_error(error)
-        if mistake is None:
+        user_error = as_user_error(error)
+        if user_error is None:
             raise
-        print(f"{ERROR_PREFIX}{mistake}", flush=True)
-        sys.exit(EXIT_USER)
+        print(f"{ERROR_RECORD_PREFIX}{user_error.to_json()}\n{user_error.lines()}", flush=True)
+        sys.exit(user_error.exit_code)

@@ -15,15 +15,15 @@ PART = ".part-"
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`, with its suffix; renamed to `path` on success, removed on any error."""
-    with all_written_whole(path) as (part,):
+    with atomic_writes(path) as (part,):
         yield part
 
 
 @contextmanager
-def all_written_whole(*paths: str | Path) -> Iterator[list[Path]]:
-    """As `written_whole`, for files that belong together: none is renamed before all of them are on the disk."""
+def atomic_writes(*paths: str | Path) -> Iterator[list[Path]]:
+    """As `atomic_write`, for files that belong together: none is renamed before all of them are on the disk."""
     parts: list[Path] = []
     try:
         finals = [Path(path) for path in paths]
@@ -46,7 +46,7 @@ def all_written_whole(*paths: str | Path) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Gives a new, empty folder beside `path`, which takes its place on success and is removed on any error.
 
     What stands there before, of an attempt that was cut off, is removed first: a folder can't be replaced in one step.
@@ -65,7 +65,7 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from components.shared.errors import UserError
-from components.shared.files import written_whole
+from components.shared.files import atomic_write
 
 REAL = "real"
 ROW_GROUP = 256
@@ -158,7 +158,7 @@ def write_image_set(path: str | Path, header: Header) -> Iterator[ImageSetWriter
 
     A header that is only known at the end, for its hashes, may be set on the writer before the block ends.
     """
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         writer = ImageSetWriter(part, header)
         try:
             yield writer
@@ -206,7 +206,7 @@ def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None
     return table.select(wanted).to_pandas()
 
 
-def refuse_shared(path: str | Path, split: str, others: Sequence[str | Path]) -> None:
+def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -> None:
     """Makes sure that no image of a held-out set stands in a set that is trained on, whatever its name and its row say:
     neither a training image, nor a synthetic one that calls itself real. Nor may a lesion stand in both.
 
@@ -294,7 +294,7 @@ def _decode_and_hash(png: bytes) -> tuple[np.ndarray, str]:
 
 
 @contextmanager
-def decoded(path: str | Path, split: str, *classes: str) -> Iterator[Pixels]:
+def open_pixels(path: str | Path, split: str, *classes: str) -> Iterator[Pixels]:
     """Decodes an image set once, on all cores, so that an epoch reads pixels and not files.
 
     Args:

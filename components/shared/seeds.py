@@ -3,7 +3,7 @@
 import hashlib
 
 
-def seed_of(seed: int, *names: str) -> int:
-    """A seed of its own in [0, 2³¹) for each name under a run's seed: `seed_of(1, "train_gan", "df")`."""
+def derive_seed(seed: int, *names: str) -> int:
+    """A seed of its own in [0, 2³¹) for each name under a run's seed: `derive_seed(1, "train_gan", "df")`."""
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:4]) >> 1

@@ -31,8 +31,8 @@ from requests.adapters import HTTPAdapter
 
 from components.shared.checkpoint import Folder, Store
 from components.shared.errors import UserError
-from components.shared.files import written_whole
-from components.shared.progress import Progress, say
+from components.shared.files import atomic_write
+from components.shared.log import Progress, log_line
 
 TIMEOUT_S = 10
 """How long one attempt at a request may hear nothing, or not get rid of a block of its body."""
@@ -95,7 +95,7 @@ def download_file(uri: str, path: str | Path) -> None:
         blob = storage.once(lambda: storage.client.bucket(bucket).get_blob(name, **storage.options)) if name else None
         if blob is None:
             raise UserError(f"{uri}: there is no such object; check the bucket's name and the path.")
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             storage.run([partial(storage.download, blob, part)], f"download {uri}", blob.size)
 
 
@@ -259,7 +259,7 @@ class Objects:
         try:
             self._write(name, data)
         except UserError as error:
-            say("checkpoints", f"warning: this one could not be kept ({error})")
+            log_line("checkpoints", f"warning: this one could not be kept ({error})")
 
     def read(self, name: str) -> bytes | None:
         """See `Store`."""
@@ -322,7 +322,9 @@ def checkpoint_address(asked: str, artifact: str, environment: Mapping[str, str]
     if asked == "auto":
         root, found, _ = artifact.partition(f"/{run}/")
         if not folder and not (artifact.startswith("gs://") and run and found):
-            say("checkpoints", f"none are kept, since artifacts are at {artifact.partition('://')[0]}:// and not gs://")
+            log_line(
+                "checkpoints", f"none are kept, since artifacts are at {artifact.partition('://')[0]}:// and not gs://"
+            )
             return ""
         return folder or f"{root}/{run}/checkpoints"
     if not asked.startswith("gs://"):

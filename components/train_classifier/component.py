@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.container_images import image
 
 
 @dsl.component(base_image=image("train_classifier"), install_kfp_package=False)
@@ -23,7 +23,7 @@ def train_classifier(
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.shared.outputs import log_metrics
+        from components.shared.kfp_metrics import log_metrics
         from components.train_classifier.train import train as train_arm
 
         model.path += ".keras"

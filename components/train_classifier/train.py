@@ -15,15 +15,15 @@ import keras
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from components.shared import keras_run, page, precision
-from components.shared.batches import AUGMENTATIONS, endless_batches, flip_and_turn
+from components.shared import html_page, keras_setup, precision
+from components.shared.batches import AUGMENTATIONS, endless_batches, random_dihedral
 from components.shared.errors import UserError
 from components.shared.files import file_sha256, write_text
-from components.shared.image_set import Pixels, decoded, refuse_shared, seen
-from components.shared.progress import Progress, say
-from components.shared.seeds import seed_of
-from components.train_classifier import fused, network
-from components.train_classifier.twin import Twin
+from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen
+from components.shared.log import Progress, log_line
+from components.shared.seeds import derive_seed
+from components.train_classifier import fused_ops, network
+from components.train_classifier.fast_model import Twin
 
 BATCH = 32
 
@@ -37,7 +37,7 @@ class _Validate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
-        chances = keras_run.probabilities(self.network, self.pixels.images)
+        chances = keras_setup.predict_probabilities(self.network, self.pixels.images)
         truth = self.pixels.labels
         logs["val_loss"] = float(log_loss(truth, chances, labels=range(chances.shape[1])))
         logs["val_accuracy"] = float((chances.argmax(1) == truth).mean())
@@ -58,8 +58,8 @@ def batches(
     rng = np.random.default_rng(turn_seed)
     for rows in endless_batches(pixels.repeat, BATCH, order_seed):
         images = pixels.images[rows]
-        if augmentation == "flips_and_turns":
-            images = flip_and_turn(images, rng)
+        if augmentation == "flips_and_rotations":
+            images = random_dihedral(images, rng)
         yield images, pixels.labels[rows]
 
 
@@ -71,7 +71,7 @@ def twin(network_: keras.Sequential, policy: str) -> Twin:
         policy: Keras' name of the precision, `float32` or `mixed_bfloat16`.
     """
     made = Twin(network_, BATCH, policy)
-    made.compile(fused.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    made.compile(fused_ops.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return made
 
 
@@ -97,7 +97,7 @@ def train(
         train_set, validation_set: image sets.
         epochs: at the most.
         patience: epochs without a better validation before training stops.
-        augmentation: `none` or `flips_and_turns`.
+        augmentation: `none` or `flips_and_rotations`.
         seed: of weights, order, dropout and augmentation; the same for all arms.
         model, record, curves: where the `.keras` model, its JSON record and the HTML page go.
 
@@ -115,9 +115,9 @@ def train(
         raise UserError(f"augmentation is {augmentation!r}; choose one of {', '.join(AUGMENTATIONS)}.")
     label = f"train_classifier {arm}"
     begun = time.monotonic()
-    keras_run.start(seed_of(seed, "train_classifier"))
-    refuse_shared(validation_set, "validation", [train_set])
-    with decoded(train_set, "train") as pixels, decoded(validation_set, "validation") as held_out:
+    keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
+    refuse_overlap(validation_set, "validation", [train_set])
+    with open_pixels(train_set, "train") as pixels, open_pixels(validation_set, "validation") as held_out:
         if held_out.header.split_sha256 != pixels.header.split_sha256:
             raise UserError("the training and the validation set are of different splits; take both from one run.")
         network_ = network.build(len(pixels.header.classes), pixels.header.image_size)
@@ -125,12 +125,12 @@ def train(
         trained = twin(network_, policy)
         real = int(pixels.real.sum())
         steps = -(-real // BATCH)
-        say(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps an epoch")
+        log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps an epoch")
         best = keras.callbacks.EarlyStopping(
             "val_balanced_accuracy", mode="max", patience=patience, restore_best_weights=True
         )
         history = trained.fit(
-            batches(pixels, augmentation, seed_of(seed, "order"), seed_of(seed, "turns")),
+            batches(pixels, augmentation, derive_seed(seed, "order"), derive_seed(seed, "turns")),
             steps_per_epoch=steps,
             epochs=epochs,
             callbacks=[_Validate(network_, held_out, Progress(label, epochs, "epochs", steps * BATCH, "images")), best],
@@ -138,7 +138,7 @@ def train(
         ).history
         header, was_seen = pixels.header, seen(pixels, held_out)
         rows = int(pixels.repeat.sum())
-    keras_run.save(network_, model)
+    keras_setup.save_model(network_, model)
     best_epoch = int(np.argmax(history["val_balanced_accuracy"]))
     facts: dict[str, Any] = {
         "arm": arm,
@@ -159,13 +159,13 @@ def train(
         "epochs": len(history["loss"]),
         "best_epoch": best_epoch + 1,
         "history": {name: [round(float(v), 6) for v in values] for name, values in history.items()},
-        "versions": keras_run.versions(),
+        "versions": keras_setup.library_versions(),
         "seconds": round(time.monotonic() - begun, 1),
         "seen": was_seen,
     }
     write_text(record, json.dumps(facts, indent=1))
     x = range(1, len(history["loss"]) + 1)
     chart = {name: (x, history[name]) for name in ("loss", "val_loss", "val_balanced_accuracy")}
-    write_text(curves, page.render(f"Classifier, {arm}", [page.line_chart(chart, "epoch", "")]))
+    write_text(curves, html_page.render(f"Classifier, {arm}", [html_page.line_chart(chart, "epoch", "")]))
     names = ("val_balanced_accuracy", "val_accuracy", "val_loss")
     return {name: float(history[name][best_epoch]) for name in names} | {"best_epoch": best_epoch + 1}

@@ -49,7 +49,7 @@ def diffaugment(images: Any, draws: Any) -> Any:
     return images * (1 - ops.cast(hole, images.dtype))[..., None]
 
 
-def flip_and_turn(images: Any, draws: Any) -> Any:
+def random_dihedral(images: Any, draws: Any) -> Any:
     """Puts each square image into one of its eight positions (flips and quarter turns).
 
     Args:

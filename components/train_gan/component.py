@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.images import image
+from components.container_images import image
 
 
 @dsl.component(base_image=image("train_gan"), install_kfp_package=False)
@@ -27,7 +27,7 @@ def shared_pretraining(
     with exit_on_user_error():
         import os
 
-        from components.shared.outputs import log_metrics
+        from components.shared.kfp_metrics import log_metrics
         from components.shared.storage import checkpoint_address
         from components.train_gan.pretrain import pretrain
 
@@ -72,7 +72,7 @@ def train_gan(
     with exit_on_user_error():
         import os
 
-        from components.shared.outputs import log_metrics
+        from components.shared.kfp_metrics import log_metrics
         from components.shared.storage import checkpoint_address
         from components.train_gan.train import train as train_classes
 

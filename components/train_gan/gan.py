@@ -105,7 +105,7 @@ class GAN(keras.Model):
         if self.recipe.augmentation == "diffaugment":
             draws = keras.random.uniform((2, batch, augment.DRAWS), seed=self.seeds)
         if self.recipe.turns:
-            real = augment.flip_and_turn(real, keras.random.uniform((batch, 3), seed=self.seeds))
+            real = augment.random_dihedral(real, keras.random.uniform((batch, 3), seed=self.seeds))
         return real, noise, draws
 
     def step(self, images: Any, rows: Any, penalised: bool = True) -> None:

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared import keras_run, page
+from components.shared import html_page, keras_setup
 from components.shared.checkpoint import DamagedError, pack, unpack
 from components.shared.errors import UserError
-from components.shared.files import all_written_whole, file_sha256
-from components.shared.image_set import decoded
-from components.shared.progress import say
-from components.shared.quality import load_features, train_features
-from components.shared.seeds import seed_of
+from components.shared.files import atomic_writes, file_sha256
+from components.shared.image_set import open_pixels
+from components.shared.log import log_line
+from components.shared.sample_metrics import load_features, train_features
+from components.shared.seeds import derive_seed
 from components.shared.storage import checkpoint_store
-from components.train_gan import pictures
+from components.train_gan import progress_html
+from components.train_gan.loop import BATCH, Training, facts_of, run, start_of
 from components.train_gan.recipe import Recipe
 from components.train_gan.train import CHECKPOINT_EVERY_S, check
-from components.train_gan.training import BATCH, Training, facts_of, run, start_of
 
 LABEL = "shared_pretraining"
 
@@ -51,7 +51,7 @@ def pretrain(
         architecture: see `architectures`.
         kimg: the shared GAN's budget, in thousand real images shown; 0 for none.
         seed: of all that is drawn.
-        features: where the ruler goes: see `components.shared.quality`.
+        features: where the ruler goes: see `components.shared.sample_metrics`.
         start: where the networks go that GANs begin from; an empty file where `kimg` is 0.
         record: where the JSON record goes.
         progress_page: where the HTML page goes.
@@ -67,17 +67,17 @@ def pretrain(
     if not 0 <= kimg < math.inf:
         raise UserError(f"shared_kimg is {kimg}; choose a budget of 0 or more.")
     nets, header = check(classes, train_set, validation_set, architecture)
-    with all_written_whole(features, start, record, progress_page) as (ruler, start_part, record_part, page_part):
-        _ruler(train_set, seed_of(seed, "features"), ruler, checkpoints)
+    with atomic_writes(features, start, record, progress_page) as (ruler, start_part, record_part, page_part):
+        _ruler(train_set, derive_seed(seed, "features"), ruler, checkpoints)
         facts = {"classes": header.classes, "trained_on": list(classes), "features_sha256": file_sha256(ruler)}
         parts = ["The ruler is trained. No GAN of all rare classes was asked for."]
         measured = {}
         if kimg:
-            own = seed_of(seed, LABEL)
+            own = derive_seed(seed, LABEL)
             settings = {"classes": list(classes), "features": file_sha256(ruler), "split_sha256": header.split_sha256}
             with (
-                decoded(train_set, "train", *classes) as pixels,
-                decoded(validation_set, "validation", *classes) as held_out,
+                open_pixels(train_set, "train", *classes) as pixels,
+                open_pixels(validation_set, "validation", *classes) as held_out,
             ):
                 counts = np.bincount(pixels.labels)
                 pixels.repeat[:] = np.maximum(1, np.rint(counts.max() / counts[pixels.labels]))
@@ -92,11 +92,11 @@ def pretrain(
                 start_part.write_bytes(pack(*start_of(training, architecture)))
                 facts |= facts_of(training, architecture, len(held_out.images))
             facts["settings"] = {"seed": seed, "batch": BATCH}
-            facts["snapshots"] = pictures.strips(training.history)
-            parts = pictures.progress(f"GAN of {', '.join(classes)} together", facts, training.history)
+            facts["snapshots"] = progress_html.strips(training.history)
+            parts = progress_html.progress(f"GAN of {', '.join(classes)} together", facts, training.history)
             measured = {"kid": facts["kid"]["value"][-1]}
         record_part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        page_part.write_text(page.render("Shared pretraining", parts), encoding="utf-8")
+        page_part.write_text(html_page.render("Shared pretraining", parts), encoding="utf-8")
     return measured
 
 
@@ -104,12 +104,12 @@ def _ruler(train_set: str | Path, seed: int, path: Path, checkpoints: str) -> No
     """Trains the ruler, or takes that of the start that was killed: trained again on another machine it may be another
     in its last bits, and the checkpoints are of the first."""
     store = checkpoint_store(checkpoints, f"{LABEL}-features") if checkpoints else None
-    wanted = {"train_set_sha256": file_sha256(train_set), "seed": seed, "versions": keras_run.versions()}
+    wanted = {"train_set_sha256": file_sha256(train_set), "seed": seed, "versions": keras_setup.library_versions()}
     if store and (kept := store.read("features")):
         try:
             facts, arrays = unpack(kept)
         except DamagedError as error:
-            say(LABEL, f"warning: the ruler that was kept is damaged ({error}) and is trained anew")
+            log_line(LABEL, f"warning: the ruler that was kept is damaged ({error}) and is trained anew")
         else:
             if facts == wanted:
                 path.write_bytes(arrays["keras"].tobytes())

@@ -14,16 +14,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from components.shared import keras_run, page
+from components.shared import html_page, keras_setup
 from components.shared.errors import UserError, as_user_error, printable
-from components.shared.files import all_written_whole, file_sha256, folder_written_whole
-from components.shared.image_set import decoded, read_header, read_rows, seen
-from components.shared.progress import say
-from components.shared.quality import load_features
-from components.shared.seeds import seed_of
-from components.train_gan import architectures, gradients, pictures
+from components.shared.files import atomic_folder, atomic_writes, file_sha256
+from components.shared.image_set import open_pixels, read_header, read_rows, seen
+from components.shared.log import log_line
+from components.shared.sample_metrics import load_features
+from components.shared.seeds import derive_seed
+from components.train_gan import architectures, gradients, progress_html
+from components.train_gan.loop import BATCH, Training, best, facts_of, run
 from components.train_gan.recipe import Recipe
-from components.train_gan.training import BATCH, Training, best, facts_of, run
 
 CHECKPOINT_EVERY_S = 300.0
 
@@ -93,14 +93,14 @@ def train(
             raise error
         traceback.print_exception(error)
         failures[dx] = printable(f"{type(error).__name__}: {error}")[:500]
-        say(f"train_gan {dx}", f"failed, and the run goes on without this class ({failures[dx]})")
+        log_line(f"train_gan {dx}", f"failed, and the run goes on without this class ({failures[dx]})")
 
     records: dict[str, dict[str, Any]] = {}
     parts: list[str] = []
     metrics: dict[str, float] = {}
     with (
-        folder_written_whole(generators) as folder,
-        all_written_whole(record, progress_page) as (record_part, page_part),
+        atomic_folder(generators) as folder,
+        atomic_writes(record, progress_page) as (record_part, page_part),
     ):
         for group in [list(classes)] if gradients.BATCHES else [[dx] for dx in classes]:
             with ExitStack() as stack:
@@ -108,11 +108,11 @@ def train(
                 seen_of = {}
                 held = {}
                 for dx in group:
-                    pixels = stack.enter_context(decoded(train_set, "train", dx))
-                    held_out = stack.enter_context(decoded(validation_set, "validation", dx))
+                    pixels = stack.enter_context(open_pixels(train_set, "train", dx))
+                    held_out = stack.enter_context(open_pixels(validation_set, "validation", dx))
                     seen_of[dx], held[dx] = seen(pixels, held_out), len(held_out.images)
                     arguments = (architecture, nets, recipe, pixels, held_out, ruler, kimg)
-                    own = (seed_of(seed, "train_gan", dx), settings | {"dx": dx}, checkpoints, checkpoint_every_s)
+                    own = (derive_seed(seed, "train_gan", dx), settings | {"dx": dx}, checkpoints, checkpoint_every_s)
                     try:
                         trainings[dx] = Training(f"train_gan {dx}", *arguments, *own, first)
                     except Exception as error:
@@ -123,17 +123,17 @@ def train(
                     if dx in failures:
                         facts: dict[str, Any] = {"dx": dx, "failed": failures[dx], "architecture": architecture}
                         facts |= {"classes": header.classes, "image_size": header.image_size} | data
-                        parts += [page.heading(f"GAN of {dx}"), f"Failed: {failures[dx]}"]
+                        parts += [html_page.heading(f"GAN of {dx}"), f"Failed: {failures[dx]}"]
                         records[dx] = facts
                         continue
                     training, path = trainings[dx], folder / f"{dx}.keras"
-                    keras_run.save(best(training), path)
+                    keras_setup.save_model(best(training), path)
                     facts = {"dx": dx} | facts_of(training, architecture, held[dx])
                     facts |= {"model_sha256": file_sha256(path), "seen": seen_of[dx]}
                     facts["settings"] = {"seed": seed, "batch": BATCH, "learning_rate": recipe.learning_rate}
-                    facts["snapshots"] = pictures.strips(training.history)
+                    facts["snapshots"] = progress_html.strips(training.history)
                     records[dx] = facts
-                    parts += pictures.progress(f"GAN of {dx}", facts, training.history)
+                    parts += progress_html.progress(f"GAN of {dx}", facts, training.history)
                     metrics |= {
                         f"{dx}_kid": min(facts["kid"]["value"]),
                         f"{dx}_best_kimg": facts["best_kimg"],
@@ -141,7 +141,7 @@ def train(
                         f"{dx}_discriminator_loss": facts["losses"]["discriminator"][-1],
                     }
         record_part.write_text(json.dumps([records[dx] for dx in classes], indent=1), encoding="utf-8")
-        page_part.write_text(page.render(f"GANs of {', '.join(classes)}", parts), encoding="utf-8")
+        page_part.write_text(html_page.render(f"GANs of {', '.join(classes)}", parts), encoding="utf-8")
     return metrics
 
 

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from components.shared.errors import UserError, as_user_error
-from components.shared.progress import say
+from components.shared.log import log_line
 
 DATASET = "kmader/skin-cancer-mnist-ham10000"
 
@@ -34,7 +34,7 @@ def fetch(data: str, scratch: Path) -> Path:
             "Kaggle's client found no credentials; on kaggle.com open Settings, API, create a token, save it as "
             "~/.kaggle/kaggle.json (or set KAGGLE_USERNAME and KAGGLE_KEY) and run the same command again."
         ) from error
-    say("prepare_data", f"downloading {DATASET} from Kaggle")
+    log_line("prepare_data", f"downloading {DATASET} from Kaggle")
     try:
         with contextlib.redirect_stdout(printed):
             api.dataset_download_files(DATASET, path=str(scratch), unzip=True, quiet=True)

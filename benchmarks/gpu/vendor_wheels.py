@@ -1,0 +1,59 @@
+"""Collects what the phases import as wheels, for a machine without a network: `python -m benchmarks.gpu.vendor_wheels`.
+
+What the machine has need not travel: `--have FILE` names it, a package in a line, as `pip list --format=freeze` there
+prints it.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path("build/wheels")
+GROUPS = ("train", "page", "report", "storage")
+
+
+def wanted() -> list[str]:
+    """What the phases' logic imports: the requirements in pyproject.toml, without a backend for Keras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = [*project["project"]["dependencies"]]
+    for group in GROUPS:
+        found += [entry for entry in project["dependency-groups"][group] if isinstance(entry, str)]
+    return list(dict.fromkeys(found))
+
+
+def install() -> None:
+    """Installs what is missing here from the wheels, and leaves what is there as it is."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    subprocess.run([*command, f"--find-links={FOLDER}", *wanted()], check=True)
+
+
+def name_of(line: str) -> str:
+    """A package's name as it stands in the names of wheels, of a requirement or of a wheel."""
+    return re.sub(r"[-_.]+", "_", re.split(r"[=<>!~;@\[ ]", line.strip())[0]).lower()
+
+
+def main() -> None:
+    """Fills build/wheels, which git ignores."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.vendor_wheels", description=__doc__)
+    parser.add_argument("--have", type=Path, help="file that names what the machine has")
+    parser.add_argument("--python", default="3.12", help="Python of the machine (default: 3.12)")
+    given = parser.parse_args()
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--only-binary=:all:", f"--python-version={given.python}", f"--dest={FOLDER}"]
+    # What an older glibc is enough for runs on a newer one.
+    command += [f"--platform=manylinux{version}_x86_64" for version in ("2014", "_2_17", "_2_27", "_2_28")]
+    subprocess.run([*command, *wanted()], check=True)
+    had = {name_of(line) for line in given.have.read_text(encoding="utf-8").splitlines()} if given.have else set()
+    for path in FOLDER.glob("*.whl"):
+        if name_of(path.name.split("-")[0]) in had:
+            path.unlink()
+    left = list(FOLDER.iterdir())
+    print(f"{len(left)} wheels, {sum(path.stat().st_size for path in left) / 2**20:.0f} MiB, in {FOLDER}")
+
+
+if __name__ == "__main__":
+    main()

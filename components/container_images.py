@@ -1,0 +1,39 @@
+"""Phase → image reference, pinned when the pipeline is compiled.
+
+The tag is a hash of what the image is made of: the phase's folder, `components/shared`, the lock file and the base in
+`docker/`. So the reference, which is in the key of Kubeflow's cache, changes exactly when the code does.
+"""
+
+import hashlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ("docker/Dockerfile", "docker/install.sh", "uv.lock")
+"""What all images have in common."""
+
+
+PHASE_OF = {"shared_pretraining": "train_gan"}
+"""Task → the phase whose image it runs in, where that has another name."""
+
+
+def content(phase: str) -> str:
+    """A hash of all that a phase's image is made of: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    folders = (ROOT / "components" / phase, ROOT / "components" / "shared")
+    files = [
+        path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    for path in [*sorted(files), *(ROOT / name for name in BASE)]:
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def repository(phase: str) -> str:
+    """The name of a phase's images, whatever their tag."""
+    return f"counterweight/{phase.replace('_', '-')}"
+
+
+def image(phase: str) -> str:
+    """The image reference of a phase, `counterweight/<phase>:<hash>`."""
+    return f"{repository(phase)}:{content(phase)}"

@@ -1,0 +1,174 @@
+"""The figures of the report: inline SVG whose text is text, the same bytes for the same results."""
+
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from components.evaluate.formatting import known, number, plain, show
+
+ARMS = ("baseline", "oversampled", "augmented")
+STYLE = {"baseline": ("#666666", "o"), "oversampled": ("#0b62a4", "s"), "augmented": ("#b5400c", "D")}
+RULE = "#d5d9de"
+_FRAME = "#8a9099"
+
+
+class Axis:
+    """A horizontal scale in percent of a figure's width, so that a figure fits any page while its text keeps its size.
+
+    Args:
+        values: all that must lie on it; what is unknown is left out.
+    """
+
+    def __init__(self, values: Sequence[float | None]) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        found = [number(value) for value in values if known(value)] or [0.0, 1.0]
+        low, high = min(found), max(found)
+        if high - low < 0.01:  # less is nothing that the figures' three decimals could tell apart
+            low, high = low - 0.005, high + 0.005
+        ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        self.low, self.high = float(ticks[0]), float(ticks[-1])
+        digits = next((d for d in range(6) if all(round(t, d) == round(t, 9) for t in ticks)), 6)
+        self.ticks = [(float(t), format(t + 0.0, f".{digits}f").replace("-", "−")) for t in ticks]
+
+    def at(self, value: float) -> str:
+        """Where a value stands, as `43.21`; the ends leave room for half a label."""
+        return f"{4 + 92 * (value - self.low) / (self.high - self.low):.2f}"
+
+    def span(self, low: float, high: float) -> str:
+        """The length between two values, likewise."""
+        return f"{92 * (high - low) / (self.high - self.low):.2f}"
+
+
+def _svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:
+    """An inline SVG, whatever the user's matplotlibrc says; no two in a page may have the same salt."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    # Text stays text, in the page's font; '$' in a name isn't mathematics.
+    look: dict[Any, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False}
+    look |= {"font.size": 11, "axes.axisbelow": True, "axes.edgecolor": _FRAME, "lines.solid_capstyle": "round"}
+    look |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False) | {"grid.color": RULE}
+    look |= dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0)
+    buffer = io.StringIO()
+    with matplotlib.style.context("default"), matplotlib.rc_context(look):
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, layout="constrained")  # no pyplot, no display
+        draw(figure.subplots())
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    # Names such as `axes_1` stand in every figure; nothing refers to them, and ids must be unique in a page.
+    body = re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue().partition("<svg")[2])
+    return f'<svg role="img" aria-label="{html.escape(label)}"{body}'
+
+
+def _square(axes: Any, x_label: str, y_label: str) -> None:
+    marks = [0, 0.5, 1]
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x_label, ylabel=y_label, xticks=marks, yticks=marks)
+    axes.set_xticklabels(["0", ".5", "1"])
+    axes.set_yticklabels(["0", ".5", "1"])
+    axes.grid()
+
+
+def _lines(curves: dict[str, Any], kind: str, dx: str, keys: tuple[str, str]) -> list[tuple[str, list[Any], list[Any]]]:
+    """An arm's curve each: (arm, x, y); arms without one are left out."""
+    found = []
+    for arm in ARMS:
+        curve = ((curves.get(arm) or {}).get(kind) or {}).get(dx) or {}
+        x, y = ([number(value) for value in curve.get(key) or []] for key in keys)
+        if x and len(x) == len(y):
+            found.append((arm, x, y))
+    return found
+
+
+def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
+    """The ROC curves of a class, one against rest; empty where no arm has one. `curves`: arm → its `curves`."""
+    lines = _lines(curves, "roc", dx, ("fpr", "tpr"))
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], ":", color=_FRAME, linewidth=1)
+        for arm, x, y in lines:
+            axes.plot(x, y, color=STYLE[arm][0], linewidth=1.5, clip_on=False)
+        _square(axes, "False positive rate", "True positive rate")
+
+    return _svg(salt, (200, 190), f"ROC curves of {plain(dx, 60)}, {', '.join(ARMS)}", draw) if lines else ""
+
+
+def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -> str:
+    """The precision–recall curves of a class; `share` of the test images is its own, which is a guess's precision."""
+    lines = _lines(curves, "pr", dx, ("recall", "precision"))
+
+    def draw(axes: Any) -> None:
+        axes.axhline(share, linestyle=":", color=_FRAME, linewidth=1)
+        for arm, x, y in lines:
+            axes.plot(x, y, color=STYLE[arm][0], linewidth=1.5, clip_on=False)
+        _square(axes, "Recall", "Precision")
+
+    label = f"Precision by recall of {plain(dx, 60)}, {', '.join(ARMS)}"
+    return _svg(salt, (200, 190), label, draw) if lines else ""
+
+
+def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
+    """An arm's accuracy by its confidence, before and after temperature scaling; empty where unknown."""
+    colour, marker = STYLE[arm]
+    found = curves.get("reliability") or {}
+    pairs = []
+    for key, face, dash in (("before", "#ffffff", "--"), ("after", colour, "-")):
+        bins = found.get(key) or {}
+        x, y = ([number(value) for value in bins.get(axis) or []] for axis in ("confidence", "accuracy"))
+        if x and len(x) == len(y):
+            pairs.append((x, y, face, dash))
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], ":", color=_FRAME, linewidth=1)
+        for x, y, face, dash in pairs:
+            axes.plot(x, y, f"{marker}{dash}", color=colour, mfc=face, markersize=5, linewidth=1.3, clip_on=False)
+        _square(axes, "Confidence", "Accuracy")
+
+    label = f"Accuracy by confidence of the arm {arm}, before and after temperature scaling"
+    return _svg(salt, (240, 225), label, draw) if pairs else ""
+
+
+def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dict[str, str], title: str) -> str:
+    """What was logged at each epoch, a line a model, a mark at the epoch whose weights were taken.
+
+    Args:
+        salt: of the ids.
+        models: arm → seed → record of a model.
+        lines: name in the history → dash.
+        title: of the figure.
+    """
+
+    def draw(axes: Any) -> None:
+        for arm, of_arm in models.items():
+            colour, marker = STYLE[arm]
+            for order, record in enumerate(of_arm.values()):
+                for key, dash in lines.items():
+                    values = [number(value) for value in (record.get("history") or {}).get(key) or []]
+                    width, alpha = (1.7, 1.0) if order == 0 else (0.9, 0.6)
+                    line = axes.plot(range(1, len(values) + 1), values, dash, color=colour, lw=width, alpha=alpha)[0]
+                    best = record.get("best_epoch")
+                    if dash == "-" and best:
+                        line.set(marker=marker, markersize=6, markevery=slice(best - 1, best))
+        axes.set(xlabel="Epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y")
+
+    return _svg(salt, (440, 270), f"{title}, by epoch, for each arm and seed", draw)
+
+
+def gan_losses(salt: str, dx: str, losses: dict[str, Any]) -> str:
+    """The losses of a class's GAN over thousand images shown; empty where there are none."""
+    kimg = [number(value) for value in losses.get("kimg") or []]
+    lines = {name: [number(value) for value in losses.get(name) or []] for name in ("generator", "discriminator")}
+    lines = {name: values for name, values in lines.items() if values and len(values) == len(kimg)}
+
+    def draw(axes: Any) -> None:
+        for (name, values), (colour, dash) in zip(lines.items(), (("#1b1f24", "-"), ("#666666", "--")), strict=False):
+            axes.plot(kimg, values, dash, color=colour, linewidth=1.4, label=name)
+        axes.set(xlabel="kimg", ylabel="Loss")
+        axes.grid(axis="y")
+        axes.figure.legend(loc="outside upper left", ncols=2, frameon=False)
+
+    last = ", ".join(f"{name} {show(values[-1], digits=2)}" for name, values in lines.items())
+    return _svg(salt, (440, 190), f"Losses of the GAN of {plain(dx, 60)}; at the end {last}", draw) if lines else ""

@@ -1,0 +1,93 @@
+"""What every phase that trains or predicts with Keras does the same way."""
+
+import json
+import platform
+import re
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from components.shared.files import atomic_write
+
+PREDICTION_BATCH = 256
+DRAWN_BATCH = 64
+
+
+def seed_everything(seed: int) -> None:
+    """Makes the process repeatable: seeds Python, NumPy and the backend, and asks TensorFlow for deterministic
+    kernels; JAX's are so on a CPU."""
+    keras.backend.clear_session()  # layer names count up within a process
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def library_versions() -> dict[str, str]:
+    """Python, Keras, NumPy and backend versions, for the record of a model."""
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        backend: __import__(backend).__version__,
+    }
+
+
+def save_model(model: keras.Model, path: str | Path) -> None:
+    """Saves a plain `.keras` file, whole or not at all, with the same bytes for the same model.
+
+    Keras writes the time of saving and memory addresses into the file: the same training would have another hash each
+    time, and so would every synthetic image that names its model by it.
+    """
+    with atomic_write(path) as part:
+        model.save(part)
+        with zipfile.ZipFile(part) as file:
+            members = {name: file.read(name) for name in file.namelist()}
+        members["metadata.json"] = json.dumps({**json.loads(members["metadata.json"]), "date_saved": ""}).encode()
+        numbers: dict[bytes, int] = {}
+        members["config.json"] = re.sub(
+            rb'(?<="shared_object_id": )\d+',
+            lambda address: b"%d" % numbers.setdefault(address[0], len(numbers)),
+            members["config.json"],
+        )
+        with zipfile.ZipFile(part, "w") as file:
+            for name, data in members.items():
+                file.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's own time is 1980
+
+
+def predict_probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """A classifier's class probabilities, a batch at a time, so that memory does not grow with the number of images.
+
+    Args:
+        model: takes (N, H, W, 3) in [0, 255].
+        images: (N, H, W, 3) uint8, may lie in a file.
+
+    Returns:
+        (N, classes) float32, rows sum to 1.
+    """
+    starts = range(0, len(images), PREDICTION_BATCH)
+    return np.concatenate([model.predict_on_batch(images[s : s + PREDICTION_BATCH]) for s in starts])
+
+
+def to_pixels(images: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] to uint8 in [0, 255], any shape; 0 for what is not a number."""
+    images = np.nan_to_num(np.asarray(images, np.float32), nan=-1.0)
+    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def sample_images(generator: keras.Model, noise: np.ndarray) -> np.ndarray:
+    """A generator's images, drawn `DRAWN_BATCH` at a time.
+
+    Args:
+        generator: from (N, latent) to (N, S, S, 3) in [-1, 1].
+        noise: (N, latent) float32, standard normal.
+
+    Returns:
+        (N, S, S, 3) uint8.
+    """
+    starts = range(0, len(noise), DRAWN_BATCH)
+    return np.concatenate([to_pixels(generator.predict_on_batch(noise[s : s + DRAWN_BATCH])) for s in starts])

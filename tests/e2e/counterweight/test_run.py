@@ -1,0 +1,283 @@
+"""The whole graph as its users run it: in processes of its own, killed, repeated, and fed nonsense."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from components.shared.files import file_sha256
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = [
+    "image_size=32",
+    "rare_classes=df,vasc",
+    "synthetic_per_class=6",
+    "gan_kimg=0.2",
+    "classifier_epochs=2",
+    "seeds=1",
+]
+
+
+def command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "counterweight.run", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(folder: Path, *words: str) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    process = command(folder, *words)
+    output = process.communicate(timeout=600)[0]
+    return process.returncode, output
+
+
+def until(process: subprocess.Popen[str], text: str) -> str:
+    """Reads output up to a line with `text`."""
+    seen = ""
+    for line in process.stdout or ():
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} never came:\n{seen}")
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes whose temporary files lie below a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def kill(process: subprocess.Popen[str], number: int, folder: Path) -> None:
+    process.send_signal(number)
+    process.wait(60)
+    deadline = time.monotonic() + 10
+    while left_behind(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left_behind(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run from start to end without a break: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, output = finish(folder, *SMALL, "OUT=out")
+    assert code == 0, output
+    return folder, output
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same run, killed in GAN training, at a random moment after it, and interrupted later."""
+    folder = tmp_path_factory.mktemp("broken")
+    lines = random.randrange(1, 7)  # what comes after are the classifiers
+    print(f"killed after {lines} lines")
+    process = command(folder, *SMALL, "OUT=out")
+    until(process, "train_gan")
+    kill(process, signal.SIGKILL, folder)
+    process = command(folder, *SMALL, "OUT=out")
+    for _ in range(lines):
+        until(process, "[")
+    time.sleep(random.random())
+    kill(process, signal.SIGKILL, folder)
+    process = command(folder, *SMALL, "OUT=out")
+    until(process, "train_classifier")
+    kill(process, signal.SIGINT, folder)
+    assert process.returncode == 130
+    assert "stopped; the same command goes on from here" in (process.stdout.read() if process.stdout else "")
+    code, output = finish(folder, *SMALL, "OUT=out")
+    assert code == 0, output
+    return folder, output
+
+
+def test_the_folder_holds_what_was_promised(whole: tuple[Path, str]):
+    out = whole[0] / "out"
+    manifest = json.loads((out / "manifest.json").read_text())["files"]
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert there == set(manifest) | {"manifest.json"}
+    assert {
+        "report.html",
+        "metrics.json",
+        "models/baseline.keras",
+        "models/augmented.keras",
+        "models/gan-df.keras",
+        "models/features.keras",
+        "models/shared.json",
+    } <= there
+    assert {
+        "synthetic/df.parquet",
+        "synthetic/df.json",
+        "synthetic/vasc.parquet",
+        "models/oversampled.keras",
+        "predictions.parquet",
+    } <= there
+    assert "after 0.224 kimg" in (out / "models/gan-df.html").read_text()
+    assert "vasc: the first" in (out / "synthetic/vasc.html").read_text()
+    for name, entry in manifest.items():
+        assert entry["sha256"] == file_sha256(out / name)
+
+
+def test_metrics_have_their_form(whole: tuple[Path, str]):
+    metrics = json.loads((whole[0] / "out" / "metrics.json").read_text())
+    classes = metrics["classes"]
+    assert classes == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+    assert set(metrics["arms"]) == {"baseline", "oversampled", "augmented"}
+    for arm in metrics["arms"].values():
+        assert set(arm["recall"]) == set(arm["support"]) == set(classes)
+        for label, dx in enumerate(classes):
+            row = arm["confusion"][label]
+            assert sum(row) == arm["support"][dx]
+            assert arm["recall"][dx] == pytest.approx(row[label] / sum(row))
+        assert arm["balanced_accuracy"] == pytest.approx(sum(arm["recall"].values()) / 7)
+
+
+def test_no_lesion_and_no_synthetic_image_crosses_the_split(whole: tuple[Path, str]):
+    (task,) = (whole[0] / "runs/.cache/artifacts").rglob("prepare-data")
+    splits = {name: pd.read_parquet(task / name) for name in ("train", "validation", "test")}
+    lesions = [set(rows["lesion_id"]) for rows in splits.values()]
+    assert len(set.union(*lesions)) == sum(map(len, lesions))
+    assert all(set(rows["source"]) == {"real"} for rows in splits.values())
+    predictions = pd.read_parquet(whole[0] / "out" / "predictions.parquet")
+    for name in ("validation", "test"):
+        assert set(predictions.loc[predictions["set"] == name, "image_id"]) == set(splits[name]["image_id"])
+    assert set(predictions["set"]) == {"validation", "test"}
+
+
+def test_it_ends_with_the_table_and_the_report(whole: tuple[Path, str]):
+    lines = whole[1].splitlines()
+    assert lines[-1] == "report: out/report.html"
+    for dx in ("akiec", "df", "nv", "vasc"):
+        assert any(line.startswith(dx) for line in lines)
+    assert all(len(line) <= 160 for line in lines)
+    assert "Traceback" not in whole[1]
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(whole: tuple[Path, str], broken: tuple[Path, str]):
+    one, other = whole[0] / "out", broken[0] / "out"
+    for name in ("models/gan-df.keras", "models/augmented.keras", "synthetic/vasc.parquet", "predictions.parquet"):
+        assert file_sha256(one / name) == file_sha256(other / name), name
+    assert "prepare_data: reading" not in broken[1], "a finished task was done again"
+
+
+def test_a_gan_goes_on_where_it_was_killed(tmp_path: Path):
+    words = [*(word for word in SMALL if not word.startswith("gan_kimg")), "gan_kimg=3", "gans_per_task=2"]
+    process = command(tmp_path, *words)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/.cache/checkpoints/*/train_gan-df/checkpoint-*")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    kill(process, signal.SIGKILL, tmp_path)
+    process = command(tmp_path, *words)
+    seen = until(process, "train_gan df: goes on after")
+    kill(process, signal.SIGTERM, tmp_path)
+    assert "prepare_data: reading" not in seen
+    assert "shared_pretraining" not in seen
+
+
+def test_checkpoints_go_with_the_end_of_the_run(whole: tuple[Path, str], broken: tuple[Path, str]):
+    for folder, _ in (whole, broken):
+        assert not list((folder / "runs/.cache/checkpoints").iterdir())
+
+
+def test_again_does_nothing_but_look(whole: tuple[Path, str]):
+    out = whole[0] / "out"
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    code, output = finish(whole[0], *SMALL, "OUT=out")
+    assert code == 0
+    assert "every task but these two was done before" in output
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_lost_results_are_put_back_from_the_cache(whole: tuple[Path, str]):
+    manifest = json.loads((whole[0] / "out" / "manifest.json").read_text())
+    code, output = finish(whole[0], *SMALL, "OUT=elsewhere")
+    assert code == 0
+    assert "every task but these two was done before" in output
+    assert json.loads((whole[0] / "elsewhere" / "manifest.json").read_text()) == manifest
+
+
+def test_the_same_command_twice_at_a_time_is_refused(tmp_path: Path):
+    first = command(tmp_path, *SMALL)
+    until(first, "results go to")
+    code, output = finish(tmp_path, *SMALL)
+    kill(first, signal.SIGTERM, tmp_path)
+    assert first.returncode == 130
+    assert code == 2
+    assert "another run is going on in this folder" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["PRESET=gpu"], "PRESET is 'gpu'; choose one of cpu, demo, full."),
+        (["DATA=nowhere"], "DATA is nowhere, and there is no such folder"),
+        (["gan_kimg=lots"], "gan_kimg is 'lots'; give a number."),
+        (["OUT=/proc/x/y"], "which can't be written"),
+        (
+            ["checkpoints=gs://bucket/x"],
+            "checkpoints is gs://bucket/x; a local run keeps its own, choose auto or none.",
+        ),
+        (["gans_per_task=0"], "gans_per_task is 0; choose from 1 to 100."),
+        (["OUT=file/below"], "is a file; choose another folder"),
+        (["DATA=empty"], "empty holds no metadata file"),
+        (["rare_classes=df,dfx"], "rare_classes names dfx, which the data does not have; choose from akiec, bcc"),
+        (["image_size=50"], "image_size is 50; choose a multiple of 16 from 32 to 512."),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(tmp_path: Path, words: list[str], sentence: str):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    code, output = finish(tmp_path, *words)
+    assert code == 2
+    assert sentence in output
+    assert output.splitlines()[-1].startswith("error: ")
+    assert output.count("error: ") == 1
+    assert "Traceback" not in output
+    assert {path.name for path in (tmp_path / "runs").glob("*")} <= {".cache"}
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("A FULL DISK IS NOT TESTED: this user may not mount a small file system")
+    try:
+        code, output = finish(tmp_path, *SMALL)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+    assert code == 2
+    assert "the disk is full; free some space and run the same command again." in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.engine
+def test_in_containers_the_same_comes_out(whole: tuple[Path, str], built: dict[str, str], tmp_path: Path):
+    code, output = finish(tmp_path, "RUNNER=containers", *SMALL, "OUT=out")
+    assert code == 0, output
+    one, other = (
+        {str(path.relative_to(out)): file_sha256(path) for path in out.rglob("*") if path.is_file()}
+        for out in (whole[0] / "out", tmp_path / "out")
+    )
+    assert set(one) == set(other)
+    # The rest holds how long it took, or the patch of Python.
+    timeless = [name for name in one if name.endswith((".keras", ".parquet", ".csv", "comparison.md"))]
+    assert len(timeless) >= 9
+    assert {name: one[name] for name in timeless} == {name: other[name] for name in timeless}
+    assert not any(line for line in output.splitlines() if "Traceback" in line)

@@ -1,0 +1,40 @@
+"""A Kubeflow Pipelines API on this machine, and the commands against it."""
+
+import io
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+
+from counterweight import client, logs
+from tests.helpers.kfp_server import KfpServer, serving
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    """An API, named in the environment; pauses are short."""
+    for name in ("HOST", "NAMESPACE", "AUTH", "TOKEN", "TOKEN_FILE", "IAP_CLIENT_ID", "SERVICE_ACCOUNT"):
+        monkeypatch.setenv(f"KFP_{name}", "")
+    for module, name, seconds in (
+        (client, "PAUSE_S", 0.02),
+        (client, "LOOK_AGAIN_S", 0.05),
+        (logs, "FIRST_PAUSE_S", 0.01),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    with serving(KfpServer()) as api:
+        monkeypatch.setenv("KFP_HOST", api.url)
+        yield api
+
+
+@pytest.fixture
+def do(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command's module as its `__main__` does; gives its exit code, output and errors."""
+
+    def run(module: ModuleType, *words: str) -> tuple[int, str, str]:
+        out = io.StringIO()
+        code = client.command(lambda: module.run(list(words), out))
+        return code, out.getvalue(), capsys.readouterr().err
+
+    return run

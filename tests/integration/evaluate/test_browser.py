@@ -1,0 +1,206 @@
+"""The report in a real browser, at desktop and phone width and on paper: nothing breaks, nothing is cut off, every
+picture is there, every text can be read, nothing is fetched."""
+
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.evaluate.gallery import Pictures
+from components.evaluate.report import render_html
+from tests.helpers.example_results import CLASSES, example, example_pictures, nulled, renamed
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="NOT LOOKED AT: there is no chromium here, so no test has seen the report as a browser shows it; "
+    "install Debian's chromium and fonts-dejavu-core",
+)
+
+HOSTILE = {
+    "akiec": "<b onclick=alert(1)>akiec</b><script>document.title='x'</script>",
+    "df": "d" * 400,
+    "mel": "\u202eأورام الجلد السوداء",
+    "nv": "皮膚の母斑 🧬 " * 12,
+    "vasc": "'\"><img src=https://example.org/x.png>",
+}
+SIZES = {"desktop": (1280, 900, "screen"), "phone": (390, 844, "screen"), "paper": (680, 960, "print")}
+
+# What a reader would complain of, found in the page as it stands: a list of sentences.
+LOOK = r"""
+() => {
+  const found = [], wide = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > wide) found.push(`overflow: ${document.documentElement.scrollWidth} px`);
+  for (const it of document.querySelectorAll("body *")) {
+    const box = it.getBoundingClientRect();
+    if ((box.right > wide + 1 || box.left < -1) && box.width && !it.closest(".scroll") && !it.closest("svg"))
+      found.push(`beside the page: ${it.tagName} ${it.textContent.slice(0, 30)} ${Math.round(box.right)}`);
+  }
+  for (const it of document.images) {
+    if (!it.complete || !it.naturalWidth) found.push(`broken picture: ${it.alt}`);
+    if (it.getBoundingClientRect().width < 16) found.push(`tiny picture: ${it.alt}`);
+    if (!it.alt.trim()) found.push("picture without alt");
+  }
+  for (const it of document.querySelectorAll("svg[role=img], div[role=img]"))
+    if (!it.getAttribute("aria-label")) found.push("figure without a name");
+  const ids = [...document.querySelectorAll("[id]")].map(it => it.id);
+  for (const id of new Set(ids)) if (ids.filter(other => other === id).length > 1) found.push(`id twice: ${id}`);
+  for (const it of document.querySelectorAll("[*|href]:not([href])")) {
+    const to = it.getAttributeNS("http://www.w3.org/1999/xlink", "href");
+    if (!document.getElementById(to.slice(1))) found.push(`mark that is nowhere: ${to}`);
+  }
+
+  const part = (colour) => colour.match(/[\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (it) => {
+    for (; it; it = it.parentElement) {
+      const colour = part(getComputedStyle(it).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+      if (colour[3] > 0) found.push(`half a background: ${it.tagName}`);
+    }
+    return [255, 255, 255];
+  };
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let texts = 0;
+  while (walk.nextNode()) {
+    const it = walk.currentNode.parentElement, style = getComputedStyle(it);
+    if (!walk.currentNode.textContent.trim() || !it.getClientRects().length || it.closest("style, defs")) continue;
+    texts += 1;
+    const pair = [light(part(it.closest("svg") ? style.fill : style.color)), light(behind(it))].sort((a, b) => b - a);
+    const size = parseFloat(style.fontSize), big = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+    const words = walk.currentNode.textContent.slice(0, 30);
+    if (ratio < (big ? 3 : 4.5)) found.push(`contrast ${ratio.toFixed(2)}: ${words}`);
+    if (size < 9 && !matchMedia("print").matches && !it.closest("svg")) found.push(`too small, ${size} px: ${words}`);
+  }
+  if (texts < 200) found.push(`only ${texts} texts`);
+  return found;
+}
+"""
+
+
+def _hostile() -> tuple[dict[str, Any], Pictures]:
+    results, pictures = example(2, external=True), example_pictures(2, 32, rare=["akiec", "df"])
+    for old, new in HOSTILE.items():
+        results, pictures = renamed(results, old, new), renamed(pictures, old, new)
+    long = "/data/" + "x" * 900
+    results["run"] |= {"data": long, "split": long, "settings": {"s" * 200: "t" * 900, "<i>": HOSTILE}}
+    results["external"]["data"] = long
+    results["synthetic"][HOSTILE["vasc"]]["failed"] = HOSTILE["akiec"] * 20
+    return results, pictures
+
+
+CASES = {
+    "whole": lambda: (example(5, external=True), example_pictures()),
+    "hostile": _hostile,
+    "nulls": lambda: (nulled(example(2, external=True)), example_pictures(1, 32)),
+    "bare": lambda: (example(1), Pictures()),
+    "all classes": lambda: (example(2), example_pictures(8, 192, 30.0, rare=list(CLASSES[:-1]))),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Without its sandbox, which root may not use; what is opened is ours.
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module", params=CASES)
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render_html(*CASES[request.param]()), encoding="utf-8")
+    return path
+
+
+def _complaints(browser: Any, path: Path, size: str) -> list[str]:
+    """What a reader of a page would complain of, and what the browser does."""
+    width, height, media = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height}, is_mobile=size == "phone")
+    said: list[str] = []
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith(("data:", path.as_uri())):
+            said.append(f"request: {request.url[:80]}")
+
+    page.on("console", lambda message: said.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("requestfailed", lambda request: said.append(f"failed: {request.url[:80]}"))
+    page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", asked)
+    page.route("http*://**", lambda route: route.abort())
+    page.emulate_media(media=media)
+    page.goto(path.as_uri())
+    found = page.evaluate(LOOK) + said
+    assert page.title().startswith("Counterweight: ")
+    page.close()
+    return found
+
+
+@functools.cache
+def _bare() -> str:
+    return render_html(example(1), Pictures())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_reader_finds_nothing_to_complain_of(browser: Any, report: Path, size: str):
+    assert _complaints(browser, report, size) == []
+
+
+def test_it_prints(browser: Any, report: Path):
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    paper = page.pdf(format="A4")
+    page.close()
+    assert paper.startswith(b"%PDF")
+    assert 4 <= paper.count(b"/Type /Page\n") + paper.count(b"/Type /Page ") <= 40
+
+
+def test_it_opens_as_kubeflow_shows_it(browser: Any, report: Path):
+    """In a frame without a name, an origin or the right to anything but scripts, from text."""
+    page = browser.new_page(viewport={"width": 900, "height": 700})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.set_content('<iframe sandbox="allow-scripts" style="width: 100%; height: 600px"></iframe>')
+    page.eval_on_selector("iframe", "(frame, text) => { frame.srcdoc = text }", report.read_text(encoding="utf-8"))
+    frame = page.frames[1]
+    frame.wait_for_selector("#facts")
+    frame.wait_for_function("() => [...document.images].every(it => it.complete)")
+    assert frame.evaluate("() => [...document.images].filter(it => !it.naturalWidth).length") == 0
+    # Even a link within the page would leave it here: its address is that of the page around.
+    assert frame.evaluate("() => document.links.length") == 0
+    assert said == []
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("planted", "complaint"),
+    [
+        ('<p style="width: 2000px">wide</p>', "overflow: "),
+        ('<p style="position: absolute; left: -50px">left</p>', "beside the page: P left"),
+        ('<p style="color: #aaa">pale words</p>', "contrast 2.32: pale words"),
+        ('<p style="background: #333">dark words</p>', "contrast 1.3"),
+        ('<svg width="99" height="20"><text y="9" style="fill: #ccc">pale mark</text></svg>', "pale mark"),
+        ('<img src="data:image/png;base64,AAAA" alt="gone" width="50">', "broken picture: gone"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="" width="50">', "picture without alt"),
+        ('<p id="facts"></p>', "id twice: facts"),
+        ('<p style="font-size: 7px">small words</p>', "too small, 7 px: small words"),
+        ('<img src="https://192.0.2.1/x.png" alt="far">', "request: https://192.0.2.1/x.png"),
+        ("<script>undefined.x</script>", "error: "),
+    ],
+)
+def test_what_is_planted_is_found(browser: Any, tmp_path: Path, planted: str, complaint: str):
+    path = tmp_path / "report.html"
+    path.write_text(_bare().replace("</main>", planted + "</main>"), encoding="utf-8")
+    found = _complaints(browser, path, "phone")
+    assert any(complaint in one for one in found), found

@@ -1,0 +1,445 @@
+"""The report: right numbers in the right cells, self-contained, same bytes, small, deaf to hostile names."""
+
+import copy
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.evaluate.formatting import show, show_interval
+from components.evaluate.gallery import Pictures, all_of
+from components.evaluate.plots import Axis
+from components.evaluate.report import LIMIT, render_html, render_markdown, render_text
+from tests.helpers.example_results import ARMS, CLASSES, RARE, TEST, example, example_pictures, nulled, renamed
+
+NONE = Pictures()
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "--!><script>",
+    "]]></text><script>",
+    "$\\frac{a}{0}$ & {{ 7*7 }}",
+    "a|b`c`*d*\n# e",
+    "items",
+    "https://example.org/x",
+    pytest.param("皮膚" * 40, marks=pytest.mark.filterwarnings("ignore:Glyph")),
+    "very long " * 200,
+    "אבג \u202e df",
+]
+
+
+class Page(HTMLParser):
+    """What a browser would see: tables by id as rows of cell texts, ids, attributes, tags, all text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.named: dict[str, list[list[str]]] = {}
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self._cell = False
+        self.feed(page)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "table":
+            self.tables.append([])
+            self.named[dict(attrs).get("id") or dict(attrs).get("class") or ""] = self.tables[-1]
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append("")
+            self._cell = True
+        elif tag in ("small", "br") and self._cell:
+            self.tables[-1][-1][-1] += " "
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("th", "td"):
+            self._cell = False
+            self.tables[-1][-1][-1] = " ".join(self.tables[-1][-1][-1].split())
+
+    def handle_data(self, data: str) -> None:
+        self.text += data.replace("\xa0", " ")
+        if self._cell:
+            self.tables[-1][-1][-1] += data
+
+    def values(self, attribute: str) -> list[str]:
+        return [value for _, name, value in self.attributes if name == attribute]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    return example(2, external=True)
+
+
+@pytest.fixture(scope="module")
+def html(results: dict[str, Any]) -> str:
+    return render_html(results, example_pictures(2, 32))
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_verdict_comes_first_and_names_effect_and_interval(results: dict[str, Any], page: Page) -> None:
+    effect = results["effect"]
+    head = page.text.index(f"was {show(abs(effect['value']))}")
+    assert 0 < head < page.text.index(f"GAN effect augmented − oversampled {show(effect['value'], '+')}")
+    assert page.text.index("95 % interval " + show_interval(effect, "+")) < page.text.index("Recall: the share")
+    both = effect["augmented_minus_baseline"]
+    assert (
+        f"Improvement augmented − baseline; includes rebalancing {show(both['value'], '+')} "
+        f"95 % interval {show_interval(both, '+')}" in page.text
+    )
+
+
+def test_comparison_table(results: dict[str, Any], page: Page) -> None:
+    head, *rows = page.named["comparison"]
+    assert head == ["Recall by class", "● Baseline", "■ Oversampled", "◆ Augmented", "GAN effect augm. − overs.",
+                    "Improvement augm. − base.; includes rebalancing"]  # fmt: skip
+    arms, effect = [results["arms"][arm] for arm in ARMS], results["effect"]
+    for row, dx in zip(rows, CLASSES, strict=False):
+        images, lesions = TEST[dx]
+        assert row[0].startswith(dx)
+        assert f"{images:,} images, {lesions} lesions" in row[0]
+        assert ("rare" in row[0].split()) == (dx in RARE)
+        few = effect["by_class"][dx]
+        assert ("too few lesions to tell" in row[0]) == few["few"]
+        assert (f"{few['lesions_needed']} would" in row[0]) == few["few"]
+        for cell, arm in zip(row[1:4], arms, strict=True):
+            assert cell == f"{show(arm['recall'][dx])} {show_interval(arm['recall_interval'][dx])}"
+        assert row[4] == f"{show(few['value'], '+')} {show_interval(few, '+')} p {few['p_holm']:.3f}"
+        assert row[5] == show(arms[2]["recall"][dx] - arms[0]["recall"][dx], "+")
+    assert rows[7][0] == "Over all classes"
+    scalars = {row[0]: row[1:] for row in rows[8:]}
+    brier = effect["by_metric"]["brier"]
+    assert scalars["Brier score lower is better"][2:] == [
+        f"{show(arms[2]['brier'])} {show_interval(arms[2]['intervals']['brier'])}",
+        f"{show(brier['gan']['value'], '+')} {show_interval(brier['gan'], '+')}",
+        f"{show(brier['improvement']['value'], '+')} {show_interval(brier['improvement'], '+')}",
+    ]
+    assert scalars["Mean recall, rare classes primary"][3].startswith(show(effect["value"], "+"))
+    assert len(scalars) == 9
+
+
+def test_outside_data_have_the_same_table_and_a_verdict(results: dict[str, Any], page: Page) -> None:
+    outside = results["external"]
+    rows = {row[0].split()[0]: row for row in page.named["comparison-outside"]}
+    assert rows["akiec"][1:] == ["n/a"] * 5  # no image of it
+    assert "0 images, 0 lesions" in rows["akiec"][0]
+    assert rows["mel"][3].startswith(show(outside["arms"]["augmented"]["recall"]["mel"]))
+    assert page.text.count(f"was {show(abs(outside['effect']['value']))}") == 2  # in the head and in its section
+    images = sum(it["images"] for it in outside["counts"].values())
+    assert f"{images:,} images of" in page.text
+    alone = Page(render_html(example(2), NONE))
+    assert "comparison-outside" not in alone.named
+    assert "Outside data" not in alone.text
+
+
+def test_confusion_and_the_other_tables(results: dict[str, Any], page: Page) -> None:
+    arms = results["arms"]
+    assert page.named["confusion"][1] == ["akiec", *map(str, arms["augmented"]["confusion"][0])]
+    figures = [show(arms[arm][key]["mel"]) for key in ("precision", "f1", "auc") for arm in ARMS]
+    assert page.named["metrics"][6] == ["mel", *figures]
+    assert page.named["splits"][2] == ["akiec", "229", "160", "49", "34", "49", "34"]
+    assert page.named["splits"][-1] == ["All", "7,010", "5,230", "1,502", "1,120", "1,502", "1,120"]
+    assert page.named["arms"][3] == ["◆ Augmented", "9,214", "45, 46", "35, 36"]
+    by_seed = [arms[arm]["by_seed"]["2"]["rare_recall"] for arm in ARMS]
+    assert page.named["by-seed"][2][:6] == [
+        "2", *map(show, by_seed), show(by_seed[2] - by_seed[1], "+"), show(by_seed[2] - by_seed[0], "+"),
+    ]  # fmt: skip
+    assert page.named["population"][1][1] == "median 50, 0 to 85 missing: 12 of 1,000 images"
+
+
+def test_how_it_was_made(page: Page) -> None:
+    facts = dict(page.named["facts"])
+    assert facts["Data SHA-256"] == "3f" * 32
+    assert facts["Split SHA-256"] == "a7" * 32
+    assert facts["Seeds"] == "7 (split, GANs, drawing); 1, 2 (classifiers)"
+    assert facts["Time: Classifier, baseline"] == "10 min 06 s, 2 models of 5 min 03 s"
+    assert facts["Time: GAN of df"] == "1 h 15 min"
+    assert "Time: Prepare data" not in facts
+    timed = example(1)
+    timed["run"]["phases"] = {"Prepare data": {"seconds": 61.0, "cost": "0.02 USD"}, "Evaluate": {"seconds": None}}
+    facts = dict(Page(render_html(timed, NONE)).named["facts"])
+    assert (facts["Time: Prepare data"], facts["Time: Evaluate"]) == ("1 min 01 s, 0.02 USD", "not recorded")
+
+
+def test_a_failed_gan_is_said_plainly(page: Page, results: dict[str, Any]) -> None:
+    assert page.text.index("The GAN of vasc failed") < page.text.index("Comparison Recall")
+    assert "The GAN of this class failed: the GAN of vasc diverged after 12.3 kimg" in page.text
+    assert "**The GAN of vasc failed**" in render_markdown(results)
+    assert "No synthetic images of vasc: the GAN of vasc diverged" in render_text(results)
+
+
+def test_quality_figures_and_neighbours(page: Page) -> None:
+    assert "735 synthetic images by dcgan, 400 kimg of training on 229 real images. KID 0.031, density" in page.text
+    head, akiec, df = page.named["quality"]
+    assert head[1:5] == ["Kept", "Drawn", "Copies", "Worst"]
+    assert [" ".join(cell.split()) for cell in akiec] == [
+        "akiec", "735", "980", "49 5.0 %", "196 20.0 %", "0.031", "0.812", "0.734", "0.687", "350",
+        "validation and training",
+    ]  # fmt: skip
+    assert df[3].split()[:2] == ["89", "9.1"]
+    assert "akiec: nearer than 0.620 counts as a copy; 0.710 ISIC_0000000, 0.810 ISIC_0000001" in page.text
+    assert "Synthetic images of df above the training images nearest to them" in page.values("alt")
+    assert "0.61 ISIC_0000000" in page.text
+    assert "Samples of the GAN of df after 400 kimg" in page.values("alt")
+    assert "Nearest training image, ISIC_0000000" in page.values("alt")
+    assert "vasc called nv" in page.text or "akiec called nv 0.97" in page.text
+
+
+def test_the_marks_of_a_dot_plot_stand_where_the_values_are(html: str, results: dict[str, Any]) -> None:
+    axis = Axis([0.0, 1.0])
+    plot = html[html.index('<div class="rows" role="img" aria-label="Recall by class') :]
+    plot = plot[: plot.index("</figure>")]
+    places = [float(x) for x in re.findall(r'<svg x="([\d.]+)%"', plot)]
+    recalls = [results["arms"][arm]["recall"][dx] for dx in CLASSES for arm in ARMS]
+    assert places == [float(axis.at(value)) for value in recalls]
+    assert places == pytest.approx([4 + 92 * value for value in recalls], abs=0.01)
+    spans = [tuple(map(float, pair)) for pair in re.findall(r'<rect x="([\d.]+)%" width="([\d.]+)%"', plot)]
+    low, high = results["arms"]["baseline"]["recall_interval"]["akiec"]
+    assert spans[0] == pytest.approx((4 + 92 * low, 92 * (high - low)), abs=0.01)
+    assert len(spans) == 21
+
+
+def test_an_axis_holds_its_values() -> None:
+    for values in ([0.0, -0.0921, 0.0694], [0.0, 1.0], [0.5], [], [None, math.nan], [0.0, 1e-9]):
+        axis = Axis(values)
+        assert axis.low < axis.high
+        for value in values:
+            if value is not None and not math.isnan(value):
+                assert axis.low <= value <= axis.high
+        assert 2 <= len(axis.ticks) <= 9
+        assert len({text for _, text in axis.ticks}) == len(axis.ticks)
+
+
+def test_markdown_table(results: dict[str, Any]) -> None:
+    text = render_markdown(results)
+    assert text.startswith("## No evidence that the synthetic images helped: ")
+    arms, effect = results["arms"], results["effect"]
+    recalls = " | ".join(show(arms[arm]["recall"]["nv"]) for arm in ARMS)
+    gap = effect["by_class"]["nv"]
+    assert f"\n| nv | 810 | {recalls} | {show(gap['value'], '+')} | {show_interval(gap, '+')} |" in text
+    both = effect["augmented_minus_baseline"]
+    assert f"includes rebalancing | {show(both['value'], '+')} | {show_interval(both, '+')} |\n" in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
+    assert [len(table.splitlines()) for table in tables] == [4, 18, 18]
+    assert {line.count("|") for table in tables[1:] for line in table.splitlines()} == {10}
+    assert len(text) < 400_000
+    assert "None" not in text
+
+
+def test_text_table_fits_a_terminal(results: dict[str, Any]) -> None:
+    lines = render_text(results).splitlines()
+    assert max(map(len, lines)) <= 100
+    gap, arms = results["effect"]["by_class"]["df"], results["arms"]
+    row = next(line for line in lines if line.startswith("df *"))
+    cells = [show(arms[arm]["recall"]["df"]) for arm in ARMS] + [show(gap["value"], "+")]
+    assert row.split()[2:7] == ["11", *[cell.replace("−", "-") for cell in cells]]
+    assert lines[0].startswith("No evidence that the synthetic images helped: ")
+    assert any(line.startswith("Outside data, /data/isic-elsewhere: ") for line in lines)
+    assert "Outside data" not in render_text(example(2))
+
+
+def test_self_contained_and_accessible(html: str, page: Page) -> None:
+    assert not page.tags & {"script", "link", "iframe", "object", "base", "form", "metadata", "a"}
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    for _, name, value in page.attributes:
+        if name in ("src", "href", "xlink:href", "srcset", "action"):
+            assert value.startswith(("data:image/jpeg;base64,", "#"))
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    assert len(page.values("id")) == len(set(page.values("id")))
+    targets = {value.removeprefix("#") for name in ("href", "xlink:href") for value in page.values(name)}
+    assert targets <= set(page.values("id"))
+    assert ("html", "lang", "en") in page.attributes
+    assert "width=device-width, initial-scale=1" in page.values("content")
+    assert "Synthetic df, picture 2 of 2" in page.values("alt")
+    assert len([1 for tag, name, _ in page.attributes if (tag, name) == ("img", "alt")]) == html.count("<img ")
+
+
+def test_same_results_same_bytes() -> None:
+    assert render_html(example(2), example_pictures(1, 32)) == render_html(example(2), example_pictures(1, 32))
+
+
+@pytest.mark.parametrize("noise", [5.0, 60.0])  # a photograph; harder to compress than any photograph
+def test_small_enough_with_all_pictures_of_all_classes_and_five_seeds(noise: float) -> None:
+    pictures = example_pictures(8, 192, noise, rare=list(CLASSES[:-1]))
+    html = render_html(example(5, external=True), pictures)
+    assert len(html.encode()) <= LIMIT < 2_000_000
+    assert html.count('src="data:image/jpeg;base64,') == len(all_of(pictures)) > 200
+
+
+def test_pictures_are_as_good_as_there_is_room() -> None:
+    few = render_html(example(2), example_pictures(1, 192, 60.0))
+    many = render_html(example(2), example_pictures(8, 192, 60.0))
+
+    def best(html: str) -> int:
+        return max(map(len, re.findall(r'src="data:image/jpeg;base64,([^"]*)"', html)))
+
+    assert best(few) > 1.5 * best(many)
+
+
+def test_more_pictures_than_any_quality_fits_are_left_out() -> None:
+    pictures = example_pictures(8, 64, 60.0)
+    classes = [f"c{n}" for n in range(700)]
+    crowd = Pictures(real={c: [copy.copy(one) for one in pictures.real["df"]] for c in classes})
+    html = render_html(example(1), crowd)
+    assert len(html.encode()) <= LIMIT
+    assert "<img" not in html
+
+
+def test_text_on_every_shade_is_readable() -> None:
+    results = example(1)
+    results["classes"] = [f"c{n}" for n in range(30)]
+    for arm in results["arms"].values():
+        arm["confusion"] = [[n, 30 - n, *[0] * 28] for n in range(30)]
+
+    def luminance(colour: list[int]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    cells = re.findall(r"background: rgb\((\d+), (\d+), (\d+)\); color: (#fff|#000)", render_html(results, NONE))
+    assert len(cells) == 3 * 30 * 30
+    for *background, text in set(cells):
+        low, high = sorted((luminance([int(v) for v in background]), luminance([255 if text == "#fff" else 0] * 3)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names(name: str) -> None:
+    results = renamed(example(1, external=True), "df", name)
+    for place in ("data", "data_sha256", "split", "split_sha256"):
+        results["run"][place] = name
+    results["external"]["data"] = name
+    results["run"]["settings"] = {name: name, "list": [name]}
+    results["run"]["versions"] = {name: name}
+    results["population"]["train"]["sex"] = {name: 3}
+    results["synthetic"][name] |= {"architecture": name, "model_sha256": name}
+    results["synthetic"]["vasc"]["failed"] = name
+    pictures = renamed(example_pictures(1, 32), "df", name)
+    html = render_html(results, pictures)
+    page = Page(html)
+    shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    assert not page.tags & {"script", "x"}
+    assert not [attribute for _, attribute, _ in page.attributes if attribute.startswith("on")]
+    assert "49" not in shown
+    assert not set(html) & set("\u202e\x1b")
+    assert [row[0][:20] for row in page.named["metrics"]].count(shown[:20]) == 1
+    assert any(alt.startswith(f"Real {shown[:20]}") for alt in page.values("alt"))
+    markdown = render_markdown(results)
+    assert "<" not in markdown
+    assert "://" not in markdown
+    row = next(line for line in markdown.splitlines() if " (rare) | 11 | " in line)
+    assert len(re.findall(r"(?<!\\)\|", row)) == 10
+    assert re.findall(r"(?<!\\)[*`]", row) == []
+    assert max(map(len, render_text(results).splitlines())) <= 100
+    assert len(html.encode()) < 2_000_000
+
+
+def test_no_escape_sequence_reaches_the_terminal() -> None:
+    text = render_text(renamed(example(1), "df", "\x1b[31mdf\x07\r"))
+    assert not set(text) & set("\x1b\x07\r")
+    assert "[31mdf *" in text
+
+
+def test_nulls_everywhere() -> None:
+    """Whatever can't be known is null, down to every figure of the results."""
+    results = nulled(example(2, external=True))
+    page = Page(render_html(results, example_pictures(1, 32)))
+    assert page.named["comparison"][1][1:] == ["n/a"] * 5
+    assert all(row[1:] == ["n/a"] * 5 for row in page.named["comparison"][9:])
+    for text in (page.text, render_text(results), render_markdown(results)):
+        assert "nan" not in re.findall(r"[a-z]+", text)
+        assert "None" not in text
+        assert "can't be compared on these test images" in text
+
+
+def test_class_without_test_images_or_auc() -> None:
+    results = example(2)
+    results["splits"]["test"]["df"] = {"images": 0, "lesions": 0}
+    for arm in results["arms"].values():
+        arm["support"]["df"], arm["auc"]["df"], arm["recall_interval"]["df"] = 0, None, [None, None]
+        arm["recall"]["df"], arm["precision"]["df"], arm["confusion"][3] = 0.0, math.nan, [0] * 7
+        arm["auc"]["vasc"], arm["macro_auc"] = None, None
+        del arm["curves"]["roc"]["df"], arm["curves"]["pr"]["df"]
+        arm["models"]["1"]["history"] = {"loss": [None, math.nan], "val_loss": []}
+    results["effect"]["by_class"]["df"] |= {"value": None, "low": None, "high": None, "p_holm": None}
+    page = Page(render_html(results, NONE))
+    assert page.named["comparison"][4][1:] == ["n/a"] * 5
+    assert page.named["metrics"][5] == ["df", *["n/a"] * 9]
+    assert page.named["metrics"][8][-3:] == ["n/a"] * 3
+    assert not re.search(r"\bnan\b", render_text(results) + render_markdown(results))
+
+
+def test_one_seed_is_called_one_seed() -> None:
+    text = Page(render_html(example(1), NONE)).text
+    assert "One split and one seed" in text
+    assert "times each with other seeds" not in text
+    several = Page(render_html(example(2), NONE)).text
+    assert "2 times each with other seeds" in several
+    assert "One split and one seed" not in several
+
+
+def test_pooled_folds_are_told_apart() -> None:
+    results = example(2)
+    fold = {"split": "1/2", "split_sha256": "a" * 64, "verdict": "worse", "value": -0.0312}
+    results["run"]["folds"] = [fold, fold | {"split": "2/2", "verdict": "no evidence", "value": None}]
+    page = Page(render_html(results, NONE))
+    assert page.named["folds"][1:] == [["1/2", "−0.031", "worse"], ["2/2", "n/a", "no evidence"]]
+    assert "One split" not in page.text
+    assert "Folds share most of their training images" in page.text
+
+
+def test_pictures_may_be_absent() -> None:
+    html = render_html(example(1), NONE)
+    assert "<img" not in html
+    assert "None" not in Page(html).text  # which would say that no malignant lesion was called benign
+    html = render_html(example(1), Pictures(real={"bcc": example_pictures(1, 32).real["bcc"]}))
+    assert html.count("<img") == 1
+    assert "No synthetic images of this class." in html
+
+
+def test_results_are_left_as_they_were() -> None:
+    results = example(2, external=True)
+    before = copy.deepcopy(results)
+    render_html(results, NONE)
+    render_markdown(results)
+    render_text(results)
+    assert results == before
+
+
+def test_the_tests_at_lesion_level_stand_beside_the_interval(page: Page) -> None:
+    assert "1 is named right by the augmented arm alone and 4 by the oversampled arm alone" in page.text
+    assert "McNemar’s exact test: p = 0.375; paired permutation test: p = 0.412" in page.text
+
+
+def test_drawn_pictures_are_called_so() -> None:
+    results = example(1)
+    assert "drawn pictures" not in render_html(results, NONE)
+    results["run"]["data"] = "demo"
+    page = render_html(results, NONE)
+    assert "drawn pictures" in page
+    assert "Vienna" not in page
+
+
+def test_many_classes_leave_the_confusion_to_the_json() -> None:
+    results = example(1)
+    results["classes"] = [f"c{n}" for n in range(31)]
+    html = render_html(results, NONE)
+    assert "31 classes are too many for a page" in html
+    assert "confusion" not in Page(html).named
+
+
+def test_counts_are_ints_of_any_kind() -> None:
+    results = example(1)
+    results["arms"]["baseline"]["train_rows"] = int(np.int64(7010))
+    assert "7,010" in render_html(results, NONE)

@@ -1,0 +1,91 @@
+"""Who may import whom, and which frameworks stay out of which phase."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
+WITH_KERAS = {"train_classifier", "train_gan", "generate_images", "evaluate"}
+SHARED_WITH_KERAS = {"keras_setup.py", "layers.py", "precision.py", "sample_metrics.py"}
+COMPILED = ("component.py", "container_images.py", "placement.py")
+"""Read when the pipeline is compiled, and not by a phase at work."""
+LOGIC = sorted(p for p in (ROOT / "components").rglob("*.py") if p.name not in COMPILED)
+
+
+def imported(path: Path, top_level_only: bool = False) -> set[str]:
+    """Dotted names that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def uses(names: set[str], package: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for name in names)
+
+
+def test_every_phase_is_there():
+    assert PHASES == [
+        "balance_dataset",
+        "evaluate",
+        "generate_images",
+        "notify",
+        "prepare_data",
+        "publish",
+        "train_classifier",
+        "train_gan",
+    ]
+
+
+@pytest.mark.parametrize("path", LOGIC, ids=lambda path: str(path.relative_to(ROOT)))
+def test_logic_knows_neither_kfp_nor_other_phases_nor_the_environment(path: Path):
+    names = imported(path)
+    own = path.relative_to(ROOT / "components").parts[0]
+    assert not uses(names, "kfp")
+    assert not uses(names, "counterweight")
+    for phase in PHASES:
+        if phase != own:
+            assert not uses(names, f"components.{phase}"), f"{path} imports the phase {phase}"
+    assert uses(names, "google") == (path == ROOT / "components/shared/storage.py")
+    text = path.read_text(encoding="utf-8")
+    assert "environ" not in text.replace("environment", "")
+    assert "getenv" not in text
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_spec_imports_kfp_and_images_only(phase: str):
+    names = imported(ROOT / "components" / phase / "component.py", top_level_only=True)
+    assert names == {"kfp", "kfp.dsl", "components.container_images", "components.container_images.image"}
+
+
+def test_the_graph_imports_specs_only():
+    names = {name for name in imported(ROOT / "pipeline.py") if name.startswith("components.")}
+    names = {name for name in names if not name.startswith("components.placement")}
+    assert {name.split(".")[1] for name in names} == set(PHASES)
+    assert all(name.split(".")[2] == "component" for name in names)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["prepare_data.prepare", "prepare_data.profile", "balance_dataset.balance", "publish.publish", "notify.notify"],
+)
+def test_phases_that_do_not_train_load_no_framework(module: str):
+    code = f"import sys, components.{module}; print(sorted({{'keras', 'tensorflow', 'jax', 'kfp'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_phases_that_train_or_predict_import_keras():
+    for path in LOGIC:
+        own = path.relative_to(ROOT / "components").parts[0]
+        if uses(imported(path), "keras") or uses(imported(path), "tensorflow"):
+            assert own in WITH_KERAS or (own == "shared" and path.name in SHARED_WITH_KERAS), path

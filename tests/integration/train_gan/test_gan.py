@@ -1,0 +1,331 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from components.shared.keras_setup import to_pixels
+from components.train_gan import architectures, augment
+from components.train_gan.gan import GAN, Together, to_model_space
+from components.train_gan.losses import LOSSES
+from components.train_gan.recipe import Recipe
+from components.train_gan.regularisers import NAMES
+
+NO_DRAWS = np.zeros((2, 1, augment.DRAWS), np.float32)
+
+
+def stepped(gan: GAN, *data: np.ndarray) -> dict[str, float]:
+    """One step, compiled."""
+    if not hasattr(gan, "compiled_for_test"):
+        gan.compiled_for_test = tf.function(gan.train_step)
+    return {name: float(value) for name, value in gan.compiled_for_test(data).items()}
+
+
+def test_model_space_and_back():
+    every = np.arange(256, dtype=np.uint8)
+    assert np.asarray(to_model_space(every[[0, 255]])).tolist() == [-1, 1]
+    np.testing.assert_array_equal(to_pixels(np.asarray(to_model_space(every))), every)
+    assert to_pixels(np.array([-7.0, 7.0, np.nan])).tolist() == [0, 255, 0]
+
+
+def tiny(recipe: Recipe, rate: float = 1e-2, judge_seed: int = 0) -> GAN:
+    """Two small networks on pictures of 2 × 2 pixels, trained by plain gradient descent."""
+    keras.utils.set_random_seed(judge_seed)
+    generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(12), keras.layers.Reshape((2, 2, 3))])
+    discriminator = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    gan = GAN(generator, discriminator, recipe)
+    gan.compile(keras.optimizers.SGD(rate), keras.optimizers.SGD(rate))
+    return gan
+
+
+def test_a_step_has_the_losses_of_binary_cross_entropy_and_moves_both_networks():
+    """The discriminator gives logits of its bias alone: the losses are then known."""
+    gan = tiny(Recipe(loss="bce"))
+    dense = gan.discriminator.layers[-1]
+    dense.kernel.assign(np.zeros((12, 1)))
+    dense.bias.assign([0.7])
+    result = stepped(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    sigmoid = 1 / (1 + np.exp(-0.7))
+    assert result["generator_loss"] == pytest.approx(-np.log(sigmoid), rel=1e-5)
+    assert result["discriminator_loss"] == pytest.approx(-np.log(sigmoid) - np.log(1 - sigmoid), rel=1e-5)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    logits = np.full((4, 1), 0.7, np.float32)
+    expected = float(loss(np.ones((4, 1)), logits)) + float(loss(np.zeros((4, 1)), logits))
+    assert result["discriminator_loss"] == pytest.approx(expected, rel=1e-5)
+    # d/db of the discriminator's loss: −(1 − σ) + σ.
+    assert float(np.asarray(dense.bias)[0]) == pytest.approx(0.7 - 1e-2 * (2 * sigmoid - 1), rel=1e-5)
+
+
+@pytest.mark.parametrize(("regulariser", "penalties"), [("none", 0), ("r1", 1), ("r1_r2", 2)])
+def test_gradient_penalties_are_weighed_with_half_gamma_for_each_pixel(regulariser: str, penalties: int):
+    """A linear discriminator w·x: its gradient is w at every image, so each penalty is |w|² and pulls with γS²·w."""
+    gamma, rate, side = 0.05, 1e-2, 2
+    plain = tiny(Recipe(loss="hinge"), rate)
+    gan = tiny(Recipe(loss="hinge", regulariser=regulariser, gamma=gamma), rate)
+    weights = np.array(gan.discriminator.layers[-1].kernel)
+    real = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
+    noise = np.random.default_rng(1).standard_normal((4, 2)).astype(np.float32)
+    for each in (plain, gan):
+        stepped(each, real, noise, NO_DRAWS)
+    pulled = np.asarray(plain.discriminator.layers[-1].kernel) - np.asarray(gan.discriminator.layers[-1].kernel)
+    np.testing.assert_allclose(pulled, rate * penalties * gamma * side**2 * weights, rtol=2e-3, atol=1e-7)
+    np.testing.assert_array_equal(plain.generator.get_weights()[0], gan.generator.get_weights()[0])
+
+
+def test_the_dcgan_step_is_the_original_one_bit_for_bit():
+    """The original's step, written out: both tapes, binary cross-entropy of Keras' own terms, Adam."""
+    nets = architectures.load("dcgan")
+    keras.utils.set_random_seed(3)
+    gan = GAN(nets.generator(32), nets.discriminator(32), nets.RECIPE)
+    gan.compile(*(keras.optimizers.Adam(1e-4) for _ in range(2)))
+    keras.utils.set_random_seed(3)
+    generator, discriminator = nets.generator(32), nets.discriminator(32)
+    optimizers = keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4)
+    optimizers[0].build(generator.trainable_variables)
+    optimizers[1].build(discriminator.trainable_variables)
+
+    @tf.function
+    def original(real: tf.Tensor, noise: tf.Tensor) -> None:
+        with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
+            fake = generator(noise, training=True)
+            real_logits = discriminator(tf.cast(real, tf.float32) / 127.5 - 1, training=True)
+            fake_logits = discriminator(fake, training=True)
+            generator_loss = tf.reduce_mean(tf.nn.softplus(-fake_logits))
+            discriminator_loss = tf.reduce_mean(tf.nn.softplus(-real_logits))
+            discriminator_loss += tf.reduce_mean(tf.nn.softplus(fake_logits))
+        for network, tape, loss, optimizer in (
+            (generator, generator_tape, generator_loss, optimizers[0]),
+            (discriminator, discriminator_tape, discriminator_loss, optimizers[1]),
+        ):
+            weights = network.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        noise = rng.standard_normal((8, gan.generator.input_shape[-1])).astype(np.float32)
+        stepped(gan, real, noise, NO_DRAWS)
+        original(real, noise)
+    for ours, theirs in ((gan.generator, generator), (gan.discriminator, discriminator)):
+        for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    gan.settle()
+    for one, other in zip(gan.sampler.get_weights(), generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("loss", "regulariser"), [("bce", "none"), ("relativistic", "none"), ("bce", "r1")])
+def test_one_backward_pass_takes_the_same_step_as_two(loss: str, regulariser: str):
+    """Each step starts from equal weights: over several steps, rounding alone can flip the sign of an activation near
+    zero, and the paths then part on some processors and not on others."""
+    nets = architectures.load("dcgan")
+    recipe = Recipe(loss=loss, regulariser=regulariser, gamma=0.001)
+
+    def build(alone: bool) -> GAN:
+        keras.utils.set_random_seed(3)  # of dropout, too
+        gan = GAN(nets.generator(32), nets.discriminator(32), recipe, alone=alone)
+        gan.compile(keras.optimizers.SGD(1e-2), keras.optimizers.SGD(1e-2))
+        return gan
+
+    two, one = build(False), build(True)
+    assert (two.one_pass, one.one_pass) == (False, True)
+    rng = np.random.default_rng(0)
+    # A sum of n products has a relative error of at most n units in the last place; the longest sums run over the batch
+    # and the pixels of the largest feature map.
+    unit = np.finfo(np.float32).eps
+    terms = 8 * 16 * 16
+    for _ in range(3):
+        real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        noise = rng.standard_normal((8, two.generator.input_shape[-1])).astype(np.float32)
+        before = [*two.generator.get_weights(), *two.discriminator.get_weights()]
+        one.generator.set_weights(two.generator.get_weights())
+        one.discriminator.set_weights(two.discriminator.get_weights())
+        for gan in (two, one):
+            stepped(gan, real, noise, NO_DRAWS)
+        after = ([*gan.generator.get_weights(), *gan.discriminator.get_weights()] for gan in (two, one))
+        for start, expected, actual in zip(before, *after, strict=True):
+            moved = np.abs(expected - start).max()
+            assert np.abs(actual - expected).max() <= terms * unit * moved + unit * np.abs(expected).max()
+
+
+def test_one_backward_pass_serves_only_where_it_is_right():
+    """Not where the generator's loss has a gradient and the discriminator's none, nor with a penalty at synthetic
+    images."""
+    for recipe in (Recipe("hinge"), Recipe("bce", regulariser="r1_r2")):
+        keras.utils.set_random_seed(0)
+        networks = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]) for _ in range(2))
+        assert not GAN(*networks, recipe, alone=True).one_pass
+
+
+def test_a_discriminator_that_has_won_does_not_stop_the_generator_in_one_pass():
+    """At a logit of −70 its own loss has a gradient of 10⁻³¹, the generator's one of 1/N."""
+    gan = tiny(Recipe(loss="bce"), rate=1.0)
+    gan.one_pass = True
+    dense = gan.discriminator.layers[-1]
+    dense.kernel.assign(np.full((12, 1), 1.0))
+    dense.bias.assign([-70.0])
+    before = gan.generator.get_weights()[1]
+    stepped(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    np.testing.assert_allclose(gan.generator.get_weights()[1] - before, 1.0, rtol=1e-4)
+
+
+def test_the_sampler_is_the_moving_average_of_the_generator():
+    gan = tiny(Recipe(loss="bce", average_kimg=0.01), rate=0.3)
+    real, noise = np.full((4, 2, 2, 3), 200, np.uint8), np.ones((4, 2), np.float32)
+    average = gan.generator.get_weights()
+    for step in range(1, 60):
+        stepped(gan, real, noise, NO_DRAWS)
+        # Half-life in images: 10, but no more than a twentieth of what was shown.
+        keep = 0.5 ** (4 / min(10, 0.05 * 4 * step))
+        average = [now + keep * (a - now) for a, now in zip(average, gan.generator.get_weights(), strict=True)]
+    for made, expected in zip(gan.sampler.get_weights(), average, strict=True):
+        np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(gan.sampler.get_weights()[1] - gan.generator.get_weights()[1]).max() > 1e-3
+
+
+def test_the_sampler_has_the_running_statistics_of_the_generator():
+    nets = architectures.load("dcgan")
+    gan = GAN(nets.generator(32), nets.discriminator(32), Recipe(loss="bce", average_kimg=10.0))
+    gan.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+    before = gan.sampler.get_weights()
+    noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
+    stepped(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, NO_DRAWS)
+    pairs = list(zip(gan.sampler.get_weights(), gan.generator.get_weights(), strict=True))
+    assert all((one == other).all() for one, other in pairs)
+    assert not all((one == other).all() for one, (other, _) in zip(before, pairs, strict=True))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("regulariser", NAMES)
+def test_any_loss_goes_with_any_regulariser_and_augmentation(loss: str, regulariser: str):
+    recipe = Recipe(loss=loss, regulariser=regulariser, augmentation="diffaugment", gamma=0.01)
+    keras.utils.set_random_seed(0)
+    generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(192), keras.layers.Reshape((8, 8, 3))])
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.LeakyReLU(), keras.layers.Flatten(), keras.layers.Dense(1)]
+    gan = GAN(generator, keras.Sequential([keras.Input((8, 8, 3)), *layers]), recipe)
+    gan.compile(keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3))
+    rng = np.random.default_rng(0)
+    before = [*generator.get_weights(), *gan.discriminator.get_weights()]
+    for _ in range(2):
+        draws = rng.random((2, 4, augment.DRAWS)).astype(np.float32)
+        noise = rng.standard_normal((4, 2)).astype(np.float32)
+        result = stepped(gan, rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), noise, draws)
+    assert np.isfinite(list(result.values())).all()
+    assert np.asarray(gan.finite)
+    after = [*generator.get_weights(), *gan.discriminator.get_weights()]
+    # All but the last bias, which pairing cancels, move.
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before[:-1], after[:-1], strict=True))
+
+
+def test_minibatch_standard_deviation():
+    from components.train_gan.architectures.resnet import MinibatchStd
+
+    images = np.random.default_rng(0).normal(size=(5, 3, 3, 2)).astype(np.float32)
+    made = np.asarray(MinibatchStd()(images))
+    np.testing.assert_array_equal(made[..., :2], images)
+    np.testing.assert_allclose(made[..., 2], images.std(0).mean(), rtol=1e-4)
+    assert np.asarray(MinibatchStd()(np.ones((4, 3, 3, 2), np.float32)))[..., 2].max() < 1e-3
+
+
+def test_many_steps_in_one_call_are_the_steps():
+    """Of several GANs, each on its own images; which are penalised goes by the step's number."""
+    recipe = Recipe(loss="bce", regulariser="r1", gamma=0.5, penalise_every=3, augmentation="diffaugment", turns=True)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (count, 2, 2, 3), dtype=np.uint8) for count in (5, 9)]
+    rows = [rng.integers(0, len(own), (7, 4)) for own in images]
+    together, apart = ([tiny(recipe, judge_seed=seed) for seed in (1, 2)] for _ in range(2))
+    Together(together).advance(images, rows, 2)
+    for gan, own, chosen in zip(apart, images, rows, strict=True):
+        for step, row in enumerate(chosen, start=2):
+            gan.step(own, tf.constant(row), penalised=step % 3 == 0)
+    for one, other in zip(together, apart, strict=True):
+        for a, b in zip(one.state, other.state, strict=True):
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4, atol=1e-6)
+    assert int(together[0].generator_optimizer.iterations) == 7
+    kernels = [np.asarray(gan.generator.trainable_variables[0]) for gan in together]
+    assert (kernels[0] != kernels[1]).any()
+
+
+def test_what_a_step_is_shown():
+    gan = tiny(Recipe(loss="bce", augmentation="diffaugment", turns=True))
+    images = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
+    rows = np.array([2, 0, 0, 1] * 16, np.int32)
+    real, noise, draws = (np.asarray(part) for part in gan.shown(images, rows))
+    assert (noise.shape, draws.shape) == ((64, 2), (2, 64, augment.DRAWS))
+    assert noise.std() == pytest.approx(1, abs=0.2)
+    assert ((draws >= 0) & (draws < 1)).all()
+    assert len(np.unique(draws)) == draws.size
+    np.testing.assert_array_equal(np.sort(real.reshape(64, -1)), np.sort(images[rows].reshape(64, -1)))
+    positions = {image.tobytes() for image in real[rows == 0]}
+    assert len(positions) == 8
+    again = gan.shown(images, rows)[1]
+    assert (np.asarray(again) != noise).all()
+    plain = tiny(Recipe(loss="bce")).shown(images, rows)[0]
+    np.testing.assert_array_equal(np.asarray(plain), images[rows])
+
+
+def test_a_loss_that_is_no_number_and_a_silent_discriminator_are_noticed():
+    gan = tiny(Recipe(loss="bce"), rate=0.0)
+    dense = gan.discriminator.layers[-1]
+    shown = (np.full((4, 2, 2, 3), 255, np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    dense.kernel.assign(np.full((12, 1), 2.0))
+    dense.bias.assign([-12.0])  # real: 24 − 12; synthetic: −12
+    for _ in range(3):
+        stepped(gan, *shown)
+    assert int(gan.silent_steps) == 3
+    assert np.asarray(gan.finite)
+    dense.bias.assign([0.0])
+    stepped(gan, *shown)
+    assert int(gan.silent_steps) == 0
+    dense.bias.assign([np.nan])
+    stepped(gan, *shown)
+    dense.bias.assign([0.0])
+    stepped(gan, *shown)
+    assert not np.asarray(gan.finite)
+
+
+def test_learns_a_colour():
+    """Two small networks on pictures of one colour: the generator's colour comes near it, from grey."""
+    keras.utils.set_random_seed(0)
+    generator = keras.Sequential([keras.Input((4,)), keras.layers.Dense(12, "tanh"), keras.layers.Reshape((2, 2, 3))])
+    discriminator = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    gan = GAN(generator, discriminator, Recipe(loss="bce"))
+    gan.compile(keras.optimizers.Adam(1e-2, 0.5), keras.optimizers.Adam(1e-2, 0.5))
+    rng = np.random.default_rng(0)
+    colour = np.array([200, 40, 90])
+    fixed = rng.standard_normal((256, 4)).astype(np.float32)
+
+    def distance() -> float:
+        made = (np.asarray(generator(fixed)) + 1) * 127.5
+        return float(np.abs(made.mean((0, 1, 2)) - colour).mean())
+
+    before = distance()
+    for _ in range(400):
+        real = np.clip(colour + rng.normal(0, 20, (32, 2, 2, 3)), 0, 255).astype(np.uint8)
+        stepped(gan, real, rng.standard_normal((32, 4)).astype(np.float32), NO_DRAWS)
+    assert before > 45
+    assert distance() < 20
+
+
+@pytest.mark.parametrize("name", architectures.NAMES)
+def test_half_precision_keeps_weights_losses_and_samples_in_float32(name: str):
+    nets = architectures.load(name)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        gan = GAN(nets.generator(32), nets.discriminator(32), nets.RECIPE)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    gan.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
+    noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
+    draws = np.full((2, 4, augment.DRAWS), 0.5, np.float32)
+    result = stepped(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, draws)
+    assert np.isfinite(list(result.values())).all()
+    assert np.asarray(gan.finite)
+    assert {variable.dtype for variable in gan.generator.trainable_variables} == {"float32"}
+    assert gan.generator.layers[1].compute_dtype == "bfloat16"
+    assert {layer.compute_dtype for layer in gan.sampler.layers[1:]} == {"float32"}
+    assert ops.dtype(gan.sampler(noise)) == "float32"
+    gan.settle()
+    one, other = gan.sampler.get_weights(), gan.generator.get_weights()
+    same = all((a == b).all() for a, b in zip(one, other, strict=True))
+    assert same == (not nets.RECIPE.average_kimg)

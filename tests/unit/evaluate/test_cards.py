@@ -1,0 +1,153 @@
+"""The cards say what the run knows, from its own figures, and name what it can't know."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.evaluate.cards import data_sheet, model_card, population
+from components.evaluate.formatting import show, show_interval
+from components.shared.image_set import REAL, Header, encode_png, write_image_set
+from tests.helpers.example_results import ARMS, CLASSES, TEST, example, nulled, renamed
+
+
+def _tables(text: str) -> list[list[list[str]]]:
+    """Every table as rows of cells; all rows of a table have the same number."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block.splitlines()]
+        assert len({len(row) for row in rows}) == 1
+        assert set("".join(rows[1])) <= set(":-")
+        found.append([rows[0], *rows[2:]])
+    return found
+
+
+def test_the_model_card_holds_the_run_s_own_figures():
+    results = example(2, external=True)
+    text = model_card(results)
+    arms, performance, outside, _ = _tables(text)
+    assert [row[:4] for row in arms[1:]] == [
+        ["baseline", "real images as they are", "7,010", "2"],
+        ["oversampled", "the same, images of the rare classes repeated", "9,214", "2"],
+        ["augmented", "the same, with synthetic images of the rare classes", "9,214", "2"],
+    ]
+    for table, judged in ((performance, results), (outside, results["external"])):
+        rows = {row[0]: row[1:] for row in table}
+        assert len(rows) == 1 + 9 + 7
+        primary = [judged["arms"][arm] for arm in ARMS]
+        assert rows["Mean recall, rare classes (primary)"] == [
+            *(f"{show(arm['rare_recall'])} ({show_interval(arm['intervals']['rare_recall'])})" for arm in primary),
+            *(
+                f"{show(part['value'], '+')} ({show_interval(part, '+')})"
+                for part in (judged["effect"], judged["effect"]["augmented_minus_baseline"])
+            ),
+        ]
+        nv = judged["arms"]["augmented"]
+        assert rows["Recall, nv"][2] == f"{show(nv['recall']['nv'])} ({show_interval(nv['recall_interval']['nv'])})"
+    assert "On 1,502 real test images of 1,120 lesions" in text
+    assert "16,877,511 parameters" in text
+    assert "classifiers 1, 2; split, GANs and drawing 7" in text
+    assert f"df (11 test lesions, {results['effect']['by_class']['df']['lesions_needed']} would be needed)" in text
+    assert "The GAN of vasc failed" in text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Intended use", "Not for", "Predictors", "Output", "Eligibility, setting, dates", "Outcome", "Sample size",
+        "Missing data", "Split", "Skin type, ethnicity**: not recorded", "Age, sex, site", "Limitations", "Versions",
+        "Availability of the data, funding, conflicts of interest", "not a medical device", "Class imbalance",
+    ],
+)  # fmt: skip
+def test_the_model_card_answers_what_is_asked(asked: str):
+    assert asked in model_card(example(1))
+
+
+def test_outside_data_that_were_not_there_are_not_claimed():
+    assert "**On outside data**: not measured in this run." in model_card(example(1))
+    assert "not measured in this run" not in model_card(example(1, external=True))
+
+
+def test_the_data_sheet_counts():
+    counts, people, synthetic = _tables(data_sheet(example(1)))
+    assert [row[0] for row in counts[1:]] == [
+        "akiec (rare)", "bcc", "bkl", "df (rare)", "mel", "nv", "vasc (rare)", "**All**",
+    ]  # fmt: skip
+    assert [tuple(map(int, (row[5].replace(",", ""), row[6]))) for row in counts[1:-1]] == [TEST[c] for c in CLASSES]
+    assert counts[-1][5:] == ["1,502", "1,120"]
+    assert people[1] == ["Age in years", *["median 50, 0 to 85; missing 12 of 1,000"] * 3]
+    assert people[4][1] == "histo 533, follow\\_up 370, consensus 90, confocal 7"
+    assert synthetic[1][:4] == ["akiec", "735", "dcgan", "400 kimg on 229 real images, KID 0.031"]
+    assert synthetic[1][5:] == ["980", "49", "196"]
+    assert synthetic[3][1:4] == ["0", "not recorded", "failed: the GAN of vasc diverged after 12.3 kimg: a loss is "
+                                 "not a number"]  # fmt: skip
+
+
+def test_nothing_is_guessed_from_a_name():
+    """HAM10000's facts stand there as a condition, whatever the folder is called."""
+    results = example(1)
+    del results["population"]
+    results["run"]["data"] = "/data/HAM10000"
+    for text in (data_sheet(results), model_card(results)):
+        lines = [line for line in text.splitlines() if "Vienna" in line]
+        assert len(lines) == 1
+        assert "If the data is HAM10000" in lines[0]
+    assert "Who is in it**: not recorded." in data_sheet(results)
+    assert "They are not anonymous" not in model_card(results)
+    assert "drawn by the pipeline" not in data_sheet(results)
+    results["run"]["data"] = "demo"
+    assert "drawn by the pipeline" in data_sheet(results)
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b`c`*d*\n# e", "[x](https://example.org)", "x" * 999])
+def test_hostile_names(name: str):
+    results = renamed(example(1, external=True), "df", name)
+    results["run"] |= {"data": name, "split": name, "settings": {name: name}, "versions": {name: name}}
+    results["external"]["data"] = name
+    results["population"]["train"]["sex"] = {name: 1}
+    results["synthetic"]["vasc"]["failed"] = name
+    for text in (model_card(results), data_sheet(results)):
+        assert "<script" not in text
+        assert not re.search(r"(?<!\\)\]\(", text)
+        assert "://" not in text
+        assert not re.search(r"^# e", text, re.M)
+        _tables(text)
+
+
+def test_nulls_everywhere():
+    results = nulled(example(1, external=True))
+    del results["population"]
+    results["run"] |= {"malignant": None, "split": None, "settings": {}, "seeds": None}
+    for text in (model_card(results), data_sheet(results)):
+        assert "None" not in text
+        assert not re.search(r"\bnan\b", text)
+        _tables(text)
+
+
+def test_population_counts_images(tmp_path: Path):
+    count = 13
+    header = Header(classes=("nv",), image_size=8, split="train")
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in range(count)],
+            "lesion_id": [f"l{n // 2}" for n in range(count)],
+            "dx": "nv",
+            "source": REAL,
+            "pixel_sha256": "0" * 64,
+            "age": [None, *[10.0 * n for n in range(count - 1)]],
+            "sex": [None, None, *["female"] * 7, *["male"] * 4],
+            "localization": [f"site {min(n, 9)}" for n in range(count)],
+        }
+    )
+    with write_image_set(tmp_path / "set", header) as out:
+        out.write(rows, [encode_png(np.zeros((8, 8, 3), np.uint8))] * count)
+    found = population({"train": tmp_path / "set"})["train"]
+    assert (found["images"], found["lesions"]) == (13, 7)
+    assert found["age"] == {"median": 55.0, "low": 0.0, "high": 110.0, "missing": 1}
+    assert found["sex"] == {"female": 7, "male": 4, "not recorded": 2}
+    assert next(iter(found["localization"].items())) == ("site 9", 4)
+    assert len(found["localization"]) == 9
+    assert found["localization"]["other"] == 2
+    assert found["dx_type"] == {"not recorded": 13}

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.evaluate.formatting import listed, markdown, plain, show, show_interval, verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "text"),
+    [
+        (0.1234, "", "0.123"), (0.0421, "+", "+0.042"), (-0.0421, "+", "−0.042"), (0.00001, "+", "0.000"),
+        (-0.00049, "", "0.000"), (None, "+", "n/a"), (math.nan, "", "n/a"), (math.inf, "", "n/a"), (1, "", "1.000"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float | None, sign: str, text: str):
+    assert show(value, sign) == text
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ([0.1, 0.2], "0.100 to 0.200"), ({"low": -0.1, "high": 0.2}, "−0.100 to 0.200"), ([None, None], "n/a"),
+        (None, "n/a"), ([math.nan, 1], "n/a"), ({"low": None, "high": 0.2}, "n/a"),
+    ],
+)  # fmt: skip
+def test_intervals(limits: object, text: str):
+    assert show_interval(limits) == text
+
+
+@given(st.text(), st.integers(2, 50))
+def test_plain_is_one_printable_line(text: str, width: int):
+    shown = plain(text, width)
+    assert len(shown) <= width
+    assert all(c.isprintable() for c in shown)
+    assert shown == shown.strip()
+
+
+def test_a_mark_that_turns_the_direction_of_text_is_dropped():
+    assert plain("df\u202e\u2066\x1b[31m") == "df [31m"
+
+
+@given(st.text(st.sampled_from("<>&\"'`*_[]()|~$\\#!:/w.h tps\n")))
+def test_no_markup_survives_in_markdown(text: str):
+    shown = str(markdown(text))
+    assert "<" not in shown
+    assert "\n" not in shown
+    assert "://" not in shown
+    bare = shown.replace("\\\\", "").replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
+    for mark in "`*_[]|~$":
+        assert bare.count(mark) == bare.count("\\" + mark)
+
+
+def test_markdown_reads_as_the_name():
+    assert markdown("follow_up & 'more'") == "follow\\_up &amp; 'more'"
+
+
+def test_settings_in_words():
+    assert listed({"epochs": 5, "fractions": [0.7, 0.3], "none": None}) == "epochs 5, fractions 0.7, 0.3, none none"
+
+
+METRIC = "mean recall of the rare classes"
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "low", "high", "sentence"),
+    [
+        ("improved", 0.05, 0.01, 0.09, f"The synthetic images helped: {METRIC} was 0.050 higher with them "
+         "than with real images repeated (95 % interval +0.010 to +0.090)."),
+        ("worse", -0.05, -0.09, -0.01, f"The synthetic images made it worse: {METRIC} was 0.050 lower with "
+         "them than with real images repeated (95 % interval −0.090 to −0.010)."),
+        ("no evidence", -0.0001, -0.02, 0.02, f"No evidence that the synthetic images helped: {METRIC} was "
+         "the same with them as with real images repeated (95 % interval −0.020 to +0.020, which includes "
+         "zero)."),
+        ("no evidence", 0.05, 0.01, 0.09, f"No evidence that the synthetic images helped: {METRIC} was 0.050 higher "
+         "with them than with real images repeated (95 % interval +0.010 to +0.090, which the paired test at lesion "
+         "level does not confirm)."),
+        ("no evidence", None, None, None, f"No evidence that the synthetic images helped: {METRIC} can't "
+         "be compared on these test images."),
+    ],
+)  # fmt: skip
+def test_good_and_bad_verdicts_read_alike(
+    word: str, value: float | None, low: float | None, high: float | None, sentence: str
+):
+    effect = {"metric": METRIC, "value": value, "low": low, "high": high}
+    assert verdict({"verdict": word, "effect": effect}).replace("\u00a0", " ") == sentence

@@ -1,0 +1,144 @@
+"""One picture in two files is found however the second was made; look-alikes are not accused."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from components.prepare_data import near_duplicates
+
+SIZE = 64
+
+
+def saved(image, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def cropped(image, share):
+    width, height = image.size
+    left, top = round(share / 2 * width), round(share / 2 * height)
+    return image.crop((left, top, width - left, height - top))
+
+
+COPIES = {
+    "jpeg 60": lambda image: saved(image, 60),
+    "jpeg 95": lambda image: saved(image, 95),
+    "smaller": lambda image: saved(image.resize((186, 140)), 85),
+    "half": lambda image: saved(image.resize((100, 75)), 85),
+    "larger": lambda image: saved(image.resize((290, 220)), 85),
+    "brighter": lambda image: saved(ImageEnhance.Brightness(image).enhance(1.15), 85),
+    "darker": lambda image: saved(ImageEnhance.Brightness(image).enhance(0.7), 85),
+    "contrast": lambda image: saved(ImageEnhance.Contrast(image).enhance(1.2), 85),
+    "grey": lambda image: saved(image.convert("L").convert("RGB"), 85),
+    "blurred": lambda image: saved(image.filter(ImageFilter.GaussianBlur(1)), 85),
+    "mirrored": lambda image: saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 70),
+    "upside down": lambda image: saved(image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), 70),
+    "quarter turn": lambda image: saved(image.transpose(Image.Transpose.ROTATE_90), 70),
+    "half turn": lambda image: saved(image.transpose(Image.Transpose.ROTATE_180), 70),
+    "three quarters": lambda image: saved(image.transpose(Image.Transpose.ROTATE_270), 70),
+    "transposed": lambda image: saved(image.transpose(Image.Transpose.TRANSPOSE), 70),
+    "transversed": lambda image: saved(image.transpose(Image.Transpose.TRANSVERSE), 70),
+}
+CROPS = {"crop 2 %": 0.02, "crop 3 %": 0.03}
+
+
+def thumbnail(image, size=SIZE):
+    small = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.frombuffer(near_duplicates.thumbnail(small), np.uint8).reshape(32, 32)
+
+
+@pytest.fixture(scope="module")
+def drawn(demo_folder):
+    """The demo set: its images and the lesion of each."""
+    table = pd.read_csv(demo_folder / "HAM10000_metadata.csv")
+    files = {path.stem: path for path in demo_folder.rglob("*.jpg")}
+    images = [Image.open(files[name]).convert("RGB") for name in table["image_id"]]
+    return images, table["lesion_id"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def known(drawn):
+    thumbnails = np.stack([thumbnail(image) for image in drawn[0]])
+    return thumbnails, near_duplicates.perceptual_hashes(thumbnails)
+
+
+def found(images, hashes, thumbnails=None):
+    """Share of images, the first ones of the demo set, that are found as what they are; and the wrongly found."""
+    lesions = near_duplicates.pairs(np.stack(images), hashes, thumbnails)
+    return len({n for n, m in lesions if n == m}) / len(images), lesions
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_are_found_with_pixels_and_by_the_hash_alone(drawn, known, name):
+    thumbnails, hashes = known
+    copies = [thumbnail(COPIES[name](image)) for image in drawn[0][:100]]
+    assert found(copies, hashes, thumbnails)[0] >= 0.99
+    assert found(copies, hashes)[0] >= 0.98
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_slightly_cropped_copies_are_found_with_pixels(drawn, known, name):
+    thumbnails, hashes = known
+    copies = [thumbnail(saved(cropped(image, CROPS[name]), 85)) for image in drawn[0][:100]]
+    assert found(copies, hashes, thumbnails)[0] >= 0.95
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_copies_are_found_at_any_image_size(drawn, size):
+    images = drawn[0][:60]
+    thumbnails = np.stack([thumbnail(image, size) for image in images])
+    hashes = near_duplicates.perceptual_hashes(thumbnails)
+    copies = [thumbnail(COPIES["quarter turn"](image), size) for image in images]
+    assert found(copies, hashes, thumbnails)[0] == 1
+
+
+def test_no_two_lesions_of_the_demo_set_are_accused(drawn, known):
+    lesions = drawn[1]
+    thumbnails, hashes = known
+    for pairs in (near_duplicates.pairs(thumbnails, hashes, thumbnails), near_duplicates.pairs(thumbnails, hashes)):
+        first, second = pairs.T
+        assert (lesions[first] == lesions[second]).all()
+        assert set(range(len(lesions))) <= {n for n, m in pairs.tolist() if n == m}
+
+
+def test_pictures_without_a_pattern_are_no_duplicates():
+    plain = np.stack([np.full((32, 32), level, np.uint8) for level in (0, 90, 91, 255)])
+    hashes = near_duplicates.perceptual_hashes(plain)
+    assert len(near_duplicates.pairs(plain, hashes, plain)) == 0
+    assert len(near_duplicates.pairs(plain, hashes)) == 0
+
+
+def test_noise_agrees_with_nothing_but_itself():
+    noise = np.random.default_rng(0).integers(0, 256, (50, 32, 32), np.uint8)
+    assert near_duplicates.agreement(noise, noise) == pytest.approx(np.ones(50), abs=1e-3)
+    assert near_duplicates.agreement(noise, noise[::-1]).max() < 0.2
+    hashes = near_duplicates.perceptual_hashes(noise)
+    assert near_duplicates.pairs(noise, hashes, noise).tolist() == [[n, n] for n in range(50)]
+    assert near_duplicates.pairs(noise[:0], hashes, noise).shape == (0, 2)
+    assert near_duplicates.pairs(noise, [], noise[:0]).shape == (0, 2)
+
+
+def test_the_hash_is_the_signs_of_the_cosine_transform():
+    from scipy.fft import dctn
+
+    thumb = np.random.default_rng(1).integers(0, 256, (32, 32), np.uint8)
+    signs = dctn(thumb - thumb.mean(), type=2)[:16, :16] > 1e-6
+    words = bytes.fromhex(near_duplicates.perceptual_hashes(thumb[None])[0])
+    bits = np.unpackbits(np.frombuffer(words, np.uint8)).astype(bool)
+    assert len(words) == 32
+    assert np.array_equal(bits[:64], signs[:8, :8].ravel())
+    assert bits.sum() == signs.sum()
+
+
+def test_many_are_compared_in_blocks(monkeypatch):
+    """More known pictures than one block holds, and more asked ones than one chunk."""
+    noise = np.random.default_rng(2).integers(0, 256, (9000, 32, 32), np.uint8)
+    hashes = near_duplicates.perceptual_hashes(noise)
+    asked = noise[np.r_[0:5, 8190:8195, 8999, np.zeros(1500, int)]]
+    pairs = near_duplicates.pairs(asked, hashes, noise)
+    assert pairs[:11].tolist() == [[n, m] for n, m in enumerate([*range(5), *range(8190, 8195), 8999])]
+    assert pairs[11:].tolist() == [[n, 0] for n in range(11, 1511)]

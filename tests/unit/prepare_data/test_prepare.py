@@ -1,0 +1,556 @@
+"""Phase 1 as a whole: from a raw folder to three image sets and a profile, or one sentence and nothing."""
+
+import errno
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.prepare_data import prepare as phase
+from components.prepare_data import sources
+from components.shared.errors import UserError, as_user_error
+from components.shared.image_set import decode_png, pixel_sha256, read_header
+
+SPLITS = ("train", "validation", "test")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def python(script, *arguments, **environment):
+    """Runs a script in a process of its own, with the variables of the environment changed."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Runs phase 1 where it must fail; gives the sentence and sees that nothing is left behind."""
+
+    def refused(data, **changes):
+        with pytest.raises((UserError, OSError)) as caught:
+            run(data, out="refused", **changes)
+        mistake = as_user_error(caught.value)
+        assert mistake is not None, repr(caught.value)
+        there = tmp_path / "refused"
+        assert not there.exists() or list(there.rglob("*")) == []
+        assert str(mistake).isprintable()
+        assert ";" in str(mistake), "it says no mend"
+        return str(mistake)
+
+    return refused
+
+
+def test_the_image_sets(raw, run):
+    done = run(raw.path)
+    assert done.rare == ["df", "mel"]
+    sets = ["external.parquet", "test.parquet", "train.parquet", "validation.parquet"]
+    assert done.left_behind() == sorted(["profile.html", "splits.csv", *sets])
+    rows = done.rows().set_index("image_id")
+    given = pd.DataFrame(raw.rows).set_index("image_id")
+    assert sorted(rows.index) == sorted(given.index)
+    for column in ("lesion_id", "dx", "dx_type", "sex", "localization"):
+        assert (rows[column] == given[column].reindex(rows.index)).all()
+    assert (rows["age"] == given["age"].astype(float).reindex(rows.index)).all()
+    assert (rows["source"] == "real").all()
+    assert (rows["repeat"] == 1).all()
+    assert rows[["model_sha256", "seed", "index"]].isna().all(axis=None)
+    assert (rows.groupby("lesion_id")["split"].nunique() == 1).all()
+    assert (rows.groupby("dx")["split"].nunique() == 3).all()
+    headers = [read_header(done.set(split)) for split in SPLITS]
+    assert [header.split for header in headers] == list(SPLITS)
+    for header in headers:
+        assert header.classes == ("df", "mel", "nv")
+        assert header.image_size == 32
+        assert len(header.data_sha256) == len(header.split_sha256) == 64
+    assert len({(header.data_sha256, header.split_sha256) for header in headers}) == 1
+
+
+def test_every_image_is_the_raw_one_resized(raw, run):
+    done = run(raw.path, image_size=48)
+    for split in SPLITS:
+        for _, row in pd.read_parquet(done.set(split)).iterrows():
+            got = decode_png(row["image"]["bytes"])
+            assert got.shape == (48, 48, 3)
+            assert row["image"]["path"] == f"{row['image_id']}.png"
+            assert row["pixel_sha256"] == pixel_sha256(got)
+            with Image.open(next(raw.path.rglob(f"{row['image_id']}.jpg"))) as image:
+                assert np.array_equal(got, np.asarray(image.resize((48, 48), Image.Resampling.LANCZOS)))
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_order_and_the_nesting(raw, run):
+    first = run(raw.path, out="first")
+    raw.write(raw.rows[::-1])
+    for path in list(raw.path.rglob("*.jpg")):
+        (raw.path / "a" / path.stem[-1]).mkdir(parents=True, exist_ok=True)
+        path.rename(raw.path / "a" / path.stem[-1] / path.name)
+    second = run(raw.path, out="second")
+    for split in SPLITS:
+        assert first.set(split).read_bytes() == second.set(split).read_bytes()
+    assert first.profile == second.profile
+
+
+def test_another_seed_gives_another_split_of_the_same_data(raw, run):
+    first, second = run(raw.path, out="first"), run(raw.path, out="second", seed=2)
+    one, two = read_header(first.set("train")), read_header(second.set("train"))
+    assert one.data_sha256 == two.data_sha256
+    assert one.split_sha256 != two.split_sha256
+    assert set(first.rows()["image_id"]) == set(second.rows()["image_id"])
+
+
+def test_a_changed_pixel_and_a_changed_class_change_the_hash_of_the_data(raw, run):
+    hashes = {read_header(run(raw.path, out="0").set("train")).data_sha256}
+    raw.draw(200, "nv").save(raw.image(0))
+    hashes.add(read_header(run(raw.path, out="1").set("train")).data_sha256)
+    raw.rows[0]["lesion_id"] = "another"
+    hashes.add(read_header(run(raw.write().path, out="2").set("train")).data_sha256)
+    assert len(hashes) == 3
+
+
+def test_a_class_of_more_than_a_row_group_stands_together_in_order(raw, run, monkeypatch):
+    monkeypatch.setattr(phase, "ROW_GROUP", 3)
+    done = run(raw.path)
+    for split in SPLITS:
+        rows = pd.read_parquet(done.set(split))
+        assert rows["dx"].tolist() == sorted(rows["dx"])
+        assert rows.groupby("dx")["image_id"].apply(lambda ids: ids.is_monotonic_increasing).all()
+        assert max(pq.read_metadata(done.set(split)).row_group(i).num_rows for i in range(3)) <= 3
+
+
+def test_the_splits_csv_says_where_every_image_stands_and_gives_the_split_again(raw, run):
+    done = run(raw.path, seed=7)
+    rows = done.rows().sort_values("image_id", ignore_index=True)
+    table = pd.read_csv(done.out / "splits.csv")
+    columns = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
+    assert list(table) == columns
+    assert table.equals(rows[columns].astype(table.dtypes))
+    again = run(raw.path, out="again", seed=99, split=str(done.out / "splits.csv"))
+    for split in SPLITS:
+        assert again.set(split).read_bytes() == done.set(split).read_bytes()
+    assert (again.out / "splits.csv").read_bytes() == (done.out / "splits.csv").read_bytes()
+
+
+def test_images_that_a_given_split_leaves_out_or_does_not_name(raw, run, refused, tmp_path, capfd):
+    table = pd.read_csv(run(raw.path).out / "splits.csv")
+    nv = table.index[(table["dx"] == "nv") & (table["split"] == "train")]
+    out, unnamed = table["image_id"][nv[0]], table["image_id"][nv[1]]
+    table.loc[nv[0], "split"] = "none"
+    table.drop(index=nv[1]).to_csv(tmp_path / "given.csv", index=False)
+    given = str(tmp_path / "given.csv")
+    assert f"({unnamed}: the split does not name it; name it, with none to leave it out)" in refused(
+        raw.path, split=given
+    )
+    done = run(raw.path, split=given, max_bad_images=1)
+    assert set(table["image_id"]) - set(done.rows()["image_id"]) == {out, unnamed}
+    assert "1 images are not used, as the split says" in done.profile
+    assert "1 images are not used, as the split says" in capfd.readouterr().out
+
+
+def test_folds_cover_the_data(raw, run):
+    tested = [run(raw.path, out=f"fold{k}", split=f"{k}/4").rows().query("split == 'test'") for k in range(1, 5)]
+    images = pd.concat(tested)["image_id"]
+    assert images.is_unique
+    assert set(images) == {row["image_id"] for row in raw.rows}
+
+
+@pytest.mark.parametrize(
+    ("rare", "names"),
+    [("auto", ["df", "mel"]), (" auto ", ["df", "mel"]), ("mel", ["mel"]), ("mel, df,mel,", ["df", "mel"])],
+)
+def test_rare_classes(raw, run, rare, names):
+    assert run(raw.path, rare=rare).rare == names
+
+
+@pytest.mark.parametrize(
+    ("gans_per_task", "groups"), [(1, ["a", "b", "c"]), (2, ["a,b", "c"]), (3, ["a,b,c"]), (99, ["a,b,c"])]
+)
+def test_classes_in_groups_for_the_tasks_that_train_gans(gans_per_task, groups):
+    assert phase.packs(["a", "b", "c"], gans_per_task) == groups
+
+
+def test_a_group_holds_a_class():
+    with pytest.raises(UserError, match="gans_per_task is 0; choose 1 or more"):
+        phase.packs([], 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rare": "melanoma"}, "rare_classes names melanoma, which the data does not have; choose from df, mel, nv"),
+        ({"rare": ""}, "rare_classes is empty"),
+        ({"rare": " , "}, "rare_classes is empty"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"image_size": 100}, "image_size is 100"),
+        ({"image_size": 528}, "image_size is 528"),
+        ({"max_bad_images": -1}, "max_bad_images is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"duplicates": "keep"}, "duplicates is 'keep'; choose one of refuse, move_to_train"),
+        ({"split": "most"}, "split is 'most'"),
+        ({"split": "9/5"}, "split is 9/5"),
+        ({"external": "/nowhere/at/all"}, "there is no such folder"),
+    ],
+)
+def test_parameters_that_can_not_be_used(raw, refused, changes, said):
+    assert said in refused(raw.path, **changes)
+
+
+# What is wrong with a folder, and what the sentence says of it.
+
+
+def test_no_folder(tmp_path, refused):
+    (tmp_path / "file").touch()
+    assert "there is no such folder" in refused(tmp_path / "nowhere")
+    assert "is not a folder" in refused(tmp_path / "file")
+    assert "kind of address is not known" in refused("https://example.org/data")
+    assert "data is empty" in refused(" ")
+    assert "there is no such user" in refused("~nobody-of-this-name/data")
+    assert "no such folder" in refused("a\0b")
+    assert "too long" in refused("x" * 5000)
+    assert "holds no metadata file" in refused(tmp_path)
+
+
+def test_a_row_without_an_image(raw, run, refused):
+    name = raw.rows[3]["image_id"]
+    raw.image(3).unlink()
+    assert f"more than 0 images can't be used ({name}: no image file); mend or remove them" in refused(raw.path)
+    done = run(raw.path, max_bad_images=1)
+    assert name not in set(done.rows()["image_id"])
+    assert f"<code>{name}</code>: no image file" in done.profile
+
+
+def test_a_linked_folder_is_named_where_images_are_missing(raw, run, refused, tmp_path):
+    part = raw.path / "HAM10000_images_part_1"
+    part.rename(tmp_path / "elsewhere")
+    part.symlink_to(tmp_path / "elsewhere")
+    assert "HAM10000_images_part_1 is a link or unreadable, and was not entered" in refused(raw.path)
+    part.rename(os.fsdecode(os.fsencode(raw.path) + b"/\xff\n"))
+    assert r"\udcff\n is a link or unreadable" in refused(raw.path)
+    assert r"\udcff\n is a link or unreadable" in run(raw.path, max_bad_images=17).profile
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+def test_the_limit_of_bad_images_is_exact(raw, run, refused, bad):
+    indexes = raw.of("nv")[:bad]
+    raw.image(indexes[0]).write_bytes(b"")
+    for index in indexes[1:]:
+        raw.image(index).write_bytes(raw.image(index).read_bytes()[:200])
+    text = refused(raw.path, max_bad_images=bad - 1)
+    assert f"more than {bad - 1} images can't be used" in text
+    assert f"{raw.rows[indexes[0]]['image_id']}: an empty file" in text
+    done = run(raw.path, max_bad_images=bad)
+    assert len(done.rows()) == len(raw.rows) - bad
+    assert f"<li>{bad} left out:" in done.profile
+
+
+def test_missing_and_bad_images_count_together(raw, run, refused):
+    one, two, *_ = raw.of("nv")
+    raw.image(one).unlink()
+    raw.image(two).write_text("no image")
+    assert "more than 1 images" in refused(raw.path, max_bad_images=1)
+    assert len(run(raw.path, max_bad_images=2).rows()) == len(raw.rows) - 2
+
+
+def test_a_long_list_of_bad_images_is_cut_short(raw, refused):
+    for path in raw.path.rglob("*.jpg"):
+        path.unlink()
+    text = refused(raw.path)
+    assert "; …)" in text
+    assert len(text) < 400
+
+
+def test_a_class_that_is_left_without_images_is_an_error(raw, refused):
+    for index in raw.of("df"):
+        raw.image(index).unlink()
+    assert "no usable image of the class df is left" in refused(raw.path, max_bad_images=100)
+
+
+def test_a_split_of_a_class_that_is_left_without_images_is_an_error(raw, run, refused):
+    rows = run(raw.path).rows()
+    for name in rows[(rows["dx"] == "df") & (rows["split"] == "test")]["image_id"]:
+        next(raw.path.rglob(f"{name}.jpg")).write_bytes(b"\xff\xd8\xff")
+    assert "no usable image of the class df is left for test" in refused(raw.path, max_bad_images=100)
+
+
+def test_too_few_lesions(raw, refused):
+    lesions = sorted({raw.rows[index]["lesion_id"] for index in raw.of("df")})
+    raw.write([row for row in raw.rows if row["lesion_id"] not in lesions[2:]])
+    assert "the class df has 2 lesions, too few" in refused(raw.path)
+
+
+def test_one_class_only(raw, refused):
+    raw.write([row for row in raw.rows if row["dx"] == "nv"])
+    assert "holds only the class nv" in refused(raw.path)
+
+
+def test_duplicate_ids(raw, refused):
+    raw.write([*raw.rows, raw.rows[5]])
+    assert f"names an image more than once ({raw.rows[5]['image_id']})" in refused(raw.path)
+
+
+def test_two_images_with_one_id(raw, refused):
+    raw.draw(250, "nv").save(raw.path / f"{raw.rows[0]['image_id']}.png")
+    assert "two different images have one id" in refused(raw.path)
+
+
+def test_image_ids_that_lead_elsewhere_find_nothing(raw, refused, tmp_path):
+    raw.draw(1, "nv").save(tmp_path / "outside.jpg")
+    for name in ("../outside", "../outside.jpg", str(tmp_path / "outside"), "HAM10000_images_part_1/ISIC_0000000"):
+        raw.rows[0]["image_id"] = name
+        assert f"{name}: no image file" in refused(raw.write().path)
+
+
+def test_what_is_used_without_guessing_is_counted(raw, run):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    pictures = [Image.open(raw.image(index)).copy() for index in range(4)]
+    pictures[0].convert("L").save(raw.image(0))
+    pictures[1].convert("P").save(raw.image(1), "PNG")
+    pictures[2].save(raw.image(2), exif=exif)
+    pictures[3].transpose(Image.Transpose.ROTATE_180).save(raw.image(3), "PNG", exif=exif)
+    raw.draw(99, "nv", (64, 48)).save(raw.path / "no_row.jpg")
+    done = run(raw.path)
+    assert len(done.rows()) == len(raw.rows)
+    for line in ("1 grey: used", "1 palette: used", "2 rotated: used", "1 image files that no row names: not used"):
+        assert f"<li>{line}</li>" in done.profile
+    rows = pd.concat(pd.read_parquet(done.set(split)) for split in SPLITS).set_index("image_id")
+    upright = decode_png(rows.loc[raw.rows[3]["image_id"], "image"]["bytes"])
+    assert np.array_equal(upright, np.asarray(pictures[3].resize((32, 32), Image.Resampling.LANCZOS)))
+    grey = decode_png(rows.loc[raw.rows[0]["image_id"], "image"]["bytes"])
+    assert (grey == grey[..., :1]).all()
+
+
+def test_a_folder_full_of_traps_is_prepared_all_the_same(raw, run):
+    folder = raw.path
+    (folder / "loop").symlink_to(".")
+    (folder / "root").symlink_to("/")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(folder / "HAM10000_metadata")
+    (folder / "ISIC_9999999.jpg").mkdir()
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "ISIC_0000000.jpg").write_text("junk")
+    (folder / "._ISIC_0000000.jpg").write_text("junk")
+    (folder / 'two\nlines "quoted" \'.jpg').write_text("junk")
+    (folder / ("x" * 250 + ".jpg")).write_text("junk")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.jpg")).write_text("junk")
+    done = run(folder)
+    assert len(done.rows()) == len(raw.rows)
+    assert "<li>3 image files that no row names: not used</li>" in done.profile
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"two\nlines", b"<script>", "Übung 2".encode()])
+def test_a_folder_with_an_odd_name(raw, run, name, capsys):
+    folder = Path(os.fsdecode(os.fsencode(raw.path.parent) + b"/" + name))
+    raw.path.rename(folder)
+    done = run(folder)
+    assert len(done.rows()) == len(raw.rows)
+    assert "<script>" not in done.profile
+    assert all(line.startswith("counterweight prepare_data: ") for line in capsys.readouterr().out.splitlines())
+
+
+def test_metadata_with_markup_and_odd_characters(raw, run):
+    raw.rows[0] |= {"sex": "<script>alert(1)</script>", "localization": "a\nb\0c\x1b[31m", "lesion_id": "<b>&\"'"}
+    done = run(raw.write().path)
+    assert "<script" not in done.profile
+    assert "\x1b" not in done.profile
+    assert done.rows().set_index("image_id").loc[raw.rows[0]["image_id"], "lesion_id"] == "<b>&\"'"
+
+
+# Outputs that can't be written.
+
+
+def test_an_output_below_a_file(raw, tmp_path, refused):
+    (tmp_path / "file").touch()
+    assert "a file stands where a folder is needed" in refused(raw.path, train=tmp_path / "file" / "train.parquet")
+    assert "a file stands where a folder is needed" in refused(raw.path, test=tmp_path / "file" / "a" / "train.parquet")
+
+
+def test_an_output_that_is_a_folder(raw, tmp_path, refused):
+    (tmp_path / "folder").mkdir()
+    assert "a folder stands where a file is to be written" in refused(raw.path, data_profile=tmp_path / "folder")
+
+
+def test_an_output_with_a_name_that_is_too_long(raw, tmp_path, refused):
+    assert "too long" in refused(raw.path, validation=tmp_path / ("x" * 300) / "v.parquet")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_folders_and_files_that_this_user_may_not_use(raw, tmp_path):
+    """In a process that gives up being root once it has imported everything; `os.fork` makes one for each case."""
+    script = """
+import os, sys, tempfile
+from pathlib import Path
+from components.shared.errors import exit_on_user_error
+from components.prepare_data.prepare import prepare
+
+raw, closed, opened = map(Path, sys.argv[1:])
+def run(name, out, max_bad_images=0):
+    print(name, flush=True)
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        return
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    with exit_on_user_error():
+        prepare(str(raw), "random", "none", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tvsecp"))
+    sys.exit()
+
+with tempfile.TemporaryDirectory() as out:
+    prepare(str(raw), "random", "none", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tvsecp"))
+run("# output", closed)
+image = next(raw.rglob("ISIC_0000000.jpg"))
+image.chmod(0)
+(raw / "lost+found").mkdir(mode=0)
+run("# image", opened)
+run("# allowed", opened, 1)
+image.parent.chmod(0)
+run("# part", opened)
+next(raw.glob("*.csv")).chmod(0)
+run("# metadata", opened)
+raw.chmod(0)
+run("# folder", opened)
+"""
+    for folder in [tmp_path, *tmp_path.parents][:3]:
+        folder.chmod(0o755)
+    closed, opened = tmp_path / "closed", tmp_path / "opened"
+    closed.mkdir(mode=0o755)
+    opened.mkdir()
+    opened.chmod(0o777)
+    done = python(script, raw.path, closed, opened)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said = {part.split("\n")[0]: part.split("\n")[1:-1] for part in done.stdout.split("# ")[1:]}
+    codes = {case: int(lines[-1]) for case, lines in said.items()}
+    assert codes == {"output": 2, "image": 2, "allowed": 0, "part": 2, "metadata": 2, "folder": 2}
+    assert "permission denied; choose a folder that this user may read and write" in said["output"][-2]
+    assert "ISIC_0000000: no permission to read the file" in said["image"][-2]
+    assert "HAM10000_images_part_1 is a link or unreadable" in said["part"][-2]
+    assert "HAM10000_metadata.csv: permission denied" in said["metadata"][-2]
+    assert "this user may not read the folder" in said["folder"][-2]
+    assert list(closed.iterdir()) == []
+    assert sorted(path.name for path in opened.iterdir()) == ["c", "e", "p", "s", "t", "v"]
+
+
+@contextmanager
+def small_disk(path, size):
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def can_mount():
+    if os.geteuid() != 0:
+        return False
+    probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        return subprocess.run(probe, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs root, to mount a small disk")
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.5, 0.8, 0.95])
+def test_a_disk_that_fills_up(raw, run, tmp_path, part):
+    """Whenever it fills up, no file is left under any name, though the first of four sets may already be complete."""
+    whole = sum(path.stat().st_size for path in run(raw.path).out.iterdir())
+    with small_disk(tmp_path / "small", max(4096, int(part * whole) // 4096 * 4096)) as disk:
+        with pytest.raises((UserError, OSError)) as caught:
+            run(raw.path, out=disk)
+        assert "the disk is full; free some space" in str(as_user_error(caught.value))
+        assert list(disk.iterdir()) == []
+
+
+def test_a_limit_on_file_size(raw, tmp_path):
+    """The same without root: Python is told EFBIG where the file would grow over the limit."""
+    out = tmp_path / "out"
+    script = f"""
+import resource, signal
+from components.shared.errors import exit_on_user_error
+from components.prepare_data.prepare import prepare
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+with exit_on_user_error():
+    outputs = [{str(out)!r} + "/" + name for name in "tvsecp"]
+    prepare({str(raw.path)!r}, "random", "none", "refuse", 64, "auto", 0, 1, *outputs)
+"""
+    done = python(script)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == ""
+    assert "counterweight error: the file grew over the size limit" in done.stdout
+    assert list(out.iterdir()) == []
+
+
+def test_an_error_at_the_last_moment_leaves_nothing(raw, refused, monkeypatch):
+    def render(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(phase.profile, "render", render)
+    assert "the disk is full" in refused(raw.path)
+
+
+def test_an_earlier_result_stays_where_the_new_one_fails(raw, run):
+    done = run(raw.path)
+    before = {path: path.read_bytes() for path in done.out.iterdir()}
+    raw.image(0).write_bytes(b"")
+    with pytest.raises(UserError):
+        run(raw.path)
+    assert {path: path.read_bytes() for path in done.out.iterdir()} == before
+
+
+def test_nothing_stays_in_the_folder_for_temporary_files(raw, run, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    run(raw.path)
+    raw.image(0).write_bytes(b"")
+    with pytest.raises(UserError):
+        run(raw.path)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_raw_folder_is_only_read(raw, run):
+    before = {path: path.stat().st_mtime_ns for path in raw.path.rglob("*")}
+    run(raw.path)
+    assert {path: path.stat().st_mtime_ns for path in raw.path.rglob("*")} == before
+
+
+# Kaggle without an account.
+
+
+def test_kaggle_without_credentials(tmp_path, monkeypatch):
+    """In a process of its own: the client looks for credentials as it is imported."""
+    script = f"""
+from components.shared.errors import exit_on_user_error
+from components.prepare_data.prepare import prepare
+with exit_on_user_error():
+    outputs = [{str(tmp_path)!r} + "/" + name for name in "tvsecp"]
+    prepare("kaggle", "random", "none", "refuse", 32, "auto", 0, 1, *outputs)
+"""
+    for name in [name for name in os.environ if name.startswith("KAGGLE")]:
+        monkeypatch.delenv(name)
+    done = python(script, HOME=str(tmp_path), KAGGLE_CONFIG_DIR=str(tmp_path / "none"))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == ""
+    said = [line for line in done.stdout.splitlines() if line.startswith("counterweight error: ")]
+    assert len(said) == 1
+    assert "Kaggle's client found no credentials; on kaggle.com open Settings" in said[0]
+    assert "run the same command again." in said[0]
+    assert not list(tmp_path.glob("[tvsecp]"))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("demo", "demo"), ("kaggle", "kaggle"), ("gs://b/p", "gcs"), ("demo/", "folder"), ("/kaggle", "folder")],
+)
+def test_the_source_is_chosen_by_the_words_form(data, name):
+    chosen = next(source for source in sources.SOURCES if source.handles(data))
+    assert chosen.__name__.rpartition(".")[2] == name

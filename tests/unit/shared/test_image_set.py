@@ -1,0 +1,381 @@
+"""The image set: what goes in comes out, other tools open it, and no synthetic image is in validation or test."""
+
+import contextlib
+import errno
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.shared import image_set
+from components.shared.errors import UserError, as_user_error
+from components.shared.image_set import (
+    REAL,
+    SCHEMA,
+    Header,
+    decode_png,
+    encode_png,
+    iter_tables,
+    open_pixels,
+    pixel_sha256,
+    read_header,
+    read_rows,
+    refuse_overlap,
+    seen,
+    write_image_set,
+)
+
+HEADER = Header(classes=("df", "mel", "nv"), image_size=16, split="train", data_sha256="d" * 64, split_sha256="5" * 64)
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), np.uint8)
+
+
+def table(dx, count, **columns):
+    rows = {"image_id": [f"{dx}-{i}" for i in range(count)], "lesion_id": [f"{dx}-l{i}" for i in range(count)]}
+    return pd.DataFrame(rows).assign(dx=dx, source=REAL, **columns)
+
+
+def write(path, split="train", groups=(("df", 3), ("mel", 5), ("nv", 7)), **columns):
+    header = Header(**{**vars(HEADER), "split": split})
+    with write_image_set(path, header) as out:
+        for dx, count in groups:
+            write_group(out, table(dx, count, **columns), images(count, len(dx)))
+    return path
+
+
+def write_group(out, rows, pixels):
+    out.write(rows.assign(pixel_sha256=[pixel_sha256(image) for image in pixels]), [encode_png(p) for p in pixels])
+
+
+def write_rows(path, split, rows, error=None):
+    with write_image_set(path, Header(**{**vars(HEADER), "split": split})) as out:
+        write_group(out, rows, images(len(rows)))
+        if error:
+            raise error
+
+
+def test_round_trip(tmp_path):
+    rows = table("df", 2, dx_type=["histo", None], age=[45.0, np.nan], sex=["male", "unknown"], localization=None)
+    pixels = images(2)
+    rows["pixel_sha256"] = [pixel_sha256(image) for image in pixels]
+    with write_image_set(tmp_path / "set", HEADER) as out:
+        out.write(rows, [encode_png(image) for image in pixels])
+    got = pd.read_parquet(tmp_path / "set")
+    assert list(got) == SCHEMA.names
+    assert got["age"].dtype == np.float32
+    assert got["age"].tolist()[0] == 45
+    assert np.isnan(got["age"][1])
+    assert got["dx_type"].tolist()[0] == "histo"
+    assert got[["model_sha256", "seed", "index", "localization"]].isna().all(axis=None)
+    for (_, row), image in zip(got.iterrows(), pixels, strict=True):
+        assert np.array_equal(decode_png(row["image"]["bytes"]), image)
+        assert row["image"]["path"] == f"{row['image_id']}.png"
+    assert read_header(tmp_path / "set") == HEADER
+
+
+def test_an_image_counts_once_where_nothing_else_is_said(tmp_path):
+    assert read_rows(write(tmp_path / "a"), "train")["repeat"].tolist() == [1] * 15
+    rows = read_rows(write(tmp_path / "b", groups=[("df", 3)], repeat=[2, 0, 7]), "train")
+    assert rows["repeat"].tolist() == [2, 0, 7]
+
+
+def test_rows_are_the_schemas_columns_without_the_image(tmp_path):
+    rows = read_rows(write(tmp_path / "set"), "train")
+    assert list(rows) == [name for name in SCHEMA.names if name != "image"]
+    assert list(read_rows(tmp_path / "set", "train", ["dx", "repeat"])) == ["dx", "repeat"]
+    assert list(read_rows(tmp_path / "set", "train", ["split"])) == ["split"]
+
+
+def test_a_header_may_be_set_at_the_end(tmp_path):
+    with write_image_set(tmp_path / "set", Header(classes=("df",), image_size=16, split="train")) as out:
+        out.write(table("df", 1), [encode_png(images(1)[0])])
+        out.header = HEADER
+    assert read_header(tmp_path / "set") == HEADER
+
+
+def test_other_tools_find_what_they_look_for(tmp_path):
+    metadata = pq.read_metadata(write(tmp_path / "set")).metadata
+    features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == SCHEMA.names
+    assert features["image"] == {"_type": "Image"}
+    assert features["age"] == {"dtype": "float32", "_type": "Value"}
+    assert features["repeat"] == {"dtype": "int32", "_type": "Value"}
+    assert {feature["_type"] for feature in features.values()} == {"Image", "Value"}
+    schema = pq.read_schema(tmp_path / "set")
+    assert schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
+def test_the_writer_refuses_synthetic_images_in_held_out_splits(tmp_path, split):
+    rows = table("df", 2).assign(source=[REAL, "dcgan"])
+    with pytest.raises(ValueError, match=f"synthetic images can't enter the split '{split}'"):
+        write_rows(tmp_path / "set", split, rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
+@pytest.mark.parametrize("source", ["dcgan", None])
+def test_the_reader_refuses_synthetic_images_in_held_out_splits(tmp_path, split, source):
+    """Whoever wrote the file: here it is made from a proper one."""
+    whole = pq.read_table(write(tmp_path / "set", split))
+    sources = pa.array([REAL] * 14 + [source])
+    forged = whole.set_column(whole.schema.get_field_index("source"), "source", sources)
+    header = {b"counterweight": pq.read_metadata(tmp_path / "set").metadata[b"counterweight"]}
+    pq.write_table(forged.replace_schema_metadata(header), tmp_path / "forged")
+    with pytest.raises(UserError, match=f"holds synthetic images in {split}; make the split anew"):
+        read_rows(tmp_path / "forged", split)
+    with pytest.raises(UserError, match="synthetic"), open_pixels(tmp_path / "forged", split):
+        pass
+
+
+def test_the_training_split_takes_synthetic_images(tmp_path):
+    with write_image_set(tmp_path / "set", HEADER) as out:
+        write_group(out, table("df", 2).assign(source="dcgan", lesion_id=None), images(2))
+    assert set(read_rows(tmp_path / "set", "train")["source"]) == {"dcgan"}
+    with open_pixels(tmp_path / "set", "train") as pixels:
+        assert not pixels.real.any()
+
+
+def forge(path, **columns):
+    """The same file with other columns, as someone who knows Parquet can make it."""
+    whole = pq.read_table(path)
+    for name, values in columns.items():
+        column = whole.schema.get_field_index(name)
+        whole = whole.set_column(column, name, pa.array(values, whole.schema.field(column).type))
+    header = {b"counterweight": pq.read_metadata(path).metadata[b"counterweight"]}
+    pq.write_table(whole.replace_schema_metadata(header), path)
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "", None])
+def test_pixels_that_are_not_those_of_the_row_are_refused(tmp_path, digest):
+    """Or else a hash could be made up, and no comparison of hashes would find what it should."""
+    write(tmp_path / "set", "test")
+    hashes = read_rows(tmp_path / "set", "test")["pixel_sha256"].tolist()
+    forge(tmp_path / "set", pixel_sha256=[*hashes[:9], digest, *hashes[10:]])
+    with (
+        pytest.raises(UserError, match="nv-1 has other pixels than its row says"),
+        open_pixels(tmp_path / "set", "test"),
+    ):
+        pass
+    with open_pixels(tmp_path / "set", "test", "mel") as pixels:
+        assert pixels.pixel_sha256.tolist() == hashes[3:8]
+
+
+def test_a_set_without_rows_can_be_written_and_read(tmp_path):
+    header = Header(**{**vars(HEADER), "split": "external"})
+    with write_image_set(tmp_path / "set", header) as out:
+        out.write(table("df", 0), [])
+    assert read_header(tmp_path / "set") == header
+    assert list(read_rows(tmp_path / "set", "external")) == [name for name in SCHEMA.names if name != "image"]
+    assert list(iter_tables(tmp_path / "set")) == []
+    with open_pixels(tmp_path / "set", "external") as pixels:
+        assert pixels.images.shape == (0, 16, 16, 3)
+        assert seen(pixels) == []
+    assert list(pd.read_parquet(tmp_path / "set")) == SCHEMA.names
+
+
+def test_what_was_seen_are_the_real_images(tmp_path):
+    write(tmp_path / "validation", "validation")
+    with write_image_set(tmp_path / "train", HEADER) as out:
+        write_group(out, table("df", 4).assign(source=[REAL, "dcgan", REAL, "dcgan"]), images(4, 9))
+    with (
+        open_pixels(tmp_path / "train", "train") as train,
+        open_pixels(tmp_path / "validation", "validation") as validation,
+    ):
+        got = seen(train, validation)
+    real = [images(4, 9)[0], images(4, 9)[2], *images(3, 2), *images(5, 3), *images(7, 2)]
+    assert got == sorted({pixel_sha256(image)[:16] for image in real})
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
+@pytest.mark.parametrize(("source", "kind"), [("dcgan", "synthetic"), (REAL, "training")])
+def test_an_image_that_is_trained_on_is_found_in_a_held_out_set_whatever_its_row_says(tmp_path, split, source, kind):
+    write(tmp_path / "held_out", split)
+    planted = images(7, 2)[4]
+    for name, pixels in (("planted", planted), ("clean", images(1, 50)[0])):
+        with write_image_set(tmp_path / name, HEADER) as out:
+            write_group(out, table("mel", 1).assign(image_id="other", lesion_id="other", source=source), pixels[None])
+    refuse_overlap(tmp_path / "held_out", split, [tmp_path / "clean"])
+    with pytest.raises(UserError, match=rf"holds 1 {kind} image in {split} \(nv-4\); make the split anew"):
+        refuse_overlap(tmp_path / "held_out", split, [tmp_path / "clean", tmp_path / "planted"])
+
+
+def test_a_lesion_that_is_trained_on_is_found_in_a_held_out_set(tmp_path):
+    write(tmp_path / "test", "test")
+    with write_image_set(tmp_path / "train", HEADER) as out:
+        write_group(out, table("mel", 2).assign(lesion_id=["other", "nv-l3"]), images(2, 50))
+    with pytest.raises(UserError, match=r"holds 1 lesion of the training set in test \(nv-l3\)"):
+        refuse_overlap(tmp_path / "test", "test", [tmp_path / "train"])
+
+
+@pytest.mark.parametrize(("held", "meant"), [("train", "test"), ("test", "train"), ("validation", "test")])
+def test_the_wrong_split_is_refused(tmp_path, held, meant):
+    write(tmp_path / "set", held)
+    with pytest.raises(UserError, match=f"holds the split '{held}'; give the split '{meant}'"):
+        read_rows(tmp_path / "set", meant)
+    with pytest.raises(UserError, match="holds the split"), open_pixels(tmp_path / "set", meant):
+        pass
+
+
+def test_rows_of_another_split_are_refused_by_writer_and_reader(tmp_path):
+    tables = list(iter_tables(write(tmp_path / "test", "test")))
+    with (
+        pytest.raises(ValueError, match="can't enter the split 'train'"),
+        write_image_set(tmp_path / "t", HEADER) as out,
+    ):
+        out.write_table(tables[0])
+    whole = pq.read_table(tmp_path / "test")
+    header = {b"counterweight": json.dumps(vars(HEADER)).encode()}
+    pq.write_table(whole.replace_schema_metadata(header), tmp_path / "forged")
+    with pytest.raises(UserError, match="holds rows of another split"):
+        read_rows(tmp_path / "forged", "train")
+
+
+def test_row_groups_are_copied_as_they_are(tmp_path):
+    write(tmp_path / "one")
+    with write_image_set(tmp_path / "two", read_header(tmp_path / "one")) as out:
+        for group in iter_tables(tmp_path / "one"):
+            out.write_table(group)
+    assert pq.read_table(tmp_path / "two").equals(pq.read_table(tmp_path / "one"))
+
+
+def test_tables_of_one_class(tmp_path, monkeypatch):
+    write(tmp_path / "set")
+    assert [group.num_rows for group in iter_tables(tmp_path / "set")] == [3, 5, 7]
+    read = []
+    original = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda file, i: read.append(i) or original(file, i))
+    (only,) = iter_tables(tmp_path / "set", "mel")
+    assert only.column("dx").to_pylist() == ["mel"] * 5
+    assert read == [1], "row groups of other classes are not read"
+    assert list(iter_tables(tmp_path / "set", "nothing")) == []
+
+
+def test_a_row_group_of_several_classes_gives_the_rows_of_one(tmp_path):
+    with write_image_set(tmp_path / "set", HEADER) as out:
+        mixed = pd.concat([table("df", 2), table("nv", 2), table("mel", 1)])
+        out.write(mixed, [encode_png(image) for image in images(5)])
+    (only,) = iter_tables(tmp_path / "set", "nv")
+    assert only.column("image_id").to_pylist() == ["nv-0", "nv-1"]
+
+
+def test_decoded_pixels(tmp_path):
+    write(tmp_path / "set")
+    with open_pixels(tmp_path / "set", "train") as pixels:
+        assert np.array_equal(pixels.images, np.concatenate([images(3, 2), images(5, 3), images(7, 2)]))
+        assert pixels.labels.tolist() == [0] * 3 + [1] * 5 + [2] * 7
+        assert pixels.repeat.tolist() == [1] * 15
+        assert pixels.real.all()
+        assert pixels.header == HEADER
+    with open_pixels(tmp_path / "set", "train", "mel") as pixels:
+        assert np.array_equal(pixels.images, images(5, 3))
+        assert pixels.labels.tolist() == [1] * 5
+
+
+def test_decoded_pixels_of_a_class_without_images(tmp_path):
+    with open_pixels(write(tmp_path / "set"), "train", "akiec") as pixels:
+        assert pixels.images.shape == (0, 16, 16, 3)
+        assert pixels.labels.shape == (0,)
+
+
+def test_decoded_leaves_no_file(tmp_path, monkeypatch):
+    write(tmp_path / "set")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    with open_pixels(tmp_path / "set", "train"):
+        assert list((tmp_path / "tmp").iterdir())
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_decoding_onto_a_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatch):
+    """The pixels lie in a mapped file: without its space claimed first, a full disk would end the process (SIGBUS)."""
+    write(tmp_path / "set", groups=[("df", 100)])
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)]).returncode:
+        pytest.skip("may not mount")
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        with pytest.raises(OSError, match="No space left") as caught, open_pixels(tmp_path / "set", "train"):
+            pass
+        assert "the disk is full" in str(as_user_error(caught.value))
+        caught = None  # its frames hold the mapping
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_no_file_stands_before_the_end_nor_after_an_error(tmp_path):
+    with write_image_set(tmp_path / "set", HEADER) as out:
+        out.write(table("df", 1), [encode_png(images(1)[0])])
+        assert not (tmp_path / "set").exists()
+    assert (tmp_path / "set").exists()
+    with pytest.raises(RuntimeError):
+        write_rows(tmp_path / "other", "train", table("df", 1), RuntimeError)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_an_odd_path(tmp_path):
+    path = tmp_path / "ü\n%20#?*.parquet"
+    assert len(read_rows(write(path), "train")) == 15
+
+
+def test_no_file_is_left_open_where_the_end_can_not_be_written(tmp_path, monkeypatch):
+    def fail(writer):
+        writer.is_open = False  # else Arrow tries again where the writer is deleted, and says so
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(image_set.pq.ParquetWriter, "close", fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        write(tmp_path / "set")
+    # Under this folder alone: what other tests left open may be closed at any moment.
+    still_open = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert [path for path in still_open if path.startswith(str(tmp_path))] == []
+    assert list(tmp_path.iterdir()) == []
+    assert "the disk is full" in str(as_user_error(caught.value))
+
+
+def test_what_is_no_image_set(tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("dx\nnv\n")
+    pq.write_table(pa.table({"dx": ["nv"]}), tmp_path / "plain")
+    wrong_types = b'{"classes": 1, "image_size": 1, "split": "a"}'
+    for header in (b"{}", b"[]", b"1", b"not JSON", wrong_types, b'{"classes": [], "x": 1}'):
+        schema = pa.schema([("dx", pa.string())], metadata={b"counterweight": header})
+        pq.write_table(pa.table({"dx": ["nv"]}, schema=schema), tmp_path / f"header-{header[:5].hex()}-{len(header)}")
+    whole = write(tmp_path / "set").read_bytes()
+    (tmp_path / "set").unlink()
+    (tmp_path / "truncated").write_bytes(whole[:-50])
+    for path in tmp_path.iterdir():
+        with pytest.raises(UserError, match="is not an image set; give a file"):
+            read_header(path)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_header_is_a_sentence(tmp_path, data):
+    whole = bytearray(write(tmp_path / "set", groups=[("df", 1)]).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(-300, -1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "damaged").write_bytes(whole)
+    with contextlib.suppress(UserError):
+        read_header(tmp_path / "damaged")
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_png_is_lossless(height, width, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    assert np.array_equal(decode_png(encode_png(pixels)), pixels)
+    assert pixel_sha256(pixels) == pixel_sha256(np.asfortranarray(pixels))
