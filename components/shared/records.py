@@ -1,0 +1,331 @@
+"""Records that one phase writes and another reads: typed, and validated as hostile input when they are read.
+
+A record may come from a run folder that somebody else published. Every name in it that becomes part of a path matches a
+pattern, and `path_below` is the one place that turns such a name into a path.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from components.shared.errors import UserError
+from components.shared.files import write_text
+
+ARMS = ("baseline", "oversampled", "augmented")
+"""The ways of training the classifier that are compared, in the order in which pages show them."""
+MAX_RECORD_BYTES = 16 * 2**20
+MAX_SEED = 2**53  # beyond it, Kubeflow's numbers are not whole
+
+Arm = Literal["baseline", "oversampled", "augmented"]
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+DataHash = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{0,64}$")]
+"""As in an image set's header; empty if its writer did not set it."""
+SeenHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""First 16 hexadecimal digits of the pixel hash of an image that a model was trained or selected on."""
+Text = Annotated[str, Field(max_length=2_000)]
+ImageSize = Annotated[int, Field(ge=1, le=4_096)]
+Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$", max_length=200_000)]
+"""A JPEG image in base64."""
+Scalar = str | int | float | bool | None
+
+
+class Record(BaseModel):
+    """Base of all records: unknown keys, converted types, NaN and infinity are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ClassifierSettings(Record):
+    """Settings of a classifier's training; all but the seed are equal in all arms."""
+
+    epochs: Count
+    patience: Count | None = None
+    augmentation: Text
+    seed: Seed
+    batch: Count
+    precision: Text
+
+
+class ClassifierRecord(Record):
+    """Record of one classifier, `models/<arm>.json`; written by train_classifier.
+
+    Attributes:
+        arm: the arm.
+        parameters: number of the network's weights.
+        model_sha256: hash of the `.keras` file.
+        data_sha256, split_sha256: of the image sets it was trained on.
+        train_set_sha256: identifies the training rows of the arm.
+        train_rows: training images in an epoch, repeats included.
+        settings: of its training.
+        epochs, best_epoch: epochs that were trained; the one whose weights were kept, from 1.
+        history: metric → value of each epoch.
+        versions: of the libraries.
+        seconds: duration of the training.
+        seen: the real images it was trained or selected on.
+    """
+
+    arm: Arm
+    parameters: Count
+    model_sha256: Sha256
+    data_sha256: DataHash
+    split_sha256: DataHash
+    train_set_sha256: Sha256
+    train_rows: Count
+    settings: ClassifierSettings
+    epochs: Count
+    best_epoch: Count
+    history: dict[Text, list[float]]
+    versions: dict[Text, Text]
+    seconds: NonNegative
+    seen: list[SeenHash]
+
+
+class Losses(Record):
+    """Losses of a GAN, each list as long as `kimg`."""
+
+    kimg: list[NonNegative]
+    generator: list[float]
+    discriminator: list[float]
+
+
+class KidImages(Record):
+    """Numbers of images that KID was measured on."""
+
+    validation: Count
+    synthetic: Count
+
+
+class KidCurve(Record):
+    """KID of each snapshot. `against`: the splits of the real images it was measured against."""
+
+    kimg: list[NonNegative]
+    value: list[float]
+    against: Literal["validation", "validation and training"]
+    images: KidImages
+
+
+class Snapshot(Record):
+    """Samples of the same noise after `kimg` thousand images, as one row of images."""
+
+    kimg: NonNegative
+    jpeg: Jpeg
+
+
+class _OfClass(Record):
+    """What the records of trained and failed GANs have in common."""
+
+    dx: ClassName
+    architecture: Text
+    classes: list[ClassName]
+    image_size: ImageSize
+    data_sha256: DataHash
+    split_sha256: DataHash
+
+    @model_validator(mode="after")
+    def _class_is_known(self) -> "_OfClass":
+        if self.dx not in self.classes:
+            raise ValueError("dx is not one of the classes")
+        return self
+
+
+class TrainedGan(_OfClass):
+    """Record of a class's GAN, `models/gan-<class>.json`; written by train_gan.
+
+    Attributes:
+        dx: the class.
+        architecture: name of the module with the networks.
+        classes, image_size, data_sha256, split_sha256: of the image sets it was trained on.
+        recipe: how it was trained.
+        latent: length of the generator's noise vector.
+        kimg: training budget, in thousand real images shown.
+        start_kimg: budget of the shared GAN whose weights it started from; 0 for random weights.
+        best_kimg: the selected snapshot.
+        real_images: training images of the class.
+        parameters: weights of generator and discriminator.
+        precision: Keras' name of it.
+        rolled_back_kimg: where training diverged and was rolled back; None if it did not.
+        losses, kid: curves.
+        snapshots: samples for the report.
+        settings: seed, batch size and learning rate.
+        versions, seconds, model_sha256, seen: as in `ClassifierRecord`.
+    """
+
+    status: Literal["trained"] = "trained"
+    recipe: dict[Text, Scalar]
+    latent: Annotated[int, Field(ge=1, le=65_536)]
+    kimg: NonNegative
+    start_kimg: NonNegative
+    best_kimg: NonNegative
+    real_images: Count
+    parameters: dict[Text, Count]
+    precision: Text
+    rolled_back_kimg: NonNegative | None
+    losses: Losses
+    kid: KidCurve
+    versions: dict[Text, Text]
+    seconds: NonNegative
+    model_sha256: Sha256
+    seen: list[SeenHash]
+    settings: dict[Text, Scalar]
+    snapshots: list[Snapshot]
+
+
+class FailedGan(_OfClass):
+    """Record of a class whose GAN failed while `failed_class` is `continue`; `failed` is the error, on one line."""
+
+    status: Literal["failed"] = "failed"
+    failed: Text
+
+
+GanRecord = Annotated[TrainedGan | FailedGan, Field(discriminator="status")]
+
+
+class NearestPair(Record):
+    """A synthetic image near a training image: its index, the training image and the distance of the copy check."""
+
+    distance: NonNegative
+    image_id: Text
+    index: Count
+
+
+class SampleQuality(Record):
+    """Quality of the synthetic images of a class, `synthetic/<class>.json`; written by generate_images.
+
+    Attributes:
+        dx: the class.
+        images: images in the set.
+        drawn: images that were generated for it.
+        kid, density, coverage, texture: metrics; None if there are too few images.
+        copies: images dropped by the copy check, which drops distances below `copy_threshold`.
+        curated: images rejected as the worst; `reject` is the share that was to be rejected.
+        against: the splits of the real images that the metrics compare with.
+        nearest: the pairs nearest to a training image.
+        pairs_jpeg: these pairs as one image.
+    """
+
+    dx: ClassName
+    images: Count
+    drawn: Count
+    kid: float | None
+    density: NonNegative | None
+    coverage: Share | None
+    texture: NonNegative | None
+    copies: Count
+    copy_threshold: NonNegative
+    curated: Count
+    reject: Share
+    against: Literal["validation", "validation and training"]
+    nearest: list[NearestPair]
+    pairs_jpeg: Jpeg
+
+
+def _check_relative(name: str) -> str:
+    path = PurePosixPath(name)
+    unsafe = path.is_absolute() or set(path.parts) & {"..", "."} or str(path) != name or name == "."
+    if unsafe or "\\" in name or not name.isprintable() or len(name) > 400 or any(":" in part for part in path.parts):
+        raise ValueError("not a relative path below the folder")
+    return name
+
+
+RelativePath = Annotated[str, AfterValidator(_check_relative)]
+
+
+class ManifestEntry(Record):
+    """Hash and size of a published file."""
+
+    sha256: Sha256
+    bytes: Count
+
+
+class Manifest(Record):
+    """Record of a publication, `manifest.json`; written last by publish.
+
+    Attributes:
+        files: relative path → hash and size.
+        candidate: the model that is proposed for use; None if the verdict does not allow it.
+        promote_if, verdict: why.
+    """
+
+    files: dict[RelativePath, ManifestEntry]
+    candidate: RelativePath | None
+    promote_if: Text
+    verdict: Text
+
+
+R = TypeVar("R")
+
+
+def load_record(path: str | Path, model: type[R]) -> R:
+    """Return the record in a JSON file.
+
+    Args:
+        path: the file.
+        model: a class of this module; for `GanRecord` use `load_gan_record`.
+
+    Raises:
+        UserError: `record.invalid`: the file is missing, or is not such a record.
+
+    Example:
+        >>> load_record("models/baseline.json", ClassifierRecord).arm
+        'baseline'
+    """
+    return _load(path, model, getattr(model, "__name__", "record"))
+
+
+def load_gan_record(path: str | Path) -> TrainedGan | FailedGan:
+    """Return the record of a GAN; errors as in `load_record`."""
+    return _load(path, GanRecord, "GanRecord")
+
+
+def _load(path: str | Path, model: Any, kind: str) -> Any:
+    def invalid(field: str, problem: str) -> UserError:
+        return UserError(
+            f"{path} is not a valid {kind}: {f'{field}: ' if field else ''}{problem}",
+            "use the unchanged files of one run of this version",
+            "record.invalid",
+            path=str(path),
+            record=kind,
+            field=field,
+        )
+
+    file = Path(path)
+    if not file.is_file():
+        raise invalid("", "the file does not exist")
+    if file.stat().st_size > MAX_RECORD_BYTES:
+        raise invalid("", f"the file has more than {MAX_RECORD_BYTES:,} bytes")
+    try:
+        return TypeAdapter(model).validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise invalid(".".join(map(str, first["loc"]))[:200], first["msg"][:300]) from error
+
+
+def write_record(path: str | Path, record: Record) -> None:
+    """Write a record as JSON, atomically."""
+    write_text(path, record.model_dump_json(indent=1))
+
+
+def path_below(root: str | Path, name: str) -> Path:
+    """Return the path of a name from a record below a folder; the one place that turns such names into paths.
+
+    Links are resolved: a link inside the folder that leads out of it is refused.
+
+    Raises:
+        UserError: `path.outside`: the name leads out of the folder.
+    """
+    top = Path(root).resolve()
+    try:
+        path = (top / _check_relative(name)).resolve()
+        if path.is_relative_to(top) and path != top:
+            return path
+    except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of links
+        pass
+    raise UserError(
+        f"{name[:200]!r} is not a path inside of {root}", "use the unchanged folder of a run", "path.outside", name=name
+    )
