@@ -1,16 +1,15 @@
-"""Judges finished runs again: `python -m counterweight.evaluate RUN=… [EXTERNAL=…] [OUT=…]`.
+"""Evaluate published runs again: `python -m counterweight.evaluate RUN=… [EXTERNAL=…] [OUT=…]`.
 
-    RUN         a finished run's folder, or gs://bucket/prefix; with EXTERNAL its models are judged on those images.
-                Several with commas between them: the folds of a k-fold run, pooled
-    EXTERNAL    a folder, or gs://bucket/prefix, in HAM10000's layout; the classes may be some of the run's
-    OUT         the folder of the results (default: external/ in the run's folder, where that is local)
-    duplicates  refuse (default) images of the run among the external ones, or move_to_train: leave their lesions out
-    max_bad_images  so many unusable external images are listed and left out (default 10)
+    RUN         folder, or gs://bucket/prefix, of a published run, whose models are evaluated on EXTERNAL.
+                Several, separated by commas: the folds of a k-fold run, which are pooled
+    EXTERNAL    folder, or gs://bucket/prefix, with external images in HAM10000's layout; classes may be missing
+    OUT         folder for the results (default: external/ in the run's folder, if that is local)
+    duplicates  for external images that belong to images of the run: refuse (default) or move_to_train (exclude them)
+    max_bad_images  maximum number of unusable external images to skip (default 10)
 
-Exit codes: 0 done, 1 failed, 2 something that the user can mend, 130 interrupted.
+Exit codes: see `components.shared.errors.ExitCode`.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -18,102 +17,114 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.files import atomic_write, write_text
+from components.shared.records import path_below
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.run import check_writable
 
-NAMES = ("RUN", "EXTERNAL", "OUT", "duplicates", "max_bad_images")
+OPTIONS = ("RUN", "EXTERNAL", "OUT", "duplicates", "max_bad_images")
 
 
 def arguments(words: list[str]) -> tuple[list[str], str, Path, str, int]:
-    """Runs, external data (or ""), folder of the results, duplicates and max_bad_images.
+    """Return runs, external data (or ""), folder of the results, duplicates and max_bad_images.
 
     Raises:
-        UserError: something can't be used.
+        UserError: an option is unknown, missing or invalid.
     """
     given = parameters.assignments(words)
     for name in given:
-        if name not in NAMES:
-            raise UserError(f"{name} is not known here; choose from {', '.join(NAMES)}.")
-    runs = [_place(run) for run in given.get("RUN", "").split(",") if run.strip()]
-    external = _place(given.get("EXTERNAL", ""))
-    out = given.get("OUT", "")
+        if name not in OPTIONS:
+            raise UserError(
+                f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "option.unknown", option=name
+            )
+    runs = [_expand(run) for run in given.get("RUN", "").split(",") if run.strip()]
+    external, out = _expand(given.get("EXTERNAL", "")), given.get("OUT", "")
     if not runs:
-        raise UserError("RUN is missing; give the folder of a finished run.")
+        raise _missing("RUN", "give the folder of a published run")
     if len(runs) == 1 and not external:
-        raise UserError("EXTERNAL is missing; give the images, or in RUN all folds of a k-fold run.")
+        raise _missing("EXTERNAL", "give the external images, or in RUN all folds of a k-fold run")
     if len(runs) > 1 and external:
-        raise UserError("EXTERNAL goes with one run; leave it out to pool folds, or give one run.")
+        raise UserError(
+            "EXTERNAL is given with several runs", "give one run, or omit EXTERNAL to pool folds", "option.conflict"
+        )
     if not out and (len(runs) > 1 or "://" in runs[0]):
-        raise UserError("OUT is missing; give a folder for the results.")
+        raise _missing("OUT", "give a folder for the results")
     if "://" in out:
-        raise UserError(f"OUT is {out}; the results go to a folder on this machine, give one.")
+        raise UserError(f"OUT is {out}", "give a folder on this machine", "option.invalid", option="OUT")
     bad = given.get("max_bad_images", "10")
-    if not bad.isdigit():
-        raise UserError(f"max_bad_images is {bad!r}; give a whole number.")
-    folder = Path(_place(out) if out else Path(runs[0], "external")).resolve()
-    if any(folder == Path(run).resolve() for run in runs):
-        raise UserError(f"OUT is {out}, the run itself; choose another folder, so that its results stay.")
+    if not bad.isdecimal() or len(bad) > 9:
+        raise UserError(f"max_bad_images is {bad!r}", "give a whole number", "option.invalid", option="max_bad_images")
+    folder = Path(_expand(out) if out else Path(runs[0], "external")).resolve()
+    if any(Path(run).resolve() == folder for run in runs if "://" not in run):
+        raise UserError(
+            f"OUT is {out}, which is the run itself",
+            "choose another folder for the results",
+            "option.invalid",
+            option="OUT",
+        )
     return runs, external, folder, given.get("duplicates", "refuse"), int(bad)
 
 
-def _place(text: str) -> str:
-    """A folder's name with the user's home filled in."""
+def _missing(option: str, hint: str) -> UserError:
+    return UserError(f"{option} is missing", hint, "option.missing", option=option)
+
+
+def _expand(text: str) -> str:
+    """Return a location with `~` replaced by the user's home folder."""
     return text.strip() if "://" in text else os.path.expanduser(text.strip())  # noqa: PTH111 (Path's own may raise)
 
 
-def opener(run: str, scratch: Path) -> Callable[[str], Path]:
-    """Gives a function that finds one of a run's files here, downloaded into `scratch` where the run is elsewhere."""
+def make_fetch(run: str, scratch: Path) -> Callable[[str], Path]:
+    """Return a function from a name in a run to its local path; files of a remote run are downloaded into `scratch`."""
 
-    def local(name: str) -> Path:
-        path = Path(run, name)
+    def fetch_local(name: str) -> Path:
+        path = path_below(run, name)
         if not path.is_file():
-            raise UserError(f"{run} holds no {name}; give the folder of a finished run.")
+            raise UserError(
+                f"{run} has no {name}", "give the folder of a published run", "run.missing_file", run=run, file=name
+            )
         return path
 
-    def remote(name: str) -> Path:
+    def fetch_remote(name: str) -> Path:
         from components.shared.storage import download_file
 
-        path = scratch / name
+        scratch.mkdir(parents=True, exist_ok=True)
+        path = path_below(scratch, name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             download_file(f"{run.rstrip('/')}/{name}", path)
         return path
 
-    return remote if "://" in run else local
+    return fetch_remote if "://" in run else fetch_local
 
 
 def evaluate(words: list[str]) -> None:
-    """Does what the command asks for."""
+    """Run the command."""
     runs, external, folder, duplicates, max_bad_images = arguments(words)
     check_writable(folder, "OUT")
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    from components.evaluate import reevaluate
-    from components.evaluate.evaluate import sentence, write_pages
-    from components.evaluate.gallery import Pictures
+    from components.evaluate.gallery import Gallery
     from components.evaluate.report import render_text
+    from components.evaluate.results import headline, write_pages, write_results
     from components.prepare_data.prepare import prepare_external
+    from counterweight import reevaluate
 
     with tempfile.TemporaryDirectory(prefix="counterweight-") as name:
         scratch = Path(name)
-        opened = [reevaluate.open_run(run, opener(run, scratch / str(number))) for number, run in enumerate(runs)]
+        opened = [reevaluate.open_run(run, make_fetch(run, scratch / str(number))) for number, run in enumerate(runs)]
         if external:
             images, run = scratch / "external", opened[0]
-            size = run.results["run"]["image_size"]
             known = run.file("splits.csv")
-            prepare_external(external, run.classes, size, duplicates, max_bad_images, known, images)
-            results, table = reevaluate.outside(run, external, images)
+            prepare_external(external, run.classes, run.facts.image_size, duplicates, max_bad_images, known, images)
+            results, table = reevaluate.evaluate_external(run, external, images)
         else:
-            results, table = reevaluate.pooled(opened)
-    write_text(folder / "metrics.json", json.dumps(results, indent=1))
-    with atomic_write(folder / "predictions.parquet") as part:
-        table.to_parquet(part, index=False)
-    write_pages(results, Pictures(), folder / "report.html", folder / "comparison.md")
+            results, table = reevaluate.pool_folds(opened)
+    write_results(folder, results, table)
+    write_pages(results, Gallery(), folder / "report.html", folder / "comparison.md")
     seeds = results["run"]["seeds"]
     print(f"\n{render_text(results).rstrip()}\n")
     if external:
-        print(f"{external}: {sentence(results['external'], seeds)}")
+        print(f"{external}: {headline(results['external'], seeds)}")
     print(f"report: {os.path.relpath(folder / 'report.html')}")
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from benchmarks.gpu.experiment import RECIPES, Scale
 from benchmarks.machine import machine
-from components.evaluate.evaluate import scalars
+from components.evaluate.metrics import SCALARS
 from components.shared import html_page
 from components.shared.files import write_text
 from components.shared.image_set import decode_png, iter_tables
+from components.shared.records import ARMS
 
 SHOWN = 8
 OF_GAN = ("kimg", "best_kimg", "seconds", "precision", "rolled_back_kimg", "failed")
@@ -40,7 +41,9 @@ def _gans(folder: Path) -> dict[str, Any]:
 def _effect(folder: Path) -> dict[str, Any]:
     """What the images bring on the test lesions."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return {"verdict": results["verdict"]} | scalars(results)
+    figures = {f"gan_effect_{key}": results["effect"][key] for key in ("value", "low", "high")}
+    figures |= {f"{arm}_{name}": results["arms"][arm][name] for arm in ARMS for name in SCALARS}
+    return {"verdict": results["verdict"]} | {name: value for name, value in figures.items() if value is not None}
 
 
 def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:

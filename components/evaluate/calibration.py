@@ -1,4 +1,4 @@
-"""What is fixed on validation before the test split is looked at: each model's temperature and its threshold."""
+"""Temperature and threshold of each model, fitted on validation before the test split is used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from scipy import optimize, special
 from components.evaluate.metrics import Predictions
 
 SPECIFICITY = 0.90
-_SMALLEST = 1e-12
-"""Below this a probability is taken for this: a float32 softmax may say 0, whose logarithm no temperature can mend."""
+_MIN_PROBABILITY = 1e-12
+"""Smaller probabilities count as this: a float32 softmax may return 0, whose logarithm cannot be scaled."""
 
 
-def scale(chances: np.ndarray, temperature: float) -> np.ndarray:
-    """(N, classes) probabilities after temperature scaling; 1 leaves them as they are, more makes them less sure."""
-    return special.softmax(np.log(np.maximum(chances, _SMALLEST)) / temperature, axis=1)
+def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return (N, classes) probabilities after temperature scaling; a temperature above 1 makes them less confident."""
+    return special.softmax(np.log(np.maximum(probabilities, _MIN_PROBABILITY)) / temperature, axis=1)
 
 
-def temperature(truth: np.ndarray, chances: np.ndarray) -> float:
-    """The temperature in [0.05, 20] with the least negative log-likelihood (Guo et al. 2017).
+def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the temperature in [0.05, 20] with the least negative log-likelihood (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
         truth: (N,) int label.
-        chances: (N, classes) probabilities.
+        probabilities: (N, classes).
     """
-    logs = np.log(np.maximum(np.asarray(chances, np.float64), _SMALLEST))
+    logs = np.log(np.maximum(np.asarray(probabilities, np.float64), _MIN_PROBABILITY))
 
     def loss(log_temperature: float) -> float:
         scaled = logs / np.exp(log_temperature)
@@ -35,48 +35,49 @@ def temperature(truth: np.ndarray, chances: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def threshold(benign_scores: np.ndarray) -> float:
-    """The least score such that 90 % of the benign images lie at or below it; what lies above is called malignant."""
+def fit_threshold(benign_scores: np.ndarray) -> float:
+    """Return the least score with 90 % of the benign images at or below it; scores above it count as malignant."""
     return float(np.quantile(benign_scores, SPECIFICITY, method="inverted_cdf"))
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """What validation decides for one model.
+class Calibration:
+    """What is fitted on validation for one model.
 
     Attributes:
         temperature: of its scaling.
-        threshold: above it the malignant classes' summed probability counts as malignant; None where validation has
-            no benign image or the data no malignant class.
+        threshold: a summed probability of the malignant classes above it counts as malignant; None if validation has no
+            benign image or the data no malignant class.
     """
 
     temperature: float
     threshold: float | None
 
 
-def fix(truth: np.ndarray, chances: np.ndarray, malignant: np.ndarray) -> Fixed:
-    """Decides on validation.
+def calibrate(truth: np.ndarray, probabilities: np.ndarray, malignant: np.ndarray) -> Calibration:
+    """Fit temperature and threshold of a model on validation.
 
     Args:
         truth: (N,) int label.
-        chances: (N, classes) probabilities.
+        probabilities: (N, classes).
         malignant: (classes,) bool.
     """
     benign = ~malignant[truth]
-    decided = threshold(chances[benign][:, malignant].sum(1)) if malignant.any() and benign.any() else None
-    return Fixed(temperature(truth, chances), decided)
+    scores = probabilities[benign][:, malignant].sum(1)
+    threshold = fit_threshold(scores) if malignant.any() and benign.any() else None
+    return Calibration(fit_temperature(truth, probabilities), threshold)
 
 
-def apply(chances: np.ndarray, fixed: Sequence[Fixed], malignant: np.ndarray) -> Predictions:
-    """What models say of other images, with what validation decided.
+def apply(probabilities: np.ndarray, calibrations: Sequence[Calibration], malignant: np.ndarray) -> Predictions:
+    """Return the predictions for other images, with temperature and threshold from validation.
 
     Args:
-        chances: (seeds, N, classes) probabilities.
-        fixed: one a seed.
+        probabilities: (seeds, N, classes).
+        calibrations: one per seed.
         malignant: (classes,) bool.
     """
-    scaled = np.stack([scale(one, model.temperature) for one, model in zip(chances, fixed, strict=True)])
-    thresholds = [model.threshold for model in fixed]
+    scaled = np.stack([scale(one, model.temperature) for one, model in zip(probabilities, calibrations, strict=True)])
+    thresholds = [model.threshold for model in calibrations]
     if None in thresholds:
-        return Predictions(chances, scaled)
-    return Predictions(chances, scaled, chances[..., malignant].sum(2) > np.array(thresholds)[:, None])
+        return Predictions(probabilities, scaled)
+    return Predictions(probabilities, scaled, probabilities[..., malignant].sum(2) > np.array(thresholds)[:, None])

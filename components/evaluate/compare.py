@@ -10,9 +10,9 @@ from components.evaluate import inference, metrics
 from components.evaluate.curves import curves
 from components.evaluate.inference import Bootstrap
 from components.evaluate.metrics import SCALARS, Predictions, Sample
+from components.shared.records import ARMS
 from components.shared.seeds import derive_seed
 
-ARMS = ("baseline", "oversampled", "augmented")
 METRIC = "mean recall of the rare classes"
 OTHER_METRICS = (
     "balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "malignant_sensitivity", "brier", "ece",
@@ -45,8 +45,8 @@ def _arm(draws: Bootstrap, arm: str, said: Predictions, seeds: Sequence[int]) ->
         "recall_interval": {
             dx: [found["low"], found["high"]] for dx, found in zip(sample.classes, recalls, strict=True)
         },
-        "confusion": metrics.confusion(sample, said.chances).tolist(),
-        "curves": curves(sample, said.chances, said.scaled),
+        "confusion": metrics.confusion(sample, said.probabilities).tolist(),
+        "curves": curves(sample, said.probabilities, said.scaled),
     }
 
 
@@ -74,7 +74,7 @@ def _by_class(draws: Bootstrap, change: np.ndarray, seed: int) -> dict[str, dict
 def changes(sample: Sample, arms: Mapping[str, Predictions]) -> np.ndarray:
     """(L,) what augmented names right more than oversampled: for each lesion, in [−1, 1], the mean over seeds."""
     augmented, oversampled = (
-        inference.lesions_right(sample, arms[arm].chances) for arm in ("augmented", "oversampled")
+        inference.lesions_right(sample, arms[arm].probabilities) for arm in ("augmented", "oversampled")
     )
     return (augmented.astype(float) - oversampled).mean(0)
 
@@ -140,7 +140,7 @@ def compare(
     return figures, effect, verdict(gan["low"], gan["high"], p)
 
 
-def counts(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def count_images(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
     """Images and lesions by class of rows with dx and lesion_id."""
     return {
         dx: {

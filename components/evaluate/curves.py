@@ -43,16 +43,16 @@ def precision_recall(positive: np.ndarray, scores: np.ndarray) -> dict[str, list
     return _points(recall=_PLACES, precision=np.mean(found, 0))
 
 
-def reliability(truth: np.ndarray, chances: np.ndarray) -> dict[str, list[float]]:
+def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, list[float]]:
     """The reliability diagram: mean `confidence`, `accuracy` and `count` of the bins of the top label's confidence that
     are not empty, over the images of all seeds.
 
     Args:
         truth: (N,) int label.
-        chances: (seeds, N, classes).
+        probabilities: (seeds, N, classes).
     """
-    confidence = chances.max(2).ravel()
-    right = (chances.argmax(2) == truth).ravel()
+    confidence = probabilities.max(2).ravel()
+    right = (probabilities.argmax(2) == truth).ravel()
     number = bin_of(confidence)
     count = np.bincount(number, minlength=BINS)
     filled = count > 0
@@ -60,17 +60,22 @@ def reliability(truth: np.ndarray, chances: np.ndarray) -> dict[str, list[float]
     return _points(confidence=of_bin[0], accuracy=of_bin[1]) | {"count": count[filled].tolist()}
 
 
-def curves(sample: Sample, chances: np.ndarray, scaled: np.ndarray) -> dict[str, dict[str, dict[str, list[float]]]]:
+def curves(
+    sample: Sample, probabilities: np.ndarray, scaled: np.ndarray
+) -> dict[str, dict[str, dict[str, list[float]]]]:
     """All curves of an arm, as in its figures; `roc` and `pr` by class, of those that can be told from others here.
 
     Args:
         sample: the images.
-        chances, scaled: (seeds, N, classes) as in `Predictions`.
+        probabilities, scaled: (seeds, N, classes) as in `Predictions`.
     """
     found: dict[str, dict[str, dict[str, list[float]]]] = {"roc": {}, "pr": {}, "reliability": {}}
     for label in np.flatnonzero(sample.present) if sample.present.sum() > 1 else ():
         positive = sample.truth == label
-        found["roc"][sample.classes[label]] = roc(positive, chances[:, :, label])
-        found["pr"][sample.classes[label]] = precision_recall(positive, chances[:, :, label])
-    found["reliability"] = {"before": reliability(sample.truth, chances), "after": reliability(sample.truth, scaled)}
+        found["roc"][sample.classes[label]] = roc(positive, probabilities[:, :, label])
+        found["pr"][sample.classes[label]] = precision_recall(positive, probabilities[:, :, label])
+    found["reliability"] = {
+        "before": reliability(sample.truth, probabilities),
+        "after": reliability(sample.truth, scaled),
+    }
     return found

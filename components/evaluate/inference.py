@@ -75,9 +75,9 @@ class Bootstrap:
         self.drawn: dict[str, dict[str, np.ndarray]] = {}
         for (arm, said), more in zip(arms.items(), extra, strict=True):
             each = [
-                (sample, said.chances[number], said.scaled[number], alarmed, rare)
-                for number in range(len(said.chances))
-                for alarmed in [None if said.alarmed is None else said.alarmed[number]]
+                (sample, said.probabilities[number], said.scaled[number], alarms, rare)
+                for number in range(len(said.probabilities))
+                for alarms in [None if said.alarms is None else said.alarms[number]]
             ]
             points, drawn = [figures(*one) for one in each], [figures(*one, weights, more) for one in each]
             self.points[arm] = {name: np.stack([point[name][0] for point in points]) for name in points[0]}
@@ -175,9 +175,9 @@ class Bootstrap:
         return np.flatnonzero(chosen)
 
 
-def lesions_right(sample: Sample, chances: np.ndarray) -> np.ndarray:
+def lesions_right(sample: Sample, probabilities: np.ndarray) -> np.ndarray:
     """(seeds, L) bool, which lesions are named right; a lesion's prediction is the mean over its images."""
-    return np.stack([sample.sums(one).argmax(1) == sample.label for one in chances])
+    return np.stack([sample.sums(one).argmax(1) == sample.label for one in probabilities])
 
 
 def sign_flip(differences: np.ndarray, seed: int) -> tuple[float, int]:

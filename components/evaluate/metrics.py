@@ -88,22 +88,22 @@ class Predictions:
     """What one arm says of a sample's images.
 
     Attributes:
-        chances: (seeds, N, classes) probabilities.
+        probabilities: (seeds, N, classes) probabilities.
         scaled: the same after each model's temperature scaling.
-        alarmed: (seeds, N) bool, whether an image counts as malignant at each model's own threshold; None where the
+        alarms: (seeds, N) bool, whether an image counts as malignant at each model's own threshold; None where the
             data has no malignant class.
     """
 
-    chances: np.ndarray
+    probabilities: np.ndarray
     scaled: np.ndarray
-    alarmed: np.ndarray | None = None
+    alarms: np.ndarray | None = None
 
 
-def _gaps(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _gaps(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(N, BINS) confidence less correctness in the bin of each image's confidence, 0 elsewhere."""
-    confidence = chances.max(1)
+    confidence = probabilities.max(1)
     gaps = np.zeros((len(truth), BINS))
-    gaps[np.arange(len(truth)), bin_of(confidence)] = confidence - (chances.argmax(1) == truth)
+    gaps[np.arange(len(truth)), bin_of(confidence)] = confidence - (probabilities.argmax(1) == truth)
     return gaps
 
 
@@ -136,9 +136,9 @@ def _auc(scores: np.ndarray, positive: np.ndarray, sample: Sample, weights: np.n
 
 def figures(
     sample: Sample,
-    chances: np.ndarray,
+    probabilities: np.ndarray,
     scaled: np.ndarray,
-    alarmed: np.ndarray | None,
+    alarms: np.ndarray | None,
     rare: tuple[str, ...],
     weights: np.ndarray | None = None,
     extra: tuple[np.ndarray, np.ndarray] | None = None,
@@ -147,7 +147,7 @@ def figures(
 
     Args:
         sample: the images.
-        chances, scaled, alarmed: (N, classes), (N, classes) and (N,) as in `Predictions`, of one seed.
+        probabilities, scaled, alarms: (N, classes), (N, classes) and (N,) as in `Predictions`, of one seed.
         rare: the classes of the primary figure.
         weights: (draws, L), how often each lesion counts; once where not given.
         extra: (draws, classes + 3) each: hits and images to add to the shares of `Sample.groups`.
@@ -161,11 +161,11 @@ def figures(
     if weights is None:
         weights = np.ones((1, len(sample.label)))
     truth, classes = sample.truth, len(sample.classes)
-    predicted = np.eye(classes)[chances.argmax(1)]
-    alarm = np.zeros(len(truth), bool) if alarmed is None else alarmed
+    predicted = np.eye(classes)[probabilities.argmax(1)]
+    alarm = np.zeros(len(truth), bool) if alarms is None else alarms
     hit = np.column_stack(
-        [predicted * sample.groups[:, :classes], chances.argmax(1) == truth, alarm & sample.groups[:, -2].astype(bool),
-         ~alarm & sample.groups[:, -1].astype(bool)]
+        [predicted * sample.groups[:, :classes], probabilities.argmax(1) == truth,
+         alarm & sample.groups[:, -2].astype(bool), ~alarm & sample.groups[:, -1].astype(bool)]
     )  # fmt: skip
     hits, images = (weights @ sample.sums(values).astype(weights.dtype) for values in (hit, sample.groups))
     said = weights @ sample.sums(predicted).astype(weights.dtype)
@@ -173,7 +173,7 @@ def figures(
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (hits + added_hits) / (images + added_images)
         share[:, np.append(~sample.present, [False] * 3)] = np.nan
-        if alarmed is None:
+        if alarms is None:
             share[:, -2:] = np.nan
         recall = share[:, :classes]
         precision = np.where(said > 0, hits[:, :classes] / said, 0.0)
@@ -181,11 +181,11 @@ def figures(
     precision[:, ~sample.present] = f1[:, ~sample.present] = np.nan
     auc = np.full(recall.shape, np.nan)
     for label in np.flatnonzero(sample.present) if sample.present.sum() > 1 else ():
-        auc[:, label] = _auc(chances[:, label], truth == label, sample, weights)
+        auc[:, label] = _auc(probabilities[:, label], truth == label, sample, weights)
     total = images[:, classes]
     one_hot = np.eye(classes)[truth]
     sums = sample.sums(
-        np.column_stack([((chances - one_hot) ** 2).sum(1), _gaps(chances, truth), _gaps(scaled, truth)])
+        np.column_stack([((probabilities - one_hot) ** 2).sum(1), _gaps(probabilities, truth), _gaps(scaled, truth)])
     )
     brier, before, after = np.split(weights @ sums.astype(weights.dtype), [1, 1 + BINS], axis=1)
     here = sample.present & np.isin(sample.classes, rare)
@@ -212,8 +212,8 @@ def _mean(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return values[:, columns].mean(1) if columns.any() else np.full(len(values), np.nan)
 
 
-def confusion(sample: Sample, chances: np.ndarray) -> np.ndarray:
-    """(classes, classes) int, true classes in rows, summed over seeds; `chances` is (seeds, N, classes)."""
+def confusion(sample: Sample, probabilities: np.ndarray) -> np.ndarray:
+    """(classes, classes) int, true classes in rows, summed over seeds; `probabilities` is (seeds, N, classes)."""
     classes = len(sample.classes)
-    cells = (sample.truth * classes + chances.argmax(2)).ravel()
+    cells = (sample.truth * classes + probabilities.argmax(2)).ravel()
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from components.evaluate.formatting import known, number, plain, show
+from components.shared.records import ARMS
 
-ARMS = ("baseline", "oversampled", "augmented")
 STYLE = {"baseline": ("#666666", "o"), "oversampled": ("#0b62a4", "s"), "augmented": ("#b5400c", "D")}
 RULE = "#d5d9de"
 _FRAME = "#8a9099"
@@ -42,7 +42,7 @@ class Axis:
         return f"{92 * (high - low) / (self.high - self.low):.2f}"
 
 
-def _svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:
+def draw_svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:
     """An inline SVG, whatever the user's matplotlibrc says; no two in a page may have the same salt."""
     import matplotlib.style
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
             axes.plot(x, y, color=STYLE[arm][0], linewidth=1.5, clip_on=False)
         _square(axes, "False positive rate", "True positive rate")
 
-    return _svg(salt, (200, 190), f"ROC curves of {plain(dx, 60)}, {', '.join(ARMS)}", draw) if lines else ""
+    return draw_svg(salt, (200, 190), f"ROC curves of {plain(dx, 60)}, {', '.join(ARMS)}", draw) if lines else ""
 
 
 def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -> str:
@@ -105,7 +105,7 @@ def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -
         _square(axes, "Recall", "Precision")
 
     label = f"Precision by recall of {plain(dx, 60)}, {', '.join(ARMS)}"
-    return _svg(salt, (200, 190), label, draw) if lines else ""
+    return draw_svg(salt, (200, 190), label, draw) if lines else ""
 
 
 def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
@@ -126,7 +126,7 @@ def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
         _square(axes, "Confidence", "Accuracy")
 
     label = f"Accuracy by confidence of the arm {arm}, before and after temperature scaling"
-    return _svg(salt, (240, 225), label, draw) if pairs else ""
+    return draw_svg(salt, (240, 225), label, draw) if pairs else ""
 
 
 def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dict[str, str], title: str) -> str:
@@ -154,7 +154,7 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")
 
-    return _svg(salt, (440, 270), f"{title}, by epoch, for each arm and seed", draw)
+    return draw_svg(salt, (440, 270), f"{title}, by epoch, for each arm and seed", draw)
 
 
 def gan_losses(salt: str, dx: str, losses: dict[str, Any]) -> str:
@@ -171,4 +171,4 @@ def gan_losses(salt: str, dx: str, losses: dict[str, Any]) -> str:
         axes.figure.legend(loc="outside upper left", ncols=2, frameon=False)
 
     last = ", ".join(f"{name} {show(values[-1], digits=2)}" for name, values in lines.items())
-    return _svg(salt, (440, 190), f"Losses of the GAN of {plain(dx, 60)}; at the end {last}", draw) if lines else ""
+    return draw_svg(salt, (440, 190), f"Losses of the GAN of {plain(dx, 60)}; at the end {last}", draw) if lines else ""

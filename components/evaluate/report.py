@@ -14,9 +14,10 @@ from PIL import Image
 
 from components.evaluate import formatting, plots
 from components.evaluate.formatting import known, plain, show, show_interval
-from components.evaluate.gallery import Picture, Pictures, all_of
-from components.evaluate.plots import ARMS, Axis
+from components.evaluate.gallery import Gallery, ShownImage, list_images
+from components.evaluate.plots import Axis
 from components.shared.log import duration
+from components.shared.records import ARMS
 
 LIMIT = 1_950_000
 """Bytes of the HTML page at the most, pictures and all; they are shown as well as that allows."""
@@ -55,22 +56,14 @@ _NOTES = {
     "ece": "ECE; lower is better",
     "ece_scaled": "ECE after temperature scaling",
 }
-OF_GAN = ("architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed")
-OF_IMAGES = (
-    "kid",
-    "density",
-    "coverage",
-    "texture",
-    "drawn",
-    "copies",
-    "copy_threshold",
-    "curated",
-    "reject",
-    "against",
-    "nearest",
-)
-"""What is taken over of each class from the GANs' records and from the quality files."""
-_MADE = dict.fromkeys(("images", *OF_GAN, *OF_IMAGES))
+_MADE = dict.fromkeys(
+    (
+        "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed",
+        "kid", "density", "coverage", "texture", "drawn", "copies", "copy_threshold", "curated", "reject", "against",
+        "nearest",
+    )
+)  # fmt: skip
+"""Facts about the synthetic images of a class; a run may lack some."""
 _NOTHING = {"value": None, "low": None, "high": None}
 
 
@@ -198,7 +191,7 @@ def _duration(seconds: float | None) -> str:
     return duration(seconds) if known(seconds) and seconds is not None else "not recorded"
 
 
-def _jpeg(picture: Picture, side: int, quality: int) -> bytes:
+def _jpeg(picture: ShownImage, side: int, quality: int) -> bytes:
     """A picture for an `img`, its shorter side at most `side` pixels."""
     image = Image.fromarray(picture.pixels)
     shrink = side / min(image.size)
@@ -211,11 +204,11 @@ def _jpeg(picture: Picture, side: int, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _addresses(pictures: list[Picture], room: int) -> dict[Picture, str]:
+def _addresses(pictures: list[ShownImage], room: int) -> dict[ShownImage, str]:
     """Data addresses that together fit into `room` bytes: the same size and quality for all pictures, the best that
     fits; none where not even the least does."""
     for side, quality in _QUALITIES:
-        found: dict[Picture, str] = {}
+        found: dict[ShownImage, str] = {}
         left = room
         for picture in pictures:
             found[picture] = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture, side, quality)).decode()}"
@@ -263,7 +256,7 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def render_html(results: dict[str, Any], pictures: Pictures) -> str:
+def render_html(results: dict[str, Any], gallery: Gallery) -> str:
     """The report as one self-contained HTML file of at most `LIMIT` bytes, for up to some dozens of classes.
 
     Args:
@@ -276,12 +269,12 @@ def render_html(results: dict[str, Any], pictures: Pictures) -> str:
         dx: plots.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
     }
     template = environment.get_template("report.html.j2")
-    shown = all_of(pictures)
-    without = template.render(page, pictures=pictures, addresses=dict.fromkeys(shown, ""))
+    shown = list_images(gallery)
+    without = template.render(page, gallery=gallery, addresses=dict.fromkeys(shown, ""))
     addresses = _addresses(shown, LIMIT - len(without.encode()))
     if not addresses:
-        pictures = Pictures()
-    return template.render(page, pictures=pictures, addresses=addresses)
+        gallery = Gallery()
+    return template.render(page, gallery=gallery, addresses=addresses)
 
 
 def render_markdown(results: dict[str, Any]) -> str:

@@ -18,6 +18,8 @@ MAX_RECORD_BYTES = 16 * 2**20
 MAX_SEED = 2**53  # beyond it, Kubeflow's numbers are not whole
 
 Arm = Literal["baseline", "oversampled", "augmented"]
+Verdict = Literal["improved", "no evidence", "worse", "not established"]
+"""`not established`: the run has one seed, so the luck of a training cannot be told from an effect."""
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -39,6 +41,12 @@ class Record(BaseModel):
     """Base of all records: unknown keys, converted types, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataClasses(Record):
+    """Record of the split's classes, `classes.json`; written by prepare_data. `rare`: the classes to rebalance."""
+
+    rare: list[ClassName]
 
 
 class ClassifierSettings(Record):
@@ -225,6 +233,12 @@ class SampleQuality(Record):
     pairs_jpeg: Jpeg
 
 
+def _check_unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value is repeated")
+    return values
+
+
 def _check_relative(name: str) -> str:
     path = PurePosixPath(name)
     unsafe = path.is_absolute() or set(path.parts) & {"..", "."} or str(path) != name or name == "."
@@ -256,6 +270,49 @@ class Manifest(Record):
     candidate: RelativePath | None
     promote_if: Text
     verdict: Text
+
+
+class RunFacts(Record):
+    """`run` of `metrics.json`: what identifies a run and what its result depends on.
+
+    Attributes:
+        data, data_sha256: where the data came from; hash of every accepted row and its pixels.
+        split, split_sha256: how it was split; hash of the assignment.
+        seed: of split, GANs and sampling.
+        seeds: of the classifiers.
+        image_size: height and width in pixels.
+        rare_classes: the classes to rebalance.
+        rebalanced_classes: those of them that have synthetic images.
+        malignant: the classes whose sensitivity as a group is measured.
+        settings: of the classifiers, equal in all arms.
+        parameters: of the pipeline, by their names in its form.
+        versions: of the libraries.
+        folds: split and verdict of each fold, if the run pools folds.
+    """
+
+    data: Text
+    data_sha256: DataHash
+    split: Text
+    split_sha256: DataHash
+    seed: Seed
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=100), AfterValidator(_check_unique)]
+    image_size: ImageSize
+    rare_classes: list[ClassName]
+    rebalanced_classes: list[ClassName]
+    malignant: list[ClassName]
+    settings: dict[Text, Scalar]
+    parameters: dict[Text, Scalar]
+    versions: dict[Text, Text]
+    folds: list[dict[Text, Scalar]] | None = None
+
+
+class Results(Record):
+    """Record of an evaluation, `metrics.json`, as far as another program relies on it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    run: RunFacts
+    classes: Annotated[list[ClassName], Field(min_length=1, max_length=1_000), AfterValidator(_check_unique)]
 
 
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from components.evaluate.gallery import Decision, Neighbour, Picture, Pictures
+from components.evaluate.gallery import Decision, Gallery, Neighbour, ShownImage
 
 ARMS = ("baseline", "oversampled", "augmented")
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -271,7 +271,7 @@ def example(seeds: int = 5, external: bool = False) -> dict[str, Any]:
 
 
 @functools.cache
-def picture(seed: int, size: int = 128, noise: float = 5.0) -> Picture:
+def picture(seed: int, size: int = 128, noise: float = 5.0) -> ShownImage:
     """A dark spot on skin: about as hard to compress as a photograph."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
@@ -280,20 +280,20 @@ def picture(seed: int, size: int = 128, noise: float = 5.0) -> Picture:
     spot = 1 / (1 + np.exp((np.hypot(x - 0.1, y) - edge) * 14))
     skin, dark = np.array([226, 186, 172]), np.array([120, 72, 58]) + random.normal(0, 14, 3)
     pixels = skin + (dark - skin) * spot[..., None] + random.normal(0, noise, (size, size, 3))
-    return Picture(pixels.clip(0, 255).astype(np.uint8))
+    return ShownImage(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _copy(seed: int, size: int, noise: float) -> Picture:
+def _copy(seed: int, size: int, noise: float) -> ShownImage:
     """The same picture as an object of its own, as `collect` gives them."""
-    return Picture(picture(seed, size, noise).pixels)
+    return ShownImage(picture(seed, size, noise).pixels)
 
 
 def example_pictures(
     count: int = 8, size: int = 128, noise: float = 5.0, classes: tuple[str, ...] = CLASSES, rare: list[str] = RARE[:2]
-) -> Pictures:
+) -> Gallery:
     """Everything that the page can show: `count` pictures of a kind."""
 
-    def shots(start: int) -> list[Picture]:
+    def shots(start: int) -> list[ShownImage]:
         return [_copy(start + k, size, noise) for k in range(count)]
 
     def decision(k: int, dx: str, said: str, heat: bool) -> Decision:
@@ -303,8 +303,8 @@ def example_pictures(
             _copy(800 + k, size, noise), seen, f"ISIC_{k:07}", f"HAM_{k:07}", dx, said, 0.97 - k / 50, others
         )
 
-    strip = Picture(np.concatenate([picture(k, 64, noise).pixels for k in range(5)], axis=1))
-    return Pictures(
+    strip = ShownImage(np.concatenate([picture(k, 64, noise).pixels for k in range(5)], axis=1))
+    return Gallery(
         real={c: shots(100 * i) for i, c in enumerate(classes)},
         synthetic={c: shots(100 * i + 50) for i, c in enumerate(rare)},
         neighbours={
@@ -314,9 +314,9 @@ def example_pictures(
             ]
             for i, c in enumerate(rare)
         },
-        looked_up=dict.fromkeys(rare, 256),
-        pairs={c: Picture(strip.pixels) for c in rare},
-        progress={c: [(kimg, Picture(strip.pixels)) for kimg in (0, 50, 100, 200, 400)] for c in rare},
+        searched=dict.fromkeys(rare, 256),
+        pairs={c: ShownImage(strip.pixels) for c in rare},
+        progress={c: [(kimg, ShownImage(strip.pixels)) for kimg in (0, 50, 100, 200, 400)] for c in rare},
         right=[decision(k, c, c, True) for k, c in enumerate(classes)],
         wrong=[decision(k + 10, c, classes[k - 1], True) for k, c in enumerate(classes)],
         malignant_errors=[decision(k, MALIGNANT[k % 3], "nv", False) for k in range(count)],
@@ -330,7 +330,7 @@ def renamed(value: Any, old: str, new: str) -> Any:
         return {renamed(key, old, new): renamed(item, old, new) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(renamed(item, old, new) for item in value)
-    if isinstance(value, Pictures | Neighbour | Decision):
+    if isinstance(value, Gallery | Neighbour | Decision):
         return type(value)(**{part.name: renamed(getattr(value, part.name), old, new) for part in fields(value)})
     return new if isinstance(value, str) and value == old else value
 

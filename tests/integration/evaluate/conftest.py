@@ -1,79 +1,177 @@
-"""A small run, made by the phases themselves, and what evaluate made of it."""
+"""A small run in the form of its artifacts, with untrained classifiers, and its evaluation."""
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+import pandas as pd
 import pytest
 
-from components.balance_dataset.balance import balance
-from components.evaluate.compare import ARMS
 from components.evaluate.evaluate import evaluate
-from components.generate_images.generate import generate
+from components.shared import html_page, keras_setup
 from components.shared.files import file_sha256
-from components.shared.image_set import read_header, write_image_set
-from components.train_classifier.train import train as train_classifier
-from components.train_gan.pretrain import pretrain
-from components.train_gan.train import train as train_gan
+from components.shared.image_set import encode_png, open_pixels, pixel_sha256, read_header, seen, write_image_set
+from components.shared.records import ARMS, ClassifierRecord, SampleQuality, TrainedGan, write_record
+
+SEEDS = (1, 2)
+SYNTHETIC_IMAGES = 9
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """The artifacts that evaluate reads, below one folder."""
+
+    folder: Path
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "training_data": self.folder / "training_data",
+            "test_data": self.folder / "test_data",
+            "synthetic_images": self.folder / "synthetic_images",
+            "classifiers": [self.folder / "classifiers_real", self.folder / "classifiers_synthetic"],
+            "positive_classes": ["mel", "vasc"],
+            "parameters": {"data": "test", "data_external": "none", "data_split": "random", "random_seed": 1},
+        }
+
+    def record(self, arm: str, seed: int) -> Path:
+        part = "synthetic" if arm == "augmented" else "real"
+        stem = arm if seed == SEEDS[0] else f"{arm}-seed{seed}"
+        return self.folder / f"classifiers_{part}" / "models" / f"{stem}.json"
+
+    @property
+    def gan(self) -> Path:
+        return self.folder / "synthetic_images" / "models" / "gan-df.json"
+
+    def evaluate(self, **changes: Any) -> dict[str, Any]:
+        out = {"results": self.folder / "results", "report": self.folder / "report.html"}
+        return evaluate(**(self.arguments | out | changes))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None removes a key."""
+    removed = {key for key, value in changes.items() if value is None}
+    value = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: it for key, it in value.items() if key not in removed}))
+
+
+def _classifier(seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 5, 4, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, "softmax", kernel_initializer=keras.initializers.RandomNormal(0, 4, seed)),
+        ]
+    )
+
+
+def _write_classifiers(run: RunFolders, splits: dict[str, Path]) -> None:
+    header = read_header(splits["train"])
+    with open_pixels(splits["train"], "train") as pixels, open_pixels(splits["validation"], "validation") as held_out:
+        hashes = seen(pixels, held_out)
+    for number, arm in enumerate(ARMS):
+        for seed in SEEDS:
+            path = run.record(arm, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            model = _classifier(10 * number + seed)
+            keras_setup.save_model(model, path.with_suffix(".keras"))
+            record = {
+                "arm": arm,
+                "parameters": model.count_params(),
+                "model_sha256": file_sha256(path.with_suffix(".keras")),
+                "data_sha256": header.data_sha256,
+                "split_sha256": header.split_sha256,
+                "train_set_sha256": f"{number}" * 64,
+                "train_rows": 84 + 9 * (arm != "baseline"),
+                "settings": {"epochs": 2, "augmentation": "none", "seed": seed, "batch": 32, "precision": "float32"},
+                "epochs": 2,
+                "best_epoch": 1,
+                "history": {"loss": [1.0, 0.9], "val_loss": [1.1, 1.2], "val_balanced_accuracy": [0.5, 0.4]},
+                "versions": {"keras": keras.__version__},
+                "seconds": 1.5,
+                "seen": hashes,
+            }
+            write_record(path, ClassifierRecord(**record))
+
+
+def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
+    folder = run.folder / "synthetic_images"
+    header = read_header(splits["train"])
+    images = np.random.default_rng(5).integers(0, 256, (SYNTHETIC_IMAGES, 32, 32, 3)).astype(np.uint8)
+    (folder / "synthetic").mkdir(parents=True)
+    with write_image_set(folder / "synthetic" / "df.parquet", header) as out:
+        rows = {"image_id": [f"df-{n}" for n in range(len(images))], "dx": "df", "source": "dcgan"}
+        hashes = [pixel_sha256(image) for image in images]
+        out.write(pd.DataFrame(rows | {"pixel_sha256": hashes}), [encode_png(image) for image in images])
+    strip = html_page.jpeg(html_page.contact_sheet(images[:4], 4), 4, 7_500)
+    gan = TrainedGan(
+        dx="df", architecture="dcgan", classes=list(header.classes), image_size=32, data_sha256=header.data_sha256,
+        split_sha256=header.split_sha256, recipe={"loss": "hinge"}, latent=8, kimg=4.0, start_kimg=0.0, best_kimg=2.0,
+        real_images=10, parameters={"generator": 1, "discriminator": 1}, precision="float32", rolled_back_kimg=None,
+        losses={"kimg": [2.0, 4.0], "generator": [1.0, 1.1], "discriminator": [0.9, 0.8]},
+        kid={"kimg": [2.0, 4.0], "value": [0.1, 0.2], "against": "validation and training",
+             "images": {"validation": 4, "synthetic": 256}},
+        versions={}, seconds=3.0, model_sha256="a" * 64, seen=[], settings={"seed": 1},
+        snapshots=[{"kimg": 2.0, "jpeg": strip}],
+    )  # fmt: skip
+    run.gan.parent.mkdir(parents=True)
+    write_record(run.gan, gan)
+    quality = SampleQuality(
+        dx="df", images=SYNTHETIC_IMAGES, drawn=12, kid=0.1, density=0.8, coverage=0.7, texture=0.6, copies=1,
+        copy_threshold=0.1, curated=2, reject=0.2, against="validation and training",
+        nearest=[{"distance": 0.3, "image_id": "train-df-0", "index": 4}], pairs_jpeg=strip,
+    )  # fmt: skip
+    write_record(folder / "synthetic" / "df.json", quality)
 
 
 @pytest.fixture(scope="session")
-def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Everything that evaluate reads, made by the phases themselves, with no external images."""
-    folder = tmp_path_factory.mktemp("run")
-    sets = {"train_set": splits["train"], "validation_set": splits["validation"]}
-    pretrain(
-        ["df"], **sets, architecture="dcgan", kimg=0.0, seed=1, features=folder / "features.keras",
-        start=folder / "start", record=folder / "shared.json", progress_page=folder / "shared.html",
-    )  # fmt: skip
-    train_gan(
-        ["df"], **sets, features=folder / "features.keras", start=folder / "start", architecture="dcgan", kimg=0.03,
-        seed=1, failed_class="fail", generators=folder / "gans", record=folder / "g.json",
-        progress_page=folder / "g.html",
-    )  # fmt: skip
-    generate(
-        folder / "gans", folder / "g.json", folder / "features.keras", **sets, count=9, reject=0.1, seed=1,
-        images=folder / "synthetic", sheet=folder / "sheet", quality=folder / "quality.json",
-    )  # fmt: skip
-    balance(splits["train"], [folder / "synthetic"], 1, folder / "augmented", folder / "oversampled", folder / "s.md")
-    sets = {"baseline": splits["train"], "oversampled": folder / "oversampled", "augmented": folder / "augmented"}
-    for arm, path in sets.items():
-        train_classifier(
-            arm, path, splits["validation"], 1, 1, "none", 1,
-            folder / f"{arm}-1.keras", folder / f"{arm}-1.json", folder / f"{arm}.html",
-        )  # fmt: skip
-    # A second seed without a second training: each arm takes the model of another.
-    for arm, other in zip(ARMS, ("augmented", "baseline", "oversampled"), strict=True):
-        facts = json.loads((folder / f"{arm}-1.json").read_text())
-        facts["settings"]["seed"] = 2
-        shutil.copy(folder / f"{other}-1.keras", folder / f"{arm}-2.keras")
-        facts["model_sha256"] = file_sha256(folder / f"{arm}-2.keras")
-        (folder / f"{arm}-2.json").write_text(json.dumps(facts))
-    with write_image_set(folder / "no-external", replace(read_header(splits["test"]), split="external")):
+def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
+    """Everything that evaluate reads, without external images; tests must not change it."""
+    found = RunFolders(tmp_path_factory.mktemp("run"))
+    training, test = found.arguments["training_data"], found.arguments["test_data"]
+    for folder in (training, test):
+        folder.mkdir()
+    shutil.copy(splits["train"], training / "train.parquet")
+    shutil.copy(splits["validation"], training / "validation.parquet")
+    (training / "classes.json").write_text('{"rare": ["df"]}')
+    shutil.copy(splits["test"], test / "test.parquet")
+    with write_image_set(test / "external.parquet", replace(read_header(splits["test"]), split="external")):
         pass
-    return {
-        "data": "test",
-        "split": "random",
-        "external_data": "none",
-        "rare_classes": ["df"],
-        "malignant": ["mel", "vasc"],
-        "seed": 1,
-        "test_set": splits["test"],
-        "external_set": folder / "no-external",
-        "train_set": splits["train"],
-        "validation_set": splits["validation"],
-        "synthetic_sets": [folder / "synthetic"],
-        "gan_records": [folder / "g.json"],
-        "quality": [folder / "quality.json"],
-        "models": {arm: [folder / f"{arm}-{seed}.keras" for seed in (1, 2)] for arm in ARMS},
-        "records": {arm: [folder / f"{arm}-{seed}.json" for seed in (1, 2)] for arm in ARMS},
-    }
+    _write_classifiers(found, splits)
+    _write_synthetic(found, splits)
+    return found
+
+
+@pytest.fixture
+def changed_run(run: RunFolders, tmp_path: Path) -> RunFolders:
+    """A copy of the run for a test to change."""
+    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("results", "report.html"))
+    return RunFolders(tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
-def judged(run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    folder = tmp_path_factory.mktemp("judged")
-    names = ("results", "predictions", "report_page", "comparison", "model_card", "data_sheet")
-    return evaluate(**run, **{name: folder / name for name in names}), folder
+def evaluated(run: RunFolders, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The results of the run, and the folder with `results/` and `report.html`."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    return run.evaluate(results=folder / "results", report=folder / "report.html"), folder
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Replace matplotlib's figures by empty SVG, for tests that do not look at them."""
+    from components.evaluate import plots
+
+    def draw_nothing(*_: Any) -> str:
+        return '<svg role="img" aria-label="figure"></svg>'
+
+    monkeypatch.setattr(plots, "draw_svg", draw_nothing)
+    return draw_nothing

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.evaluate.gallery import Pictures
+from components.evaluate.gallery import Gallery
 from components.evaluate.report import render_html
 from tests.helpers.example_results import CLASSES, example, example_pictures, nulled, renamed
 
@@ -84,7 +84,7 @@ LOOK = r"""
 """
 
 
-def _hostile() -> tuple[dict[str, Any], Pictures]:
+def _hostile() -> tuple[dict[str, Any], Gallery]:
     results, pictures = example(2, external=True), example_pictures(2, 32, rare=["akiec", "df"])
     for old, new in HOSTILE.items():
         results, pictures = renamed(results, old, new), renamed(pictures, old, new)
@@ -99,7 +99,7 @@ CASES = {
     "whole": lambda: (example(5, external=True), example_pictures()),
     "hostile": _hostile,
     "nulls": lambda: (nulled(example(2, external=True)), example_pictures(1, 32)),
-    "bare": lambda: (example(1), Pictures()),
+    "bare": lambda: (example(1), Gallery()),
     "all classes": lambda: (example(2), example_pictures(8, 192, 30.0, rare=list(CLASSES[:-1]))),
 }
 
@@ -148,7 +148,7 @@ def _complaints(browser: Any, path: Path, size: str) -> list[str]:
 
 @functools.cache
 def _bare() -> str:
-    return render_html(example(1), Pictures())
+    return render_html(example(1), Gallery())
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,6 +1,7 @@
-"""The phase as a whole: what the other phases made goes in, results come out; leaks and mixtures are refused."""
+"""The phase as a whole: artifacts in, results out; leakage and mixed runs are refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,38 +12,32 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from components.evaluate.compare import ARMS
-from components.evaluate.evaluate import evaluate, roc_points, scalars
+from components.evaluate.predict import load_probabilities
+from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
 from components.shared.image_set import read_header, read_rows, write_image_set
+from components.shared.records import ARMS, FailedGan, Results, load_record, write_record
+from tests.integration.evaluate.conftest import SEEDS, SYNTHETIC_IMAGES, RunFolders, edit
 
-SEEDS = (1, 2)
-
-
-NAMES = ("results", "predictions", "report_page", "comparison", "model_card", "data_sheet")
-
-
-def outputs(folder: Path) -> dict[str, Path]:
-    return {name: folder / name for name in NAMES}
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
-def changed(run: dict[str, Any], folder: Path, arm: str, number: int, facts: dict[str, Any]) -> dict[str, Any]:
-    """The run with one record altered."""
-    record = folder / "record.json"
-    before = json.loads(run["records"][arm][number].read_text())
-    record.write_text(json.dumps(before | facts | {"settings": before["settings"] | facts.get("settings", {})}))
-    own = [*run["records"][arm]]
-    own[number] = record
-    return run | {"records": run["records"] | {arm: own}}
+def refused(run: RunFolders, **changes: Any) -> UserError:
+    """Return the error of an evaluation that must leave nothing behind."""
+    with pytest.raises(UserError) as caught:
+        run.evaluate(**changes)
+    assert not (run.folder / "results").exists()
+    assert not (run.folder / "report.html").exists()
+    return caught.value
 
 
-def test_the_figures_follow_from_the_published_predictions(
-    run: dict[str, Any], judged: tuple[dict[str, Any], Path]
+def test_evaluate_figures_follow_from_the_stored_predictions(
+    run: RunFolders, evaluated: tuple[dict[str, Any], Path]
 ) -> None:
-    outcome, folder = judged
-    assert json.loads((folder / "results").read_text()) == outcome
-    table = pd.read_parquet(folder / "predictions")
-    truth = pd.read_parquet(run["test_set"])
+    outcome, folder = evaluated
+    assert json.loads((folder / "results" / "metrics.json").read_text()) == outcome
+    table = pd.read_parquet(folder / "results" / "predictions.parquet")
+    truth = pd.read_parquet(run.arguments["test_data"] / "test.parquet")
     assert table.groupby("set").size().to_dict() == {"validation": 20 * 6, "test": 24 * 6}
     classes = outcome["classes"]
     assert classes == ["df", "nv", "vasc"]
@@ -51,9 +46,8 @@ def test_the_figures_follow_from_the_published_predictions(
         for seed in SEEDS:
             rows = table[(table["arm"] == arm) & (table["seed"] == seed) & (table["set"] == "test")]
             assert rows["image_id"].tolist() == truth["image_id"].tolist()
-            chances = rows[["p_df", "p_nv", "p_vasc"]].to_numpy()
-            assert np.allclose(chances.sum(1), 1, atol=1e-5)
-            predicted = np.array(classes)[chances.argmax(1)]
+            probabilities = rows[["p_df", "p_nv", "p_vasc"]].to_numpy()
+            predicted = np.array(classes)[probabilities.argmax(1)]
             recalls.append(metrics.recall_score(rows["dx"], predicted, average=None, labels=classes))
             assert figures["by_seed"][str(seed)]["rare_recall"] == pytest.approx(recalls[-1][0])
             assert figures["by_seed"][str(seed)]["accuracy"] == pytest.approx((predicted == rows["dx"]).mean())
@@ -67,39 +61,72 @@ def test_the_figures_follow_from_the_published_predictions(
         "nv": {"images": 14, "lesions": 7},
         "vasc": {"images": 6, "lesions": 3},
     }
-    assert (outcome["run"]["seeds"], outcome["run"]["malignant"]) == ([1, 2], ["vasc"])
     assert outcome["external"] is None
+    assert outcome["arms"]["augmented"]["train_rows"] == 93
+
+
+def test_evaluate_records_what_identifies_the_run(evaluated: tuple[dict[str, Any], Path], run: RunFolders) -> None:
+    outcome, folder = evaluated
+    facts = outcome["run"]
+    assert (facts["seeds"], facts["malignant"], facts["rare_classes"]) == ([1, 2], ["vasc"], ["df"])
+    assert facts["parameters"] == run.arguments["parameters"]
+    assert load_record(folder / "results" / "metrics.json", Results).run.model_dump(exclude={"folds"}) == facts
     df = outcome["synthetic"]["df"]
-    assert df["images"] == 9
-    assert df["drawn"] == 9 + df["copies"] + df["curated"]
-    (quality,) = json.loads(run["quality"][0].read_text())
-    assert (df["kid"], df["density"], df["coverage"]) == (quality["kid"], quality["density"], quality["coverage"])
-    assert df["best_kimg"] == json.loads(run["gan_records"][0].read_text())[0]["best_kimg"]
-    assert quality["pairs_jpeg"] not in (folder / "results").read_text()
-    assert "Synthetic images of df above the training images nearest to them" in (folder / "report_page").read_text()
-    assert outcome["arms"]["oversampled"]["train_rows"] == outcome["arms"]["augmented"]["train_rows"] == 93
+    assert (df["images"], df["drawn"], df["best_kimg"], df["kid"]) == (SYNTHETIC_IMAGES, 12, 2.0, 0.1)
+    assert {path.name for path in (folder / "results").iterdir()} == {
+        "metrics.json", "predictions.parquet", "comparison.md", "model_card.md", "data_sheet.md",
+    }  # fmt: skip
 
 
-def test_what_the_kubeflow_ui_gets(judged: tuple[dict[str, Any], Path]) -> None:
-    outcome, folder = judged
-    named = scalars(outcome)
-    assert named["gan_effect_value"] == outcome["effect"]["value"]
-    assert named["augmented_macro_auc"] == outcome["arms"]["augmented"]["macro_auc"]
-    assert len(named) == 3 + 3 * 10
-    for arm in ARMS:
-        points = roc_points(folder / "predictions", arm, outcome["classes"])
-        assert points[0][:2] == (0, 0)
-        assert points[-1][:2] == (1, 1)
-        assert len(points) <= 100
-        assert np.isfinite(points).all()
+def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tuple[dict[str, Any], Path]) -> None:
+    outcome, _ = evaluated
+    named = headline_metrics(outcome)
+    assert len(named) == 12
+    assert min(named) == "1_gan_effect"
+    assert named["1_gan_effect"] == outcome["effect"]["value"]
+    assert named["4_macro_auc_augmented"] == outcome["arms"]["augmented"]["macro_auc"]
 
 
-def test_an_external_set_is_judged_by_the_same_models_and_thresholds(
-    run: dict[str, Any], judged: tuple[dict[str, Any], Path], tmp_path: Path, make_set: Callable[..., Path]
+def test_load_probabilities_is_the_inverse_of_the_table(evaluated: tuple[dict[str, Any], Path]) -> None:
+    table = pd.read_parquet(evaluated[1] / "results" / "predictions.parquet")
+    rows, probabilities = load_probabilities(table, "test", SEEDS, ("df", "nv", "vasc"))
+    assert len(rows) == 24
+    assert probabilities["augmented"].shape == (2, 24, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.assign(p_df=np.nan),
+        lambda table: table.assign(p_df=-1.0),
+        lambda table: table.assign(p_df=table["p_df"] + 1),
+        lambda table: table.assign(dx="other"),
+        lambda table: table.drop(columns="p_nv"),
+        lambda table: table[table["seed"] == 1],
+        lambda table: table.iloc[1:],
+        lambda table: pd.concat([table, table.iloc[:1]]),
+        lambda table: table.assign(p_df="x"),
+        lambda table: table.assign(lesion_id=None),
+        lambda table: pd.DataFrame({"set": ["test"]}),
+        lambda table: table.drop(columns="set"),
+    ],
+)
+def test_load_probabilities_invalid_table_is_a_user_error(
+    evaluated: tuple[dict[str, Any], Path], change: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
-    """Its classes may be a subset: what has no images is null, and means are over the classes that have."""
-    elsewhere = make_set(tmp_path / "elsewhere", "external", {"nv": 5, "vasc": 3}, seed=9)
-    outcome = evaluate(**(run | {"external_set": elsewhere, "external_data": "elsewhere"}), **outputs(tmp_path))
+    table = pd.read_parquet(evaluated[1] / "results" / "predictions.parquet")
+    with pytest.raises(UserError) as caught:
+        load_probabilities(change(table[table["set"] == "test"]), "test", SEEDS, ("df", "nv", "vasc"))
+    assert caught.value.code == "predictions.invalid"
+
+
+def test_evaluate_external_set_uses_the_same_models_and_thresholds(
+    changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path], make_set: Callable[..., Path]
+) -> None:
+    """Its classes may be a subset: figures of the others are null, and means are over the classes with images."""
+    external_set = changed_run.arguments["test_data"] / "external.parquet"
+    make_set(external_set, "external", {"nv": 5, "vasc": 3}, seed=9)
+    outcome = changed_run.evaluate()
     external = outcome["external"]
     assert external["counts"]["df"] == {"images": 0, "lesions": 0}
     assert (external["verdict"], external["effect"]["value"]) == ("no evidence", None)
@@ -107,95 +134,114 @@ def test_an_external_set_is_judged_by_the_same_models_and_thresholds(
     assert figures["recall"]["df"] is None
     assert figures["balanced_accuracy"] == pytest.approx((figures["recall"]["nv"] + figures["recall"]["vasc"]) / 2)
     assert figures["temperature"] == outcome["arms"]["augmented"]["temperature"]
-    table = pd.read_parquet(tmp_path / "predictions")
+    table = pd.read_parquet(changed_run.folder / "results" / "predictions.parquet")
     assert (table["set"] == "external").sum() == 8 * 6
     assert {key: outcome[key] for key in ("arms", "effect", "verdict")} == {
-        key: judged[0][key] for key in ("arms", "effect", "verdict")
+        key: evaluated[0][key] for key in ("arms", "effect", "verdict")
     }
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_a_model_that_has_seen_a_test_image_is_refused_by_content(
-    run: dict[str, Any], tmp_path: Path, arm: str
+def test_evaluate_classifier_trained_on_a_test_image_is_refused(changed_run: RunFolders, arm: str) -> None:
+    rows = read_rows(changed_run.arguments["test_data"] / "test.parquet", "test", ["image_id", "pixel_sha256"])
+    path = changed_run.record(arm, 2)
+    edit(path, seen=[*json.loads(path.read_text())["seen"], rows["pixel_sha256"][5][:16]])
+    error = refused(changed_run)
+    assert error.code == "evaluate.seen_image"
+    assert (error.fields["images"], error.fields["first"]) == (1, rows["image_id"][5])
+    assert arm in error.fields["name"]
+
+
+def test_evaluate_gan_trained_on_test_images_is_refused(changed_run: RunFolders) -> None:
+    test_set = changed_run.arguments["test_data"] / "test.parquet"
+    edit(changed_run.gan, seen=read_rows(test_set, "test", ["pixel_sha256"])["pixel_sha256"].str[:16].tolist())
+    error = refused(changed_run)
+    assert (error.code, error.fields["images"], error.fields["name"]) == ("evaluate.seen_image", 24, "the GAN of df")
+
+
+def test_evaluate_gan_of_another_split_is_refused(changed_run: RunFolders) -> None:
+    edit(changed_run.gan, split_sha256="6" * 64)
+    assert refused(changed_run).code == "evaluate.other_split"
+
+
+def test_evaluate_external_image_that_was_trained_on_is_refused_under_another_name(
+    changed_run: RunFolders, make_set: Callable[..., Path], tmp_path: Path
 ) -> None:
-    rows = read_rows(run["test_set"], "test", ["image_id", "pixel_sha256"])
-    seen = json.loads(run["records"][arm][1].read_text())["seen"]
-    broken = changed(run, tmp_path, arm, 1, {"seen": sorted([*seen, rows["pixel_sha256"][5][:16]])})
-    with pytest.raises(UserError, match=f"arm {arm} has seen 1 of the test images \\({rows['image_id'][5]}\\)"):
-        evaluate(**broken, **outputs(tmp_path))
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_gan_that_has_seen_a_test_image_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
-    record = tmp_path / "record.json"
-    (facts,) = json.loads(run["gan_records"][0].read_text())
-    seen = read_rows(run["test_set"], "test", ["pixel_sha256"])["pixel_sha256"].str[:16].tolist()
-    record.write_text(json.dumps([facts | {"seen": seen}]))
-    with pytest.raises(UserError, match="the GAN of df has seen 24 of the test images"):
-        evaluate(**(run | {"gan_records": [record]}), **outputs(tmp_path))
-    record.write_text(json.dumps([facts | {"split_sha256": "6" * 64}]))
-    with pytest.raises(UserError, match="the GAN of df is of another split"):
-        evaluate(**(run | {"gan_records": [record]}), **outputs(tmp_path))
-
-
-def test_an_external_image_that_was_trained_on_is_refused_under_another_name(
-    run: dict[str, Any], tmp_path: Path, make_set: Callable[..., Path]
-) -> None:
-    """The same pixels as validation's, since the same seed drew them, under names and a split of their own."""
-    copies = make_set(tmp_path / "copies", "validation", {"df": 3})
+    copies = make_set(tmp_path / "copies", "validation", {"df": 3})  # the pixels of the validation set: same seed
     header = replace(read_header(copies), split="external")
-    with write_image_set(tmp_path / "external", header) as out:
+    with write_image_set(changed_run.arguments["test_data"] / "external.parquet", header) as out:
         rows = read_rows(copies, "validation").drop(columns="split").assign(image_id=["x", "y", "z"])
         out.write(rows, [image["bytes"] for image in pd.read_parquet(copies, columns=["image"])["image"]])
-    with pytest.raises(UserError, match="has seen 3 of the external images"):
-        evaluate(**(run | {"external_set": tmp_path / "external"}), **outputs(tmp_path))
+    error = refused(changed_run)
+    assert (error.code, error.fields["images"], error.fields["split"]) == ("evaluate.seen_image", 3, "external")
 
 
 @pytest.mark.parametrize(
-    ("facts", "sentence"),
+    ("changes", "code"),
     [
-        ({"split_sha256": "6" * 64}, "augmented was trained on another split, so it may have seen test images"),
-        ({"model_sha256": "6" * 64}, "augmented does not belong to its model"),
-        ({"arm": "oversampled"}, "augmented does not belong to its model"),
-        ({"train_set_sha256": "6" * 64}, "augmented were trained on different sets"),
-        ({"parameters": 1}, "trained with different settings"),
-        ({"settings": {"augmentation": "flips"}}, "settings"),
-        ({"settings": {"seed": 3}}, "same seeds"),
+        ({"split_sha256": "6" * 64}, "evaluate.other_split"),
+        ({"model_sha256": "6" * 64}, "evaluate.wrong_record"),
+        ({"arm": "oversampled"}, "evaluate.wrong_record"),
+        ({"train_set_sha256": "6" * 64}, "evaluate.different_training_sets"),
+        ({"parameters": 1}, "evaluate.different_settings"),
+        ({"versions": {"keras": "0"}}, "evaluate.different_settings"),
+        ({"settings": {"epochs": 2, "augmentation": "x", "seed": 2, "batch": 32, "precision": "float32"}},
+         "evaluate.different_settings"),
+        ({"settings": {"epochs": 2, "augmentation": "none", "seed": 3, "batch": 32, "precision": "float32"}},
+         "evaluate.wrong_record"),
+        ({"seen": None}, "record.invalid"),
+        ({"arm": "../../baseline"}, "record.invalid"),
     ],
-)
-def test_arms_that_may_not_be_compared_are_refused(
-    run: dict[str, Any], tmp_path: Path, facts: dict[str, Any], sentence: str
+)  # fmt: skip
+def test_evaluate_arms_that_are_not_comparable_are_refused(
+    changed_run: RunFolders, changes: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(UserError, match=sentence):
-        evaluate(**changed(run, tmp_path, "augmented", 1, facts), **outputs(tmp_path))
-    assert not (tmp_path / "results").exists()
+    edit(changed_run.record("augmented", 2), **changes)
+    assert refused(changed_run).code == code
 
 
-def test_a_record_that_does_not_say_what_it_has_seen_is_refused(run: dict[str, Any], tmp_path: Path) -> None:
-    broken = changed(run, tmp_path, "baseline", 0, {})
-    facts = json.loads(broken["records"]["baseline"][0].read_text())
-    del facts["seen"]
-    broken["records"]["baseline"][0].write_text(json.dumps(facts))
-    with pytest.raises(UserError, match="arm baseline does not say which images it has seen"):
-        evaluate(**broken, **outputs(tmp_path))
+def test_evaluate_arms_with_different_seeds_are_refused(changed_run: RunFolders) -> None:
+    path = changed_run.record("augmented", 2)
+    for suffix in (".json", ".keras"):
+        path.with_suffix(suffix).rename(path.with_name(f"augmented-seed3{suffix}"))
+    moved = path.with_name("augmented-seed3.json")
+    edit(moved, settings=json.loads(moved.read_text())["settings"] | {"seed": 3})
+    assert refused(changed_run).code == "evaluate.different_seeds"
 
 
-def test_a_class_whose_gan_failed_is_reported(run: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
-    (facts,) = json.loads(run["gan_records"][0].read_text())
-    gan, quality = tmp_path / "gan.json", tmp_path / "quality.json"
-    keep = ("data_sha256", "split_sha256", "classes", "image_size")
-    failed = {"dx": "df", "failed": "the loss was no number."}
-    gan.write_text(json.dumps([failed | {key: facts[key] for key in keep}]))
-    quality.write_text(json.dumps([failed]))
-    with write_image_set(tmp_path / "none", read_header(run["synthetic_sets"][0])):
-        pass
-    changed_ = {"gan_records": [gan], "quality": [quality], "synthetic_sets": [tmp_path / "none"]}
-    outcome = evaluate(**(run | changed_), **outputs(tmp_path))
-    assert outcome["synthetic"] == {"df": {"images": 0, "failed": "the loss was no number."}}
-    assert "no synthetic images of df: the loss was no number." in capsys.readouterr().out
+def test_evaluate_arm_without_classifier_is_refused(changed_run: RunFolders) -> None:
+    shutil.rmtree(changed_run.folder / "classifiers_synthetic")
+    error = refused(changed_run)
+    assert (error.code, error.fields["arm"]) == ("evaluate.missing_classifiers", "augmented")
+
+
+def test_evaluate_rare_class_without_gan_record_is_refused(changed_run: RunFolders) -> None:
+    edit(changed_run.arguments["training_data"] / "classes.json", rare=["df", "vasc"])
+    assert refused(changed_run).code == "evaluate.other_classes"
+
+
+def test_evaluate_class_whose_gan_failed_is_reported_and_not_in_the_primary_figure(
+    changed_run: RunFolders, capsys: Any
+) -> None:
+    """The audit's case: .131 was reported over two classes, one of which had no synthetic images."""
+    edit(changed_run.arguments["training_data"] / "classes.json", rare=["df", "vasc"])
+    header = read_header(changed_run.arguments["training_data"] / "train.parquet")
+    failed = FailedGan(
+        dx="vasc", architecture="dcgan", classes=list(header.classes), image_size=32, data_sha256=header.data_sha256,
+        split_sha256=header.split_sha256, failed="the loss was no number",
+    )  # fmt: skip
+    write_record(changed_run.gan.with_name("gan-vasc.json"), failed)
+    outcome = changed_run.evaluate()
+    assert outcome["synthetic"]["vasc"] == {"images": 0, "architecture": "dcgan", "failed": "the loss was no number"}
+    assert (outcome["run"]["rare_classes"], outcome["run"]["rebalanced_classes"]) == (["df", "vasc"], ["df"])
+    for arm in ARMS:
+        assert outcome["arms"][arm]["rare_recall"] == pytest.approx(outcome["arms"][arm]["recall"]["df"])
+    assert "vasc, its GAN failed: the loss was no number" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_nothing_but_the_test_split_is_judged_on(run: dict[str, Any], tmp_path: Path, split: str) -> None:
-    with pytest.raises(UserError, match="give the split 'test'"):
-        evaluate(**(run | {"test_set": run[f"{split}_set"]}), **outputs(tmp_path))
+def test_evaluate_other_split_than_test_is_refused(changed_run: RunFolders, split: str) -> None:
+    shutil.copy(
+        changed_run.arguments["training_data"] / f"{split}.parquet", changed_run.arguments["test_data"] / "test.parquet"
+    )
+    assert refused(changed_run).fields.get("split", "test") == "test"

@@ -1,6 +1,8 @@
-"""Finished runs judged again: on outside data, and folds pooled; as a command, with its exit codes."""
+"""Published runs evaluated again: on external data, and folds pooled; as a command, with its exit codes."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,58 +11,70 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.evaluate import reevaluate
-from components.evaluate.compare import ARMS, counts
-from components.evaluate.evaluate import decide, judged, predictions_table
+from components.evaluate.compare import count_images
+from components.evaluate.predict import predictions_table
+from components.evaluate.results import calibrate_arms, compare_on
 from components.prepare_data.near_duplicates import perceptual_hashes, thumbnail
-from components.publish.publish import named, publish
 from components.shared.errors import UserError
+from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_rows
-from counterweight import evaluate as tool
-from counterweight import exit_codes
+from components.shared.records import ARMS, Manifest, ManifestEntry, write_record
+from counterweight import evaluate as command_module
+from counterweight import exit_codes, reevaluate
+from tests.integration.evaluate.conftest import RunFolders
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 CLASSES = ("df", "mel", "nv")
 
 
+def write_manifest(folder: Path) -> Path:
+    """Write the manifest of a folder's files, as publish does."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    entries = {
+        str(path.relative_to(folder)): ManifestEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
+        for path in paths
+    }
+    manifest = Manifest(files=entries, candidate=None, promote_if="improved", verdict="no evidence")
+    write_record(folder / "manifest.json", manifest)
+    return folder
+
+
 @pytest.fixture(scope="session")
-def published(
-    run: dict[str, Any], judged: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory
+def published_run(
+    run: RunFolders, evaluated: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run as publish leaves it."""
-    folder = tmp_path_factory.mktemp("published")
+    """The run as publish leaves it; tests must not change it."""
+    folder = tmp_path_factory.mktemp("published") / "run"
+    shutil.copytree(evaluated[1] / "results", folder)
+    for part in (run.arguments["synthetic_images"], *run.arguments["classifiers"]):
+        shutil.copytree(part, folder, dirs_exist_ok=True)
     parts = []
-    for split in ("train", "validation", "test"):
-        with open_pixels(run[f"{split}_set"], split) as pixels:
+    for split, path in (
+        ("train", run.arguments["training_data"] / "train.parquet"),
+        ("validation", run.arguments["training_data"] / "validation.parquet"),
+        ("test", run.arguments["test_data"] / "test.parquet"),
+    ):
+        with open_pixels(path, split) as pixels:
             small = b"".join(thumbnail(Image.fromarray(image)) for image in pixels.images)
             hashes = perceptual_hashes(np.frombuffer(small, np.uint8).reshape(-1, 32, 32))
-        rows = read_rows(run[f"{split}_set"], split, ["image_id", "lesion_id", "dx", "split", "pixel_sha256"])
+        rows = read_rows(path, split, ["image_id", "lesion_id", "dx", "split", "pixel_sha256"])
         parts.append(rows.assign(perceptual_hash=hashes))
     pd.concat(parts).to_csv(folder / "splits.csv", index=False)
-    files = named(
-        models=run["models"],
-        records=run["records"],
-        generators=[run["gan_records"][0].with_name("gans")],
-        gan_records=run["gan_records"],
-        gan_pages=[run["gan_records"][0].with_suffix(".html")],
-        synthetic_sets=run["synthetic_sets"],
-        sheets=[run["synthetic_sets"][0].with_name("sheet")],
-        quality=run["quality"],
-        scratch=folder,
-        others={
-            "metrics.json": judged[1] / "results",
-            "predictions.parquet": judged[1] / "predictions",
-            "splits.csv": folder / "splits.csv",
-        },
-    )
-    return Path(publish(str(folder / "run"), files, folder / "manifest", judged[0]["verdict"]))
+    return write_manifest(folder)
 
 
-def raw(folder: Path, counts_: dict[str, int], seed: int = 0) -> Path:
-    """A folder in HAM10000's layout, of coarse noise."""
+@pytest.fixture
+def published(published_run: Path, tmp_path: Path) -> Path:
+    """A copy of the published run for a test to change."""
+    return Path(shutil.copytree(published_run, tmp_path / "published"))
+
+
+def write_raw(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """Write a folder in HAM10000's layout, of coarse noise."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     lines = ["lesion_id,image_id,dx"]
-    for dx, count in counts_.items():
+    for dx, count in counts.items():
         for number in range(count):
             name = f"out-{seed}-{dx}-{number}"
             small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
@@ -71,95 +85,186 @@ def raw(folder: Path, counts_: dict[str, int], seed: int = 0) -> Path:
 
 
 def command(*words: str | Path) -> int:
-    return exit_codes.run_command(lambda: tool.evaluate(list(map(str, words))))
+    return exit_codes.run_command(lambda: command_module.evaluate(list(map(str, words))))
 
 
-def test_a_finished_run_is_judged_on_outside_data(
-    published: Path, judged: tuple[dict[str, Any], Path], tmp_path: Path, capsys: Any
+def open_local(folder: Path) -> reevaluate.Run:
+    return reevaluate.open_run(str(folder), command_module.make_fetch(str(folder), folder))
+
+
+def test_command_external_data_is_evaluated_by_the_run_s_models(
+    published: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path, capsys: Any
 ) -> None:
-    external = raw(tmp_path / "raw", {"df": 4, "nv": 9})
+    external = write_raw(tmp_path / "raw", {"df": 4, "nv": 9})
     assert command(f"RUN={published}", f"EXTERNAL={external}") == 0
     results = json.loads((published / "external" / "metrics.json").read_text())
     assert {key: value for key, value in results.items() if key != "external"} == {
-        key: value for key, value in judged[0].items() if key != "external"
+        key: value for key, value in evaluated[0].items() if key != "external"
     }
     outside = results["external"]
     assert outside["data"] == str(external)
     assert outside["counts"]["nv"] == {"images": 9, "lesions": 9}
     assert outside["arms"]["augmented"]["support"] == {"df": 4, "nv": 9, "vasc": 0}
-    # What validation decided, read back from the published predictions.
+    # Fitted again on the published predictions, which are the float32 probabilities of the run.
     assert outside["arms"]["augmented"]["temperature"] == pytest.approx(
-        judged[0]["arms"]["augmented"]["temperature"], rel=1e-4
+        evaluated[0]["arms"]["augmented"]["temperature"], rel=1e-4
     )
     table = pd.read_parquet(published / "external" / "predictions.parquet")
     assert table.groupby("set").size().to_dict() == {"external": 13 * 6, "test": 24 * 6, "validation": 20 * 6}
     for name in ("report.html", "comparison.md"):
         assert (published / "external" / name).stat().st_size > 1000
-    said = capsys.readouterr().out
-    assert f"{external}: {outside['verdict']}" in said
+    assert f"{external}: {outside['verdict']}" in capsys.readouterr().out
 
 
-def test_files_that_were_not_published_are_refused(published: Path, tmp_path: Path) -> None:
-    def bring(name: str) -> Path:
-        if name != "models/augmented.keras":
-            return published / name
-        (tmp_path / "other").write_bytes(b"another model")
-        return tmp_path / "other"
-
-    run = reevaluate.open_run("here", bring)
-    with pytest.raises(UserError, match=r"augmented\.keras is not the file that was published"):
-        reevaluate.outside(run, "elsewhere", tmp_path)
+def test_run_file_that_differs_from_the_manifest_is_refused(published: Path) -> None:
+    (published / "models" / "augmented.keras").write_bytes(b"another model")
+    run = open_local(published)
+    with pytest.raises(UserError) as caught:
+        reevaluate.evaluate_external(run, "elsewhere", published)
+    assert (caught.value.code, caught.value.fields["file"]) == ("run.changed_file", "models/augmented.keras")
 
 
-def test_mistakes_end_with_code_2_and_leave_nothing(published: Path, tmp_path: Path, capsys: Any) -> None:
-    external, out = raw(tmp_path / "raw", {"nv": 2}), tmp_path / "out"
-    known = raw(tmp_path / "known", {"nv": 2}, seed=1)
-    lesion = pd.read_csv(published / "splits.csv")["lesion_id"][0]
-    text = (known / "metadata.csv").read_text()
-    (known / "metadata.csv").write_text(text.replace("lesion-out-1-nv-0", lesion))
-    (tmp_path / "empty").mkdir()
-    other = raw(tmp_path / "other", {"mel": 2})
-    cases = {
-        (f"RUN={tmp_path / 'none'}", f"EXTERNAL={external}"): "holds no manifest.json",
-        (f"RUN={published}",): "EXTERNAL is missing",
-        (f"RUN={published}", f"EXTERNAL={external}", "seed=1"): "seed is not known",
-        (f"RUN={published}", f"EXTERNAL={tmp_path / 'nowhere'}"): "nowhere",
-        (f"RUN={published}", f"EXTERNAL={known}"): "belong to images of this run",
-        (f"RUN={published}", f"EXTERNAL={other}"): "holds the class mel",
-        (f"RUN={published},{published}",): "OUT is missing",
-        (f"RUN={published},{published}", f"EXTERNAL={external}"): "EXTERNAL goes with one run",
-        (f"RUN={published}", f"EXTERNAL={external}", "max_bad_images=-1"): "whole number",
-    }
-    for words, sentence in cases.items():
-        given = words if "OUT is missing" in sentence else (*words, f"OUT={out}")
-        assert command(*given) == 2, words
-        assert sentence in capsys.readouterr().err
-    assert command(f"RUN={published}", f"EXTERNAL={external}", f"OUT={published}") == 2
+def change_results(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "metrics.json"
+    results = json.loads(path.read_text())
+    change(results)
+    path.write_text(json.dumps(results))
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it["run"].update(seeds=[1, "/../../../escaped"]),
+        lambda it: it["run"].update(seeds=["/../../../escaped"]),
+        lambda it: it["run"].update(seeds=[]),
+        lambda it: it["run"].update(seeds=[1, 1]),
+        lambda it: it["run"].update(seeds=[-1]),
+        lambda it: it["run"].update(seed=1e300),
+        lambda it: it["run"].update(image_size="32"),
+        lambda it: it["run"].update(malignant="mel"),
+        lambda it: it["run"].pop("parameters"),
+        lambda it: it.update(classes=["df", "../x"]),
+        lambda it: it.update(classes=["df", "df"]),
+        lambda it: it.update(run=[]),
+        lambda it: it.pop("classes"),
+    ],
+)
+def test_open_run_hostile_results_are_refused(published: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    change_results(published, change)
+    with pytest.raises(UserError) as caught:
+        open_local(published)
+    assert caught.value.code == "record.invalid"
+
+
+def test_command_hostile_seed_writes_nothing_outside(published: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The audit's case: a seed with a path in it made `make evaluate` create files outside its scratch folder."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    change_results(published, lambda it: it["run"].update(seeds=[1, "/../../../../escaped"]))
+    external = write_raw(tmp_path / "raw", {"nv": 2})
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert command(f"RUN={published}", f"EXTERNAL={external}", f"OUT={tmp_path / 'out'}") == 2
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "/etc/hostname", "models/../../outside.json", "link.json"])
+def test_fetch_name_that_leaves_the_run_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside.json").write_text("{}")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "link.json").symlink_to(tmp_path / "outside.json")
+    for place in (str(run), "gs://bucket/run"):
+        scratch = run if "://" not in place else tmp_path / "scratch"
+        if name == "link.json" and "://" in place:
+            continue
+        with pytest.raises(UserError) as caught:
+            command_module.make_fetch(place, scratch)(name)
+        assert caught.value.code == "path.outside"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"files": {"../x": {"sha256": "", "bytes": 1}}}', "\0", "{" * 10_000])
+def test_open_run_foreign_manifest_is_refused(published: Path, content: str) -> None:
+    (published / "manifest.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        open_local(published)
+    assert caught.value.code == "record.invalid"
+
+
+def test_open_run_damaged_predictions_are_refused(published: Path) -> None:
+    (published / "predictions.parquet").write_bytes(b"PAR1 and no more")
+    write_manifest(published)
+    with pytest.raises(UserError) as caught:
+        open_local(published)
+    assert caught.value.code == "predictions.invalid"
+
+
+def test_command_user_errors_exit_with_2_and_leave_nothing(published: Path, tmp_path: Path, capsys: Any) -> None:
+    external, out = write_raw(tmp_path / "raw", {"nv": 2}), tmp_path / "out"
+    other = write_raw(tmp_path / "other", {"mel": 2})
+    for words in (
+        (f"RUN={tmp_path / 'none'}", f"EXTERNAL={external}"),
+        (f"RUN={published}", f"EXTERNAL={tmp_path / 'nowhere'}"),
+        (f"RUN={published}", f"EXTERNAL={other}"),
+    ):
+        assert command(*words, f"OUT={out}") == 2, words
     assert not out.exists()
 
 
-def fold(folder: Path, split: str, lesions: range, **facts: Any) -> Path:
-    """A published run of one fold, whose predictions are drawn."""
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["RUN=r"], "option.missing"),
+        (["EXTERNAL=e"], "option.missing"),
+        (["RUN=r", "EXTERNAL=e", "seed=1"], "option.unknown"),
+        (["RUN=r,s"], "option.missing"),
+        (["RUN=gs://b/r", "EXTERNAL=e"], "option.missing"),
+        (["RUN=r,s", "EXTERNAL=e"], "option.conflict"),
+        (["RUN=r", "EXTERNAL=e", "max_bad_images=-1"], "option.invalid"),
+        (["RUN=r", "EXTERNAL=e", "max_bad_images=²"], "option.invalid"),
+        (["RUN=r", "EXTERNAL=e", "OUT=gs://b/x"], "option.invalid"),
+        (["RUN=r", "EXTERNAL=e", "OUT=./r"], "option.invalid"),
+    ],
+)
+def test_arguments_invalid_options_are_refused(words: list[str], code: str) -> None:
+    with pytest.raises(UserError) as caught:
+        command_module.arguments(words)
+    assert caught.value.code == code
+
+
+def test_evaluate_external_known_lesion_is_refused(published: Path, tmp_path: Path) -> None:
+    known = write_raw(tmp_path / "known", {"nv": 2}, seed=1)
+    lesion = pd.read_csv(published / "splits.csv")["lesion_id"][0]
+    text = (known / "metadata.csv").read_text()
+    (known / "metadata.csv").write_text(text.replace("lesion-out-1-nv-0", lesion))
+    assert command(f"RUN={published}", f"EXTERNAL={known}", f"OUT={tmp_path / 'out'}") == 2
+    assert not (tmp_path / "out").exists()
+
+
+def write_fold(folder: Path, split: str, lesions: range, **facts: Any) -> Path:
+    """Write a published run of one fold with simulated predictions."""
     rng = np.random.default_rng(lesions.start)
     seeds, rare, malignant = [1, 2], ["df", "mel"], ["mel"]
 
-    def drawn(name: str, numbers: range) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    def simulate(name: str, numbers: range) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         ids = [f"{name}-{number}" for number in numbers]
         rows = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": [CLASSES[number % 3] for number in numbers]})
         truth = rows["dx"].map(CLASSES.index).to_numpy()
-        said = {arm: rng.dirichlet(np.ones(3), (2, len(ids))) + np.eye(3)[truth] / 2 for arm in ARMS}
-        return rows, {arm: chances / chances.sum(2, keepdims=True) for arm, chances in said.items()}
+        raw = {arm: rng.dirichlet(np.ones(3), (2, len(ids))) + np.eye(3)[truth] / 2 for arm in ARMS}
+        return rows, {arm: values / values.sum(2, keepdims=True) for arm, values in raw.items()}
 
-    tests, validation = drawn("test", lesions), drawn(f"validation-{lesions.start}", range(40))
-    found = judged_(tests, validation, rare, malignant, seeds)
+    tests, validation = simulate("test", lesions), simulate(f"validation-{lesions.start}", range(40))
+    calibrations = calibrate_arms(*validation, CLASSES, malignant)
+    compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)
     for arm in ARMS:
-        found["arms"][arm] |= {"train_rows": 9, "models": {"1": {"epochs": 1}, "2": {"epochs": 1}}}
+        compared["arms"][arm] |= {"train_rows": 9, "models": {"1": {"epochs": 1}, "2": {"epochs": 1}}}
     run = {
-        "data": "x", "data_sha256": "d", "split_sha256": split, "split": split, "seed": 1, "seeds": seeds,
-        "image_size": 32, "rare_classes": rare, "malignant": malignant, "settings": {}, "versions": {},
+        "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,
+        "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
+        "settings": {}, "parameters": {"data_split": split, "gan_kimg": 3.0}, "versions": {},
     } | facts  # fmt: skip
-    splits = {name: counts(tests[0], CLASSES) for name in ("train", "validation", "test")}
-    results = {"run": run, "classes": CLASSES, "splits": splits, **found, "synthetic": {}, "external": None}
+    splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
+    results = {"run": run, "classes": CLASSES, "splits": splits, **compared, "synthetic": {}, "external": None}
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(results))
     tables = [
@@ -167,23 +272,13 @@ def fold(folder: Path, split: str, lesions: range, **facts: Any) -> Path:
         for part in ((tests[0], "test", tests[1]), (validation[0], "validation", validation[1]))
     ]
     pd.concat(tables).to_parquet(folder / "predictions.parquet")
-    files = {name: folder / name for name in ("metrics.json", "predictions.parquet")}
-    return Path(publish(str(folder / "run"), files, folder / "manifest", found["verdict"]))
+    return write_manifest(folder)
 
 
-def judged_(tests: Any, validation: Any, rare: list[str], malignant: list[str], seeds: list[int]) -> dict[str, Any]:
-    fixed = decide(*validation, CLASSES, malignant)
-    return judged(*tests, fixed, CLASSES, malignant, rare, seeds, 1)
-
-
-def opened(*folders: Path) -> list[reevaluate.Run]:
-    return [reevaluate.open_run(str(folder), lambda name, folder=folder: folder / name) for folder in folders]
-
-
-def test_folds_are_pooled_out_of_fold(tmp_path: Path) -> None:
-    """Each lesion counts once; recall is over all of them, alarms are those of each fold's own threshold."""
-    one, two = fold(tmp_path / "a", "1/2", range(60)), fold(tmp_path / "b", "2/2", range(60, 150))
-    results, table = reevaluate.pooled(opened(two, one))
+def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
+    """Recall is over all lesions, alarms are those of each fold's own threshold."""
+    one, two = write_fold(tmp_path / "a", "1/2", range(60)), write_fold(tmp_path / "b", "2/2", range(60, 150))
+    results, table = reevaluate.pool_folds([open_local(two), open_local(one)])
     each = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
     assert len(table) == 150 * 6
     assert results["run"]["split"] == "2 folds, pooled"
@@ -199,32 +294,39 @@ def test_folds_are_pooled_out_of_fold(tmp_path: Path) -> None:
     json.dumps(results, allow_nan=False)
 
 
-def test_folds_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    one = fold(tmp_path / "a", "1/2", range(30))
-    two = fold(tmp_path / "b", "2/2", range(30, 60))
-    overlapping = fold(tmp_path / "c", "2/2", range(29, 60))
-    another = fold(tmp_path / "d", "2/2", range(30, 60), settings={"epochs": 3})
-    random = fold(tmp_path / "e", "random", range(30, 60))
-    for folders, sentence in (
-        ((one, one), "give one run of each fold, split=1/2 to split=2/2"),
-        ((one,), "give one run of each fold"),
-        ((one, two, two), "give one run of each fold"),
-        ((random, one), "give one run of each fold"),
-        ((one, overlapping), "the lesion test-29 is in the test split of"),
-        ((one, another), "differ in settings"),
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({"settings": {"epochs": 3}}, "settings"),
+        ({"versions": {"keras": "0"}}, "versions"),
+        ({"parameters": {"data_split": "2/2", "gan_kimg": 300.0}}, "gan_kimg"),
+        ({"parameters": {"data_split": "2/2", "gan_kimg": 3.0, "synthetic_per_class": 9}}, "synthetic_per_class"),
+        ({"rebalanced_classes": ["df"]}, "rebalanced_classes"),
+        ({"data_sha256": "e"}, "data_sha256"),
+    ],
+)
+def test_pool_folds_runs_that_differ_in_more_than_the_fold_are_refused(
+    tmp_path: Path, facts: dict[str, Any], name: str
+) -> None:
+    """The audit's case: folds whose GANs, image counts or versions differ were pooled."""
+    one, two = write_fold(tmp_path / "a", "1/2", range(30)), write_fold(tmp_path / "b", "2/2", range(30, 60), **facts)
+    with pytest.raises(UserError) as caught:
+        reevaluate.pool_folds([open_local(one), open_local(two)])
+    assert (caught.value.code, caught.value.fields["settings"]) == ("folds.different_settings", [name])
+
+
+def test_pool_folds_incomplete_or_overlapping_folds_are_refused(tmp_path: Path) -> None:
+    one = write_fold(tmp_path / "a", "1/2", range(30))
+    two = write_fold(tmp_path / "b", "2/2", range(30, 60))
+    overlapping = write_fold(tmp_path / "c", "2/2", range(29, 60))
+    random = write_fold(tmp_path / "d", "random", range(30, 60))
+    for folders, code in (
+        ((one, one), "folds.incomplete"),
+        ((one,), "folds.incomplete"),
+        ((one, two, two), "folds.incomplete"),
+        ((random, one), "folds.incomplete"),
+        ((one, overlapping), "folds.repeated_lesion"),
     ):
-        with pytest.raises(UserError, match=sentence):
-            reevaluate.pooled(opened(*folders))
-
-
-def test_a_run_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
-    for name in ("metrics.json", "predictions.parquet"):
-        pd.DataFrame({"arm": ["baseline"]}).to_parquet(tmp_path / name)
-    (tmp_path / "metrics.json").write_text(json.dumps({"run": {"seed": 1}}))
-    files = {name: tmp_path / name for name in ("metrics.json", "predictions.parquet")}
-    folder = Path(publish(str(tmp_path / "run"), files, tmp_path / "manifest", "worse"))
-    with pytest.raises(UserError, match="made by an earlier version"):
-        opened(folder)
-    (folder / "manifest.json").write_text("[]")
-    with pytest.raises(UserError, match=r"manifest\.json is not of this pipeline"):
-        opened(folder)
+        with pytest.raises(UserError) as caught:
+            reevaluate.pool_folds([open_local(folder) for folder in folders])
+        assert caught.value.code == code

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from components.evaluate.formatting import show, show_interval
-from components.evaluate.gallery import Pictures, all_of
+from components.evaluate.gallery import Gallery, list_images
 from components.evaluate.plots import Axis
 from components.evaluate.report import LIMIT, render_html, render_markdown, render_text
 from tests.helpers.example_results import ARMS, CLASSES, RARE, TEST, example, example_pictures, nulled, renamed
 
-NONE = Pictures()
+NONE = Gallery()
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -275,7 +275,7 @@ def test_small_enough_with_all_pictures_of_all_classes_and_five_seeds(noise: flo
     pictures = example_pictures(8, 192, noise, rare=list(CLASSES[:-1]))
     html = render_html(example(5, external=True), pictures)
     assert len(html.encode()) <= LIMIT < 2_000_000
-    assert html.count('src="data:image/jpeg;base64,') == len(all_of(pictures)) > 200
+    assert html.count('src="data:image/jpeg;base64,') == len(list_images(pictures)) > 200
 
 
 def test_pictures_are_as_good_as_there_is_room() -> None:
@@ -291,7 +291,7 @@ def test_pictures_are_as_good_as_there_is_room() -> None:
 def test_more_pictures_than_any_quality_fits_are_left_out() -> None:
     pictures = example_pictures(8, 64, 60.0)
     classes = [f"c{n}" for n in range(700)]
-    crowd = Pictures(real={c: [copy.copy(one) for one in pictures.real["df"]] for c in classes})
+    crowd = Gallery(real={c: [copy.copy(one) for one in pictures.real["df"]] for c in classes})
     html = render_html(example(1), crowd)
     assert len(html.encode()) <= LIMIT
     assert "<img" not in html
@@ -403,7 +403,7 @@ def test_pictures_may_be_absent() -> None:
     html = render_html(example(1), NONE)
     assert "<img" not in html
     assert "None" not in Page(html).text  # which would say that no malignant lesion was called benign
-    html = render_html(example(1), Pictures(real={"bcc": example_pictures(1, 32).real["bcc"]}))
+    html = render_html(example(1), Gallery(real={"bcc": example_pictures(1, 32).real["bcc"]}))
     assert html.count("<img") == 1
     assert "No synthetic images of this class." in html
 

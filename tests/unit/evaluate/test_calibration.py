@@ -12,41 +12,41 @@ def overconfident(factor: float, images: int = 20_000) -> tuple[np.ndarray, np.n
     """Labels drawn from softmax(z), and softmax(factor · z): the right temperature is the factor."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, (images, 4))
-    chances = softmax(logits, 1)
-    truth = (chances.cumsum(1) < rng.random((images, 1))).sum(1)
+    probabilities = softmax(logits, 1)
+    truth = (probabilities.cumsum(1) < rng.random((images, 1))).sum(1)
     return truth, softmax(factor * logits, 1)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_the_temperature_is_what_made_the_model_too_sure(factor: float) -> None:
-    truth, chances = overconfident(factor)
-    assert calibration.temperature(truth, chances) == pytest.approx(factor, rel=0.03)
+    truth, probabilities = overconfident(factor)
+    assert calibration.fit_temperature(truth, probabilities) == pytest.approx(factor, rel=0.03)
 
 
 def test_no_other_temperature_has_a_smaller_loss() -> None:
-    truth, chances = overconfident(2.0, 500)
-    found = calibration.temperature(truth, chances)
+    truth, probabilities = overconfident(2.0, 500)
+    found = calibration.fit_temperature(truth, probabilities)
     grid = np.geomspace(0.1, 10, 400)
-    losses = [log_loss(truth, calibration.scale(chances, t), labels=range(4)) for t in grid]
-    assert log_loss(truth, calibration.scale(chances, found), labels=range(4)) <= min(losses) + 1e-9
+    losses = [log_loss(truth, calibration.scale(probabilities, t), labels=range(4)) for t in grid]
+    assert log_loss(truth, calibration.scale(probabilities, found), labels=range(4)) <= min(losses) + 1e-9
 
 
 def test_scaling_keeps_the_order_and_a_probability_of_zero() -> None:
-    chances = np.array([[0.0, 0.3, 0.7], [1.0, 0.0, 0.0]], np.float32)
-    assert calibration.scale(chances, 1.0) == pytest.approx(chances, abs=1e-6)
-    softer = calibration.scale(chances, 3.0)
-    assert (softer.argsort(1)[:, -1] == chances.argmax(1)).all()
+    probabilities = np.array([[0.0, 0.3, 0.7], [1.0, 0.0, 0.0]], np.float32)
+    assert calibration.scale(probabilities, 1.0) == pytest.approx(probabilities, abs=1e-6)
+    softer = calibration.scale(probabilities, 3.0)
+    assert (softer.argsort(1)[:, -1] == probabilities.argmax(1)).all()
     assert softer.sum(1) == pytest.approx(1)
-    assert np.isfinite(calibration.temperature(np.array([1, 1]), chances))  # sure and wrong
+    assert np.isfinite(calibration.fit_temperature(np.array([1, 1]), probabilities))  # sure and wrong
 
 
 def test_the_threshold_leaves_nine_benign_in_ten_below() -> None:
     scores = np.arange(1, 21) / 20
-    found = calibration.threshold(np.random.default_rng(0).permutation(scores))
+    found = calibration.fit_threshold(np.random.default_rng(0).permutation(scores))
     assert found == 0.9
     assert (scores <= found).mean() == 0.9
     tied = np.array([0.1] * 5 + [0.6] * 5)
-    assert (tied <= calibration.threshold(tied)).mean() >= 0.9
+    assert (tied <= calibration.fit_threshold(tied)).mean() >= 0.9
 
 
 def test_each_model_is_read_at_its_own_threshold_and_temperature() -> None:
@@ -54,12 +54,12 @@ def test_each_model_is_read_at_its_own_threshold_and_temperature() -> None:
     truth = rng.integers(0, 3, 400)
     said = softmax(rng.normal(0, [[[1.0]], [[4.0]]], (2, 400, 3)) + 2 * np.eye(3)[truth], 2)
     malignant = np.array([True, False, False])
-    fixed = [calibration.fix(truth, chances, malignant) for chances in said]
+    fixed = [calibration.calibrate(truth, probabilities, malignant) for probabilities in said]
     assert fixed[0].temperature < fixed[1].temperature
     found = calibration.apply(said, fixed, malignant)
-    assert found.alarmed is not None
-    specificity = 1 - found.alarmed[:, truth != 0].mean(1)
+    assert found.alarms is not None
+    specificity = 1 - found.alarms[:, truth != 0].mean(1)
     assert specificity == pytest.approx([0.9, 0.9], abs=0.005)
     assert found.scaled[1] == pytest.approx(calibration.scale(said[1], fixed[1].temperature))
-    none = [calibration.fix(truth, chances, np.zeros(3, bool)) for chances in said]
-    assert calibration.apply(said, none, np.zeros(3, bool)).alarmed is None
+    none = [calibration.calibrate(truth, probabilities, np.zeros(3, bool)) for probabilities in said]
+    assert calibration.apply(said, none, np.zeros(3, bool)).alarms is None

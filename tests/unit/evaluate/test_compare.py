@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from components.evaluate import inference
-from components.evaluate.compare import ARMS, changes, compare, counts, verdict, weighted_changes
+from components.evaluate.compare import ARMS, changes, compare, count_images, verdict, weighted_changes
 from components.evaluate.metrics import SCALARS, Predictions, Sample
 
 CLASSES = ("a", "b", "c")
 
 
 def one_hot(labels: np.ndarray) -> Predictions:
-    chances = np.eye(3)[labels]
-    return Predictions(chances, chances)
+    probabilities = np.eye(3)[labels]
+    return Predictions(probabilities, probabilities)
 
 
 def arms(truth: np.ndarray, right: dict[str, float], seeds: int, seed: int = 2) -> dict[str, Predictions]:
@@ -65,8 +65,8 @@ def test_figures_are_means_over_seeds_and_counts_are_sums() -> None:
     truth = np.repeat([0, 1, 2], [30, 20, 10])
     sample = Sample(truth, np.arange(60).astype(str), CLASSES, ("b",))
     rng = np.random.default_rng(0)
-    chances = rng.dirichlet(np.ones(3), (2, 60))
-    said = dict.fromkeys(ARMS, Predictions(chances, chances, chances[..., 1] > 0.5))
+    probabilities = rng.dirichlet(np.ones(3), (2, 60))
+    said = dict.fromkeys(ARMS, Predictions(probabilities, probabilities, probabilities[..., 1] > 0.5))
     figures, effect, _ = compare(sample, said, ["c"], [7, 8], 0)
     arm = figures["baseline"]
     assert list(arm["by_seed"]) == ["7", "8"]
@@ -133,7 +133,7 @@ def test_the_verdict_wants_interval_and_test(low: float | None, high: float | No
 
 def test_counts_of_images_and_lesions() -> None:
     rows = pd.DataFrame({"dx": ["a", "a", "b"], "lesion_id": ["x", "x", "y"]})
-    assert counts(rows, ("a", "b", "c")) == {
+    assert count_images(rows, ("a", "b", "c")) == {
         "a": {"images": 2, "lesions": 1},
         "b": {"images": 1, "lesions": 1},
         "c": {"images": 0, "lesions": 0},

@@ -46,15 +46,19 @@ def test_the_precision_recall_curve_is_scikit_learns() -> None:
 
 def test_the_reliability_diagram_by_hand() -> None:
     truth = np.array([0, 0, 1, 1])
-    chances = np.array([[[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.45, 0.55]]])
-    assert curves.reliability(truth, chances) == {"confidence": [0.55, 0.9], "accuracy": [1, 0.6667], "count": [1, 3]}
+    probabilities = np.array([[[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.45, 0.55]]])
+    assert curves.reliability(truth, probabilities) == {
+        "confidence": [0.55, 0.9],
+        "accuracy": [1, 0.6667],
+        "count": [1, 3],
+    }
 
 
 def test_curves_of_the_classes_that_are_there() -> None:
     sample = Sample(np.array([0, 0, 2, 2]), np.array(list("abcd")), ("df", "mel", "nv"))
-    chances = np.random.default_rng(0).dirichlet(np.ones(3), (2, 4))
-    found = curves.curves(sample, chances, chances)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (2, 4))
+    found = curves.curves(sample, probabilities, probabilities)
     assert list(found["roc"]) == list(found["pr"]) == ["df", "nv"]
     assert sum(found["reliability"]["before"]["count"]) == 8
     alone = Sample(np.array([1, 1]), np.array(list("ab")), ("df", "mel", "nv"))
-    assert curves.curves(alone, chances[:, :2], chances[:, :2])["roc"] == {}
+    assert curves.curves(alone, probabilities[:, :2], probabilities[:, :2])["roc"] == {}

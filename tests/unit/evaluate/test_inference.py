@@ -19,8 +19,8 @@ from components.evaluate.metrics import SCALARS, Predictions, Sample
 
 def said(labels: np.ndarray, classes: int) -> Predictions:
     """Sure predictions of (seeds, N) labels."""
-    chances = np.eye(classes)[labels]
-    return Predictions(chances, chances)
+    probabilities = np.eye(classes)[labels]
+    return Predictions(probabilities, probabilities)
 
 
 def of_one_class(right: np.ndarray, images: int = 1) -> tuple[Sample, Predictions]:
@@ -77,9 +77,9 @@ def test_where_only_seeds_differ_the_interval_is_students_over_seeds() -> None:
 def test_arms_that_say_the_same_differ_by_nothing_but_what_could_not_be_seen() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 300)
-    chances = rng.dirichlet(np.ones(3), (2, 300)) + 0.3 * np.eye(3)[truth]
-    chances /= chances.sum(2, keepdims=True)
-    predictions = Predictions(chances, chances, chances[..., 0] > 0.5)
+    probabilities = rng.dirichlet(np.ones(3), (2, 300)) + 0.3 * np.eye(3)[truth]
+    probabilities /= probabilities.sum(2, keepdims=True)
+    predictions = Predictions(probabilities, probabilities, probabilities[..., 0] > 0.5)
     sample = Sample(truth, np.arange(300).astype(str), ("a", "b", "c"), ("a",))
     draws = Bootstrap(sample, {"x": predictions, "y": predictions}, ("b",), 0)
     for name in SCALARS:
@@ -98,9 +98,9 @@ def test_an_interval_of_auc_is_about_the_delong_one() -> None:
     rng = np.random.default_rng(3)
     truth = np.repeat([0, 1], [150, 60])
     score = rng.normal(truth, 1)
-    chances = np.column_stack([1 / (1 + np.exp(score)), 1 / (1 + np.exp(-score))])[None]
+    probabilities = np.column_stack([1 / (1 + np.exp(score)), 1 / (1 + np.exp(-score))])[None]
     sample = Sample(truth, np.arange(210).astype(str), ("a", "b"))
-    found = Bootstrap(sample, {"x": Predictions(chances, chances)}, ("b",), 0).difference("macro_auc", "x")
+    found = Bootstrap(sample, {"x": Predictions(probabilities, probabilities)}, ("b",), 0).difference("macro_auc", "x")
     above = score[truth == 1][:, None] > score[truth == 0]
     error = np.sqrt(above.mean(1).var(ddof=1) / 60 + above.mean(0).var(ddof=1) / 150)
     assert found["value"] == pytest.approx(above.mean())

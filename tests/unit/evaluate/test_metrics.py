@@ -17,19 +17,28 @@ def example(seed: int, images: int = 120, classes: int = 4) -> tuple[Sample, np.
     lesion = np.repeat(np.arange(images), rng.integers(1, 4, images))[:images]
     truth = rng.integers(0, classes, images)[lesion]
     truth[: 2 * classes] = np.repeat(np.arange(classes), 2)  # every class is there
-    chances = np.round(rng.dirichlet(np.ones(4), images) + np.eye(4)[truth] * rng.random((images, 1)), 1) + 1e-3
-    return Sample(truth, lesion.astype(str), CLASSES, ("mel", "akiec")), chances / chances.sum(1, keepdims=True)
+    probabilities = np.round(rng.dirichlet(np.ones(4), images) + np.eye(4)[truth] * rng.random((images, 1)), 1) + 1e-3
+    return Sample(truth, lesion.astype(str), CLASSES, ("mel", "akiec")), probabilities / probabilities.sum(
+        1, keepdims=True
+    )
 
 
-def measured(sample: Sample, chances: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    alarmed = chances[:, :2].sum(1) > 0.4
-    return figures(sample, chances, chances**2 / (chances**2).sum(1, keepdims=True), alarmed, ("akiec", "df"), weights)
+def measured(sample: Sample, probabilities: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    alarms = probabilities[:, :2].sum(1) > 0.4
+    return figures(
+        sample,
+        probabilities,
+        probabilities**2 / (probabilities**2).sum(1, keepdims=True),
+        alarms,
+        ("akiec", "df"),
+        weights,
+    )
 
 
-def expected_calibration_error(chances: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
+def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
     """Guo et al. 2017, equation 3, bin by bin."""
     total = 0.0
-    confidence = chances.max(1)
+    confidence = probabilities.max(1)
     for number in range(BINS):
         inside = (confidence > number / BINS) & (confidence <= (number + 1) / BINS)
         if weight[inside].sum():
@@ -44,13 +53,13 @@ def expected_calibration_error(chances: np.ndarray, right: np.ndarray, weight: n
 @pytest.mark.parametrize("seed", range(3))
 def test_figures_agree_with_scikit_learn(seed: int, drawn: bool) -> None:
     """As they are, and where lesions count several times or not at all: scikit-learn's sample weights."""
-    sample, chances = example(seed)
-    truth, predicted = sample.truth, chances.argmax(1)
+    sample, probabilities = example(seed)
+    truth, predicted = sample.truth, probabilities.argmax(1)
     weights = np.ones((1, len(sample.label)))
     if drawn:
         weights = np.random.default_rng(seed).integers(0, 3, weights.shape).astype(float)
     weight = weights[0][sample.number]
-    got = {name: values[0] for name, values in measured(sample, chances, weights).items()}
+    got = {name: values[0] for name, values in measured(sample, probabilities, weights).items()}
     given_ = {"sample_weight": weight}
     by_class = metrics.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0, **given_)
     for name, values in zip(("precision", "recall", "f1"), by_class, strict=False):
@@ -59,61 +68,61 @@ def test_figures_agree_with_scikit_learn(seed: int, drawn: bool) -> None:
     assert got["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, predicted, **given_))
     assert got["rare_recall"] == pytest.approx((by_class[1][0] + by_class[1][3]) / 2)
     assert got["macro_f1"] == pytest.approx(metrics.f1_score(truth, predicted, average="macro", **given_))
-    auc = [metrics.roc_auc_score(truth == label, chances[:, label], **given_) for label in range(4)]
+    auc = [metrics.roc_auc_score(truth == label, probabilities[:, label], **given_) for label in range(4)]
     assert got["auc"] == pytest.approx(auc)
     assert got["macro_auc"] == pytest.approx(np.mean(auc))
-    bad, alarm = truth < 2, chances[:, :2].sum(1) > 0.4
+    bad, alarm = truth < 2, probabilities[:, :2].sum(1) > 0.4
     assert got["malignant_sensitivity"] == pytest.approx(metrics.recall_score(bad, alarm, **given_))
     assert got["malignant_specificity"] == pytest.approx(metrics.recall_score(~bad, ~alarm, **given_))
-    brier = sum(metrics.brier_score_loss(truth == label, chances[:, label], **given_) for label in range(4))
+    brier = sum(metrics.brier_score_loss(truth == label, probabilities[:, label], **given_) for label in range(4))
     assert got["brier"] == pytest.approx(brier)
-    assert got["ece"] == pytest.approx(expected_calibration_error(chances, predicted == truth, weight))
-    scaled = chances**2 / (chances**2).sum(1, keepdims=True)
+    assert got["ece"] == pytest.approx(expected_calibration_error(probabilities, predicted == truth, weight))
+    scaled = probabilities**2 / (probabilities**2).sum(1, keepdims=True)
     assert got["ece_scaled"] == pytest.approx(expected_calibration_error(scaled, predicted == truth, weight))
     if not drawn:
-        assert got["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
+        assert got["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), images=st.integers(8, 40))
 def test_a_weighting_is_the_same_as_repeating_the_lesions_images(seed: int, images: int) -> None:
-    sample, chances = example(seed, images)
+    sample, probabilities = example(seed, images)
     weights = np.random.default_rng(seed).integers(1, 4, (1, len(sample.label))).astype(float)
     rows = np.repeat(np.arange(images), weights[0][sample.number].astype(int))
     repeated = Sample(sample.truth[rows], sample.lesion[rows], CLASSES, sample.malignant)
-    one, other = measured(sample, chances, weights), measured(repeated, chances[rows])
+    one, other = measured(sample, probabilities, weights), measured(repeated, probabilities[rows])
     for name in one:
         assert one[name] == pytest.approx(other[name], nan_ok=True), name
 
 
 def test_all_draws_at_once_are_what_each_is_alone() -> None:
-    sample, chances = example(5)
+    sample, probabilities = example(5)
     weights = np.random.default_rng(0).integers(0, 3, (7, len(sample.label))).astype(np.float32)
-    together = measured(sample, chances, weights)
+    together = measured(sample, probabilities, weights)
     for number in range(7):
-        alone = measured(sample, chances, weights[number : number + 1].astype(float))
+        alone = measured(sample, probabilities, weights[number : number + 1].astype(float))
         for name in together:
             assert together[name][number] == pytest.approx(alone[name][0], abs=1e-6), name
 
 
 def test_the_pairs_of_auc_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample, chances = example(6)
-    whole = measured(sample, chances)["auc"]
+    sample, probabilities = example(6)
+    whole = measured(sample, probabilities)["auc"]
     monkeypatch.setattr("components.evaluate.metrics.CHUNK", 300)
-    assert measured(sample, chances)["auc"] == pytest.approx(whole)
+    assert measured(sample, probabilities)["auc"] == pytest.approx(whole)
 
 
 def test_classes_without_images_are_left_out_of_means() -> None:
     """nv and df are missing: means are over the two others, and what they alone could say is NaN."""
-    sample, chances = example(1, classes=2)
-    got = {name: values[0] for name, values in measured(sample, chances).items()}
+    sample, probabilities = example(1, classes=2)
+    got = {name: values[0] for name, values in measured(sample, probabilities).items()}
     assert np.isnan([got[name][2:] for name in ("recall", "precision", "f1", "auc")]).all()
     assert got["balanced_accuracy"] == pytest.approx(got["recall"][:2].mean())
     assert got["macro_auc"] == pytest.approx(got["auc"][:2].mean())
     assert got["rare_recall"] == got["recall"][0]
     assert np.isnan(got["malignant_specificity"])  # there is no benign image
     of_nv = Sample(np.full(3, 2), np.array(["a", "b", "c"]), CLASSES)
-    alone = figures(of_nv, chances[:3], chances[:3], None, ("df",))
+    alone = figures(of_nv, probabilities[:3], probabilities[:3], None, ("df",))
     for name in ("rare_recall", "macro_auc", "malignant_sensitivity", "malignant_specificity"):
         assert np.isnan(alone[name][0])
     assert set(SCALARS) <= set(alone)
@@ -122,8 +131,8 @@ def test_classes_without_images_are_left_out_of_means() -> None:
 def test_figures_by_hand() -> None:
     """Two images of one lesion, one of another: Brier (.1² + .1²) + 2 · .9² + 0 over 3; ECE .1, .9 and 0 likewise."""
     sample = Sample(np.array([0, 0, 1]), np.array(["x", "x", "y"]), ("a", "b"))
-    chances = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
-    got = figures(sample, chances, chances, None, ("a",))
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
+    got = figures(sample, probabilities, probabilities, None, ("a",))
     assert got["brier"] == pytest.approx((0.02 + 1.62) / 3)
     # .9 and .9 are in one bin: |.9 + .9 − 1| / 3; the last image is sure and right.
     assert got["ece"] == pytest.approx(0.8 / 3)

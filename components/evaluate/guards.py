@@ -1,0 +1,153 @@
+"""Refuse unfair comparisons: leaked test images, and arms that differ in more than their training set."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components.evaluate.inputs import Classifier, Inputs
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+from components.shared.image_set import Header, read_header, read_rows, refuse_overlap
+from components.shared.records import ARMS, FailedGan, TrainedGan
+
+
+def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: Header) -> list[int]:
+    """Return the seeds of the arms, which must be comparable.
+
+    Args:
+        classifiers: arm → classifiers, one per seed.
+        header: of the test set.
+
+    Raises:
+        UserError: a record belongs to another model, a model to another split, or the arms differ in settings, library
+            versions or seeds.
+    """
+    comparable: dict[str, str] = {}
+    for arm in ARMS:
+        if not classifiers[arm]:
+            raise UserError(
+                f"the arm {arm} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=arm
+            )
+        for classifier in classifiers[arm]:
+            _check_classifier(arm, classifier, header)
+            record = classifier.record
+            settings = record.settings.model_dump(exclude={"seed"})
+            key = json.dumps([settings, record.parameters, record.versions], sort_keys=True)
+            comparable.setdefault(key, arm)
+        if len({classifier.record.train_set_sha256 for classifier in classifiers[arm]}) > 1:
+            raise UserError(
+                f"the classifiers of the arm {arm} were trained on different sets",
+                "train all classifiers of an arm on one set",
+                "evaluate.different_training_sets",
+                arm=arm,
+            )
+    if len(comparable) > 1:
+        arms = list(comparable.values())
+        raise UserError(
+            f"the classifiers were trained with different settings or library versions (arms {', '.join(arms)})",
+            "train all arms with the same settings and container image",
+            "evaluate.different_settings",
+            arms=arms,
+        )
+    seeds = {arm: [classifier.record.settings.seed for classifier in classifiers[arm]] for arm in ARMS}
+    first = seeds[ARMS[0]]
+    if any(of_arm != first for of_arm in seeds.values()) or len(set(first)) < len(first):
+        raise UserError(
+            f"the seeds of the arms differ or repeat: {seeds}",
+            "train every arm once with each seed",
+            "evaluate.different_seeds",
+            seeds=seeds,
+        )
+    return first
+
+
+def _check_classifier(arm: str, classifier: Classifier, header: Header) -> None:
+    record = classifier.record
+    if record.arm != arm or not classifier.model.is_file() or record.model_sha256 != file_sha256(classifier.model):
+        raise UserError(
+            f"a record of the arm {arm} does not belong to its model",
+            "use the unchanged files of one run",
+            "evaluate.wrong_record",
+            arm=arm,
+        )
+    if (record.data_sha256, record.split_sha256) != (header.data_sha256, header.split_sha256):
+        raise UserError(
+            f"a classifier of the arm {arm} was trained on another split, so it may have seen test images",
+            "train it on the split of this run",
+            "evaluate.other_split",
+            name=arm,
+        )
+
+
+def refuse_seen(seen: Mapping[str, Sequence[str]], path: str | Path, split: str) -> None:
+    """Refuse a held-out image that a model was trained or selected on, whatever the image's name.
+
+    Args:
+        seen: name of a model → `seen` of its record.
+        path, split: the held-out image set.
+
+    Raises:
+        UserError: `evaluate.seen_image`.
+    """
+    rows = read_rows(path, split, ["image_id", "pixel_sha256"])
+    names = dict(zip(rows["pixel_sha256"].str[:16], rows["image_id"], strict=True))
+    for name, hashes in seen.items():
+        leaked = sorted(names.keys() & set(hashes))
+        if leaked:
+            raise UserError(
+                f"{name} was trained on {len(leaked):,} of the {split} images ({names[leaked[0]]}"
+                f"{', …' * (len(leaked) > 1)}); its predictions for them are invalid",
+                "re-create the split, or exclude these images",
+                "evaluate.seen_image",
+                name=name,
+                split=split,
+                images=len(leaked),
+                first=names[leaked[0]],
+            )
+
+
+def seen_by(
+    classifiers: Mapping[str, Sequence[Classifier]], gan_records: Mapping[str, TrainedGan | FailedGan]
+) -> dict[str, list[str]]:
+    """Return name of each model → hashes of the images it was trained or selected on; input of `refuse_seen`."""
+    seen = {
+        f"the {arm} classifier of seed {classifier.record.settings.seed}": classifier.record.seen
+        for arm, of_arm in classifiers.items()
+        for classifier in of_arm
+    }
+    return seen | {
+        f"the GAN of {dx}": record.seen for dx, record in gan_records.items() if isinstance(record, TrainedGan)
+    }
+
+
+def check_inputs(inputs: Inputs) -> list[int]:
+    """Return the seeds of a run's classifiers; refuse inputs that do not belong together, and leakage.
+
+    Raises:
+        UserError: a model may have seen a test or external image, the arms are not comparable, or files of different
+            runs were mixed.
+    """
+    header = read_header(inputs.sets["test"])
+    seeds = check_classifiers(inputs.classifiers, header)
+    for dx, record in inputs.gan_records.items():
+        if record.split_sha256 != header.split_sha256:
+            raise UserError(
+                f"the GAN of {dx} was trained on another split, so it may have seen test images",
+                "train it on the split of this run",
+                "evaluate.other_split",
+                name=dx,
+            )
+    seen = seen_by(inputs.classifiers, inputs.gan_records)
+    for split, path in inputs.sets.items():
+        other = read_header(path)
+        if (other.classes, other.image_size) != (header.classes, header.image_size):
+            raise UserError(
+                f"the {split} set has other classes or another image size than the test set",
+                "use image sets of one run",
+                "evaluate.other_data",
+                split=split,
+            )
+        if split != "validation":
+            refuse_overlap(path, split, [inputs.train_set, *inputs.synthetic_sets.values()])
+            refuse_seen(seen, path, split)
+    return seeds

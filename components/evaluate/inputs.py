@@ -1,0 +1,154 @@
+"""Read what the other phases wrote: image sets, classifiers, and the records of GANs and synthetic images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.image_set import read_rows
+from components.shared.records import (
+    ARMS,
+    ClassifierRecord,
+    DataClasses,
+    FailedGan,
+    SampleQuality,
+    TrainedGan,
+    load_gan_record,
+    load_record,
+)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier: its `.keras` file and its record."""
+
+    model: Path
+    record: ClassifierRecord
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that `evaluate` reads.
+
+    Attributes:
+        sets: split → image set; `external` only if it has rows.
+        train_set: image set of the split `train`.
+        rare: the classes to rebalance.
+        gan_records: class → record of its GAN.
+        qualities: class → quality of its synthetic images, for classes whose GAN was trained.
+        synthetic_sets: class → its synthetic images, likewise.
+        classifiers: arm → classifiers, in the order of their seeds, the run's first seed first.
+    """
+
+    sets: dict[str, Path]
+    train_set: Path
+    rare: tuple[str, ...]
+    gan_records: dict[str, TrainedGan | FailedGan]
+    qualities: dict[str, SampleQuality]
+    synthetic_sets: dict[str, Path]
+    classifiers: dict[str, list[Classifier]]
+
+    @property
+    def rebalanced(self) -> tuple[str, ...]:
+        """The rare classes that have synthetic images: not those whose GAN failed."""
+        return tuple(dx for dx in self.rare if dx in self.qualities and self.qualities[dx].images)
+
+
+def classifier_stem(arm: str, seed: int, first_seed: int) -> str:
+    """Return the name of a classifier's files below `models/`, without suffix."""
+    return arm if seed == first_seed else f"{arm}-seed{seed}"
+
+
+def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:
+    """Return the classifiers in `models/` of some folders, by arm.
+
+    Raises:
+        UserError: a record is invalid, or its file does not have the name of its arm and seed.
+    """
+    first: dict[str, list[Classifier]] = {arm: [] for arm in ARMS}
+    others: dict[str, list[Classifier]] = {arm: [] for arm in ARMS}
+    for folder in folders:
+        for path in sorted(Path(folder, "models").glob("*.json")):
+            record = load_record(path, ClassifierRecord)
+            classifier = Classifier(path.with_suffix(".keras"), record)
+            if path.stem == record.arm:
+                first[record.arm].append(classifier)
+            elif path.stem == f"{record.arm}-seed{record.settings.seed}":
+                others[record.arm].append(classifier)
+            else:
+                raise UserError(
+                    f"{path} is the record of another classifier (arm {record.arm}, seed {record.settings.seed})",
+                    "use the unchanged files of one run",
+                    "evaluate.wrong_record",
+                    arm=record.arm,
+                    seed=record.settings.seed,
+                )
+    return {arm: first[arm] + sorted(others[arm], key=lambda it: it.record.settings.seed) for arm in ARMS}
+
+
+def read_gan_records(folder: str | Path) -> dict[str, TrainedGan | FailedGan]:
+    """Return class → record of its GAN, from `models/gan-<class>.json` of a folder."""
+    records = {}
+    for path in sorted(Path(folder, "models").glob("gan-*.json")):
+        record = load_gan_record(path)
+        if path.stem != f"gan-{record.dx}":
+            raise UserError(
+                f"{path} is the record of the class {record.dx}",
+                "use the unchanged files of one run",
+                "evaluate.wrong_record",
+                dx=record.dx,
+            )
+        records[record.dx] = record
+    return records
+
+
+def read_inputs(
+    training_data: str | Path,
+    test_data: str | Path,
+    synthetic_images: str | Path,
+    classifiers: Sequence[str | Path],
+) -> Inputs:
+    """Read and validate the folders that `evaluate` gets.
+
+    Args:
+        training_data: folder with `train.parquet`, `validation.parquet` and `classes.json`.
+        test_data: folder with `test.parquet` and `external.parquet`; the latter may have no rows.
+        synthetic_images: folder with `models/gan-<class>.json`, `synthetic/<class>.parquet` and
+            `synthetic/<class>.json`.
+        classifiers: folders with `models/<arm>.json` and `models/<arm>.keras` of the run's first seed, and
+            `models/<arm>-seed<N>.*` of the others.
+
+    Raises:
+        UserError: a file is missing or invalid, or the classes of the folders differ.
+    """
+    training, test, synthetic = Path(training_data), Path(test_data), Path(synthetic_images)
+    sets = {"validation": training / "validation.parquet", "test": test / "test.parquet"}
+    external = test / "external.parquet"
+    if len(read_rows(external, "external", ["dx"])):
+        sets["external"] = external
+    rare = tuple(load_record(training / "classes.json", DataClasses).rare)
+    gan_records = read_gan_records(synthetic)
+    if set(gan_records) != set(rare):
+        raise UserError(
+            f"the rare classes are {', '.join(rare)}, the GAN records are of {', '.join(gan_records) or 'none'}",
+            "use the synthetic images of this run",
+            "evaluate.other_classes",
+            rare=list(rare),
+            gans=list(gan_records),
+        )
+    trained = [dx for dx in rare if isinstance(gan_records[dx], TrainedGan)]
+    folder = synthetic / "synthetic"
+    return Inputs(
+        sets=sets,
+        train_set=training / "train.parquet",
+        rare=rare,
+        gan_records={dx: gan_records[dx] for dx in rare},
+        qualities={dx: load_record(folder / f"{dx}.json", SampleQuality) for dx in trained},
+        synthetic_sets={dx: folder / f"{dx}.parquet" for dx in trained},
+        classifiers=read_classifiers(classifiers),
+    )
+
+
+def models_of(classifiers: Mapping[str, Sequence[Classifier]]) -> dict[str, list[Path]]:
+    """Return arm → its `.keras` files."""
+    return {arm: [classifier.model for classifier in of_arm] for arm, of_arm in classifiers.items()}

@@ -1,0 +1,109 @@
+"""Class probabilities of the classifiers, and the table that stores them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from components.shared import keras_setup
+from components.shared.errors import UserError
+from components.shared.log import log_line
+from components.shared.records import ARMS
+
+SUM_TOLERANCE = 1e-3
+"""How far the probabilities of a stored row may add up to another number than 1; float32 rounding is far below."""
+
+
+def predict(
+    models: Mapping[str, Sequence[str | Path]], images: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the class probabilities that each model predicts; each model is loaded once.
+
+    Args:
+        models: arm → `.keras` models, one per seed.
+        images: set → (N, H, W, 3) uint8.
+
+    Returns:
+        Set → arm → (seeds, N, classes) float32 in [0, 1].
+    """
+    collected: dict[str, dict[str, list[np.ndarray]]] = {name: {arm: [] for arm in models} for name in images}
+    sizes = ", ".join(f"{len(pixels):,} {name}" for name, pixels in images.items())
+    for arm, paths in models.items():
+        for path in paths:
+            model = keras.saving.load_model(path, compile=False)
+            for name, pixels in images.items():
+                collected[name][arm].append(keras_setup.predict_probabilities(model, pixels))
+        log_line("evaluate", f"{arm}: {len(paths)} models, {sizes} images")
+    return {name: {arm: np.stack(found) for arm, found in by_arm.items()} for name, by_arm in collected.items()}
+
+
+def predictions_table(
+    rows: pd.DataFrame,
+    name: str,
+    probabilities: Mapping[str, np.ndarray],
+    seeds: Sequence[int],
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """Return a row for each arm, seed and image of a set: image_id, lesion_id, dx, arm, seed, set, p_<class>…
+
+    Args:
+        rows: image_id, lesion_id and dx of the set's N images.
+        name: of the set.
+        probabilities: arm → (seeds, N, classes).
+        seeds, classes: names of these axes.
+    """
+    columns = [f"p_{dx}" for dx in classes]
+    return pd.concat(
+        [
+            rows.assign(arm=arm, seed=seed, set=name, **dict(zip(columns, of_seed.T, strict=True)))
+            for arm, by_seed in probabilities.items()
+            for seed, of_seed in zip(seeds, by_seed, strict=True)
+        ]
+    )
+
+
+def load_probabilities(
+    table: pd.DataFrame, name: str, seeds: Sequence[int], classes: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Return the rows and probabilities of a set: the inverse of `predictions_table`.
+
+    Raises:
+        UserError: `predictions.invalid`: an image of an arm or seed is missing or repeated, a class is unknown, or a
+            row is no probability distribution.
+    """
+    columns = [f"p_{dx}" for dx in classes]
+    try:
+        of_set = table[table["set"] == name]
+        parts = dict(iter(of_set.groupby(["arm", "seed"])))
+        first = parts[ARMS[0], seeds[0]]
+        names = first["image_id"]
+        probabilities = {
+            arm: np.stack(
+                [parts[arm, seed].set_index("image_id").loc[names, columns].to_numpy(float) for seed in seeds]
+            )
+            for arm in ARMS
+        }
+        if not names.is_unique:
+            raise ValueError("repeated image")
+        rows = first[["image_id", "lesion_id", "dx"]].reset_index(drop=True)
+        values = np.stack([probabilities[arm] for arm in ARMS])
+        valid = bool(
+            len(of_set) == len(rows) * len(ARMS) * len(seeds)
+            and rows["dx"].isin(list(classes)).all()
+            and rows["lesion_id"].notna().all()
+            and np.isfinite(values).all()
+            and (values >= 0).all()
+            and (np.abs(values.sum(-1) - 1) <= SUM_TOLERANCE).all()
+        )
+    except (KeyError, ValueError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"predictions.parquet has no valid probabilities of the {name} images",
+            "use the unchanged files of one run",
+            "predictions.invalid",
+            set=name,
+        )
+    return rows, probabilities

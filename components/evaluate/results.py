@@ -1,0 +1,184 @@
+"""Results of a run in the form of `metrics.json`, the figures that Kubeflow compares runs by, and the files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.evaluate import calibration, cards, report
+from components.evaluate.calibration import Calibration
+from components.evaluate.compare import compare, count_images
+from components.evaluate.gallery import Gallery
+from components.evaluate.inputs import Classifier, Inputs
+from components.evaluate.metrics import Sample
+from components.shared.files import atomic_write, write_text
+from components.shared.image_set import read_header, read_rows
+from components.shared.records import ARMS, Scalar, TrainedGan
+
+_OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
+_OF_IMAGES = {
+    "images", "kid", "density", "coverage", "texture", "drawn", "copies", "copy_threshold", "curated", "reject",
+    "against", "nearest",
+}  # fmt: skip
+_OF_MODEL = {"epochs", "best_epoch", "history", "seconds"}
+_METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}
+
+
+def labels_of(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Return (N,) int, the label of each row: the index of its `dx` in `classes`."""
+    return pd.Categorical(rows["dx"], categories=list(classes)).codes.astype(int)
+
+
+def calibrate_arms(
+    rows: pd.DataFrame, probabilities: Mapping[str, np.ndarray], classes: Sequence[str], malignant: Sequence[str]
+) -> dict[str, list[Calibration]]:
+    """Return arm → temperature and threshold of each model, fitted on validation.
+
+    Args:
+        rows: dx of the N validation images.
+        probabilities: arm → (seeds, N, classes).
+        classes, malignant: names.
+    """
+    truth, group = labels_of(rows, classes), np.isin(classes, malignant)
+    return {
+        arm: [calibration.calibrate(truth, of_seed, group) for of_seed in by_seed]
+        for arm, by_seed in probabilities.items()
+    }
+
+
+def compare_on(
+    rows: pd.DataFrame,
+    probabilities: Mapping[str, np.ndarray],
+    calibrations: Mapping[str, Sequence[Calibration]],
+    classes: Sequence[str],
+    malignant: Sequence[str],
+    rebalanced: Sequence[str],
+    seeds: Sequence[int],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the comparison of the arms on one set: `arms`, `effect` and `verdict`.
+
+    Args:
+        rows: image_id, lesion_id and dx of N images.
+        probabilities: arm → (seeds, N, classes).
+        calibrations: arm → one per seed.
+        classes, malignant, rebalanced: names; the primary figure is over the rebalanced classes.
+        seeds: of the models.
+        seed: of the resampling.
+    """
+    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
+    predictions = {arm: calibration.apply(probabilities[arm], calibrations[arm], sample.is_malignant) for arm in ARMS}
+    arms, effect, verdict = compare(sample, predictions, rebalanced, seeds, seed)
+    for arm in ARMS:
+        arms[arm]["temperature"] = [round(model.temperature, 6) for model in calibrations[arm]]
+    return {"arms": arms, "effect": effect, "verdict": verdict}
+
+
+def describe_run(
+    inputs: Inputs, seeds: Sequence[int], malignant: Sequence[str], parameters: Mapping[str, Scalar]
+) -> dict[str, Any]:
+    """Return `run` of the results: data, split, seeds, settings and versions.
+
+    Args:
+        inputs: of the run.
+        seeds: of its classifiers.
+        malignant: the classes whose sensitivity as a group is measured.
+        parameters: of the pipeline, by their names in its form.
+    """
+    header, first = read_header(inputs.sets["test"]), inputs.classifiers[ARMS[0]][0].record
+    settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
+    return {
+        "data": parameters["data"],
+        "data_sha256": header.data_sha256,
+        "split_sha256": header.split_sha256,
+        "split": parameters["data_split"],
+        "seed": parameters["random_seed"],
+        "seeds": list(seeds),
+        "image_size": header.image_size,
+        "rare_classes": list(inputs.rare),
+        "rebalanced_classes": list(inputs.rebalanced),
+        "malignant": list(malignant),
+        "settings": settings | {"parameters": first.parameters},
+        "parameters": dict(parameters),
+        "versions": first.versions,
+    }
+
+
+def describe_models(classifiers: Sequence[Classifier]) -> dict[str, Any]:
+    """Return what an arm's results have about its training: `train_rows` and `models`."""
+    return {
+        "train_rows": classifiers[0].record.train_rows,
+        "models": {
+            str(classifier.record.settings.seed): classifier.record.model_dump(include=_OF_MODEL)
+            for classifier in classifiers
+        },
+    }
+
+
+def describe_splits(inputs: Inputs, classes: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """Return split → class → numbers of images and lesions."""
+    paths = {"train": inputs.train_set} | {name: inputs.sets[name] for name in ("validation", "test")}
+    return {name: count_images(read_rows(path, name, ["dx", "lesion_id"]), classes) for name, path in paths.items()}
+
+
+def describe_synthetic(inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """Return class → facts about its synthetic images and their GAN; `failed` is the error of a GAN that failed."""
+    found: dict[str, dict[str, Any]] = {}
+    for dx, record in inputs.gan_records.items():
+        if isinstance(record, TrainedGan):
+            quality = inputs.qualities[dx].model_dump(include=_OF_IMAGES)
+            found[dx] = quality | record.model_dump(include=_OF_GAN)
+        else:
+            found[dx] = {"images": 0, "architecture": record.architecture, "failed": record.failed}
+    return found
+
+
+def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") -> str:
+    """Return the verdict, the primary difference and its interval, on one line.
+
+    Args:
+        outcome: has `verdict` and `effect`.
+        seeds: of the classifiers.
+        where: inserted after the verdict.
+    """
+    effect = outcome["effect"]
+    if effect["value"] is None:
+        return f"{outcome['verdict']}{where}: there is no image of a rebalanced class"
+    note = " (one seed: valid for these models only)" if len(seeds) == 1 else ""
+    return (
+        f"{outcome['verdict']}{where}: GAN effect {effect['value']:+.3f} ({effect['low']:+.3f} to "
+        f"{effect['high']:+.3f}) on the {effect['metric']}{note}"
+    )
+
+
+def headline_metrics(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """Return the dozen figures that Kubeflow shows and compares runs by; the first in alphabetical order is the result.
+
+    Figures that cannot be computed are absent.
+    """
+    effect = outcome["effect"]
+    figures = {f"1_gan_effect{key}": effect[name] for key, name in (("", "value"), ("_low", "low"), ("_high", "high"))}
+    figures |= {f"{key}_{arm}": outcome["arms"][arm][name] for key, name in _METRICS.items() for arm in ARMS}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def write_pages(outcome: dict[str, Any], gallery: Gallery, report_page: str | Path, comparison: str | Path) -> None:
+    """Write the report as HTML and as Markdown."""
+    write_text(report_page, report.render_html(outcome, gallery))
+    write_text(comparison, report.render_markdown(outcome))
+
+
+def write_results(folder: Path, outcome: dict[str, Any], predictions: pd.DataFrame) -> None:
+    """Write `metrics.json` and `predictions.parquet` into a folder."""
+    write_text(folder / "metrics.json", json.dumps(outcome, indent=1, allow_nan=False))
+    with atomic_write(folder / "predictions.parquet") as part:
+        predictions.to_parquet(part, index=False)
+
+
+def write_cards(folder: Path, outcome: dict[str, Any]) -> None:
+    """Write `model_card.md` and `data_sheet.md` into a folder."""
+    write_text(folder / "model_card.md", cards.model_card(outcome))
+    write_text(folder / "data_sheet.md", cards.data_sheet(outcome))

@@ -1,0 +1,285 @@
+"""Evaluate published runs again: their models on external data, or the folds of a k-fold run pooled.
+
+Reads what `publish` wrote. A run may come from anyone: records are validated when they are read, paths are resolved
+below the run's folder, and each file is compared with the manifest. Thresholds and temperatures come from the published
+predictions for validation, so nothing but the models and the new images is needed.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.evaluate import calibration
+from components.evaluate.compare import compare, count_images
+from components.evaluate.guards import check_classifiers, refuse_seen, seen_by
+from components.evaluate.inputs import Classifier, classifier_stem, models_of
+from components.evaluate.metrics import Predictions, Sample
+from components.evaluate.predict import load_probabilities, predict, predictions_table
+from components.evaluate.results import calibrate_arms, compare_on, labels_of
+from components.shared import keras_setup
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+from components.shared.image_set import Header, open_pixels, read_rows
+from components.shared.records import (
+    ARMS,
+    ClassifierRecord,
+    Manifest,
+    Results,
+    RunFacts,
+    load_gan_record,
+    load_record,
+)
+from components.shared.seeds import derive_seed
+
+_FOLD_PARAMETERS = {"data_split", "output"}
+"""Pipeline parameters in which the folds of a k-fold run may differ."""
+_GAN_RECORD = re.compile(r"models/gan-[A-Za-z0-9_-]+\.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A published run.
+
+    Attributes:
+        name: its location, for messages.
+        file: returns the local path of one of its files, after comparing it with the manifest.
+        files: names of all files.
+        results: its `metrics.json`.
+        facts: `run` of the results, validated.
+        classes: all classes of its data.
+        predictions: its `predictions.parquet`.
+    """
+
+    name: str
+    file: Callable[[str], Path]
+    files: tuple[str, ...]
+    results: dict[str, Any]
+    facts: RunFacts
+    classes: tuple[str, ...]
+    predictions: pd.DataFrame
+
+    @property
+    def header(self) -> Header:
+        """What its image sets have in common."""
+        return Header(self.classes, self.facts.image_size, "external", self.facts.data_sha256, self.facts.split_sha256)
+
+    def load(self, split: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Return rows and probabilities of a set, by arm; see `load_probabilities`."""
+        return load_probabilities(self.predictions, split, self.facts.seeds, self.classes)
+
+
+def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
+    """Open a published run.
+
+    Args:
+        name: its location, for messages.
+        fetch: returns the local path of one of its files; raises a UserError if it does not exist.
+
+    Raises:
+        UserError: it is not a finished run of this pipeline, or a file differs from the published one.
+    """
+    manifest = load_record(fetch("manifest.json"), Manifest)
+
+    def file(member: str) -> Path:
+        if member not in manifest.files:
+            raise UserError(
+                f"{name} has no {member}", "give the folder of a finished run", "run.missing_file", file=member
+            )
+        path = fetch(member)
+        if file_sha256(path) != manifest.files[member].sha256:
+            raise UserError(
+                f"{name}: {member} differs from the published file",
+                "publish the run again",
+                "run.changed_file",
+                file=member,
+            )
+        return path
+
+    path = file("metrics.json")
+    results = load_record(path, Results)
+    try:
+        predictions = pd.read_parquet(file("predictions.parquet"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without a number it is Arrow's, of a damaged file
+            raise
+        raise UserError(
+            f"{name}: predictions.parquet is not a Parquet file",
+            "use the unchanged files of one run",
+            "predictions.invalid",
+        ) from error
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return Run(name, file, tuple(manifest.files), raw, results.run, tuple(results.classes), predictions)
+
+
+def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:
+    seeds = run.facts.seeds
+    stems = {arm: [f"models/{classifier_stem(arm, seed, seeds[0])}" for seed in seeds] for arm in ARMS}
+    return {
+        arm: [
+            Classifier(run.file(f"{stem}.keras"), load_record(run.file(f"{stem}.json"), ClassifierRecord))
+            for stem in stems[arm]
+        ]
+        for arm in ARMS
+    }
+
+
+def evaluate_external(run: Run, external_data: str, external_set: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Evaluate the models of a published run on external images.
+
+    Args:
+        run: from `open_run`.
+        external_data: where the images came from.
+        external_set: image set of the split `external`, with the run's classes and image size.
+
+    Returns:
+        The run's results with `external` filled in, and its predictions with those for the external images.
+
+    Raises:
+        UserError: a model was trained on one of the images, or is not the run's.
+    """
+    facts, classes = run.facts, run.classes
+    classifiers = _read_classifiers(run)
+    if check_classifiers(classifiers, run.header) != facts.seeds:
+        raise UserError(
+            f"{run.name}: the seeds of the classifiers are not those of metrics.json",
+            "publish the run again",
+            "evaluate.different_seeds",
+        )
+    gan_records = {
+        record.dx: record
+        for record in (load_gan_record(run.file(name)) for name in run.files if _GAN_RECORD.fullmatch(name))
+    }
+    refuse_seen(seen_by(classifiers, gan_records), external_set, "external")
+    rows = read_rows(external_set, "external", ["image_id", "lesion_id", "dx"])
+    keras_setup.seed_everything(derive_seed(facts.seed, "evaluate"))
+    with open_pixels(external_set, "external") as pixels:
+        probabilities = predict(models_of(classifiers), {"external": pixels.images})["external"]
+    calibrations = calibrate_arms(*run.load("validation"), classes, facts.malignant)
+    compared = compare_on(
+        rows, probabilities, calibrations, classes, facts.malignant, facts.rebalanced_classes, facts.seeds, facts.seed
+    )
+    external = {"data": external_data, "counts": count_images(rows, classes), **compared}
+    kept = run.predictions[run.predictions["set"] != "external"]
+    table = pd.concat([kept, predictions_table(rows, "external", probabilities, facts.seeds, classes)])
+    return run.results | {"external": external}, table
+
+
+def _fold_settings(run: Run) -> dict[str, Any]:
+    """Return everything that must be equal in all folds."""
+    facts = run.facts.model_dump(exclude={"split", "split_sha256", "parameters", "folds"})
+    parameters = {key: value for key, value in run.facts.parameters.items() if key not in _FOLD_PARAMETERS}
+    return facts | parameters | {"classes": list(run.classes)}
+
+
+def _check_folds(runs: Sequence[Run]) -> None:
+    splits = [run.facts.split for run in runs]
+    total = splits[0].partition("/")[2]
+    folds = int(total) if re.fullmatch(r"[0-9]{1,3}", total) else 0
+    if not folds or sorted(splits) != sorted(f"{fold}/{folds}" for fold in range(1, folds + 1)):
+        raise UserError(
+            f"the runs have the splits {', '.join(splits)}",
+            f"give one run of each fold, data_split=1/{folds or 'k'} to data_split={folds or 'k'}/{folds or 'k'}",
+            "folds.incomplete",
+            splits=splits,
+        )
+    first = _fold_settings(runs[0])
+    for run in runs[1:]:
+        other = _fold_settings(run)
+        differing = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
+        if differing:
+            raise UserError(
+                f"{runs[0].name} and {run.name} differ in {', '.join(differing)}",
+                "pool runs that differ in the fold only",
+                "folds.different_settings",
+                settings=differing,
+            )
+    owner: dict[str, str] = {}
+    for run in runs:
+        for lesion in run.load("test")[0]["lesion_id"].unique():
+            if owner.setdefault(lesion, run.name) != run.name:
+                raise UserError(
+                    f"the lesion {lesion} is in the test split of {owner[lesion]} and of {run.name}",
+                    "pool folds of one split",
+                    "folds.repeated_lesion",
+                    lesion=lesion,
+                )
+
+
+def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Pool the folds of a k-fold run: each test lesion is predicted by models that were not trained on it.
+
+    Each fold's temperature and threshold come from its own validation split; the calibrated probabilities and the
+    alarms are pooled, not the thresholds. A seed's figure is over all folds' models of that seed.
+
+    Args:
+        runs: one of each fold, equal in everything else.
+
+    Returns:
+        Results in the form of `metrics.json`, and the test predictions of all folds. Training and validation counts and
+        facts about GANs are those of the first fold; `run.folds` has each fold's split and verdict; a temperature is
+        the mean over folds.
+
+    Raises:
+        UserError: a fold is missing or repeated, or the runs differ in more than the fold.
+    """
+    _check_folds(runs)
+    runs = sorted(runs, key=lambda run: int(run.facts.split.partition("/")[0]))
+    first, facts, classes = runs[0].results, runs[0].facts, runs[0].classes
+    group = np.isin(classes, facts.malignant)
+    tests, parts, temperatures = [], [], []
+    for run in runs:
+        calibrations = calibrate_arms(*run.load("validation"), classes, facts.malignant)
+        rows, probabilities = run.load("test")
+        tests.append(rows)
+        parts.append({arm: calibration.apply(probabilities[arm], calibrations[arm], group) for arm in ARMS})
+        temperatures.append({arm: [model.temperature for model in calibrations[arm]] for arm in ARMS})
+    rows = pd.concat(tests, ignore_index=True)
+    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(facts.malignant))
+    pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in ARMS}
+    arms, effect, verdict = compare(sample, pooled, facts.rebalanced_classes, facts.seeds, facts.seed)
+    for arm in ARMS:
+        means = np.mean([of_fold[arm] for of_fold in temperatures], axis=0)
+        arms[arm] |= {
+            "temperature": np.round(means, 6).tolist(),
+            "train_rows": first["arms"][arm]["train_rows"],
+            "models": {
+                f"{seed}, fold {run.facts.split}": model
+                for run in runs
+                for seed, model in run.results["arms"][arm]["models"].items()
+            },
+        }
+    folds = [
+        {"split": run.facts.split, "split_sha256": run.facts.split_sha256, "verdict": run.results["verdict"]}
+        | {"value": run.results["effect"]["value"]}
+        for run in runs
+    ]
+    digest = hashlib.sha256("".join(run.facts.split_sha256 for run in runs).encode()).hexdigest()
+    results = {
+        "run": first["run"] | {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds},
+        "classes": list(classes),
+        "splits": first["splits"] | {"test": count_images(rows, classes)},
+        "arms": arms,
+        "effect": effect,
+        "verdict": verdict,
+        "synthetic": first["synthetic"],
+        "external": None,
+    }
+    tables = [run.predictions[run.predictions["set"] == "test"].assign(fold=run.facts.split) for run in runs]
+    return results, pd.concat(tables)
+
+
+def _concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions for several sets of images as those for one."""
+    alarms = [part.alarms for part in parts if part.alarms is not None]
+    return Predictions(
+        np.concatenate([part.probabilities for part in parts], axis=1),
+        np.concatenate([part.scaled for part in parts], axis=1),
+        np.concatenate(alarms, axis=1) if len(alarms) == len(parts) else None,
+    )
