@@ -1,0 +1,275 @@
+"""The pipeline's parameters: names, defaults, limits, choices and descriptions, for form, commands, checks and docs."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from components.shared.errors import UserError
+from components.shared.records import MAX_SEED
+
+MAX_SEEDS = 20
+MAX_PLACE_LENGTH = 1_000
+
+CLASS_LIST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}( *, *[A-Za-z0-9][A-Za-z0-9_-]{0,30}){0,99}")
+FOLD = re.compile(r"\s*(\d{1,3})\s*/\s*(\d{1,3})\s*")
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Place = Annotated[str, Field(min_length=1, max_length=MAX_PLACE_LENGTH)]
+
+
+def _form(text: str) -> dict[str, Any]:
+    """Return the form of a text parameter, for hints and documentation, as an argument of `Field`."""
+    return {"form": text}
+
+
+class Parameters(BaseModel):
+    """The parameters of a run, as they stand in the form of the Kubeflow UI, in alphabetical order.
+
+    Example:
+        >>> Parameters(classifier_seeds=[1, 2]).gan_kimg
+        8.0
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    classifier_augmentation: Literal["none", "flips_and_rotations"] = Field(
+        default="none", description="Random changes of the training images, equal in all arms."
+    )
+    classifier_epochs: int = Field(
+        default=50,
+        ge=1,
+        le=1_000_000,
+        description="Epochs of each classifier; the one with the best validation score is kept.",
+    )
+    classifier_seeds: list[Seed] = Field(
+        default=[1, 2, 3],
+        min_length=1,
+        max_length=MAX_SEEDS,
+        description="Random seeds of the classifiers; each arm is trained once per seed.",
+    )
+    data: Place = Field(
+        default="demo",
+        description="The images, in the layout of HAM10000.",
+        json_schema_extra=_form("demo, kaggle, gs://bucket/prefix or a folder"),
+    )
+    data_duplicates: Literal["refuse", "move_to_train"] = Field(
+        default="refuse", description="Action if near-duplicates are in two splits: fail, or move them to train."
+    )
+    data_external: Place = Field(
+        default="none",
+        description="A second data set, from another source, that all arms are evaluated on.",
+        json_schema_extra=_form("none, gs://bucket/prefix or a folder"),
+    )
+    data_image_size: int = Field(
+        default=128, ge=32, le=512, multiple_of=16, description="Height and width of the scaled images in pixels."
+    )
+    data_split: Place = Field(
+        default="random",
+        description="How lesions are assigned to train, validation and test.",
+        json_schema_extra=_form("random, k/n (fold k of n), or a CSV file with the columns image_id and split"),
+    )
+    gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
+    gan_kimg: float = Field(
+        default=8.0, ge=0.001, le=1_000_000, description="Training budget of each GAN, in thousand real images shown."
+    )
+    gan_shared_kimg: float = Field(
+        default=24.0,
+        ge=0,
+        le=1_000_000,
+        description="Budget of one GAN of all classes from which each class's GAN starts; 0 for none.",
+    )
+    output: Place = Field(
+        default="auto",
+        description="Where the results are published; auto keeps them as an artifact of the run.",
+        json_schema_extra=_form("auto, gs://bucket/prefix or a folder"),
+    )
+    positive_classes: str = Field(
+        default="mel,bcc,akiec",
+        max_length=MAX_PLACE_LENGTH,
+        description="Classes whose sensitivity is measured as one group; empty for none.",
+        json_schema_extra=_form("class names, separated by commas"),
+    )
+    random_seed: Seed = Field(default=1, description="Random seed of the split, the GANs and the synthetic images.")
+    synthetic_classes: str = Field(
+        default="auto",
+        min_length=1,
+        max_length=MAX_PLACE_LENGTH,
+        description="Classes that get synthetic images; auto takes all but the largest.",
+        json_schema_extra=_form("auto, or class names, separated by commas"),
+    )
+    synthetic_per_class: int = Field(
+        default=500,
+        ge=1,
+        le=1_000_000,
+        description="Synthetic images per class, and repeated real images in the oversampled arm.",
+    )
+    synthetic_reject: float = Field(
+        default=0.2, ge=0, le=0.9, description="Share of the generated images that is rejected as the least realistic."
+    )
+
+    @field_validator("classifier_seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is repeated")
+        return seeds
+
+    @field_validator("data", "data_external", "data_split", "output")
+    @classmethod
+    def _is_printable(cls, place: str) -> str:
+        if place != place.strip() or not place.isprintable() or place != place.encode(errors="replace").decode():
+            raise ValueError("it begins or ends with a blank, or has characters that cannot be printed")
+        scheme, separator, address = place.partition("://")
+        if separator and (scheme != "gs" or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?", address)):
+            raise ValueError("the address is not of the form gs://bucket/prefix")
+        return place
+
+    @field_validator("data_split")
+    @classmethod
+    def _fold_exists(cls, split: str) -> str:
+        fold = FOLD.fullmatch(split)
+        if fold and not (int(fold[2]) >= 2 and 1 <= int(fold[1]) <= int(fold[2])):
+            raise ValueError("the fold does not exist; the first of five folds is 1/5")
+        return split
+
+    @field_validator("positive_classes", "synthetic_classes")
+    @classmethod
+    def _is_class_list(cls, classes: str) -> str:
+        names = split_names(classes)
+        if classes.strip() and not CLASS_LIST.fullmatch(classes.strip()):
+            raise ValueError("it is not a list of class names, separated by commas")
+        if len(set(names)) < len(names):
+            raise ValueError("a class is repeated")
+        return classes
+
+
+def split_names(names: str) -> list[str]:
+    """Return the names in a comma-separated list."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:
+    """Return the default of each parameter; lists are copies."""
+    return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
+
+
+def choices(model: type[BaseModel] = Parameters) -> dict[str, tuple[str, ...]]:
+    """Return the allowed values of each parameter that has a fixed set of them."""
+    literals = {n: get_args(f.annotation) for n, f in model.model_fields.items() if get_origin(f.annotation) is Literal}
+    return dict(literals)
+
+
+def descriptions(model: type[BaseModel] = Parameters) -> dict[str, str]:
+    """Return one sentence about each parameter."""
+    return {name: field.description or "" for name, field in model.model_fields.items()}
+
+
+def limits(name: str, model: type[BaseModel] = Parameters) -> tuple[float | None, float | None]:
+    """Return the smallest and the largest value of a number, or of the numbers in a list; None if there is no limit."""
+    field = model.model_fields[name]
+    metadata = list(field.metadata)
+    for argument in get_args(field.annotation):
+        metadata += getattr(argument, "__metadata__", ())
+    flat = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    low = next((part.ge for part in flat if hasattr(part, "ge")), None)
+    high = next((part.le for part in flat if hasattr(part, "le")), None)
+    return low, high
+
+
+def allowed(name: str, model: type[BaseModel] = Parameters) -> str:
+    """Return what a parameter may be, for a hint and for the documentation."""
+    if options := choices(model).get(name):
+        return f"one of {', '.join(options)}"
+    field, (low, high) = model.model_fields[name], limits(name, model)
+    span = f" from {low:,} to {high:,}" if low is not None and high is not None else ""
+    if field.annotation in (int, float):
+        kind = "a whole number" if field.annotation is int else "a number"
+        step = next((part.multiple_of for part in field.metadata if hasattr(part, "multiple_of")), None)
+        return f"a multiple of {step}{span}" if step else f"{kind}{span}"
+    if get_origin(field.annotation) is list:
+        return f"at most {MAX_SEEDS} different whole numbers{span}, separated by commas"
+    return str(cast(dict[str, Any], field.json_schema_extra)["form"])
+
+
+def check(values: Mapping[str, Any], model: type[BaseModel] = Parameters) -> dict[str, Any]:
+    """Return the values with defaults for those that are missing, each of its parameter's type.
+
+    Kubeflow's API accepts 32.5 for an integer, lists of text and empty lists, and it turns whole numbers into floats.
+
+    Raises:
+        UserError: `parameter.unknown`, or `parameter.invalid` with the fields `name` and `value`.
+    """
+    for name in values:
+        if name not in model.model_fields:
+            raise UserError(
+                f"{name} is not a parameter",
+                f"choose from {', '.join(model.model_fields)}",
+                "parameter.unknown",
+                name=str(name),
+                choices=list(model.model_fields),
+            )
+    whole = {name: _as_whole(value, model.model_fields[name].annotation) for name, value in values.items()}
+    try:
+        return model.model_validate(whole).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = str(first["loc"][0])
+        raise _invalid(name, values[name], model, first["msg"].removeprefix("Value error, ")) from error
+
+
+def _as_whole(value: Any, annotation: Any) -> Any:
+    """Return 32 for 32.0 where an integer is needed; JSON has one kind of number."""
+    if annotation is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if get_origin(annotation) is list and isinstance(value, list | tuple):
+        return [_as_whole(item, int) for item in value]
+    return value
+
+
+def _invalid(name: str, value: Any, model: type[BaseModel], reason: str = "") -> UserError:
+    shown = repr(value) if isinstance(value, str) else str(value)
+    return UserError(
+        f"{name} is {shown[:200]}" + (f" ({reason[:1].lower()}{reason[1:]})" if reason else ""),
+        f"give {allowed(name, model)}",
+        "parameter.invalid",
+        name=name,
+        value=value,
+    )
+
+
+def parse(given: Mapping[str, str], model: type[BaseModel] = Parameters) -> dict[str, Any]:
+    """Return text from a command line as checked values; only the names that were given.
+
+    Raises:
+        UserError: as in `check`.
+
+    Example:
+        >>> parse({"classifier_seeds": "1, 2", "gan_kimg": "3"})
+        {'classifier_seeds': [1, 2], 'gan_kimg': 3.0}
+    """
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        field = model.model_fields.get(name)
+        values[name] = text if field is None else _parse_one(name, text, field, model)
+    checked = check(values, model)
+    return {name: checked[name] for name in values}
+
+
+def _parse_one(name: str, text: str, field: FieldInfo, model: type[BaseModel]) -> Any:
+    try:
+        if get_origin(field.annotation) is list:
+            return [int(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+        if field.annotation is int:
+            return int(text)
+        if field.annotation is float:
+            number = float(text)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
+    except ValueError:
+        raise _invalid(name, text, model) from None
+    return text

@@ -1,0 +1,64 @@
+"""Limits on the number of tasks, which keep a run's workflow below the sizes at which Argo fails it.
+
+Argo fails a workflow whose compressed node status exceeds 1 MiB, and a task whose template or arguments exceed 128 KiB.
+`tests/unit/test_pipeline.py` estimates both for a run at these limits.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from components.shared.errors import UserError
+
+MAX_CLASS_GROUPS = 20
+"""Tasks that train GANs, each for the classes of one group."""
+MAX_SEED_PACKS = 10
+"""Tasks that train classifiers of one arm, each with the seeds of one pack."""
+
+
+def group(items: Sequence[Any], per_task: int) -> list[str]:
+    """Return the items of each task as a comma-separated list; the tasks differ by one item at most.
+
+    Example:
+        >>> group(["akiec", "bcc", "df"], 2)
+        ['akiec,bcc', 'df']
+    """
+    tasks = -(-len(items) // per_task)
+    small, larger = divmod(len(items), tasks) if tasks else (0, 0)
+    groups, start = [], 0
+    for number in range(tasks):
+        end = start + small + (number < larger)
+        groups.append(",".join(map(str, items[start:end])))
+        start = end
+    return groups
+
+
+def group_classes(names: Sequence[str], gans_per_task: int) -> list[str]:
+    """Return the classes of each task that trains GANs.
+
+    Raises:
+        UserError: `workflow.too_many_classes`: there would be more than `MAX_CLASS_GROUPS` tasks.
+    """
+    return _group_at_most(names, gans_per_task, MAX_CLASS_GROUPS, "classes", "gans_per_task")
+
+
+def group_seeds(seeds: Sequence[int], classifiers_per_task: int) -> list[str]:
+    """Return the seeds of each task that trains classifiers.
+
+    Raises:
+        UserError: `workflow.too_many_seeds`: there would be more than `MAX_SEED_PACKS` tasks.
+    """
+    return _group_at_most(seeds, classifiers_per_task, MAX_SEED_PACKS, "seeds", "classifiers_per_task")
+
+
+def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, option: str) -> list[str]:
+    groups = group(items, per_task)
+    if len(groups) > limit:
+        raise UserError(
+            f"{len(items)} {what} with {option} {per_task} are {len(groups)} tasks, and a workflow holds {limit}",
+            f"compile the pipeline with {option} {-(-len(items) // limit)}, or choose fewer {what}",
+            f"workflow.too_many_{what}",
+            count=len(items),
+            limit=limit * per_task,
+            option=option,
+        )
+    return groups

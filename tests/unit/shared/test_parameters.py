@@ -1,0 +1,130 @@
+"""The parameter model, as commands, form and the first task check values."""
+
+from typing import Any
+
+import pytest
+
+from components.shared import parameters
+from components.shared.batches import AUGMENTATIONS
+from components.shared.errors import UserError
+from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_SEED_PACKS, group, group_classes, group_seeds
+from components.train_gan import architectures
+
+
+def error_of(values: dict[str, Any]) -> UserError:
+    with pytest.raises(UserError) as caught:
+        parameters.check(values)
+    return caught.value
+
+
+def test_defaults_are_valid_and_alphabetical_and_at_most_18():
+    defaults = parameters.defaults()
+    assert parameters.check({}) == defaults
+    assert list(defaults) == sorted(defaults)
+    assert len(defaults) <= 18
+
+
+def test_every_parameter_has_a_description_and_an_allowed_form():
+    for name in parameters.defaults():
+        assert len(parameters.descriptions()[name]) > 10
+        assert parameters.allowed(name)
+
+
+def test_choices_match_the_modules_that_implement_them():
+    assert set(parameters.choices()["gan_architecture"]) == set(architectures.NAMES)
+    assert parameters.choices()["classifier_augmentation"] == AUGMENTATIONS
+
+
+def test_check_turns_whole_floats_of_json_into_integers():
+    checked = parameters.check({"classifier_epochs": 3.0, "classifier_seeds": [1.0, 2], "gan_kimg": 4})
+    assert (checked["classifier_epochs"], checked["classifier_seeds"], checked["gan_kimg"]) == (3, [1, 2], 4.0)
+    assert isinstance(checked["classifier_epochs"], int)
+    assert isinstance(checked["gan_kimg"], float)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("classifier_epochs", 32.5),
+        ("classifier_epochs", 0),
+        ("classifier_epochs", True),
+        ("classifier_seeds", []),
+        ("classifier_seeds", ["1"]),
+        ("classifier_seeds", [1, 1]),
+        ("classifier_seeds", [-1]),
+        ("classifier_seeds", list(range(21))),
+        ("classifier_augmentation", "mixup"),
+        ("data", ""),
+        ("data", "s3://bucket/x"),
+        ("data", "gs://b"),
+        ("data", "two\nlines"),
+        ("data_image_size", 50),
+        ("data_image_size", 4096),
+        ("data_split", "6/5"),
+        ("data_split", "0/5"),
+        ("gan_kimg", float("nan")),
+        ("gan_kimg", 0),
+        ("gan_kimg", "3"),
+        ("positive_classes", "a;b"),
+        ("random_seed", 2**53 + 1),
+        ("synthetic_classes", "df,df"),
+        ("synthetic_classes", "../x"),
+        ("synthetic_per_class", 0),
+        ("synthetic_reject", 0.95),
+    ],
+)
+def test_check_refuses_what_kubeflow_accepts(name: str, value: Any):
+    error = error_of({name: value})
+    assert (error.code, error.fields["name"]) == ("parameter.invalid", name)
+    assert error.hint.startswith("give ")
+
+
+def test_check_refuses_an_unknown_name():
+    error = error_of({"seed": 1})
+    assert (error.code, error.fields["name"]) == ("parameter.unknown", "seed")
+
+
+def test_parse_returns_each_parameters_type():
+    given = {"random_seed": "7", "gan_kimg": "3", "synthetic_classes": "df", "classifier_seeds": "[4, 2]"}
+    assert parameters.parse(given) == {
+        "random_seed": 7,
+        "gan_kimg": 3.0,
+        "synthetic_classes": "df",
+        "classifier_seeds": [4, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("random_seed", "1.5"),
+        ("random_seed", ""),
+        ("gan_kimg", "much"),
+        ("gan_kimg", "nan"),
+        ("gan_kimg", "inf"),
+        ("classifier_seeds", ""),
+        ("classifier_seeds", "1,x"),
+    ],
+)
+def test_parse_refuses_text_of_another_type(name: str, text: str):
+    with pytest.raises(UserError) as caught:
+        parameters.parse({name: text})
+    assert (caught.value.code, caught.value.fields) == ("parameter.invalid", {"name": name, "value": text})
+
+
+def test_group_balances_the_tasks():
+    assert group([1, 2, 3, 4, 5], 2) == ["1,2", "3,4", "5"]
+    assert group([1, 2, 3, 4], 3) == ["1,2", "3,4"]
+    assert group([], 2) == []
+
+
+def test_group_refuses_more_tasks_than_a_workflow_holds():
+    names = [f"class{n}" for n in range(MAX_CLASS_GROUPS + 1)]
+    with pytest.raises(UserError) as caught:
+        group_classes(names, 1)
+    assert caught.value.code == "workflow.too_many_classes"
+    assert len(group_classes(names, 2)) <= MAX_CLASS_GROUPS
+    with pytest.raises(UserError) as caught:
+        group_seeds(range(MAX_SEED_PACKS + 1), 1)
+    assert caught.value.code == "workflow.too_many_seeds"
+    assert caught.value.fields["limit"] == MAX_SEED_PACKS
