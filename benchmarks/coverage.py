@@ -11,9 +11,10 @@ import numpy as np
 from scipy import stats
 
 from components.evaluate import inference
-from components.evaluate.compare import ARMS, verdict, weighted_changes
+from components.evaluate.compare import decide_verdict, weight_differences
 from components.evaluate.inference import Bootstrap
 from components.evaluate.metrics import Predictions, Sample
+from components.shared.records import ARMS
 
 # Standard deviations of a latent score: what a lesion is like, how an arm takes to it, how a model does, one picture.
 LESION, ARM_AND_LESION, MODEL_AND_LESION, IMAGE = 1.0, 0.5, 0.7, 0.5
@@ -79,9 +80,11 @@ def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> tuple[bool,
     sample, arms, true = draw(case, rng)
     bootstrap = Bootstrap(sample, arms, sample.classes[:-1], int(rng.integers(2**31)), draws)
     found = bootstrap.difference("rare_recall", "augmented", "oversampled")
-    p, _ = inference.sign_flip(weighted_changes(sample, arms, sample.classes[:-1]), int(rng.integers(2**31)))
+    weighted = weight_differences(sample, arms, sample.classes[:-1])
+    p, _ = inference.sign_flip(weighted, int(rng.integers(2**31)))
+    verdict = decide_verdict(found["low"], found["high"], p, float(weighted.sum()), case.seeds)
     covered = found["low"] - 1e-9 <= true <= found["high"] + 1e-9
-    return covered, verdict(found["low"], found["high"], p), found["high"] - found["low"]
+    return covered, verdict, found["high"] - found["low"]
 
 
 def measure(case: Case, trials: int, seed: int = 0, draws: int = 200) -> dict[str, float]:

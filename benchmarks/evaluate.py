@@ -5,8 +5,9 @@ import time
 import numpy as np
 from scipy import special
 
-from components.evaluate.compare import ARMS, compare
+from components.evaluate.compare import compare
 from components.evaluate.metrics import Predictions, Sample
+from components.shared.records import ARMS
 
 LESIONS = {"akiec": 34, "bcc": 49, "bkl": 109, "df": 11, "mel": 92, "nv": 810, "vasc": 15}
 SEEDS = 5

@@ -260,9 +260,13 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
         | {"value": run.results["effect"]["value"]}
         for run in runs
     ]
+    # A policy that moves lesions to train leaves some without a fold in which they are tested.
+    lesions = sum(of_class["lesions"] for split in first["splits"].values() for of_class in split.values())
     digest = hashlib.sha256("".join(run.facts.split_sha256 for run in runs).encode()).hexdigest()
     results = {
-        "run": first["run"] | {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds},
+        "run": first["run"]
+        | {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds}
+        | {"pooled_lesions": {"tested": int(rows["lesion_id"].nunique()), "all": lesions}},
         "classes": list(classes),
         "splits": first["splits"] | {"test": count_images(rows, classes)},
         "arms": arms,

@@ -1,8 +1,8 @@
-"""Model card and data sheet in Markdown: what TRIPOD+AI (Collins et al., BMJ 2024) and CLAIM (Tejani et al., Radiology:
-AI 2024) ask, in the form of Mitchell et al. 2019 and Gebru et al. 2021.
+"""Render model card and data sheet in Markdown.
 
-Filled from the run alone. What a run can't know (who was photographed, where, with whose consent) is said to be not
-recorded; nothing is guessed from a data set's name.
+They answer the items of TRIPOD+AI (Collins et al., BMJ 2024) and CLAIM (Tejani et al., Radiology: AI 2024), in the form
+of Mitchell et al. 2019 and Gebru et al. 2021. They are filled from the run only. What a run cannot know (who was
+photographed, where, with whose consent) is “not recorded”; nothing is inferred from a data set's name.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ import pandas as pd
 from components.evaluate.report import environment, view
 from components.shared.image_set import read_rows
 
-VALUES = 8
-"""Different values of a metadata column that are named; the rest is summed up as `other`."""
+MAX_VALUES = 8
+"""Distinct values of a metadata column that are listed; the rest is counted as `other`."""
 
 
-def _values(column: pd.Series) -> dict[str, int]:
-    """The commonest values with their number, then `other` and `not recorded`."""
+def _count_values(column: pd.Series) -> dict[str, int]:
+    """Return the most common values with their counts, then `other` and `not recorded`."""
     counts = column.dropna().astype(str).value_counts()
-    named = {str(name): int(number) for name, number in counts.head(VALUES).items()}
-    rest = {"other": int(counts.iloc[VALUES:].sum()), "not recorded": int(column.isna().sum())}
+    named = {str(name): int(number) for name, number in counts.head(MAX_VALUES).items()}
+    rest = {"other": int(counts.iloc[MAX_VALUES:].sum()), "not recorded": int(column.isna().sum())}
     return named | {name: number for name, number in rest.items() if number}
 
 
 def population(sets: Mapping[str, str | Path]) -> dict[str, Any]:
-    """Who is in the data, as far as its metadata say, for `results["population"]`; an image counts one.
+    """Return the population according to the metadata, counted by image, for `results["population"]`.
 
     Args:
         sets: split → image set.
 
     Returns:
-        Split → images, lesions, age (median, low, high, missing), and how often which sex, localization and dx_type.
+        Split → images, lesions, age (median, low, high, missing), and counts of sex, localization and dx_type.
     """
     found = {}
     for split, path in sets.items():
@@ -45,13 +45,13 @@ def population(sets: Mapping[str, str | Path]) -> dict[str, Any]:
             "lesions": int(rows["lesion_id"].nunique()),
             "age": {name: float(value) if len(ages) else None for name, value in measures.items()}
             | {"missing": len(rows) - len(ages)},
-            **{name: _values(rows[name]) for name in ("sex", "localization", "dx_type")},
+            **{name: _count_values(rows[name]) for name in ("sex", "localization", "dx_type")},
         }
     return found
 
 
 def model_card(results: dict[str, Any]) -> str:
-    """What the classifiers are, what they were made from, how well they do and what they are not for.
+    """Return the model card: what the classifiers are, their data, performance and limitations.
 
     Args:
         results: in the form of `metrics.json`.
@@ -60,7 +60,7 @@ def model_card(results: dict[str, Any]) -> str:
 
 
 def data_sheet(results: dict[str, Any]) -> str:
-    """What is in the data, real and synthetic, and what is not known about it.
+    """Return the data sheet: the content of the data, real and synthetic, and what is not known about it.
 
     Args:
         results: in the form of `metrics.json`.

@@ -1,4 +1,4 @@
-"""The arms against each other on one set of images: figures, the synthetic images' effect, the verdict."""
+"""Compare the arms on one set of images: metrics, the effect of the synthetic images, the verdict."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,28 +10,30 @@ from components.evaluate import inference, metrics
 from components.evaluate.curves import curves
 from components.evaluate.inference import Bootstrap
 from components.evaluate.metrics import SCALARS, Predictions, Sample
-from components.shared.records import ARMS
+from components.shared.records import ARMS, Verdict
 from components.shared.seeds import derive_seed
 
 METRIC = "mean recall of the rare classes"
 OTHER_METRICS = (
-    "balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "malignant_sensitivity", "brier", "ece",
+    "balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "malignant_sensitivity", "brier", "ece", "ece_scaled",
 )  # fmt: skip
+LEVEL = 0.05
 
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _arm(draws: Bootstrap, arm: str, said: Predictions, seeds: Sequence[int]) -> dict[str, Any]:
-    """One arm's figures, the mean over its seeds."""
-    sample, points = draws.sample, draws.points[arm]
-    scalars = {name: draws.difference(name, arm) for name in SCALARS}
-    recalls = [draws.difference("recall", arm, label=label) for label in range(len(sample.classes))]
+def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return one arm's metrics, means over its seeds."""
+    sample, points = bootstrap.sample, bootstrap.points[arm]
+    scalars = {name: bootstrap.difference(name, arm) for name in SCALARS}
+    recalls = [bootstrap.difference("recall", arm, label=label) for label in range(len(sample.classes))]
     by_class = {
         name: dict(zip(sample.classes, map(_known, points[name].mean(0)), strict=True))
         for name in ("recall", "precision", "f1", "auc")
     }
+    support = np.bincount(sample.truth, minlength=len(sample.classes)).tolist()
     return {
         **{name: found["value"] for name, found in scalars.items()},
         "intervals": {name: [found["low"], found["high"]] for name, found in scalars.items()},
@@ -39,109 +41,138 @@ def _arm(draws: Bootstrap, arm: str, said: Predictions, seeds: Sequence[int]) ->
             str(seed): {name: _known(points[name][number]) for name in SCALARS} for number, seed in enumerate(seeds)
         },
         **by_class,
-        "support": dict(
-            zip(sample.classes, np.bincount(sample.truth, minlength=len(sample.classes)).tolist(), strict=True)
-        ),
+        "support": dict(zip(sample.classes, support, strict=True)),
         "recall_interval": {
             dx: [found["low"], found["high"]] for dx, found in zip(sample.classes, recalls, strict=True)
         },
-        "confusion": metrics.confusion(sample, said.probabilities).tolist(),
-        "curves": curves(sample, said.probabilities, said.scaled),
+        "confusion": metrics.confusion(sample, predictions.probabilities).tolist(),
+        "curves": curves(sample, predictions.probabilities, predictions.scaled),
     }
 
 
-def _by_class(draws: Bootstrap, change: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
-    """The effect on each class's recall; `change` is (L,), the lesions' differences."""
-    sample, found = draws.sample, {}
+def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
+    """Return the effect on each class's recall.
+
+    p-values exist for one seed only: a test of lesions ignores how much the result depends on the seed.
+
+    Args:
+        bootstrap: of the arms.
+        differences: (L,), the lesions' differences.
+        seed: of the tests.
+    """
+    sample, found = bootstrap.sample, {}
+    one_seed = bootstrap.seeds == 1
     for label, dx in enumerate(sample.classes):
-        own = change[sample.label == label]
-        found[dx] = draws.difference("recall", "augmented", "oversampled", label) | {
-            "p": inference.sign_flip(own, derive_seed(seed, dx))[0] if len(own) else None,
+        of_class = differences[sample.label == label]
+        test = one_seed and len(of_class)
+        found[dx] = bootstrap.difference("recall", "augmented", "oversampled", label) | {
+            "p": inference.sign_flip(of_class, derive_seed(seed, dx))[0] if test else None,
             "p_holm": None,
-            "lesions": len(own),
+            "lesions": len(of_class),
             "few": True,
             "lesions_needed": None,
         }
-        if len(own):
-            needed = inference.lesions_needed(own)
-            found[dx] |= {"few": len(own) < needed, "lesions_needed": needed}
+        if len(of_class):
+            noise = bootstrap.recall_noise(label, "augmented", "oversampled")
+            needed = inference.lesions_needed(of_class, *noise)
+            found[dx] |= {"few": needed is None or len(of_class) < needed, "lesions_needed": needed}
     tested = [dx for dx in found if found[dx]["p"] is not None]
     for dx, p in zip(tested, inference.holm([found[dx]["p"] for dx in tested]), strict=True):
         found[dx]["p_holm"] = p
     return found
 
 
-def changes(sample: Sample, arms: Mapping[str, Predictions]) -> np.ndarray:
-    """(L,) what augmented names right more than oversampled: for each lesion, in [−1, 1], the mean over seeds."""
+def lesion_differences(sample: Sample, arms: Mapping[str, Predictions]) -> np.ndarray:
+    """Return (L,) augmented − oversampled per lesion: 1 if correct, else 0, the mean over seeds."""
     augmented, oversampled = (
-        inference.lesions_right(sample, arms[arm].probabilities) for arm in ("augmented", "oversampled")
+        inference.find_correct_lesions(sample, arms[arm].probabilities) for arm in ("augmented", "oversampled")
     )
     return (augmented.astype(float) - oversampled).mean(0)
 
 
-def weighted_changes(sample: Sample, arms: Mapping[str, Predictions], rare: Sequence[str]) -> np.ndarray:
-    """The rare classes' lesions' differences, weighted so that their sum is the mean over the rare classes of the mean
-    over their lesions, as the primary figure is."""
+def weight_differences(sample: Sample, arms: Mapping[str, Predictions], rare: Sequence[str]) -> np.ndarray:
+    """Return the differences of the rare classes' lesions, weighted as in the primary figure.
+
+    Their sum is the mean over the rare classes of the mean over their lesions.
+    """
     lesions = np.bincount(sample.label, minlength=len(sample.classes))
     inside = np.isin(np.array(sample.classes)[sample.label], rare)
     classes = len(np.unique(sample.label[inside]))
-    return (changes(sample, arms) / lesions[sample.label])[inside] / max(1, classes)
+    return (lesion_differences(sample, arms) / lesions[sample.label])[inside] / max(1, classes)
 
 
-def verdict(low: float | None, high: float | None, p: float) -> str:
-    """`improved`, `no evidence` or `worse`.
+def decide_verdict(low: float | None, high: float | None, p: float, direction: float, seeds: int) -> Verdict:
+    """Return the verdict.
+
+    `improved` and `worse` require an interval that excludes zero, and a paired test at lesion level that points in the
+    same direction. With one seed nothing is established: the luck of one training cannot be told from an effect.
 
     Args:
-        low, high: the primary difference's interval.
+        low, high: interval of the primary difference.
         p: of the paired permutation test.
+        direction: sum of the differences that it tests.
+        seeds: number of the classifiers' seeds.
     """
-    if low is None or high is None or p >= 0.05:
+    if seeds == 1:
+        return "not established"
+    if low is None or high is None or p >= LEVEL:
         return "no evidence"
-    return "improved" if low > 0 else "worse" if high < 0 else "no evidence"
+    if low > 0 and direction > 0:
+        return "improved"
+    return "worse" if high < 0 and direction < 0 else "no evidence"
 
 
 def compare(
-    sample: Sample, arms: Mapping[str, Predictions], rare: Sequence[str], seeds: Sequence[int], seed: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any], str]:
-    """All arms' figures, the effect of the synthetic images, and the verdict.
+    sample: Sample,
+    arms: Mapping[str, Predictions],
+    rare: Sequence[str],
+    seeds: Sequence[int],
+    seed: int,
+    resamples: int = inference.DRAWS,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any], Verdict]:
+    """Return all arms' metrics, the effect of the synthetic images, and the verdict.
 
     Args:
         sample: the images; some classes may have none.
-        arms: what each of ARMS says of them, with the same seeds in the same order.
-        rare: the classes that were rebalanced.
+        arms: predictions of each arm, with the same seeds in the same order.
+        rare: the classes of the primary figure: those that have synthetic images.
         seeds: of the models, in that order.
-        seed: of the draws.
+        seed: of the resampling.
+        resamples: how many.
 
     Returns:
-        Figures by arm, the effect, and the verdict, as `metrics.json` holds them.
+        Metrics by arm, the effect, and the verdict, in the form of `metrics.json`.
     """
     rare = tuple(rare)
-    draws = Bootstrap(sample, arms, rare, derive_seed(seed, "bootstrap"))
-    figures = {arm: _arm(draws, arm, arms[arm], seeds) for arm in ARMS}
-    change = changes(sample, arms)
-    p, arrangements = inference.sign_flip(weighted_changes(sample, arms, rare), derive_seed(seed, "permutation"))
-    gan = draws.difference("rare_recall", "augmented", "oversampled")
+    bootstrap = Bootstrap(sample, arms, rare, derive_seed(seed, "bootstrap"), resamples)
+    described = {arm: _describe_arm(bootstrap, arm, arms[arm], seeds) for arm in ARMS}
+    differences, weighted = lesion_differences(sample, arms), weight_differences(sample, arms, rare)
+    p, arrangements = inference.sign_flip(weighted, derive_seed(seed, "permutation"))
+    gan = bootstrap.difference("rare_recall", "augmented", "oversampled")
+    exact = inference.mcnemar(differences[np.isin(np.array(sample.classes)[sample.label], rare)])
+    one_seed = len(seeds) == 1
     effect: dict[str, Any] = {
         "metric": METRIC,
         **gan,
-        "augmented_minus_baseline": draws.difference("rare_recall", "augmented", "baseline"),
+        "augmented_minus_baseline": bootstrap.difference("rare_recall", "augmented", "baseline"),
         "by_metric": {
             name: {
-                "gan": draws.difference(name, "augmented", "oversampled"),
-                "improvement": draws.difference(name, "augmented", "baseline"),
+                "gan": bootstrap.difference(name, "augmented", "oversampled"),
+                "improvement": bootstrap.difference(name, "augmented", "baseline"),
             }
             for name in OTHER_METRICS
         },
-        "by_class": _by_class(draws, change, seed),
-        "mcnemar": inference.mcnemar(change[np.isin(np.array(sample.classes)[sample.label], rare)]),
-        "permutation": {"p": p, "draws": arrangements},
-        "draws": inference.DRAWS,
+        "by_class": _compare_classes(bootstrap, differences, seed),
+        "mcnemar": exact | {"p": exact["p"] if one_seed else None},
+        "permutation": {"p": p if one_seed else None, "passed": p < LEVEL, "draws": arrangements},
+        "draws": resamples,
     }
-    return figures, effect, verdict(gan["low"], gan["high"], p)
+    verdict = decide_verdict(gan["low"], gan["high"], p, float(weighted.sum()), len(seeds))
+    return described, effect, verdict
 
 
 def count_images(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Images and lesions by class of rows with dx and lesion_id."""
+    """Return class → numbers of images and lesions, of rows with dx and lesion_id."""
     return {
         dx: {
             "images": int((rows["dx"] == dx).sum()),

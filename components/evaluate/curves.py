@@ -1,4 +1,4 @@
-"""Curves of an arm as points for a figure: the mean of its seeds' curves, read at the same places."""
+"""Curves of an arm as points for a figure: means of its seeds' curves at the same positions."""
 
 import numpy as np
 from sklearn import metrics
@@ -6,7 +6,7 @@ from sklearn import metrics
 from components.evaluate.metrics import BINS, Sample, bin_of
 
 _PLACES = np.linspace(0, 1, 59) ** 2
-"""Where curves are read: closer together at the left, where few false alarms are what counts."""
+"""Positions on the horizontal axis, closer together at the left, where false alarms are few."""
 
 
 def _points(**axes: np.ndarray) -> dict[str, list[float]]:
@@ -14,8 +14,9 @@ def _points(**axes: np.ndarray) -> dict[str, list[float]]:
 
 
 def roc(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
-    """The ROC curve: `fpr` and `tpr`, 60 points from (0, 0) to (1, 1), the mean true positive rate at each false
-    positive rate (vertical averaging, Fawcett 2006).
+    """Return the ROC curve: `fpr` and `tpr`, 60 points from (0, 0) to (1, 1).
+
+    The mean true positive rate at each false positive rate (vertical averaging, Fawcett 2006).
 
     Args:
         positive: (N,) bool, both values occur.
@@ -29,8 +30,9 @@ def roc(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
 
 
 def precision_recall(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
-    """The precision-recall curve: `recall` and `precision`, 59 points; at each recall the mean over seeds of the
-    precision at the highest threshold that reaches it.
+    """Return the precision–recall curve: `recall` and `precision`, 59 points.
+
+    At each recall the mean over seeds of the precision at the highest threshold that reaches it.
 
     Args:
         positive: (N,) bool, both values occur.
@@ -38,14 +40,15 @@ def precision_recall(positive: np.ndarray, scores: np.ndarray) -> dict[str, list
     """
     found = []
     for one in scores:
-        precision, recall, _ = metrics.precision_recall_curve(positive, one)  # recall falls, to a last point at 0
+        precision, recall, _ = metrics.precision_recall_curve(positive, one)  # recall decreases, to a last point at 0
         found.append(precision[len(recall) - 2 - np.searchsorted(recall[:-1][::-1], _PLACES - 1e-12)])
     return _points(recall=_PLACES, precision=np.mean(found, 0))
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, list[float]]:
-    """The reliability diagram: mean `confidence`, `accuracy` and `count` of the bins of the top label's confidence that
-    are not empty, over the images of all seeds.
+    """Return the reliability diagram: mean `confidence`, `accuracy` and `count` of each bin that is not empty.
+
+    Bins of the top label's confidence, over the images of all seeds.
 
     Args:
         truth: (N,) int label.
@@ -63,7 +66,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, list[
 def curves(
     sample: Sample, probabilities: np.ndarray, scaled: np.ndarray
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """All curves of an arm, as in its figures; `roc` and `pr` by class, of those that can be told from others here.
+    """Return all curves of an arm; `roc` and `pr` by class, of classes with images.
 
     Args:
         sample: the images.

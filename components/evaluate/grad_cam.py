@@ -1,22 +1,24 @@
-"""Where a network looked: Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391), and what it makes of an image."""
+"""Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391), and the features of a classifier."""
 
 import keras
 import numpy as np
 from keras import ops
 
-BATCH = 32
+BATCH_IMAGES = 32
 
 
 def _rebuilt(model: keras.Model) -> keras.Model:
-    """The same network, built in one go: one to which layers were added one by one keeps the graphs of its youth, and
-    its layers answer from those when asked for their output."""
+    """Return the same network, built at once.
+
+    A network built layer by layer retains the graphs of its partial states, and `layer.output` refers to those.
+    """
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     return clone
 
 
 def _last_map(model: keras.Model) -> keras.KerasTensor | None:
-    """The output of the last layer that convolves; of a network within the network, its last feature map."""
+    """Return the output of the last convolution; of a nested network, its last feature map."""
     for layer in reversed(model.layers):
         if len(getattr(layer, "output", ops.zeros(())).shape) != 4:
             continue
@@ -26,16 +28,19 @@ def _last_map(model: keras.Model) -> keras.KerasTensor | None:
 
 
 def _scores(layer: keras.Layer, features: keras.KerasTensor) -> keras.KerasTensor:
-    """The class scores before the softmax, which the method differentiates: behind it the gradient of a sure decision
-    vanishes."""
+    """Return the class scores before the softmax.
+
+    Behind it the gradient of a decision with high confidence vanishes.
+    """
     if isinstance(layer, keras.layers.Dense):
         return ops.matmul(features, layer.kernel) + (layer.bias if layer.use_bias else 0)
     return features if isinstance(layer, keras.layers.Softmax | keras.layers.Activation) else layer.output
 
 
 def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Which parts of an image speak for a class: ReLU(Σ α_k A_k), α_k the mean gradient of the class's score with
-    respect to the k-th map A_k of the last convolution.
+    """Return which parts of an image support a class: ReLU(Σ α_k A_k).
+
+    α_k is the mean gradient of the class's score with respect to the k-th map A_k of the last convolution.
 
     Args:
         model: a Sequential or functional classifier, (N, H, W, 3) in [0, 255] to (N, classes).
@@ -43,9 +48,9 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
         labels: (N,) int, the class to explain for each image.
 
     Returns:
-        (N, h, w) float32 in [0, 1], the largest value of an image 1 (or all 0 where nothing speaks for the class), of
-        the size of that convolution's output; None for a network without convolution, or where the backend is not
-        TensorFlow, whose gradient this takes.
+        (N, h, w) float32 in [0, 1], of the size of that convolution's output; the largest value of an image is 1, or
+        all are 0 if nothing supports the class. None for a network without convolution, or if the backend is not
+        TensorFlow, whose gradient tape this uses.
     """
     model = _rebuilt(model)
     maps = _last_map(model)
@@ -56,8 +61,8 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
     last = model.layers[-1]
     inspected = keras.Model(model.inputs[0], [maps, _scores(last, last.input)])
     found = []
-    for start in range(0, len(images), BATCH):
-        rows = slice(start, start + BATCH)
+    for start in range(0, len(images), BATCH_IMAGES):
+        rows = slice(start, start + BATCH_IMAGES)
         with tf.GradientTape() as tape:
             features, scores = inspected(ops.cast(images[rows], "float32"), training=False)
             chosen = tf.reduce_sum(scores * tf.one_hot(labels[rows], scores.shape[-1]))
@@ -69,6 +74,6 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
 
 
 def extractor(model: keras.Model) -> keras.Model:
-    """The network without its last layer: (N, H, W, 3) in [0, 255] to (N, D) of what that layer sees."""
+    """Return the network without its last layer: from (N, H, W, 3) in [0, 255] to that layer's (N, D) input."""
     model = _rebuilt(model)
     return keras.Model(model.inputs[0], model.layers[-1].input)

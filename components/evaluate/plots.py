@@ -1,4 +1,4 @@
-"""The figures of the report: inline SVG whose text is text, the same bytes for the same results."""
+"""Draw the figures of the report: inline SVG with real text, the same bytes for the same results."""
 
 import html
 import io
@@ -15,10 +15,10 @@ _FRAME = "#8a9099"
 
 
 class Axis:
-    """A horizontal scale in percent of a figure's width, so that a figure fits any page while its text keeps its size.
+    """A horizontal scale in percent of a figure's width: a figure fits any page while its text keeps its size.
 
     Args:
-        values: all that must lie on it; what is unknown is left out.
+        values: what it must include; unknown values are ignored.
     """
 
     def __init__(self, values: Sequence[float | None]) -> None:
@@ -26,7 +26,7 @@ class Axis:
 
         found = [number(value) for value in values if known(value)] or [0.0, 1.0]
         low, high = min(found), max(found)
-        if high - low < 0.01:  # less is nothing that the figures' three decimals could tell apart
+        if high - low < 0.01:  # three decimals cannot distinguish less
             low, high = low - 0.005, high + 0.005
         ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
         self.low, self.high = float(ticks[0]), float(ticks[-1])
@@ -34,20 +34,20 @@ class Axis:
         self.ticks = [(float(t), format(t + 0.0, f".{digits}f").replace("-", "−")) for t in ticks]
 
     def at(self, value: float) -> str:
-        """Where a value stands, as `43.21`; the ends leave room for half a label."""
+        """Return the position of a value, as `43.21`; the ends leave room for half a label."""
         return f"{4 + 92 * (value - self.low) / (self.high - self.low):.2f}"
 
     def span(self, low: float, high: float) -> str:
-        """The length between two values, likewise."""
+        """Return the length between two values, likewise."""
         return f"{92 * (high - low) / (self.high - self.low):.2f}"
 
 
 def draw_svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:
-    """An inline SVG, whatever the user's matplotlibrc says; no two in a page may have the same salt."""
+    """Return an inline SVG, independent of the user's matplotlibrc; each in a page needs its own salt."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    # Text stays text, in the page's font; '$' in a name isn't mathematics.
+    # Text remains text, in the page's font; '$' in a name is not mathematics.
     look: dict[Any, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False}
     look |= {"font.size": 11, "axes.axisbelow": True, "axes.edgecolor": _FRAME, "lines.solid_capstyle": "round"}
     look |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False) | {"grid.color": RULE}
@@ -57,7 +57,7 @@ def draw_svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[A
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, layout="constrained")  # no pyplot, no display
         draw(figure.subplots())
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    # Names such as `axes_1` stand in every figure; nothing refers to them, and ids must be unique in a page.
+    # Ids such as `axes_1` occur in every figure; nothing refers to them, and ids must be unique in a page.
     body = re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue().partition("<svg")[2])
     return f'<svg role="img" aria-label="{html.escape(label)}"{body}'
 
@@ -71,7 +71,7 @@ def _square(axes: Any, x_label: str, y_label: str) -> None:
 
 
 def _lines(curves: dict[str, Any], kind: str, dx: str, keys: tuple[str, str]) -> list[tuple[str, list[Any], list[Any]]]:
-    """An arm's curve each: (arm, x, y); arms without one are left out."""
+    """Return (arm, x, y) of each arm that has the curve."""
     found = []
     for arm in ARMS:
         curve = ((curves.get(arm) or {}).get(kind) or {}).get(dx) or {}
@@ -82,7 +82,7 @@ def _lines(curves: dict[str, Any], kind: str, dx: str, keys: tuple[str, str]) ->
 
 
 def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
-    """The ROC curves of a class, one against rest; empty where no arm has one. `curves`: arm → its `curves`."""
+    """Return the ROC curves of a class against the rest; empty if no arm has one. `curves`: arm → its `curves`."""
     lines = _lines(curves, "roc", dx, ("fpr", "tpr"))
 
     def draw(axes: Any) -> None:
@@ -95,7 +95,10 @@ def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
 
 
 def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -> str:
-    """The precision–recall curves of a class; `share` of the test images is its own, which is a guess's precision."""
+    """Return the precision–recall curves of a class.
+
+    `share` is its share of the test images: the precision of random guessing.
+    """
     lines = _lines(curves, "pr", dx, ("recall", "precision"))
 
     def draw(axes: Any) -> None:
@@ -109,7 +112,7 @@ def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -
 
 
 def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
-    """An arm's accuracy by its confidence, before and after temperature scaling; empty where unknown."""
+    """Return an arm's accuracy by confidence, before and after temperature scaling; empty if unknown."""
     colour, marker = STYLE[arm]
     found = curves.get("reliability") or {}
     pairs = []
@@ -130,7 +133,7 @@ def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
 
 
 def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dict[str, str], title: str) -> str:
-    """What was logged at each epoch, a line a model, a mark at the epoch whose weights were taken.
+    """Return metrics by epoch: one line per model, with a mark at the selected epoch.
 
     Args:
         salt: of the ids.
@@ -158,7 +161,7 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
 
 
 def gan_losses(salt: str, dx: str, losses: dict[str, Any]) -> str:
-    """The losses of a class's GAN over thousand images shown; empty where there are none."""
+    """Return the losses of a class's GAN by thousand images shown; empty if there are none."""
     kimg = [number(value) for value in losses.get("kimg") or []]
     lines = {name: [number(value) for value in losses.get(name) or []] for name in ("generator", "discriminator")}
     lines = {name: values for name, values in lines.items() if values and len(values) == len(kimg)}

@@ -1,6 +1,6 @@
-"""The report: what the three arms did on the test lesions, as HTML, as Markdown and as plain text.
+"""Render the report: the arms on the test lesions, as HTML, as Markdown and as plain text.
 
-All of it follows from the results, whose form is that of `metrics.json`; a figure that is null there is `n/a` here.
+Everything follows from the results, in the form of `metrics.json`; a figure that is null there is `n/a` here.
 """
 
 import base64
@@ -19,23 +19,16 @@ from components.evaluate.plots import Axis
 from components.shared.log import duration
 from components.shared.records import ARMS
 
-LIMIT = 1_950_000
-"""Bytes of the HTML page at the most, pictures and all; they are shown as well as that allows."""
+MAX_PAGE_BYTES = 1_950_000
+"""Size of the HTML page, images included; these get the best quality that fits."""
 _QUALITIES = (
-    (192, 95),
-    (192, 88),
-    (192, 80),
-    (160, 80),
-    (144, 75),
-    (128, 70),
-    (112, 60),
-    (96, 55),
-    (80, 50),
-    (64, 45),
-    (48, 40),
+    (192, 95), (192, 88), (192, 80), (160, 80), (144, 75), (128, 70), (112, 60), (96, 55), (80, 50), (64, 45), (48, 40),
     (32, 30),
-)
-"""Pixels on a side and JPEG quality, the best first."""
+)  # fmt: skip
+"""Pixels per side and JPEG quality, best first."""
+_FULL_COLOUR_QUALITY = 85
+"""Above this, colour has the full resolution: a poor GAN's artefacts are checkerboards of colour."""
+_TEXT_WIDTH = 100
 
 PRIMARY = "rare_recall"
 _OVERALL = {
@@ -50,61 +43,70 @@ _OVERALL = {
     "ece_scaled": "Calibration error, scaled",
 }
 _NOTES = {
-    PRIMARY: "primary",
+    PRIMARY: "primary metric",
     "malignant_sensitivity": "at 90 % specificity on validation",
     "brier": "lower is better",
-    "ece": "ECE; lower is better",
+    "ece": "ECE; lower is better; biased upwards, so no interval",
     "ece_scaled": "ECE after temperature scaling",
 }
-_MADE = dict.fromkeys(
+_SYNTHETIC = dict.fromkeys(
     (
         "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed",
         "kid", "density", "coverage", "texture", "drawn", "copies", "copy_threshold", "curated", "reject", "against",
-        "nearest",
+        "nearest", "positions",
     )
 )  # fmt: skip
 """Facts about the synthetic images of a class; a run may lack some."""
-_NOTHING = {"value": None, "low": None, "high": None}
+_UNKNOWN = {"value": None, "low": None, "high": None}
+DEMO_NOTICE = (
+    "These are generated demo data: simple images drawn by this pipeline. They show no skin and no person, and the "
+    "figures say nothing about real lesions."
+)
 
 
-def _minus(one: float | None, other: float | None) -> float | None:
-    return one - other if one is not None and other is not None else None
+def _minus(value: float | None, other: float | None) -> float | None:
+    return value - other if value is not None and other is not None else None
 
 
 def _row(name: str, values: list[float | None], intervals: list[Any], **more: Any) -> dict[str, Any]:
-    """A row of the comparison table: the arms' values, and what augmented gains on each of the others."""
+    """Return a row of the comparison table: the arms' values, and the differences of augmented to the other arms."""
     row: dict[str, Any] = {"name": name, "values": values, "intervals": intervals}
-    row |= {"gan": _NOTHING, "improvement": _NOTHING}
-    row |= dict.fromkeys(("images", "lesions", "few", "needed", "rare", "malignant", "p", "note"))
+    row |= {"gan": _UNKNOWN, "improvement": _UNKNOWN}
+    row |= dict.fromkeys(("images", "lesions", "few", "needed", "rare", "failed", "malignant", "p", "note"))
     row |= {key: value for key, value in more.items() if value is not None}
-    # A class's improvement has no interval, and an arm may lack what a difference needs: the arms' own figures do.
+    # The improvement of a class has no interval, and an arm may lack what a difference needs; its own values remain.
     for key, control in (("gan", values[1]), ("improvement", values[0])):
         if row[key].get("value") is None:
-            row[key] = _NOTHING | row[key] | {"value": _minus(values[2], control)}
+            row[key] = _UNKNOWN | row[key] | {"value": _minus(values[2], control)}
     return row
 
 
-def _comparison(results: dict[str, Any], judged: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
-    """What a comparison shows: the rows of the classes, then those of the metrics over all classes, and the figures.
-
-    Args:
-        results: the whole.
-        judged: the part with `arms`, `effect` and `verdict`: the results themselves, or their `external`.
-        counts: class → images and lesions judged on.
-    """
-    arms, effect = [judged["arms"][arm] for arm in ARMS], judged["effect"]
-    classes = []
+def _class_rows(results: dict[str, Any], outcome: dict[str, Any], counts: dict[str, Any]) -> list[dict[str, Any]]:
+    arms, effect, run = [outcome["arms"][arm] for arm in ARMS], outcome["effect"], results["run"]
+    rows = []
     for name in results["classes"]:
-        # Without test images a recall of 0.0, which a library may give there, would read as a failure.
+        # Without test images a recall of 0.0, which a library may return, would look like a failure.
         values = [(arm["recall"] or {}).get(name) if (arm["support"] or {}).get(name) else None for arm in arms]
         intervals = [(arm.get("recall_interval") or {}).get(name) for arm in arms]
         gap = (effect.get("by_class") or {}).get(name) or {}
-        seen = counts.get(name) or {"images": 0, "lesions": 0}
-        rare, malignant = (name in (results["run"].get(key) or []) for key in ("rare_classes", "malignant"))
+        tested = counts.get(name) or {"images": 0, "lesions": 0}
         facts = {"few": gap.get("few"), "needed": gap.get("lesions_needed"), "p": gap.get("p_holm")}
-        kind = {"rare": rare, "malignant": malignant}
-        classes.append(_row(name, values, intervals, gan=gap or None, **facts, **kind, **seen))
-    overall = []
+        kind = {key: name in (run.get(of) or []) for key, of in (("rare", "rare_classes"), ("malignant", "malignant"))}
+        kind["failed"] = bool(((results.get("synthetic") or {}).get(name) or {}).get("failed"))
+        rows.append(_row(name, values, intervals, gan=gap or None, **facts, **kind, **tested))
+    return rows
+
+
+def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a comparison shows: rows of the classes, rows of the metrics over all classes, and the figures.
+
+    Args:
+        results: the whole.
+        outcome: the part with `arms`, `effect` and `verdict`: the results themselves, or their `external`.
+        counts: class → tested images and lesions.
+    """
+    arms, effect = [outcome["arms"][arm] for arm in ARMS], outcome["effect"]
+    classes, overall = _class_rows(results, outcome, counts), []
     for key, title in _OVERALL.items():
         values = [arm.get(key) for arm in arms]
         intervals = [(arm.get("intervals") or {}).get(key) for arm in arms]
@@ -112,22 +114,23 @@ def _comparison(results: dict[str, Any], judged: dict[str, Any], counts: dict[st
         if key == PRIMARY:
             gaps = {"gan": effect, "improvement": effect.get("augmented_minus_baseline")}
         overall.append(_row(title, values, intervals, note=_NOTES.get(key), **gaps))
-    both = effect.get("augmented_minus_baseline") or _NOTHING
-    ends = [-0.02, 0.02] + [part.get(key) for part in (effect, both) for key in ("value", "low", "high")]
+    improvement = effect.get("augmented_minus_baseline") or _UNKNOWN
+    ends = [-0.02, 0.02] + [part.get(key) for part in (effect, improvement) for key in ("value", "low", "high")]
+    summary = "; ".join(f"{plain(row['name'], 60)} {', '.join(map(show, row['values']))}" for row in classes)
     return {
         "classes": classes,
         "overall": overall,
-        "sentence": formatting.verdict(judged),
+        "sentence": formatting.describe_verdict(outcome),
         "effect": effect,
-        "both": both,
+        "improvement": improvement,
         "effect_axis": Axis(ends),
         "recall_axis": Axis([0.0, 1.0]),
-        "told": "; ".join(f"{plain(row['name'], 60)} {', '.join(map(show, row['values']))}" for row in classes),
+        "summary": summary,
     }
 
 
 def _curves(results: dict[str, Any]) -> dict[str, Any]:
-    """ROC and precision–recall curves by class, reliability by arm, as SVG."""
+    """Return ROC and precision–recall curves by class, and reliability diagrams by arm, as SVG."""
     arms = results["arms"]
     curves = {arm: arms[arm].get("curves") or {} for arm in ARMS}
     support = arms[ARMS[0]]["support"] or {}
@@ -146,14 +149,13 @@ def _curves(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seeds(results: dict[str, Any]) -> dict[str, Any]:
-    """The primary figure of every arm and seed."""
+    """Return the primary figure of every arm and seed."""
     arms = results["arms"]
     names = list(dict.fromkeys(seed for arm in ARMS for seed in arms[arm].get("by_seed") or {}))
     rows = []
     for seed in names:
         of_seed = [(arms[arm]["by_seed"].get(seed) or {}) for arm in ARMS]
-        values = [figures_.get(PRIMARY) for figures_ in of_seed]
-        balanced = [figures_.get("balanced_accuracy") for figures_ in of_seed]
+        values, balanced = ([it.get(key) for it in of_seed] for key in (PRIMARY, "balanced_accuracy"))
         gan, improvement = _minus(values[2], values[1]), _minus(values[2], values[0])
         rows.append(
             {"seed": seed, "values": values, "gan": gan, "improvement": improvement}
@@ -171,7 +173,7 @@ def _training(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _times(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What took how long, and its cost where that is known."""
+    """Return durations, with cost if known."""
     times = []
     for name, phase in (results["run"].get("phases") or {}).items():
         cost = phase.get("cost")
@@ -181,9 +183,9 @@ def _times(results: dict[str, Any]) -> list[tuple[str, str]]:
         if seconds and known(*seconds):
             each = f", {len(seconds)} models of {_duration(sum(seconds) / len(seconds))}" if len(seconds) > 1 else ""
             times.append((f"Classifier, {arm}", f"{_duration(sum(seconds))}{each}"))
-    for dx, made in (results.get("synthetic") or {}).items():
-        if made.get("seconds") is not None:
-            times.append((f"GAN of {plain(dx, 60)}", _duration(made["seconds"])))
+    for dx, facts in (results.get("synthetic") or {}).items():
+        if facts.get("seconds") is not None:
+            times.append((f"GAN of {plain(dx, 60)}", _duration(facts["seconds"])))
     return times
 
 
@@ -191,37 +193,38 @@ def _duration(seconds: float | None) -> str:
     return duration(seconds) if known(seconds) and seconds is not None else "not recorded"
 
 
-def _jpeg(picture: ShownImage, side: int, quality: int) -> bytes:
-    """A picture for an `img`, its shorter side at most `side` pixels."""
-    image = Image.fromarray(picture.pixels)
+def _encode_jpeg(shown: ShownImage, side: int, quality: int) -> bytes:
+    """Return an image as JPEG, its shorter side at most `side` pixels."""
+    image = Image.fromarray(shown.pixels)
     shrink = side / min(image.size)
     if shrink < 1:
         size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
         image = image.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # With all of its colour where there is room: a checkerboard of colours is what a poor GAN draws.
-    image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality > 85 else 2, optimize=True)
+    image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality > _FULL_COLOUR_QUALITY else 2, optimize=True)
     return buffer.getvalue()
 
 
-def _addresses(pictures: list[ShownImage], room: int) -> dict[ShownImage, str]:
-    """Data addresses that together fit into `room` bytes: the same size and quality for all pictures, the best that
-    fits; none where not even the least does."""
+def _fit_images(images: list[ShownImage], room: int) -> dict[ShownImage, str]:
+    """Return data URLs that together fit into `room` bytes.
+
+    All images have the same size and quality, the best that fits. Empty if not even the lowest fits.
+    """
     for side, quality in _QUALITIES:
-        found: dict[ShownImage, str] = {}
+        urls: dict[ShownImage, str] = {}
         left = room
-        for picture in pictures:
-            found[picture] = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture, side, quality)).decode()}"
-            left -= len(found[picture])
+        for image in images:
+            urls[image] = f"data:image/jpeg;base64,{base64.b64encode(_encode_jpeg(image, side, quality)).decode()}"
+            left -= len(urls[image])
             if left < 0:
                 break
         else:
-            return found
+            return urls
     return {}
 
 
 environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -237,78 +240,87 @@ environment.filters |= {
     "duration": _duration,
     "known": known,
 }
-environment.globals |= {"names": ARMS, "style": plots.STYLE}
+environment.globals |= {"names": ARMS, "style": plots.STYLE, "demo_notice": DEMO_NOTICE}
 
 
 def view(results: dict[str, Any]) -> dict[str, Any]:
-    """What HTML and Markdown have in common."""
-    outside = results.get("external")
+    """Return what HTML and Markdown have in common."""
+    run, external = results["run"], results.get("external")
+    synthetic = {dx: _SYNTHETIC | facts for dx, facts in (results.get("synthetic") or {}).items()}
     return {
         "results": results,
-        "run": results["run"],
+        "run": run,
         "main": _comparison(results, results, results["splits"]["test"]),
-        "outside": _comparison(results, outside, outside["counts"]) if outside else None,
-        "external": outside,
+        "outside": _comparison(results, external, external["counts"]) if external else None,
+        "external": external,
         "population": results.get("population") or {},
-        "folds": results["run"].get("folds") or [],
-        "synthetic": {dx: _MADE | made for dx, made in (results.get("synthetic") or {}).items()},
-        "seed_count": len(results["run"].get("seeds") or []) or 1,
+        "folds": run.get("folds") or [],
+        "pooled_lesions": run.get("pooled_lesions"),
+        "synthetic": synthetic,
+        "failed": [(dx, facts) for dx, facts in synthetic.items() if facts["failed"]],
+        "seed_count": len(run.get("seeds") or []) or 1,
+        "demo": run.get("data") == "demo",
+        # GANs learn from more positions of an image than the classifiers do.
+        "uneven_positions": (run.get("settings") or {}).get("augmentation") == "none"
+        and any(facts["positions"] == 8 for facts in synthetic.values()),
     }
 
 
 def render_html(results: dict[str, Any], gallery: Gallery) -> str:
-    """The report as one self-contained HTML file of at most `LIMIT` bytes, for up to some dozens of classes.
+    """Return the report as one self-contained HTML file of at most `MAX_PAGE_BYTES`, for up to some dozens of classes.
 
     Args:
         results: in the form of `metrics.json`.
-        pictures: from `pictures.collect`; whatever it lacks is left out.
+        gallery: from `gallery.collect`; sections of missing images are omitted.
     """
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
-    losses = {dx: made.get("losses") or {} for dx, made in page["synthetic"].items()}
+    losses = {dx: facts.get("losses") or {} for dx, facts in page["synthetic"].items()}
     page["losses_svg"] = {
         dx: plots.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
     }
     template = environment.get_template("report.html.j2")
-    shown = list_images(gallery)
-    without = template.render(page, gallery=gallery, addresses=dict.fromkeys(shown, ""))
-    addresses = _addresses(shown, LIMIT - len(without.encode()))
-    if not addresses:
+    images = list_images(gallery)
+    without = template.render(page, gallery=gallery, urls=dict.fromkeys(images, ""))
+    urls = _fit_images(images, MAX_PAGE_BYTES - len(without.encode()))
+    if not urls:
         gallery = Gallery()
-    return template.render(page, gallery=gallery, addresses=addresses)
+    return template.render(page, gallery=gallery, urls=urls)
 
 
 def render_markdown(results: dict[str, Any]) -> str:
-    """The verdict and the comparison table, for the Kubeflow UI, whose viewer reads 400,000 characters and no HTML."""
+    """Return verdict and comparison table for the Kubeflow UI, whose viewer shows five columns and no HTML."""
     return environment.get_template("comparison.md.j2").render(view(results))
 
 
 def render_text(results: dict[str, Any]) -> str:
-    """The verdict and the comparison table for a terminal, at most 100 columns wide."""
+    """Return verdict and comparison table for a terminal, at most 100 columns wide."""
     page = view(results)
-    lines = [*textwrap.wrap(plain(page["main"]["sentence"]), 100), ""]
-    lines += _text_table(page["main"])
+    lines = textwrap.wrap(plain(page["main"]["sentence"]), _TEXT_WIDTH)
+    if page["demo"]:
+        lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
+    lines += ["", *_text_table(page["main"])]
     if page["outside"]:
-        lines += ["", *textwrap.wrap(f"Outside data, {plain(page['external']['data'], 60)}: "
-                                     f"{plain(page['outside']['sentence'])}", 100), ""]  # fmt: skip
-        lines += _text_table(page["outside"])
-    for dx, made in page["synthetic"].items():
-        if made.get("failed"):
-            lines += ["", *textwrap.wrap(f"No synthetic images of {plain(dx, 40)}: {plain(made['failed'])}.", 100)]
+        text = f"External data, {plain(page['external']['data'], 60)}: {plain(page['outside']['sentence'])}"
+        lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"])]
+    for dx, facts in page["failed"]:
+        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(facts['failed'])}"
+        lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
     lines += ["", "GAN effect = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
-    return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may have no true minus sign
+    return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
 
 
-def _text_table(judged: dict[str, Any]) -> list[str]:
+def _text_table(comparison: dict[str, Any]) -> list[str]:
     form = "{:26}{:>7}{:>10}{:>13}{:>11}{:>12}{:>18}".format
     lines = [form("recall by class", "lesions", *ARMS, "GAN effect", "95 % interval")]
-    for row in judged["classes"] + judged["overall"]:
+    for row in comparison["classes"] + comparison["overall"]:
         few = " *" if row.get("few") else ""
         cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
-        spread = show_interval([row["gan"].get("low"), row["gan"].get("high")], "+")
+        limits = show_interval([row["gan"].get("low"), row["gan"].get("high")], "+")
         name = plain(row["name"], 25 - len(few)) + few
-        lines.append(form(name, formatting.count(row["lesions"]) if row in judged["classes"] else "", *cells, spread))
-    if any(row["few"] for row in judged["classes"]):
-        lines.append("* too few lesions to tell")
-    both = judged["both"]
-    change = f"{show(both['value'], '+')} ({show_interval(both, '+')})"
-    return [*lines, f"improvement on the baseline, {plain(judged['effect']['metric'], 50)}: {change}"]
+        lesions = formatting.count(row["lesions"]) if row in comparison["classes"] else ""
+        lines.append(form(name, lesions, *cells, limits))
+    if any(row["few"] for row in comparison["classes"]):
+        lines.append("* too few lesions or seeds to detect an effect of 0.10")
+    improvement, metric = comparison["improvement"], plain(comparison["effect"]["metric"], 50)
+    change = f"{show(improvement['value'], '+')} ({show_interval(improvement, '+')})"
+    return [*lines, f"improvement on the baseline, {metric}: {change}"]

@@ -125,12 +125,17 @@ def describe_splits(inputs: Inputs, classes: Sequence[str]) -> dict[str, dict[st
 
 
 def describe_synthetic(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Return class → facts about its synthetic images and their GAN; `failed` is the error of a GAN that failed."""
+    """Return class → facts about its synthetic images and their GAN.
+
+    `failed` is the error of a GAN that failed; `positions` is the number of positions (flips and rotations) of an image
+    that a GAN learned from.
+    """
     found: dict[str, dict[str, Any]] = {}
     for dx, record in inputs.gan_records.items():
         if isinstance(record, TrainedGan):
             quality = inputs.qualities[dx].model_dump(include=_OF_IMAGES)
-            found[dx] = quality | record.model_dump(include=_OF_GAN)
+            positions = 8 if record.recipe.get("random_dihedral") or record.recipe.get("turns") else 1
+            found[dx] = quality | record.model_dump(include=_OF_GAN) | {"positions": positions}
         else:
             found[dx] = {"images": 0, "architecture": record.architecture, "failed": record.failed}
     return found

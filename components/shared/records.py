@@ -288,6 +288,7 @@ class RunFacts(Record):
         parameters: of the pipeline, by their names in its form.
         versions: of the libraries.
         folds: split and verdict of each fold, if the run pools folds.
+        pooled_lesions: how many lesions of the data are tested in a fold, likewise.
     """
 
     data: Text
@@ -304,6 +305,7 @@ class RunFacts(Record):
     parameters: dict[Text, Scalar]
     versions: dict[Text, Text]
     folds: list[dict[Text, Scalar]] | None = None
+    pooled_lesions: dict[Literal["tested", "all"], Count] | None = None
 
 
 class Results(Record):

@@ -1,5 +1,8 @@
-"""Results in the form of `metrics.json`, as HAM10000 may give them: simulated predictions of seven classes, three arms
-and some seeds, in which the GAN's effect is small beside its interval; and pictures to go with them."""
+"""Results in the form of `metrics.json`, as HAM10000 may give them, and images to go with them.
+
+The comparison is the real one, of simulated predictions of seven classes, three arms and some seeds, in which the GAN's
+effect is small beside its interval.
+"""
 
 import copy
 import functools
@@ -7,111 +10,42 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from sklearn import metrics
 
+from components.evaluate import calibration
+from components.evaluate.calibration import Calibration
+from components.evaluate.compare import compare
 from components.evaluate.gallery import Decision, Gallery, Neighbour, ShownImage
+from components.evaluate.metrics import Sample
+from components.shared.records import ARMS
 
-ARMS = ("baseline", "oversampled", "augmented")
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 RARE = ["akiec", "df", "vasc"]
+REBALANCED = ["akiec", "df"]
 MALIGNANT = ["akiec", "bcc", "mel"]
-METRIC = "mean recall of the rare classes"
 IMAGES = dict(zip(CLASSES, (327, 514, 1099, 115, 1113, 6705, 142), strict=True))
 LESIONS = dict(zip(CLASSES, (228, 327, 727, 73, 614, 5403, 98), strict=True))
 TEST = dict(zip(CLASSES, ((49, 34), (77, 49), (165, 109), (17, 11), (167, 92), (1006, 810), (21, 15)), strict=True))
-SKILL = {  # how clearly an arm sees each class
+SKILL = {  # how well an arm separates each class
     "baseline": (1.5, 2.2, 2.2, 1.0, 1.5, 4.0, 2.6),
     "oversampled": (2.1, 2.3, 2.1, 1.9, 1.8, 3.6, 2.9),
     "augmented": (2.2, 2.2, 2.1, 1.7, 1.7, 3.6, 2.9),
 }
-SCALARS = (
-    "accuracy", "balanced_accuracy", "rare_recall", "macro_f1", "macro_auc", "malignant_sensitivity",
-    "malignant_specificity", "brier", "ece", "ece_scaled",
-)  # fmt: skip
+RESAMPLES = 100
 
 
-def _chances(arm: str, seeds: int, counts: dict[str, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) and probabilities (seeds, N, classes); images differ more than seeds do."""
-    truth = np.repeat(np.arange(len(CLASSES)), [images for images, _ in counts.values()])
+def _simulate(arm: str, seeds: int, truth: np.ndarray) -> np.ndarray:
+    """Return (seeds, N, classes) probabilities; images differ more than seeds do."""
     rng = np.random.default_rng(7)
     logits = rng.normal(0, 1.3, (1, len(truth), len(CLASSES))) + rng.normal(0, 0.5, (seeds, 1, len(CLASSES)))
     logits = logits + np.random.default_rng(len(arm)).normal(0, 0.7, logits.shape)
     logits[:, np.arange(len(truth)), truth] += np.array(SKILL[arm])[truth]
-    chances = np.exp(1.6 * logits)
-    return truth, chances / chances.sum(-1, keepdims=True)
+    probabilities = np.exp(1.6 * logits)
+    return probabilities / probabilities.sum(-1, keepdims=True)
 
 
-def _thin(*lines: np.ndarray) -> list[list[float]]:
-    chosen = np.unique(np.linspace(0, len(lines[0]) - 1, 60).astype(int))
-    return [[round(float(value), 4) for value in line[chosen]] for line in lines]
-
-
-def _reliability(truth: np.ndarray, chances: np.ndarray) -> dict[str, list[float]]:
-    confidence, right = chances.max(1), chances.argmax(1) == truth
-    place = np.minimum((confidence * 10).astype(int), 9)
-    bins = [place == b for b in range(10) if (place == b).any()]
-    return {
-        "confidence": [round(float(confidence[b].mean()), 4) for b in bins],
-        "accuracy": [round(float(right[b].mean()), 4) for b in bins],
-        "count": [int(b.sum()) for b in bins],
-    }
-
-
-def _figures(truth: np.ndarray, chances: np.ndarray) -> dict[str, Any]:
-    """One seed's figures."""
-    predicted, labels = chances.argmax(1), range(len(CLASSES))
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        truth, predicted, labels=labels, zero_division=0
-    )
-    auc = [float(metrics.roc_auc_score(truth == k, chances[:, k])) if support[k] else None for k in labels]
-    seen = support > 0
-    scaled = chances**0.7 / (chances**0.7).sum(1, keepdims=True)
-
-    def ece(p: np.ndarray) -> float:
-        bins = _reliability(truth, p)
-        gaps = np.abs(np.array(bins["confidence"]) - bins["accuracy"])
-        return float((gaps * bins["count"]).sum() / len(truth))
-
-    return {
-        "accuracy": float((predicted == truth).mean()),
-        "balanced_accuracy": float(recall[seen].mean()),
-        "rare_recall": float(np.mean([recall[CLASSES.index(c)] for c in RARE if seen[CLASSES.index(c)]])),
-        "macro_f1": float(f1[seen].mean()),
-        "macro_auc": float(np.mean([value for value in auc if value is not None])),
-        "malignant_sensitivity": 0.71 + 0.01 * float(recall[0]),
-        "malignant_specificity": 0.89,
-        "brier": float(((chances - np.eye(len(CLASSES))[truth]) ** 2).sum(1).mean()),
-        "ece": ece(chances),
-        "ece_scaled": ece(scaled),
-        "recall": recall, "precision": precision, "f1": f1, "auc": auc, "support": support,
-        "confusion": metrics.confusion_matrix(truth, predicted, labels=labels),
-        "scaled": scaled,
-    }  # fmt: skip
-
-
-def _arm(arm: str, seeds: list[int], counts: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    truth, chances = _chances(arm, len(seeds), counts)
-    each = [_figures(truth, values) for values in chances]
-    scalars = {name: float(np.mean([figures[name] for figures in each])) for name in SCALARS}
-    roc, pr = {}, {}
-    for k, name in enumerate(CLASSES):
-        if counts[name][0]:
-            fpr, tpr = _thin(*metrics.roc_curve(truth == k, chances[0, :, k])[:2])
-            precision, recall = _thin(*metrics.precision_recall_curve(truth == k, chances[0, :, k])[:2])
-            roc[name], pr[name] = {"fpr": fpr, "tpr": tpr}, {"recall": recall, "precision": precision}
-
-    def by_class(key: str) -> dict[str, float | None]:
-        means = [None if not counts[c][0] else float(np.mean([f[key][k] for f in each])) for k, c in enumerate(CLASSES)]
-        return dict(zip(CLASSES, means, strict=True))
-
-    def interval(name: str, value: float | None) -> list[float | None]:
-        if value is None:
-            return [None, None]
-        half = 1.96 * np.sqrt(value * (1 - value) / counts[name][1])
-        return [max(0.0, float(value - half)), min(1.0, float(value + half))]
-
-    index = ARMS.index(arm)
-    models = {}
+def _models(arm: str, seeds: list[int]) -> dict[str, Any]:
+    """Return `models` of an arm: curves of its training."""
+    index, models = ARMS.index(arm), {}
     for seed in seeds:
         epochs = 38 + 3 * index + seed
         decay, wobble = np.exp(-np.arange(epochs) / (9 - index)), 0.012 * np.sin(np.arange(epochs) * (2.1 + seed))
@@ -125,65 +59,22 @@ def _arm(arm: str, seeds: list[int], counts: dict[str, tuple[int, int]]) -> dict
                 "val_balanced_accuracy": (0.66 + 0.02 * index - 0.5 * decay + wobble).tolist(),
             },
         }
-    recall = by_class("recall")
-    return {
-        **scalars,
-        "temperature": [round(1.4 + 0.05 * seed, 3) for seed in seeds],
-        "intervals": {name: [value - 0.03, value + 0.03] for name, value in scalars.items()},
-        "by_seed": {str(s): {name: float(f[name]) for name in SCALARS} for s, f in zip(seeds, each, strict=True)},
-        "recall": recall,
-        "precision": by_class("precision"),
-        "f1": by_class("f1"),
-        "auc": by_class("auc"),
-        "support": {name: images for name, (images, _) in counts.items()},
-        "recall_interval": {name: interval(name, value) for name, value in recall.items()},
-        "confusion": np.sum([f["confusion"] for f in each], axis=0).tolist(),
-        "curves": {
-            "roc": roc,
-            "pr": pr,
-            "reliability": {
-                "before": _reliability(truth, chances[0]),
-                "after": _reliability(truth, each[0]["scaled"]),
-            },
-        },
-        "train_rows": (7010, 9214, 9214)[index],
-        "models": models,
+    return models
+
+
+def _compare(seeds: list[int], counts: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """Return `arms`, `effect` and `verdict` for class → images and lesions."""
+    truth = np.repeat(np.arange(len(CLASSES)), [images for images, _ in counts.values()])
+    lesion = [f"{dx}-{n % lesions}" for dx, (images, lesions) in counts.items() for n in range(images)]
+    sample = Sample(truth, np.array(lesion), CLASSES, tuple(MALIGNANT))
+    fitted = [Calibration(1.4 + 0.05 * seed, 0.3) for seed in seeds]
+    predictions = {
+        arm: calibration.apply(_simulate(arm, len(seeds), truth), fitted, sample.is_malignant) for arm in ARMS
     }
-
-
-def _judged(seeds: list[int], counts: dict[str, tuple[int, int]], half: float = 0.0812) -> dict[str, Any]:
-    arms = {arm: _arm(arm, seeds, counts) for arm in ARMS}
-    one, control, other = (arms[arm] for arm in ("augmented", "oversampled", "baseline"))
-
-    def difference(a: float, b: float, half: float) -> dict[str, float]:
-        return {"value": a - b, "low": a - b - half, "high": a - b + half}
-
-    by_metric = {
-        name: {
-            "gan": difference(one[name], control[name], 0.02),
-            "improvement": difference(one[name], other[name], 0.025),
-        }
-        for name in ("balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "malignant_sensitivity", "brier", "ece")
-    }
-    by_class = {}
-    for name, (_, lesions) in counts.items():
-        gap = {"value": None, "low": None, "high": None}
-        if lesions:
-            gap = difference(one["recall"][name], control["recall"][name], 0.9 / np.sqrt(lesions))
-        needed = round(470 * (1.4 - (one["recall"][name] or 0.5)))
-        tests = {"p": 0.21 if lesions else None, "p_holm": 0.84 if lesions else None}
-        by_class[name] = gap | tests | {"lesions": lesions, "few": lesions < needed, "lesions_needed": needed}
-    effect = {
-        "metric": METRIC,
-        **difference(one["rare_recall"], control["rare_recall"], half),
-        "augmented_minus_baseline": difference(one["rare_recall"], other["rare_recall"], 0.0795),
-        "by_metric": by_metric,
-        "by_class": by_class,
-        "mcnemar": {"lesions_gained": 1, "lesions_lost": 4, "p": 0.375},
-        "permutation": {"p": 0.412, "draws": 2000},
-        "draws": 2000,
-    }
-    return {"arms": arms, "effect": effect, "verdict": "no evidence"}
+    arms, effect, verdict = compare(sample, predictions, REBALANCED, seeds, 1, RESAMPLES)
+    for arm in ARMS:
+        arms[arm]["temperature"] = [model.temperature for model in fitted]
+    return {"arms": arms, "effect": effect, "verdict": verdict}
 
 
 @functools.cache
@@ -203,8 +94,10 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
             "seeds": numbers,
             "image_size": 128,
             "rare_classes": RARE,
+            "rebalanced_classes": REBALANCED,
             "malignant": MALIGNANT,
             "settings": {"epochs": 50, "patience": 10, "augmentation": "flips_and_rotations", "parameters": 16877511},
+            "parameters": {"data": "gs://skin-data/ham10000", "gan_kimg": 400.0, "synthetic_per_class": 735},
             "versions": {"python": "3.11.9", "keras": "3.11.2", "tensorflow": "2.20.0"},
         },
         "classes": list(CLASSES),
@@ -213,7 +106,7 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
             "validation": split(0.15),
             "test": {c: {"images": n, "lesions": m} for c, (n, m) in TEST.items()},
         },
-        **_judged(numbers, TEST),
+        **_compare(numbers, TEST),
         "synthetic": {
             c: {
                 "images": 735 - 40 * i,
@@ -231,6 +124,7 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
                 "reject": 0.2,
                 "against": "validation and training",
                 "nearest": [{"distance": 0.71 + k / 10, "image_id": f"ISIC_{k:07}", "index": 3 * k} for k in range(5)],
+                "positions": 8,
                 "model_sha256": f"{i}b" * 32,
                 "real_images": 229,
                 "seconds": 4521.5,
@@ -256,23 +150,25 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
             for name in ("train", "validation", "test")
         },
     }
+    for number, arm in enumerate(ARMS):
+        results["arms"][arm] |= {"train_rows": (7010, 9214, 9214)[number], "models": _models(arm, numbers)}
     if external:
         results["external"] = {
             "data": "/data/isic-elsewhere",
             "counts": {c: {"images": n, "lesions": m} for c, (n, m) in elsewhere.items()},
-            **_judged(numbers, elsewhere, 0.31),
+            **_compare(numbers, elsewhere),
         }
     return results
 
 
 def example(seeds: int = 5, external: bool = False) -> dict[str, Any]:
-    """Results that a test may change."""
+    """Return results that a test may change."""
     return copy.deepcopy(_example(seeds, external))
 
 
 @functools.cache
-def picture(seed: int, size: int = 128, noise: float = 5.0) -> ShownImage:
-    """A dark spot on skin: about as hard to compress as a photograph."""
+def spot(seed: int, size: int = 128, noise: float = 5.0) -> ShownImage:
+    """Return a dark spot on skin, about as hard to compress as a photograph."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     angle, edge = np.arctan2(y, x), 0.45 + 0.1 * random.random()
@@ -284,29 +180,29 @@ def picture(seed: int, size: int = 128, noise: float = 5.0) -> ShownImage:
 
 
 def _copy(seed: int, size: int, noise: float) -> ShownImage:
-    """The same picture as an object of its own, as `collect` gives them."""
-    return ShownImage(picture(seed, size, noise).pixels)
+    """Return the same image as a separate object, as `collect` does."""
+    return ShownImage(spot(seed, size, noise).pixels)
 
 
-def example_pictures(
+def example_gallery(
     count: int = 8, size: int = 128, noise: float = 5.0, classes: tuple[str, ...] = CLASSES, rare: list[str] = RARE[:2]
 ) -> Gallery:
-    """Everything that the page can show: `count` pictures of a kind."""
+    """Return everything that the page can show: `count` images of each kind."""
 
-    def shots(start: int) -> list[ShownImage]:
+    def several(start: int) -> list[ShownImage]:
         return [_copy(start + k, size, noise) for k in range(count)]
 
-    def decision(k: int, dx: str, said: str, heat: bool) -> Decision:
-        others = {"baseline": (said, 0.81), "oversampled": (dx, 0.62)}
-        seen = _copy(900 + k, size, noise) if heat else None
+    def decision(k: int, dx: str, predicted: str, heat: bool) -> Decision:
+        others = {"baseline": (predicted, 0.81), "oversampled": (dx, 0.62)}
+        heat_map = _copy(900 + k, size, noise) if heat else None
         return Decision(
-            _copy(800 + k, size, noise), seen, f"ISIC_{k:07}", f"HAM_{k:07}", dx, said, 0.97 - k / 50, others
+            _copy(800 + k, size, noise), heat_map, f"ISIC_{k:07}", f"HAM_{k:07}", dx, predicted, 0.97 - k / 50, others
         )
 
-    strip = ShownImage(np.concatenate([picture(k, 64, noise).pixels for k in range(5)], axis=1))
+    strip = ShownImage(np.concatenate([spot(k, 64, noise).pixels for k in range(5)], axis=1))
     return Gallery(
-        real={c: shots(100 * i) for i, c in enumerate(classes)},
-        synthetic={c: shots(100 * i + 50) for i, c in enumerate(rare)},
+        real={c: several(100 * i) for i, c in enumerate(classes)},
+        synthetic={c: several(100 * i + 50) for i, c in enumerate(rare)},
         neighbours={
             c: [
                 Neighbour(_copy(100 * i + k, size, noise), _copy(i + k, size, noise), f"ISIC_{k:07}", 0.61 + k / 10)
@@ -325,7 +221,7 @@ def example_pictures(
 
 
 def renamed(value: Any, old: str, new: str) -> Any:
-    """The same with a class of another name, wherever it stands."""
+    """Return the same value with a class renamed everywhere."""
     if isinstance(value, dict):
         return {renamed(key, old, new): renamed(item, old, new) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -336,12 +232,23 @@ def renamed(value: Any, old: str, new: str) -> Any:
 
 
 def nulled(value: Any, inside: bool = False) -> Any:
-    """Results in which every figure is null; counts, names and the verdict stay."""
+    """Return results in which every figure is null; counts, names and the verdict are unchanged."""
     if isinstance(value, dict):
         return {
             key: item
             if key in ("run", "classes", "splits", "support", "counts", "verdict", "metric", "draws", "confusion")
-            or key in ("data", "train_rows", "models", "lesions_gained", "lesions_lost", "failed", "images")
+            or key
+            in (
+                "data",
+                "train_rows",
+                "models",
+                "lesions_gained",
+                "lesions_lost",
+                "failed",
+                "images",
+                "passed",
+                "positions",
+            )
             else nulled(item, True)
             for key, item in value.items()
         }

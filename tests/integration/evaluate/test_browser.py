@@ -1,5 +1,7 @@
-"""The report in a real browser, at desktop and phone width and on paper: nothing breaks, nothing is cut off, every
-picture is there, every text can be read, nothing is fetched."""
+"""The report in a real browser, at desktop and phone width and on paper.
+
+Nothing breaks or is cut off, every image is shown, every text is readable, nothing is fetched.
+"""
 
 import functools
 import shutil
@@ -11,12 +13,12 @@ import pytest
 
 from components.evaluate.gallery import Gallery
 from components.evaluate.report import render_html
-from tests.helpers.example_results import CLASSES, example, example_pictures, nulled, renamed
+from tests.helpers.example_results import CLASSES, example, example_gallery, nulled, renamed
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None,
-    reason="NOT LOOKED AT: there is no chromium here, so no test has seen the report as a browser shows it; "
+    reason="chromium is not installed, so the report is not tested in a browser; "
     "install Debian's chromium and fonts-dejavu-core",
 )
 
@@ -29,7 +31,7 @@ HOSTILE = {
 }
 SIZES = {"desktop": (1280, 900, "screen"), "phone": (390, 844, "screen"), "paper": (680, 960, "print")}
 
-# What a reader would complain of, found in the page as it stands: a list of sentences.
+# Faults of the rendered page, as a list of texts.
 LOOK = r"""
 () => {
   const found = [], wide = document.documentElement.clientWidth;
@@ -40,9 +42,9 @@ LOOK = r"""
       found.push(`beside the page: ${it.tagName} ${it.textContent.slice(0, 30)} ${Math.round(box.right)}`);
   }
   for (const it of document.images) {
-    if (!it.complete || !it.naturalWidth) found.push(`broken picture: ${it.alt}`);
-    if (it.getBoundingClientRect().width < 16) found.push(`tiny picture: ${it.alt}`);
-    if (!it.alt.trim()) found.push("picture without alt");
+    if (!it.complete || !it.naturalWidth) found.push(`broken image: ${it.alt}`);
+    if (it.getBoundingClientRect().width < 16) found.push(`tiny image: ${it.alt}`);
+    if (!it.alt.trim()) found.push("image without alt");
   }
   for (const it of document.querySelectorAll("svg[role=img], div[role=img]"))
     if (!it.getAttribute("aria-label")) found.push("figure without a name");
@@ -50,7 +52,7 @@ LOOK = r"""
   for (const id of new Set(ids)) if (ids.filter(other => other === id).length > 1) found.push(`id twice: ${id}`);
   for (const it of document.querySelectorAll("[*|href]:not([href])")) {
     const to = it.getAttributeNS("http://www.w3.org/1999/xlink", "href");
-    if (!document.getElementById(to.slice(1))) found.push(`mark that is nowhere: ${to}`);
+    if (!document.getElementById(to.slice(1))) found.push(`missing target: ${to}`);
   }
 
   const part = (colour) => colour.match(/[\d.]+/g).map(Number);
@@ -85,7 +87,7 @@ LOOK = r"""
 
 
 def _hostile() -> tuple[dict[str, Any], Gallery]:
-    results, pictures = example(2, external=True), example_pictures(2, 32, rare=["akiec", "df"])
+    results, pictures = example(2, external=True), example_gallery(2, 32, rare=["akiec", "df"])
     for old, new in HOSTILE.items():
         results, pictures = renamed(results, old, new), renamed(pictures, old, new)
     long = "/data/" + "x" * 900
@@ -96,11 +98,11 @@ def _hostile() -> tuple[dict[str, Any], Gallery]:
 
 
 CASES = {
-    "whole": lambda: (example(5, external=True), example_pictures()),
+    "whole": lambda: (example(5, external=True), example_gallery()),
     "hostile": _hostile,
-    "nulls": lambda: (nulled(example(2, external=True)), example_pictures(1, 32)),
+    "nulls": lambda: (nulled(example(2, external=True)), example_gallery(1, 32)),
     "bare": lambda: (example(1), Gallery()),
-    "all classes": lambda: (example(2), example_pictures(8, 192, 30.0, rare=list(CLASSES[:-1]))),
+    "all classes": lambda: (example(2), example_gallery(8, 192, 30.0, rare=list(CLASSES[:-1]))),
 }
 
 
@@ -109,7 +111,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Without its sandbox, which root may not use; what is opened is ours.
+        # Without its sandbox, which root cannot use; the pages are our own.
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
@@ -122,8 +124,8 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-def _complaints(browser: Any, path: Path, size: str) -> list[str]:
-    """What a reader of a page would complain of, and what the browser does."""
+def _faults(browser: Any, path: Path, size: str) -> list[str]:
+    """Return the faults of a page, and the errors and requests of the browser."""
     width, height, media = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height}, is_mobile=size == "phone")
     said: list[str] = []
@@ -153,11 +155,11 @@ def _bare() -> str:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_a_reader_finds_nothing_to_complain_of(browser: Any, report: Path, size: str):
-    assert _complaints(browser, report, size) == []
+def test_report_has_no_faults(browser: Any, report: Path, size: str):
+    assert _faults(browser, report, size) == []
 
 
-def test_it_prints(browser: Any, report: Path):
+def test_report_prints(browser: Any, report: Path):
     page = browser.new_page()
     page.goto(report.as_uri())
     paper = page.pdf(format="A4")
@@ -166,8 +168,8 @@ def test_it_prints(browser: Any, report: Path):
     assert 4 <= paper.count(b"/Type /Page\n") + paper.count(b"/Type /Page ") <= 40
 
 
-def test_it_opens_as_kubeflow_shows_it(browser: Any, report: Path):
-    """In a frame without a name, an origin or the right to anything but scripts, from text."""
+def test_report_opens_in_kubeflows_frame(browser: Any, report: Path):
+    """In a sandboxed frame that may only run scripts, from text."""
     page = browser.new_page(viewport={"width": 900, "height": 700})
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -177,30 +179,30 @@ def test_it_opens_as_kubeflow_shows_it(browser: Any, report: Path):
     frame.wait_for_selector("#facts")
     frame.wait_for_function("() => [...document.images].every(it => it.complete)")
     assert frame.evaluate("() => [...document.images].filter(it => !it.naturalWidth).length") == 0
-    # Even a link within the page would leave it here: its address is that of the page around.
+    # Even a link within the page would leave it: its address is that of the surrounding page.
     assert frame.evaluate("() => document.links.length") == 0
     assert said == []
     page.close()
 
 
 @pytest.mark.parametrize(
-    ("planted", "complaint"),
+    ("planted", "fault"),
     [
         ('<p style="width: 2000px">wide</p>', "overflow: "),
         ('<p style="position: absolute; left: -50px">left</p>', "beside the page: P left"),
         ('<p style="color: #aaa">pale words</p>', "contrast 2.32: pale words"),
         ('<p style="background: #333">dark words</p>', "contrast 1.3"),
         ('<svg width="99" height="20"><text y="9" style="fill: #ccc">pale mark</text></svg>', "pale mark"),
-        ('<img src="data:image/png;base64,AAAA" alt="gone" width="50">', "broken picture: gone"),
-        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="" width="50">', "picture without alt"),
+        ('<img src="data:image/png;base64,AAAA" alt="gone" width="50">', "broken image: gone"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="" width="50">', "image without alt"),
         ('<p id="facts"></p>', "id twice: facts"),
         ('<p style="font-size: 7px">small words</p>', "too small, 7 px: small words"),
         ('<img src="https://192.0.2.1/x.png" alt="far">', "request: https://192.0.2.1/x.png"),
         ("<script>undefined.x</script>", "error: "),
     ],
 )
-def test_what_is_planted_is_found(browser: Any, tmp_path: Path, planted: str, complaint: str):
+def test_planted_fault_is_detected(browser: Any, tmp_path: Path, planted: str, fault: str):
     path = tmp_path / "report.html"
     path.write_text(_bare().replace("</main>", planted + "</main>"), encoding="utf-8")
-    found = _complaints(browser, path, "phone")
-    assert any(complaint in one for one in found), found
+    found = _faults(browser, path, "phone")
+    assert any(fault in one for one in found), found

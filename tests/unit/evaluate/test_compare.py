@@ -1,4 +1,4 @@
-"""The arms against each other: the shape of metrics.json, means over seeds, and the verdict."""
+"""The comparison of the arms: the form of metrics.json, means over seeds, and the verdict."""
 
 import json
 
@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 
 from components.evaluate import inference
-from components.evaluate.compare import ARMS, changes, compare, count_images, verdict, weighted_changes
+from components.evaluate.compare import (
+    compare,
+    count_images,
+    decide_verdict,
+    lesion_differences,
+    weight_differences,
+)
 from components.evaluate.metrics import SCALARS, Predictions, Sample
+from components.shared.records import ARMS
 
 CLASSES = ("a", "b", "c")
 
@@ -19,21 +26,23 @@ def one_hot(labels: np.ndarray) -> Predictions:
 
 
 def arms(truth: np.ndarray, right: dict[str, float], seeds: int, seed: int = 2) -> dict[str, Predictions]:
-    """Predictions that hit with a given chance."""
+    """Return predictions that are correct with a given probability."""
     rng = np.random.default_rng(seed)
     return {
-        arm: one_hot(np.where(rng.random((seeds, len(truth))) < chance, truth, (truth + 1) % 3))
-        for arm, chance in right.items()
+        arm: one_hot(np.where(rng.random((seeds, len(truth))) < share, truth, (truth + 1) % 3))
+        for arm, share in right.items()
     }
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize(("augmented", "expected"), [(0.9, "improved"), (0.5, "no evidence"), (0.1, "worse")])
-def test_a_known_effect_gets_its_verdict(augmented: float, expected: str, seeds: int) -> None:
+@pytest.mark.parametrize(
+    ("augmented", "seeds", "expected"),
+    [(0.9, 3, "improved"), (0.5, 3, "no evidence"), (0.1, 3, "worse"), (0.9, 1, "not established")],
+)
+def test_compare_known_effect_gets_its_verdict(augmented: float, seeds: int, expected: str) -> None:
     truth = np.repeat([0, 1, 2], [100, 60, 60])
     sample = Sample(truth, np.arange(220).astype(str), CLASSES)
-    said = arms(truth, {"baseline": 0.5, "oversampled": 0.5, "augmented": augmented}, seeds)
-    figures, effect, found = compare(sample, said, ["b", "c"], range(seeds), 0)
+    predictions = arms(truth, {"baseline": 0.5, "oversampled": 0.5, "augmented": augmented}, seeds)
+    figures, effect, found = compare(sample, predictions, ["b", "c"], range(seeds), 0)
     assert found == expected
     assert effect["low"] < augmented - 0.5 < effect["high"]
     assert effect["value"] == pytest.approx(figures["augmented"]["rare_recall"] - figures["oversampled"]["rare_recall"])
@@ -43,17 +52,17 @@ def test_a_known_effect_gets_its_verdict(augmented: float, expected: str, seeds:
             assert both["gan"]["value"] == pytest.approx(figures["augmented"][name] - figures["oversampled"][name])
 
 
-def test_a_handful_of_lesions_decides_nothing() -> None:
-    """Three lesions, all lost: the permutation test knows 8 arrangements, of which 2 are as extreme."""
+def test_compare_three_lesions_establish_nothing() -> None:
+    """Three lesions, all lost: the permutation test has 8 arrangements, of which 2 are as extreme."""
     truth = np.array([0] * 20 + [1] * 3)
     sample = Sample(truth, np.arange(23).astype(str), CLASSES)
     control, augmented = one_hot(truth[None]), one_hot(np.zeros((1, 23), int))
-    said = {"baseline": control, "oversampled": control, "augmented": augmented}
-    _, effect, found = compare(sample, said, ["b"], [1], 0)
+    predictions = {"baseline": control, "oversampled": control, "augmented": augmented}
+    _, effect, found = compare(sample, predictions, ["b"], [1], 0)
     assert (effect["value"], effect["low"]) == (-1, -1)
     assert effect["mcnemar"] == {"lesions_gained": 0, "lesions_lost": 3, "p": 0.25}
-    assert effect["permutation"] == {"p": 0.25, "draws": 8}
-    assert found == "no evidence"
+    assert effect["permutation"] == {"p": 0.25, "passed": False, "draws": 8}
+    assert found == "not established"  # one seed
     assert effect["by_class"]["b"]["few"]
     assert effect["by_class"]["c"] == {
         "value": None, "low": None, "high": None, "p": None, "p_holm": None, "lesions": 0, "few": True,
@@ -61,19 +70,20 @@ def test_a_handful_of_lesions_decides_nothing() -> None:
     }  # fmt: skip
 
 
-def test_figures_are_means_over_seeds_and_counts_are_sums() -> None:
+def test_compare_figures_are_means_over_seeds_and_counts_are_sums() -> None:
     truth = np.repeat([0, 1, 2], [30, 20, 10])
     sample = Sample(truth, np.arange(60).astype(str), CLASSES, ("b",))
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), (2, 60))
-    said = dict.fromkeys(ARMS, Predictions(probabilities, probabilities, probabilities[..., 1] > 0.5))
-    figures, effect, _ = compare(sample, said, ["c"], [7, 8], 0)
+    predictions = dict.fromkeys(ARMS, Predictions(probabilities, probabilities, probabilities[..., 1] > 0.5))
+    figures, effect, _ = compare(sample, predictions, ["c"], [7, 8], 0)
     arm = figures["baseline"]
     assert list(arm["by_seed"]) == ["7", "8"]
     for name in SCALARS:
         assert arm[name] == pytest.approx(np.mean([arm["by_seed"][seed][name] for seed in ("7", "8")]))
         low, high = arm["intervals"][name]
-        assert low <= arm[name] <= high
+        assert (low is None) == (name in inference.WITHOUT_INTERVAL)
+        assert low is None or low <= arm[name] <= high
     assert np.sum(arm["confusion"]) == 120
     assert arm["support"] == {"a": 30, "b": 20, "c": 10}
     assert arm["recall"]["a"] == pytest.approx(arm["confusion"][0][0] / 60)
@@ -81,57 +91,87 @@ def test_figures_are_means_over_seeds_and_counts_are_sums() -> None:
     json.dumps([figures, effect], allow_nan=False)
 
 
-def test_without_images_of_a_rare_class_there_is_no_evidence() -> None:
+def test_compare_without_images_of_a_rare_class_gives_no_evidence() -> None:
     truth = np.repeat([0, 1], [5, 5])
     sample = Sample(truth, np.arange(10).astype(str), CLASSES)
-    figures, effect, found = compare(sample, dict.fromkeys(ARMS, one_hot(truth[None])), ["c"], [1], 0)
+    predictions = dict.fromkeys(ARMS, one_hot(np.stack([truth, truth])))
+    figures, effect, found = compare(sample, predictions, ["c"], [1, 2], 0)
     assert found == "no evidence"
     assert (effect["value"], figures["augmented"]["rare_recall"], figures["augmented"]["recall"]["c"]) == (None,) * 3
-    assert effect["permutation"]["p"] == effect["mcnemar"]["p"] == 1
+    assert not effect["permutation"]["passed"]
     json.dumps([figures, effect], allow_nan=False)
 
 
-def test_a_lesions_prediction_is_the_mean_over_its_images() -> None:
+def test_compare_several_seeds_have_no_p_values() -> None:
+    """The audit's case: seeds that disagree totally had p = 1e-7 beside an interval of (−1, +1).
+
+    A test of lesions takes the seeds' models as given; with several seeds no p-value is reported.
+    """
+    truth = np.repeat([0, 1], [10, 60])
+    sample = Sample(truth, np.arange(70).astype(str), CLASSES)
+    right, wrong = truth, np.where(truth == 1, 0, truth)
+    predictions = {
+        "baseline": one_hot(np.stack([right, right, right])),
+        "oversampled": one_hot(np.stack([right, wrong, wrong])),
+        "augmented": one_hot(np.stack([wrong, right, right])),
+    }
+    _, effect, found = compare(sample, predictions, ["b"], [1, 2, 3], 0)
+    assert (effect["low"], effect["high"]) == (-1, 1)
+    assert found == "no evidence"
+    assert effect["mcnemar"] == {"lesions_gained": 60, "lesions_lost": 0, "p": None}
+    assert effect["permutation"]["p"] is None
+    assert [(it["p"], it["p_holm"]) for it in effect["by_class"].values()] == [(None, None)] * 3
+    assert effect["by_class"]["b"]["few"]
+    assert effect["by_class"]["b"]["lesions_needed"] is None
+
+
+def test_lesion_differences_prediction_is_the_mean_over_images() -> None:
     """Lesion x: .9 and .2 for its class, .55 in the mean: right. Over two seeds the difference is the mean."""
     sample = Sample(np.array([0, 0, 1]), np.array(["x", "x", "y"]), ("a", "b"))
     surely = np.array([[[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], [[0.1, 0.9], [0.1, 0.9], [0.4, 0.6]]])
     never = np.array([[[0.1, 0.9], [0.1, 0.9], [0.9, 0.1]]] * 2)
-    said = {"augmented": Predictions(surely, surely), "oversampled": Predictions(never, never)}
-    assert changes(sample, said).tolist() == [0.5, 1.0]
-    assert weighted_changes(sample, said, ["b"]).tolist() == [1.0]
+    predictions = {"augmented": Predictions(surely, surely), "oversampled": Predictions(never, never)}
+    assert lesion_differences(sample, predictions).tolist() == [0.5, 1.0]
+    assert weight_differences(sample, predictions, ["b"]).tolist() == [1.0]
 
 
-def test_the_tested_sum_is_the_primary_figure_where_a_lesion_has_one_image() -> None:
+def test_weight_differences_sum_is_the_primary_figure() -> None:
     truth = np.repeat([0, 1, 2], [30, 20, 10])
     sample = Sample(truth, np.arange(60).astype(str), CLASSES)
-    said = arms(truth, {"oversampled": 0.5, "baseline": 0.5, "augmented": 0.7}, 3)
-    _, effect, _ = compare(sample, said, ["b", "c"], [1, 2, 3], 0)
-    assert weighted_changes(sample, said, ["b", "c"]).sum() == pytest.approx(effect["value"])
+    predictions = arms(truth, {"oversampled": 0.5, "baseline": 0.5, "augmented": 0.7}, 3)
+    _, effect, _ = compare(sample, predictions, ["b", "c"], [1, 2, 3], 0)
+    assert weight_differences(sample, predictions, ["b", "c"]).sum() == pytest.approx(effect["value"])
 
 
-def test_the_same_seed_gives_the_same_intervals() -> None:
+def test_compare_same_seed_gives_the_same_intervals() -> None:
     truth = np.repeat([0, 1, 2], 12)
     sample = Sample(truth, np.arange(36).astype(str), CLASSES)
-    said = arms(truth, dict.fromkeys(ARMS, 0.6), 2)
-    assert compare(sample, said, ["b"], [1, 2], 5) == compare(sample, said, ["b"], [1, 2], 5)
-    assert compare(sample, said, ["b"], [1, 2], 5)[1] != compare(sample, said, ["b"], [1, 2], 6)[1]
+    predictions = arms(truth, dict.fromkeys(ARMS, 0.6), 2)
+    assert compare(sample, predictions, ["b"], [1, 2], 5) == compare(sample, predictions, ["b"], [1, 2], 5)
+    assert compare(sample, predictions, ["b"], [1, 2], 5)[1] != compare(sample, predictions, ["b"], [1, 2], 6)[1]
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "expected"),
+    ("low", "high", "p", "direction", "seeds", "expected"),
     [
-        (0.01, 0.2, 0.04, "improved"),
-        (-0.2, -0.01, 0.04, "worse"),
-        (0.0, 0.2, 0.001, "no evidence"),
-        (0.01, 0.2, 0.05, "no evidence"),
-        (None, None, 0.001, "no evidence"),
+        (0.01, 0.2, 0.04, 1, 3, "improved"),
+        (-0.2, -0.01, 0.04, -1, 3, "worse"),
+        (0.0, 0.2, 0.001, 1, 3, "no evidence"),
+        (0.01, 0.2, 0.05, 1, 3, "no evidence"),
+        (None, None, 0.001, 1, 3, "no evidence"),
+        (0.01, 0.2, 0.013, -25, 3, "no evidence"),  # the audit's case: 35 lesions gained, 60 lost, "improved"
+        (-0.2, -0.01, 0.013, 25, 3, "no evidence"),
+        (0.01, 0.2, 0.001, 1, 1, "not established"),
+        (-0.01, 0.2, 0.9, 1, 1, "not established"),
     ],
 )
-def test_the_verdict_wants_interval_and_test(low: float | None, high: float | None, p: float, expected: str) -> None:
-    assert verdict(low, high, p) == expected
+def test_decide_verdict_requires_seeds_interval_and_test(
+    low: float | None, high: float | None, p: float, direction: float, seeds: int, expected: str
+) -> None:
+    assert decide_verdict(low, high, p, direction, seeds) == expected
 
 
-def test_counts_of_images_and_lesions() -> None:
+def test_count_images_counts_images_and_lesions() -> None:
     rows = pd.DataFrame({"dx": ["a", "a", "b"], "lesion_id": ["x", "x", "y"]})
     assert count_images(rows, ("a", "b", "c")) == {
         "a": {"images": 2, "lesions": 1},

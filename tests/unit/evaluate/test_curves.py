@@ -14,7 +14,7 @@ def example(seed: int, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return positive, np.round(np.clip(rng.normal(0.4 + 0.2 * positive, 0.2, (seeds, 300)), 0, 1), 2)
 
 
-def test_the_roc_curve_is_scikit_learns() -> None:
+def test_roc_agrees_with_scikit_learn() -> None:
     positive, scores = example(0)
     found = curves.roc(positive, scores)
     assert (found["fpr"][0], found["tpr"][0], found["fpr"][-1], found["tpr"][-1]) == (0, 0, 1, 1)
@@ -25,14 +25,14 @@ def test_the_roc_curve_is_scikit_learns() -> None:
     assert area == pytest.approx(metrics.roc_auc_score(positive, scores[0]), abs=0.005)
 
 
-def test_the_area_under_the_mean_curve_is_the_mean_area() -> None:
+def test_roc_area_under_the_mean_curve_is_the_mean_area() -> None:
     positive, scores = example(1, 3)
     found = curves.roc(positive, scores)
     areas = [metrics.roc_auc_score(positive, one) for one in scores]
     assert np.trapezoid(found["tpr"], found["fpr"]) == pytest.approx(np.mean(areas), abs=0.005)
 
 
-def test_the_precision_recall_curve_is_scikit_learns() -> None:
+def test_precision_recall_agrees_with_scikit_learn() -> None:
     positive, scores = example(2)
     found = curves.precision_recall(positive, scores)
     precision, recall, _ = metrics.precision_recall_curve(positive, scores[0])
@@ -44,7 +44,7 @@ def test_the_precision_recall_curve_is_scikit_learns() -> None:
     assert set(perfect["precision"]) == {1.0}
 
 
-def test_the_reliability_diagram_by_hand() -> None:
+def test_reliability_agrees_with_a_case_by_hand() -> None:
     truth = np.array([0, 0, 1, 1])
     probabilities = np.array([[[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.45, 0.55]]])
     assert curves.reliability(truth, probabilities) == {
@@ -54,7 +54,7 @@ def test_the_reliability_diagram_by_hand() -> None:
     }
 
 
-def test_curves_of_the_classes_that_are_there() -> None:
+def test_curves_exist_for_classes_with_images() -> None:
     sample = Sample(np.array([0, 0, 2, 2]), np.array(list("abcd")), ("df", "mel", "nv"))
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (2, 4))
     found = curves.curves(sample, probabilities, probabilities)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluate.formatting import listed, markdown, plain, show, show_interval, verdict
+from components.evaluate.formatting import describe_verdict, listed, markdown, plain, show, show_interval
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from components.evaluate.formatting import listed, markdown, plain, show, show_i
         (-0.00049, "", "0.000"), (None, "+", "n/a"), (math.nan, "", "n/a"), (math.inf, "", "n/a"), (1, "", "1.000"),
     ],
 )  # fmt: skip
-def test_numbers(value: float | None, sign: str, text: str):
+def test_show_formats_numbers(value: float | None, sign: str, text: str):
     assert show(value, sign) == text
 
 
@@ -23,26 +23,29 @@ def test_numbers(value: float | None, sign: str, text: str):
     [
         ([0.1, 0.2], "0.100 to 0.200"), ({"low": -0.1, "high": 0.2}, "−0.100 to 0.200"), ([None, None], "n/a"),
         (None, "n/a"), ([math.nan, 1], "n/a"), ({"low": None, "high": 0.2}, "n/a"),
+        ([0.0003, 0.1], "0.0003 to 0.100"), ([-0.1, -0.00004], "−0.100 to −0.00004"),
+        ([-0.0003, 0.1], "0.000 to 0.100"),
+        ([0.0, 0.1], "0.000 to 0.100"), ([1e-30, 1e-30], "0.000000000000 to 0.000000000000"),
     ],
 )  # fmt: skip
-def test_intervals(limits: object, text: str):
+def test_show_interval_never_shows_zero_for_a_limit_that_excludes_it(limits: object, text: str):
     assert show_interval(limits) == text
 
 
 @given(st.text(), st.integers(2, 50))
-def test_plain_is_one_printable_line(text: str, width: int):
+def test_plain_any_text_becomes_one_printable_line(text: str, width: int):
     shown = plain(text, width)
     assert len(shown) <= width
     assert all(c.isprintable() for c in shown)
     assert shown == shown.strip()
 
 
-def test_a_mark_that_turns_the_direction_of_text_is_dropped():
+def test_plain_direction_marks_are_removed():
     assert plain("df\u202e\u2066\x1b[31m") == "df [31m"
 
 
 @given(st.text(st.sampled_from("<>&\"'`*_[]()|~$\\#!:/w.h tps\n")))
-def test_no_markup_survives_in_markdown(text: str):
+def test_markdown_escapes_all_markup(text: str):
     shown = str(markdown(text))
     assert "<" not in shown
     assert "\n" not in shown
@@ -52,11 +55,11 @@ def test_no_markup_survives_in_markdown(text: str):
         assert bare.count(mark) == bare.count("\\" + mark)
 
 
-def test_markdown_reads_as_the_name():
+def test_markdown_keeps_the_text():
     assert markdown("follow_up & 'more'") == "follow\\_up &amp; 'more'"
 
 
-def test_settings_in_words():
+def test_listed_formats_settings():
     assert listed({"epochs": 5, "fractions": [0.7, 0.3], "none": None}) == "epochs 5, fractions 0.7, 0.3, none none"
 
 
@@ -76,12 +79,15 @@ METRIC = "mean recall of the rare classes"
         ("no evidence", 0.05, 0.01, 0.09, f"No evidence that the synthetic images helped: {METRIC} was 0.050 higher "
          "with them than with real images repeated (95 % interval +0.010 to +0.090, which the paired test at lesion "
          "level does not confirm)."),
-        ("no evidence", None, None, None, f"No evidence that the synthetic images helped: {METRIC} can't "
+        ("not established", 0.05, 0.01, 0.09, f"Not established whether the synthetic images helped: {METRIC} was "
+         "0.050 higher with them than with real images repeated (95 % interval +0.010 to +0.090; one seed cannot separate an "
+         "effect from the luck of one training run)."),
+        ("no evidence", None, None, None, f"No evidence that the synthetic images helped: {METRIC} cannot "
          "be compared on these test images."),
     ],
 )  # fmt: skip
-def test_good_and_bad_verdicts_read_alike(
+def test_describe_verdict_has_one_form_for_all_verdicts(
     word: str, value: float | None, low: float | None, high: float | None, sentence: str
 ):
     effect = {"metric": METRIC, "value": value, "low": low, "high": high}
-    assert verdict({"verdict": word, "effect": effect}).replace("\u00a0", " ") == sentence
+    assert describe_verdict({"verdict": word, "effect": effect}).replace("\u00a0", " ") == sentence

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, with and without weights, or a case worked by hand."""
+"""Metrics against scikit-learn, with and without weights, or a case by hand."""
 
 import numpy as np
 import pytest
@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from components.evaluate.metrics import BINS, SCALARS, Sample, bin_of, confusion, figures
+from components.evaluate.metrics import BINS, SCALARS, Sample, bin_of, compute_metrics, confusion
 
 CLASSES = ("akiec", "mel", "nv", "df")
 
 
 def example(seed: int, images: int = 120, classes: int = 4) -> tuple[Sample, np.ndarray]:
-    """Lesions of one to three images and probabilities that are right more often than not, with ties."""
+    """Return lesions of one to three images, and probabilities that are mostly right, with ties."""
     rng = np.random.default_rng(seed)
     lesion = np.repeat(np.arange(images), rng.integers(1, 4, images))[:images]
     truth = rng.integers(0, classes, images)[lesion]
-    truth[: 2 * classes] = np.repeat(np.arange(classes), 2)  # every class is there
+    truth[: 2 * classes] = np.repeat(np.arange(classes), 2)  # every class occurs
     probabilities = np.round(rng.dirichlet(np.ones(4), images) + np.eye(4)[truth] * rng.random((images, 1)), 1) + 1e-3
     return Sample(truth, lesion.astype(str), CLASSES, ("mel", "akiec")), probabilities / probabilities.sum(
         1, keepdims=True
@@ -25,7 +25,7 @@ def example(seed: int, images: int = 120, classes: int = 4) -> tuple[Sample, np.
 
 def measured(sample: Sample, probabilities: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
     alarms = probabilities[:, :2].sum(1) > 0.4
-    return figures(
+    return compute_metrics(
         sample,
         probabilities,
         probabilities**2 / (probabilities**2).sum(1, keepdims=True),
@@ -51,8 +51,8 @@ def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray, wei
 
 @pytest.mark.parametrize("drawn", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_figures_agree_with_scikit_learn(seed: int, drawn: bool) -> None:
-    """As they are, and where lesions count several times or not at all: scikit-learn's sample weights."""
+def test_compute_metrics_agrees_with_scikit_learn(seed: int, drawn: bool) -> None:
+    """With and without weights, some of them 0: scikit-learn's sample weights."""
     sample, probabilities = example(seed)
     truth, predicted = sample.truth, probabilities.argmax(1)
     weights = np.ones((1, len(sample.label)))
@@ -83,9 +83,9 @@ def test_figures_agree_with_scikit_learn(seed: int, drawn: bool) -> None:
         assert got["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), images=st.integers(8, 40))
-def test_a_weighting_is_the_same_as_repeating_the_lesions_images(seed: int, images: int) -> None:
+def test_compute_metrics_weighting_equals_repeated_images(seed: int, images: int) -> None:
     sample, probabilities = example(seed, images)
     weights = np.random.default_rng(seed).integers(1, 4, (1, len(sample.label))).astype(float)
     rows = np.repeat(np.arange(images), weights[0][sample.number].astype(int))
@@ -95,7 +95,7 @@ def test_a_weighting_is_the_same_as_repeating_the_lesions_images(seed: int, imag
         assert one[name] == pytest.approx(other[name], nan_ok=True), name
 
 
-def test_all_draws_at_once_are_what_each_is_alone() -> None:
+def test_compute_metrics_all_weightings_at_once_equal_each_alone() -> None:
     sample, probabilities = example(5)
     weights = np.random.default_rng(0).integers(0, 3, (7, len(sample.label))).astype(np.float32)
     together = measured(sample, probabilities, weights)
@@ -105,53 +105,53 @@ def test_all_draws_at_once_are_what_each_is_alone() -> None:
             assert together[name][number] == pytest.approx(alone[name][0], abs=1e-6), name
 
 
-def test_the_pairs_of_auc_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auc_counted_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     sample, probabilities = example(6)
     whole = measured(sample, probabilities)["auc"]
-    monkeypatch.setattr("components.evaluate.metrics.CHUNK", 300)
+    monkeypatch.setattr("components.evaluate.metrics.CHUNK_PAIRS", 300)
     assert measured(sample, probabilities)["auc"] == pytest.approx(whole)
 
 
-def test_classes_without_images_are_left_out_of_means() -> None:
-    """nv and df are missing: means are over the two others, and what they alone could say is NaN."""
+def test_compute_metrics_means_skip_classes_without_images() -> None:
+    """nv and df are missing: means are over the two others, and undefined metrics are NaN."""
     sample, probabilities = example(1, classes=2)
     got = {name: values[0] for name, values in measured(sample, probabilities).items()}
     assert np.isnan([got[name][2:] for name in ("recall", "precision", "f1", "auc")]).all()
     assert got["balanced_accuracy"] == pytest.approx(got["recall"][:2].mean())
     assert got["macro_auc"] == pytest.approx(got["auc"][:2].mean())
     assert got["rare_recall"] == got["recall"][0]
-    assert np.isnan(got["malignant_specificity"])  # there is no benign image
+    assert np.isnan(got["malignant_specificity"])  # no benign image
     of_nv = Sample(np.full(3, 2), np.array(["a", "b", "c"]), CLASSES)
-    alone = figures(of_nv, probabilities[:3], probabilities[:3], None, ("df",))
+    alone = compute_metrics(of_nv, probabilities[:3], probabilities[:3], None, ("df",))
     for name in ("rare_recall", "macro_auc", "malignant_sensitivity", "malignant_specificity"):
         assert np.isnan(alone[name][0])
     assert set(SCALARS) <= set(alone)
 
 
-def test_figures_by_hand() -> None:
+def test_compute_metrics_agrees_with_a_case_by_hand() -> None:
     """Two images of one lesion, one of another: Brier (.1² + .1²) + 2 · .9² + 0 over 3; ECE .1, .9 and 0 likewise."""
     sample = Sample(np.array([0, 0, 1]), np.array(["x", "x", "y"]), ("a", "b"))
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
-    got = figures(sample, probabilities, probabilities, None, ("a",))
+    got = compute_metrics(sample, probabilities, probabilities, None, ("a",))
     assert got["brier"] == pytest.approx((0.02 + 1.62) / 3)
-    # .9 and .9 are in one bin: |.9 + .9 − 1| / 3; the last image is sure and right.
+    # .9 and .9 are in one bin: |.9 + .9 − 1| / 3; the last image is right with confidence 1.
     assert got["ece"] == pytest.approx(0.8 / 3)
     assert got["recall"][0] == pytest.approx([0.5, 1])
     assert got["auc"][0] == pytest.approx([1, 1])
 
 
-def test_rows_of_the_confusion_matrix_are_the_true_classes() -> None:
+def test_confusion_rows_are_the_true_classes() -> None:
     sample = Sample(np.array([0, 0, 0, 1, 2]), np.arange(5).astype(str), ("a", "b", "c"))
     said = np.eye(3)[np.array([[0, 1, 1, 1, 2], [0, 0, 0, 1, 2]])]
     assert confusion(sample, said).tolist() == [[4, 2, 0], [0, 2, 0], [0, 0, 2]]
 
 
-def test_a_lesion_id_in_two_classes_is_two_lesions() -> None:
-    """Stratified draws need each lesion in one class."""
+def test_sample_lesion_id_in_two_classes_is_two_lesions() -> None:
+    """Stratified resampling requires each lesion in one class."""
     sample = Sample(np.array([0, 1, 1]), np.array(["x", "x", "x"]), ("a", "b"))
     assert sample.label.tolist() == [0, 1]
     assert sample.images.tolist() == [1, 2]
 
 
-def test_bins_hold_their_upper_edge() -> None:
+def test_bin_of_includes_the_upper_edge() -> None:
     assert bin_of(np.array([0.0, 0.01, 1 / 15 + 1e-9, 0.5, 1.0])).tolist() == [0, 0, 1, 7, 14]
