@@ -1,4 +1,4 @@
-"""How often the interval holds the truth and the verdict is wrong, by simulation: the table of docs/statistics.md.
+"""How often the interval covers the truth and the verdict is wrong, by simulation.
 
 `python -m benchmarks.coverage [trials]`; 300 trials of all cases take an hour on one core.
 """
@@ -16,22 +16,22 @@ from components.evaluate.inference import Bootstrap
 from components.evaluate.metrics import Predictions, Sample
 from components.shared.records import ARMS
 
-# Standard deviations of a latent score: what a lesion is like, how an arm takes to it, how a model does, one picture.
+# Standard deviations of a latent score: what a lesion is like, how an arm handles it, how a model does, one image.
 LESION, ARM_AND_LESION, MODEL_AND_LESION, IMAGE = 1.0, 0.5, 0.7, 0.5
 
 
 @dataclass(frozen=True)
 class Case:
-    """A world in which the truth is known.
+    """A simulated world with a known truth.
 
     Attributes:
         lesions: of each rare class.
         seeds: models of an arm.
         recall: of the control.
-        effect: what the augmented arm has more.
-        training: standard deviation, on the latent scale, of what training anew does to a class's recall; 0.3 moves a
+        effect: true difference of the augmented arm.
+        training: standard deviation, on the latent scale, of the effect of a seed on a class's recall; 0.3 moves a
             recall of .5 by about .08.
-        steadier: by what factor that is smaller in the baseline.
+        steadier: factor by which that is smaller in the baseline.
     """
 
     lesions: tuple[int, ...]
@@ -42,11 +42,11 @@ class Case:
     steadier: float = 1.0
 
 
-def draw(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Predictions], float]:
-    """Test lesions of one to three images, what the arms say of them, and the true difference in mean recall.
+def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Predictions], float]:
+    """Return test lesions of one to three images, the arms' predictions, and the true difference in mean recall.
 
-    All arms see the same lesions, and all models of an arm share how it takes to a lesion. With one seed the truth is
-    that of the two models at hand, which is all that one seed can speak of.
+    All arms have the same lesions, and all models of an arm share how it handles a lesion. With one seed the truth is
+    that of the two models, since one seed allows no other statement.
     """
     rest = np.sqrt(LESION**2 + ARM_AND_LESION**2 + MODEL_AND_LESION**2 + IMAGE**2)
     truth: list[np.ndarray] = []
@@ -68,16 +68,16 @@ def draw(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Predic
             means[arm] += stats.norm.cdf(trained / rest).mean() if case.seeds == 1 else recall
     labels, other = np.concatenate(truth), len(case.lesions)
     sample = Sample(labels, np.array(lesion), tuple(f"c{label}" for label in range(other + 1)))
-    said = {}
+    predictions = {}
     for arm in ARMS:
-        chances = np.eye(other + 1)[np.where(np.concatenate(hits[arm]).T, labels, other)]
-        said[arm] = Predictions(chances, chances)
-    return sample, said, float(means["augmented"] - means["oversampled"]) / other
+        probabilities = np.eye(other + 1)[np.where(np.concatenate(hits[arm]).T, labels, other)]
+        predictions[arm] = Predictions(probabilities, probabilities)
+    return sample, predictions, float(means["augmented"] - means["oversampled"]) / other
 
 
 def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> tuple[bool, str, float]:
-    """Whether the interval holds the truth, the verdict, and the interval's width."""
-    sample, arms, true = draw(case, rng)
+    """Return whether the interval covers the truth, the verdict, and the interval's width."""
+    sample, arms, true = simulate(case, rng)
     bootstrap = Bootstrap(sample, arms, sample.classes[:-1], int(rng.integers(2**31)), draws)
     found = bootstrap.difference("rare_recall", "augmented", "oversampled")
     weighted = weight_differences(sample, arms, sample.classes[:-1])
@@ -88,19 +88,19 @@ def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> tuple[bool,
 
 
 def measure(case: Case, trials: int, seed: int = 0, draws: int = 200) -> dict[str, float]:
-    """Shares of trials: covered, improved, worse; and the mean width."""
+    """Return shares of trials: covered, improved, worse; and the mean width."""
     rng = np.random.default_rng(seed)
     found = [trial(case, rng, draws) for _ in range(trials)]
     return {
         "covered": float(np.mean([covered for covered, _, _ in found])),
-        "improved": float(np.mean([said == "improved" for _, said, _ in found])),
-        "worse": float(np.mean([said == "worse" for _, said, _ in found])),
+        "improved": float(np.mean([verdict == "improved" for _, verdict, _ in found])),
+        "worse": float(np.mean([verdict == "worse" for _, verdict, _ in found])),
         "width": float(np.mean([width for *_, width in found])),
     }
 
 
 def cases() -> Iterator[Case]:
-    """Rare classes as small and as many as HAM10000's test split and a fold of all of it have."""
+    """Yield cases of the sizes that the rare classes of HAM10000's test split and folds have."""
     for lesions in ((9,), (20,), (90,), (11, 15, 34), (34, 49, 109, 11, 92, 15)):
         for seeds, training in ((1, 0.0), (3, 0.3), (5, 0.3)):
             for recall, effect in ((0.6, 0.0), (0.7, 0.1)):
@@ -109,7 +109,7 @@ def cases() -> Iterator[Case]:
 
 
 def row(case: Case, trials: int) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     found = measure(case, trials)
     named = (", ".join(map(str, case.lesions)), case.seeds, case.training, f"{case.effect:+.1f}")
     shown = (f"{found[name]:.3f}" for name in ("covered", "improved", "worse", "width"))
@@ -117,7 +117,7 @@ def row(case: Case, trials: int) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    """Prints the table."""
+    """Print the table."""
     trials = int(words[0]) if words else 300
     print("| lesions of the rare classes | seeds | training | effect | covered | improved | worse | mean width |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")

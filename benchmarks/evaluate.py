@@ -14,7 +14,7 @@ SEEDS = 5
 
 
 def example() -> tuple[Sample, dict[str, Predictions]]:
-    """Some 1,500 images of 1,120 lesions, and drawn predictions of three arms and five seeds."""
+    """Return some 1,500 images of 1,120 lesions, and simulated predictions of three arms and five seeds."""
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(len(LESIONS)), list(LESIONS.values()))
     lesion = np.repeat(np.arange(len(label)), rng.choice([1, 2, 3], len(label), p=[0.73, 0.2, 0.07]))
@@ -22,18 +22,18 @@ def example() -> tuple[Sample, dict[str, Predictions]]:
     arms = {}
     for arm in ARMS:
         logits = rng.normal(0, 1, (SEEDS, len(lesion), len(LESIONS))) + 2 * np.eye(len(LESIONS))[sample.truth]
-        chances = special.softmax(logits, axis=2)
-        alarmed = chances[..., sample.is_malignant].sum(2) > 0.3
-        arms[arm] = Predictions(chances, special.softmax(0.8 * logits, axis=2), alarmed)
+        probabilities = special.softmax(logits, axis=2)
+        alarms = probabilities[..., sample.is_malignant].sum(2) > 0.3
+        arms[arm] = Predictions(probabilities, special.softmax(0.8 * logits, axis=2), alarms)
     return sample, arms
 
 
 def seconds() -> float:
-    """For all figures with their intervals, differences, tests and curves."""
+    """Return the seconds for all metrics with their intervals, differences, tests and curves."""
     sample, arms = example()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     compare(sample, arms, [dx for dx in LESIONS if dx != "nv"], range(1, SEEDS + 1), 1)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

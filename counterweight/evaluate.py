@@ -115,7 +115,7 @@ def evaluate(words: list[str]) -> None:
         if external:
             images, run = scratch / "external", opened[0]
             known = run.file("splits.csv")
-            prepare_external(external, run.classes, run.facts.image_size, duplicates, max_bad_images, known, images)
+            prepare_external(external, run.classes, run.record.image_size, duplicates, max_bad_images, known, images)
             results, table = reevaluate.evaluate_external(run, external, images)
         else:
             results, table = reevaluate.pool_folds(opened)

@@ -32,7 +32,7 @@ from components.shared.records import (
     ClassifierRecord,
     Manifest,
     Results,
-    RunFacts,
+    RunRecord,
     load_gan_record,
     load_record,
 )
@@ -52,7 +52,7 @@ class Run:
         file: returns the local path of one of its files, after comparing it with the manifest.
         files: names of all files.
         results: its `metrics.json`.
-        facts: `run` of the results, validated.
+        record: `run` of the results, validated.
         classes: all classes of its data.
         predictions: its `predictions.parquet`.
     """
@@ -61,18 +61,20 @@ class Run:
     file: Callable[[str], Path]
     files: tuple[str, ...]
     results: dict[str, Any]
-    facts: RunFacts
+    record: RunRecord
     classes: tuple[str, ...]
     predictions: pd.DataFrame
 
     @property
     def header(self) -> Header:
         """What its image sets have in common."""
-        return Header(self.classes, self.facts.image_size, "external", self.facts.data_sha256, self.facts.split_sha256)
+        return Header(
+            self.classes, self.record.image_size, "external", self.record.data_sha256, self.record.split_sha256
+        )
 
     def load(self, split: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """Return rows and probabilities of a set, by arm; see `load_probabilities`."""
-        return load_probabilities(self.predictions, split, self.facts.seeds, self.classes)
+        return load_probabilities(self.predictions, split, self.record.seeds, self.classes)
 
 
 def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
@@ -119,7 +121,7 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
 
 
 def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:
-    seeds = run.facts.seeds
+    seeds = run.record.seeds
     stems = {arm: [f"models/{classifier_stem(arm, seed, seeds[0])}" for seed in seeds] for arm in ARMS}
     return {
         arm: [
@@ -144,9 +146,9 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
     Raises:
         UserError: a model was trained on one of the images, or is not the run's.
     """
-    facts, classes = run.facts, run.classes
+    record, classes = run.record, run.classes
     classifiers = _read_classifiers(run)
-    if check_classifiers(classifiers, run.header) != facts.seeds:
+    if check_classifiers(classifiers, run.header) != record.seeds:
         raise UserError(
             f"{run.name}: the seeds of the classifiers are not those of metrics.json",
             "publish the run again",
@@ -158,28 +160,35 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
     }
     refuse_seen(seen_by(classifiers, gan_records), external_set, "external")
     rows = read_rows(external_set, "external", ["image_id", "lesion_id", "dx"])
-    keras_setup.seed_everything(derive_seed(facts.seed, "evaluate"))
+    keras_setup.seed_everything(derive_seed(record.seed, "evaluate"))
     with open_pixels(external_set, "external") as pixels:
         probabilities = predict(models_of(classifiers), {"external": pixels.images})["external"]
-    calibrations = calibrate_arms(*run.load("validation"), classes, facts.malignant)
+    calibrations = calibrate_arms(*run.load("validation"), classes, record.malignant)
     compared = compare_on(
-        rows, probabilities, calibrations, classes, facts.malignant, facts.rebalanced_classes, facts.seeds, facts.seed
+        rows,
+        probabilities,
+        calibrations,
+        classes,
+        record.malignant,
+        record.rebalanced_classes,
+        record.seeds,
+        record.seed,
     )
     external = {"data": external_data, "counts": count_images(rows, classes), **compared}
     kept = run.predictions[run.predictions["set"] != "external"]
-    table = pd.concat([kept, predictions_table(rows, "external", probabilities, facts.seeds, classes)])
+    table = pd.concat([kept, predictions_table(rows, "external", probabilities, record.seeds, classes)])
     return run.results | {"external": external}, table
 
 
 def _fold_settings(run: Run) -> dict[str, Any]:
     """Return everything that must be equal in all folds."""
-    facts = run.facts.model_dump(exclude={"split", "split_sha256", "parameters", "folds"})
-    parameters = {key: value for key, value in run.facts.parameters.items() if key not in _FOLD_PARAMETERS}
-    return facts | parameters | {"classes": list(run.classes)}
+    record = run.record.model_dump(exclude={"split", "split_sha256", "parameters", "folds"})
+    parameters = {key: value for key, value in run.record.parameters.items() if key not in _FOLD_PARAMETERS}
+    return record | parameters | {"classes": list(run.classes)}
 
 
 def _check_folds(runs: Sequence[Run]) -> None:
-    splits = [run.facts.split for run in runs]
+    splits = [run.record.split for run in runs]
     total = splits[0].partition("/")[2]
     folds = int(total) if re.fullmatch(r"[0-9]{1,3}", total) else 0
     if not folds or sorted(splits) != sorted(f"{fold}/{folds}" for fold in range(1, folds + 1)):
@@ -223,46 +232,46 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
 
     Returns:
         Results in the form of `metrics.json`, and the test predictions of all folds. Training and validation counts and
-        facts about GANs are those of the first fold; `run.folds` has each fold's split and verdict; a temperature is
+        details of GANs are those of the first fold; `run.folds` has each fold's split and verdict; a temperature is
         the mean over folds.
 
     Raises:
         UserError: a fold is missing or repeated, or the runs differ in more than the fold.
     """
     _check_folds(runs)
-    runs = sorted(runs, key=lambda run: int(run.facts.split.partition("/")[0]))
-    first, facts, classes = runs[0].results, runs[0].facts, runs[0].classes
-    group = np.isin(classes, facts.malignant)
+    runs = sorted(runs, key=lambda run: int(run.record.split.partition("/")[0]))
+    first, record, classes = runs[0].results, runs[0].record, runs[0].classes
+    group = np.isin(classes, record.malignant)
     tests, parts, temperatures = [], [], []
     for run in runs:
-        calibrations = calibrate_arms(*run.load("validation"), classes, facts.malignant)
+        calibrations = calibrate_arms(*run.load("validation"), classes, record.malignant)
         rows, probabilities = run.load("test")
         tests.append(rows)
         parts.append({arm: calibration.apply(probabilities[arm], calibrations[arm], group) for arm in ARMS})
         temperatures.append({arm: [model.temperature for model in calibrations[arm]] for arm in ARMS})
     rows = pd.concat(tests, ignore_index=True)
-    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(facts.malignant))
+    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(record.malignant))
     pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in ARMS}
-    arms, effect, verdict = compare(sample, pooled, facts.rebalanced_classes, facts.seeds, facts.seed)
+    arms, effect, verdict = compare(sample, pooled, record.rebalanced_classes, record.seeds, record.seed)
     for arm in ARMS:
         means = np.mean([of_fold[arm] for of_fold in temperatures], axis=0)
         arms[arm] |= {
             "temperature": np.round(means, 6).tolist(),
             "train_rows": first["arms"][arm]["train_rows"],
             "models": {
-                f"{seed}, fold {run.facts.split}": model
+                f"{seed}, fold {run.record.split}": model
                 for run in runs
                 for seed, model in run.results["arms"][arm]["models"].items()
             },
         }
     folds = [
-        {"split": run.facts.split, "split_sha256": run.facts.split_sha256, "verdict": run.results["verdict"]}
+        {"split": run.record.split, "split_sha256": run.record.split_sha256, "verdict": run.results["verdict"]}
         | {"value": run.results["effect"]["value"]}
         for run in runs
     ]
     # A policy that moves lesions to train leaves some without a fold in which they are tested.
     lesions = sum(of_class["lesions"] for split in first["splits"].values() for of_class in split.values())
-    digest = hashlib.sha256("".join(run.facts.split_sha256 for run in runs).encode()).hexdigest()
+    digest = hashlib.sha256("".join(run.record.split_sha256 for run in runs).encode()).hexdigest()
     results = {
         "run": first["run"]
         | {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds}
@@ -275,7 +284,7 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
         "synthetic": first["synthetic"],
         "external": None,
     }
-    tables = [run.predictions[run.predictions["set"] == "test"].assign(fold=run.facts.split) for run in runs]
+    tables = [run.predictions[run.predictions["set"] == "test"].assign(fold=run.record.split) for run in runs]
     return results, pd.concat(tables)
 
 

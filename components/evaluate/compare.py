@@ -105,7 +105,7 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
     """Return the verdict.
 
     `improved` and `worse` require an interval that excludes zero, and a paired test at lesion level that points in the
-    same direction. With one seed nothing is established: the luck of one training cannot be told from an effect.
+    same direction. With one seed nothing is established: chance in one training run cannot be separated from an effect.
 
     Args:
         low, high: interval of the primary difference.

@@ -108,9 +108,9 @@ def evaluate(
         write_results(folder, outcome, pd.concat(tables))
         write_cards(folder, outcome)
         write_pages(outcome, shown, report, folder / "comparison.md")
-    for dx, facts in outcome["synthetic"].items():
-        if "failed" in facts:
-            log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {facts['failed']}")
+    for dx, details in outcome["synthetic"].items():
+        if "failed" in details:
+            log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details['failed']}")
     if "external" in inputs.sets:
         log_line("evaluate", headline(compared["external"], seeds, " on the external images"))
     log_line("evaluate", headline(outcome, seeds))

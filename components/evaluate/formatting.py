@@ -81,7 +81,7 @@ def listed(value: Any) -> str:
 
 
 def describe_verdict(outcome: dict[str, Any]) -> str:
-    """Return the result in one sentence, of the same form for good and bad results.
+    """Return the result as a sentence of the same form for good and bad results.
 
     Args:
         outcome: has `verdict` and `effect`: the results, or their `external` part.

@@ -247,13 +247,13 @@ class _Decisions:
     def _decide(self, image: np.ndarray, heat: np.ndarray | None, row: int, rows: Any, seeds: slice) -> Decision:
         means = {name: values[seeds][:, rows].mean((0, 1)) for name, values in self.probabilities.items()}
         predicted = {name: (self.classes[int(mean.argmax())], float(mean.max())) for name, mean in means.items()}
-        facts = self.rows.iloc[row]
+        details = self.rows.iloc[row]
         return Decision(
             image=_shrink(image),
             heat=None if heat is None else _shrink(overlay(image, heat)),
-            image_id=str(facts["image_id"]),
-            lesion_id=str(facts["lesion_id"]),
-            dx=str(facts["dx"]),
+            image_id=str(details["image_id"]),
+            lesion_id=str(details["lesion_id"]),
+            dx=str(details["dx"]),
             predicted=predicted[SHOWN_ARM][0],
             confidence=predicted[SHOWN_ARM][1],
             others={name: other for name, other in predicted.items() if name != SHOWN_ARM},

@@ -80,7 +80,7 @@ def _check_classifier(arm: str, classifier: Classifier, header: Header) -> None:
 
 
 def refuse_seen(seen: Mapping[str, Sequence[str]], path: str | Path, split: str) -> None:
-    """Refuse a held-out image that a model was trained or selected on, whatever the image's name.
+    """Refuse a held-out image that a model was trained or selected on, under any name.
 
     Args:
         seen: name of a model → `seen` of its record.

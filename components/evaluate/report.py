@@ -56,11 +56,11 @@ _SYNTHETIC = dict.fromkeys(
         "nearest", "positions",
     )
 )  # fmt: skip
-"""Facts about the synthetic images of a class; a run may lack some."""
+"""Details of the synthetic images of a class; a run may lack some."""
 _UNKNOWN = {"value": None, "low": None, "high": None}
 DEMO_NOTICE = (
-    "These are generated demo data: simple images drawn by this pipeline. They show no skin and no person, and the "
-    "figures say nothing about real lesions."
+    "The images are generated demo data, made by this pipeline. They show no skin and no person, and the figures do "
+    "not apply to real lesions."
 )
 
 
@@ -90,10 +90,10 @@ def _class_rows(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
         intervals = [(arm.get("recall_interval") or {}).get(name) for arm in arms]
         gap = (effect.get("by_class") or {}).get(name) or {}
         tested = counts.get(name) or {"images": 0, "lesions": 0}
-        facts = {"few": gap.get("few"), "needed": gap.get("lesions_needed"), "p": gap.get("p_holm")}
+        details = {"few": gap.get("few"), "needed": gap.get("lesions_needed"), "p": gap.get("p_holm")}
         kind = {key: name in (run.get(of) or []) for key, of in (("rare", "rare_classes"), ("malignant", "malignant"))}
         kind["failed"] = bool(((results.get("synthetic") or {}).get(name) or {}).get("failed"))
-        rows.append(_row(name, values, intervals, gan=gap or None, **facts, **kind, **tested))
+        rows.append(_row(name, values, intervals, gan=gap or None, **details, **kind, **tested))
     return rows
 
 
@@ -183,9 +183,9 @@ def _times(results: dict[str, Any]) -> list[tuple[str, str]]:
         if seconds and known(*seconds):
             each = f", {len(seconds)} models of {_duration(sum(seconds) / len(seconds))}" if len(seconds) > 1 else ""
             times.append((f"Classifier, {arm}", f"{_duration(sum(seconds))}{each}"))
-    for dx, facts in (results.get("synthetic") or {}).items():
-        if facts.get("seconds") is not None:
-            times.append((f"GAN of {plain(dx, 60)}", _duration(facts["seconds"])))
+    for dx, details in (results.get("synthetic") or {}).items():
+        if details.get("seconds") is not None:
+            times.append((f"GAN of {plain(dx, 60)}", _duration(details["seconds"])))
     return times
 
 
@@ -246,7 +246,7 @@ environment.globals |= {"names": ARMS, "style": plots.STYLE, "demo_notice": DEMO
 def view(results: dict[str, Any]) -> dict[str, Any]:
     """Return what HTML and Markdown have in common."""
     run, external = results["run"], results.get("external")
-    synthetic = {dx: _SYNTHETIC | facts for dx, facts in (results.get("synthetic") or {}).items()}
+    synthetic = {dx: _SYNTHETIC | details for dx, details in (results.get("synthetic") or {}).items()}
     return {
         "results": results,
         "run": run,
@@ -257,12 +257,12 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "folds": run.get("folds") or [],
         "pooled_lesions": run.get("pooled_lesions"),
         "synthetic": synthetic,
-        "failed": [(dx, facts) for dx, facts in synthetic.items() if facts["failed"]],
+        "failed": [(dx, details) for dx, details in synthetic.items() if details["failed"]],
         "seed_count": len(run.get("seeds") or []) or 1,
         "demo": run.get("data") == "demo",
         # GANs learn from more positions of an image than the classifiers do.
         "uneven_positions": (run.get("settings") or {}).get("augmentation") == "none"
-        and any(facts["positions"] == 8 for facts in synthetic.values()),
+        and any(details["positions"] == 8 for details in synthetic.values()),
     }
 
 
@@ -274,7 +274,7 @@ def render_html(results: dict[str, Any], gallery: Gallery) -> str:
         gallery: from `gallery.collect`; sections of missing images are omitted.
     """
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
-    losses = {dx: facts.get("losses") or {} for dx, facts in page["synthetic"].items()}
+    losses = {dx: details.get("losses") or {} for dx, details in page["synthetic"].items()}
     page["losses_svg"] = {
         dx: plots.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
     }
@@ -302,8 +302,8 @@ def render_text(results: dict[str, Any]) -> str:
     if page["outside"]:
         text = f"External data, {plain(page['external']['data'], 60)}: {plain(page['outside']['sentence'])}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"])]
-    for dx, facts in page["failed"]:
-        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(facts['failed'])}"
+    for dx, details in page["failed"]:
+        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(details['failed'])}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
     lines += ["", "GAN effect = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign

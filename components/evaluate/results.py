@@ -125,7 +125,7 @@ def describe_splits(inputs: Inputs, classes: Sequence[str]) -> dict[str, dict[st
 
 
 def describe_synthetic(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Return class → facts about its synthetic images and their GAN.
+    """Return class → details about its synthetic images and their GAN.
 
     `failed` is the error of a GAN that failed; `positions` is the number of positions (flips and rotations) of an image
     that a GAN learned from.
@@ -151,7 +151,7 @@ def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") 
     """
     effect = outcome["effect"]
     if effect["value"] is None:
-        return f"{outcome['verdict']}{where}: there is no image of a rebalanced class"
+        return f"{outcome['verdict']}{where}: the set has no image of a rebalanced class"
     note = " (one seed: valid for these models only)" if len(seeds) == 1 else ""
     return (
         f"{outcome['verdict']}{where}: GAN effect {effect['value']:+.3f} ({effect['low']:+.3f} to "

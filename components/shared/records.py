@@ -19,7 +19,7 @@ MAX_SEED = 2**53  # beyond it, Kubeflow's numbers are not whole
 
 Arm = Literal["baseline", "oversampled", "augmented"]
 Verdict = Literal["improved", "no evidence", "worse", "not established"]
-"""`not established`: the run has one seed, so the luck of a training cannot be told from an effect."""
+"""`not established`: the run has one seed, so chance in one training run cannot be separated from an effect."""
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -272,7 +272,7 @@ class Manifest(Record):
     verdict: Text
 
 
-class RunFacts(Record):
+class RunRecord(Record):
     """`run` of `metrics.json`: what identifies a run and what its result depends on.
 
     Attributes:
@@ -313,7 +313,7 @@ class Results(Record):
 
     model_config = ConfigDict(extra="ignore")
 
-    run: RunFacts
+    run: RunRecord
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=1_000), AfterValidator(_check_unique)]
 
 

@@ -87,14 +87,14 @@ LOOK = r"""
 
 
 def _hostile() -> tuple[dict[str, Any], Gallery]:
-    results, pictures = example(2, external=True), example_gallery(2, 32, rare=["akiec", "df"])
+    results, gallery = example(2, external=True), example_gallery(2, 32, rare=["akiec", "df"])
     for old, new in HOSTILE.items():
-        results, pictures = renamed(results, old, new), renamed(pictures, old, new)
+        results, gallery = renamed(results, old, new), renamed(gallery, old, new)
     long = "/data/" + "x" * 900
     results["run"] |= {"data": long, "split": long, "settings": {"s" * 200: "t" * 900, "<i>": HOSTILE}}
     results["external"]["data"] = long
     results["synthetic"][HOSTILE["vasc"]]["failed"] = HOSTILE["akiec"] * 20
-    return results, pictures
+    return results, gallery
 
 
 CASES = {
@@ -128,21 +128,21 @@ def _faults(browser: Any, path: Path, size: str) -> list[str]:
     """Return the faults of a page, and the errors and requests of the browser."""
     width, height, media = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height}, is_mobile=size == "phone")
-    said: list[str] = []
+    messages: list[str] = []
 
     def asked(request: Any) -> None:
         if not request.url.startswith(("data:", path.as_uri())):
-            said.append(f"request: {request.url[:80]}")
+            messages.append(f"request: {request.url[:80]}")
 
-    page.on("console", lambda message: said.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: said.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: said.append(f"failed: {request.url[:80]}"))
-    page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("console", lambda message: messages.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: messages.append(f"error: {error}"))
+    page.on("requestfailed", lambda request: messages.append(f"failed: {request.url[:80]}"))
+    page.on("dialog", lambda dialog: (messages.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", asked)
     page.route("http*://**", lambda route: route.abort())
     page.emulate_media(media=media)
     page.goto(path.as_uri())
-    found = page.evaluate(LOOK) + said
+    found = page.evaluate(LOOK) + messages
     assert page.title().startswith("Counterweight: ")
     page.close()
     return found
@@ -171,17 +171,17 @@ def test_report_prints(browser: Any, report: Path):
 def test_report_opens_in_kubeflows_frame(browser: Any, report: Path):
     """In a sandboxed frame that may only run scripts, from text."""
     page = browser.new_page(viewport={"width": 900, "height": 700})
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
     page.set_content('<iframe sandbox="allow-scripts" style="width: 100%; height: 600px"></iframe>')
     page.eval_on_selector("iframe", "(frame, text) => { frame.srcdoc = text }", report.read_text(encoding="utf-8"))
     frame = page.frames[1]
-    frame.wait_for_selector("#facts")
+    frame.wait_for_selector("#details")
     frame.wait_for_function("() => [...document.images].every(it => it.complete)")
     assert frame.evaluate("() => [...document.images].filter(it => !it.naturalWidth).length") == 0
     # Even a link within the page would leave it: its address is that of the surrounding page.
     assert frame.evaluate("() => document.links.length") == 0
-    assert said == []
+    assert messages == []
     page.close()
 
 
@@ -195,7 +195,7 @@ def test_report_opens_in_kubeflows_frame(browser: Any, report: Path):
         ('<svg width="99" height="20"><text y="9" style="fill: #ccc">pale mark</text></svg>', "pale mark"),
         ('<img src="data:image/png;base64,AAAA" alt="gone" width="50">', "broken image: gone"),
         ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" alt="" width="50">', "image without alt"),
-        ('<p id="facts"></p>', "id twice: facts"),
+        ('<p id="details"></p>', "id twice: details"),
         ('<p style="font-size: 7px">small words</p>', "too small, 7 px: small words"),
         ('<img src="https://192.0.2.1/x.png" alt="far">', "request: https://192.0.2.1/x.png"),
         ("<script>undefined.x</script>", "error: "),

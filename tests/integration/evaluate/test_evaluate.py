@@ -67,12 +67,12 @@ def test_evaluate_figures_follow_from_the_stored_predictions(
 
 def test_evaluate_records_what_identifies_the_run(evaluated: tuple[dict[str, Any], Path], run: RunFolders) -> None:
     outcome, folder = evaluated
-    facts = outcome["run"]
-    assert (facts["seeds"], facts["malignant"], facts["rare_classes"]) == ([1, 2], ["vasc"], ["df"])
-    assert facts["parameters"] == run.arguments["parameters"]
+    details = outcome["run"]
+    assert (details["seeds"], details["malignant"], details["rare_classes"]) == ([1, 2], ["vasc"], ["df"])
+    assert details["parameters"] == run.arguments["parameters"]
     assert (
         load_record(folder / "results" / "metrics.json", Results).run.model_dump(exclude={"folds", "pooled_lesions"})
-        == facts
+        == details
     )
     df = outcome["synthetic"]["df"]
     assert (df["images"], df["drawn"], df["best_kimg"], df["kid"]) == (SYNTHETIC_IMAGES, 12, 2.0, 0.1)

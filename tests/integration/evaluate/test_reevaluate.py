@@ -241,7 +241,7 @@ def test_evaluate_external_known_lesion_is_refused(published: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def write_fold(folder: Path, split: str, lesions: range, **facts: Any) -> Path:
+def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path:
     """Write a published run of one fold with simulated predictions."""
     rng = np.random.default_rng(lesions.start)
     seeds, rare, malignant = [1, 2], ["df", "mel"], ["mel"]
@@ -262,7 +262,7 @@ def write_fold(folder: Path, split: str, lesions: range, **facts: Any) -> Path:
         "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,
         "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
         "settings": {}, "parameters": {"data_split": split, "gan_kimg": 3.0}, "versions": {},
-    } | facts  # fmt: skip
+    } | details  # fmt: skip
     splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
     results = {"run": run, "classes": CLASSES, "splits": splits, **compared, "synthetic": {}, "external": None}
     folder.mkdir()
@@ -295,7 +295,7 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "name"),
+    ("details", "name"),
     [
         ({"settings": {"epochs": 3}}, "settings"),
         ({"versions": {"keras": "0"}}, "versions"),
@@ -306,10 +306,10 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
     ],
 )
 def test_pool_folds_runs_that_differ_in_more_than_the_fold_are_refused(
-    tmp_path: Path, facts: dict[str, Any], name: str
+    tmp_path: Path, details: dict[str, Any], name: str
 ) -> None:
     """The audit's case: folds whose GANs, image counts or versions differ were pooled."""
-    one, two = write_fold(tmp_path / "a", "1/2", range(30)), write_fold(tmp_path / "b", "2/2", range(30, 60), **facts)
+    one, two = write_fold(tmp_path / "a", "1/2", range(30)), write_fold(tmp_path / "b", "2/2", range(30, 60), **details)
     with pytest.raises(UserError) as caught:
         reevaluate.pool_folds([open_local(one), open_local(two)])
     assert (caught.value.code, caught.value.fields["settings"]) == ("folds.different_settings", [name])

@@ -162,18 +162,18 @@ def test_report_other_tables_have_the_results(results: dict[str, Any], page: Pag
 
 
 def test_report_reproducibility_lists_the_run(page: Page) -> None:
-    facts = dict(page.named["facts"])
-    assert facts["Data SHA-256"] == "3f" * 32
-    assert facts["Split SHA-256"] == "a7" * 32
-    assert facts["Seeds"] == "7 (split, GANs, sampling); 1, 2 (classifiers)"
-    assert (facts["gan_kimg"], facts["Classifier: epochs"]) == ("400.0", "50")
-    assert facts["Time: Classifier, baseline"] == "10 min 06 s, 2 models of 5 min 03 s"
-    assert facts["Time: GAN of df"] == "1 h 15 min"
-    assert "Time: Prepare data" not in facts
+    details = dict(page.named["details"])
+    assert details["Data SHA-256"] == "3f" * 32
+    assert details["Split SHA-256"] == "a7" * 32
+    assert details["Seeds"] == "7 (split, GANs, sampling); 1, 2 (classifiers)"
+    assert (details["gan_kimg"], details["Classifier: epochs"]) == ("400.0", "50")
+    assert details["Time: Classifier, baseline"] == "10 min 06 s, 2 models of 5 min 03 s"
+    assert details["Time: GAN of df"] == "1 h 15 min"
+    assert "Time: Prepare data" not in details
     timed = example(1)
     timed["run"]["phases"] = {"Prepare data": {"seconds": 61.0, "cost": "0.02 USD"}, "Evaluate": {"seconds": None}}
-    facts = dict(Page(render_html(timed, NONE)).named["facts"])
-    assert (facts["Time: Prepare data"], facts["Time: Evaluate"]) == ("1 min 01 s, 0.02 USD", "not recorded")
+    details = dict(Page(render_html(timed, NONE)).named["details"])
+    assert (details["Time: Prepare data"], details["Time: Evaluate"]) == ("1 min 01 s, 0.02 USD", "not recorded")
 
 
 def test_report_failed_gan_is_stated(page: Page, results: dict[str, Any]) -> None:
@@ -278,10 +278,10 @@ def test_report_same_results_give_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("noise", [5.0, 60.0])  # a photograph; harder to compress than any photograph
 def test_report_with_all_images_and_five_seeds_is_small(noise: float) -> None:
-    pictures = example_gallery(8, 192, noise, rare=list(CLASSES[:-1]))
-    html = render_html(example(5, external=True), pictures)
+    gallery = example_gallery(8, 192, noise, rare=list(CLASSES[:-1]))
+    html = render_html(example(5, external=True), gallery)
     assert len(html.encode()) <= MAX_PAGE_BYTES < 2_000_000
-    assert html.count('src="data:image/jpeg;base64,') == len(list_images(pictures)) > 200
+    assert html.count('src="data:image/jpeg;base64,') == len(list_images(gallery)) > 200
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -297,9 +297,9 @@ def test_report_fewer_images_get_a_better_quality() -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_report_too_many_images_are_omitted() -> None:
-    pictures = example_gallery(8, 64, 60.0)
+    gallery = example_gallery(8, 64, 60.0)
     classes = [f"c{n}" for n in range(700)]
-    crowd = Gallery(real={c: [copy.copy(one) for one in pictures.real["df"]] for c in classes})
+    crowd = Gallery(real={c: [copy.copy(one) for one in gallery.real["df"]] for c in classes})
     html = render_html(example(1), crowd)
     assert len(html.encode()) <= MAX_PAGE_BYTES
     assert "<img" not in html
@@ -334,8 +334,8 @@ def test_report_hostile_names_are_escaped(name: str) -> None:
     results["population"]["train"]["sex"] = {name: 3}
     results["synthetic"][name] |= {"architecture": name, "model_sha256": name}
     results["synthetic"]["vasc"]["failed"] = name
-    pictures = renamed(example_gallery(1, 32), "df", name)
-    html = render_html(results, pictures)
+    gallery = renamed(example_gallery(1, 32), "df", name)
+    html = render_html(results, gallery)
     page = Page(html)
     shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     assert not page.tags & {"script", "x"}
@@ -417,7 +417,7 @@ def test_report_pooled_folds_are_listed() -> None:
 def test_report_images_may_be_absent() -> None:
     html = render_html(example(1), NONE)
     assert "<img" not in html
-    assert "None" not in Page(html).text  # which would say that no malignant lesion was called benign
+    assert "None" not in Page(html).text  # or it would mean that no malignant lesion was called benign
     html = render_html(example(1), Gallery(real={"bcc": example_gallery(1, 32).real["bcc"]}))
     assert html.count("<img") == 1
     assert "No synthetic images of this class." in html
@@ -471,8 +471,8 @@ def test_report_uneven_augmentation_is_stated() -> None:
     results["run"]["settings"]["augmentation"] = "none"
     assert "Uneven comparison" in render_html(results, NONE)
     assert "Uneven comparison" in model_card(results)
-    for facts in results["synthetic"].values():
-        facts["positions"] = 1
+    for details in results["synthetic"].values():
+        details["positions"] = 1
     assert "Uneven comparison" not in render_html(results, NONE)
 
 

@@ -94,7 +94,7 @@ def test_data_sheet_counts_images_and_lesions():
 
 
 def test_cards_infer_nothing_from_a_name():
-    """Facts about HAM10000 are conditional, whatever the folder is called."""
+    """Statements about HAM10000 are conditional, even if the folder has its name."""
     results = example(1)
     del results["population"]
     results["run"]["data"] = "/data/HAM10000"

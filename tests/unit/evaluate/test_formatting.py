@@ -80,8 +80,8 @@ METRIC = "mean recall of the rare classes"
          "with them than with real images repeated (95 % interval +0.010 to +0.090, which the paired test at lesion "
          "level does not confirm)."),
         ("not established", 0.05, 0.01, 0.09, f"Not established whether the synthetic images helped: {METRIC} was "
-         "0.050 higher with them than with real images repeated (95 % interval +0.010 to +0.090; one seed cannot separate an "
-         "effect from the luck of one training run)."),
+         "0.050 higher with them than with real images repeated (95 % interval +0.010 to +0.090; one seed cannot "
+         "separate an effect from the luck of one training run)."),
         ("no evidence", None, None, None, f"No evidence that the synthetic images helped: {METRIC} cannot "
          "be compared on these test images."),
     ],

@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmarks.coverage import Case, draw, measure
+from benchmarks.coverage import Case, measure, simulate
 from components.evaluate import inference
 from components.evaluate.compare import lesion_differences
 from components.evaluate.inference import WITHOUT_INTERVAL, Bootstrap
@@ -34,7 +34,7 @@ def of_one_class(right: np.ndarray, images: int = 1) -> tuple[Sample, Prediction
 @pytest.mark.parametrize("images", [1, 5])
 @pytest.mark.parametrize(("right", "lesions"), [(30, 60), (12, 15), (6, 12)])
 def test_difference_recall_of_a_class_has_about_wilsons_interval(right: int, lesions: int, images: int) -> None:
-    """The lesion is the unit, whatever the number of its images."""
+    """The lesion is the unit, for any number of images."""
     sample, predictions = of_one_class(np.arange(lesions)[None, :] < right, images)
     found = Bootstrap(sample, {"x": predictions}, ("a",), 0).difference("recall", "x", label=0)
     low, high = proportion_confint(right, lesions, method="wilson")
@@ -233,7 +233,7 @@ def test_lesions_needed_detectable_effect_is_found() -> None:
     """The audit's case: 160 lesions and three seeds were called enough for .10, which was found in .19 of worlds."""
     rng, detectable = np.random.default_rng(0), 0
     for trial in range(20):
-        sample, arms, _ = draw(Case((160,), 3, 0.6, 0.1, 0.3), rng)
+        sample, arms, _ = simulate(Case((160,), 3, 0.6, 0.1, 0.3), rng)
         bootstrap = Bootstrap(sample, arms, sample.classes[:-1], trial, 20)
         needed = inference.lesions_needed(
             lesion_differences(sample, arms), *bootstrap.recall_noise(0, "augmented", "oversampled")

@@ -49,14 +49,14 @@ def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray, wei
     return total
 
 
-@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_compute_metrics_agrees_with_scikit_learn(seed: int, drawn: bool) -> None:
+def test_compute_metrics_agrees_with_scikit_learn(seed: int, weighted: bool) -> None:
     """With and without weights, some of them 0: scikit-learn's sample weights."""
     sample, probabilities = example(seed)
     truth, predicted = sample.truth, probabilities.argmax(1)
     weights = np.ones((1, len(sample.label)))
-    if drawn:
+    if weighted:
         weights = np.random.default_rng(seed).integers(0, 3, weights.shape).astype(float)
     weight = weights[0][sample.number]
     got = {name: values[0] for name, values in measured(sample, probabilities, weights).items()}
@@ -79,7 +79,7 @@ def test_compute_metrics_agrees_with_scikit_learn(seed: int, drawn: bool) -> Non
     assert got["ece"] == pytest.approx(expected_calibration_error(probabilities, predicted == truth, weight))
     scaled = probabilities**2 / (probabilities**2).sum(1, keepdims=True)
     assert got["ece_scaled"] == pytest.approx(expected_calibration_error(scaled, predicted == truth, weight))
-    if not drawn:
+    if not weighted:
         assert got["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))
 
 
@@ -142,8 +142,8 @@ def test_compute_metrics_agrees_with_a_case_by_hand() -> None:
 
 def test_confusion_rows_are_the_true_classes() -> None:
     sample = Sample(np.array([0, 0, 0, 1, 2]), np.arange(5).astype(str), ("a", "b", "c"))
-    said = np.eye(3)[np.array([[0, 1, 1, 1, 2], [0, 0, 0, 1, 2]])]
-    assert confusion(sample, said).tolist() == [[4, 2, 0], [0, 2, 0], [0, 0, 2]]
+    predicted = np.eye(3)[np.array([[0, 1, 1, 1, 2], [0, 0, 0, 1, 2]])]
+    assert confusion(sample, predicted).tolist() == [[4, 2, 0], [0, 2, 0], [0, 0, 2]]
 
 
 def test_sample_lesion_id_in_two_classes_is_two_lesions() -> None:
