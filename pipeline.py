@@ -1,9 +1,16 @@
-"""The graph, and nothing else: its parameters are the form in the Kubeflow UI, its tasks the phases in
-`components/`."""
+"""The graph: its parameters are the form in the Kubeflow UI, its tasks are the phases in `components/`.
+
+Names and defaults of the parameters are those of `components.shared.parameters.Parameters`, which checks their values
+and describes them. Where tasks run, and the options that are compiled in, are in `manifests/placement.yaml`.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 from kfp import dsl, kubernetes
 
 from components.balance_dataset.component import balance_dataset
+from components.check_inputs.component import check_inputs
 from components.evaluate.component import evaluate
 from components.generate_images.component import generate_images
 from components.notify.component import notify
@@ -11,213 +18,239 @@ from components.placement import place, placement, rates
 from components.prepare_data.component import prepare_data
 from components.publish.component import publish
 from components.train_classifier.component import train_classifier
-from components.train_gan.component import shared_pretraining, train_gan
+from components.train_features.component import train_features
+from components.train_gan.component import pretrain_gan, train_gan
+
+OPTIONS = placement().options
 
 
-@dsl.pipeline(name="counterweight")
-def counterweight(
-    data: str = "demo",
-    data_version: str = "1",
-    split: str = "random",
-    duplicates: str = "refuse",
-    external: str = "none",
-    output: str = "runs/output",
-    image_size: int = 128,
-    rare_classes: str = "auto",
-    max_bad_images: int = 10,
-    synthetic_per_class: int = 500,
-    synthetic_reject: float = 0.2,
-    gan_architecture: str = "resnet",
-    gan_kimg: float = 8.0,
-    shared_kimg: float = 24.0,
-    gans_per_task: int = 1,
-    checkpoints: str = "auto",
-    failed_class: str = "fail",
-    classifier_epochs: int = 50,
-    classifier_patience: int = 10,
-    augmentation: str = "none",
-    seed: int = 1,
-    seeds: list[int] = [1, 2, 3],  # noqa: B006 (the compiler reads it)
-    malignant: str = "mel,bcc,akiec",
-    promote_if: str = "improved",
-) -> None:
-    """Do synthetic images of the rare classes help? Trains a CNN as the data is (baseline), with real images repeated
-    (oversampled, the control) and with one GAN's images for each rare class (augmented), and compares them on real
-    lesions that no model has seen.
+def place_on_gpu(task: dsl.PipelineTask) -> None:
+    """Place a task that trains GANs, and pass it its run's id, which is in the address of its checkpoints.
 
-    Args:
-        data: demo, kaggle, gs://bucket/prefix or a folder in HAM10000's layout.
-        data_version: Any word; change it when the data has changed, so that no cached result of the old data is taken.
-        split: random (by lesion), k/n (fold k of n) or a CSV file with image_id and split.
-        duplicates: What becomes of the same picture on two sides of the split; refuse (the run ends) or move_to_train.
-        external: Images from elsewhere to judge all arms on, laid out as data; none, gs://bucket/prefix or a folder.
-        output: Folder or gs://bucket/prefix for the models, synthetic images, figures and report of this run.
-        image_size: Height and width that images are scaled to, in pixels; a multiple of 16 from 32 to 512.
-        rare_classes: Classes to make synthetic images for, with commas between them; auto takes all but the largest.
-        max_bad_images: So many unusable images are listed and left out; more end the run.
-        synthetic_per_class: Synthetic images for each rare class, and repeated real ones in the control.
-        synthetic_reject: Share of the images drawn that curation rejects as the worst and draws anew, from 0 to 0.9.
-        gan_architecture: resnet (residual networks, for few images) or dcgan (the original).
-        gan_kimg: Budget of each GAN, in thousand real images shown.
-        shared_kimg: Budget of one GAN of all rare classes together, from which that of each class starts; 0 for none.
-        gans_per_task: So many classes' GANs are trained in one task, on one GPU.
-        checkpoints: Where GAN training goes on from after a break; auto (beside the artifacts), none or gs://bucket/prefix.
-        failed_class: When the GAN of a class fails; fail (the run ends) or continue (without it; the report says so).
-        classifier_epochs: Epochs of each classifier at the most; an epoch has equal steps in all arms.
-        classifier_patience: Epochs without a better validation before a classifier's training stops.
-        augmentation: Classical augmentation, equal in all arms; none or flips_and_rotations.
-        seed: Of the split, the GANs and everything drawn.
-        seeds: Of the classifiers; each arm is trained once with each.
-        malignant: Classes whose sensitivity at 90 % specificity is told, with commas between them.
-        promote_if: When the augmented model becomes a candidate; improved, not_worse, always or never.
+    The id is not a parameter, since no run could take another run's cached result then.
     """
-    ended = notify(
+    kubernetes.use_field_path_as_env(task, "COUNTERWEIGHT_RUN", "metadata.labels['pipeline/runid']")
+    place(task, "train_gan")
+
+
+def notified_end(data: str) -> AbstractContextManager[object]:
+    """Return the exit handler that reports the run's end; without a notification, the graph stays flat."""
+    if not placement().notifies:
+        return nullcontext()
+    task = notify(
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
         data=data,
         api=placement().api,
         ui=placement().ui,
         rates=rates(),
-    ).set_display_name("Tell how it ended")
-    place(ended, "notify")
-    # The end of an earlier run is no news.
-    ended.set_caching_options(False)
+    ).set_display_name("Notify")
+    place(task, "notify")
+    task.set_caching_options(False)
     if placement().webhook_secret:
-        kubernetes.use_secret_as_env(ended, placement().webhook_secret, {"url": "COUNTERWEIGHT_WEBHOOK"}, optional=True)
+        kubernetes.use_secret_as_env(task, placement().webhook_secret, {"url": "COUNTERWEIGHT_WEBHOOK"}, optional=True)
+    return dsl.ExitHandler(task, name="run")
 
-    with dsl.ExitHandler(ended, name="run"):
+
+class SyntheticImages(NamedTuple):
+    """Output of the nested pipeline."""
+
+    synthetic_images: dsl.Dataset
+
+
+@dsl.pipeline(name="make-synthetic-images")
+def make_synthetic_images(
+    training_data: dsl.Input[dsl.Dataset],
+    class_groups: list[str],
+    rare: list[str],
+    architecture: str,
+    kimg: float,
+    shared_kimg: float,
+    count: int,
+    reject: float,
+    seed: int,
+) -> SyntheticImages:
+    """Train a GAN for each class and generate images with it."""
+    features = train_features(training_data=training_data, seed=seed).set_display_name("Train features")
+    place(features, "train_features")
+    # Runs with a budget of 0, too, and takes seconds then: a condition would cost three more drivers.
+    pretrained = pretrain_gan(
+        classes=rare,
+        training_data=training_data,
+        architecture=architecture,
+        kimg=shared_kimg,
+        seed=seed,
+        checkpoints=OPTIONS.checkpoints,
+    ).set_display_name("Pretrain GAN")
+    place_on_gpu(pretrained)
+    with dsl.ParallelFor(class_groups, name="classes", parallelism=placement().accelerator.at_a_time) as classes:
+        trained = train_gan(
+            classes=classes,
+            training_data=training_data,
+            features=features.outputs["features"],
+            start=pretrained.outputs["start"],
+            architecture=architecture,
+            kimg=kimg,
+            failed_class=OPTIONS.failed_class,
+            seed=seed,
+            checkpoints=OPTIONS.checkpoints,
+        ).set_display_name("Train GAN")
+        place_on_gpu(trained)
+        generated = generate_images(
+            gans=trained.outputs["gans"],
+            features=features.outputs["features"],
+            training_data=training_data,
+            count=count,
+            reject=reject,
+            seed=seed,
+        ).set_display_name("Generate images")
+        place(generated, "generate_images")
+    collected = balance_dataset(
+        training_data=training_data,
+        features=features.outputs["features"],
+        start=pretrained.outputs["start"],
+        gans=dsl.Collected(trained.outputs["gans"]),
+        synthetic=dsl.Collected(generated.outputs["synthetic"]),
+    ).set_display_name("Collect images")
+    place(collected, "balance_dataset")
+    return SyntheticImages(synthetic_images=collected.outputs["synthetic_images"])
+
+
+@dsl.pipeline(name="counterweight")
+def counterweight(
+    classifier_augmentation: str = "none",
+    classifier_epochs: int = 50,
+    classifier_seeds: list[int] = [1, 2, 3],  # noqa: B006 (the compiler reads it)
+    data: str = "demo",
+    data_duplicates: str = "refuse",
+    data_external: str = "none",
+    data_image_size: int = 128,
+    data_split: str = "random",
+    gan_architecture: str = "resnet",
+    gan_kimg: float = 8.0,
+    gan_shared_kimg: float = 24.0,
+    output: str = "auto",
+    positive_classes: str = "mel,bcc,akiec",
+    random_seed: int = 1,
+    synthetic_classes: str = "auto",
+    synthetic_per_class: int = 500,
+    synthetic_reject: float = 0.2,
+) -> None:
+    """Compare three remedies for class imbalance: none, oversampling, and synthetic images of a GAN per rare class."""
+    with notified_end(data):
+        checked = check_inputs(
+            classifier_augmentation=classifier_augmentation,
+            classifier_epochs=classifier_epochs,
+            classifier_seeds=classifier_seeds,
+            data=data,
+            data_duplicates=data_duplicates,
+            data_external=data_external,
+            data_image_size=data_image_size,
+            data_split=data_split,
+            gan_architecture=gan_architecture,
+            gan_kimg=gan_kimg,
+            gan_shared_kimg=gan_shared_kimg,
+            output=output,
+            positive_classes=positive_classes,
+            random_seed=random_seed,
+            synthetic_classes=synthetic_classes,
+            synthetic_per_class=synthetic_per_class,
+            synthetic_reject=synthetic_reject,
+            gans_per_task=OPTIONS.gans_per_task,
+            classifiers_per_task=OPTIONS.classifiers_per_task,
+            checkpoints=OPTIONS.checkpoints,
+        ).set_display_name("Check inputs")
+        place(checked, "check_inputs")
+        checked.set_caching_options(False)  # detects changed data
+
         prepared = prepare_data(
             data=data,
-            data_version=data_version,
-            split=split,
-            duplicates=duplicates,
-            external=external,
-            image_size=image_size,
-            rare_classes=rare_classes,
-            gans_per_task=gans_per_task,
-            max_bad_images=max_bad_images,
-            seed=seed,
+            data_identity=checked.outputs["data_identity"],
+            split=data_split,
+            duplicates=data_duplicates,
+            external=data_external,
+            image_size=data_image_size,
+            rare_classes=synthetic_classes,
+            gans_per_task=OPTIONS.gans_per_task,
+            max_bad_images=OPTIONS.max_bad_images,
+            seed=random_seed,
         ).set_display_name("Prepare data")
         place(prepared, "prepare_data")
-        train, validation = prepared.outputs["train"], prepared.outputs["validation"]
+        for task in (checked, prepared):
+            if placement().kaggle_secret:
+                variables = {"username": "KAGGLE_USERNAME", "key": "KAGGLE_KEY"}
+                kubernetes.use_secret_as_env(task, placement().kaggle_secret, variables)
+        training_data = prepared.outputs["training_data"]
 
-        def trained(arm: str, images: dsl.Dataset) -> dsl.PipelineTask:
-            """The classifiers of one arm, one for each seed: everything but its training set is the same."""
-            with dsl.ParallelFor(seeds, name=f"{arm}-seeds") as classifier_seed:
-                task = train_classifier(
-                    arm=arm,
-                    train=images,
-                    validation=validation,
-                    epochs=classifier_epochs,
-                    patience=classifier_patience,
-                    augmentation=augmentation,
-                    seed=classifier_seed,
-                ).set_display_name(f"Train classifier: {arm}")
-                return place(task, "train_classifier")
-
-        baseline = trained("baseline", train)
-
-        def on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
-            """Places a task that trains GANs, and tells it its run, which its checkpoints are keyed by: not as a
-            parameter, or no run could take another's cached result."""
-            kubernetes.use_field_path_as_env(task, "COUNTERWEIGHT_RUN", "metadata.labels['pipeline/runid']")
-            return place(task, "train_gan")
-
-        shared = shared_pretraining(
-            classes=prepared.outputs["rare"],
-            train=train,
-            validation=validation,
+        made = make_synthetic_images(
+            training_data=training_data,
+            class_groups=prepared.outputs["Output"],
+            rare=prepared.outputs["rare"],
             architecture=gan_architecture,
-            kimg=shared_kimg,
-            seed=seed,
-            checkpoints=checkpoints,
-        ).set_display_name("Pretrain for all rare classes")
-        on_gpu(shared)
-        features = shared.outputs["features"]
-        groups = dsl.ParallelFor(
-            prepared.outputs["Output"], name="rare-classes", parallelism=placement().accelerator.at_a_time
-        )
-        with groups as classes:
-            gan = train_gan(
-                classes=classes,
-                train=train,
-                validation=validation,
-                features=features,
-                start=shared.outputs["start"],
-                architecture=gan_architecture,
-                kimg=gan_kimg,
-                failed_class=failed_class,
-                seed=seed,
-                checkpoints=checkpoints,
-            ).set_display_name("Train GAN")
-            on_gpu(gan)
-            drawn = generate_images(
-                generators=gan.outputs["generators"],
-                record=gan.outputs["record"],
-                features=features,
-                train=train,
-                validation=validation,
-                count=synthetic_per_class,
-                reject=synthetic_reject,
-                seed=seed,
-            ).set_display_name("Generate images")
-            place(drawn, "generate_images")
-        # The compiler changes a Collected where it is used: each consumer gets one of its own.
-        balanced = balance_dataset(train=train, synthetic=dsl.Collected(drawn.outputs["images"]), seed=seed)
-        place(balanced, "balance_dataset").set_display_name("Balance data set")
-        arms = {
-            "baseline": baseline,
-            "oversampled": trained("oversampled", balanced.outputs["oversampled"]),
-            "augmented": trained("augmented", balanced.outputs["augmented"]),
-        }
+            kimg=gan_kimg,
+            shared_kimg=gan_shared_kimg,
+            count=synthetic_per_class,
+            reject=synthetic_reject,
+            seed=random_seed,
+        ).set_display_name("Synthetic images")
+        synthetic_images = made.outputs["synthetic_images"]
 
-        def models() -> dict[str, dsl.Collected]:
-            """Models and records of all arms, as both phases behind take them."""
-            of_arm = {name: dsl.Collected(task.outputs["model"]) for name, task in arms.items()}
-            return of_arm | {f"{name}_records": dsl.Collected(task.outputs["record"]) for name, task in arms.items()}
+        with dsl.ParallelFor(checked.outputs["Output"], name="train-on-real") as seeds:
+            real = train_classifier(
+                arms="baseline,oversampled",
+                seeds=seeds,
+                training_data=training_data,
+                synthetic_per_class=synthetic_per_class,
+                random_seed=random_seed,
+                epochs=classifier_epochs,
+                augmentation=classifier_augmentation,
+            ).set_display_name("Train classifier")
+            place(real, "train_classifier")
+        with dsl.ParallelFor(checked.outputs["Output"], name="train-synthetic") as seeds:
+            synthetic = train_classifier(
+                arms="augmented",
+                seeds=seeds,
+                training_data=training_data,
+                synthetic_images=synthetic_images,
+                synthetic_per_class=synthetic_per_class,
+                random_seed=random_seed,
+                epochs=classifier_epochs,
+                augmentation=classifier_augmentation,
+            ).set_display_name("Train classifier")
+            place(synthetic, "train_classifier")
 
-        judged = evaluate(
+        evaluated = evaluate(
+            training_data=training_data,
+            test_data=prepared.outputs["test_data"],
+            synthetic_images=synthetic_images,
+            classifiers_real=dsl.Collected(real.outputs["classifiers"]),
+            classifiers_synthetic=dsl.Collected(synthetic.outputs["classifiers"]),
             data=data,
-            rare_classes=prepared.outputs["rare"],
-            malignant=malignant,
-            split=split,
-            external_data=external,
-            seed=seed,
-            test=prepared.outputs["test"],
-            external=prepared.outputs["external_set"],
-            train=train,
-            validation=validation,
-            synthetic=dsl.Collected(drawn.outputs["images"]),
-            gan_records=dsl.Collected(gan.outputs["record"]),
-            quality=dsl.Collected(drawn.outputs["quality"]),
-            **models(),
+            data_duplicates=data_duplicates,
+            data_external=data_external,
+            data_split=data_split,
+            gan_architecture=gan_architecture,
+            gan_kimg=gan_kimg,
+            gan_shared_kimg=gan_shared_kimg,
+            positive_classes=positive_classes,
+            random_seed=random_seed,
+            synthetic_per_class=synthetic_per_class,
+            synthetic_reject=synthetic_reject,
         ).set_display_name("Evaluate")
-        place(judged, "evaluate")
+        place(evaluated, "evaluate")
+
         published = publish(
+            test_data=prepared.outputs["test_data"],
+            data_profile=prepared.outputs["data_profile"],
+            synthetic_images=synthetic_images,
+            classifiers_real=dsl.Collected(real.outputs["classifiers"]),
+            classifiers_synthetic=dsl.Collected(synthetic.outputs["classifiers"]),
+            results=evaluated.outputs["results"],
+            report=evaluated.outputs["report"],
             output=output,
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            verdict=judged.outputs["Output"],
-            promote_if=promote_if,
-            features=features,
-            shared_record=shared.outputs["record"],
-            shared_progress=shared.outputs["progress"],
-            generators=dsl.Collected(gan.outputs["generators"]),
-            gan_records=dsl.Collected(gan.outputs["record"]),
-            gan_progress=dsl.Collected(gan.outputs["progress"]),
-            synthetic=dsl.Collected(drawn.outputs["images"]),
-            contact_sheets=dsl.Collected(drawn.outputs["contact_sheet"]),
-            quality=dsl.Collected(drawn.outputs["quality"]),
-            results=judged.outputs["results"],
-            predictions=judged.outputs["predictions"],
-            report=judged.outputs["report"],
-            comparison=judged.outputs["comparison"],
-            model_card=judged.outputs["model_card"],
-            data_sheet=judged.outputs["data_sheet"],
-            splits=prepared.outputs["splits"],
-            data_profile=prepared.outputs["data_profile"],
-            **models(),
+            verdict=evaluated.outputs["Output"],
+            promote_if=OPTIONS.promote_if,
         ).set_display_name("Publish")
         place(published, "publish")
-        # Someone may have emptied the output since: whether it is complete is for publish to find out, not for the
-        # cache.
-        published.set_caching_options(False)
+        published.set_caching_options(False)  # the output may have been emptied since

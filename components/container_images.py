@@ -1,7 +1,7 @@
 """Phase → image reference, pinned when the pipeline is compiled.
 
-The tag is a hash of what the image is made of: the phase's folder, `components/shared`, the lock file and the base in
-`docker/`. So the reference, which is in the key of Kubeflow's cache, changes exactly when the code does.
+The tag is a hash of what the image consists of: the phase's folder, `components/shared`, the lock file and the base in
+`docker/`. So the reference, which is part of the key of Kubeflow's cache, changes exactly when the code does.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ BASE = ("docker/Dockerfile", "docker/install.sh", "uv.lock")
 """What all images have in common."""
 
 
-PHASE_OF = {"shared_pretraining": "train_gan"}
-"""Task → the phase whose image it runs in, where that has another name."""
+PHASE_OF = {"pretrain_gan": "train_gan"}
+"""Task → the phase whose image and placement it uses, where the names differ."""
 
 
 def content(phase: str) -> str:
-    """A hash of all that a phase's image is made of: 16 hexadecimal digits."""
+    """Return a hash of everything that a phase's image consists of, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     folders = (ROOT / "components" / phase, ROOT / "components" / "shared")
     files = [
@@ -30,10 +30,10 @@ def content(phase: str) -> str:
 
 
 def repository(phase: str) -> str:
-    """The name of a phase's images, whatever their tag."""
+    """Return the name of a phase's images, without tag."""
     return f"counterweight/{phase.replace('_', '-')}"
 
 
 def image(phase: str) -> str:
-    """The image reference of a phase, `counterweight/<phase>:<hash>`."""
+    """Return the image reference of a phase, `counterweight/<phase>:<hash>`."""
     return f"{repository(phase)}:{content(phase)}"

@@ -1,9 +1,10 @@
-"""Phase → where its tasks run on a cluster, from a file that is read when the pipeline is compiled.
+"""Where each phase's tasks run on a cluster, and the options that are compiled into the pipeline.
 
-A local run takes no notice of any of it.
+Both come from a YAML file that is read when the pipeline is compiled. A local run uses the options only.
 """
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.container_images import PHASE_OF
 from components.shared.errors import UserError
+from components.shared.parameters import Options, parse
 
 DEFAULT = Path(__file__).resolve().parent.parent / "manifests" / "placement.yaml"
 FILE_VARIABLE = "PLACEMENT"
-"""Names another file than the default."""
+"""Environment variable that names another file than the default."""
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
-"""As Kubernetes writes amounts: `500m`, `4`, `8Gi`."""
+"""An amount in Kubernetes' notation: `500m`, `4`, `8Gi`."""
 
 
 class _Strict(BaseModel):
@@ -28,7 +30,7 @@ class _Strict(BaseModel):
 
 
 class Toleration(_Strict):
-    """A taint that the tasks put up with, as in a pod."""
+    """A taint that the tasks tolerate, as in a pod."""
 
     key: str
     operator: str = Field(default="Exists", pattern="^(Exists|Equal)$")
@@ -37,20 +39,19 @@ class Toleration(_Strict):
 
 
 class Nodes(_Strict):
-    """Which nodes: all that have these labels, those with these taints among them."""
+    """The nodes that have these labels, including those with these taints."""
 
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
 
 
 class Accelerator(Nodes):
-    """What GAN training asks for.
+    """What GAN training requests.
 
     Attributes:
-        type: the resource's name: `nvidia.com/gpu`, a MIG slice such as `nvidia.com/mig-1g.10gb`; `none` for a cluster
-            without.
-        count: how many for each task, of `gans_per_task` classes.
-        at_a_time: so many tasks train GANs at once.
+        type: name of the resource: `nvidia.com/gpu`, a MIG slice such as `nvidia.com/mig-1g.10gb`, or `none`.
+        count: number for each task.
+        at_a_time: tasks that train GANs at the same time.
     """
 
     type: str = Field(default="nvidia.com/gpu", pattern=r"^(none|[a-z0-9.-]+/[A-Za-z0-9._-]+)$")
@@ -59,13 +60,13 @@ class Accelerator(Nodes):
 
 
 class Resources(_Strict):
-    """One phase's request, which is its limit as well: a task that outgrows it ends itself, not its neighbours.
+    """One phase's request, which is also its limit: a task that exceeds it fails alone.
 
     Attributes:
-        cpu, memory: as Kubernetes writes them.
+        cpu, memory: in Kubernetes' notation.
         retries: how often a failed task is started again, after one minute, two, four …
         timeout_h: hours after which a task is stopped.
-        accelerator: whether it asks for the accelerator.
+        accelerator: whether it requests the accelerator.
     """
 
     cpu: Quantity
@@ -76,7 +77,7 @@ class Resources(_Strict):
 
 
 class Prices(_Strict):
-    """Of an hour, in any currency; 0 where unknown."""
+    """Prices per hour, in any currency; 0 if unknown."""
 
     cpu: float = Field(default=0, ge=0)
     memory_gib: float = Field(default=0, ge=0)
@@ -85,61 +86,99 @@ class Prices(_Strict):
 
 
 class Placement(_Strict):
-    """The whole file: see `manifests/placement.yaml`, which says what each entry is for."""
+    """The whole file; `manifests/placement.yaml` documents each entry."""
 
     phases: dict[str, Resources]
+    options: Options = Options()
     accelerator: Accelerator = Accelerator()
     nodes: Nodes = Nodes()
     queue: str = ""
+    notify: bool = False
     webhook_secret: str = ""
+    kaggle_secret: str = ""
     api: str = ""
     ui: str = ""
     prices: Prices = Prices()
 
+    @property
+    def notifies(self) -> bool:
+        """Whether the pipeline has a task that reports the end of each run."""
+        return self.notify or bool(self.webhook_secret)
+
+
+_overrides: dict[str, Any] = {}
+
+
+def override_options(given: Mapping[str, str]) -> None:
+    """Replace options of the file, for pipelines that are compiled in this process from now on.
+
+    Call it before `pipeline` is imported: options are compiled in.
+
+    Raises:
+        UserError: `parameter.unknown` or `parameter.invalid`.
+
+    Example:
+        >>> override_options({"gans_per_task": "1"})
+    """
+    _overrides.update(parse(given, Options))
+    placement.cache_clear()
+
 
 @cache
 def placement() -> Placement:
-    """The file's content.
+    """Return the content of the file, with the overridden options.
 
     Raises:
-        UserError: it can't be read, or an entry can't be used.
+        UserError: `placement.unreadable` or `placement.invalid`.
     """
     path = Path(os.environ.get(FILE_VARIABLE) or DEFAULT)
     try:
-        return Placement.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = Placement.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read as YAML ({type(error).__name__}); give another PLACEMENT.") from error
+        raise UserError(
+            f"{path} cannot be read as YAML ({type(error).__name__})",
+            "name another file in PLACEMENT",
+            "placement.unreadable",
+            path=str(path),
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where} can't be used ({first['msg']}); mend that entry.") from error
+        raise UserError(
+            f"{path}: {where}: {first['msg']}",
+            "correct that entry; manifests/placement.yaml documents each",
+            "placement.invalid",
+            path=str(path),
+            entry=where,
+        ) from error
+    return content.model_copy(update={"options": content.options.model_copy(update=_overrides)})
 
 
 def place(task: dsl.PipelineTask, phase: str) -> dsl.PipelineTask:
-    """Says where a task runs, how much it may use, how often it is tried and when it is given up."""
+    """Set a task's nodes, resources, retries and time limit."""
     file = placement()
-    wanted = file.phases[phase]
-    task.set_cpu_request(wanted.cpu).set_cpu_limit(wanted.cpu)
-    task.set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
-    if wanted.retries:
+    resources = file.phases[phase]
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    if resources.retries:
         # Argo counts the longest backoff from the first attempt's start, and stops an attempt that runs beyond it.
-        longest_s = round((wanted.retries + 1) * wanted.timeout_h * 3600) + 60 * 2**wanted.retries
-        task.set_retry(wanted.retries, "60s", 2, f"{longest_s}s")
-    # Kubeflow sets all else that Pod Security's `restricted` asks for, but not this.
+        longest_s = round((resources.retries + 1) * resources.timeout_h * 3600) + 60 * 2**resources.retries
+        task.set_retry(resources.retries, "60s", 2, f"{longest_s}s")
+    # Kubeflow sets everything else that Pod Security's `restricted` requires.
     kubernetes.set_security_context(task, run_as_non_root=True)
-    kubernetes.set_timeout(task, round(wanted.timeout_h * 3600))
-    # The images run with a read-only root; what a task writes beside its artifacts goes here.
+    kubernetes.set_timeout(task, round(resources.timeout_h * 3600))
+    # The images run with a read-only root; what a task writes besides its artifacts goes here.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108
-    _send(task, file.nodes)
-    if wanted.accelerator and file.accelerator.type != "none":
+    _select_nodes(task, file.nodes)
+    if resources.accelerator and file.accelerator.type != "none":
         task.set_accelerator_type(file.accelerator.type).set_accelerator_limit(file.accelerator.count)
-        _send(task, file.accelerator)
+        _select_nodes(task, file.accelerator)
     if file.queue:
         kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", file.queue)
     return task
 
 
-def _send(task: dsl.PipelineTask, nodes: Nodes) -> None:
+def _select_nodes(task: dsl.PipelineTask, nodes: Nodes) -> None:
     for key, value in nodes.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
     for toleration in nodes.tolerations:
@@ -147,20 +186,24 @@ def _send(task: dsl.PipelineTask, nodes: Nodes) -> None:
 
 
 def rates() -> dict[str, Any]:
-    """What an hour of each phase asks for and costs, for the run's last report: phase → cpu, memory_gib, accelerators
-    and price; and the currency. Tasks with a name of their own stand there like a phase."""
+    """Return what an hour of each phase's tasks requests and costs.
+
+    Returns:
+        `phases`: phase → `cpu`, `memory_gib`, `accelerators`, `price`; `currency`.
+    """
     file = placement()
     phases = {}
-    for phase, wanted in (file.phases | {task: file.phases[name] for task, name in PHASE_OF.items()}).items():
-        accelerators = file.accelerator.count if wanted.accelerator and file.accelerator.type != "none" else 0
-        cpu, memory_gib = _amount(wanted.cpu), _amount(wanted.memory) / 2**30
+    tasks = {task: file.phases[phase] for task, phase in PHASE_OF.items()}
+    for phase, resources in (file.phases | tasks).items():
+        accelerators = file.accelerator.count if resources.accelerator and file.accelerator.type != "none" else 0
+        cpu, memory_gib = _amount(resources.cpu), _amount(resources.memory) / 2**30
         price = cpu * file.prices.cpu + memory_gib * file.prices.memory_gib + accelerators * file.prices.accelerator
         phases[phase] = {"cpu": cpu, "memory_gib": memory_gib, "accelerators": accelerators, "price": round(price, 6)}
     return {"phases": phases, "currency": file.prices.currency}
 
 
 def _amount(quantity: str) -> float:
-    """A Kubernetes quantity as a number."""
+    """Return a Kubernetes quantity as a number."""
     units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
     number = quantity.rstrip("mkKMGTi")
     return float(number) * units.get(quantity.removeprefix(number), 1)

@@ -1,14 +1,16 @@
-"""Writes the compiled pipeline, identical from run to run: `python -m counterweight.compile [FILE]`.
+"""Compile the pipeline to YAML, identically in each run: `python -m counterweight.compile [FILE]`.
 
-Images are named by the digests of `make push`, where there are any, else by the hash of their content.
+Images are named by the digests of `make push`, if there are any, otherwise by the hash of their content.
 """
 
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from kfp import compiler
 
+from components.shared import parameters
 from components.shared.files import write_text
 from counterweight import build_images
 from counterweight.exit_codes import run_command
@@ -16,18 +18,36 @@ from counterweight.exit_codes import run_command
 DEFAULT = Path("build/pipeline.yaml")
 
 
-def main(path: Path = DEFAULT) -> None:
-    """Compiles `pipeline.py` to `path`.
+def load_pipeline() -> Any:
+    """Return the pipeline of `pipeline.py`, with descriptions and drop-downs in its form.
 
-    Raises:
-        UserError: some of the images that were pushed are of other code.
+    Options are compiled in: call `components.placement.override_options` before. kfp's SDK cannot declare the allowed
+    values of a parameter (kubeflow/pipelines#12601), although API server and UI support them.
     """
-    digests = build_images.pinned()
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
     from pipeline import counterweight
 
+    form = counterweight.pipeline_spec.root.input_definitions.parameters
+    for name, description in parameters.descriptions().items():
+        allowed = parameters.allowed(name)
+        form[name].description = f"{description} {allowed[:1].upper()}{allowed[1:]}."
+    for name, choices in parameters.choices().items():
+        del form[name].literals[:]
+        for choice in choices:
+            form[name].literals.add().string_value = choice
+    return counterweight
+
+
+def main(path: Path = DEFAULT) -> None:
+    """Compile `pipeline.py` to `path`.
+
+    Raises:
+        UserError: the pushed images are of other code, or the placement file is invalid.
+    """
+    digests = build_images.pinned()
+    pipeline = load_pipeline()
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(counterweight, str(path))
+    compiler.Compiler().compile(pipeline, str(path))
     text = path.read_text(encoding="utf-8")
     for reference, digest in digests.items():
         text = text.replace(f"image: {reference}\n", f"image: {digest}\n")

@@ -30,8 +30,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.container_images import content
+from components.placement import override_options
+from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
+from components.shared.parameters import defaults, parse
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.tasks import CHECKPOINTS, Process, Task, phase_of
@@ -45,28 +48,6 @@ CACHE = Path("runs/.cache")
 RUNNERS = ("processes", "containers")
 
 
-def data_version(*places: str) -> str:
-    """A fingerprint of the names, sizes and times of folders' files, and of files, so that changed data is read again;
-    "1" where none of the places is on this machine."""
-    here = [place for place in places if "://" not in place and Path(place).exists()]
-    if not here:
-        return "1"
-    from components.prepare_data.image_reader import SUFFIXES
-
-    digest = hashlib.sha256()
-    for place in here:
-        for folder, folders, names in [("", [], [place])] if Path(place).is_file() else os.walk(place):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if name.startswith(".") or (folder and Path(name).suffix.lower() not in ("", ".csv", *SUFFIXES)):
-                    continue  # results that were written into the data's own folder are no data
-                with contextlib.suppress(OSError):
-                    facts = Path(folder, name).stat()
-                    line = f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-                    digest.update(line.encode(errors="replace"))
-    return digest.hexdigest()[:16]
-
-
 def _local(value: str, name: str, words: tuple[str, ...]) -> str:
     """A file's or folder's whole path; an address, one of the words, and with `split` a fold (`2/5`), as they are.
 
@@ -78,25 +59,25 @@ def _local(value: str, name: str, words: tuple[str, ...]) -> str:
     Raises:
         UserError: there is no such file or folder.
     """
-    if "://" in value or value in words or (name == "split" and re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", value)):
+    if "://" in value or value in words or (name == "data_split" and re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", value)):
         return value
     if value != value.encode(errors="replace").decode():
         raise UserError(f"{name} is {value!r}, which is not UTF-8; rename it.")
     path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's own raises where there is no such user)
-    if not (path.is_file() if name == "split" else path.is_dir()):
-        kind = ("k/n for a fold", "CSV file") if name == "split" else ("gs://…", "folder")
+    if not (path.is_file() if name == "data_split" else path.is_dir()):
+        kind = ("k/n for a fold", "CSV file") if name == "data_split" else ("gs://…", "folder")
         raise UserError(
             f"{name} is {value}, and there is no such {kind[1]}; give {', '.join([*words, kind[0]])} or a {kind[1]}."
         )
     return str(path.resolve())
 
 
-def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
+def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
     """What a command asks for.
 
     Args:
         words: `NAME=value`.
-        defaults: of the pipeline's parameters.
+        default: of the pipeline's parameters.
 
     Returns:
         The run id, which is the same for the same command and data; all parameters; the folder of the results.
@@ -106,27 +87,24 @@ def arguments(words: list[str], defaults: dict[str, Any]) -> tuple[str, dict[str
     """
     given = parameters.assignments(words)
     name = given.pop("PRESET", "demo")
-    values = defaults | parameters.preset(name)
-    for name_here, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "external")):
+    values = default | parameters.preset(name)
+    for name_here, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "data_external")):
         if name_here in given and parameter in given:
             raise UserError(f"{name_here} and {parameter} are the same; give one of them.")
     out = given.pop("OUT", "") or given.pop("output", "")
     if "://" in out:
         raise UserError(f"OUT is {out}; a local run writes to a folder on this machine, give one.")
-    for name_here, parameter in (("DATA", "data"), ("EXTERNAL", "external")):
+    for name_here, parameter in (("DATA", "data"), ("EXTERNAL", "data_external")):
         if value := given.pop(name_here, ""):
             given[parameter] = value
-    values |= parameters.typed(given, defaults)
+    values |= parse(given)
     data = str(values["data"])
     values["data"] = _local(data, "DATA", ("demo", "kaggle"))
-    values["external"] = _local(str(values["external"]), "EXTERNAL", ("none",))
-    values["split"] = _local(str(values["split"]), "split", ("random",))
-    if values["checkpoints"] not in ("auto", "none"):
-        raise UserError(f"checkpoints is {values['checkpoints']}; a local run keeps its own, choose auto or none.")
-    if "data_version" not in given:
-        values["data_version"] = data_version(*(str(values[name]) for name in ("data", "external", "split")))
+    values["data_external"] = _local(str(values["data_external"]), "EXTERNAL", ("none",))
+    values["data_split"] = _local(str(values["data_split"]), "data_split", ("random",))
     asked = {key: value for key, value in values.items() if key != "output"}
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    identity = data_identity(*(str(values[name]) for name in ("data", "data_external", "data_split")))
+    digest = hashlib.sha256(json.dumps([asked, identity], sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{name}-{digest}"
     folder = Path(os.path.expanduser(out or f"runs/{run_id}")).resolve()  # noqa: PTH111
@@ -325,12 +303,12 @@ def run(words: list[str], console: TextIO) -> int:
     from kfp import local
     from kfp.local import docker_task_handler, subprocess_task_handler
 
+    where, words = chosen_runner(words)
+    given, options = parameters.split_options(parameters.assignments(words))
+    override_options({"gans_per_task": "1", "classifiers_per_task": "1"} | options)
     from pipeline import counterweight
 
-    spec = counterweight.pipeline_spec.root.input_definitions.parameters
-    defaults = {name: parameters.default_of(entry) for name, entry in spec.items()}
-    where, words = chosen_runner(words)
-    run_id, values, folder = arguments(words, defaults)
+    run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the cache of finished tasks")
     with only_one():

@@ -39,13 +39,14 @@ import yaml
 
 from components.placement import FILE_VARIABLE, placement
 from components.shared.errors import UserError, printable
+from components.shared.parameters import defaults, parse
 from counterweight import parameters
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import follow, switch, timeout
 
 ROOT = Path(__file__).resolve().parent.parent
-REMOTE = {"data": ("demo", "kaggle"), "output": (), "external": ("none",), "checkpoints": ("auto", "none")}
+REMOTE = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external": ("none",)}
 """Parameters that say where something is, and their words that mean no place."""
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?")
@@ -89,9 +90,8 @@ def compiled() -> Package:
     from pipeline import counterweight
 
     spec = counterweight.pipeline_spec
-    defaults = {n: parameters.default_of(entry) for n, entry in spec.root.input_definitions.parameters.items()}
     digest = hashlib.sha256(content).hexdigest()
-    return Package(spec.pipeline_info.name, revision(ROOT, digest), content, defaults)
+    return Package(spec.pipeline_info.name, revision(ROOT, digest), content, defaults())
 
 
 def revision(root: Path, digest: str) -> str:
@@ -132,7 +132,7 @@ def checked(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -
             raise UserError(f"{where}: {name} is {value!r}; give text, a number or a list of numbers.")
         words[str(name)] = ",".join(map(str, plain))
     try:
-        return parameters.typed(words, defaults)
+        return parse(words)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -149,7 +149,7 @@ def check_remote(values: Mapping[str, Any]) -> None:
             continue
         choice = ", ".join((*words, "gs://bucket/prefix"))
         raise UserError(f"{name} is {value!r}, which a cluster can't reach; choose from {choice}.")
-    split = str(values.get("split", ""))
+    split = str(values.get("data_split", ""))
     if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
         raise UserError(f"split is {split!r}, which a cluster can't reach; give it as gs://bucket/name.csv.")
 
@@ -174,9 +174,7 @@ def arguments(given: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str
             raise UserError(f"{word} and {parameter} are the same; give one of them.")
         if value := given.pop(word, ""):
             given[parameter] = value
-    values |= parameters.typed(given, defaults)
-    if values["output"] == defaults["output"]:
-        raise UserError("OUT is not given, and a cluster can't write to a folder here; give OUT=gs://bucket/prefix.")
+    values |= parse(given)
     check_remote(values)
     return values
 

@@ -1,273 +1,360 @@
-"""Phase 6: the run's results under one folder or prefix, with a manifest of their hashes, written last.
+"""Copy a run's files to one folder or prefix, with a manifest of their hashes that is written last.
 
-Nothing counts for a reader until the manifest is there; publishing the same results again changes nothing; a
-publication that was cut off is completed by the next.
+A publication is complete when its manifest exists. Publishing the same results again changes nothing; an interrupted
+publication is completed by the next one.
 """
 
 import json
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
 from components.shared.errors import UserError
 from components.shared.files import PART, atomic_write, file_sha256, write_text
-from components.shared.image_set import iter_tables, read_header, read_rows, write_image_set
 from components.shared.log import log_line
+from components.shared.records import (
+    ClassifierRecord,
+    Manifest,
+    ManifestEntry,
+    TrainedGan,
+    load_gan_record,
+    load_record,
+    path_below,
+)
 
 MANIFEST = "manifest.json"
 JOURNAL = ".publishing.json"
-"""Beside the manifest while a publication is under way: all files that may be there, from whichever run."""
+"""Exists beside the manifest during a publication; lists all files that may exist, of any run."""
 CANDIDATE = "models/augmented.keras"
-"""What is proposed for use if the verdict allows it."""
-PROMOTING: dict[str, Collection[str]] = {
+"""The model that is proposed for use if the verdict allows it."""
+VERDICTS_OF_PROMOTION: dict[str, Collection[str]] = {
     "improved": {"improved"},
     "not_worse": {"improved", "no evidence"},
-    "always": {"improved", "no evidence", "worse"},
+    "always": {"improved", "no evidence", "worse", "not established"},
     "never": (),
 }
 """promote_if → the verdicts with which there is a candidate."""
+AUTO = "auto"
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Files = Mapping[str, tuple[Path, str]]
+"""Relative name → file, its SHA-256."""
 
 
-def named(
-    models: Mapping[str, Sequence[str | Path]],
-    records: Mapping[str, Sequence[str | Path]],
-    generators: Sequence[str | Path],
-    gan_records: Sequence[str | Path],
-    gan_pages: Sequence[str | Path],
-    synthetic_sets: Sequence[str | Path],
-    sheets: Sequence[str | Path],
-    quality: Sequence[str | Path],
-    others: Mapping[str, str | Path],
-    scratch: Path,
-) -> dict[str, Path]:
-    """Where each file goes: relative name → file.
-
-    An arm's models, one a seed, stand in the order of their records: the first is `models/<arm>.keras`, the others have
-    their seed in the name. Models and generators are matched with records by hash, not by their order; pages, which
-    hold none, stand in the order of the records, and sheets in that of the synthetic sets. Of a class whose GAN failed
-    there are only record and page.
-
-    A task makes the GANs and images of one class or of several. What it wrote of several is taken apart, so that each
-    class has its files whatever the tasks were; a page or sheet keeps the names of all its classes.
+def collect(folders: Sequence[str | Path], others: Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return the files to publish, after a check that each is complete.
 
     Args:
-        models, records: arm → `.keras` models and their JSON records.
-        generators: folders of `.keras` generators.
-        gan_records, gan_pages: JSON lists with a record for each class, and pages.
-        synthetic_sets, sheets, quality: image sets, contact sheets, and JSON lists with an entry for each class.
-        others: relative name → file, taken as they are.
-        scratch: an empty folder for the parts of what is taken apart; it must stay until all is published.
+        folders: their files keep their names relative to the folder.
+        others: relative name → file.
+
+    Returns:
+        Relative name → file.
 
     Raises:
-        UserError: a record has no model of its hash.
+        UserError: `publish.name_conflict`, `publish.damaged`: a file is missing, truncated, or is not the one of its
+            record; `record.invalid`.
     """
-    files = {name: Path(path) for name, path in others.items()}
-    for arm, own in records.items():
-        by_hash = _by_hash(models[arm])
-        for number, path in enumerate(own):
-            facts = _facts(path)
-            stem = f"models/{arm}-seed{facts['settings']['seed']}" if number else f"models/{arm}"
-            files[f"{stem}.keras"] = _matching(facts, by_hash, f"the {arm} model")
-            files[f"{stem}.json"] = Path(path)
-    by_hash = _by_hash([path for folder in generators for path in Path(folder).glob("*.keras")])
-    for of_task, page in zip(gan_records, gan_pages, strict=True):
-        of_classes = _facts(of_task)
-        for facts in of_classes:
-            stem = f"models/gan-{facts['dx']}"
-            if "failed" not in facts:
-                files[f"{stem}.keras"] = _matching(facts, by_hash, f"the generator of {facts['dx']}")
-            files[f"{stem}.json"] = _part(scratch / f"gan-{facts['dx']}.json", facts)
-        files[f"models/gan-{'+'.join(facts['dx'] for facts in of_classes)}.html"] = Path(page)
-    for of_task, sheet in zip(synthetic_sets, sheets, strict=True):
-        names = [str(dx) for dx in read_rows(of_task, "train", ["dx"])["dx"].unique()]
-        for dx in names:
-            files[f"synthetic/{dx}.parquet"] = (
-                Path(of_task) if len(names) == 1 else _of_class(of_task, dx, scratch / f"{dx}.parquet")
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*")):
+            if not path.is_file() or path.name.startswith("."):
+                continue
+            name = path.relative_to(folder).as_posix()
+            if name in files or name in others or name == MANIFEST:
+                raise UserError(
+                    f"{name} is an output of two tasks",
+                    "publish the files of one run",
+                    "publish.name_conflict",
+                    name=name,
+                )
+            files[name] = path_below(folder, name)
+    files |= {name: Path(path) for name, path in others.items()}
+    for name, path in files.items():
+        if problem := _find_damage(name, path, files):
+            raise UserError(
+                f"{name} {problem}",
+                "delete the artifacts of the run, or change a parameter, so that the task runs again",
+                "publish.damaged",
+                name=name,
+                problem=problem,
             )
-        if names:
-            files[f"synthetic/{'+'.join(names)}.html"] = Path(sheet)
-    for of_task in quality:
-        for facts in _facts(of_task):
-            if "failed" not in facts:
-                files[f"synthetic/{facts['dx']}.json"] = _part(scratch / f"quality-{facts['dx']}.json", facts)
     return files
 
 
-def _facts(record: str | Path) -> Any:
-    return json.loads(Path(record).read_text(encoding="utf-8"))
+def _find_damage(name: str, path: Path, files: Mapping[str, Path]) -> str:
+    """Return how a file is damaged, as the end of a sentence; empty if it is complete."""
+    if not path.is_file():
+        return "is missing"
+    if not path.stat().st_size:
+        return "is empty"
+    try:
+        if path.suffix == ".json" or name.endswith(".json"):
+            json.loads(path.read_text(encoding="utf-8"))
+        elif name.endswith(".html"):
+            if b"</html>" not in path.read_bytes()[-64:].lower():
+                return "is truncated"
+        elif name.endswith(".parquet"):
+            pq.read_metadata(path)
+        elif name.endswith(".keras"):
+            return _find_model_damage(name, path, files)
+    except (ValueError, OSError):  # pyarrow's errors are one of the two
+        return "is truncated"
+    return ""
 
 
-def _part(path: Path, facts: Any) -> Path:
-    write_text(path, json.dumps(facts, indent=1))
-    return path
-
-
-def _of_class(image_set: str | Path, dx: str, path: Path) -> Path:
-    """An image set of one class's rows."""
-    with write_image_set(path, read_header(image_set)) as out:
-        for table in iter_tables(image_set, dx):
-            out.write_table(table)
-    return path
-
-
-def _by_hash(paths: Sequence[str | Path]) -> dict[str, Path]:
-    return {file_sha256(path): Path(path) for path in paths}
-
-
-def _matching(facts: Mapping[str, Any], by_hash: Mapping[str, Path], what: str) -> Path:
-    if facts["model_sha256"] not in by_hash:
-        raise UserError(f"{what} is not the one in its record; publish one run's files.")
-    return by_hash[facts["model_sha256"]]
+def _find_model_damage(name: str, path: Path, files: Mapping[str, Path]) -> str:
+    record = files.get(f"{name.removesuffix('.keras')}.json")
+    if record is None:  # the feature extractor, and a classifier's seeds share no record with another model
+        return "" if path.read_bytes()[:2] == b"PK" else "is truncated"
+    if PurePosixPath(name).name.startswith("gan-"):
+        gan = load_gan_record(record)
+        expected = gan.model_sha256 if isinstance(gan, TrainedGan) else ""
+    else:
+        expected = load_record(record, ClassifierRecord).model_sha256
+    return "" if file_sha256(path) == expected else "is not the model of its record"
 
 
 class Target(Protocol):
-    """A place to publish to. `wanted` is name → (file, its SHA-256)."""
+    """A place to publish to."""
 
     def read(self, name: str) -> str | None:
-        """A small file's text; None where there is none."""
+        """Return a small file's text; None if it does not exist."""
 
-    def held(self, wanted: Mapping[str, tuple[Path, str]]) -> set[str]:
-        """The names under which the wanted content is there already."""
+    def modified(self, name: str) -> datetime | None:
+        """Return when a file was written; None if it does not exist."""
 
-    def put(self, wanted: Mapping[str, tuple[Path, str]]) -> None:
-        """Copies files there, each whole or not at all."""
+    def find_existing(self, names: Collection[str]) -> set[str]:
+        """Return the names of the files that exist."""
+
+    def find_unchanged(self, files: Files) -> set[str]:
+        """Return the names of the files that exist with this content."""
+
+    def upload(self, files: Files) -> None:
+        """Copy files, each atomically."""
 
     def write(self, name: str, text: str) -> None:
-        """Writes a small file, whole or not at all."""
+        """Write a small file atomically."""
 
     def remove(self, names: Collection[str]) -> None:
-        """Removes files, as far as they are there."""
+        """Remove files; missing ones are ignored."""
 
 
 class Folder:
     """A folder on this machine, as a place to publish to.
 
     Raises:
-        UserError: it is a file.
+        UserError: `output.is_a_file`.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{path} is a file; give a folder's name as output.")
+            raise UserError(f"{path} is a file", "give the name of a folder", "output.is_a_file", path=path)
 
     def read(self, name: str) -> str | None:
-        """A file's text; None where there is none."""
+        """See `Target`."""
         path = self.path / name
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
-    def held(self, wanted: Mapping[str, tuple[Path, str]]) -> set[str]:
-        """The names of those files that are there already with the content wanted."""
-        there = {name for name in wanted if (self.path / name).is_file()}
-        return {name for name in there if file_sha256(self.path / name) == wanted[name][1]}
+    def modified(self, name: str) -> datetime | None:
+        """See `Target`."""
+        path = self.path / name
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
 
-    def put(self, wanted: Mapping[str, tuple[Path, str]]) -> None:
-        """Copies files, and removes what is left of copies that were cut off."""
-        for parent in {(self.path / name).parent for name in wanted}:
+    def find_existing(self, names: Collection[str]) -> set[str]:
+        """See `Target`; a link counts, even if it leads nowhere."""
+        return {name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()}
+
+    def find_unchanged(self, files: Files) -> set[str]:
+        """See `Target`."""
+        existing = {name for name in files if (self.path / name).is_file()}
+        return {name for name in existing if file_sha256(self.path / name) == files[name][1]}
+
+    def upload(self, files: Files) -> None:
+        """See `Target`; partial files of interrupted copies are removed."""
+        for parent in {(self.path / name).parent for name in files}:
             for part in parent.glob(f"{PART}*"):
                 part.unlink()
-        for name, (path, _) in wanted.items():
+        for name, (path, _) in files.items():
             with atomic_write(self.path / name) as part:
                 shutil.copyfile(path, part)
 
     def write(self, name: str, text: str) -> None:
-        """Writes a small file."""
+        """See `Target`."""
         write_text(self.path / name, text)
 
     def remove(self, names: Collection[str]) -> None:
-        """Removes files, as far as they are there."""
+        """See `Target`."""
         for name in names:
-            (self.path / name).unlink(missing_ok=True)
+            path_below(self.path, name).unlink(missing_ok=True)
 
 
-def _target(place: str) -> Target:
+def _open_target(place: str) -> Target:
     if place.startswith("gs://"):
         from components.shared import storage  # Google's client takes half a second
 
         return storage.Prefix(place)
     if "://" in place:
-        raise UserError(f"{place}: this kind of address is not known; give a folder or gs://bucket/prefix as output.")
+        raise UserError(
+            f"output is {place}, an unknown kind of address",
+            "give auto, gs://bucket/prefix or a folder",
+            "output.invalid_address",
+            value=place,
+        )
     return Folder(place)
 
 
-def _listed(text: str | None, where: str) -> dict[str, Any]:
-    """The files that a manifest or journal lists; none where there is no such file.
+def _parse_listing(text: str | None, where: str) -> dict[str, ManifestEntry]:
+    """Return the files that a manifest or journal lists; none if it does not exist.
 
     Raises:
-        UserError: it is somebody else's.
+        UserError: `publish.foreign_manifest`: another program wrote it.
     """
+    if text is None:
+        return {}
     try:
-        files = json.loads(text)["files"] if text is not None else {}
-        paths = [PurePosixPath(name) for name in files]
-        ours = all(set(entry) == {"sha256", "bytes"} for entry in files.values())
-        if ours and not any(path.is_absolute() or ".." in path.parts or "\0" in str(path) for path in paths):
-            return dict(files)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise UserError(f"{where} is not of this pipeline; give another folder as output, or remove it.")
+        files = json.loads(text)["files"]
+        return Manifest(files=files, candidate=None, promote_if="", verdict="").files
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(
+            f"{where} is not a manifest of this pipeline",
+            "give another output, or remove the file",
+            "publish.foreign_manifest",
+            path=where,
+        ) from error
 
 
-def _candidate(verdict: str, promote_if: str) -> str | None:
-    if promote_if not in PROMOTING:
-        raise UserError(f"promote_if is {promote_if!r}; choose one of {', '.join(PROMOTING)}.")
-    candidate = CANDIDATE if verdict in PROMOTING[promote_if] else None
-    log_line("publish", f"{candidate or 'no model'} is the candidate (verdict: {verdict}; promote_if: {promote_if})")
+def _choose_candidate(verdict: str, promote_if: str) -> str | None:
+    if promote_if not in VERDICTS_OF_PROMOTION:
+        raise UserError(
+            f"promote_if is {promote_if!r}",
+            f"choose one of {', '.join(VERDICTS_OF_PROMOTION)}",
+            "parameter.invalid",
+            name="promote_if",
+            value=promote_if,
+        )
+    candidate = CANDIDATE if verdict in VERDICTS_OF_PROMOTION[promote_if] else None
+    log_line("publish", f"candidate: {candidate or 'none'} (verdict: {verdict}; promote_if: {promote_if})")
     return candidate
 
 
 def publish(
     output: str,
     files: Mapping[str, Path],
-    manifest: str | Path,
+    artifact: str | Path,
     verdict: str,
     promote_if: str = "improved",
     run: str = "",
+    artifact_address: str = "",
+    results_address: str = "",
+    finished: str = "",
 ) -> str:
-    """Copies files below a folder or an address of object storage.
+    """Copy files to the output of a run.
 
     Args:
-        output: a folder, made if need be, or `gs://bucket/prefix`.
+        output: `auto` for the folder `artifact`, a folder that is created if needed, or `gs://bucket/prefix`, below
+            which each run has a folder.
         files: relative name → file.
-        manifest: where a copy of the manifest goes, for the pipeline.
-        verdict: of the evaluation: `improved`, `no evidence` or `worse`.
-        promote_if: with which verdict the augmented model is the candidate: `improved`, `not_worse`, `always`, `never`.
-        run: a folder of its own below `output`, where several runs share one; none if empty.
+        artifact: folder to create; with another output it holds a copy of the manifest only.
+        verdict: of the evaluation.
+        promote_if: `improved`, `not_worse`, `always` or `never`; see `VERDICTS_OF_PROMOTION`.
+        run: id of the run.
+        artifact_address: where Kubeflow stores the artifact.
+        results_address: where Kubeflow stores the results; it contains the id of the run that computed them.
+        finished: when they were computed.
 
     Returns:
-        Where the files are.
+        The place of the files.
 
     Raises:
-        UserError: the place can't be used, promote_if is unknown, or another publishes there at the same time.
+        UserError: the place cannot be used, has files of others, or changes during the publication.
     """
-    if run and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run):
-        raise UserError(f"run is {run!r}; give a name of letters, digits, dots and dashes.")
-    candidate = _candidate(verdict, promote_if)
-    place = f"{output.rstrip('/') or '/'}/{run}" if run else output
-    target = _target(place)
-    wanted = {name: (path, file_sha256(path)) for name, path in sorted(files.items())}
-    entries = {name: {"sha256": sha256, "bytes": path.stat().st_size} for name, (path, sha256) in wanted.items()}
+    if run and not RUN_NAME.fullmatch(run):
+        raise UserError(f"run is {run!r}", "give letters, digits, dots and dashes", "publish.invalid_run", value=run)
+    candidate = _choose_candidate(verdict, promote_if)
+    sources = {name: (path, file_sha256(path)) for name, path in sorted(files.items())}
+    entries = {name: {"sha256": sha256, "bytes": path.stat().st_size} for name, (path, sha256) in sources.items()}
     content = {"files": entries, "candidate": candidate, "promote_if": promote_if, "verdict": verdict}
     text = json.dumps(content, indent=1) + "\n"
 
-    there, journal = target.read(MANIFEST), target.read(JOURNAL)
-    known = _listed(there, f"{place}/{MANIFEST}") | _listed(journal, f"{place}/{JOURNAL}")
-    missing = wanted.keys() - target.held(wanted)
-    complete = there == text and not missing
+    computed_by = _find_producer(results_address, run)
+    if computed_by:
+        log_line("publish", f"no new data: run {computed_by} computed these results{finished and f' at {finished}'}")
+    if output == AUTO:
+        _publish_to(Folder(str(artifact)), str(artifact), sources, entries, text)
+        place = artifact_address or str(artifact)
+    else:
+        shared = "://" in output  # a folder on this machine belongs to one run
+        place = f"{output.rstrip('/')}/{run}" if shared and run else output
+        earlier = f"{output.rstrip('/')}/{computed_by}" if shared and computed_by else ""
+        if earlier and _is_published(earlier, text):
+            place = earlier
+        else:
+            _publish_to(_open_target(place), place, sources, entries, text)
+        write_text(Path(artifact) / MANIFEST, text)
+    log_line("publish", f"{len(files)} files in {place}")
+    return place
+
+
+def _find_producer(address: str, run: str) -> str:
+    """Return the run that computed an artifact, if it is another one: it was taken from the cache.
+
+    Kubeflow's addresses end in `<run>/<task>/<execution>/<name>`.
+    """
+    parts = address.split("/")
+    producer = parts[-4] if "://" in address and len(parts) >= 6 else ""
+    return producer if run and run not in parts and RUN_NAME.fullmatch(producer) else ""
+
+
+def _is_published(place: str, text: str) -> bool:
+    """Return whether a complete publication with this manifest exists, and report its time."""
+    target = _open_target(place)
+    if target.read(MANIFEST) != text or target.read(JOURNAL) is not None:
+        return False
+    modified = target.modified(MANIFEST)
+    log_line(
+        "publish", f"unchanged since {modified:%Y-%m-%d %H:%M} UTC: {place}" if modified else f"unchanged: {place}"
+    )
+    return True
+
+
+def _publish_to(target: Target, place: str, sources: Files, entries: Mapping[str, Any], text: str) -> None:
+    """Copy what the target lacks, remove an earlier run's other files, and write the manifest last."""
+    manifest, journal = target.read(MANIFEST), target.read(JOURNAL)
+    owned = _parse_listing(manifest, f"{place}/{MANIFEST}") | _parse_listing(journal, f"{place}/{JOURNAL}")
+    missing = sources.keys() - target.find_unchanged(sources)
+    if foreign := sorted(target.find_existing(missing - owned.keys())):
+        raise UserError(
+            f"{place} has files that this pipeline did not write: {', '.join(foreign[:3])}",
+            "give another output, or move them",
+            "publish.foreign_files",
+            place=place,
+            names=foreign,
+        )
+    complete = manifest == text and not missing
     if not complete:
-        target.write(JOURNAL, json.dumps({"files": known | entries}))
-        if there is not None and there != text:  # nothing counts from here on
+        listing = {name: entry.model_dump() for name, entry in owned.items()} | dict(entries)
+        target.write(JOURNAL, json.dumps({"files": listing}))
+        if manifest is not None and manifest != text:  # from here on, no publication is complete
             target.remove([MANIFEST])
-            there = None
-        target.remove(known.keys() - entries.keys())
-        target.put({name: wanted[name] for name in wanted if name in missing})
-        if missing and wanted.keys() != target.held(wanted):
-            raise UserError(f"{place} was changed while it was published; run the same command again.")
-        if there is None:
+            manifest = None
+        target.remove(owned.keys() - entries.keys())
+        target.upload({name: sources[name] for name in sources if name in missing})
+        if missing and sources.keys() != target.find_unchanged(sources):
+            raise UserError(
+                f"{place} was changed during the publication",
+                "rerun the command when nothing else writes there",
+                "publish.concurrent_write",
+                place=place,
+            )
+        if manifest is None:
             target.write(MANIFEST, text)
     if journal is not None or not complete:
         target.remove([JOURNAL])
-    write_text(manifest, text)
-    log_line("publish", f"{len(files)} files in {place}")
-    return place

@@ -1,4 +1,4 @@
-"""Checkpoints: what long work needs to go on where it was killed."""
+"""Checkpoints: saved training state, from which a killed task resumes."""
 
 import hashlib
 import io
@@ -14,24 +14,24 @@ from components.shared.files import PART, atomic_write
 from components.shared.log import log_line
 
 SLOTS = ("checkpoint-a", "checkpoint-b")
-"""The last two checkpoints: each new one replaces the older."""
+"""Names of the last two checkpoints; each new one replaces the older."""
 
 
 class Store(Protocol):
-    """A place that keeps bytes under names."""
+    """A store of bytes under names."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Keeps the data, whole or not at all."""
+        """Write data atomically."""
 
     def read(self, name: str) -> bytes | None:
-        """The data, or None where there is none of this name."""
+        """Return the data, or None if the name does not exist."""
 
 
 class Folder:
     """A folder on this machine.
 
     Args:
-        path: made where it does not exist. No other writes to it: what a killed writer left half-written is deleted.
+        path: created if needed. It has one writer: partial files of a killed one are deleted.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,42 +53,42 @@ class Folder:
 
 
 class DamagedError(Exception):
-    """Bytes that are no whole pack."""
+    """Bytes that are not a complete pack."""
 
 
-def pack(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """JSON values and arrays as bytes that know whether they are whole: their SHA-256, then an `.npz`."""
+def pack(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return JSON values and arrays as bytes: a SHA-256, then an `.npz`."""
     buffer = io.BytesIO()
-    members: dict[str, Any] = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays}
+    members: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
     np.savez(buffer, **members)
     content = buffer.getvalue()
     return hashlib.sha256(content).digest() + content
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `pack` was given.
+    """Return the arguments of `pack`.
 
     Raises:
-        DamagedError: these are not the bytes that it made.
+        DamagedError: the bytes are not those that it returned.
     """
     digest, content = data[:32], data[32:]
     if hashlib.sha256(content).digest() != digest:
-        raise DamagedError("its bytes are not those that were written")
+        raise DamagedError("its hash does not match")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return json.loads(arrays.pop("facts").tobytes()), arrays
-    except Exception as error:  # of whatever kind: NumPy, zipfile and json have a dozen for a file that is not theirs
-        raise DamagedError("its hash is right, and it is no checkpoint") from error
+        return json.loads(arrays.pop("state").tobytes()), arrays
+    except Exception as error:  # NumPy, zipfile and json raise a dozen kinds
+        raise DamagedError("it is not a checkpoint") from error
 
 
 class Checkpoints:
-    """The last two checkpoints of one piece of work.
+    """The last two checkpoints of one training.
 
     Args:
-        store: theirs alone.
-        settings: all that decides the work's result, as JSON values.
-        label: phase and class, for what is said.
+        store: used by this training only.
+        settings: everything that the result depends on, as JSON values.
+        label: phase and class, for messages.
     """
 
     def __init__(self, store: Store, settings: Mapping[str, Any], label: str) -> None:
@@ -96,17 +96,17 @@ class Checkpoints:
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._number = 0
 
-    def save(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Replaces the older of the two."""
+    def save(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a checkpoint in place of the older of the two."""
         self._number += 1
-        about = {"settings": self.settings, "number": self._number, "facts": facts}
-        self.store.write(SLOTS[self._number % 2], pack(about, arrays))
+        content = {"settings": self.settings, "number": self._number, "state": state}
+        self.store.write(SLOTS[self._number % 2], pack(content, arrays))
 
     def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """The newest one that is whole, or None.
+        """Return the newest complete checkpoint, or None.
 
         Raises:
-            UserError: it is of other settings.
+            UserError: `checkpoints.other_settings`.
         """
         newest = None
         for slot in SLOTS:
@@ -114,16 +114,18 @@ class Checkpoints:
             if data is None:
                 continue
             try:
-                about, arrays = unpack(data)
-                settings, number, facts = about["settings"], about["number"], about["facts"]
+                content, arrays = unpack(data)
+                settings, number, state = content["settings"], content["number"], content["state"]
             except (DamagedError, KeyError, ValueError, TypeError) as error:
-                log_line(self.label, f"warning: {slot} is damaged ({error}) and is left out")
+                log_line(self.label, f"warning: {slot} is damaged ({error}) and is skipped")
                 continue
             if settings != self.settings:
                 raise UserError(
-                    f"{self.label}: its checkpoints are of a run with other settings or data; give another folder for "
-                    "checkpoints, or delete them."
+                    f"{self.label}: its checkpoints are of a run with other settings or data",
+                    "give another place for checkpoints, or delete them",
+                    "checkpoints.other_settings",
+                    label=self.label,
                 )
             if number > self._number:
-                self._number, newest = number, (facts, arrays)
+                self._number, newest = number, (state, arrays)
         return newest

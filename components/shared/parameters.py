@@ -12,6 +12,7 @@ from components.shared.errors import UserError
 from components.shared.records import MAX_SEED
 
 MAX_SEEDS = 20
+MAX_FOLDS = 20
 MAX_PLACE_LENGTH = 1_000
 
 CLASS_LIST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}( *, *[A-Za-z0-9][A-Za-z0-9_-]{0,30}){0,99}")
@@ -132,8 +133,8 @@ class Parameters(BaseModel):
     @classmethod
     def _fold_exists(cls, split: str) -> str:
         fold = FOLD.fullmatch(split)
-        if fold and not (int(fold[2]) >= 2 and 1 <= int(fold[1]) <= int(fold[2])):
-            raise ValueError("the fold does not exist; the first of five folds is 1/5")
+        if fold and not (2 <= int(fold[2]) <= MAX_FOLDS and 1 <= int(fold[1]) <= int(fold[2])):
+            raise ValueError(f"the fold does not exist; k/n has k from 1 to n and n from 2 to {MAX_FOLDS}")
         return split
 
     @field_validator("positive_classes", "synthetic_classes")
@@ -145,6 +146,33 @@ class Parameters(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("a class is repeated")
         return classes
+
+
+class Options(BaseModel):
+    """What is decided when the pipeline is compiled: the section `options` of `manifests/placement.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gans_per_task: int = Field(default=2, ge=1, le=100, description="Classes whose GANs are trained in one task.")
+    classifiers_per_task: int = Field(
+        default=2, ge=1, le=20, description="Seeds whose classifiers are trained in one task."
+    )
+    max_bad_images: int = Field(
+        default=10, ge=0, le=1_000_000_000, description="Unusable images that are skipped; more fail the run."
+    )
+    failed_class: Literal["fail", "continue"] = Field(
+        default="fail",
+        description="Action if the GAN of a class fails: fail the run, or continue without synthetic images of it.",
+    )
+    checkpoints: str = Field(
+        default="auto",
+        pattern=r"^(auto|none|gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?)$",
+        description="Where GAN training keeps its checkpoints; auto is beside the artifacts.",
+        json_schema_extra=_form("auto, none or gs://bucket/prefix"),
+    )
+    promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
+        default="improved", description="The verdicts with which the augmented model becomes the candidate."
+    )
 
 
 def split_names(names: str) -> list[str]:

@@ -1,10 +1,10 @@
 """Object storage: the only place that imports google-cloud-storage.
 
-A call ends in one of two ways, however large the data are: what was asked for, or a `UserError` at most `STALL_S` after
-the last byte that moved. Requests that failed for a moment (429, 5xx, a dropped connection) are repeated for as long.
+A call of any size either returns its result or raises a `UserError` at most `STALL_S` after the last byte that moved.
+Until then, requests that fail temporarily (429, 5xx, a dropped connection) are repeated.
 
-The client's own `transfer_manager` is not used: after a failure it goes on with all other files, its deadline is one
-for the whole, however large, and it neither says how far it is nor checks what a repeated request brought.
+The client's `transfer_manager` is not used: after a failure it continues with all other files, it has one deadline for
+the whole transfer, it reports no progress, and it does not verify what a repeated request returned.
 """
 
 import base64
@@ -16,9 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import requests
@@ -35,66 +36,105 @@ from components.shared.files import atomic_write
 from components.shared.log import Progress, log_line
 
 TIMEOUT_S = 10
-"""How long one attempt at a request may hear nothing, or not get rid of a block of its body."""
+"""How long one attempt of a request may receive nothing, or send no block of its body."""
 STALL_S = 16
-"""How long a thread may go without a step forward, all attempts together, before the whole call is given up."""
-PARALLEL = 8
-"""Requests at a time."""
-CHUNK = 8 << 20
-"""Bytes of a large file that are in memory, and sent again if need be; each thread holds one such piece at the most."""
-ATTEMPTS = 3
-"""At one file, where the server has lost, or found damaged, what it had got of it."""
+"""How long a thread may make no progress, over all attempts, before the whole call fails."""
+POLL_S = 0.2
+"""How often progress is printed and stalls are detected."""
+MAX_PARALLEL_REQUESTS = 8
+CHUNK_BYTES = 8 << 20
+"""Part of a large file that is in memory and is sent again after an error; each thread holds one at most."""
+MAX_UPLOAD_ATTEMPTS = 3
+"""Uploads of one file if the server lost or damaged what it received."""
 
-READ = "read; give this account the role Storage Object Viewer on the bucket"
-WRITE = "write; give this account the role Storage Object User on the bucket"
+CLOCK = time.monotonic
+READ, WRITE = "read", "write"
+_ROLES = {READ: "Storage Object Viewer", WRITE: "Storage Object User"}
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """`gs://bucket/some/prefix` as (`bucket`, `some/prefix`).
+    """Return the bucket and the prefix of `gs://bucket/some/prefix`.
 
     Raises:
-        UserError: it is not of that form.
+        UserError: `storage.invalid_address`.
     """
     bucket, _, prefix = uri.removeprefix("gs://").partition("/")
     if not uri.startswith("gs://") or not bucket:
-        raise UserError(f"{uri} is not an object storage address; write gs://bucket/prefix.")
+        raise UserError(
+            f"{uri} is not an object storage address", "write gs://bucket/prefix", "storage.invalid_address", uri=uri
+        )
     return bucket, prefix.strip("/")
 
 
-def download_folder(uri: str, folder: Path) -> None:
-    """Downloads all objects below a prefix into a folder, several at a time, in the generation that was listed and
-    checked against its checksum.
+class ListedObject(NamedTuple):
+    """An object in a listing: its name relative to the prefix, its size in bytes, and the number of its version."""
+
+    name: str
+    size: int
+    generation: int
+
+
+def list_objects(uri: str) -> list[ListedObject]:
+    """Return the objects below a prefix, or the one object of this name, sorted by name.
 
     Raises:
-        UserError: no such bucket, no permission, no credentials, no connection, nothing below the prefix, or an object
-            was replaced or removed meanwhile.
+        UserError: as in `download_folder`.
     """
     bucket, prefix = split_uri(uri)
-    below = f"{prefix}/" if prefix else ""
-    with _told(uri, READ):
+    with _translate_errors(uri, READ):
         storage = _Connection()
-        fields = "items(name,generation,size,crc32c,contentEncoding),nextPageToken"
-        asked = partial(storage.client.list_blobs, bucket, prefix=below, fields=fields, **storage.options)
-        listed = storage.once(lambda: list(asked()))
-        wanted = [blob for blob in listed if _stays_below(blob.name.removeprefix(below))]
-        if not wanted:
-            raise UserError(f"{uri}: nothing stands below this prefix; check its spelling.")
-        jobs = [partial(storage.download, blob, folder / blob.name.removeprefix(below)) for blob in wanted]
-        storage.run(jobs, f"download {uri}", sum(blob.size for blob in wanted))
+        blobs = _list_blobs(storage, bucket, f"{prefix}/" if prefix else "")
+        if not blobs and prefix:
+            blob = storage.call(lambda: storage.client.bucket(bucket).get_blob(prefix, **storage.options))
+            blobs = {prefix.rpartition("/")[2]: blob} if blob else {}
+    if not blobs:
+        raise _nothing_below(uri)
+    return sorted(ListedObject(name, blob.size, blob.generation) for name, blob in blobs.items())
+
+
+def download_folder(uri: str, folder: Path) -> None:
+    """Download all objects below a prefix into a folder, in the generation that was listed, with verified checksums.
+
+    Raises:
+        UserError: `storage.not_found`, `storage.no_permission`, `storage.no_credentials`, `storage.no_answer`,
+            `storage.empty`, or `storage.changed`: an object was replaced or removed during the download.
+    """
+    bucket, prefix = split_uri(uri)
+    with _translate_errors(uri, READ):
+        storage = _Connection()
+        blobs = _list_blobs(storage, bucket, f"{prefix}/" if prefix else "")
+        if not blobs:
+            raise _nothing_below(uri)
+        jobs = [partial(storage.download, blob, folder / name) for name, blob in blobs.items()]
+        storage.run(jobs, f"download {uri}", sum(blob.size for blob in blobs.values()))
+
+
+def _list_blobs(storage: "_Connection", bucket: str, below: str) -> dict[str, Blob]:
+    """Return the objects whose names can be a file's below a folder; relative name → object."""
+    fields = "items(name,generation,size,crc32c,contentEncoding),nextPageToken"
+    request = partial(storage.client.list_blobs, bucket, prefix=below, fields=fields, **storage.options)
+    blobs = {blob.name.removeprefix(below): blob for blob in storage.call(lambda: list(request()))}
+    return {name: blob for name, blob in blobs.items() if _is_relative_file(name)}
+
+
+def _nothing_below(uri: str) -> UserError:
+    return UserError(f"{uri}: no object is below this prefix", "check its spelling", "storage.empty", uri=uri)
 
 
 def download_file(uri: str, path: str | Path) -> None:
-    """Downloads one object to a file, whole or not at all.
+    """Download one object to a file, atomically.
 
     Raises:
-        UserError: as `download_folder`, or there is no such object.
+        UserError: as in `download_folder`.
     """
     bucket, name = split_uri(uri)
-    with _told(uri, READ):
+    with _translate_errors(uri, READ):
         storage = _Connection()
-        blob = storage.once(lambda: storage.client.bucket(bucket).get_blob(name, **storage.options)) if name else None
+        blob = storage.call(lambda: storage.client.bucket(bucket).get_blob(name, **storage.options)) if name else None
         if blob is None:
-            raise UserError(f"{uri}: there is no such object; check the bucket's name and the path.")
+            raise UserError(
+                f"{uri}: no such object exists", "check the bucket's name and the path", "storage.not_found", uri=uri
+            )
         with atomic_write(path) as part:
             storage.run([partial(storage.download, blob, part)], f"download {uri}", blob.size)
 
@@ -102,50 +142,61 @@ def download_file(uri: str, path: str | Path) -> None:
 class Prefix:
     """A place to publish to: the objects below `gs://bucket/prefix`.
 
-    Whatever is written or removed must be as it was when it was last looked at here: a change that another has made
-    meanwhile is an error, never overwritten.
+    An object is written or removed only if it is in the version that this instance read last: concurrent changes raise
+    an error and are never overwritten.
 
     Args:
         uri: the address.
 
     Raises:
-        UserError: from every method: no such bucket, no permission, no credentials, no connection, or another writes to
-            the same prefix.
+        UserError: from every method: as in `download_folder`, or `storage.concurrent_write`.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.bucket, prefix = split_uri(uri)
         self.below = f"{prefix}/" if prefix else ""
-        with _told(uri, WRITE):
+        with _translate_errors(uri, WRITE):
             self._storage = _Connection()
         self._generations: dict[str, int] = {}
-        """Of each object as it was seen last; 0 where there was none."""
+        """Name → generation that was read last; 0 if the object was absent."""
         self._crc32c: dict[Path, str] = {}
 
     def read(self, name: str) -> str | None:
-        """An object's text; None where there is none."""
-        with _told(self.uri, WRITE):
-            return self._storage.once(partial(self._read, name))
+        """Return an object's text; None if it does not exist."""
+        with _translate_errors(self.uri, WRITE):
+            return self._storage.call(partial(self._read, name))
 
-    def held(self, wanted: Mapping[str, tuple[Path, str]]) -> set[str]:
-        """The names of those objects that are there already with the content wanted.
+    def modified(self, name: str) -> datetime | None:
+        """Return when an object was written; None if it does not exist."""
+        with _translate_errors(self.uri, WRITE):
+            blob = self._storage.call(partial(self._look, name))
+        return blob and blob.updated
+
+    def find_existing(self, names: Collection[str]) -> set[str]:
+        """Return the names of which there are objects."""
+        with _translate_errors(self.uri, WRITE):
+            found = self._storage.run([partial(self._look, name) for name in names])
+        return {name for name, blob in zip(names, found, strict=True) if blob}
+
+    def find_unchanged(self, files: Mapping[str, tuple[Path, str]]) -> set[str]:
+        """Return the names of the objects that have the content of these files already.
 
         Args:
-            wanted: name → (file, its SHA-256).
+            files: name → (file, its SHA-256).
         """
-        with _told(self.uri, WRITE):
-            found = self._storage.run([partial(self._holds, name, *source) for name, source in wanted.items()])
-        return {name for name, there in zip(wanted, found, strict=True) if there}
+        with _translate_errors(self.uri, WRITE):
+            found = self._storage.run([partial(self._holds, name, *source) for name, source in files.items()])
+        return {name for name, unchanged in zip(files, found, strict=True) if unchanged}
 
-    def put(self, wanted: Mapping[str, tuple[Path, str]]) -> None:
-        """Uploads files, several at a time, with their SHA-256 as metadata."""
-        with _told(self.uri, WRITE):
-            jobs = [partial(self._upload, name, *source) for name, source in wanted.items()]
-            self._storage.run(jobs, f"upload {self.uri}", sum(path.stat().st_size for path, _ in wanted.values()))
+    def upload(self, files: Mapping[str, tuple[Path, str]]) -> None:
+        """Upload files in parallel, with their SHA-256 as metadata."""
+        with _translate_errors(self.uri, WRITE):
+            jobs = [partial(self._upload, name, *source) for name, source in files.items()]
+            self._storage.run(jobs, f"upload {self.uri}", sum(path.stat().st_size for path, _ in files.values()))
 
     def write(self, name: str, text: str) -> None:
-        """Writes a small object, at once."""
+        """Write a small object in one request."""
 
         def write() -> None:
             blob = self._blob(name)
@@ -158,14 +209,14 @@ class Prefix:
                 )
                 self._generations[name] = blob.generation
             except exceptions.PreconditionFailed:
-                if self._read(name) != text:  # else an attempt whose answer was lost has written it
+                if self._read(name) != text:  # otherwise an attempt whose answer was lost has written it
                     raise
 
-        with _told(self.uri, WRITE):
-            self._storage.once(write)
+        with _translate_errors(self.uri, WRITE):
+            self._storage.call(write)
 
     def remove(self, names: Collection[str]) -> None:
-        """Removes objects; those that are not there are left at that."""
+        """Remove objects; missing ones are ignored."""
 
         def remove(name: str) -> None:
             if name not in self._generations:
@@ -175,12 +226,12 @@ class Prefix:
                     self._blob(name).delete(if_generation_match=generation, **self._storage.options)
             self._generations[name] = 0
 
-        with _told(self.uri, WRITE):
+        with _translate_errors(self.uri, WRITE):
             self._storage.run([partial(remove, name) for name in names])
 
     def _blob(self, name: str) -> Blob:
-        blob = self._storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK)
-        blob.cache_control = "no-cache"  # a public object is else served from a cache for an hour
+        blob = self._storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK_BYTES)
+        blob.cache_control = "no-cache"  # otherwise a public object is served from a cache for an hour
         return blob
 
     def _look(self, name: str) -> Blob | None:
@@ -193,7 +244,7 @@ class Prefix:
         return blob and blob.download_as_bytes(**self._storage.options).decode(errors="replace")
 
     def _holds(self, name: str, path: Path, sha256: str) -> bool:
-        """Whether an object holds a file: our hash for what it should be, the server's for what it is."""
+        """Return whether an object has a file's content: by our hash, and by the server's of what it stores."""
         blob = self._look(name)
         if blob is None or blob.size != path.stat().st_size or (blob.metadata or {}).get("sha256") != sha256:
             return False
@@ -206,7 +257,7 @@ class Prefix:
         return blob.crc32c == self._crc32c[path]
 
     def _upload(self, name: str, path: Path, sha256: str) -> None:
-        for attempts_left in reversed(range(ATTEMPTS)):
+        for attempts_left in reversed(range(MAX_UPLOAD_ATTEMPTS)):
             blob = self._blob(name)
             blob.metadata = {"sha256": sha256}
             try:
@@ -230,112 +281,119 @@ class Prefix:
                 self._generations[name] = 0  # the client has removed it
                 if not attempts_left:
                     raise
-            except (exceptions.GoogleAPICallError, ValueError):  # the client's word for "less arrived than was sent"
+            except (exceptions.GoogleAPICallError, ValueError):  # ValueError: less arrived than was sent
                 if not attempts_left:
                     raise
 
 
 class Objects:
-    """A place for checkpoints: objects below `gs://bucket/prefix`. An object is there whole or not at all.
+    """A store for checkpoints: objects below `gs://bucket/prefix`, which are written atomically.
 
-    Each call has a connection of its own: it comes minutes after the last, and an outage ends a connection for good.
+    Each call opens a connection: calls are minutes apart, and an outage breaks a connection permanently.
 
     Args:
-        uri: the address. It is written to at once: what can't be comes out before hours of work.
+        uri: the address. A small object is written immediately, so that a missing permission is detected before hours
+            of work.
 
     Raises:
-        UserError: what is there can't be read; or at the start nothing can be written. When a later checkpoint can't be
-            kept, that is said, and the one before it stays the last.
+        UserError: an object cannot be read, or the first one cannot be written. If a later checkpoint cannot be
+            written, a warning is printed and the previous one stays the last.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.bucket, prefix = split_uri(uri)
         self.below = f"{prefix}/" if prefix else ""
-        self._write("begun", b"")
+        self._write("started", b"")
 
     def write(self, name: str, data: bytes) -> None:
         """See `Store`."""
         try:
             self._write(name, data)
         except UserError as error:
-            log_line("checkpoints", f"warning: this one could not be kept ({error})")
+            log_line("checkpoints", f"warning: not written ({error}); the previous one is kept")
 
     def read(self, name: str) -> bytes | None:
         """See `Store`."""
-        with _told(self.uri, READ):
+        with _translate_errors(self.uri, READ):
             storage = _Connection()
 
             def read() -> bytes | None:
                 blob = storage.client.bucket(self.bucket).get_blob(self.below + name, **storage.options)
                 if blob is None:
                     return None
-                buffer = io.BytesIO()  # written block by block, so that a slow one is not taken for none
+                buffer = io.BytesIO()  # written block by block: progress is visible to the watch
                 blob.download_to_file(_Sink(buffer, storage.watch), checksum="crc32c", **storage.options)
                 return buffer.getvalue()
 
-            return storage.once(read)
+            return storage.call(read)
 
     def _write(self, name: str, data: bytes) -> None:
-        with _told(self.uri, WRITE):
+        with _translate_errors(self.uri, WRITE):
             storage = _Connection()
 
             def upload() -> None:
-                blob = storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK)
+                blob = storage.client.bucket(self.bucket).blob(self.below + name, chunk_size=CHUNK_BYTES)
                 blob.upload_from_string(data, checksum="crc32c", **storage.options)
 
-            storage.once(partial(_repeated, upload))
+            storage.call(partial(_repeat_upload, upload))
 
 
 def checkpoint_store(address: str, name: str) -> Store:
-    """A place for the checkpoints of one piece of work.
+    """Return a store for the checkpoints of one training.
 
     Args:
-        address: a folder, made where it does not exist, or `gs://bucket/prefix`.
-        name: of the work, below the address.
+        address: a folder, which is created if needed, or `gs://bucket/prefix`.
+        name: of the training, below the address.
 
     Raises:
-        UserError: the address is of another kind, or can't be written.
+        UserError: the address is of another kind, or is not writable.
     """
     if address.startswith("gs://"):
         return Objects(f"{address.rstrip('/')}/{name}")
     if "://" in address:
-        raise UserError(f"{address}: checkpoints can't be kept there; give a folder, gs://bucket/prefix or none.")
+        raise UserError(
+            f"checkpoints is {address!r}, an unknown kind of address",
+            "give a folder, gs://bucket/prefix or none",
+            "checkpoints.invalid_address",
+            value=address,
+        )
     return Folder(Path(address) / name)
 
 
-def checkpoint_address(asked: str, artifact: str, environment: Mapping[str, str]) -> str:
-    """Where a run's checkpoints are kept, empty for nowhere.
+def checkpoint_address(option: str, artifact: str, environment: Mapping[str, str]) -> str:
+    """Return where a run's checkpoints are kept; empty for nowhere.
 
     Args:
-        asked: `auto`, `none` or `gs://bucket/prefix`, below which each run has a folder of its own.
-        artifact: the address of an artifact of the run. On a cluster `auto` means beside it.
-        environment: of the process. COUNTERWEIGHT_CHECKPOINTS is what `auto` means in a local run, and absent on a
-            cluster; COUNTERWEIGHT_RUN the run's id, which is a part of `artifact`, and absent in a local run.
+        option: `auto`, `none` or `gs://bucket/prefix`, below which each run has a folder.
+        artifact: the address of an artifact of the run. On a cluster `auto` is beside it.
+        environment: of the process. COUNTERWEIGHT_CHECKPOINTS is the folder of `auto` in a local run, and unset on a
+            cluster; COUNTERWEIGHT_RUN is the run's id, which is a part of `artifact`, and unset in a local run.
 
     Raises:
-        UserError: `asked` is none of these.
+        UserError: `checkpoints.invalid_address`.
     """
     folder, run = environment.get("COUNTERWEIGHT_CHECKPOINTS", ""), environment.get("COUNTERWEIGHT_RUN", "")
-    if asked == "none":
+    if option == "none":
         return ""
-    if asked == "auto":
+    if option == "auto":
         root, found, _ = artifact.partition(f"/{run}/")
         if not folder and not (artifact.startswith("gs://") and run and found):
-            log_line(
-                "checkpoints", f"none are kept, since artifacts are at {artifact.partition('://')[0]}:// and not gs://"
-            )
+            scheme = artifact.partition("://")[0]
+            log_line("checkpoints", f"none are kept: artifacts are at {scheme}://, and checkpoints need gs://")
             return ""
         return folder or f"{root}/{run}/checkpoints"
-    if not asked.startswith("gs://"):
-        raise UserError(f"checkpoints is {asked!r}; choose auto, none or gs://bucket/prefix.")
-    split_uri(asked)
-    return f"{asked.rstrip('/')}/{run}".rstrip("/")
+    if not option.startswith("gs://"):
+        raise UserError(
+            f"checkpoints is {option!r}", "choose auto, none or gs://bucket/prefix", "checkpoints.invalid_address"
+        )
+    split_uri(option)
+    return f"{option.rstrip('/')}/{run}".rstrip("/")
 
 
-def _repeated(upload: Callable[[], None]) -> None:
-    """Does an upload again where the server forgot its session, or less arrived than was sent."""
-    for attempts_left in reversed(range(ATTEMPTS)):
+def _repeat_upload(upload: Callable[[], None]) -> None:
+    """Upload again if the server lost the session, or received less than was sent."""
+    for attempts_left in reversed(range(MAX_UPLOAD_ATTEMPTS)):
         try:
             upload()
             return
@@ -344,56 +402,61 @@ def _repeated(upload: Callable[[], None]) -> None:
         except (exceptions.GoogleAPICallError, DataCorruption):
             if not attempts_left:
                 raise
-        except ValueError as error:  # the client's word for "less arrived than was sent"
+        except ValueError as error:  # how the client reports that less arrived than was sent
             if not attempts_left:
                 raise DataCorruption(None, str(error)) from error
 
 
 class UnansweredError(UserError):
-    """Object storage was asked, and nothing came."""
+    """Object storage did not answer a request."""
 
 
-def _stays_below(name: str) -> bool:
-    """Whether an object's name can be a file's below a folder: another chose it, and one with `..` would leave it."""
+def _is_relative_file(name: str) -> bool:
+    """Return whether an object's name, which is untrusted input, is that of a file below a folder."""
     path = PurePosixPath(name)
     is_a_file = path.parts and not name.endswith("/")  # a "folder" is an object with a slash at its end
     return bool(is_a_file and not path.is_absolute() and ".." not in path.parts and "\0" not in name)
 
 
 def _base64(checksum: google_crc32c.Checksum) -> str:
-    """As object storage writes a checksum."""
+    """Return a checksum in the notation of object storage."""
     return base64.b64encode(checksum.digest()).decode()
 
 
 class _StalledError(Exception):
-    """Nothing has moved for STALL_S."""
+    """No progress for STALL_S."""
 
 
 class _StoppedError(Exception):
-    """Ends a thread whose work nobody waits for any more."""
+    """Stops a thread whose call has failed."""
 
 
 class _Watch:
-    """What the threads of one call have moved, and when each of them last got on."""
+    """Progress of the threads of one call.
 
-    def __init__(self) -> None:
+    Args:
+        clock: returns seconds; tests replace it.
+    """
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self.clock = clock or CLOCK
         self.bytes = 0
         self.stopped = False
         self.error: Exception | None = None
-        """The last failure that led to another attempt."""
+        """The last error that was followed by another attempt."""
         self.since: dict[int, float] = {}
-        """Thread at work → the time of its last step forward."""
+        """Active thread → time of its last progress."""
         self._sent: dict[int, int] = {}
-        """Thread → how much of the present request's body has been sent, in any attempt."""
+        """Thread → bytes of the current request's body that were sent in any attempt."""
         self._lock = threading.Lock()
 
     def step(self, count: int = 0) -> None:
-        """The calling thread got on: so many bytes came, or a request is done."""
+        """Record progress of the calling thread: received bytes, or a finished request."""
         self._moved(count)
         self._sent[threading.get_ident()] = 0
 
     def sent(self, position: int) -> None:
-        """So much of a request's body is sent; what an earlier attempt has sent before is no step forward."""
+        """Record how much of a request's body is sent; what an earlier attempt sent is no progress."""
         before = self._sent.get(threading.get_ident(), 0)
         if position > before:
             self._moved(position - before)
@@ -403,21 +466,26 @@ class _Watch:
         self.check()
         with self._lock:
             self.bytes += count
-        self.since[threading.get_ident()] = time.monotonic()
+        self.since[threading.get_ident()] = self.clock()
+
+    def stalled(self) -> bool:
+        """Return whether a thread has made no progress for STALL_S."""
+        now = self.clock()
+        return now - min(self.since.copy().values(), default=now) > STALL_S
 
     def failed(self, error: Exception) -> None:
-        """An attempt failed, and another follows."""
+        """Record an error that is followed by another attempt."""
         self.check()
         self.error = error
 
     def check(self) -> None:
-        """Ends the calling thread if the call has been given up."""
+        """Stop the calling thread if the call has failed."""
         if self.stopped:
             raise _StoppedError
 
 
 class _Body(io.BytesIO):
-    """A request's body, read block by block: bytes would be sent as one, and have one TIMEOUT_S for all of it."""
+    """A request's body that is sent block by block, each with TIMEOUT_S; bytes would be sent as one block."""
 
     def __init__(self, body: bytes, watch: _Watch) -> None:
         super().__init__(body)
@@ -430,10 +498,10 @@ class _Body(io.BytesIO):
 
 
 class _Adapter(HTTPAdapter):
-    """Tells the watch of each block that is sent and each answer that has come whole."""
+    """Reports each sent block and each complete answer to the watch."""
 
     def __init__(self, watch: _Watch) -> None:
-        super().__init__(pool_maxsize=PARALLEL)
+        super().__init__(pool_maxsize=MAX_PARALLEL_REQUESTS)
         self.watch = watch
 
     def send(self, request: requests.PreparedRequest, stream: bool = False, **more: Any) -> requests.Response:
@@ -447,7 +515,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Sink:
-    """A file that a download is written to."""
+    """The file of a download; computes its checksum and reports progress."""
 
     def __init__(self, file: BinaryIO, watch: _Watch) -> None:
         self.file, self.watch, self.crc32c = file, watch, google_crc32c.Checksum()
@@ -463,37 +531,39 @@ class _Connection:
 
     def __init__(self) -> None:
         self.watch = _Watch()
-        retry = DEFAULT_RETRY.with_timeout(None).with_delay(initial=0.3, maximum=2)  # `run` is what ends it
+        retry = DEFAULT_RETRY.with_timeout(None).with_delay(initial=0.3, maximum=2)  # `run` limits it
         self.options = {"retry": partial(retry, on_error=self.watch.failed), "timeout": TIMEOUT_S}
-        self.client = self.once(self._connected)
+        self.client = self.call(self._connected)
 
     def _connected(self) -> Client:
-        client = Client(project=None)  # looks for credentials, which may take long; reading and writing need no project
-        client._bucket_metadata_cache = None  # asks for the bucket (for tracing), which an account need not be allowed
+        client = Client(project=None)  # searches for credentials, which may take long; no project is needed
+        client._bucket_metadata_cache = (
+            None  # otherwise it reads the bucket, for tracing, which needs another permission
+        )
         for scheme in ("http://", "https://"):
             client._http.mount(scheme, _Adapter(self.watch))
         return client
 
-    def once(self, job: Callable[[], Any]) -> Any:
-        """Does one job, and returns what it returns."""
+    def call(self, job: Callable[[], Any]) -> Any:
+        """Run one job and return its result."""
         return self.run([job])[0]
 
     def run(self, jobs: Sequence[Callable[[], Any]], label: str = "", total: int = 0) -> list[Any]:
-        """Does jobs in threads, says how far they are, and returns what they return; the first error ends all.
+        """Run jobs in threads and return their results; the first error stops all.
 
         Args:
             jobs: make requests with `options` through `client`.
-            label: what a line of progress begins with; none is said without it.
-            total: the bytes of all jobs.
+            label: start of each progress line; empty for no progress.
+            total: bytes of all jobs.
 
         Raises:
-            _StalledError: a thread has not got on for STALL_S.
+            _StalledError: a thread has made no progress for STALL_S.
         """
         todo = queue.SimpleQueue[tuple[int, Callable[[], Any]]]()
         for numbered in enumerate(jobs):
             todo.put(numbered)
         results: dict[int, Any] = {}
-        ended = queue.SimpleQueue[BaseException | None]()
+        finished = queue.SimpleQueue[BaseException | None]()
 
         def work() -> None:
             error: BaseException | None = None
@@ -502,27 +572,26 @@ class _Connection:
                     self.watch.step()
                     number, job = todo.get_nowait()
                     results[number] = job()
-            except queue.Empty:  # another thread was quicker
+            except queue.Empty:  # another thread took the last job
                 pass
             except BaseException as raised:
                 error = raised
             self.watch.since.pop(threading.get_ident(), None)
-            ended.put(error)
+            finished.put(error)
 
         self.watch.bytes, self.watch.error = 0, None
         progress = Progress(label, total / 1e6, "MB")
-        # Daemons: one that hangs in a system call must not keep the process from ending.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, len(jobs)))]
+        # Daemons: a thread that hangs in a system call must not keep the process alive.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(MAX_PARALLEL_REQUESTS, len(jobs)))]
         for thread in threads:
             thread.start()
         try:
             running = len(threads)
             while running:
                 try:
-                    error = ended.get(timeout=0.2)
+                    error = finished.get(timeout=POLL_S)
                 except queue.Empty:
-                    now = time.monotonic()
-                    if now - min(self.watch.since.copy().values(), default=now) > STALL_S:
+                    if self.watch.stalled():
                         raise _StalledError from self.watch.error
                     if label and self.watch.bytes < total:
                         progress.update(self.watch.bytes / 1e6)
@@ -540,67 +609,74 @@ class _Connection:
         return [results[number] for number in range(len(jobs))]
 
     def download(self, blob: Blob, path: Path) -> None:
-        """Downloads the generation of an object that was listed."""
-        packed = blob.content_encoding == "gzip"  # then it is the client that unpacks and checks
-        crc32c = blob.crc32c  # the answer's headers replace it
+        """Download an object in the generation that was listed."""
+        packed = blob.content_encoding == "gzip"  # then the client unpacks and verifies
+        crc32c = blob.crc32c  # the answer's headers replace the attribute
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 sink = _Sink(file, self.watch)
                 blob.download_to_file(sink, checksum="crc32c" if packed else None, **self.options)
         except exceptions.NotFound as error:
-            raise UserError(
-                f"gs://{blob.bucket.name}/{blob.name} was replaced or removed while it was read; run the same command "
-                "again when nothing writes there."
-            ) from error
+            raise self._changed(blob, "was replaced or removed during the download") from error
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
                 raise
+            uri = f"gs://{blob.bucket.name}/{blob.name[:80]}"
             raise UserError(
-                f"gs://{blob.bucket.name}/{blob.name[:80]} can't become a file here ({error.strerror}); rename it."
+                f"{uri} cannot be a file on this machine ({error.strerror})", "rename it", "storage.bad_name", uri=uri
             ) from error
         if not packed and _base64(sink.crc32c) != crc32c:
-            raise UserError(
-                f"gs://{blob.bucket.name}/{blob.name} did not arrive as it was listed (its checksum is another); run "
-                "the same command again when nothing writes there."
-            )
+            raise self._changed(blob, "does not have the checksum that was listed")
+
+    @staticmethod
+    def _changed(blob: Blob, problem: str) -> UserError:
+        uri = f"gs://{blob.bucket.name}/{blob.name}"
+        hint = "rerun the command when nothing writes to the bucket"
+        return UserError(f"{uri} {problem}", hint, "storage.changed", uri=uri)
 
 
 @contextmanager
-def _told(uri: str, permission: str) -> Iterator[None]:
-    """Turns what a request may raise into a sentence.
+def _translate_errors(uri: str, access: str) -> Iterator[None]:
+    """Turn what a request may raise into user errors.
 
     Args:
-        uri: what the sentence begins with.
-        permission: what an account needs that is refused.
+        uri: what the message begins with.
+        access: `READ` or `WRITE`; decides which role the hint names.
     """
+
+    def user_error(problem: str, hint: str, code: str) -> UserError:
+        return UserError(f"{uri}: {problem}", hint, f"storage.{code}", uri=uri)
+
+    check = "check the bucket's name and the prefix"
     try:
         yield
     except exceptions.NotFound as error:
-        raise UserError(f"{uri}: not found; check the bucket's name and the prefix.") from error
+        raise user_error("not found", check, "not_found") from error
     except exceptions.BadRequest as error:
-        raise UserError(f"{uri}: refused as a bad request; check the bucket's name and the prefix.") from error
+        raise user_error("refused as a bad request", check, "bad_request") from error
     except exceptions.PreconditionFailed as error:
-        raise UserError(
-            f"{uri}: something else writes there at the same time; run the same command again when it has ended."
-        ) from error
+        hint = "rerun the command when the other writer has finished"
+        raise user_error("another program writes there at the same time", hint, "concurrent_write") from error
     except exceptions.Forbidden as error:
-        raise UserError(f"{uri}: no permission to {permission}.") from error
+        hint = f"give this account the role {_ROLES[access]} on the bucket"
+        raise user_error(f"no permission to {access}", hint, "no_permission") from error
     except (exceptions.Unauthorized, GoogleAuthError) as error:
         if isinstance(error, TransportError):
-            raise UnansweredError(_no_answer(uri, error)) from error
-        raise UserError(
-            f"{uri}: no valid Google credentials were found; run `gcloud auth application-default login`, or use "
-            "Workload Identity."
-        ) from error
+            raise _no_answer(uri, error) from error
+        hint = "run `gcloud auth application-default login`, or use Workload Identity"
+        raise user_error("no valid Google credentials were found", hint, "no_credentials") from error
     except (_StalledError, exceptions.GoogleAPICallError, requests.RequestException, DataCorruption) as error:
-        raise UnansweredError(_no_answer(uri, error)) from error
+        raise _no_answer(uri, error) from error
 
 
-def _no_answer(uri: str, error: BaseException) -> str:
+def _no_answer(uri: str, error: BaseException) -> UnansweredError:
     cause = error.__cause__ or error if isinstance(error, _StalledError) else error
-    reason = "nothing came" if isinstance(cause, _StalledError) else type(cause).__name__
-    return (
-        f"{uri}: object storage did not answer as it should ({reason}); check the network and run the same command "
-        "again."
+    reason = f"nothing received for {STALL_S} s" if isinstance(cause, _StalledError) else type(cause).__name__
+    return UnansweredError(
+        f"{uri}: object storage did not answer ({reason})",
+        "check the network and rerun the command",
+        "storage.no_answer",
+        uri=uri,
+        reason=reason,
     )

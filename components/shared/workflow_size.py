@@ -42,12 +42,33 @@ def group_classes(names: Sequence[str], gans_per_task: int) -> list[str]:
 
 
 def group_seeds(seeds: Sequence[int], classifiers_per_task: int) -> list[str]:
-    """Return the seeds of each task that trains classifiers.
+    """Return the seeds of each task that trains classifiers; a `*` marks the run's first seed.
+
+    The mark is a part of the loop's item because `kfp.local` replaces every other task output in a loop by the item.
 
     Raises:
         UserError: `workflow.too_many_seeds`: there would be more than `MAX_SEED_PACKS` tasks.
+
+    Example:
+        >>> group_seeds([1, 2, 3], 2)
+        ['1*,2', '3']
     """
-    return _group_at_most(seeds, classifiers_per_task, MAX_SEED_PACKS, "seeds", "classifiers_per_task")
+    marked = [f"{seed}*" if number == 0 else str(seed) for number, seed in enumerate(seeds)]
+    return _group_at_most(marked, classifiers_per_task, MAX_SEED_PACKS, "seeds", "classifiers_per_task")
+
+
+def parse_seeds(pack: str) -> tuple[list[int], int | None]:
+    """Return the seeds of a pack, and which of them is the run's first; None if it is in another pack.
+
+    The files of the run's first seed have no seed in their names.
+
+    Example:
+        >>> parse_seeds("1*,2")
+        ([1, 2], 1)
+    """
+    words = pack.split(",")
+    first = next((int(word.removesuffix("*")) for word in words if word.endswith("*")), None)
+    return [int(word.removesuffix("*")) for word in words], first
 
 
 def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, option: str) -> list[str]:

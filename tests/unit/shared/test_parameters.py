@@ -7,7 +7,14 @@ import pytest
 from components.shared import parameters
 from components.shared.batches import AUGMENTATIONS
 from components.shared.errors import UserError
-from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_SEED_PACKS, group, group_classes, group_seeds
+from components.shared.workflow_size import (
+    MAX_CLASS_GROUPS,
+    MAX_SEED_PACKS,
+    group,
+    group_classes,
+    group_seeds,
+    parse_seeds,
+)
 from components.train_gan import architectures
 
 
@@ -128,3 +135,8 @@ def test_group_refuses_more_tasks_than_a_workflow_holds():
         group_seeds(range(MAX_SEED_PACKS + 1), 1)
     assert caught.value.code == "workflow.too_many_seeds"
     assert caught.value.fields["limit"] == MAX_SEED_PACKS
+
+
+def test_parse_seeds_finds_the_first_seed_of_the_run():
+    packs = group_seeds([7, 2, 3], 2)
+    assert [parse_seeds(pack) for pack in packs] == [([7, 2], 7), ([3], None)]

@@ -1,0 +1,147 @@
+"""Check a run's parameters, data and output in seconds, before anything is trained.
+
+Kubeflow's form and API accept values that no phase can use: 32.5 for an integer, an empty list, a folder of another
+machine. Everything that can be detected without reading an image is an error here.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.shared.data_identity import data_identity
+from components.shared.errors import UserError
+from components.shared.log import log_line
+from components.shared.parameters import FOLD, split_names
+from components.shared.parameters import check as check_parameters
+from components.shared.workflow_size import group_classes, group_seeds
+
+PROBE = ".counterweight-probe"
+"""First part of the name of a file that is written and removed to test whether a place is writable."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the other tasks need.
+
+    Attributes:
+        seed_packs: the seeds of each classifier task, see `group_seeds`.
+        data_identity: hash of the input files' names, sizes and versions.
+    """
+
+    seed_packs: list[str]
+    data_identity: str
+
+
+def check(
+    parameters: Mapping[str, Any],
+    gans_per_task: int,
+    classifiers_per_task: int,
+    checkpoints: str,
+    environment: Mapping[str, str],
+) -> Checked:
+    """Check everything that can fail before training.
+
+    Args:
+        parameters: name → value, as Kubeflow passes them.
+        gans_per_task, classifiers_per_task, checkpoints: options of the compiled pipeline.
+        environment: of the process; it shows whether this is a pod and whether Kaggle's credentials are set.
+
+    Raises:
+        UserError: a parameter is invalid, an input is missing or unreadable, the output is not writable, or the run
+            would need more tasks than a workflow holds.
+    """
+    values = check_parameters(parameters)
+    seed_packs = group_seeds(values["classifier_seeds"], classifiers_per_task)
+    if values["synthetic_classes"].strip() != "auto":
+        group_classes(split_names(values["synthetic_classes"]), gans_per_task)
+    in_pod = "KUBERNETES_SERVICE_HOST" in environment
+    inputs = {
+        "data": (values["data"], ("demo", "kaggle")),
+        "data_external": (values["data_external"], ("none",)),
+        "data_split": ("random" if FOLD.fullmatch(values["data_split"]) else values["data_split"], ("random",)),
+    }
+    for name, (place, words) in inputs.items():
+        if place not in words:
+            _check_input(name, place, in_pod)
+    if values["data"] == "kaggle":
+        _check_kaggle(environment)
+    identity = data_identity(*(place for place, _ in inputs.values()))
+    _check_output("output", values["output"], in_pod)
+    if checkpoints.startswith("gs://"):
+        _check_output("checkpoints", checkpoints, in_pod)
+    log_line("check_inputs", f"data identity {identity}; output {values['output']}; {len(seed_packs)} seed packs")
+    return Checked(seed_packs, identity)
+
+
+def _check_input(name: str, place: str, in_pod: bool) -> None:
+    """Raise if a folder or file is missing; `data_identity` checks addresses."""
+    if place.startswith("gs://"):
+        return
+    if in_pod:
+        raise UserError(
+            f"{name} is {place!r}, which a pod cannot reach",
+            "copy it to object storage and give gs://bucket/prefix",
+            "input.not_reachable",
+            name=name,
+            value=place,
+        )
+    path, is_file = Path(place), name == "data_split"
+    if not (path.is_file() if is_file else path.is_dir()):
+        kind = "file" if is_file else "folder"
+        raise UserError(
+            f"{name} is {place!r}, and no such {kind} exists",
+            f"give the path of a {kind}",
+            "input.missing",
+            name=name,
+            value=place,
+        )
+
+
+def _check_kaggle(environment: Mapping[str, str]) -> None:
+    variables = {"KAGGLE_API_TOKEN"} <= environment.keys() or {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= environment.keys()
+    folder = Path(environment.get("KAGGLE_CONFIG_DIR") or Path(environment.get("HOME", "/"), ".kaggle"))
+    if not variables and not any((folder / name).is_file() for name in ("kaggle.json", "access_token")):
+        raise UserError(
+            "data is kaggle, and no Kaggle credentials are set",
+            "set KAGGLE_USERNAME and KAGGLE_KEY, or on a cluster kaggle_secret in the placement file",
+            "kaggle.no_credentials",
+        )
+
+
+def _check_output(name: str, place: str, in_pod: bool) -> None:
+    """Raise if nothing can be written below a place, by writing and removing a small file."""
+    if place == "auto":
+        return
+    probe = f"{PROBE}-{uuid.uuid4().hex[:8]}"
+    if place.startswith("gs://"):
+        from components.shared import storage  # Google's client takes half a second
+
+        target = storage.Prefix(place)
+        target.remove([probe])  # notes that it is absent
+        target.write(probe, "{}")
+        target.remove([probe])
+        return
+    if in_pod:
+        raise UserError(
+            f"{name} is {place!r}, a folder that is lost with the pod",
+            "give auto or gs://bucket/prefix",
+            f"{name}.not_reachable",
+            value=place,
+        )
+    nearest = Path(place)
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UserError(f"{name} is {place}, but {nearest} is a file", "choose another folder", f"{name}.is_a_file")
+    try:
+        (nearest / probe).touch()
+        (nearest / probe).unlink()
+    except OSError as error:
+        raise UserError(
+            f"{name} is {place}, which is not writable ({error.strerror})",
+            "choose another folder",
+            f"{name}.not_writable",
+            value=place,
+        ) from error
