@@ -308,13 +308,220 @@ class RunRecord(Record):
     pooled_lesions: dict[Literal["tested", "all"], Count] | None = None
 
 
-class Results(Record):
-    """Record of an evaluation, `metrics.json`, as far as another program relies on it."""
+Figure = float | None
+"""A metric; None if it is undefined, such as the recall of a class without images."""
+Interval = Annotated[list[Figure], Field(min_length=2, max_length=2)]
+ByClass = dict[ClassName, Figure]
 
-    model_config = ConfigDict(extra="ignore")
+
+class Difference(Record):
+    """Difference of two arms in a metric, with its 95 % interval."""
+
+    value: Figure
+    low: Figure
+    high: Figure
+
+
+class ClassDifference(Difference):
+    """Effect of the synthetic images on a class's recall.
+
+    Attributes:
+        p, p_holm: of the paired permutation test at lesion level, and with Holm's correction; None with several seeds.
+        lesions: tested lesions.
+        few: whether an effect of 0.10 would most likely be missed.
+        lesions_needed: lesions that would detect it with a probability of 80 %; None if it takes more seeds.
+    """
+
+    p: Figure
+    p_holm: Figure
+    lesions: Count
+    few: bool
+    lesions_needed: Count | None
+
+
+class MetricDifferences(Record):
+    """Differences in a metric: `gan` is augmented − oversampled, `improvement` augmented − baseline."""
+
+    gan: Difference
+    improvement: Difference
+
+
+class McNemar(Record):
+    """Rare classes' lesions gained and lost by the augmented arm, and McNemar's exact test, for one seed."""
+
+    lesions_gained: Count
+    lesions_lost: Count
+    p: Figure
+
+
+class Permutation(Record):
+    """Paired permutation test of the primary figure; `draws` is the number of sign arrangements."""
+
+    p: Figure
+    passed: bool
+    draws: Count
+
+
+class Effect(Difference):
+    """GAN effect: the difference augmented − oversampled in the primary metric, and in others."""
+
+    metric: Text
+    augmented_minus_baseline: Difference
+    by_metric: dict[Text, MetricDifferences]
+    by_class: dict[ClassName, ClassDifference]
+    mcnemar: McNemar
+    permutation: Permutation
+    draws: Count
+
+
+class Curves(Record):
+    """Curves of an arm: `roc` and `pr` by class, `reliability` before and after temperature scaling."""
+
+    roc: dict[ClassName, dict[Literal["fpr", "tpr"], list[Figure]]]
+    pr: dict[ClassName, dict[Literal["recall", "precision"], list[Figure]]]
+    reliability: dict[Literal["before", "after"], dict[Literal["confidence", "accuracy", "count"], list[Figure]]]
+
+
+class ModelCurves(Record):
+    """Training of one classifier, as in its record."""
+
+    epochs: Count
+    best_epoch: Count
+    history: dict[Text, list[Figure]]
+    seconds: NonNegative
+
+
+class ArmResults(Record):
+    """Metrics of an arm, means over its seeds; `train_rows` and `models` exist for the run's own test set only."""
+
+    accuracy: Figure
+    balanced_accuracy: Figure
+    rare_recall: Figure
+    macro_f1: Figure
+    macro_auc: Figure
+    malignant_sensitivity: Figure
+    malignant_specificity: Figure
+    brier: Figure
+    ece: Figure
+    ece_scaled: Figure
+    intervals: dict[Text, Interval]
+    by_seed: dict[Text, dict[Text, Figure]]
+    recall: ByClass
+    precision: ByClass
+    f1: ByClass
+    auc: ByClass
+    support: dict[ClassName, Count]
+    recall_interval: dict[ClassName, Interval]
+    confusion: list[list[Count]]
+    curves: Curves
+    temperature: list[NonNegative]
+    train_rows: Count = 0
+    models: dict[Text, ModelCurves] = {}
+
+
+class ImageCounts(Record):
+    """Numbers of images and lesions of a class."""
+
+    images: Count
+    lesions: Count
+
+
+class SyntheticDetails(Record):
+    """Synthetic images of a class and their GAN; see `SampleQuality` and `TrainedGan`. `failed`: the GAN's error."""
+
+    images: Count
+    architecture: Text
+    failed: Text | None = None
+    positions: Count | None = None
+    kimg: Figure = None
+    best_kimg: Figure = None
+    model_sha256: Sha256 | None = None
+    real_images: Count | None = None
+    seconds: Figure = None
+    losses: Losses | None = None
+    kid: Figure = None
+    density: Figure = None
+    coverage: Figure = None
+    texture: Figure = None
+    drawn: Count | None = None
+    copies: Count | None = None
+    copy_threshold: Figure = None
+    curated: Count | None = None
+    reject: Figure = None
+    against: Text | None = None
+    nearest: list[NearestPair] = []
+
+
+class Ages(Record):
+    """Ages in years."""
+
+    median: Figure
+    low: Figure
+    high: Figure
+    missing: Count
+
+
+class Population(Record):
+    """Population of a split according to its metadata, counted by image."""
+
+    images: Count
+    lesions: Count
+    age: Ages
+    sex: dict[Text, Count]
+    localization: dict[Text, Count]
+    dx_type: dict[Text, Count]
+
+
+class Outcome(Record):
+    """Comparison of the arms on one set of images."""
+
+    arms: dict[Arm, ArmResults]
+    effect: Effect
+    verdict: Verdict
+
+    @model_validator(mode="after")
+    def _all_arms_are_compared(self) -> "Outcome":
+        if set(self.arms) != set(ARMS):
+            raise ValueError("an arm is missing")
+        return self
+
+
+class ExternalOutcome(Outcome):
+    """Comparison on external images; `data`: where they came from."""
+
+    data: Text
+    counts: dict[ClassName, ImageCounts]
+
+
+class Results(Outcome):
+    """Record of an evaluation, `metrics.json`.
+
+    Attributes:
+        run: what the result depends on.
+        classes: all classes of the data.
+        splits: split → class → numbers.
+        population: split → population; absent if folds are pooled.
+        synthetic: class → its synthetic images.
+        external: comparison on external images.
+    """
 
     run: RunRecord
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=1_000), AfterValidator(_check_unique)]
+    splits: dict[Literal["train", "validation", "test"], dict[ClassName, ImageCounts]]
+    population: dict[Literal["train", "validation", "test"], Population] | None = None
+    synthetic: dict[ClassName, SyntheticDetails]
+    external: ExternalOutcome | None
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> "Results":
+        size = len(self.classes)
+        for outcome in (self, *([self.external] if self.external else [])):
+            for arm in outcome.arms.values():
+                if len(arm.confusion) != size or any(len(row) != size for row in arm.confusion):
+                    raise ValueError("a confusion matrix does not have one row and column per class")
+        if set(self.splits) != {"train", "validation", "test"}:
+            raise ValueError("a split is missing")
+        return self
 
 
 R = TypeVar("R")

@@ -18,7 +18,7 @@ from components.prepare_data.near_duplicates import perceptual_hashes, thumbnail
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_rows
-from components.shared.records import ARMS, Manifest, ManifestEntry, write_record
+from components.shared.records import ARMS, Manifest, ManifestEntry, Results, write_record
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
 from tests.integration.evaluate.conftest import RunFolders
@@ -148,6 +148,15 @@ def change_results(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Non
         lambda it: it.update(classes=["df", "df"]),
         lambda it: it.update(run=[]),
         lambda it: it.pop("classes"),
+        lambda it: it.update(arms={}),
+        lambda it: it["arms"].pop("baseline"),
+        lambda it: it["arms"].update({"../x": it["arms"]["baseline"]}),
+        lambda it: it["arms"]["baseline"].update(confusion=[[1]]),
+        lambda it: it["arms"]["baseline"].update(recall=[]),
+        lambda it: it["effect"].pop("mcnemar"),
+        lambda it: it.update(verdict="<script>"),
+        lambda it: it["synthetic"].update({"df": {"images": "many"}}),
+        lambda it: it.update(splits={}),
     ],
 )
 def test_open_run_hostile_results_are_refused(published: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -257,7 +266,8 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
     calibrations = calibrate_arms(*validation, CLASSES, malignant)
     compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)
     for arm in ARMS:
-        compared["arms"][arm] |= {"train_rows": 9, "models": {"1": {"epochs": 1}, "2": {"epochs": 1}}}
+        model = {"epochs": 1, "best_epoch": 1, "history": {}, "seconds": 1.0}
+        compared["arms"][arm] |= {"train_rows": 9, "models": {"1": model, "2": model}}
     run = {
         "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,
         "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
@@ -291,7 +301,7 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
         for name in ("accuracy", "rare_recall", "malignant_sensitivity", "malignant_specificity", "brier"):
             assert pooled[name] == pytest.approx((60 * parts[0][name] + 90 * parts[1][name]) / 150)
         assert list(pooled["models"]) == ["1, fold 1/2", "2, fold 1/2", "1, fold 2/2", "2, fold 2/2"]
-    json.dumps(results, allow_nan=False)
+    Results.model_validate_json(json.dumps(results, allow_nan=False))
 
 
 @pytest.mark.parametrize(

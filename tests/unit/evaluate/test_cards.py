@@ -89,7 +89,7 @@ def test_data_sheet_counts_images_and_lesions():
     assert synthetic[1] == ["akiec", "735", "980", "49", "196"]
     assert gans[1][:3] == ["akiec", "dcgan", "400 kimg on 229 real images, KID 0.031"]
     assert gans[3][:3] == [
-        "vasc", "not recorded", "failed: the GAN of vasc diverged after 12.3 kimg: a loss is not a number",
+        "vasc", "dcgan", "failed: the GAN of vasc diverged after 12.3 kimg: a loss is not a number",
     ]  # fmt: skip
 
 
