@@ -103,7 +103,8 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     values["data_external"] = _local(str(values["data_external"]), "EXTERNAL", ("none",))
     values["data_split"] = _local(str(values["data_split"]), "data_split", ("random",))
     asked = {key: value for key, value in values.items() if key != "output"}
-    identity = data_identity(*(str(values[name]) for name in ("data", "data_external", "data_split")))
+    places = (str(values[name]) for name in ("data", "data_external", "data_split"))
+    identity = data_identity(*(place for place in places if "://" not in place))
     digest = hashlib.sha256(json.dumps([asked, identity], sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{name}-{digest}"

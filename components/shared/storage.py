@@ -41,6 +41,8 @@ STALL_S = 16
 """How long a thread may make no progress, over all attempts, before the whole call fails."""
 POLL_S = 0.2
 """How often progress is printed and stalls are detected."""
+RETRY_DELAY_S = 0.3
+"""Before the second attempt of a request; doubles for each further one."""
 MAX_PARALLEL_REQUESTS = 8
 CHUNK_BYTES = 8 << 20
 """Part of a large file that is in memory and is sent again after an error; each thread holds one at most."""
@@ -531,7 +533,7 @@ class _Connection:
 
     def __init__(self) -> None:
         self.watch = _Watch()
-        retry = DEFAULT_RETRY.with_timeout(None).with_delay(initial=0.3, maximum=2)  # `run` limits it
+        retry = DEFAULT_RETRY.with_timeout(None).with_delay(initial=RETRY_DELAY_S, maximum=2)  # `run` limits it
         self.options = {"retry": partial(retry, on_error=self.watch.failed), "timeout": TIMEOUT_S}
         self.client = self.call(self._connected)
 

@@ -156,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             "generation": str(stored.generation),
             "size": str(len(stored.content)),
             "crc32c": crc32c(stored.content),
+            "updated": "2026-11-26T03:10:00.000Z",
         }
 
     def _json(self, value: Any) -> tuple[int, dict[str, str], bytes]:

@@ -1,4 +1,4 @@
-"""Publication to a folder, to an emulator of object storage, and to a stricter one that can fail at any request."""
+"""Publication to a folder, to an emulator of object storage, and to a strict server that can fail at any request."""
 
 import json
 import os
@@ -8,21 +8,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from components.publish.publish import JOURNAL, named, publish
-from components.shared.errors import UserError
+from components.publish.publish import JOURNAL, publish
+from components.shared.errors import ERROR_RECORD_PREFIX, UserError
 from components.shared.files import file_sha256
-from components.shared.image_set import iter_tables, read_header, write_image_set
 from tests.helpers.strict_storage import Request, Server, strict_storage
 
 ROOT = Path(__file__).resolve().parents[3]
 Files = dict[str, Path]
+
+
+@contextmanager
+def raises(code: str) -> Iterator[None]:
+    with pytest.raises(UserError) as caught:
+        yield
+    assert caught.value.code == code
 
 
 def made(folder: Path, contents: dict[str, str]) -> Files:
@@ -117,56 +122,63 @@ def is_of(files: Files, contents: dict[str, bytes]) -> bool:
     } and set(json.loads(contents["manifest.json"])["files"]) == set(files)
 
 
-def test_the_manifest_holds_the_hash_of_every_file(place: Place, files: Files, tmp_path: Path):
-    assert publish(place.output, files, tmp_path / "copy", "worse") == place.output
+def test_publish_writes_the_hash_of_every_file(place: Place, files: Files, tmp_path: Path):
+    assert publish(place.output, files, tmp_path / "artifact", "worse") == place.output
     contents = place.contents()
     assert is_of(files, contents)
     manifest = json.loads(contents["manifest.json"])["files"]
     for name, path in files.items():
         assert manifest[name] == {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-    assert (tmp_path / "copy").read_bytes() == contents["manifest.json"]
+    assert (tmp_path / "artifact" / "manifest.json").read_bytes() == contents["manifest.json"]
 
 
-def test_again_changes_nothing(place: Place, files: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "copy", "worse")
+def test_publish_of_the_same_files_changes_nothing(place: Place, files: Files, tmp_path: Path):
+    publish(place.output, files, tmp_path / "artifact", "worse")
     before = place.state()
-    (tmp_path / "copy").unlink()
-    publish(place.output, files, tmp_path / "copy", "worse")
+    (tmp_path / "artifact" / "manifest.json").unlink()
+    publish(place.output, files, tmp_path / "artifact", "worse")
     assert place.state() == before
-    assert (tmp_path / "copy").exists()
+    assert (tmp_path / "artifact" / "manifest.json").exists()
 
 
-def test_what_is_missing_or_damaged_is_put_right(place: Place, files: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "copy", "worse")
+def test_publish_replaces_an_own_file_that_was_damaged(place: Place, files: Files, tmp_path: Path):
+    publish(place.output, files, tmp_path / "artifact", "worse")
     before = place.state()
     place.put("report.html", b"damaged!!!!")
-    publish(place.output, files, tmp_path / "copy", "worse")
+    publish(place.output, files, tmp_path / "artifact", "worse")
     assert is_of(files, place.contents())
     assert {name for name, entry in place.state().items() if entry != before[name]} == {"report.html"}
 
 
-def test_another_runs_files_go(place: Place, files: Files, others: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "copy", "worse")
+def test_publish_of_another_run_removes_the_earlier_runs_files(
+    place: Place, files: Files, others: Files, tmp_path: Path
+):
+    publish(place.output, files, tmp_path / "artifact", "worse")
     before = place.state()
     place.put("mine.txt", b"a user's own")
-    publish(place.output, others, tmp_path / "copy", "worse")
+    publish(place.output, others, tmp_path / "artifact", "worse")
     after = place.state()
     assert after.pop("mine.txt")[0] == b"a user's own"
     assert is_of(others, {name: content for name, (content, _) in after.items()})
     assert after["report.html"] == before["report.html"], "what both runs have is not written again"
 
 
-def test_another_verdict_is_another_manifest(place: Place, files: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "copy", "worse")
+def test_publish_with_another_verdict_replaces_the_manifest_only(place: Place, files: Files, tmp_path: Path):
+    publish(place.output, files, tmp_path / "artifact", "worse")
     before = place.state()
-    publish(place.output, files, tmp_path / "copy", "improved")
+    publish(place.output, files, tmp_path / "artifact", "improved")
     assert {name for name, entry in place.state().items() if entry != before[name]} == {"manifest.json"}
     assert json.loads(place.contents()["manifest.json"])["candidate"] == "models/augmented.keras"
 
 
-def test_runs_side_by_side(place: Place, files: Files, others: Files, tmp_path: Path):
-    first = publish(place.output, files, tmp_path / "copy", "worse", run="counterweight-7k2p")
-    second = publish(f"{place.output}/", others, tmp_path / "copy", "worse", run="counterweight-x.1")
+def test_publish_to_a_bucket_gives_each_run_a_folder(files: Files, others: Files, tmp_path: Path):
+    with strict_storage() as server:
+        check_runs_side_by_side(strict_place(server), files, others, tmp_path)
+
+
+def check_runs_side_by_side(place: Place, files: Files, others: Files, tmp_path: Path) -> None:
+    first = publish(place.output, files, tmp_path / "artifact", "worse", run="counterweight-7k2p")
+    second = publish(f"{place.output}/", others, tmp_path / "artifact", "worse", run="counterweight-x.1")
     assert (first, second) == (f"{place.output}/counterweight-7k2p", f"{place.output}/counterweight-x.1")
     for run, own in (("counterweight-7k2p", files), ("counterweight-x.1", others)):
         contents = {n.removeprefix(f"{run}/"): c for n, c in place.contents().items() if n.startswith(f"{run}/")}
@@ -174,9 +186,9 @@ def test_runs_side_by_side(place: Place, files: Files, others: Files, tmp_path: 
 
 
 @pytest.mark.parametrize("run", ["..", ".", "a/b", "/a", "a b", "ä", "a\n", "-"])
-def test_a_runs_name_is_a_folders_name(run: str, files: Files, tmp_path: Path):
-    with pytest.raises(UserError, match="give a name of letters, digits, dots and dashes"):
-        publish(str(tmp_path / "out"), files, tmp_path / "copy", "worse", run=run)
+def test_publish_refuses_a_run_name_that_is_no_folder_name(run: str, files: Files, tmp_path: Path):
+    with raises("publish.invalid_run"):
+        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse", run=run)
     assert not (tmp_path / "out").exists()
 
 
@@ -193,47 +205,47 @@ def test_a_runs_name_is_a_folders_name(run: str, files: Files, tmp_path: Path):
         '{"files": {"\\u0000": {"sha256": "", "bytes": 1}}}',
     ],
 )
-def test_somebody_elses_manifest_is_known(files: Files, tmp_path: Path, text: str):
+def test_publish_with_a_foreign_manifest_fails(files: Files, tmp_path: Path, text: str):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match=r"manifest\.json is not of this pipeline"):
-        publish(str(tmp_path / "out"), files, tmp_path / "copy", "worse")
+    with raises("publish.foreign_manifest"):
+        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", JOURNAL])
-def test_somebody_elses_manifest_is_left_alone(place: Place, files: Files, tmp_path: Path, name: str):
+def test_publish_leaves_a_foreign_manifest_unchanged(place: Place, files: Files, tmp_path: Path, name: str):
     place.put(name, b"{}")
-    with pytest.raises(UserError, match=f"{name} is not of this pipeline; give another folder as output, or remove it"):
-        publish(place.output, files, tmp_path / "copy", "worse")
+    with raises("publish.foreign_manifest"):
+        publish(place.output, files, tmp_path / "artifact", "worse")
     assert place.contents() == {name: b"{}"}
 
 
 @pytest.mark.parametrize("output", ["s3://bucket/x", "https://example.org"])
-def test_an_unknown_address_is_refused(output: str, files: Files, tmp_path: Path):
-    with pytest.raises(UserError, match=r"this kind of address is not known; give a folder or gs://bucket/prefix"):
-        publish(output, files, tmp_path / "copy", "worse")
+def test_publish_to_an_unknown_address_fails(output: str, files: Files, tmp_path: Path):
+    with raises("output.invalid_address"):
+        publish(output, files, tmp_path / "artifact", "worse")
 
 
-def test_a_file_is_no_folder(files: Files, tmp_path: Path):
+def test_publish_to_a_file_fails(files: Files, tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="is a file"):
-        publish(str(tmp_path / "file"), files, tmp_path / "copy", "worse")
+    with raises("output.is_a_file"):
+        publish(str(tmp_path / "file"), files, tmp_path / "artifact", "worse")
 
 
-def test_no_manifest_stands_beside_files_of_two_runs(files: Files, tmp_path: Path):
+def test_publish_interrupted_leaves_no_manifest_beside_files_of_two_runs(files: Files, tmp_path: Path):
     """The second run's copy breaks off in the middle: the first one's manifest is gone by then."""
     out = tmp_path / "out"
-    publish(str(out), files, tmp_path / "copy", "worse")
+    publish(str(out), files, tmp_path / "artifact", "worse")
     for path in files.values():
         path.write_text("new")
     (out / "report.html").unlink()
     (out / "report.html").mkdir()  # a folder in the way
     with pytest.raises(IsADirectoryError):
-        publish(str(out), files, tmp_path / "copy", "worse")
+        publish(str(out), files, tmp_path / "artifact", "worse")
     assert not (out / "manifest.json").exists()
     (out / "report.html").rmdir()
     (out / ".part-abc.html").write_text("cut off")
-    publish(str(out), files, tmp_path / "copy", "worse")
+    publish(str(out), files, tmp_path / "artifact", "worse")
     assert is_of(files, {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()})
 
 
@@ -249,14 +261,14 @@ def consistent(place: Place) -> bool:
 
 
 @pytest.mark.parametrize("fault", [403, "lose then 403"])
-def test_cut_off_at_any_request_it_is_completed_by_the_next(
+def test_publish_interrupted_at_any_request_is_completed_by_the_next(
     files: Files, others: Files, tmp_path: Path, fault: str | int
 ):
     """Another run's results are replaced; each request that changes something is the last, once."""
     for last in range(1, 100):
         with strict_storage() as server:
             place = strict_place(server)
-            publish(place.output, files, tmp_path / "copy", "worse")
+            publish(place.output, files, tmp_path / "artifact", "worse")
             server.requests.clear()
             broken: list[bool] = []
 
@@ -271,34 +283,34 @@ def test_cut_off_at_any_request_it_is_completed_by_the_next(
 
             server.after, server.fault = seen, cut
             with suppress(UserError):
-                publish(place.output, others, tmp_path / "copy", "worse")
+                publish(place.output, others, tmp_path / "artifact", "worse")
             server.fault = lambda _: None
             if not broken:
                 assert last > 6, "nothing was cut off"
                 return
-            publish(place.output, others, tmp_path / "copy", "worse")
+            publish(place.output, others, tmp_path / "artifact", "worse")
             assert is_of(others, place.contents())
 
 
-def test_after_two_runs_that_were_cut_off_nothing_of_theirs_stays(files: Files, others: Files, tmp_path: Path):
+def test_publish_after_two_interrupted_runs_removes_their_files(files: Files, others: Files, tmp_path: Path):
     with strict_storage() as server:
         place = strict_place(server)
         for own in (files, others):
             server.fault = lambda _, server=server: 403 if len(server.writes()) > 3 else None
-            with pytest.raises(UserError, match="no permission"):
-                publish(place.output, own, tmp_path / "copy", "worse")
+            with raises("storage.no_permission"):
+                publish(place.output, own, tmp_path / "artifact", "worse")
             server.fault = lambda _: None
             server.requests.clear()
         third = made(tmp_path / "third", {"report.html": "third"})
-        publish(place.output, third, tmp_path / "copy", "worse")
+        publish(place.output, third, tmp_path / "artifact", "worse")
         assert is_of(third, place.contents())
 
 
 @pytest.mark.parametrize("fault", ["lose", "drop", 503])
-def test_every_request_may_need_a_second_attempt(files: Files, others: Files, tmp_path: Path, fault: str | int):
+def test_publish_repeats_any_request_that_fails_once(files: Files, others: Files, tmp_path: Path, fault: str | int):
     with strict_storage() as server:
         place = strict_place(server)
-        publish(place.output, files, tmp_path / "copy", "worse")
+        publish(place.output, files, tmp_path / "artifact", "worse")
         seen: set[tuple] = set()
 
         def once(request: Request) -> object:
@@ -308,11 +320,11 @@ def test_every_request_may_need_a_second_attempt(files: Files, others: Files, tm
             return fault if first else None
 
         server.fault = once
-        publish(place.output, others, tmp_path / "copy", "worse")
+        publish(place.output, others, tmp_path / "artifact", "worse")
         assert is_of(others, place.contents())
 
 
-def test_two_publishers_never_both_succeed_with_a_mixture(files: Files, others: Files, tmp_path: Path):
+def test_publish_by_two_runs_at_once_never_mixes_their_files(files: Files, others: Files, tmp_path: Path):
     """The second publishes all of its own at any moment of the first."""
     failed = 0
     for moment in range(1, 100):
@@ -325,21 +337,21 @@ def test_two_publishers_never_both_succeed_with_a_mixture(files: Files, others: 
             ) -> None:
                 if len(server.requests) >= moment and not done:
                     done.append(True)
-                    publish(place.output, others, tmp_path / "copy 2", "worse")
+                    publish(place.output, others, tmp_path / "artifact 2", "worse")
 
             server.after = meanwhile
             try:
-                publish(place.output, files, tmp_path / "copy", "worse")
+                publish(place.output, files, tmp_path / "artifact", "worse")
             except UserError:
                 failed += 1
-                publish(place.output, files, tmp_path / "copy", "worse")
+                publish(place.output, files, tmp_path / "artifact", "worse")
             if not done:
                 assert failed > 3
                 return
             assert is_of(files, place.contents()) or is_of(others, place.contents())
 
 
-def test_nothing_counts_if_a_file_is_lost_meanwhile(files: Files, tmp_path: Path):
+def test_publish_writes_no_manifest_if_a_file_is_lost_meanwhile(files: Files, tmp_path: Path):
     """As in an emulator that forgets everything when it is started again."""
     with strict_storage() as server:
         place = strict_place(server)
@@ -350,10 +362,10 @@ def test_nothing_counts_if_a_file_is_lost_meanwhile(files: Files, tmp_path: Path
                 server.after = lambda _: None
 
         server.after = forget
-        with pytest.raises(UserError, match="was changed while it was published; run the same command again"):
-            publish(place.output, files, tmp_path / "copy", "worse")
+        with raises("publish.concurrent_write"):
+            publish(place.output, files, tmp_path / "artifact", "worse")
         assert "manifest.json" not in place.contents()
-        publish(place.output, files, tmp_path / "copy", "worse")
+        publish(place.output, files, tmp_path / "artifact", "worse")
         assert is_of(files, place.contents())
 
 
@@ -386,51 +398,50 @@ def start_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     return start
 
 
-def test_storage_that_goes_down_ends_it_with_a_sentence_and_back_again_completes_it(
-    tmp_path: Path, start_emulator: Callable
-):
+def test_publish_fails_when_storage_stops_and_completes_when_it_is_back(tmp_path: Path, start_emulator: Callable):
     files = made(tmp_path / "in", {f"{i:02}.bin": os.urandom(50_000).hex() for i in range(12)})
 
     def stored() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (tmp_path / "emulator").rglob("some/run/*.*")}
 
     server = start_emulator()
-    create, half_way, go_on = server._storage.create_file, threading.Event(), threading.Event()
+    create, half_way, resume = server._storage.create_file, threading.Event(), threading.Event()
 
     def create_and_wait(bucket: str, name: str, *rest: Any) -> None:
         create(bucket, name, *rest)
         if name.endswith("00.bin"):
             half_way.set()
-            go_on.wait(10)
+            resume.wait(10)
 
     server._storage.create_file = create_and_wait
-    arguments = json.dumps([{name: str(path) for name, path in files.items()}, str(tmp_path / "copy"), 2])
+    arguments = json.dumps([{name: str(path) for name, path in files.items()}, str(tmp_path / "artifact"), 0.5])
     task = subprocess.Popen(
         [sys.executable, "-c", PHASE, arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert half_way.wait(60)
-    go_on.set()
+    resume.set()
     server.stop()
-    begun = time.monotonic()
-    said, _ = task.communicate(timeout=30)
-    assert time.monotonic() - begun < 15
-    assert task.returncode == 2, said
-    assert said.splitlines()[-1].startswith("counterweight error: gs://raw/some/run: object storage did not answer")
-    assert "Traceback" not in said
+    started = time.monotonic()
+    printed, _ = task.communicate(timeout=30)
+    assert time.monotonic() - started < 15
+    assert task.returncode == 2, printed
+    record = next(line for line in printed.splitlines() if line.startswith(ERROR_RECORD_PREFIX))
+    assert UserError.from_json(record.removeprefix(ERROR_RECORD_PREFIX)).code == "storage.no_answer"
+    assert "Traceback" not in printed
     assert "manifest.json" not in stored()
     server = start_emulator()
-    publish("gs://raw/some/run", files, tmp_path / "copy", "worse")
+    publish("gs://raw/some/run", files, tmp_path / "artifact", "worse")
     server.stop()
     assert is_of(files, stored())
 
 
-def test_an_outage_of_some_seconds_is_ridden_out(files: Files, tmp_path: Path, start_emulator: Callable):
+def test_publish_survives_an_outage(files: Files, tmp_path: Path, start_emulator: Callable):
     servers: list = []
-    later = threading.Timer(2, lambda: servers.append(start_emulator()))
+    later = threading.Timer(0.5, lambda: servers.append(start_emulator()))
     later.start()
-    publish("gs://raw/some/run", files, tmp_path / "copy", "worse")
+    publish("gs://raw/some/run", files, tmp_path / "artifact", "worse")
     servers[0].stop()
-    assert (tmp_path / "copy").exists()
+    assert (tmp_path / "artifact" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -438,133 +449,76 @@ def test_an_outage_of_some_seconds_is_ridden_out(files: Files, tmp_path: Path, s
     [
         ("improved", {"improved"}),
         ("not_worse", {"improved", "no evidence"}),
-        ("always", {"improved", "no evidence", "worse"}),
+        ("always", {"improved", "no evidence", "worse", "not established"}),
         ("never", set()),
     ],
 )
-def test_a_candidate_only_where_the_verdict_allows_it(
+def test_publish_names_a_candidate_only_if_the_verdict_allows_it(
     promote_if: str, with_verdicts: set[str], files: Files, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    for verdict in ("improved", "no evidence", "worse"):
-        publish(str(tmp_path / verdict), files, tmp_path / "copy", verdict, promote_if)
-        manifest = json.loads((tmp_path / "copy").read_text())
+    for verdict in ("improved", "no evidence", "worse", "not established"):
+        publish(str(tmp_path / verdict), files, tmp_path / "artifact", verdict, promote_if)
+        manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
         wanted = "models/augmented.keras" if verdict in with_verdicts else None
         assert (manifest["candidate"], manifest["promote_if"], manifest["verdict"]) == (wanted, promote_if, verdict)
-        assert f"{wanted or 'no model'} is the candidate" in capsys.readouterr().out
+        assert f"candidate: {wanted or 'none'}" in capsys.readouterr().out
 
 
-def test_an_unknown_rule_is_refused(files: Files, tmp_path: Path):
-    with pytest.raises(UserError, match="choose one of improved, not_worse, always, never"):
-        publish(str(tmp_path / "out"), files, tmp_path / "copy", "improved", "sometimes")
+def test_publish_with_an_unknown_promote_if_fails(files: Files, tmp_path: Path):
+    with raises("parameter.invalid"):
+        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "improved", "sometimes")
     assert not (tmp_path / "out").exists()
 
 
-class Run:
-    """What a run hands over: models and records whose order says nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def model(self, name: str) -> Path:
-        path = self.folder / f"{name}.keras"
-        path.write_text(f"weights of {name}")
-        return path
-
-    def generator(self, task: str, dx: str) -> Path:
-        (self.folder / task).mkdir(exist_ok=True)
-        return self.model(f"{task}/{dx}")
-
-    def record(self, name: str, *of_classes: dict[str, object], **facts: object) -> Path:
-        path = self.folder / f"{name}.record"
-        path.write_text(json.dumps(list(of_classes) or facts))
-        return path
+@pytest.mark.parametrize("name", ["report.html", "models/baseline.keras"])
+def test_publish_never_replaces_a_file_that_it_did_not_write(place: Place, files: Files, tmp_path: Path, name: str):
+    place.put(name, b"of a user")
+    with pytest.raises(UserError) as caught:
+        publish(place.output, files, tmp_path / "artifact", "worse")
+    assert caught.value.code == "publish.foreign_files"
+    assert caught.value.fields["names"] == [name]
+    assert place.contents() == {name: b"of a user"}
 
 
-def test_names(tmp_path: Path, make_set: Callable[..., Path]):
-    run = Run(tmp_path / "run")
-    models, records = {}, {}
-    for arm in ("baseline", "oversampled", "augmented"):
-        own = {seed: run.model(f"{arm}{seed}") for seed in (7, 2, 3)}
-        models[arm] = [own[3], own[7], own[2]]
-        records[arm] = [
-            run.record(f"{arm}{seed}", model_sha256=file_sha256(path), settings={"seed": seed})
-            for seed, path in own.items()
-        ]
-    generators = {dx: run.generator("task-1" if dx == "df" else "task-2", dx) for dx in ("df", "vasc", "mel")}
-    (run.folder / "task-3").mkdir()
-    gans = {dx: {"dx": dx, "model_sha256": file_sha256(path)} for dx, path in generators.items()}
-    gans["akiec"] = {"dx": "akiec", "failed": "a loss is not a number"}
-    # A task of one class, one of two, and one whose class failed.
-    tasks = [run.record("1", gans["df"]), run.record("2", gans["mel"], gans["vasc"]), run.record("3", gans["akiec"])]
-    sets = [make_set(run.folder / "set-2", "train", {"vasc": 2, "nv": 1})]
-    sets += [make_set(run.folder / f"set-{dx}", "train", {dx: 2} if dx else {}) for dx in ("", "df")]
-    kept = {dx: {"dx": dx, "kid": 0.1} for dx in ("vasc", "nv", "df")}
-    quality = [
-        run.record("q2", kept["vasc"], kept["nv"]),
-        run.record("q3", gans["akiec"]),
-        run.record("q1", kept["df"]),
-    ]
-    files = named(
-        models=models,
-        records=records,
-        generators=[run.folder / "task-2", run.folder / "task-3", run.folder / "task-1"],
-        gan_records=tasks,
-        gan_pages=[tmp_path / f"{number}.html" for number in (1, 2, 3)],
-        synthetic_sets=sets,
-        sheets=[tmp_path / f"sheet-{number}.html" for number in (2, 3, 1)],
-        quality=quality,
-        others={"splits.csv": tmp_path / "splits"},
-        scratch=tmp_path,
-    )
-    for dx in ("df", "mel", "vasc", "akiec"):
-        assert json.loads(files.pop(f"models/gan-{dx}.json").read_text()) == gans[dx]
-    for dx in ("df", "vasc", "nv"):
-        assert json.loads(files.pop(f"synthetic/{dx}.json").read_text()) == kept[dx]
-    whole = pd.read_parquet(sets[0])
-    for dx in ("vasc", "nv"):
-        part = files.pop(f"synthetic/{dx}.parquet")
-        own = whole[whole["dx"] == dx].reset_index(drop=True)
-        pd.testing.assert_frame_equal(pd.read_parquet(part), own)
-        assert read_header(part) == read_header(sets[0])
-    expected = {"splits.csv": tmp_path / "splits"}
-    for arm in models:
-        for stem, seed in ((arm, 7), (f"{arm}-seed2", 2), (f"{arm}-seed3", 3)):
-            expected[f"models/{stem}.keras"] = run.folder / f"{arm}{seed}.keras"
-            expected[f"models/{stem}.json"] = run.folder / f"{arm}{seed}.record"
-    for number, names in enumerate(("df", "mel+vasc", "akiec"), start=1):
-        expected[f"models/gan-{names}.html"] = tmp_path / f"{number}.html"
-    expected |= {f"models/gan-{dx}.keras": path for dx, path in generators.items()}
-    expected["synthetic/df.parquet"] = run.folder / "set-df"
-    expected["synthetic/df.html"] = tmp_path / "sheet-1.html"
-    expected["synthetic/vasc+nv.html"] = tmp_path / "sheet-2.html"
-    assert files == expected
+def test_publish_to_a_folder_accepts_a_file_that_has_the_content_already(files: Files, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_bytes(b"report.html")
+    publish(str(out), files, tmp_path / "artifact", "worse")
+    assert is_of(files, {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()})
 
 
-def test_the_set_of_one_class_is_the_same_however_it_was_made(tmp_path: Path, make_set: Callable[..., Path]):
-    alone = make_set(tmp_path / "alone", "train", {"df": 5})
-    together = tmp_path / "together"
-    with write_image_set(together, read_header(alone)) as out:
-        for path in (alone, make_set(tmp_path / "other", "train", {"vasc": 3})):
-            for table in iter_tables(path):
-                out.write_table(table)
-    rest: dict = {"models": {}, "records": {}, "generators": [], "gan_records": [], "gan_pages": [], "quality": []}
-    files = named(**rest, synthetic_sets=[together], sheets=[tmp_path / "sheet"], others={}, scratch=tmp_path)
-    assert file_sha256(files["synthetic/df.parquet"]) == file_sha256(alone)
+def test_publish_does_not_follow_a_link_in_the_output(files: Files, tmp_path: Path):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    (out / "report.html").symlink_to(outside)
+    with raises("publish.foreign_files"):
+        publish(str(out), files, tmp_path / "artifact", "worse")
+    assert not outside.exists()
 
 
-def test_a_record_of_another_model_is_refused(tmp_path: Path):
-    run = Run(tmp_path / "run")
-    record = run.record("baseline", model_sha256="0" * 64, settings={"seed": 1})
-    rest: dict = {
-        "generators": [],
-        "gan_records": [],
-        "gan_pages": [],
-        "synthetic_sets": [],
-        "sheets": [],
-        "quality": [],
-        "others": {},
-        "scratch": tmp_path,
-    }
-    with pytest.raises(UserError, match="the baseline model is not the one in its record"):
-        named(models={"baseline": [run.model("baseline")]}, records={"baseline": [record]}, **rest)
+def test_publish_to_auto_writes_the_artifact_and_returns_its_address(files: Files, tmp_path: Path):
+    artifact = tmp_path / "published"
+    place = publish("auto", files, artifact, "worse", run="run-1", artifact_address="minio://b/p/run-1/publish/1/x")
+    assert place == "minio://b/p/run-1/publish/1/x"
+    assert is_of(files, {str(p.relative_to(artifact)): p.read_bytes() for p in artifact.rglob("*") if p.is_file()})
+
+
+def test_publish_of_cached_results_returns_the_earlier_publication(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    results = "gs://root/counterweight/run-1/evaluate/77/results"
+    with strict_storage() as server:
+        place = strict_place(server)
+        first = publish(place.output, files, tmp_path / "a", "worse", run="run-1", results_address=results)
+        before = place.state()
+        arguments = {"results_address": results, "finished": "2026-11-26 03:10 UTC"}
+        second = publish(place.output, files, tmp_path / "b", "worse", run="run-2", **arguments)
+        assert first == second == f"{place.output}/run-1"
+        assert place.state() == before
+        printed = capsys.readouterr().out
+        assert "no new data: run run-1 computed these results at 2026-11-26 03:10 UTC" in printed
+        assert "unchanged since 2026-11-26 03:10 UTC" in printed
+        place.put("run-1/manifest.json", b"{}")
+        third = publish(place.output, files, tmp_path / "c", "worse", run="run-2", **arguments)
+        assert third == f"{place.output}/run-2", "an incomplete earlier publication does not count"

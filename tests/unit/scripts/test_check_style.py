@@ -16,7 +16,9 @@ from scripts.check_style import findings
         ("mendel = 1  # understands\n", []),
     ],
 )
-def test_findings_in_python_are_words_of_comments_strings_and_names(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_findings_in_python_are_words_of_comments_strings_and_names(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
     path = tmp_path / "module.py"
     path.write_text(text)
     assert [word for _, word, _ in findings(path)] == words

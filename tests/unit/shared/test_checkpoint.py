@@ -9,7 +9,7 @@ import pytest
 from components.shared.checkpoint import SLOTS, Checkpoints, DamagedError, Folder, pack, unpack
 from components.shared.errors import UserError
 
-FACTS = {"step": 3, "losses": [[0.1, 1 / 3, 2e-300]], "none": None}
+STATE = {"step": 3, "losses": [[0.1, 1 / 3, 2e-300]], "none": None}
 ARRAYS = {
     "weights/0000": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
     "seed": np.array([1, 2**32 - 1], np.uint32),
@@ -17,17 +17,17 @@ ARRAYS = {
 }
 
 
-def test_a_pack_gives_back_what_was_put_in():
-    facts, arrays = unpack(pack(FACTS, ARRAYS))
-    assert facts == FACTS
+def test_unpack_returns_what_was_packed():
+    state, arrays = unpack(pack(STATE, ARRAYS))
+    assert state == STATE
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
 
 
-def test_a_changed_byte_or_a_lost_end_is_found_anywhere():
-    data = pack(FACTS, ARRAYS)
+def test_unpack_detects_any_changed_byte_or_lost_end():
+    data = pack(STATE, ARRAYS)
     rng = np.random.default_rng(0)
     for place in [0, 31, 32, len(data) - 1, *rng.integers(len(data), size=30)]:
         with pytest.raises(DamagedError):
@@ -41,7 +41,7 @@ def checkpoints(folder: Path, **settings: object) -> Checkpoints:
 
 
 def hashed(content: bytes) -> bytes:
-    """Made by someone who knows how."""
+    """Return bytes with a valid hash."""
     return hashlib.sha256(content).digest() + content
 
 
@@ -53,12 +53,12 @@ def step_of(kept: Checkpoints) -> int | None:
     found = kept.load()
     if found is None:
         return None
-    facts, arrays = found
-    assert set(arrays["weights"]) == {facts["step"]}
-    return facts["step"]
+    state, arrays = found
+    assert set(arrays["weights"]) == {state["step"]}
+    return state["step"]
 
 
-def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path):
+def test_load_returns_the_newest_of_the_last_two(tmp_path: Path):
     assert step_of(checkpoints(tmp_path)) is None
     kept = checkpoints(tmp_path)
     for step in (5, 6, 2):  # after a rollback the newest is not the one with the most steps
@@ -70,7 +70,7 @@ def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path):
     save(again, 3)
     assert step_of(checkpoints(tmp_path)) == 3
     for slot in SLOTS:
-        assert unpack((tmp_path / slot).read_bytes())[0]["facts"]["step"] in (2, 3)
+        assert unpack((tmp_path / slot).read_bytes())[0]["state"]["step"] in (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -80,30 +80,30 @@ def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path):
         "garbage",
         "empty",
         "missing member",
-        "not our facts",
+        "not our state",
         "a list",
         "a pickle",
         "a broken zip",
         "nothing",
     ],
 )
-def test_a_damaged_newest_one_falls_back_to_the_one_before_and_is_replaced(
+def test_load_with_a_damaged_newest_returns_the_previous_one(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ):
     kept = checkpoints(tmp_path)
     save(kept, 1)
     save(kept, 2)
-    newest = next(path for path in tmp_path.iterdir() if unpack(path.read_bytes())[0]["facts"]["step"] == 2)
+    newest = next(path for path in tmp_path.iterdir() if unpack(path.read_bytes())[0]["state"]["step"] == 2)
     data = newest.read_bytes()
     newest.write_bytes(
         {
             "truncated": data[: len(data) // 2],
             "garbage": np.random.default_rng(0).bytes(5000),
             "empty": b"",
-            "missing member": pack({"settings": kept.settings, "facts": {}}, {}),
-            "not our facts": pack({}, {"weights": np.zeros(3)}),
+            "missing member": pack({"settings": kept.settings, "state": {}}, {}),
+            "not our state": pack({}, {"weights": np.zeros(3)}),
             "a list": pack([kept.settings], {}),  # type: ignore[arg-type]
-            "a pickle": hashed(pickle.dumps({"facts": 1})),
+            "a pickle": hashed(pickle.dumps({"state": 1})),
             "a broken zip": hashed(b"PK\x03\x04" + bytes(100)),
             "nothing": hashed(b""),
         }[damage]
@@ -113,10 +113,10 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_is_replaced(
     assert f"warning: {newest.name} is damaged" in capsys.readouterr().out
     save(again, 7)
     assert step_of(checkpoints(tmp_path)) == 7
-    assert unpack(newest.read_bytes())[0]["facts"]["step"] == 7  # the whole one was not the one overwritten
+    assert unpack(newest.read_bytes())[0]["state"]["step"] == 7  # the whole one was not the one overwritten
 
 
-def test_where_both_are_damaged_work_begins_anew(tmp_path: Path):
+def test_load_with_both_damaged_returns_none(tmp_path: Path):
     for step in (1, 2):
         save(checkpoints(tmp_path), step)
     for slot in SLOTS:
@@ -124,22 +124,23 @@ def test_where_both_are_damaged_work_begins_anew(tmp_path: Path):
     assert step_of(checkpoints(tmp_path)) is None
 
 
-def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path):
+def test_load_with_other_settings_fails_and_keeps_the_checkpoint(tmp_path: Path):
     save(checkpoints(tmp_path), 1)
-    with pytest.raises(UserError, match="train_gan df: its checkpoints are of a run with other settings"):
+    with pytest.raises(UserError) as caught:
         checkpoints(tmp_path, seed=2).load()
+    assert (caught.value.code, caught.value.fields) == ("checkpoints.other_settings", {"label": "train_gan df"})
     assert step_of(checkpoints(tmp_path)) == 1
 
 
-def test_what_a_killed_writer_left_is_cleaned_up(tmp_path: Path):
+def test_folder_removes_partial_files(tmp_path: Path):
     (tmp_path / ".part-abc").write_bytes(b"half")
     Folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_format_is_json_and_npz():
+def test_pack_is_json_and_npz():
     import io
 
-    content = pack(FACTS, ARRAYS)[32:]
+    content = pack(STATE, ARRAYS)[32:]
     with np.load(io.BytesIO(content)) as file:
-        assert json.loads(file["facts"].tobytes()) == FACTS
+        assert json.loads(file["state"].tobytes()) == STATE
