@@ -136,7 +136,13 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
             }
             for i, c in enumerate(RARE[:2])
         }
-        | {"vasc": {"images": 0, "architecture": "dcgan", "failed": "the GAN of vasc diverged after 12.3 kimg: a loss is not a number"}},
+        | {
+            "vasc": {
+                "images": 0,
+                "architecture": "dcgan",
+                "failed": "the GAN of vasc diverged after 12.3 kimg: a loss is not a number",
+            }
+        },
         "external": None,
         "population": {
             name: {
