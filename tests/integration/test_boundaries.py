@@ -1,4 +1,4 @@
-"""Who may import whom, and which frameworks stay out of which phase."""
+"""Which modules may import which, and which frameworks each phase loads."""
 
 import ast
 import subprocess
@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
-WITH_KERAS = {"train_classifier", "train_gan", "generate_images", "evaluate"}
+WITH_KERAS = {"train_classifier", "train_features", "train_gan", "generate_images", "evaluate"}
 SHARED_WITH_KERAS = {"keras_setup.py", "layers.py", "precision.py", "sample_metrics.py"}
 COMPILED = ("component.py", "container_images.py", "placement.py")
-"""Read when the pipeline is compiled, and not by a phase at work."""
+"""Read when the pipeline is compiled, not by a running phase."""
 LOGIC = sorted(p for p in (ROOT / "components").rglob("*.py") if p.name not in COMPILED)
 
 
@@ -33,21 +33,23 @@ def uses(names: set[str], package: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for name in names)
 
 
-def test_every_phase_is_there():
+def test_components_has_every_phase():
     assert PHASES == [
         "balance_dataset",
+        "check_inputs",
         "evaluate",
         "generate_images",
         "notify",
         "prepare_data",
         "publish",
         "train_classifier",
+        "train_features",
         "train_gan",
     ]
 
 
 @pytest.mark.parametrize("path", LOGIC, ids=lambda path: str(path.relative_to(ROOT)))
-def test_logic_knows_neither_kfp_nor_other_phases_nor_the_environment(path: Path):
+def test_logic_imports_neither_kfp_nor_other_phases_and_reads_no_environment(path: Path):
     names = imported(path)
     own = path.relative_to(ROOT / "components").parts[0]
     assert not uses(names, "kfp")
@@ -62,12 +64,12 @@ def test_logic_knows_neither_kfp_nor_other_phases_nor_the_environment(path: Path
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_spec_imports_kfp_and_images_only(phase: str):
+def test_component_imports_only_kfp_and_images(phase: str):
     names = imported(ROOT / "components" / phase / "component.py", top_level_only=True)
     assert names == {"kfp", "kfp.dsl", "components.container_images", "components.container_images.image"}
 
 
-def test_the_graph_imports_specs_only():
+def test_pipeline_imports_only_components():
     names = {name for name in imported(ROOT / "pipeline.py") if name.startswith("components.")}
     names = {name for name in names if not name.startswith("components.placement")}
     assert {name.split(".")[1] for name in names} == set(PHASES)
@@ -76,9 +78,16 @@ def test_the_graph_imports_specs_only():
 
 @pytest.mark.parametrize(
     "module",
-    ["prepare_data.prepare", "prepare_data.profile", "balance_dataset.balance", "publish.publish", "notify.notify"],
+    [
+        "balance_dataset.balance",
+        "check_inputs.check",
+        "notify.notify",
+        "prepare_data.prepare",
+        "prepare_data.profile",
+        "publish.publish",
+    ],
 )
-def test_phases_that_do_not_train_load_no_framework(module: str):
+def test_phase_that_does_not_train_loads_no_framework(module: str):
     code = f"import sys, components.{module}; print(sorted({{'keras', 'tensorflow', 'jax', 'kfp'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

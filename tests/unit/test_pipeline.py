@@ -1,7 +1,6 @@
-"""The compiled pipeline, as the Kubeflow backend reads it."""
+"""The compiled pipeline, as the Kubeflow backend reads it: graph, form, size, caching and placement."""
 
-import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,158 +9,272 @@ import yaml
 
 from components.container_images import PHASE_OF
 from components.placement import placement
+from components.shared import parameters
+from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_SEED_PACKS, group_classes, group_seeds
+from counterweight.parameters import preset, preset_names
+from tests.helpers.compiled import Compiled, compile_pipeline, is_loop
+from tests.helpers.workflow_estimate import argument_bytes, count_containers, status_bytes
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("build") / "pipeline.yaml"
-    subprocess.run([sys.executable, "-m", "counterweight.compile", path], cwd=ROOT, check=True, capture_output=True)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def spec(compiled: bytes) -> dict[str, Any]:
-    return next(iter(yaml.safe_load_all(compiled)))
-
-
-def test_compiles_to_the_same_bytes_every_time(compiled: bytes, tmp_path: Path):
-    subprocess.run([sys.executable, "-m", "counterweight.compile", tmp_path / "again.yaml"], cwd=ROOT, check=True)
-    assert (tmp_path / "again.yaml").read_bytes() == compiled
-    assert len(compiled) < 200_000
-
-
-def test_the_form_has_24_described_entries_with_defaults(spec: dict[str, Any]):
-    parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert len(parameters) <= 24
-    for name, entry in parameters.items():
-        assert entry["parameterType"] in ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE", "LIST"), name
-        assert entry["defaultValue"], f"{name}: older UIs show zero, empty and false as missing"
-        assert len(entry["description"]) > 10, name
+KIB = 2**10
+VISIBLE_CHARACTERS = 16
+"""Of a node's name in the graph of Kubeflow's UI."""
+HAM10000 = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 
 @pytest.fixture(scope="module")
-def platform(compiled: bytes) -> dict[str, dict[str, Any]]:
-    """What is said to Kubernetes of each executor."""
-    documents = list(yaml.safe_load_all(compiled))
-    return documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-
-
-def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """All tasks by name, those of the loops among them."""
-    found: dict[str, dict[str, Any]] = {}
-    for component in [spec["root"], *spec["components"].values()]:
-        inside = component.get("dag", {}).get("tasks", {})
-        assert not found.keys() & inside.keys(), "no two tasks have one name"
-        found |= inside
-    return found
-
-
-def loops(spec: dict[str, Any]) -> dict[str, tuple[dict[str, Any], set[str]]]:
-    """Loops by the input that they go over: the loop's task, and the names of the tasks inside."""
-    return {
-        name: (task, set(spec["components"][task["componentRef"]["name"]]["dag"]["tasks"]))
-        for name, task in tasks(spec).items()
-        if "parameterIterator" in task
-    }
-
-
-def test_gans_fan_out_over_the_rare_classes_and_classifiers_over_the_seeds(spec: dict[str, Any]):
-    over = {}
-    for task, inside in loops(spec).values():
-        over[tuple(sorted(inside))] = task["parameterIterator"]["items"]["inputParameter"]
-    assert over == {
-        ("generate-images", "train-gan"): "pipelinechannel--prepare-data-Output",
-        ("train-classifier",): "pipelinechannel--seeds",
-        ("train-classifier-2",): "pipelinechannel--seeds",
-        ("train-classifier-3",): "pipelinechannel--seeds",
-    }
-
-
-def test_all_that_judges_synthetic_images_has_one_ruler(spec: dict[str, Any]):
-    inside = tasks(spec)
-    for name in ("train-gan", "generate-images"):
-        assert set(inside[name]["inputs"]["artifacts"]) >= {"train", "validation", "features"}
-    (loop,) = (task for task, names in loops(spec).values() if "train-gan" in names)
-    features = [entry for key, entry in loop["inputs"]["artifacts"].items() if key.endswith("features")]
-    assert features == [{"taskOutputArtifact": {"outputArtifactKey": "features", "producerTask": "shared-pretraining"}}]
-
-
-def test_only_evaluate_reads_the_test_split(spec: dict[str, Any]):
-    readers = {
-        name
-        for name, task in tasks(spec).items()
-        for entry in task.get("inputs", {}).get("artifacts", {}).values()
-        if entry.get("taskOutputArtifact", {}).get("outputArtifactKey") in ("test", "external_set")
-    }
-    assert readers == {"evaluate"}
-
-
-def test_the_arms_differ_in_name_and_training_set_alone(spec: dict[str, Any]):
-    sources, arms = {}, []
-    for task, inside in loops(spec).values():
-        if "train-gan" in inside:
-            continue
-        (name,) = inside
-        arm = tasks(spec)[name]["inputs"]
-        train = arm["artifacts"].pop("train")["componentInputArtifact"]
-        source = task["inputs"]["artifacts"][train]["taskOutputArtifact"]["outputArtifactKey"]
-        sources[arm["parameters"].pop("arm")["runtimeValue"]["constant"]] = source
-        # The seed comes from the loop's own item, which has the loop's number in its name.
-        assert arm["parameters"].pop("seed")["componentInputParameter"].startswith("pipelinechannel--seeds-loop-item")
-        arms.append(arm)
-    assert sources == {"baseline": "train", "oversampled": "oversampled", "augmented": "augmented"}
-    assert arms[0] == arms[1] == arms[2]
-
-
-def executed(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The tasks that run a phase."""
-    return {
-        name: task
-        for name, task in tasks(spec).items()
-        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
-    }
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compile_pipeline(tmp_path_factory.mktemp("build"))
 
 
 def phase(name: str) -> str:
-    """A task's or an executor's phase."""
+    """Return the phase of a task or an executor."""
     name = name.removeprefix("exec-").rstrip("-0123456789").replace("-", "_")
     return PHASE_OF.get(name, name)
 
 
-def test_publish_and_the_exit_task_are_never_cached_and_all_else_is(spec: dict[str, Any]):
-    for name, task in executed(spec).items():
-        assert bool(task.get("cachingOptions")) == (name not in ("publish", "notify")), name
+def loop_over(compiled: Compiled, producer: str) -> list[str]:
+    """Return the loops over the output of a task, or over an input of the nested pipeline."""
+    return [n for n, t in compiled.loops().items() if producer in t["parameterIterator"]["items"]["inputParameter"]]
 
 
-def test_the_exit_task_runs_however_the_run_ends(spec: dict[str, Any]):
-    root = spec["root"]["dag"]["tasks"]
-    assert set(root) == {"exit-handler-1", "notify"}
-    assert root["notify"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
-    assert root["notify"]["dependentTasks"] == ["exit-handler-1"]
-    assert root["notify"]["inputs"]["parameters"]["status"] == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
+def iterations(compiled: Compiled, groups: int, packs: int) -> dict[str, int]:
+    """Return the number of items of each loop."""
+    (classes,) = loop_over(compiled, "class_groups")
+    return {name: groups if name == classes else packs for name in compiled.loops()}
 
 
-def test_each_task_says_where_it_runs_how_often_it_is_tried_and_when_it_is_given_up(
-    spec: dict[str, Any], platform: dict[str, dict[str, Any]]
-):
-    for name, task in executed(spec).items():
-        wanted = placement().phases[phase(name)]
+# The graph
+
+
+def test_compile_returns_the_same_bytes_every_time(compiled: Compiled, tmp_path: Path):
+    assert compile_pipeline(tmp_path).content == compiled.content
+    assert len(compiled.content) < 200_000
+
+
+def test_root_is_flat_and_has_at_most_seven_tasks(compiled: Compiled):
+    root = compiled.dags()["root"]
+    assert sorted(task["taskInfo"]["name"] for task in root.values()) == [
+        "Check inputs", "Evaluate", "Prepare data", "Publish", "Synthetic images", "train-on-real", "train-synthetic",
+    ]  # fmt: skip
+
+
+def root_artifacts(compiled: Compiled) -> list[tuple[str, str]]:
+    """Return (task, artifact) of each artifact that the UI draws at the root."""
+    components = compiled.spec["components"]
+    return [
+        (name, artifact)
+        for name, task in compiled.dags()["root"].items()
+        for artifact in components[task["componentRef"]["name"]].get("outputDefinitions", {}).get("artifacts", {})
+    ]
+
+
+def test_root_has_at_most_ten_artifacts(compiled: Compiled):
+    artifacts = sorted(name.rpartition("train-classifier-")[2].lstrip("2-") for _, name in root_artifacts(compiled))
+    assert artifacts == [
+        "classifiers", "classifiers", "data_profile", "metrics", "published", "report", "results", "synthetic_images",
+        "test_data", "training_data",
+    ]  # fmt: skip
+
+
+def ranks(compiled: Compiled) -> dict[str, int]:
+    """Return the rank of each node at the root: tasks and artifacts below what they come from."""
+    root = compiled.dags()["root"]
+    artifacts = {f"{task}/{artifact}": task for task, artifact in root_artifacts(compiled)}
+    parents: dict[str, set[str]] = {name: {task} for name, task in artifacts.items()}
+    for name, task in root.items():
+        sources = [
+            entry["taskOutputArtifact"]
+            for entry in task.get("inputs", {}).get("artifacts", {}).values()
+            if "taskOutputArtifact" in entry
+        ]
+        parents[name] = {f"{it['producerTask']}/{it['outputArtifactKey']}" for it in sources}
+        parents[name] |= set(task.get("dependentTasks", []))
+    found: dict[str, int] = {}
+
+    def rank(name: str) -> int:
+        if name not in found:
+            found[name] = 1 + max((rank(parent) for parent in parents[name]), default=-1)
+        return found[name]
+
+    return {name: rank(name) for name in parents}
+
+
+def test_no_rank_of_the_root_has_more_than_six_nodes(compiled: Compiled):
+    by_rank = list(ranks(compiled).values())
+    assert max(by_rank.count(rank) for rank in set(by_rank)) <= 6
+
+
+def test_display_names_are_fully_visible(compiled: Compiled):
+    for name, task in compiled.tasks().items():
+        assert len(task["taskInfo"]["name"]) <= VISIBLE_CHARACTERS, name
+
+
+def test_nested_pipeline_trains_features_and_gans_and_collects(compiled: Compiled):
+    nested = compiled.inside(compiled.dags()["root"]["make-synthetic-images"])
+    (loop,) = (name for name, task in nested.items() if is_loop(task))
+    assert set(nested) == {"train-features", "pretrain-gan", loop, "balance-dataset"}
+    assert set(compiled.inside(nested[loop])) == {"train-gan", "generate-images"}
+
+
+def test_loops_iterate_over_return_values_of_tasks(compiled: Compiled):
+    assert len(loop_over(compiled, "check-inputs-Output")) == 2
+    assert len(loop_over(compiled, "class_groups")) == 1
+    source = compiled.dags()["root"]["make-synthetic-images"]["inputs"]["parameters"]["class_groups"]
+    assert source == {"taskOutputParameter": {"outputParameterKey": "Output", "producerTask": "prepare-data"}}
+
+
+def test_loops_at_the_root_get_no_other_task_output(compiled: Compiled):
+    """`kfp.local` replaces each of them by the loop's item."""
+    for name in loop_over(compiled, "check-inputs-Output"):
+        sources = compiled.loops()[name]["inputs"]["parameters"].values()
+        assert sum("taskOutputParameter" in source for source in sources) == 1
+
+
+def test_only_evaluate_reads_the_test_images(compiled: Compiled):
+    readers = {
+        name
+        for name, task in compiled.tasks().items()
+        for entry in task.get("inputs", {}).get("artifacts", {}).values()
+        if entry.get("taskOutputArtifact", {}).get("outputArtifactKey") == "test_data"
+    }
+    assert readers == {"evaluate", "publish"}, "publish copies splits.csv"
+
+
+def test_arms_differ_in_name_and_training_set_only(compiled: Compiled):
+    real, synthetic = (compiled.tasks()[name]["inputs"] for name in ("train-classifier", "train-classifier-2"))
+    arms = [it["parameters"].pop("arms")["runtimeValue"]["constant"] for it in (real, synthetic)]
+    assert arms == ["baseline,oversampled", "augmented"]
+    assert real["parameters"] == synthetic["parameters"]
+    assert set(synthetic["artifacts"]) - set(real["artifacts"]) == {"synthetic_images"}
+
+
+def test_only_evaluate_writes_metrics(compiled: Compiled):
+    components = compiled.spec["components"]
+    writers = {
+        name
+        for name, task in compiled.executed().items()
+        for entry in components[task["componentRef"]["name"]].get("outputDefinitions", {}).get("artifacts", {}).values()
+        if "Metrics" in entry["artifactType"]["schemaTitle"]
+    }
+    assert writers == {"evaluate"}
+
+
+# The form
+
+
+def test_form_is_the_parameter_model(compiled: Compiled):
+    form = compiled.spec["root"]["inputDefinitions"]["parameters"]
+    assert list(form) == list(parameters.defaults())
+    for name, default in parameters.defaults().items():
+        entry = form[name]
+        assert entry["defaultValue"] == default, name
+        assert entry["description"].startswith(parameters.descriptions()[name])
+        kinds = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", list: "LIST"}
+        assert entry["parameterType"] == kinds[type(default)], name
+
+
+def test_form_has_a_drop_down_for_each_parameter_with_choices(compiled: Compiled):
+    form = compiled.spec["root"]["inputDefinitions"]["parameters"]
+    literals = {name: tuple(entry["literals"]) for name, entry in form.items() if "literals" in entry}
+    assert literals == parameters.choices()
+
+
+def test_check_inputs_gets_every_parameter(compiled: Compiled):
+    inputs = compiled.tasks()["check-inputs"]["inputs"]["parameters"]
+    passed = {name for name, source in inputs.items() if source.get("componentInputParameter") == name}
+    assert passed == set(parameters.defaults())
+
+
+def test_prepare_data_gets_the_identity_of_the_data(compiled: Compiled):
+    source = compiled.tasks()["prepare-data"]["inputs"]["parameters"]["data_identity"]
+    assert source == {"taskOutputParameter": {"outputParameterKey": "data_identity", "producerTask": "check-inputs"}}
+
+
+def test_options_are_compiled_in(tmp_path: Path):
+    options = {"gans_per_task": 3, "failed_class": "continue", "checkpoints": "gs://bucket/x", "max_bad_images": 4}
+    tasks = compile_pipeline(tmp_path, {"options": options}).tasks()
+
+    def constant(task: str, name: str) -> Any:
+        return tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+
+    assert constant("check-inputs", "gans_per_task") == constant("prepare-data", "gans_per_task") == 3
+    assert constant("train-gan", "failed_class") == "continue"
+    assert constant("train-gan", "checkpoints") == constant("check-inputs", "checkpoints") == "gs://bucket/x"
+    assert constant("prepare-data", "max_bad_images") == 4
+
+
+# Size
+
+
+def tasks_of(compiled: Compiled, values: Mapping[str, Any]) -> tuple[int, int]:
+    options = placement().options
+    classes = values["synthetic_classes"]
+    names = HAM10000[1:] if classes == "auto" else classes.split(",")
+    groups = group_classes(names, options.gans_per_task)
+    packs = group_seeds(values["classifier_seeds"], options.classifiers_per_task)
+    return count_containers(compiled, iterations(compiled, len(groups), len(packs)))
+
+
+def test_demo_has_at_most_12_container_tasks_and_each_preset_at_most_40(compiled: Compiled):
+    counts = {name: tasks_of(compiled, parameters.defaults() | preset(name))[0] for name in preset_names()}
+    assert counts["demo"] <= 12
+    assert max(counts.values()) <= 40
+
+
+def test_largest_workflow_stays_below_half_of_argos_limit(compiled: Compiled):
+    largest = iterations(compiled, MAX_CLASS_GROUPS, MAX_SEED_PACKS)
+    assert status_bytes(compiled, largest) < 512 * KIB
+
+
+def test_arguments_of_the_largest_workflow_stay_below_half_of_argos_limit(compiled: Compiled):
+    largest = iterations(compiled, MAX_CLASS_GROUPS, MAX_SEED_PACKS)
+    sizes = {name: argument_bytes(compiled, name, largest) for name in compiled.executed()}
+    assert max(sizes.values()) < 64 * KIB, sizes
+
+
+def test_estimate_counts_iterations_as_argo_does(compiled: Compiled):
+    assert count_containers(compiled, iterations(compiled, 1, 1)) == (11, 8)
+    assert count_containers(compiled, iterations(compiled, 3, 2)) == (17, 12)
+
+
+# Caching
+
+
+def test_check_inputs_and_publish_are_never_cached_and_everything_else_is(compiled: Compiled):
+    for name, task in compiled.executed().items():
+        assert bool(task.get("cachingOptions")) == (name not in ("check-inputs", "publish")), name
+
+
+def test_run_id_is_no_parameter_of_a_cached_task(compiled: Compiled):
+    """A run's id among a task's inputs would exclude every cached result of another run."""
+    fields = {name: entry["fieldPathAsEnv"] for name, entry in compiled.platform.items() if "fieldPathAsEnv" in entry}
+    run = [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "COUNTERWEIGHT_RUN"}]
+    assert fields == {"exec-train-gan": run, "exec-pretrain-gan": run}
+    for name, task in compiled.executed().items():
+        if name != "publish":
+            assert "{{$.pipeline_job" not in str(task.get("inputs")), name
+
+
+# Placement
+
+
+def test_each_task_has_the_placement_of_its_phase(compiled: Compiled):
+    for name, task in compiled.executed().items():
+        resources = placement().phases[phase(name)]
         retry = task.get("retryPolicy", {})
-        assert retry.get("maxRetryCount", 0) == wanted.retries, name
+        assert retry.get("maxRetryCount", 0) == resources.retries, name
         # Argo counts it from the first attempt's start: the last one must fit in.
         longest_s = float(retry["backoffMaxDuration"].removesuffix("s"))
-        assert longest_s > (wanted.retries + 1) * wanted.timeout_h * 3600, name
-    executors = spec["deploymentSpec"]["executors"]
-    assert set(executors) == set(platform)
-    for name, kubernetes in platform.items():
-        wanted = placement().phases[phase(name)]
-        resources = executors[name]["container"]["resources"]
-        assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"] == wanted.memory
-        assert resources["resourceCpuLimit"] == resources["resourceCpuRequest"] == wanted.cpu
-        assert ("accelerator" in resources) == (phase(name) == "train_gan")
-        assert kubernetes["activeDeadlineSeconds"] == str(round(wanted.timeout_h * 3600))
+        assert longest_s > (resources.retries + 1) * resources.timeout_h * 3600, name
+    executors = compiled.spec["deploymentSpec"]["executors"]
+    assert set(executors) == set(compiled.platform)
+    for name, kubernetes in compiled.platform.items():
+        resources = placement().phases[phase(name)]
+        container = executors[name]["container"]["resources"]
+        assert container["resourceMemoryLimit"] == container["resourceMemoryRequest"] == resources.memory
+        assert container["resourceCpuLimit"] == container["resourceCpuRequest"] == resources.cpu
+        assert ("accelerator" in container) == (phase(name) == "train_gan")
+        assert kubernetes["activeDeadlineSeconds"] == str(round(resources.timeout_h * 3600))
         assert kubernetes["emptyDirMounts"] == [{"mountPath": "/tmp", "volumeName": "tmp"}]
         assert kubernetes["securityContext"] == {"runAsNonRoot": True}
         assert "cloud.google.com/gke-spot" in {entry["key"] for entry in kubernetes["tolerations"]}
@@ -169,30 +282,45 @@ def test_each_task_says_where_it_runs_how_often_it_is_tried_and_when_it_is_given
     assert (gpu["resourceType"], gpu["resourceCount"]) == ("nvidia.com/gpu", "1")
 
 
-def test_what_trains_gans_knows_its_run_by_its_pods_label_and_not_by_a_parameter(
-    spec: dict[str, Any], platform: dict[str, dict[str, Any]]
-):
-    """A run's id among a task's inputs would keep every run from another's cached result."""
-    told = {name: entry["fieldPathAsEnv"] for name, entry in platform.items() if "fieldPathAsEnv" in entry}
-    run = [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "COUNTERWEIGHT_RUN"}]
-    assert told == {"exec-train-gan": run, "exec-shared-pretraining": run}
-    for name, task in executed(spec).items():
-        if name not in ("publish", "notify"):
-            assert "{{$.pipeline_job" not in str(task.get("inputs")), name
-
-
-def test_the_webhook_comes_from_a_secret_that_need_not_be_there(platform: dict[str, dict[str, Any]]):
-    (secret,) = platform["exec-notify"]["secretAsEnv"]
-    assert secret["keyToEnv"] == [{"envVar": "COUNTERWEIGHT_WEBHOOK", "secretKey": "url"}]
-    assert secret["optional"] is True
-    assert [name for name, entry in platform.items() if "secretAsEnv" in entry] == ["exec-notify"]
-
-
-def test_each_phase_has_its_own_image_pinned_by_content(spec: dict[str, Any]):
-    images = {name: entry["container"]["image"] for name, entry in spec["deploymentSpec"]["executors"].items()}
-    assert len(set(images.values())) == 8
+def test_each_phase_has_its_own_image_pinned_by_content(compiled: Compiled):
+    executors = compiled.spec["deploymentSpec"]["executors"]
+    images = {name: entry["container"]["image"] for name, entry in executors.items()}
+    assert len(set(images.values())) == len({phase(name) for name in images})
     for name, reference in images.items():
         repository, _, tag = reference.partition(":")
         assert repository == f"counterweight/{phase(name).replace('_', '-')}"
         assert len(tag) == 16
         assert set(tag) <= set("0123456789abcdef")
+
+
+# Notification
+
+
+@pytest.fixture(scope="module")
+def notifying(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compile_pipeline(tmp_path_factory.mktemp("notifying"), {"webhook_secret": "counterweight-webhook"})
+
+
+def test_without_a_notification_there_is_no_exit_handler(compiled: Compiled):
+    assert not any("exit-handler" in name or name == "notify" for name in compiled.tasks())
+
+
+def test_notify_runs_after_every_end_of_the_run(notifying: Compiled):
+    root = notifying.dags()["root"]
+    assert set(root) == {"exit-handler-1", "notify"}
+    assert root["notify"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert root["notify"]["dependentTasks"] == ["exit-handler-1"]
+    assert not root["notify"].get("cachingOptions")
+
+
+def test_webhook_is_an_optional_secret(notifying: Compiled, tmp_path: Path):
+    (secret,) = notifying.platform["exec-notify"]["secretAsEnv"]
+    assert secret["keyToEnv"] == [{"envVar": "COUNTERWEIGHT_WEBHOOK", "secretKey": "url"}]
+    assert secret["optional"] is True
+    assert [name for name, entry in notifying.platform.items() if "secretAsEnv" in entry] == ["exec-notify"]
+    without = compile_pipeline(tmp_path, {"notify": True})
+    assert "secretAsEnv" not in without.platform["exec-notify"]
+
+
+def test_golden_yaml_has_a_spec_and_a_platform(compiled: Compiled):
+    assert len(list(yaml.safe_load_all(compiled.content))) == 2

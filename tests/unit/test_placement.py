@@ -1,8 +1,5 @@
-"""Where tasks run on a cluster: the file, and what of it stands in the compiled pipeline."""
+"""Where tasks run on a cluster: the file, and its effect on the compiled pipeline."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +7,11 @@ import pytest
 import yaml
 
 from components import placement
+from components.shared import parameters
 from components.shared.errors import UserError
+from tests.helpers.compiled import FILE, compile_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = yaml.safe_load(placement.DEFAULT.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     placement.placement.cache_clear()
 
 
-def test_every_phase_has_its_place():
+def test_placement_has_every_phase():
     phases = {path.parent.name for path in (ROOT / "components").glob("*/component.py")}
     assert set(placement.placement().phases) == phases
 
@@ -39,54 +37,55 @@ def test_every_phase_has_its_place():
 @pytest.mark.parametrize(
     ("quantity", "amount"), [("4", 4), ("500m", 0.5), ("1.5", 1.5), ("2k", 2000), ("8Gi", 8 * 2**30), ("3M", 3e6)]
 )
-def test_quantities_are_kubernetes_own(quantity: str, amount: float):
+def test_amount_reads_kubernetes_quantities(quantity: str, amount: float):
     assert placement._amount(quantity) == amount
 
 
-def test_an_hour_costs_what_was_asked_for(read: Any):
+def test_rates_multiply_requests_and_prices(read: Any):
     read(prices={"cpu": 0.03, "memory_gib": 0.004, "accelerator": 0.7, "currency": "EUR"})
     rates = placement.rates()
     assert rates["currency"] == "EUR"
     assert rates["phases"]["train_gan"] == {
         "cpu": 4, "memory_gib": 8, "accelerators": 1, "price": pytest.approx(4 * 0.03 + 8 * 0.004 + 0.7)
     }  # fmt: skip
-    assert rates["phases"]["shared_pretraining"] == rates["phases"]["train_gan"]
+    assert rates["phases"]["pretrain_gan"] == rates["phases"]["train_gan"]
     assert rates["phases"]["publish"]["accelerators"] == 0
 
 
 @pytest.mark.parametrize(
-    ("entries", "sentence"),
+    ("entries", "entry"),
     [
         (
             {"phases": {"train_gan": {"cpu": "4", "memory": "8 GB", "retries": 1, "timeout_h": 1}}},
-            "memory can't be used",
+            "phases.train_gan.memory",
         ),
-        ({"accelerator": {"type": "gpu"}}, "accelerator.type can't be used"),
-        ({"accelerator": {"count": 0}}, "accelerator.count can't be used"),
-        ({"acelerator": {}}, "acelerator can't be used"),
-        ({"nodes": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "effect can't be used"),
+        ({"accelerator": {"type": "gpu"}}, "accelerator.type"),
+        ({"accelerator": {"count": 0}}, "accelerator.count"),
+        ({"acelerator": {}}, "acelerator"),
+        ({"nodes": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "nodes.tolerations.0.effect"),
+        ({"options": {"failed_class": "ignore"}}, "options.failed_class"),
+        ({"options": {"checkpoints": "s3://bucket"}}, "options.checkpoints"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_one_sentence(read: Any, entries: dict[str, Any], sentence: str):
-    with pytest.raises(UserError, match=sentence):
+def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any], entry: str):
+    with pytest.raises(UserError) as caught:
         read(**entries)
+    assert (caught.value.code, caught.value.fields["entry"]) == ("placement.invalid", entry)
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"{", None])
-def test_a_file_that_cannot_be_read_is_one_sentence(
-    tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
-):
+def test_placement_of_an_unreadable_file_fails(tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch):
     if content is not None:
         (tmp_path / "p.yaml").write_bytes(content)
     monkeypatch.setenv(placement.FILE_VARIABLE, str(tmp_path / "p.yaml"))
     placement.placement.cache_clear()
-    with pytest.raises(UserError, match="can't be read as YAML"):
+    with pytest.raises(UserError) as caught:
         placement.placement()
+    assert caught.value.code == "placement.unreadable"
     placement.placement.cache_clear()
 
 
-def test_a_mig_slice_other_nodes_and_a_queue_reach_the_pipeline(tmp_path: Path):
-    own = tmp_path / "placement.yaml"
+def test_accelerator_nodes_and_queue_reach_the_compiled_pipeline(tmp_path: Path):
     accelerator = {
         "type": "nvidia.com/mig-1g.10gb",
         "count": 2,
@@ -94,28 +93,32 @@ def test_a_mig_slice_other_nodes_and_a_queue_reach_the_pipeline(tmp_path: Path):
         "node_selector": {"pool": "gpu"},
         "tolerations": [{"key": "gpu"}],
     }
-    own.write_text(yaml.safe_dump(FILE | {"accelerator": accelerator, "queue": "batch", "webhook_secret": ""}))
-    command = [sys.executable, "-m", "counterweight.compile", tmp_path / "pipeline.yaml"]
-    environment = {**os.environ, placement.FILE_VARIABLE: str(own)}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    spec, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
-    executors = spec["deploymentSpec"]["executors"]
+    entries = {"accelerator": accelerator, "queue": "batch", "kaggle_secret": "kaggle"}
+    compiled = compile_pipeline(tmp_path, entries)
+    executors, platform = compiled.spec["deploymentSpec"]["executors"], compiled.platform
     assert executors["exec-train-gan"]["container"]["resources"]["accelerator"] == {
         "count": "2", "resourceCount": "2", "resourceType": "nvidia.com/mig-1g.10gb", "type": "nvidia.com/mig-1g.10gb"
     }  # fmt: skip
-    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert kubernetes["exec-train-gan"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
-    assert {entry["key"] for entry in kubernetes["exec-train-gan"]["tolerations"]} == {
-        "cloud.google.com/gke-spot",
-        "gpu",
-    }
-    for name, entry in kubernetes.items():
+    assert platform["exec-train-gan"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
+    assert {entry["key"] for entry in platform["exec-train-gan"]["tolerations"]} == {"cloud.google.com/gke-spot", "gpu"}
+    for name, entry in platform.items():
         assert entry["podMetadata"] == {"labels": {"kueue.x-k8s.io/queue-name": "batch"}}, name
-        assert "secretAsEnv" not in entry, name
-    loops = [
-        task
-        for component in [spec["root"], *spec["components"].values()]
-        for task in component.get("dag", {}).get("tasks", {}).values()
-        if "parameterIterator" in task and "train-gan" in str(spec["components"][task["componentRef"]["name"]]["dag"])
-    ]
-    assert [loop["iteratorPolicy"]["parallelismLimit"] for loop in loops] == [3]
+    assert [name for name, entry in platform.items() if "secretAsEnv" in entry] == [
+        "exec-check-inputs", "exec-prepare-data"
+    ]  # fmt: skip
+    assert compiled.loops()["classes"]["iteratorPolicy"]["parallelismLimit"] == 3
+
+
+def test_override_options_replaces_options_of_the_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(placement, "_overrides", {})
+    placement.override_options({"gans_per_task": "5", "failed_class": "continue"})
+    options = placement.placement().options
+    assert (options.gans_per_task, options.failed_class, options.promote_if) == (5, "continue", "improved")
+    with pytest.raises(UserError) as caught:
+        placement.override_options({"gans_per_task": "0"})
+    assert (caught.value.code, caught.value.fields["name"]) == ("parameter.invalid", "gans_per_task")
+    placement.placement.cache_clear()
+
+
+def test_file_documents_the_default_of_every_option():
+    assert FILE["options"] == parameters.defaults(parameters.Options)

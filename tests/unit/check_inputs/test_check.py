@@ -1,0 +1,140 @@
+"""What the first task of a run detects, without a store."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.check_inputs.check import PROBE, Checked, check
+from components.shared import parameters
+from components.shared.data_identity import data_identity
+from components.shared.errors import UserError
+
+IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+
+
+def run_check(
+    environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
+) -> Checked:
+    own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto"} | (options or {})
+    return check(parameters.defaults() | values, environment=environment or {}, **own)
+
+
+def error_of(
+    environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
+) -> UserError:
+    with pytest.raises(UserError) as caught:
+        run_check(environment, options, **values)
+    return caught.value
+
+
+def test_check_of_the_untouched_form_in_a_pod_succeeds():
+    checked = run_check(IN_POD)
+    assert checked.seed_packs == ["1*,2", "3"]
+    assert len(checked.data_identity) == 16
+    assert run_check(IN_POD) == checked
+
+
+def test_check_accepts_whole_floats_as_the_api_passes_them():
+    assert run_check(classifier_seeds=[4.0, 5.0], classifier_epochs=2.0).seed_packs == ["4*,5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("classifier_epochs", 32.5), ("classifier_seeds", []), ("classifier_seeds", ["1"])]
+)
+def test_check_refuses_values_that_the_api_accepts(name: str, value: Any):
+    error = error_of(**{name: value})
+    assert (error.code, error.fields["name"]) == ("parameter.invalid", name)
+
+
+@pytest.mark.parametrize("name", ["data", "data_external", "data_split"])
+def test_check_in_a_pod_refuses_a_path_of_another_machine(name: str):
+    error = error_of(IN_POD, **{name: "/data/ham10000"})
+    assert (error.code, error.fields["name"]) == ("input.not_reachable", name)
+
+
+@pytest.mark.parametrize("name", ["data", "data_external", "data_split"])
+def test_check_refuses_a_path_that_does_not_exist(name: str, tmp_path: Path):
+    error = error_of(**{name: str(tmp_path / "absent")})
+    assert (error.code, error.fields["name"]) == ("input.missing", name)
+
+
+def test_check_of_a_fold_needs_no_file():
+    assert run_check(IN_POD, data_split="2/5").seed_packs
+
+
+def test_check_in_a_pod_refuses_a_folder_as_output():
+    assert error_of(IN_POD, output="runs/output").code == "output.not_reachable"
+
+
+def test_check_of_an_output_folder_leaves_nothing_behind(tmp_path: Path):
+    run_check(output=str(tmp_path / "new" / "folder"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_refuses_an_output_that_is_a_file(tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert error_of(output=str(tmp_path / "file")).code == "output.is_a_file"
+
+
+def test_check_refuses_an_output_that_is_not_writable():
+    assert error_of(output="/proc/counterweight").code == "output.not_writable"
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "code"),
+    [
+        ({"classifiers_per_task": 1}, {"classifier_seeds": list(range(20))}, "workflow.too_many_seeds"),
+        ({}, {"synthetic_classes": ",".join(f"class{n}" for n in range(21))}, "workflow.too_many_classes"),
+    ],
+)
+def test_check_refuses_more_tasks_than_a_workflow_holds(options: dict[str, Any], values: dict[str, Any], code: str):
+    assert error_of(options=options, **values).code == code
+
+
+def test_check_of_kaggle_requires_credentials(tmp_path: Path):
+    home = {"HOME": str(tmp_path)}
+    assert error_of(home, data="kaggle").code == "kaggle.no_credentials"
+    assert run_check(home | {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "k"}, data="kaggle")
+    (tmp_path / ".kaggle").mkdir()
+    (tmp_path / ".kaggle" / "kaggle.json").write_text("{}")
+    assert run_check(home, data="kaggle")
+
+
+def test_data_identity_changes_with_a_file_of_the_data_only(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.jpg").write_text("one")
+    first = data_identity(str(tmp_path))
+    for name in ("report.html", "metrics.json", "df.parquet", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert data_identity(str(tmp_path)) == first
+    (tmp_path / "sub" / "a.jpg").write_text("other")
+    second = data_identity(str(tmp_path))
+    assert second != first
+    (tmp_path / "sub" / "a.jpg").rename(tmp_path / "sub" / "b.jpg")
+    assert data_identity(str(tmp_path)) not in (first, second)
+
+
+def test_data_identity_covers_every_place(tmp_path: Path):
+    for name in ("data", "external"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_text(name)
+    split = tmp_path / "split.csv"
+    split.write_text("image_id,split\n")
+    identities = [data_identity(str(tmp_path / "data"), "none", "random")]
+    for change in ("", "one", "a third"):
+        split.write_text(f"image_id,split\n{change}")
+        identities.append(data_identity(str(tmp_path / "data"), str(tmp_path / "external"), str(split)))
+    assert len(set(identities)) == 4
+
+
+def test_data_identity_of_words_does_not_read_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    first = data_identity("demo", "none")
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "a.jpg").touch()
+    assert data_identity("demo", "none") == first
+
+
+def test_probe_is_hidden():
+    assert PROBE.startswith(".")
