@@ -21,6 +21,9 @@ DEFAULT = Path(__file__).resolve().parent.parent / "manifests" / "placement.yaml
 FILE_VARIABLE = "PLACEMENT"
 """Environment variable that names another file than the default."""
 
+BACKOFF_S = 15
+"""Before the first retry; doubles for each further one. Argo reports even a final failure this much later."""
+
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 """An amount in Kubernetes' notation: `500m`, `4`, `8Gi`."""
 
@@ -64,7 +67,7 @@ class Resources(_Strict):
 
     Attributes:
         cpu, memory: in Kubernetes' notation.
-        retries: how often a failed task is started again, after one minute, two, four …
+        retries: how often a failed task is started again, after 15 s, 30 s, one minute …
         timeout_h: hours after which a task is stopped.
         accelerator: whether it requests the accelerator.
     """
@@ -162,8 +165,8 @@ def place(task: dsl.PipelineTask, phase: str) -> dsl.PipelineTask:
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
     if resources.retries:
         # Argo counts the longest backoff from the first attempt's start, and stops an attempt that runs beyond it.
-        longest_s = round((resources.retries + 1) * resources.timeout_h * 3600) + 60 * 2**resources.retries
-        task.set_retry(resources.retries, "60s", 2, f"{longest_s}s")
+        longest_s = round((resources.retries + 1) * resources.timeout_h * 3600) + BACKOFF_S * 2**resources.retries
+        task.set_retry(resources.retries, f"{BACKOFF_S}s", 2, f"{longest_s}s")
     # Kubeflow sets everything else that Pod Security's `restricted` requires.
     kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.set_timeout(task, round(resources.timeout_h * 3600))

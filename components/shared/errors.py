@@ -5,11 +5,17 @@ import errno
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 ERROR_RECORD_PREFIX = "counterweight-error: "
 """Starts the log line that carries a phase's error as JSON to whoever started the phase."""
+
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""In a pod: the file whose content Kubernetes shows as the container's message, and Argo as the task's."""
+TERMINATION_LOG_BYTES = 4_096
 
 
 class ExitCode(enum.IntEnum):
@@ -75,6 +81,8 @@ class UserError(Exception):
     """
 
     exit_code = ExitCode.USER_ERROR
+    retryable = False
+    """Whether the same task may succeed when it is repeated, on another node or later."""
 
     def __init__(self, message: str, hint: str = "", code: str = "unspecified", **fields: Any) -> None:
         super().__init__(printable(message))
@@ -115,7 +123,9 @@ def as_user_error(error: BaseException) -> UserError | None:
         if isinstance(current, OSError) and current.errno in _OS_ERRORS:
             code, message, hint = _OS_ERRORS[current.errno]
             path = str(current.filename) if current.filename else ""
-            return UserError(f"{path}: {message}" if path else message, hint, f"file.{code}", path=path)
+            error_here = UserError(f"{path}: {message}" if path else message, hint, f"file.{code}", path=path)
+            error_here.retryable = True
+            return error_here
         if isinstance(current, FileNotFoundError) and "usable temporary directory" in str(current):  # from `tempfile`
             return UserError(
                 "no folder for temporary files is writable",
@@ -128,12 +138,20 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a user error into its `error:` and `hint:` lines and exit code 2; a bug keeps its traceback."""
+    """Turn a user error into its `error:` and `hint:` lines and exit code 2; a bug keeps its traceback.
+
+    In a pod, an error that every repetition would raise again also becomes the task's message. The retry policy in
+    `manifests/workflow-controller` excludes it: Kubeflow's launcher turns every exit code into 1.
+    """
     try:
         yield
     except Exception as error:
         user_error = as_user_error(error)
         if user_error is None:
             raise
-        print(f"{ERROR_RECORD_PREFIX}{user_error.to_json()}\n{user_error.lines()}", flush=True)
+        record = f"{ERROR_RECORD_PREFIX}{user_error.to_json()}"
+        print(f"{record}\n{user_error.lines()}", flush=True)
+        if TERMINATION_LOG.exists() and not user_error.retryable:
+            with suppress(OSError):
+                TERMINATION_LOG.write_bytes(record.encode()[:TERMINATION_LOG_BYTES])
         sys.exit(user_error.exit_code)

@@ -412,6 +412,8 @@ def _repeat_upload(upload: Callable[[], None]) -> None:
 class UnansweredError(UserError):
     """Object storage did not answer a request."""
 
+    retryable = True
+
 
 def _is_relative_file(name: str) -> bool:
     """Return whether an object's name, which is untrusted input, is that of a file below a folder."""

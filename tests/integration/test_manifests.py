@@ -1,7 +1,7 @@
-"""What `kubectl apply -k` would send: rendered by the real tool, checked against Kubernetes' own schemas.
+"""The objects that `kubectl apply -k` would send: rendered by the real tool, checked against Kubernetes' schemas.
 
-Schemas of custom resources (Kueue) are in no package: those objects are checked here for their references only, and the
-test output says so.
+Schemas of custom resources (Kueue) are in no package: those objects are checked for their references only, and the test
+prints that.
 """
 
 import itertools
@@ -29,18 +29,18 @@ SETTINGS = {
     "ci-identity": "ci@a-project.iam.gserviceaccount.com",
     "s3-providers": "s3:\n  default:\n    credentials:\n      fromEnv: true\n",
 }
-# Secrets and ConfigMaps that runs may read and that others make: KFP itself, or the user by the README's commands.
+# Secrets and ConfigMaps that runs may read and that others create: KFP, or the user by the README's commands.
 FOREIGN = {"mlpipeline-minio-artifact", "counterweight-s3", "kfp-launcher"}
 CLUSTER_WIDE = {"Namespace", "ClusterQueue", "ResourceFlavor"}
 
 KUSTOMIZE = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
 needs_kustomize = pytest.mark.skipif(
-    not shutil.which(KUSTOMIZE[0]), reason="NOTHING IS RENDERED: neither kubectl nor kustomize is here"
+    not shutil.which(KUSTOMIZE[0]), reason="NOTHING IS RENDERED: neither kubectl nor kustomize is installed"
 )
 
 
 def combinations() -> Iterator[tuple[str, ...]]:
-    """Every sensible set of components: one pipeline root or none, spot GPUs only with Kueue, single-user last."""
+    """Yield every sensible set of components: at most one pipeline root, spot GPUs with Kueue, single-user last."""
     roots = [(), ("pipeline-root-kfp",), ("pipeline-root-gcs",), ("pipeline-root-s3",)]
     queues = [(), ("gpu-quota",), ("kueue",), ("kueue", "spot-gpus"), ("gpu-quota", "kueue", "spot-gpus")]
     identities = [(), ("workload-identity",)]
@@ -52,13 +52,13 @@ def combinations() -> Iterator[tuple[str, ...]]:
 def rendered(folder: Path) -> tuple[dict, ...]:
     done = subprocess.run([*KUSTOMIZE, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr  # a warning of kustomize's is a deprecated field
+    assert not done.stderr  # kustomize warns of deprecated fields
     return tuple(yaml.safe_load_all(done.stdout))
 
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, ...]]:
-    """Overlays, combinations of components and the controller's settings: name → rendered objects."""
+    """Return the rendered objects of overlays, combinations of components and the controller's settings, by name."""
     copy = tmp_path_factory.mktemp("manifests")
     shutil.copytree(ROOT, copy, dirs_exist_ok=True)
     settings = yaml.safe_load((ROOT / "overlays/prod/settings.yaml").read_text(encoding="utf-8"))
@@ -87,11 +87,11 @@ def one(objects: tuple[dict, ...], kind: str, name: str) -> dict:
     return found
 
 
-def test_every_component_is_in_some_combination():
+def test_combinations_cover_every_component():
     assert set(itertools.chain.from_iterable(combinations())) == set(COMPONENTS)
 
 
-def test_every_file_is_used_and_every_file_named_is_there():
+def test_kustomizations_use_every_file():
     used = set()
     for path in ROOT.rglob("kustomization.yaml"):
         kustomization = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -104,8 +104,8 @@ def test_every_file_is_used_and_every_file_named_is_there():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_file_meets_kubernetes_own_schema_as_it_stands(version: str):
-    """Without kustomize this is all that is checked of the objects."""
+def test_file_meets_the_kubernetes_schema(version: str):
+    """Without kustomize, this is the only check of the objects."""
     checked = 0
     for path in ROOT.glob("*/**/*.yaml"):
         for each in yaml.safe_load_all(path.read_text(encoding="utf-8")):
@@ -117,7 +117,7 @@ def test_every_file_meets_kubernetes_own_schema_as_it_stands(version: str):
 
 @needs_kustomize
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_meets_kubernetes_own_schema(variants: dict[str, tuple[dict, ...]], version: str):
+def test_rendered_object_meets_the_kubernetes_schema(variants: dict[str, tuple[dict, ...]], version: str):
     objects = {json.dumps(each, sort_keys=True): each for group in variants.values() for each in group}
     checked, without = 0, set()
     for each in objects.values():
@@ -132,7 +132,7 @@ def test_every_object_meets_kubernetes_own_schema(variants: dict[str, tuple[dict
 
 
 @needs_kustomize
-def test_a_wrong_field_would_be_noticed(variants: dict[str, tuple[dict, ...]]):
+def test_schema_detects_a_wrong_field(variants: dict[str, tuple[dict, ...]]):
     policy = one(variants["nothing"], "NetworkPolicy", "counterweight-deny")
     wrong = policy | {"spec": policy["spec"] | {"podSelectors": {}}}
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -140,7 +140,7 @@ def test_a_wrong_field_would_be_noticed(variants: dict[str, tuple[dict, ...]]):
 
 
 @needs_kustomize
-def test_everything_stands_in_the_one_namespace(variants: dict[str, tuple[dict, ...]]):
+def test_objects_are_in_one_namespace(variants: dict[str, tuple[dict, ...]]):
     for name, objects in variants.items():
         home = "kubeflow" if "single-user" in name or name == "workflow-controller" else "counterweight"
         for each in objects:
@@ -156,14 +156,14 @@ def test_everything_stands_in_the_one_namespace(variants: dict[str, tuple[dict, 
 
 
 @needs_kustomize
-def test_no_object_is_there_twice(variants: dict[str, tuple[dict, ...]]):
+def test_objects_are_unique(variants: dict[str, tuple[dict, ...]]):
     for objects in variants.values():
         keys = [(each["kind"], each["metadata"]["name"]) for each in objects]
         assert len(keys) == len(set(keys))
 
 
 @needs_kustomize
-def test_bindings_name_roles_and_accounts_that_exist(variants: dict[str, tuple[dict, ...]]):
+def test_bindings_name_existing_roles_and_accounts(variants: dict[str, tuple[dict, ...]]):
     for objects in variants.values():
         accounts = {each["metadata"]["name"] for each in of(objects, "ServiceAccount")}
         roles = {each["metadata"]["name"] for each in of(objects, "Role")}
@@ -177,12 +177,12 @@ def test_bindings_name_roles_and_accounts_that_exist(variants: dict[str, tuple[d
 
 
 @needs_kustomize
-def test_rights_are_named_one_by_one(variants: dict[str, tuple[dict, ...]]):
+def test_roles_have_no_wildcard(variants: dict[str, tuple[dict, ...]]):
     for objects in variants.values():
         for role in of(objects, "Role"):
             for rule in role["rules"]:
-                said = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-                assert not [word for word in said if "*" in word]
+                words = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+                assert not [word for word in words if "*" in word]
                 assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
                 if {"secrets", "configmaps"} & set(rule["resources"]):
                     assert rule["verbs"] == ["get"]
@@ -190,7 +190,7 @@ def test_rights_are_named_one_by_one(variants: dict[str, tuple[dict, ...]]):
 
 
 @needs_kustomize
-def test_a_run_reads_no_secret_but_the_key_of_its_object_store(variants: dict[str, tuple[dict, ...]]):
+def test_runner_reads_only_the_key_of_its_object_store(variants: dict[str, tuple[dict, ...]]):
     for name, objects in variants.items():
         rules = [rule for role in of(objects, "Role") for rule in role["rules"] if "secrets" in rule["resources"]]
         named = {secret for rule in rules for secret in rule["resourceNames"]}
@@ -203,14 +203,14 @@ def test_a_run_reads_no_secret_but_the_key_of_its_object_store(variants: dict[st
 
 
 @needs_kustomize
-def test_nothing_secret_and_no_local_settings_are_applied(variants: dict[str, tuple[dict, ...]]):
+def test_manifests_apply_no_secret_and_no_settings(variants: dict[str, tuple[dict, ...]]):
     for objects in variants.values():
         assert not of(objects, "Secret")
         assert "counterweight-settings" not in {each["metadata"]["name"] for each in objects}
 
 
 @needs_kustomize
-def test_the_namespace_enforces_restricted_pod_security(variants: dict[str, tuple[dict, ...]]):
+def test_namespace_enforces_restricted_pod_security(variants: dict[str, tuple[dict, ...]]):
     for name in OVERLAYS:
         labels = one(variants[f"overlay {name}"], "Namespace", "counterweight")["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -218,7 +218,7 @@ def test_the_namespace_enforces_restricted_pod_security(variants: dict[str, tupl
 
 
 @needs_kustomize
-def test_the_network_is_closed_but_for_what_runs_need(variants: dict[str, tuple[dict, ...]]):
+def test_network_policies_allow_only_what_runs_need(variants: dict[str, tuple[dict, ...]]):
     for name, objects in variants.items():
         if name == "workflow-controller":
             continue
@@ -238,7 +238,7 @@ def test_the_network_is_closed_but_for_what_runs_need(variants: dict[str, tuple[
 
 
 @needs_kustomize
-def test_the_settings_arrive(variants: dict[str, tuple[dict, ...]]):
+def test_settings_reach_the_objects(variants: dict[str, tuple[dict, ...]]):
     everything = variants["workload-identity+pipeline-root-s3+gpu-quota+kueue+spot-gpus"]
     for account in ("runner", "ci"):
         annotations = one(everything, "ServiceAccount", f"counterweight-{account}")["metadata"]["annotations"]
@@ -256,7 +256,7 @@ def test_the_settings_arrive(variants: dict[str, tuple[dict, ...]]):
 
 
 @needs_kustomize
-def test_the_queue_its_flavor_and_spot_nodes_hang_together(variants: dict[str, tuple[dict, ...]]):
+def test_queue_flavor_and_spot_nodes_match(variants: dict[str, tuple[dict, ...]]):
     objects = variants["overlay prod"]
     local = one(objects, "LocalQueue", "counterweight")
     queue = one(objects, "ClusterQueue", local["spec"]["clusterQueue"])
@@ -269,9 +269,9 @@ def test_the_queue_its_flavor_and_spot_nodes_hang_together(variants: dict[str, t
 
 
 @needs_kustomize
-def test_the_retry_policy_repeats_under_a_condition_and_keeps_what_kfp_ships(variants: dict[str, tuple[dict, ...]]):
+def test_retry_policy_is_conditional_and_keeps_kfps_defaults(variants: dict[str, tuple[dict, ...]]):
     (config,) = variants["workflow-controller"]
-    # The object is KFP's: any other key here would be taken from it.
+    # The object is KFP's: another key here would replace KFP's.
     assert list(config["data"]) == ["workflowDefaults"]
     spec = yaml.safe_load(config["data"]["workflowDefaults"])["spec"]
     assert spec["ttlStrategy"]["secondsAfterCompletion"] == 3600
@@ -281,7 +281,51 @@ def test_the_retry_policy_repeats_under_a_condition_and_keeps_what_kfp_ships(var
     assert retry["expression"].count("(") == retry["expression"].count(")")
 
 
-def test_the_readme_names_every_part_and_nothing_that_is_not_there():
+RETRIED = [
+    ("Error", "", "pod deleted"),
+    ("Failed", "1", "main: Error (exit code 1)"),
+    ("Failed", "137", "main: Error (exit code 137)"),
+    ("Failed", "", "The node was low on resource: memory."),
+    ("Failed", "", "Pod was evicted"),
+    ("Failed", "", "Preempted in order to admit critical pod"),
+    ("Failed", "", "Pod was terminated in response to imminent node shutdown."),
+]
+NOT_RETRIED = [
+    ("Failed", "137", "main: OOMKilled (exit code 137)"),
+    ("Failed", "", "Pod was active on the node longer than the specified deadline"),
+    ("Failed", "1", 'main: Error (exit code 1): counterweight-error: {"code": "input.missing"}'),
+    ("Failed", "-1", ""),  # a DAG
+    ("Error", "-1", ""),
+]
+
+
+def matches(expression: str, status: str, exit_code: str, message: str) -> bool:
+    """Evaluate the policy's condition, whose few operators have an equivalent in Python."""
+    code = re.sub(
+        r'lastRetry\.message matches ("[^"]*")', r"bool(re.search(\1, message))", " ".join(expression.split())
+    )
+    for operator, python in (("&&", " and "), ("||", " or "), ("!(", "not (")):
+        code = code.replace(operator, python)
+    code = code.replace("asInt(lastRetry.exitCode)", "int(exit_code or -1)")
+    code = code.replace("lastRetry.status", "status").replace("lastRetry.message", "message")
+    return bool(eval(code, {"re": re}, {"status": status, "exit_code": exit_code, "message": message}))
+
+
+@pytest.mark.parametrize(("status", "exit_code", "message"), [*RETRIED, *NOT_RETRIED])
+def test_retry_policy_repeats_lost_pods_and_not_user_errors(status: str, exit_code: str, message: str):
+    config = yaml.safe_load((ROOT / "workflow-controller" / "retries.yaml").read_text(encoding="utf-8"))
+    defaults = yaml.safe_load(config["data"]["workflowDefaults"])["spec"]["templateDefaults"]
+    expected = (status, exit_code, message) in RETRIED
+    assert matches(defaults["retryStrategy"]["expression"], status, exit_code, message) == expected
+
+
+def test_readme_states_that_the_retry_policy_changes_every_pipeline():
+    for name in ("README.md", "workflow-controller/retries.yaml"):
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").lower().split())
+        assert "changes every pipeline of the cluster" in text or "the retry policy of every pipeline" in text
+
+
+def test_readme_names_every_part():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
     folders = {"base", "workflow-controller"}
@@ -292,7 +336,7 @@ def test_the_readme_names_every_part_and_nothing_that_is_not_there():
     assert f"{len(list(combinations()))} combinations" in text
 
 
-def test_operations_links_lead_somewhere():
+def test_operations_links_exist():
     page = ROOT.parent / "docs" / "operations.md"
     for target in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists()
