@@ -13,9 +13,9 @@ from typing import Any
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD, split_names
+from components.shared.parameters import FOLD
 from components.shared.parameters import check as check_parameters
-from components.shared.workflow_size import group_classes, group_seeds
+from components.shared.workflow_size import check_size
 
 PROBE = ".counterweight-probe"
 """First part of the name of a file that is written and removed to test whether a place is writable."""
@@ -53,9 +53,7 @@ def check(
             would need more tasks than a workflow holds.
     """
     values = check_parameters(parameters)
-    seed_packs = group_seeds(values["classifier_seeds"], classifiers_per_task)
-    if values["synthetic_classes"].strip() != "auto":
-        group_classes(split_names(values["synthetic_classes"]), gans_per_task)
+    seed_packs = check_size(values, gans_per_task, classifiers_per_task)
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     inputs = {
         "data": (values["data"], ("demo", "kaggle")),

@@ -31,6 +31,8 @@ def evaluate(
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
+        from datetime import UTC, datetime
+
         from components.evaluate.evaluate import evaluate as evaluate_run
         from components.evaluate.results import headline_metrics
         from components.shared.kfp_metrics import log_metrics
@@ -57,4 +59,6 @@ def evaluate(
             report=report.path,
         )
         log_metrics(metrics, headline_metrics(outcome))
+        # A later run that takes this result from the cache reports its age.
+        results.metadata["finished"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         return outcome["verdict"]

@@ -192,7 +192,7 @@ def choices(model: type[BaseModel] = Parameters) -> dict[str, tuple[str, ...]]:
 
 
 def descriptions(model: type[BaseModel] = Parameters) -> dict[str, str]:
-    """Return one sentence about each parameter."""
+    """Return a short description of each parameter."""
     return {name: field.description or "" for name, field in model.model_fields.items()}
 
 

@@ -493,12 +493,17 @@ class _Body(io.BytesIO):
 
     def __init__(self, body: bytes, watch: _Watch) -> None:
         super().__init__(body)
-        self.watch = watch
+        self.watch, self.position = watch, 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         block = super().read(size)
-        self.watch.sent(self.tell())
+        self.position += len(block)
+        self.watch.sent(self.position)
         return block
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self.position = super().seek(offset, whence)
+        return self.position
 
 
 class _Adapter(HTTPAdapter):

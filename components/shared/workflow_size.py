@@ -4,10 +4,11 @@ Argo fails a workflow whose compressed node status exceeds 1 MiB, and a task who
 `tests/unit/test_pipeline.py` estimates both for a run at these limits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.shared.errors import UserError
+from components.shared.parameters import split_names
 
 MAX_CLASS_GROUPS = 20
 """Tasks that train GANs, each for the classes of one group."""
@@ -69,6 +70,19 @@ def parse_seeds(pack: str) -> tuple[list[int], int | None]:
     words = pack.split(",")
     first = next((int(word.removesuffix("*")) for word in words if word.endswith("*")), None)
     return [int(word.removesuffix("*")) for word in words], first
+
+
+def check_size(values: Mapping[str, Any], gans_per_task: int, classifiers_per_task: int) -> list[str]:
+    """Return the packs of seeds of a run with these parameters, after a check of its size.
+
+    The classes of `auto` are known after the data is read; `prepare_data` checks them.
+
+    Raises:
+        UserError: `workflow.too_many_seeds`, `workflow.too_many_classes`.
+    """
+    if values["synthetic_classes"].strip() != "auto":
+        group_classes(split_names(values["synthetic_classes"]), gans_per_task)
+    return group_seeds(values["classifier_seeds"], classifiers_per_task)
 
 
 def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, option: str) -> list[str]:

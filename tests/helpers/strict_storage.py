@@ -1,4 +1,4 @@
-"""Object storage as strict as Google's, and as bad as a network: what the emulator lets pass is refused here.
+"""Object storage as strict as Google's and as unreliable as a network; the emulator accepts more.
 
 Preconditions, generations and checksums count, listings come in pages, and a test may spoil any request.
 """
@@ -230,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
         if start is not None:
             if int(start) > len(got):
                 raise RefusedError(400)
-            got.extend(body[len(got) - int(start) :])  # what is there already is passed over
+            got.extend(body[len(got) - int(start) :])  # bytes that exist already are skipped
         if total == str(len(got)):
             if wanted := self.headers.get("X-Goog-Hash"):
                 meta = {**meta, "crc32c": wanted.removeprefix("crc32c=")}

@@ -59,7 +59,7 @@ def test_root_is_flat_and_has_at_most_seven_tasks(compiled: Compiled):
 
 
 def root_artifacts(compiled: Compiled) -> list[tuple[str, str]]:
-    """Return (task, artifact) of each artifact that the UI draws at the root."""
+    """Return (task, artifact) of each artifact that the UI shows at the root."""
     components = compiled.spec["components"]
     return [
         (name, artifact)

@@ -61,7 +61,7 @@ def test_rates_multiply_requests_and_prices(read: Any):
         ),
         ({"accelerator": {"type": "gpu"}}, "accelerator.type"),
         ({"accelerator": {"count": 0}}, "accelerator.count"),
-        ({"acelerator": {}}, "acelerator"),
+        ({"accelerators": {}}, "accelerators"),
         ({"nodes": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "nodes.tolerations.0.effect"),
         ({"options": {"failed_class": "ignore"}}, "options.failed_class"),
         ({"options": {"checkpoints": "s3://bucket"}}, "options.checkpoints"),

@@ -55,7 +55,7 @@ def others(tmp_path: Path) -> Files:
 
 
 class Place:
-    """Where a test publishes to, and what is there: name → content, and a mark that changes with each write."""
+    """A place to publish to, with its content: name → bytes, and a mark that changes with each write."""
 
     def __init__(self, output: str, state: Callable[[], dict[str, tuple[bytes, object]]], put: Callable) -> None:
         self.output, self.state, self.put = output, state, put
@@ -325,7 +325,7 @@ def test_publish_repeats_any_request_that_fails_once(files: Files, others: Files
 
 
 def test_publish_by_two_runs_at_once_never_mixes_their_files(files: Files, others: Files, tmp_path: Path):
-    """The second publishes all of its own at any moment of the first."""
+    """The second run publishes completely, at any moment of the first."""
     failed = 0
     for moment in range(1, 100):
         with strict_storage() as server:
@@ -459,9 +459,9 @@ def test_publish_names_a_candidate_only_if_the_verdict_allows_it(
     for verdict in ("improved", "no evidence", "worse", "not established"):
         publish(str(tmp_path / verdict), files, tmp_path / "artifact", verdict, promote_if)
         manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
-        wanted = "models/augmented.keras" if verdict in with_verdicts else None
-        assert (manifest["candidate"], manifest["promote_if"], manifest["verdict"]) == (wanted, promote_if, verdict)
-        assert f"candidate: {wanted or 'none'}" in capsys.readouterr().out
+        expected = "models/augmented.keras" if verdict in with_verdicts else None
+        assert (manifest["candidate"], manifest["promote_if"], manifest["verdict"]) == (expected, promote_if, verdict)
+        assert f"candidate: {expected or 'none'}" in capsys.readouterr().out
 
 
 def test_publish_with_an_unknown_promote_if_fails(files: Files, tmp_path: Path):

@@ -18,7 +18,7 @@ from tests.helpers.strict_storage import PAGE, strict_storage  # noqa: E402
 
 @pytest.fixture(scope="module")
 def bucket():
-    """An empty bucket `raw` on a server of its own, which Google's client finds by a variable of the environment."""
+    """An empty bucket `raw` on a separate server, which Google's client finds by an environment variable."""
     server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="raw")
     server.start()
     host, port = server._api._httpd.socket.getsockname()
