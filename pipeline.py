@@ -77,6 +77,7 @@ def make_synthetic_images(
     pretrained = pretrain_gan(
         classes=rare,
         training_data=training_data,
+        features=features.outputs["features"],
         architecture=architecture,
         kimg=shared_kimg,
         seed=seed,

@@ -43,7 +43,7 @@ def image_set(path: Path, split: str, image_size: int, counts: dict[str, int], s
 
 def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
     """Image sets, the training set of so many of each class, and the features that judge."""
-    from components.shared.sample_metrics import train_features
+    from components.shared.features import train_features
 
     few = dict.fromkeys(counts, 32)
     for name, own in (("train", counts), ("validation", few), ("few", few)):

@@ -1,6 +1,7 @@
 """Check the prose of the repository against STYLE.md: banned words in documentation, docstrings, comments and messages.
 
-`python -m scripts.check_style [FILE …]` prints each finding as `file:line: word: suggestion` and exits with 1 if there are any.
+`python -m scripts.check_style [FILE …]` prints each finding as `file:line: word: suggestion` and exits with 1 if there
+are any.
 """
 
 import io

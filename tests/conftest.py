@@ -75,7 +75,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def features(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ruler of `splits`."""
-    from components.shared.sample_metrics import train_features
+    from components.shared.features import train_features
 
     path = tmp_path_factory.mktemp("features") / "features.keras"
     train_features(splits["train"], 1, path, "test")

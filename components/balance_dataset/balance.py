@@ -1,80 +1,63 @@
-"""Phase 4: the two balanced arms.
+"""Collect the synthetic images of all classes, with the models and records that made them, in one folder."""
 
-Reads the training set and the synthetic sets. Writes the augmented arm (both together) and its control, the
-oversampled arm: the same number of additional images in each class, but repeated real ones. Streams row groups; a
-repeated image is a number in its row, not a copy.
-"""
-
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from components.shared.errors import UserError
-from components.shared.files import write_text
-from components.shared.image_set import iter_tables, read_header, read_rows, write_image_set
+from components.shared.files import atomic_folder
+from components.shared.image_set import read_header, read_rows
 from components.shared.log import log_line
-from components.shared.seeds import derive_seed
-
-
-def repeats(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `real` images counts so that they count `real + added` times, as evenly as can be.
-
-    Returns:
-        (real,) int64, at least 1; which ones count once more is drawn by `rng`.
-    """
-    counts = np.full(real, 1 + added // real)
-    counts[rng.permutation(real)[: added % real]] += 1
-    return counts
 
 
 def balance(
-    train_set: str | Path,
-    synthetic_sets: Sequence[str | Path],
-    seed: int,
-    augmented: str | Path,
-    oversampled: str | Path,
-    summary: str | Path,
+    training_data: str | Path,
+    features: str | Path,
+    start: str | Path,
+    gans: Sequence[str | Path],
+    synthetic: Sequence[str | Path],
+    synthetic_images: str | Path,
 ) -> None:
-    """Writes both arms.
+    """Merge the folders of all classes. The names of the files are those of the publication.
 
     Args:
-        train_set: real images of the split `train`.
-        synthetic_sets: sets of some rare classes each, made from that training set.
-        seed: decides which real images count once more than others.
-        augmented, oversampled: where the image sets go.
-        summary: where the counts, a Markdown table, go.
+        training_data: folder that prepare_data wrote.
+        features: the feature extractor of the run; becomes `models/features.keras`.
+        start: folder that pretrain_gan wrote; its `models/` are included.
+        gans: folders that train_gan wrote.
+        synthetic: folders that generate_images wrote, from that training set.
+        synthetic_images: folder to write: `models/` and `synthetic/`.
 
     Raises:
-        UserError: a set is of another split or size, or of a class that the training set lacks.
+        UserError: images were generated for another training set, or no class has any.
     """
+    train_set = Path(training_data) / "train.parquet"
     header = read_header(train_set)
-    real = read_rows(train_set, "train", ["dx"])["dx"].value_counts()
-    added = dict.fromkeys(header.classes, 0)
-    for path in synthetic_sets:
+    counts: dict[str, int] = {}
+    for path in sorted(path for folder in synthetic for path in Path(folder).glob("synthetic/*.parquet")):
         if read_header(path) != header:
-            raise UserError(f"{path} was not made from this training set; take both from one run.")
+            raise UserError(
+                f"{path} was not made from this training set",
+                "use the synthetic images of this run",
+                "image_set.mixed",
+                path=str(path),
+            )
         for dx, count in read_rows(path, "train", ["dx"])["dx"].value_counts().items():
-            added[str(dx)] += int(count)
-    if synthetic_sets and not any(added.values()):
-        raise UserError("no class has a synthetic image, since every GAN failed; look at their records.")
-    with write_image_set(augmented, header) as out:
-        for path in (train_set, *synthetic_sets):
-            for table in iter_tables(path):
-                out.write_table(table)
-    with write_image_set(oversampled, header) as out:
-        for dx in header.classes:
-            rng = np.random.default_rng(derive_seed(seed, "balance_dataset", dx))
-            counts = repeats(int(real[dx]), added[dx], rng)
-            begin = 0
-            for table in iter_tables(train_set, dx):
-                part = pa.array(counts[begin : begin + table.num_rows], pa.int32())
-                out.write_table(table.set_column(table.schema.names.index("repeat"), "repeat", part))
-                begin += table.num_rows
-    lines = ["| class | real | synthetic (augmented) | repeated (oversampled) | together |", "|---|--:|--:|--:|--:|"]
-    lines += [
-        f"| {dx} | {real[dx]:,} | {added[dx]:,} | {added[dx]:,} | {real[dx] + added[dx]:,} |" for dx in header.classes
-    ]
-    write_text(summary, "\n".join(lines) + "\n")
-    log_line("balance_dataset", f"{real.sum():,} real images and {sum(added.values()):,} added, synthetic or repeated")
+            counts[str(dx)] = counts.get(str(dx), 0) + int(count)
+    if not any(counts.values()):
+        raise UserError(
+            "no class has synthetic images",
+            "read the records in `models` for the errors of the GANs, or raise gan_kimg",
+            "balance_dataset.no_images",
+        )
+    with atomic_folder(synthetic_images) as folder:
+        (folder / "models").mkdir()
+        for source in (*gans, *synthetic, start):
+            for name in ("models", "synthetic"):
+                if (Path(source) / name).is_dir():
+                    shutil.copytree(
+                        Path(source) / name, folder / name, dirs_exist_ok=True, copy_function=shutil.copyfile
+                    )
+        shutil.copyfile(features, folder / "models" / "features.keras")
+    listed = ", ".join(f"{dx} {count:,}" for dx, count in sorted(counts.items()))
+    log_line("balance_dataset", f"{sum(counts.values()):,} synthetic images: {listed}")

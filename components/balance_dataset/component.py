@@ -1,4 +1,4 @@
-"""Spec of the two balanced arms: see `balance.py`."""
+"""Spec of collecting the synthetic images of all classes: see `balance.py`."""
 
 from kfp import dsl
 
@@ -7,24 +7,24 @@ from components.container_images import image
 
 @dsl.component(base_image=image("balance_dataset"), install_kfp_package=False)
 def balance_dataset(
-    train: dsl.Input[dsl.Dataset],
+    training_data: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Model],
+    start: dsl.Input[dsl.Model],
+    gans: dsl.Input[list[dsl.Model]],
     synthetic: dsl.Input[list[dsl.Dataset]],
-    seed: int,
-    augmented: dsl.Output[dsl.Dataset],
-    oversampled: dsl.Output[dsl.Dataset],
-    summary: dsl.Output[dsl.Markdown],
+    synthetic_images: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Adds the synthetic images to the training set, and for the control the same number of repeated real ones."""
+    """Collect the synthetic images of all classes, with the models and records that made them."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
         from components.balance_dataset.balance import balance
 
         balance(
-            train_set=train.path,
-            synthetic_sets=[images.path for images in synthetic],
-            seed=seed,
-            augmented=augmented.path,
-            oversampled=oversampled.path,
-            summary=summary.path,
+            training_data=training_data.path,
+            features=features.path,
+            start=start.path,
+            gans=[folder.path for folder in gans],
+            synthetic=[folder.path for folder in synthetic],
+            synthetic_images=synthetic_images.path,
         )

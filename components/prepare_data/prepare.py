@@ -19,9 +19,10 @@ from components.prepare_data import image_reader, leakage, metadata, profile, sc
 from components.prepare_data import split as splitting
 from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.shared.errors import UserError, printable
-from components.shared.files import atomic_write, atomic_writes
+from components.shared.files import atomic_folder, atomic_write, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
 from components.shared.log import log_line
+from components.shared.records import DataClasses, write_record
 
 NO_EXTERNAL = "none"
 SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
@@ -50,18 +51,6 @@ def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
     if not names:
         raise UserError("rare_classes is empty; name at least one class, or write auto.")
     return names
-
-
-def packs(classes: Sequence[str], gans_per_task: int) -> list[str]:
-    """The classes in groups of at most `gans_per_task`, one for each task that trains GANs: names with commas between
-    them.
-
-    Raises:
-        UserError: a group could hold no class.
-    """
-    if gans_per_task < 1:
-        raise UserError(f"gans_per_task is {gans_per_task}; choose 1 or more.")
-    return [",".join(classes[start : start + gans_per_task]) for start in range(0, len(classes), gans_per_task)]
 
 
 def _why_missing(folder: Path) -> str:
@@ -195,11 +184,8 @@ def prepare(
     rare: str,
     max_bad_images: int,
     seed: int,
-    train: str | Path,
-    validation: str | Path,
-    test: str | Path,
-    external_set: str | Path,
-    splits: str | Path,
+    training_data: str | Path,
+    test_data: str | Path,
     data_profile: str | Path,
 ) -> list[str]:
     """Checks, resizes and splits the images of a source.
@@ -213,9 +199,10 @@ def prepare(
         rare: `auto` (all classes but the largest) or class names with commas between them.
         max_bad_images: so many images may be unusable; they are listed and left out. Of the external ones as many.
         seed: of the split.
-        train, validation, test, external_set: where the image sets go.
-        splits: where the CSV goes that says of each image where it stands; it can be given as `split` again.
-        data_profile: where the profile, an HTML file, goes.
+        training_data: folder to write: `train.parquet`, `validation.parquet` and `classes.json`.
+        test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set) and
+            `splits.csv`, which can be used as `split` again.
+        data_profile: the HTML page to write.
 
     Returns:
         The rare classes, sorted.
@@ -245,10 +232,12 @@ def prepare(
         findings.unused = int((table["split"] == splitting.UNUSED).sum())
         table = table[table["split"] != splitting.UNUSED]
 
-        # All get their names together, at the very end.
-        *sets, outside_part, splits_part, page = stack.enter_context(
-            atomic_writes(train, validation, test, external_set, splits, data_profile)
-        )
+        # All are renamed together, at the very end.
+        training_part, test_part = (stack.enter_context(atomic_folder(folder)) for folder in (training_data, test_data))
+        (page,) = stack.enter_context(atomic_writes(data_profile))
+        sets = (training_part / "train.parquet", training_part / "validation.parquet", test_part / "test.parquet")
+        outside_part, splits_part = test_part / "external.parquet", test_part / "splits.csv"
+        write_record(training_part / "classes.json", DataClasses(rare=rare_names))
         found = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
         used, findings.moved = leakage.mend(found.rows, found.thumbnails, duplicates)
         for dx in classes:

@@ -95,6 +95,6 @@ def jpeg(pixels: np.ndarray, columns: int, most: int, first: tuple[int, int] = (
     return text
 
 
-def picture(pixels: np.ndarray, caption: str) -> Markup:
-    """One picture, (H, W, 3) uint8, with its caption."""
+def figure(pixels: np.ndarray, caption: str) -> Markup:
+    """Return one image, (H, W, 3) uint8, with its caption."""
     return Markup(_FIGURE.render(png=base64.b64encode(encode_png(pixels)).decode(), caption=caption))

@@ -274,9 +274,8 @@ class Pixels:
     header: Header
 
 
-def seen(*sets: Pixels) -> list[str]:
-    """What the record of a model says it was trained or chosen on: the first 16 hexadecimal digits of each real image's
-    hash, sorted."""
+def seen_hashes(*sets: Pixels) -> list[str]:
+    """Return 16 digits of each real image's hash, sorted, for the record of a model trained or selected on them."""
     return sorted({digest[:16] for pixels in sets for digest in pixels.pixel_sha256[pixels.real]})
 
 
@@ -294,19 +293,30 @@ def _decode_and_hash(png: bytes) -> tuple[np.ndarray, str]:
 
 
 @contextmanager
-def open_pixels(path: str | Path, split: str, *classes: str) -> Iterator[Pixels]:
-    """Decodes an image set once, on all cores, so that an epoch reads pixels and not files.
+def open_pixels(paths: str | Path | Sequence[str | Path], split: str, *classes: str) -> Iterator[Pixels]:
+    """Decode image sets once, on all cores, so that an epoch reads pixels and not files.
 
     Args:
-        path: the image set.
-        split: the split that the caller means to read.
-        classes: only these; all, if none is given.
+        paths: one image set, or several of the same split and data, which become one in this order.
+        split: the split that the caller intends to read.
+        classes: only these; all if none is given.
 
     Raises:
-        UserError: as `read_rows`, or an image is not the one that its row was written for.
+        UserError: as in `read_rows`; the sets have different headers; or an image differs from the hash in its row.
     """
-    header = read_header(path)
-    rows = read_rows(path, split, ["dx", "repeat", "source", "pixel_sha256"])
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    header = read_header(files[0])
+    tables = []
+    for path in files:
+        if read_header(path) != header:
+            raise UserError(
+                f"{path} was not made from the data and split of {files[0]}",
+                "use image sets of one run",
+                "image_set.mixed",
+                path=str(path),
+            )
+        tables.append(read_rows(path, split, ["dx", "repeat", "source", "pixel_sha256"]))
+    rows = pd.concat(tables, ignore_index=True)
     if classes:
         rows = rows[rows["dx"].isin(classes)]
     size = header.image_size
@@ -316,15 +326,22 @@ def open_pixels(path: str | Path, split: str, *classes: str) -> Iterator[Pixels]
         images = np.lib.format.open_memmap(Path(scratch) / "pixels.npy", "w+", np.uint8, shape)
         _reserve(Path(scratch) / "pixels.npy")
         position, expected = 0, rows["pixel_sha256"].tolist()
-        for table in iter_tables(path, *classes):
-            first = position
-            png = pc.struct_field(table.column("image"), "bytes").to_pylist()
-            for pixels, digest in threads.map(_decode_and_hash, png):
-                if digest != expected[position]:
-                    name = table.column("image_id")[position - first].as_py()
-                    raise UserError(f"{path}: {name} has other pixels than its row says; make the set anew.")
-                images[position] = pixels
-                position += 1
+        for path in files:
+            for table in iter_tables(path, *classes):
+                first = position
+                png = pc.struct_field(table.column("image"), "bytes").to_pylist()
+                for pixels, digest in threads.map(_decode_and_hash, png):
+                    if digest != expected[position]:
+                        name = table.column("image_id")[position - first].as_py()
+                        raise UserError(
+                            f"{path}: the pixels of {name} differ from the hash in its row",
+                            "re-create the image set",
+                            "image_set.pixel_mismatch",
+                            path=str(path),
+                            image=name,
+                        )
+                    images[position] = pixels
+                    position += 1
         yield Pixels(
             images=images,
             labels=rows["dx"].map(index).to_numpy(np.int64),

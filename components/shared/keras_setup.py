@@ -12,7 +12,7 @@ import numpy as np
 from components.shared.files import atomic_write
 
 PREDICTION_BATCH = 256
-DRAWN_BATCH = 64
+SAMPLING_BATCH = 64
 
 
 def seed_everything(seed: int) -> None:
@@ -80,7 +80,7 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def sample_images(generator: keras.Model, noise: np.ndarray) -> np.ndarray:
-    """A generator's images, drawn `DRAWN_BATCH` at a time.
+    """A generator's images, drawn `SAMPLING_BATCH` at a time.
 
     Args:
         generator: from (N, latent) to (N, S, S, 3) in [-1, 1].
@@ -89,5 +89,5 @@ def sample_images(generator: keras.Model, noise: np.ndarray) -> np.ndarray:
     Returns:
         (N, S, S, 3) uint8.
     """
-    starts = range(0, len(noise), DRAWN_BATCH)
-    return np.concatenate([to_pixels(generator.predict_on_batch(noise[s : s + DRAWN_BATCH])) for s in starts])
+    starts = range(0, len(noise), SAMPLING_BATCH)
+    return np.concatenate([to_pixels(generator.predict_on_batch(noise[s : s + SAMPLING_BATCH])) for s in starts])

@@ -1,4 +1,4 @@
-"""Spec of the classifier's training, the same for all arms: see `train.py`."""
+"""Spec of the classifiers' training, the same for all arms: see `train.py`."""
 
 from kfp import dsl
 
@@ -7,36 +7,33 @@ from components.container_images import image
 
 @dsl.component(base_image=image("train_classifier"), install_kfp_package=False)
 def train_classifier(
-    arm: str,
-    train: dsl.Input[dsl.Dataset],
-    validation: dsl.Input[dsl.Dataset],
+    arms: str,
+    seeds: str,
+    training_data: dsl.Input[dsl.Dataset],
+    synthetic_per_class: int,
+    random_seed: int,
     epochs: int,
-    patience: int,
     augmentation: str,
-    seed: int,
-    model: dsl.Output[dsl.Model],
-    record: dsl.Output[dsl.Artifact],
-    curves: dsl.Output[dsl.HTML],
-    metrics: dsl.Output[dsl.Metrics],
+    classifiers: dsl.Output[dsl.Model],
+    synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
-    """Trains the CNN on one arm's training set and keeps the weights with the best balanced accuracy on validation."""
+    """Train the CNN of one or several arms (comma-separated), once with each seed of a pack, one after another."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.shared.kfp_metrics import log_metrics
-        from components.train_classifier.train import train as train_arm
+        from components.shared.workflow_size import parse_seeds
+        from components.train_classifier.train import train
 
-        model.path += ".keras"
-        measured = train_arm(
-            arm=arm,
-            train_set=train.path,
-            validation_set=validation.path,
+        numbers, first_seed = parse_seeds(seeds)
+        train(
+            arms=arms.split(","),
+            seeds=numbers,
+            first_seed=first_seed,
+            training_data=training_data.path,
+            synthetic_images=synthetic_images.path if synthetic_images else None,
+            synthetic_per_class=synthetic_per_class,
+            random_seed=random_seed,
             epochs=epochs,
-            patience=patience,
             augmentation=augmentation,
-            seed=seed,
-            model=model.path,
-            record=record.path,
-            curves=curves.path,
+            classifiers=classifiers.path,
         )
-        log_metrics(metrics, {f"{arm}_{name}": value for name, value in measured.items()})

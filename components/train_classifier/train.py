@@ -1,13 +1,13 @@
-"""Phase 2 and 4: trains the CNN on one arm's training set. The same code and settings for all arms: only the data
-differs.
+"""Train the CNN of one or several arms with one or several seeds, one after another.
 
-Reads an arm's training set and the validation set. Writes the model with the best weights, a record of what made it,
-and its curves.
+Code and settings are the same for all arms; only the training rows differ. A classifier does not depend on which others
+are trained in the same task.
 """
 
+import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,19 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from components.shared import html_page, keras_setup, precision
 from components.shared.batches import AUGMENTATIONS, endless_batches, random_dihedral
 from components.shared.errors import UserError
-from components.shared.files import file_sha256, write_text
-from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen
+from components.shared.files import atomic_folder, file_sha256
+from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.log import Progress, log_line
+from components.shared.records import ARMS, ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
 from components.train_classifier import fused_ops, network
 from components.train_classifier.fast_model import Twin
 
-BATCH = 32
+BATCH_SIZE = 32
 
 
 class _Validate(keras.callbacks.Callback):
-    """Measures the network on the validation split after each epoch; says how far training is."""
+    """Measure the network on the validation split after each epoch, and log progress."""
 
     def __init__(self, network_: keras.Model, pixels: Pixels, progress: Progress) -> None:
         super().__init__()
@@ -37,13 +38,13 @@ class _Validate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
-        chances = keras_setup.predict_probabilities(self.network, self.pixels.images)
-        truth = self.pixels.labels
-        logs["val_loss"] = float(log_loss(truth, chances, labels=range(chances.shape[1])))
-        logs["val_accuracy"] = float((chances.argmax(1) == truth).mean())
-        # Accuracy alone would choose weights that ignore the rare classes: it costs a dozen points of balanced
+        probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images)
+        labels = self.pixels.labels
+        logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
+        logs["val_accuracy"] = float((probabilities.argmax(1) == labels).mean())
+        # Accuracy alone would select weights that ignore the rare classes: it costs a dozen points of balanced
         # accuracy.
-        logs["val_balanced_accuracy"] = float(balanced_accuracy_score(truth, chances.argmax(1)))
+        logs["val_balanced_accuracy"] = float(balanced_accuracy_score(labels, probabilities.argmax(1)))
         self.progress.update(
             epoch + 1,
             f"loss {logs['loss']:.3f}, validation: loss {logs['val_loss']:.3f}, "
@@ -52,120 +53,204 @@ class _Validate(keras.callbacks.Callback):
 
 
 def batches(
-    pixels: Pixels, augmentation: str, order_seed: int, turn_seed: int
+    pixels: Pixels, augmentation: str, order_seed: int, augmentation_seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(32, S, S, 3) uint8 images and (32,) labels without end."""
-    rng = np.random.default_rng(turn_seed)
-    for rows in endless_batches(pixels.repeat, BATCH, order_seed):
+    """Yield (BATCH_SIZE, S, S, 3) uint8 images and (BATCH_SIZE,) labels without end."""
+    rng = np.random.default_rng(augmentation_seed)
+    for rows in endless_batches(pixels.repeat, BATCH_SIZE, order_seed):
         images = pixels.images[rows]
         if augmentation == "flips_and_rotations":
             images = random_dihedral(images, rng)
         yield images, pixels.labels[rows]
 
 
-def twin(network_: keras.Sequential, policy: str) -> Twin:
-    """What trains a network of `network.build`: `fit` it on `batches`.
+def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each of `real` images counts so that they count `real + added` times, as evenly as possible.
+
+    Returns:
+        (real,) int64, at least 1; `rng` decides which images count once more.
+    """
+    counts = np.full(real, 1 + added // real)
+    counts[rng.permutation(real)[: added % real]] += 1
+    return counts
+
+
+def oversample(pixels: Pixels, rare: Sequence[str], added: int, seed: int) -> None:
+    """Set the repeats of the rare classes so that each counts `added` images more.
 
     Args:
-        network_: gets the weights.
+        pixels: of the training set; `repeat` is changed.
+        rare: the classes.
+        added: as many as the augmented arm has synthetic images of each class.
+        seed: of the run.
+    """
+    for dx in rare:
+        rows = np.flatnonzero(pixels.labels == pixels.header.classes.index(dx))
+        rng = np.random.default_rng(derive_seed(seed, "oversampled", dx))
+        pixels.repeat[rows] = repeat_counts(len(rows), added, rng)
+
+
+def twin(network_: keras.Sequential, policy: str) -> Twin:
+    """Return the training form of a network of `network.build`, to be fitted on `batches`.
+
+    Args:
+        network_: shares its weights.
         policy: Keras' name of the precision, `float32` or `mixed_bfloat16`.
     """
-    made = Twin(network_, BATCH, policy)
+    made = Twin(network_, BATCH_SIZE, policy)
     made.compile(fused_ops.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return made
 
 
 def train(
-    arm: str,
-    train_set: str | Path,
-    validation_set: str | Path,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    first_seed: int | None,
+    training_data: str | Path,
+    synthetic_images: str | Path | None,
+    synthetic_per_class: int,
+    random_seed: int,
     epochs: int,
-    patience: int,
     augmentation: str,
-    seed: int,
-    model: str | Path,
-    record: str | Path,
-    curves: str | Path,
-) -> dict[str, float]:
-    """Trains the CNN and keeps the weights with the best balanced accuracy on validation.
+    classifiers: str | Path,
+) -> None:
+    """Train one classifier per arm and seed, and keep the weights with the best balanced accuracy on validation.
 
-    An epoch is as many steps as the *real* training images fill, whatever the arm: all arms get the same number of
-    steps.
+    An epoch has as many steps as the *real* images fill, in every arm: all arms get the same number of steps.
 
     Args:
-        arm: `baseline`, `oversampled` or `augmented`; the name in what is said and written.
-        train_set, validation_set: image sets.
-        epochs: at the most.
-        patience: epochs without a better validation before training stops.
+        arms: of `ARMS`; `augmented` requires `synthetic_images`.
+        seeds: of weights, order, dropout and augmentation; the same for all arms.
+        first_seed: the seed whose files have no seed in their names; None if it is not among `seeds`.
+        training_data: folder that prepare_data wrote.
+        synthetic_images: folder that balance_dataset wrote.
+        synthetic_per_class: repeats that `oversampled` adds to each rare class.
+        random_seed: of the run; decides which images are repeated.
+        epochs: of each classifier.
         augmentation: `none` or `flips_and_rotations`.
-        seed: of weights, order, dropout and augmentation; the same for all arms.
-        model, record, curves: where the `.keras` model, its JSON record and the HTML page go.
-
-    Returns:
-        Of the best epoch: val_balanced_accuracy, val_accuracy, val_loss, and the epoch (from 1).
+        classifiers: folder to write: `models/<arm>.keras`, `.json` (the record) and `.html` (learning curves) of the
+            first seed, and `models/<arm>-seed<N>.*` of the others.
 
     Raises:
-        UserError: a setting or an image set can't be used.
+        UserError: a setting or an image set cannot be used.
     """
-    if epochs < 1:
-        raise UserError(f"classifier_epochs is {epochs}; choose 1 or more.")
-    if patience < 1:
-        raise UserError(f"classifier_patience is {patience}; choose 1 or more.")
-    if augmentation not in AUGMENTATIONS:
-        raise UserError(f"augmentation is {augmentation!r}; choose one of {', '.join(AUGMENTATIONS)}.")
-    label = f"train_classifier {arm}"
-    begun = time.monotonic()
-    keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
-    refuse_overlap(validation_set, "validation", [train_set])
-    with open_pixels(train_set, "train") as pixels, open_pixels(validation_set, "validation") as held_out:
-        if held_out.header.split_sha256 != pixels.header.split_sha256:
-            raise UserError("the training and the validation set are of different splits; take both from one run.")
-        network_ = network.build(len(pixels.header.classes), pixels.header.image_size)
-        policy = precision.policy("automatic")
-        trained = twin(network_, policy)
-        real = int(pixels.real.sum())
-        steps = -(-real // BATCH)
-        log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps an epoch")
-        best = keras.callbacks.EarlyStopping(
-            "val_balanced_accuracy", mode="max", patience=patience, restore_best_weights=True
+    _check(arms, seeds, epochs, augmentation, synthetic_images)
+    folder = Path(training_data)
+    train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
+    rare = load_record(folder / "classes.json", DataClasses).rare
+    with atomic_folder(classifiers) as out:
+        (out / "models").mkdir()
+        for arm in arms:
+            sets = [train_set]
+            if arm == "augmented":
+                sets += sorted(Path(str(synthetic_images)).glob("synthetic/*.parquet"))
+            refuse_overlap(validation_set, "validation", sets)
+            with open_pixels(sets, "train") as pixels, open_pixels(validation_set, "validation") as validation_pixels:
+                if validation_pixels.header.split_sha256 != pixels.header.split_sha256:
+                    raise UserError(
+                        "the training and the validation set are from different splits",
+                        "use both from one run",
+                        "image_set.mixed",
+                    )
+                if arm == "oversampled":
+                    oversample(pixels, rare, synthetic_per_class, random_seed)
+                for seed in seeds:
+                    stem = out / "models" / (arm if seed == first_seed else f"{arm}-seed{seed}")
+                    _train_classifier(arm, seed, pixels, validation_pixels, epochs, augmentation, stem)
+
+
+def _check(
+    arms: Sequence[str], seeds: Sequence[int], epochs: int, augmentation: str, synthetic_images: str | Path | None
+) -> None:
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or not arms:
+        raise UserError(
+            f"the arms are {', '.join(arms) or 'none'}",
+            f"choose from {', '.join(ARMS)}",
+            "train_classifier.unknown_arm",
         )
-        history = trained.fit(
+    if "augmented" in arms and synthetic_images is None:
+        raise UserError(
+            "the arm augmented has no synthetic images", "pass synthetic_images", "train_classifier.no_synthetic_images"
+        )
+    if not seeds:
+        raise UserError("there is no classifier seed", "pass at least one", "parameter.out_of_range", name="seeds")
+    if epochs < 1:
+        raise UserError(
+            f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"
+        )
+    if augmentation not in AUGMENTATIONS:
+        raise UserError(
+            f"classifier_augmentation is {augmentation!r}",
+            f"choose from {', '.join(AUGMENTATIONS)}",
+            "parameter.unknown_choice",
+            name="classifier_augmentation",
+        )
+
+
+def _train_classifier(
+    arm: str, seed: int, pixels: Pixels, validation_pixels: Pixels, epochs: int, augmentation: str, stem: Path
+) -> None:
+    """Train one classifier, and write its files; `stem` is their path without suffix."""
+    label = f"train_classifier {arm}, seed {seed}"
+    started = time.monotonic()
+    keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
+    network_ = network.build(len(pixels.header.classes), pixels.header.image_size)
+    policy = precision.policy("automatic")
+    real = int(pixels.real.sum())
+    steps = -(-real // BATCH_SIZE)
+    log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
+    progress = Progress(label, epochs, "epochs", steps * BATCH_SIZE, "images")
+    # With the patience of all epochs, it only restores the best weights. Stopping earlier would be wrong for small
+    # sets, whose batch statistics take many epochs to settle.
+    keep_best = keras.callbacks.EarlyStopping(
+        "val_balanced_accuracy", mode="max", patience=epochs, restore_best_weights=True
+    )
+    history = (
+        twin(network_, policy)
+        .fit(
             batches(pixels, augmentation, derive_seed(seed, "order"), derive_seed(seed, "turns")),
             steps_per_epoch=steps,
             epochs=epochs,
-            callbacks=[_Validate(network_, held_out, Progress(label, epochs, "epochs", steps * BATCH, "images")), best],
+            callbacks=[_Validate(network_, validation_pixels, progress), keep_best],
             verbose=0,
-        ).history
-        header, was_seen = pixels.header, seen(pixels, held_out)
-        rows = int(pixels.repeat.sum())
+        )
+        .history
+    )
+    model = stem.with_name(f"{stem.name}.keras")
     keras_setup.save_model(network_, model)
-    best_epoch = int(np.argmax(history["val_balanced_accuracy"]))
-    facts: dict[str, Any] = {
+    record: dict[str, Any] = {
         "arm": arm,
         "parameters": network_.count_params(),
         "model_sha256": file_sha256(model),
-        "data_sha256": header.data_sha256,
-        "split_sha256": header.split_sha256,
-        "train_set_sha256": file_sha256(train_set),
-        "train_rows": rows,
+        "data_sha256": pixels.header.data_sha256,
+        "split_sha256": pixels.header.split_sha256,
+        "train_set_sha256": _hash_rows(pixels),
+        "train_rows": int(pixels.repeat.sum()),
         "settings": {
             "epochs": epochs,
-            "patience": patience,
             "augmentation": augmentation,
             "seed": seed,
-            "batch": BATCH,
+            "batch": BATCH_SIZE,
             "precision": policy,
         },
         "epochs": len(history["loss"]),
-        "best_epoch": best_epoch + 1,
-        "history": {name: [round(float(v), 6) for v in values] for name, values in history.items()},
+        "best_epoch": int(np.argmax(history["val_balanced_accuracy"])) + 1,
+        "history": {name: [round(float(value), 6) for value in values] for name, values in history.items()},
         "versions": keras_setup.library_versions(),
-        "seconds": round(time.monotonic() - begun, 1),
-        "seen": was_seen,
+        "seconds": round(time.monotonic() - started, 1),
+        "seen": seen_hashes(pixels, validation_pixels),
     }
-    write_text(record, json.dumps(facts, indent=1))
+    write_record(stem.with_name(f"{stem.name}.json"), ClassifierRecord.model_validate_json(json.dumps(record)))
     x = range(1, len(history["loss"]) + 1)
     chart = {name: (x, history[name]) for name in ("loss", "val_loss", "val_balanced_accuracy")}
-    write_text(curves, html_page.render(f"Classifier, {arm}", [html_page.line_chart(chart, "epoch", "")]))
-    names = ("val_balanced_accuracy", "val_accuracy", "val_loss")
-    return {name: float(history[name][best_epoch]) for name in names} | {"best_epoch": best_epoch + 1}
+    page = html_page.render(f"Classifier: {arm}, seed {seed}", [html_page.line_chart(chart, "epoch", "")])
+    stem.with_name(f"{stem.name}.html").write_text(page, encoding="utf-8")
+
+
+def _hash_rows(pixels: Pixels) -> str:
+    """Return a hash of the training rows: pixels, labels and repeats, in order."""
+    digest = hashlib.sha256()
+    for pixel_hash, label, count in zip(pixels.pixel_sha256, pixels.labels, pixels.repeat, strict=True):
+        digest.update(f"{pixel_hash} {label} {count}\n".encode())
+    return digest.hexdigest()

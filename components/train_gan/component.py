@@ -6,53 +6,41 @@ from components.container_images import image
 
 
 @dsl.component(base_image=image("train_gan"), install_kfp_package=False)
-def shared_pretraining(
+def pretrain_gan(
     classes: list[str],
-    train: dsl.Input[dsl.Dataset],
-    validation: dsl.Input[dsl.Dataset],
+    training_data: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Model],
     architecture: str,
     kimg: float,
     seed: int,
     checkpoints: str,
-    features: dsl.Output[dsl.Model],
     start: dsl.Output[dsl.Model],
-    record: dsl.Output[dsl.Artifact],
-    progress: dsl.Output[dsl.HTML],
-    metrics: dsl.Output[dsl.Metrics],
 ) -> None:
-    """Trains the classifier whose features all synthetic images are judged in, and, for a budget above 0, one GAN on
-    all rare classes together, from which that of each class starts."""
+    """Train one GAN of all rare classes, from which the GAN of each class starts; nothing with a budget of 0."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
         import os
 
-        from components.shared.kfp_metrics import log_metrics
         from components.shared.storage import checkpoint_address
         from components.train_gan.pretrain import pretrain
 
-        features.path += ".keras"
-        measured = pretrain(
+        pretrain(
             classes=classes,
-            train_set=train.path,
-            validation_set=validation.path,
+            training_data=training_data.path,
+            features=features.path,
             architecture=architecture,
             kimg=kimg,
             seed=seed,
-            features=features.path,
             start=start.path,
-            record=record.path,
-            progress_page=progress.path,
             checkpoints=checkpoint_address(checkpoints, start.uri, os.environ),
         )
-        log_metrics(metrics, {f"shared_{name}": value for name, value in measured.items()})
 
 
 @dsl.component(base_image=image("train_gan"), install_kfp_package=False)
 def train_gan(
     classes: str,
-    train: dsl.Input[dsl.Dataset],
-    validation: dsl.Input[dsl.Dataset],
+    training_data: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Model],
     start: dsl.Input[dsl.Model],
     architecture: str,
@@ -60,35 +48,26 @@ def train_gan(
     failed_class: str,
     seed: int,
     checkpoints: str,
-    generators: dsl.Output[dsl.Model],
-    record: dsl.Output[dsl.Artifact],
-    progress: dsl.Output[dsl.HTML],
-    metrics: dsl.Output[dsl.Metrics],
+    gans: dsl.Output[dsl.Model],
 ) -> None:
-    """Trains a GAN for each of some classes, whose names have commas between them, on that class's real training
-    images."""
+    """Train a GAN for each of some classes (comma-separated) on the real training images of that class."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
         import os
 
-        from components.shared.kfp_metrics import log_metrics
         from components.shared.storage import checkpoint_address
-        from components.train_gan.train import train as train_classes
+        from components.train_gan.train import train
 
-        measured = train_classes(
+        train(
             classes=classes.split(","),
-            train_set=train.path,
-            validation_set=validation.path,
+            training_data=training_data.path,
             features=features.path,
             start=start.path,
             architecture=architecture,
             kimg=kimg,
             seed=seed,
             failed_class=failed_class,
-            generators=generators.path,
-            record=record.path,
-            progress_page=progress.path,
-            checkpoints=checkpoint_address(checkpoints, generators.uri, os.environ),
+            gans=gans.path,
+            checkpoints=checkpoint_address(checkpoints, gans.uri, os.environ),
         )
-        log_metrics(metrics, measured)

@@ -12,40 +12,42 @@ from components.train_gan.gradients import compiled, gradients, with_input_gradi
 from components.train_gan.losses import LOSSES
 from components.train_gan.recipe import Recipe
 
-RAMP = 0.05
-"""The moving average's half-life is at most this share of what was shown so far: at first it would be of noise."""
-SILENT = 1e-3
-"""A discriminator's loss below this is zero: it has won, and the generator learns nothing from it any more."""
+AVERAGE_RAMP = 0.05
+"""The half-life of the moving average is at most this share of the images shown so far: early weights are noise."""
+SILENT_LOSS = 1e-3
+"""A discriminator's loss below this counts as zero: the generator no longer learns from it."""
+STATISTICS_BATCH_SIZE = 32
 
 
 def to_model_space(images: Any) -> Any:
-    """uint8 in [0, 255] to float32 in [-1, 1], any shape."""
+    """Return uint8 in [0, 255] as float32 in [-1, 1], any shape."""
     return ops.cast(images, "float32") / 127.5 - 1
 
 
 def _float32(operation: Any) -> Any:
-    # What is no layer, as a slice, has no dtype of its own.
+    # Operations that are not layers, such as a slice, have no dtype.
     dtype = {"dtype": "float32"} if isinstance(operation, keras.Layer) else {}
     return type(operation).from_config(operation.get_config() | dtype)
 
 
 class GAN(keras.Model):
-    """Generator against discriminator, by a recipe.
+    """A generator and a discriminator, trained by a recipe.
 
     Args:
         generator: (N, latent) → (N, S, S, 3) in [-1, 1].
         discriminator: (N, S, S, 3) → (N, 1) logits.
         recipe: loss, regulariser, augmentation and moving average.
-        seed: of noise, turns and augmentation.
-        alone: whether the discriminator judges each image without a look at the others in the batch; then one backward
-            pass through it serves both networks, where loss and regulariser allow it.
+        seed: of noise, rotations and augmentation.
+        batch_independent: whether the discriminator scores images independently (no batch statistics); then one
+            backward pass through it serves both networks, if loss and regulariser allow it.
 
     Attributes:
-        sampler: the generator to sample from and to save, in float32: the moving average, where the recipe has one,
-            else the generator as it was at the last `settle`.
-        state: all variables that training changes, optimisers' and seeds' too, in a fixed order.
-        silent_steps: how many steps in a row had a discriminator's loss below `SILENT`.
-        finite: whether all losses were numbers.
+        sampler: the generator to sample from and to save, in float32: the moving average if the recipe has one, else
+            the generator at the last `settle`.
+        state: all variables that training changes, with those of optimisers and seeds, in a fixed order.
+        silent_steps: number of consecutive steps with a discriminator's loss below `SILENT_LOSS`.
+        finite: whether all losses were finite.
+        images_before: images that the networks were shown before this training, in pretraining.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class GAN(keras.Model):
         discriminator: keras.Model,
         recipe: Recipe,
         seed: int = 0,
-        alone: bool = False,
+        batch_independent: bool = False,
     ) -> None:
         super().__init__()
         self.recipe, self.generator = recipe, generator
@@ -62,26 +64,28 @@ class GAN(keras.Model):
         self.sampler = keras.models.clone_model(generator, clone_function=_float32)
         self.sampler.set_weights(generator.get_weights())
         self.loss = LOSSES[recipe.loss]
-        self.one_pass = alone and self.loss.ratio is not None and recipe.regulariser != "r1_r2"
+        self.one_pass = batch_independent and self.loss.ratio is not None and recipe.regulariser != "r1_r2"
         self.seeds = keras.random.SeedGenerator(seed)
         self.generator_loss = keras.metrics.Mean("generator_loss")
         self.discriminator_loss = keras.metrics.Mean("discriminator_loss")
         self.silent_steps = keras.Variable(0, dtype="int32", trainable=False, name="silent_steps")
         self.finite = keras.Variable(True, dtype="bool", trainable=False, name="finite")
+        self.images_before = keras.Variable(0, dtype="int32", trainable=False, name="images_before")
 
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any) -> None:
-        """Takes one optimiser for each network."""
+        """Set one optimiser for each network."""
         super().compile()
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         generator_optimizer.build(self.generator.trainable_variables)
         discriminator_optimizer.build(self.discriminator.trainable_variables)
         every = [*self.variables, *self.metrics_variables, self.seeds.state, self.silent_steps, self.finite]
+        every.append(self.images_before)
         every += [*generator_optimizer.variables, *discriminator_optimizer.variables]
         self.state = list({id(variable): variable for variable in every}.values())
 
-    def _judged(self, images: Any, draws: Any, penalised: bool) -> tuple[Any, Any]:
-        """Logits (N, 1) float32 of images in model space, as the discriminator is shown them, and their penalty."""
+    def _score(self, images: Any, draws: Any, penalised: bool) -> tuple[Any, Any]:
+        """Return logits (N, 1) float32 of augmented images in model space, and the gradient penalty."""
 
         def judge(shown: Any) -> Any:
             return ops.cast(self.discriminator(shown, training=True), "float32")
@@ -93,7 +97,7 @@ class GAN(keras.Model):
         return logits, regularisers.penalty(ops.cast(gradient, "float32"))
 
     def shown(self, images: Any, rows: Any) -> tuple[Any, Any, Any]:
-        """What `train_step` is given: the chosen images, turned as the recipe says, noise, the augmentation's draws.
+        """Return the input of `train_step`: images, flipped and rotated by the recipe, noise, and augmentation values.
 
         Args:
             images: (M, S, S, 3) uint8.
@@ -104,21 +108,21 @@ class GAN(keras.Model):
         draws = ops.zeros((2, batch, augment.DRAWS))
         if self.recipe.augmentation == "diffaugment":
             draws = keras.random.uniform((2, batch, augment.DRAWS), seed=self.seeds)
-        if self.recipe.turns:
+        if self.recipe.random_dihedral:
             real = augment.random_dihedral(real, keras.random.uniform((batch, 3), seed=self.seeds))
         return real, noise, draws
 
     def step(self, images: Any, rows: Any, penalised: bool = True) -> None:
-        """`train_step` of images that are chosen by `rows`."""
+        """Call `train_step` with the images in `rows`."""
         self.train_step(self.shown(images, rows), penalised)
 
     def train_step(self, data: Any, penalised: bool = True) -> dict[str, Any]:
-        """One update of both networks.
+        """Update both networks once.
 
         Args:
             data: real images, (N, S, S, 3) uint8 in [0, 255]; noise, (N, latent) float32, standard normal; and for
-                `diffaugment` its draws, (2, N, 7) float32 in [0, 1), else anything.
-            penalised: whether gradient penalties, where the recipe has them, are in it.
+                `diffaugment` its random values, (2, N, 7) float32 in [0, 1), otherwise anything.
+            penalised: whether the recipe's gradient penalties are included.
 
         Returns:
             The mean losses since the metrics were last reset, without penalties.
@@ -132,10 +136,10 @@ class GAN(keras.Model):
             return ops.cast(self.generator(noise, training=True), "float32")
 
         def judge(fake: Any) -> tuple[tuple[Any, Any], Any, Any]:
-            # Both losses come from one pass through each network, as in the original: the generator does not wait for
-            # the discriminator's update.
-            real_logits, real_penalty = self._judged(real, draws[0], r1)
-            fake_logits, fake_penalty = self._judged(fake, draws[1], r2)
+            # Both losses come from one pass through each network, as in the original: the generator does not use the
+            # updated discriminator.
+            real_logits, real_penalty = self._score(real, draws[0], r1)
+            fake_logits, fake_penalty = self._score(fake, draws[1], r2)
             generator_loss, discriminator_loss = self.loss.pair(real_logits, fake_logits)
             whole = discriminator_loss + weight * (real_penalty + fake_penalty) if r1 else discriminator_loss
             ratio = self.loss.ratio(real_logits, fake_logits) if self.loss.ratio and self.one_pass else None
@@ -149,7 +153,7 @@ class GAN(keras.Model):
             optimizer.apply(of_network, network.trainable_variables)
         if self.recipe.average_kimg:
             self._follow(real.shape[0])
-        silent = discriminator_loss < SILENT
+        silent = discriminator_loss < SILENT_LOSS
         self.silent_steps.assign(ops.where(silent, self.silent_steps + 1, 0))
         self.finite.assign(ops.logical_and(self.finite, ops.isfinite(generator_loss + discriminator_loss)))
         self.generator_loss.update_state(generator_loss)
@@ -157,14 +161,38 @@ class GAN(keras.Model):
         return {metric.name: metric.result() for metric in (self.generator_loss, self.discriminator_loss)}
 
     def settle(self) -> None:
-        """Gives the sampler the generator's weights, where there is no moving average of them."""
+        """Copy the generator's weights to the sampler, unless it is their moving average."""
         if not self.recipe.average_kimg:
             self.sampler.set_weights(self.generator.get_weights())
 
+    def refresh_statistics(self, noise: np.ndarray) -> None:
+        """Recompute the batch statistics of the averaged generator.
+
+        The running statistics belong to the live generator's weights, and averaging them does not help: the statistics
+        of the averaged weights are the mean over batches of their own activations (Izmailov et al., arXiv 1803.05407,
+        §3.2).
+
+        Args:
+            noise: (N, latent) float32, N ≥ `STATISTICS_BATCH_SIZE`; always the same, so that training is repeatable.
+        """
+        if not self.recipe.average_kimg:
+            return
+        normalisations = [layer for layer in self.sampler.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        if not normalisations:
+            return
+        momenta = [layer.momentum for layer in normalisations]
+        for number, first in enumerate(range(0, len(noise) - STATISTICS_BATCH_SIZE + 1, STATISTICS_BATCH_SIZE)):
+            for layer in normalisations:
+                layer.momentum = number / (number + 1)  # the running mean is then that of all batches so far
+            self.sampler(noise[first : first + STATISTICS_BATCH_SIZE], training=True)
+        for layer, momentum in zip(normalisations, momenta, strict=True):
+            layer.momentum = momentum
+
     def _follow(self, batch: int) -> None:
-        """Moves the sampler's weights towards the generator's (Yazıcı et al., arXiv 1806.04498)."""
+        """Move the sampler's weights towards the generator's (Yazıcı et al., arXiv 1806.04498)."""
         shown = ops.cast(self.generator_optimizer.iterations, "float32") * batch
-        half_life = ops.minimum(1000 * self.recipe.average_kimg, RAMP * shown)
+        shown += ops.cast(self.images_before, "float32")
+        half_life = ops.minimum(1000 * self.recipe.average_kimg, AVERAGE_RAMP * shown)
         keep = ops.power(0.5, batch / half_life)
         trained = {id(variable) for variable in self.generator.trainable_variables}
         for average, variable in zip(self.sampler.variables, self.generator.variables, strict=True):
@@ -173,7 +201,7 @@ class GAN(keras.Model):
 
 
 class Together:
-    """Many steps of several GANs in one call.
+    """Several GANs whose steps run in one call.
 
     Args:
         gans: compiled, of the same architecture and recipe.
@@ -184,11 +212,11 @@ class Together:
         self._run = compiled([gan.step for gan in gans], [gan.state for gan in gans], lazy=self.every > 1)
 
     def advance(self, images: Sequence[Any], rows: Sequence[np.ndarray], first: int) -> None:
-        """Takes K steps of each.
+        """Take K steps of each GAN.
 
         Args:
-            images: of each GAN, (M, S, S, 3) uint8.
-            rows: of each, (K, N) int, which images a step is shown.
-            first: the number of the first step: every so many the gradient is penalised.
+            images: for each GAN, (M, S, S, 3) uint8.
+            rows: for each GAN, (K, N) int, the images of a step.
+            first: number of the first step; gradients are penalised at multiples of `penalise_every`.
         """
         self._run(images, rows, (first + np.arange(len(rows[0]))) % self.every == 0)

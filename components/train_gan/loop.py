@@ -1,4 +1,4 @@
-"""The training loop: GANs of one architecture on their way, one at a time or, where the backend can, as one batch."""
+"""The training loop: GANs of one architecture, one at a time or, where the backend supports it, as one batch."""
 
 import math
 import time
@@ -15,31 +15,34 @@ from components.shared import keras_setup, precision
 from components.shared.batches import endless_batches
 from components.shared.checkpoint import Checkpoints, unpack
 from components.shared.errors import UserError
+from components.shared.features import Features
 from components.shared.image_set import Pixels
 from components.shared.log import Progress, log_line
-from components.shared.sample_metrics import ENOUGH, Features, kid
+from components.shared.sample_metrics import MIN_REAL_IMAGES, kid
 from components.shared.storage import checkpoint_store
 from components.train_gan import gradients
 from components.train_gan.gan import GAN, Together
 from components.train_gan.recipe import Recipe
-from components.train_gan.state import History, captured, joined, parted, restored
+from components.train_gan.state import History, capture_state, join_states, restore_state, split_states
 
-BATCH = 32
-STEPS = 16
-"""So many are taken in one call at the most; between two calls training can be looked after."""
+BATCH_SIZE = 32
+MAX_STEPS_PER_CALL = 16
+"""Between two calls, training can be monitored."""
 SNAPSHOTS = 8
-GRID = 16
-JUDGED = 256
+GRID_IMAGES = 16
+SNAPSHOT_IMAGES = 256
 """Images that a snapshot's KID is measured on."""
-FORMAT = 3
-"""Of checkpoints: another number makes those of older code unusable."""
-SILENT_STEPS = 200
-COLLAPSED = 0.1
+CHECKPOINT_FORMAT = 4
+"""Checkpoints of another format are rejected."""
+MAX_SILENT_STEPS = 200
+COLLAPSED_SPREAD = 0.1
 """Samples that vary less than this share of the real images, and of what they varied before, have collapsed."""
-SLOWER = 0.5
-"""What the learning rate is multiplied with after a rollback."""
-RESIDENT_BYTES = 4 * 2**30
-"""Real images that take no more than this lie on the GPU as a whole."""
+ROLLBACK_RATE = 0.5
+"""Factor of the learning rate after a rollback."""
+FINE_TUNING_RATE = 0.2
+"""Factor of the learning rate for a GAN that starts from another one."""
+MAX_RESIDENT_BYTES = 4 * 2**30
+"""Real images of at most this size stay in the GPU's memory."""
 
 
 class DivergedError(RuntimeError):
@@ -47,288 +50,338 @@ class DivergedError(RuntimeError):
 
 
 def spread(images: np.ndarray) -> float:
-    """How much images vary: the standard deviation over at most about a thousand of them, mean over the pixels, in
-    [0, 128]."""
+    """Return the standard deviation over about a thousand images, mean over pixels, in [0, 128]."""
     return float(images[:: 1 + len(images) // 1024].std(axis=0, dtype=np.float64).mean())
 
 
 class Training:
-    """One GAN on its way.
+    """The training of one GAN.
 
     Args:
-        label: phase, and class, for what is said.
+        label: phase and class, for messages.
         architecture: its name.
-        nets: the architecture's module.
+        networks: the architecture's module.
         recipe: how it is trained.
-        pixels, held_out: real images to learn from, and those of the validation split to compare snapshots with.
-        features: the ruler.
-        kimg: the budget.
+        pixels, validation_pixels: real images to learn from, and those that snapshots are compared with.
+        features: the feature extractor.
+        kimg: training budget.
         seed: of weights, order, noise and augmentation.
-        settings: all else that decides the result, as JSON values.
-        checkpoints: folder or gs:// address of the run; empty for none.
-        every_s: seconds between two checkpoints; there is one at each snapshot as well.
-        start: what `start_of` gave of another GAN to begin from; empty for a cold start.
+        settings: all other values that the result depends on, as JSON values.
+        checkpoints: folder or `gs://` address of the run; empty for none.
+        checkpoint_interval_s: seconds between two checkpoints; each snapshot writes one as well.
+        start: what `export_start` returned for another GAN, packed; empty for random weights.
 
     Raises:
-        UserError: a checkpoint or the start is of other settings.
+        UserError: a checkpoint or the start has other settings.
     """
 
     def __init__(
         self,
         label: str,
         architecture: str,
-        nets: ModuleType,
+        networks: ModuleType,
         recipe: Recipe,
         pixels: Pixels,
-        held_out: Pixels,
+        validation_pixels: Pixels,
         features: Features,
         kimg: float,
         seed: int,
         settings: dict[str, Any],
         checkpoints: str = "",
-        every_s: float = 300.0,
+        checkpoint_interval_s: float = 300.0,
         start: bytes = b"",
     ) -> None:
         self.label, self.recipe, self.pixels, self.features, self.seed = label, recipe, pixels, features, seed
-        self.every_s, self.steps = every_s, math.ceil(1000 * kimg / BATCH)
-        image_size = pixels.header.image_size
+        self.checkpoint_interval_s, self.steps = checkpoint_interval_s, math.ceil(1000 * kimg / BATCH_SIZE)
+        self.rate = recipe.learning_rate * (FINE_TUNING_RATE if start else 1)
+        self._build(architecture, networks, start)
 
-        # Networks. They are the first to draw from the seed, so that nothing else changes their weights.
-        keras_setup.seed_everything(seed)
-        self.policy = precision.policy(recipe.precision)
-        keras.config.set_dtype_policy(self.policy)
-        networks = nets.generator(image_size), nets.discriminator(image_size)
-        self.gan = GAN(*networks, recipe, seed, alone=nets.ALONE)
-        keras.config.set_dtype_policy("float32")
-        self.gan.compile(*(keras.optimizers.Adam(recipe.learning_rate, recipe.beta_1, recipe.beta_2) for _ in "GD"))
-        self.start_kimg = begin(self.gan, start, architecture, pixels, label) if start else 0.0
-
-        # What snapshots are compared with.
-        self.few = len(held_out.images) < ENOUGH
-        reference = np.concatenate([held_out.images, pixels.images]) if self.few else np.asarray(held_out.images)
-        reference = np.repeat(reference, 1 + (len(reference) == 1), axis=0)  # KID wants two at the least
+        # The reference of snapshots.
+        self.few = len(validation_pixels.images) < MIN_REAL_IMAGES
+        reference = np.asarray(validation_pixels.images)
+        if self.few:
+            reference = np.concatenate([reference, pixels.images])
+        reference = np.repeat(reference, 1 + (len(reference) == 1), axis=0)  # KID requires two images
         self.real_features, self.real_spread = features(reference), spread(pixels.images)
         rng, latent = np.random.default_rng(seed), self.gan.generator.input_shape[-1]
-        self.grid_noise, self.noise = (rng.standard_normal((n, latent), np.float32) for n in (GRID, JUDGED))
+        self.grid_noise, self.noise = (
+            rng.standard_normal((count, latent), np.float32) for count in (GRID_IMAGES, SNAPSHOT_IMAGES)
+        )
 
-        # Resume, or begin.
-        whole = {"kimg": kimg, "seed": seed, "recipe": asdict(recipe), "architecture": architecture} | settings
-        whole |= {"format": FORMAT, "backend": keras.backend.backend(), "image_size": image_size}
-        self.kept = None
+        all_settings = {"kimg": kimg, "seed": seed, "recipe": asdict(recipe), "architecture": architecture} | settings
+        all_settings |= {"format": CHECKPOINT_FORMAT, "backend": keras.backend.backend()}
+        all_settings["image_size"] = pixels.header.image_size
+        self.checkpoints = None
         if checkpoints:
-            self.kept = Checkpoints(checkpoint_store(checkpoints, label.replace(" ", "-")), whole, label)
-        found = self.kept.load() if self.kept else None
-        if found:
-            try:
-                now, self.good = parted(found)
-                self.history = restored(self.gan, now)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"{label}: its checkpoint does not hold this GAN's training; delete it.") from error
-            if self.policy not in self.history.precision:
-                self.history.precision.append(self.policy)
-                log_line(
-                    label, f"warning: goes on in {self.policy} on this machine; was trained in other precision before"
-                )
-            log_line(label, f"goes on after {self.history.step * BATCH / 1000:,.1f} of {kimg:g} kimg")
-        else:
+            store = checkpoint_store(checkpoints, label.replace(" ", "-"))
+            self.checkpoints = Checkpoints(store, all_settings, label)
+        self._resume_or_start(kimg)
+
+        # A snapshot is at the end of a call: a call of another length would be compiled separately.
+        unit = MAX_STEPS_PER_CALL if self.steps >= SNAPSHOTS * MAX_STEPS_PER_CALL else 1
+        ends = (math.ceil(self.steps * part / SNAPSHOTS / unit) * unit for part in range(1, SNAPSHOTS + 1))
+        self.snapshot_steps = {min(end, self.steps) for end in ends}
+        self._seek(self.history.step)
+        done = self.history.step * BATCH_SIZE / 1000
+        self.progress = Progress(label, self.steps * BATCH_SIZE / 1000, "kimg", 1000, "images", before=done)
+        self.saved_at = time.monotonic()
+
+    def _build(self, architecture: str, networks: ModuleType, start: bytes) -> None:
+        """Create the GAN. Its networks are the first to use the seed, so nothing else changes their weights."""
+        recipe, image_size = self.recipe, self.pixels.header.image_size
+        keras_setup.seed_everything(self.seed)
+        self.policy = precision.policy(recipe.precision)
+        keras.config.set_dtype_policy(self.policy)
+        generator, discriminator = networks.generator(image_size), networks.discriminator(image_size)
+        self.gan = GAN(generator, discriminator, recipe, self.seed, batch_independent=networks.BATCH_INDEPENDENT)
+        keras.config.set_dtype_policy("float32")
+        self.gan.compile(*(keras.optimizers.Adam(self.rate, recipe.beta_1, recipe.beta_2) for _ in range(2)))
+        self.start_kimg = load_start(self.gan, start, architecture, self.pixels, self.label) if start else 0.0
+
+    def _resume_or_start(self, kimg: float) -> None:
+        saved = self.checkpoints.load() if self.checkpoints else None
+        if not saved:
+            self.gan.refresh_statistics(self.noise)
             first = keras_setup.sample_images(self.gan.sampler, self.grid_noise)
             self.history = History(grid_kimg=[0.0], grids=[first], spread=spread(first), precision=[self.policy])
-            self.good = captured(self.gan, self.history)
-            log_line(label, f"{len(pixels.images):,} real images, {kimg:g} kimg in {self.steps:,} steps")
-        # At the end of a call, or each would be a program of its own to compile.
-        unit = STEPS if self.steps >= SNAPSHOTS * STEPS else 1
-        marks = (math.ceil(self.steps * part / SNAPSHOTS / unit) * unit for part in range(1, SNAPSHOTS + 1))
-        self.marks = {min(mark, self.steps) for mark in marks}
-        self._order_from(self.history.step)
-        done = self.history.step * BATCH / 1000
-        self.said = Progress(label, self.steps * BATCH / 1000, "kimg", 1000, "images", before=done)
-        self.saved = time.monotonic()
+            self.good = capture_state(self.gan, self.history)
+            count = len(self.pixels.images)
+            log_line(self.label, f"{count:,} real images, {kimg:g} kimg in {self.steps:,} steps")
+            return
+        try:
+            current, self.good = split_states(saved)
+            self.history = restore_state(self.gan, current)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.label}: the checkpoint is not one of this GAN",
+                "delete it",
+                "checkpoint.invalid",
+                label=self.label,
+            ) from error
+        if self.policy not in self.history.precision:
+            self.history.precision.append(self.policy)
+            log_line(self.label, f"warning: resuming in {self.policy}; earlier steps used another precision")
+        done = self.history.step * BATCH_SIZE / 1000
+        log_line(self.label, f"resuming at {done:,.1f} of {kimg:g} kimg")
 
-    def _order_from(self, step: int) -> None:
-        self.order = islice(endless_batches(self.pixels.repeat, BATCH, self.seed), step, None)
+    def _seek(self, step: int) -> None:
+        self.order = islice(endless_batches(self.pixels.repeat, BATCH_SIZE, self.seed), step, None)
 
-    def stretch(self) -> int:
-        """How many steps until it is to be looked after."""
+    def count_next_steps(self) -> int:
+        """Return the number of steps until the next call of `monitor`."""
         step = self.history.step
-        return min([mark for mark in self.marks if mark > step] + [(step // STEPS + 1) * STEPS]) - step
+        call_end = (step // MAX_STEPS_PER_CALL + 1) * MAX_STEPS_PER_CALL
+        return min([end for end in self.snapshot_steps if end > step] + [call_end]) - step
 
-    def rows(self, count: int) -> np.ndarray:
-        """(count, BATCH) int: the next steps' images."""
+    def next_rows(self, count: int) -> np.ndarray:
+        """Return the images of the next steps: (count, BATCH_SIZE) int."""
         return np.stack(list(islice(self.order, count)))
 
-    def look_after(self, count: int, seconds: float) -> None:
-        """What is to be done after some steps: divergence, status line, snapshot, checkpoint.
+    def set_learning_rate(self) -> None:
+        """Decay the learning rate along a cosine to the recipe's final share, a value for each call."""
+        final = self.recipe.final_rate
+        share = final + (1 - final) * (1 + math.cos(math.pi * self.history.step / self.steps)) / 2
+        rate = self.rate * share * (ROLLBACK_RATE if self.history.rolled_back_kimg is not None else 1)
+        for optimizer in (self.gan.generator_optimizer, self.gan.discriminator_optimizer):
+            optimizer.learning_rate = rate
+
+    def monitor(self, count: int, seconds: float) -> None:
+        """Check for divergence, log progress, and write snapshots and checkpoints.
 
         Args:
-            count: how many steps were taken.
+            count: steps taken since the last call.
             seconds: that they took of the process's time.
 
         Raises:
-            DivergedError: for the second time.
+            DivergedError: training diverged for the second time.
         """
         gan, history = self.gan, self.history
-        before, begun = history.step, time.monotonic()
+        before, started = history.step, time.monotonic()
         history.step += count
-        done, mark = history.step * BATCH / 1000, history.step in self.marks
-        fault = ""
-        if not np.asarray(gan.finite):
-            fault = "a loss is not a number"
-        elif int(gan.silent_steps) >= SILENT_STEPS:
-            fault = f"the discriminator's loss was zero for {SILENT_STEPS} steps"
-        elif mark:
-            gan.settle()
-            images = keras_setup.sample_images(gan.sampler, self.noise)
-            if not all(np.isfinite(variable).all() for variable in gan.state):
-                fault = "a weight is not a number"
-            elif spread(images) < COLLAPSED * min(self.real_spread, history.spread):
-                fault = "the samples are all the same"
-            history.spread = max(history.spread, spread(images))
-        if fault:
+        done, is_snapshot = history.step * BATCH_SIZE / 1000, history.step in self.snapshot_steps
+        images = self._sample_snapshot() if is_snapshot and np.asarray(gan.finite) else None
+        if fault := self._find_fault(images):
             self._roll_back(done, fault)
             return
         losses = {name: float(value) for name, value in gan.get_metrics_result().items()}
         g_loss, d_loss = losses["generator_loss"], losses["discriminator_loss"]
-        self.said.update(done, f"loss generator {g_loss:.2f}, discriminator {d_loss:.2f}")
+        self.progress.update(done, f"loss generator {g_loss:.2f}, discriminator {d_loss:.2f}")
         if history.step * 100 // self.steps > before * 100 // self.steps:
             history.losses.append((done, g_loss, d_loss))
             gan.reset_metrics()
-        if mark:
+        if images is not None:
+            history.spread = max(history.spread, spread(images))
             history.grid_kimg.append(done)
             history.grids.append(keras_setup.sample_images(gan.sampler, self.grid_noise))
             value = kid(self.real_features, self.features(images))
             if not history.kid or value < min(value for _, value in history.kid):
                 history.best, history.best_kimg = gan.sampler.get_weights(), done
             history.kid.append((done, value))
-        history.seconds += seconds + time.monotonic() - begun
-        good = mark and not int(gan.silent_steps)  # else it may lie within a silence that is not long enough yet
-        if good:
-            self.good = captured(gan, history)
-        if self.kept and (mark or time.monotonic() - self.saved >= self.every_s):
-            self.kept.save(*joined(self.good if good else captured(gan, history), self.good))
-            self.saved = time.monotonic()
+        history.seconds += seconds + time.monotonic() - started
+        # During a silence that is not yet too long, a state may already be a bad one to roll back to.
+        is_good = is_snapshot and not int(gan.silent_steps)
+        if is_good:
+            self.good = capture_state(gan, history)
+        if self.checkpoints and (is_snapshot or time.monotonic() - self.saved_at >= self.checkpoint_interval_s):
+            self.checkpoints.save(*join_states(self.good if is_good else capture_state(gan, history), self.good))
+            self.saved_at = time.monotonic()
+
+    def _sample_snapshot(self) -> np.ndarray:
+        self.gan.settle()
+        self.gan.refresh_statistics(self.noise)
+        return keras_setup.sample_images(self.gan.sampler, self.noise)
+
+    def _find_fault(self, images: np.ndarray | None) -> str:
+        """Return why training has diverged; empty if it has not."""
+        if not np.asarray(self.gan.finite):
+            return "a loss is not finite"
+        if int(self.gan.silent_steps) >= MAX_SILENT_STEPS:
+            return f"the discriminator's loss was zero for {MAX_SILENT_STEPS} steps"
+        if images is not None:
+            if not all(np.isfinite(variable).all() for variable in self.gan.state):
+                return "a weight is not finite"
+            if spread(images) < COLLAPSED_SPREAD * min(self.real_spread, self.history.spread):
+                return "all samples are equal"
+        return ""
 
     def _roll_back(self, done: float, fault: str) -> None:
         if self.history.rolled_back_kimg is not None:
             raise DivergedError(f"{self.label}: diverged after {done:.1f} kimg, for the second time: {fault}")
-        self.history = restored(self.gan, self.good)
+        self.history = restore_state(self.gan, self.good)
         self.history.rolled_back_kimg = done
-        for optimizer in (self.gan.generator_optimizer, self.gan.discriminator_optimizer):
-            optimizer.learning_rate = self.recipe.learning_rate * SLOWER
-        self.good = captured(self.gan, self.history)
-        back = self.history.step * BATCH / 1000
-        log_line(self.label, f"warning: diverged after {done:.1f} kimg ({fault}); back to {back:.1f} kimg, more slowly")
-        self._order_from(self.history.step)
+        self.good = capture_state(self.gan, self.history)
+        back = self.history.step * BATCH_SIZE / 1000
+        log_line(
+            self.label,
+            f"warning: diverged after {done:.1f} kimg ({fault}); rolling back to {back:.1f} kimg with half the "
+            "learning rate",
+        )
+        self._seek(self.history.step)
 
 
-def run(trainings: Sequence[Training], failed: Callable[[Training, Exception], None]) -> None:
-    """Trains to the end.
+def run(trainings: Sequence[Training], fail: Callable[[Training, Exception], None]) -> None:
+    """Train to the end.
 
     Args:
         trainings: of the same architecture and recipe.
-        failed: told of an error in one; what it does not raise again, the others go on without. An error in a step of
-            several that are computed together is one in each of them.
+        fail: called with an error in one training; unless it raises, the others continue. An error in steps that are
+            computed together is one in each of them.
     """
     if not trainings:
         return
-    lost: set[int] = set()
-    gpu, together, resident = precision.has_gpu(), {}, {}
-    most = max(len(training.pixels.images) for training in trainings)
-    gpu = gpu and len(trainings) * most * trainings[0].pixels.images[0].nbytes <= RESIDENT_BYTES
-    while left := [t for t in trainings if t.history.step < t.steps and id(t) not in lost]:
-        # Those that are at the same step go together: after a rollback or a kill some are behind.
-        step = min(training.history.step for training in left)
-        group = [training for training in left if training.history.step == step][: None if gradients.BATCHES else 1]
-        begun, key = time.monotonic(), tuple(id(training) for training in group)
+    failed: set[int] = set()
+    together: dict[tuple[int, ...], Together] = {}
+    resident: dict[int, Any] = {}
+    max_images = max(len(training.pixels.images) for training in trainings)
+    image_bytes = len(trainings) * max_images * trainings[0].pixels.images[0].nbytes
+    is_resident = precision.has_gpu() and image_bytes <= MAX_RESIDENT_BYTES
+    while active := [t for t in trainings if t.history.step < t.steps and id(t) not in failed]:
+        # Trainings at the same step are computed together; after a rollback or a kill some are behind.
+        step = min(training.history.step for training in active)
+        group = [t for t in active if t.history.step == step][: None if gradients.BATCHES else 1]
+        started, key = time.monotonic(), tuple(id(training) for training in group)
         if key not in together:
             together = {key: Together([training.gan for training in group])}
-        count = min(training.stretch() for training in group)
-        rows = [training.rows(count) for training in group]
-        if gpu:
+        count = min(training.count_next_steps() for training in group)
+        rows = [training.next_rows(count) for training in group]
+        if is_resident:
             for training in group:
                 if id(training) not in resident:
-                    missing = most - len(training.pixels.images)
-                    whole = np.pad(training.pixels.images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-                    resident[id(training)] = keras.ops.convert_to_tensor(whole)
+                    missing = max_images - len(training.pixels.images)
+                    padded = np.pad(training.pixels.images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+                    resident[id(training)] = keras.ops.convert_to_tensor(padded)
             images = [resident[id(training)] for training in group]
         else:
-            images = [t.pixels.images[own.ravel()] for t, own in zip(group, rows, strict=True)]
-            rows = [np.arange(own.size).reshape(own.shape) for own in rows]
+            images = [t.pixels.images[its_rows.ravel()] for t, its_rows in zip(group, rows, strict=True)]
+            rows = [np.arange(its_rows.size).reshape(its_rows.shape) for its_rows in rows]
         try:
+            for training in group:
+                training.set_learning_rate()
             together[key].advance(images, rows, step)
         except Exception as error:
-            lost |= set(key)
+            failed |= set(key)
             for training in group:
-                failed(training, error)
+                fail(training, error)
             continue
-        seconds = (time.monotonic() - begun) / len(group)
+        seconds = (time.monotonic() - started) / len(group)
         for training in group:
             try:
-                training.look_after(count, seconds)
+                training.monitor(count, seconds)
             except Exception as error:
-                lost.add(id(training))
-                failed(training, error)
+                failed.add(id(training))
+                fail(training, error)
 
 
-def start_of(training: Training, architecture: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What another GAN of the same architecture can begin from: facts, and the weights of both networks."""
+def export_start(training: Training, architecture: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what another GAN of the same architecture can start from: a description, and the weights.
+
+    The weights are those of both networks and of the moving average, which fine-tuning continues.
+    """
     header = training.pixels.header
-    facts: dict[str, Any] = {
+    description: dict[str, Any] = {
         "architecture": architecture,
-        "kimg": training.steps * BATCH / 1000,
+        "kimg": training.steps * BATCH_SIZE / 1000,
         "split_sha256": header.split_sha256,
+        "image_size": header.image_size,
     }
-    facts["image_size"] = header.image_size
-    return facts, {f"{i:04d}": np.array(variable) for i, variable in enumerate(_weights(training.gan))}
+    return description, {f"{i:04d}": np.array(variable) for i, variable in enumerate(_start_weights(training.gan))}
 
 
-def _weights(gan: GAN) -> list[Any]:
-    return [*gan.generator.weights, *gan.discriminator.weights]
+def _start_weights(gan: GAN) -> list[Any]:
+    return [*gan.generator.weights, *gan.discriminator.weights, *gan.sampler.weights]
 
 
-def begin(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label: str) -> float:
-    """Puts the weights of a start into a GAN.
+def load_start(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label: str) -> float:
+    """Load the weights of a start into a GAN.
 
     Returns:
-        The kimg that they were trained for.
+        The budget that they were trained for, in kimg.
 
     Raises:
-        UserError: they are not of this architecture, image size and split, or damaged.
+        UserError: they belong to another architecture, image size or split, or are corrupt.
     """
-    wanted: dict[str, Any] = {"architecture": architecture, "split_sha256": pixels.header.split_sha256}
-    wanted["image_size"] = pixels.header.image_size
+    expected: dict[str, Any] = {"architecture": architecture, "split_sha256": pixels.header.split_sha256}
+    expected["image_size"] = pixels.header.image_size
     try:
-        facts, arrays = unpack(start)
-        kimg = float(facts["kimg"])
-        fits = {key: facts.get(key) for key in wanted} == wanted
+        description, arrays = unpack(start)
+        kimg = float(description["kimg"])
+        matches = {key: description.get(key) for key in expected} == expected
     except Exception as error:
-        raise UserError(f"{label}: the start from shared_pretraining is damaged; make it anew.") from error
-    if not fits:
-        raise UserError(f"{label}: the start is not of this run's architecture, image size and split; make it anew.")
-    for variable, name in zip(_weights(gan), sorted(arrays), strict=True):
+        raise UserError(
+            f"{label}: the output of pretrain_gan is corrupt", "re-create it", "train_gan.corrupt_start", label=label
+        ) from error
+    if not matches:
+        raise UserError(
+            f"{label}: the output of pretrain_gan has another architecture, image size or split",
+            "use the one of this run",
+            "train_gan.other_start",
+            label=label,
+        )
+    for variable, name in zip(_start_weights(gan), sorted(arrays), strict=True):
         variable.assign(arrays[name])
-    gan.sampler.set_weights(gan.generator.get_weights())
+    gan.images_before.assign(round(1000 * kimg))
     return kimg
 
 
-def best(training: Training) -> keras.Model:
-    """The generator of the snapshot with the lowest KID."""
+def load_best(training: Training) -> keras.Model:
+    """Return the generator of the snapshot with the lowest KID."""
     training.gan.sampler.set_weights(training.history.best)
     return training.gan.sampler
 
 
-def facts_of(training: Training, architecture: str, held: int) -> dict[str, Any]:
-    """What a record says of a training that has ended: JSON values."""
+def describe_training(training: Training, architecture: str, validation_count: int) -> dict[str, Any]:
+    """Return the record of a finished training, as JSON values."""
     history, gan, header = training.history, training.gan, training.pixels.header
     return {
         "architecture": architecture,
         "recipe": asdict(training.recipe),
         "latent": gan.generator.input_shape[-1],
-        "kimg": training.steps * BATCH / 1000,
+        "kimg": training.steps * BATCH_SIZE / 1000,
         "start_kimg": training.start_kimg,
         "best_kimg": history.best_kimg,
         "real_images": len(training.pixels.images),
         "parameters": {"generator": gan.generator.count_params(), "discriminator": gan.discriminator.count_params()},
-        "classes": header.classes,
+        "classes": list(header.classes),
         "image_size": header.image_size,
         "data_sha256": header.data_sha256,
         "split_sha256": header.split_sha256,
@@ -343,7 +396,7 @@ def facts_of(training: Training, architecture: str, held: int) -> dict[str, Any]
             "kimg": [k for k, _ in history.kid],
             "value": [value for _, value in history.kid],
             "against": "validation and training" if training.few else "validation",
-            "images": {"validation": held, "synthetic": JUDGED},
+            "images": {"validation": validation_count, "synthetic": SNAPSHOT_IMAGES},
         },
         "versions": keras_setup.library_versions(),
         "seconds": round(history.seconds, 1),

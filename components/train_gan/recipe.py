@@ -1,22 +1,22 @@
-"""What an architecture is trained with: each part a named choice."""
+"""Training recipes: named choices for each architecture."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a GAN is trained. Every architecture names its own; see `architectures`.
+    """How a GAN is trained; each architecture has one, see `architectures`.
 
     Attributes:
         loss: a name in `losses.LOSSES`.
         regulariser: a name in `regularisers.NAMES`.
-        augmentation: of what the discriminator sees, real and synthetic: a name in `augment.NAMES`.
-        turns: whether real images are put into one of their eight positions (flips and quarter turns), at random.
-        average_kimg: half-life of the moving average of the generator's weights that is sampled from and saved; 0 for
-            none.
-        learning_rate, beta_1, beta_2: of Adam, for both networks.
-        gamma: weight of the gradient penalties for each pixel of an image: they are weighed with gamma · S².
-        penalise_every: steps from one gradient penalty to the next, which weighs as many times more (StyleGAN2's lazy
+        augmentation: of the discriminator's input, real and synthetic: a name in `augment.NAMES`.
+        random_dihedral: whether real images are flipped and rotated by quarters at random.
+        average_kimg: half-life of the moving average of the generator's weights, which is sampled and saved; 0 for
+        none. learning_rate, beta_1, beta_2: of Adam, for both networks.
+        final_rate: share of the learning rate at the end, reached along a cosine; 1 for a constant rate.
+        gamma: weight of the gradient penalties per pixel: they are weighted with gamma · S².
+        penalise_every: steps between gradient penalties, which are weighted as many times more (StyleGAN2's lazy
             regularisation, Karras et al., arXiv 1912.04958).
         precision: `float32`, or `automatic`; see `precision`.
     """
@@ -24,9 +24,10 @@ class Recipe:
     loss: str
     regulariser: str = "none"
     augmentation: str = "none"
-    turns: bool = False
+    random_dihedral: bool = False
     average_kimg: float = 0.0
     learning_rate: float = 1e-4
+    final_rate: float = 1.0
     beta_1: float = 0.9
     beta_2: float = 0.999
     gamma: float = 0.0

@@ -46,15 +46,15 @@ ARRAYS = ("grids", "best")
 """The fields of a history that hold arrays."""
 
 
-def captured(gan: GAN, history: History) -> Moment:
-    """A copy of everything, from which `restored` makes it again."""
+def capture_state(gan: GAN, history: History) -> Moment:
+    """A copy of everything, from which `restore_state` makes it again."""
     facts = {key: list(value) if isinstance(value, list) else value for key, value in vars(history).items()}
     lists = {"state": [np.array(variable) for variable in gan.state]} | {key: facts.pop(key) for key in ARRAYS}
     return facts, {f"{key}/{i:04d}": array for key, arrays in lists.items() for i, array in enumerate(arrays)}
 
 
-def restored(gan: GAN, moment: Moment) -> History:
-    """Puts the captured values into the GAN, and gives the history."""
+def restore_state(gan: GAN, moment: Moment) -> History:
+    """Puts the capture_state values into the GAN, and gives the history."""
     facts, arrays = moment
     names = sorted(arrays)
     lists: dict[str, Any] = {key: [arrays[n] for n in names if n.startswith(f"{key}/")] for key in ("state", *ARRAYS)}
@@ -64,15 +64,15 @@ def restored(gan: GAN, moment: Moment) -> History:
     return History(**copied, **lists)
 
 
-def joined(now: Moment, good: Moment) -> Moment:
+def join_states(now: Moment, good: Moment) -> Moment:
     """The present and the one to go back to as one moment; the same one is held once."""
     parts = {"good": good} if now is good else {"good": good, "now": now}
     arrays = {f"{part}/{name}": array for part, (_, held) in parts.items() for name, array in held.items()}
     return {part: facts for part, (facts, _) in parts.items()}, arrays
 
 
-def parted(both: Moment) -> tuple[Moment, Moment]:
-    """The two moments that `joined` was given."""
+def split_states(both: Moment) -> tuple[Moment, Moment]:
+    """The two moments that `join_states` was given."""
     facts, arrays = both
     parts = {
         part: (held, {name[len(part) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{part}/")})

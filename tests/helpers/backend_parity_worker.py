@@ -28,7 +28,7 @@ def made(architecture: str) -> GAN:
     rng = np.random.default_rng(3)
     for weight in judge.trainable_variables:
         weight.assign(np.asarray(weight) + rng.normal(0, 0.02, weight.shape))
-    gan = GAN(nets.generator(32), judge, nets.RECIPE, alone=nets.ALONE)
+    gan = GAN(nets.generator(32), judge, nets.RECIPE, batch_independent=nets.BATCH_INDEPENDENT)
     rate, beta_1, beta_2 = nets.RECIPE.learning_rate, nets.RECIPE.beta_1, nets.RECIPE.beta_2
     # With Adam's own epsilon a gradient that is zero but for rounding moves its weight as far as any other, and two
     # networks against each other magnify that with each step.

@@ -8,7 +8,7 @@ from components.train_gan.recipe import Recipe
 
 LATENT = 100
 RECIPE = Recipe(loss="bce", precision="automatic")
-ALONE = True
+BATCH_INDEPENDENT = True
 
 
 def generator(image_size: int) -> keras.Model:

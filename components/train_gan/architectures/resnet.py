@@ -18,14 +18,15 @@ from components.train_gan.recipe import Recipe
 
 CODES = 64
 """Numbers of the input that decide the form; the others are the noise."""
-ALONE = False
+BATCH_INDEPENDENT = False
 RECIPE = Recipe(
     loss="relativistic",
     regulariser="r1_r2",
     augmentation="diffaugment",
-    turns=True,
+    random_dihedral=True,
     average_kimg=10.0,
     learning_rate=5e-4,
+    final_rate=0.1,
     beta_1=0.0,
     beta_2=0.99,
     gamma=0.00005,

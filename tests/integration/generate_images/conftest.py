@@ -12,7 +12,7 @@ from components.prepare_data.prepare import prepare
 from components.shared import keras_setup
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_header, read_rows
-from components.shared.sample_metrics import train_features
+from components.shared.features import train_features
 
 LATENT = 6
 

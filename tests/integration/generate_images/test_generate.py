@@ -15,7 +15,8 @@ from components.generate_images.generate import BLOCK, MOST, best_first, draw_bl
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, pixel_sha256, read_header
-from components.shared.sample_metrics import density_and_coverage, kid, load_features, texture
+from components.shared.features import load_features
+from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
 from tests.integration.generate_images.conftest import LATENT, Demo, add, choosing, noisy
 
@@ -188,7 +189,7 @@ def test_the_seed_decides_and_other_classes_do_not(demo: Demo, tmp_path: Path):
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_a_class_with_hardly_an_image(make_set: Callable[..., Path], images: int, tmp_path: Path):
-    from components.shared.sample_metrics import train_features
+    from components.shared.features import train_features
 
     paths = {
         "train": make_set(tmp_path / "train", "train", {"df": images, "nv": 20, "vasc": 8}),

@@ -123,7 +123,7 @@ def test_one_backward_pass_takes_the_same_step_as_two(loss: str, regulariser: st
 
     def build(alone: bool) -> GAN:
         keras.utils.set_random_seed(3)  # of dropout, too
-        gan = GAN(nets.generator(32), nets.discriminator(32), recipe, alone=alone)
+        gan = GAN(nets.generator(32), nets.discriminator(32), recipe, batch_independent=alone)
         gan.compile(keras.optimizers.SGD(1e-2), keras.optimizers.SGD(1e-2))
         return gan
 
@@ -154,7 +154,7 @@ def test_one_backward_pass_serves_only_where_it_is_right():
     for recipe in (Recipe("hinge"), Recipe("bce", regulariser="r1_r2")):
         keras.utils.set_random_seed(0)
         networks = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]) for _ in range(2))
-        assert not GAN(*networks, recipe, alone=True).one_pass
+        assert not GAN(*networks, recipe, batch_independent=True).one_pass
 
 
 def test_a_discriminator_that_has_won_does_not_stop_the_generator_in_one_pass():
@@ -229,7 +229,9 @@ def test_minibatch_standard_deviation():
 
 def test_many_steps_in_one_call_are_the_steps():
     """Of several GANs, each on its own images; which are penalised goes by the step's number."""
-    recipe = Recipe(loss="bce", regulariser="r1", gamma=0.5, penalise_every=3, augmentation="diffaugment", turns=True)
+    recipe = Recipe(
+        loss="bce", regulariser="r1", gamma=0.5, penalise_every=3, augmentation="diffaugment", random_dihedral=True
+    )
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (count, 2, 2, 3), dtype=np.uint8) for count in (5, 9)]
     rows = [rng.integers(0, len(own), (7, 4)) for own in images]
@@ -247,7 +249,7 @@ def test_many_steps_in_one_call_are_the_steps():
 
 
 def test_what_a_step_is_shown():
-    gan = tiny(Recipe(loss="bce", augmentation="diffaugment", turns=True))
+    gan = tiny(Recipe(loss="bce", augmentation="diffaugment", random_dihedral=True))
     images = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     rows = np.array([2, 0, 0, 1] * 16, np.int32)
     real, noise, draws = (np.asarray(part) for part in gan.shown(images, rows))

@@ -47,7 +47,7 @@ def settings_of(splits: dict[str, Path], features: Path, folder: Path, architect
         "record": folder / "record",
         "progress_page": folder / "progress",
         "checkpoints": str(folder / "kept"),
-        "checkpoint_every_s": 0.0,
+        "checkpoint_interval_s": 0.0,
     }
 
 

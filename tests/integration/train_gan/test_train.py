@@ -14,7 +14,7 @@ from PIL import Image
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_rows
-from components.shared.sample_metrics import load_features
+from components.shared.features import load_features
 from components.train_gan import architectures
 from components.train_gan.gan import GAN, Together
 from components.train_gan.loop import Training
@@ -227,7 +227,7 @@ def test_divergence_goes_back_once_with_half_the_rate(
         for optimizer in (gan.generator_optimizer, gan.discriminator_optimizer):
             rates.setdefault(int(optimizer.iterations), []).append(round(float(optimizer.learning_rate), 9))
 
-    settings = {"kimg": 0.512, "checkpoint_every_s": 0.0}  # 16 steps, every second a snapshot
+    settings = {"kimg": 0.512, "checkpoint_interval_s": 0.0}  # 16 steps, every second a snapshot
     with monkeypatch.context() as patch:
         failing(patch, not_a_number, {8})
         failing(patch, note_rate, {6, 16})
@@ -344,14 +344,14 @@ def test_a_class_that_fails_ends_the_run_or_is_left_out_as_asked(
         run(tmp_path / "one", classes=["df", "vasc"], failed_class="continue", kimg=0.1)
     df, vasc = json.loads((tmp_path / "one" / "record").read_text())
     assert (df["failed"], vasc["dx"]) == ("MemoryError: too large", "vasc")
-    step = Training.look_after
+    step = Training.monitor
 
     def break_df(training: Training, *arguments: Any) -> None:
         if "df" in training.label:
             raise RuntimeError("broken")
         step(training, *arguments)
 
-    monkeypatch.setattr(Training, "look_after", break_df)
+    monkeypatch.setattr(Training, "monitor", break_df)
     measured = run(tmp_path / "two", classes=["df", "vasc"], failed_class="continue", kimg=0.2)
     df, vasc = json.loads((tmp_path / "two" / "record").read_text())
     assert (df["failed"], vasc["dx"]) == ("RuntimeError: broken", "vasc")

@@ -15,16 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 from components.prepare_data.prepare import prepare
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels
-from components.shared.sample_metrics import (
-    Features,
-    _network,
-    density_and_coverage,
-    distances,
-    kid,
-    load_features,
-    texture,
-    train_features,
-)
+from components.shared.features import Features, load_features, train_features
+from components.shared.sample_metrics import _network, density_and_coverage, distances, kid, texture
 
 
 def independent_kid(real: np.ndarray, fake: np.ndarray) -> float:

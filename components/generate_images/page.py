@@ -1,0 +1,66 @@
+"""The contact sheet of a class's synthetic images."""
+
+from typing import Any
+
+import numpy as np
+
+from components.shared import html_page
+from components.shared.records import SampleQuality, TrainedGan
+
+
+def stack_pairs(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return one image: synthetic images in the first row, real ones in the second."""
+    images = [image for row in zip(*pairs, strict=True) for image in row]
+    return html_page.contact_sheet(np.stack(images), len(pairs))
+
+
+def render_parts(
+    record: TrainedGan,
+    quality: SampleQuality,
+    required: int,
+    first: np.ndarray,
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    copies: list[tuple[np.ndarray, np.ndarray]],
+    worst: np.ndarray,
+) -> list[Any]:
+    """Return the parts of the page.
+
+    Args:
+        record: of the GAN.
+        quality: of the images.
+        required: number of images that was requested.
+        first: the first images, (N, S, S, 3) uint8.
+        pairs: the images nearest to a training image, with that image.
+        copies: dropped copies, with the training images that they replicate.
+        worst: rejected images, (N, S, S, 3) uint8.
+    """
+    dx = record.dx
+    fewer = ""
+    if quality.images < required:
+        fewer = f"Fewer than the {required:,} requested: too many samples are copies of training images. "
+    parts: list[Any] = [
+        f"{dx}: {quality.images:,} images by {record.architecture} after {record.best_kimg:g} of {record.kimg:g} kimg, "
+        f"trained on {record.real_images:,} real ones. {fewer}{quality.drawn:,} images were sampled; "
+        f"{quality.copies:,} were dropped as copies of training images, {quality.curated:,} were rejected as the worst."
+    ]
+    if quality.kid is not None and quality.density is not None and quality.coverage is not None:
+        parts.append(
+            f"Against {quality.against} images: KID {quality.kid:.3f}, density {quality.density:.2f}, coverage "
+            f"{quality.coverage:.2f}. These use the run's own feature extractor and are not comparable with published "
+            f"figures. Texture (fine detail, as a share of the training images'): {quality.texture or 0:.2f}."
+        )
+    if quality.images:
+        columns = min(8, len(first))
+        rows = first[: len(first) // columns * columns]
+        sheet = html_page.contact_sheet(rows, columns)
+        parts.append(html_page.figure(sheet, f"{dx}: the first {len(rows)} images, not selected"))
+        values = ", ".join(f"{pair.distance:.3f}" for pair in quality.nearest)
+        caption = f"{dx}: the images nearest to a training image, which is below each; distances {values}"
+        caption += f"; a copy's distance is below {quality.copy_threshold:.3f}"
+        parts.append(html_page.figure(stack_pairs(pairs), caption))
+    if copies:
+        caption = f"{dx}: dropped as copies, above the training images that they replicate"
+        parts.append(html_page.figure(stack_pairs(copies), caption))
+    if len(worst):
+        parts.append(html_page.figure(html_page.contact_sheet(worst, len(worst)), f"{dx}: rejected as the worst"))
+    return parts

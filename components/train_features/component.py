@@ -1,0 +1,17 @@
+"""Spec of the feature extractor: see `train.py`."""
+
+from kfp import dsl
+
+from components.container_images import image
+
+
+@dsl.component(base_image=image("train_features"), install_kfp_package=False)
+def train_features(training_data: dsl.Input[dsl.Dataset], seed: int, features: dsl.Output[dsl.Model]) -> None:
+    """Train the small classifier whose features compare images in this run."""
+    from components.shared.errors import exit_on_user_error
+
+    with exit_on_user_error():
+        from components.train_features.train import train
+
+        features.path += ".keras"
+        train(training_data=training_data.path, seed=seed, features=features.path)
