@@ -58,7 +58,9 @@ def engine() -> str:
         return "docker"
     if _output("podman", "version"):
         return "podman"
-    raise UserError("neither Docker nor Podman answers here; install one of them, or start its service.")
+    raise UserError(
+        "neither Docker nor Podman responds", "install one of them, or start its service", "images.no_engine"
+    )
 
 
 def _flags(command: str, step: str) -> list[str]:
@@ -84,7 +86,12 @@ def _run(phase: str, command: list[str]) -> None:
     if done.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else f"exit code {done.returncode}"
-        raise UserError(f"{command[0]} {command[1]} of {phase} failed ({last}); all its output is in {log}.")
+        raise UserError(
+            f"{command[0]} {command[1]} of {phase} failed ({last})",
+            f"read the complete output in {log}",
+            "images.build_failed",
+            phase=phase,
+        )
 
 
 def _labels() -> list[str]:
@@ -106,7 +113,12 @@ def groups(phase: str) -> list[str]:
     """The dependency groups that a phase's Dockerfile asks for."""
     found = re.search(r"^# groups: (.+)$", (ROOT / "components" / phase / "Dockerfile").read_text(), re.MULTILINE)
     if not found:
-        raise UserError(f"components/{phase}/Dockerfile names no dependency groups; write # groups: kfp … in it.")
+        raise UserError(
+            f"components/{phase}/Dockerfile lists no dependency groups",
+            "add a line `# groups: kfp …`",
+            "images.no_groups",
+            phase=phase,
+        )
     return found[1].split()
 
 
@@ -164,7 +176,9 @@ def _recorded() -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = json.loads(DIGESTS.read_text(encoding="utf-8"))
         return {phase: {key: entry[key] for key in ("content", "image")} for phase, entry in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{DIGESTS} can't be read; delete it, and push the images again.") from error
+        raise UserError(
+            f"{DIGESTS} is not readable", "delete it, and push the images again", "images.invalid_digests"
+        ) from error
 
 
 def push(registry: str, phases: list[str], gpu: str = "") -> None:
@@ -179,7 +193,7 @@ def push(registry: str, phases: list[str], gpu: str = "") -> None:
         UserError: the registry does not take an image.
     """
     if not _REGISTRY.fullmatch(registry):
-        raise UserError(f"REGISTRY is {registry!r}; give host[:port]/path, in small letters.")
+        raise UserError(f"REGISTRY is {registry!r}", "use host[:port]/path in lower case", "images.invalid_registry")
     command = engine()
     pushed: dict[str, dict[str, str]] = {}
     for phase in phases:
@@ -196,7 +210,7 @@ def push(registry: str, phases: list[str], gpu: str = "") -> None:
             known = _output(command, "image", "inspect", "--format", "{{json .RepoDigests}}", remote)
             digest = next((d.partition("@")[2] for d in json.loads(known or "[]") if d.startswith(f"{name}@")), "")
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-            raise UserError(f"{command} did not say under which digest {remote} was pushed; push it again.")
+            raise UserError(f"{command} did not report the digest of {remote}", "push it again", "images.no_digest")
         pushed[phase] = {"content": content(phase), "image": f"{name}@{digest}"}
         print(pushed[phase]["image"], flush=True)
     write_text(DIGESTS, json.dumps(dict(sorted((_recorded() | pushed).items())), indent=1) + "\n")
@@ -213,8 +227,10 @@ def pinned() -> dict[str, str]:
     stale = [phase for phase in PHASES if recorded and recorded.get(phase, {}).get("content") != content(phase)]
     if stale:
         raise UserError(
-            f"docker/digests.json holds no image of the present code of {', '.join(stale)}; run make push REGISTRY=… "
-            "again, or delete the file."
+            f"docker/digests.json has no image of the current code of {', '.join(stale)}",
+            "run `make push REGISTRY=…` again, or delete the file",
+            "images.stale_digests",
+            phases=list(stale),
         )
     return {image(phase): recorded[phase]["image"] for phase in PHASES if recorded}
 
@@ -224,7 +240,12 @@ def _chosen(given: dict[str, str], name: str, choices: tuple[str, ...] | list[st
     words = [word.strip() for word in given.get(name, "").split(",") if word.strip()]
     for word in words:
         if word not in choices:
-            raise UserError(f"{name} names {word!r}; choose from {', '.join(choices)}.")
+            raise UserError(
+                f"{name} has the unknown value {word!r}",
+                f"choose from {', '.join(choices)}",
+                "images.unknown_choice",
+                name=name,
+            )
     return words
 
 
@@ -235,15 +256,17 @@ def run(step: str, words: list[str]) -> None:
         UserError: something can't be used or failed.
     """
     if step not in ("build", "push"):
-        raise UserError("say what to do: build or push.")
+        raise UserError("no action given", "choose build or push", "images.no_action")
     given = parameters.assignments(words)
     for name in given:
         if name not in NAMES:
-            raise UserError(f"{name} means nothing here; choose from {', '.join(NAMES)}.")
+            raise UserError(
+                f"unknown option {name}", f"choose from {', '.join(NAMES)}", "images.unknown_option", name=name
+            )
     phases = _chosen(given, "PHASES", PHASES) or PHASES
     gpu = "".join(_chosen(given, "GPU", LIBRARIES)[:1])
     if step == "push" and not given.get("REGISTRY"):
-        raise UserError("REGISTRY is not given; write make push REGISTRY=host/path.")
+        raise UserError("REGISTRY is missing", "run `make push REGISTRY=host/path`", "images.no_registry")
     more: dict[str, Any] = {"python_image": given["PYTHON_IMAGE"]} if given.get("PYTHON_IMAGE") else {}
     build(phases, gpu, **more)
     if step == "push":

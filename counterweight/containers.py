@@ -62,8 +62,9 @@ def connect() -> docker.DockerClient:
             os.environ["DOCKER_HOST"] = f"unix://{socket}"
         return client
     raise UserError(
-        "neither Docker nor Podman answers; start one (Podman: systemctl --user start podman.socket), or leave out "
-        "RUNNER=containers."
+        "neither Docker nor Podman responds",
+        "start one (Podman: `systemctl --user start podman.socket`), or remove RUNNER=containers",
+        "containers.no_engine",
     )
 
 
@@ -142,7 +143,12 @@ class Engine:
         self.sweep()
         self.images = {phase: self._image(phase) for phase in PHASES}
         if missing := [phase for phase, reference in self.images.items() if not reference]:
-            raise UserError(f"there is no image of the present code of {', '.join(missing)}; run make images.")
+            raise UserError(
+                f"no image of the current code of {', '.join(missing)} exists",
+                "run `make images`",
+                "containers.no_image",
+                phases=list(missing),
+            )
         given = {name: str(values[name]) for name in INPUTS if name in values}
         paths = {name: Path(value) for name, value in given.items()}
         self.inputs = [self._input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()]
@@ -165,13 +171,23 @@ class Engine:
     def _mount(self, name: str, path: Path, read_only: bool) -> Mount:
         """A folder at its own place in the container."""
         if any(Path(place).is_relative_to(path) for place in OCCUPIED):
-            raise UserError(f"{name} is {path}, which stands in a container's way; use a folder of its own.")
+            raise UserError(
+                f"{name} is {path}, which conflicts with a path inside the container",
+                "use a separate folder",
+                "containers.path_conflict",
+                name=name,
+            )
         return Mount(str(path), str(path), type="bind", read_only=read_only)
 
     def _input(self, name: str, path: Path) -> Mount:
         mode = path.stat().st_mode
         if self.shares_group and not mode & (0o050 if path.is_dir() else 0o040) and not mode & 0o004:
-            raise UserError(f"{name} is {path}, which only its owner may read; let its group read it (chmod -R g+rX).")
+            raise UserError(
+                f"{name} is {path}, which only its owner may read",
+                "let its group read it (`chmod -R g+rX`)",
+                "containers.private_folder",
+                name=name,
+            )
         return self._mount(name, path, read_only=True)
 
     def _open(self, folder: Path) -> None:
@@ -184,7 +200,11 @@ class Engine:
             if facts.st_uid == os.getuid() and facts.st_gid == os.getgid():
                 place.chmod(facts.st_mode & 0o7777 | 0o070)
             elif place == folder:
-                raise UserError(f"OUT is {folder}, which belongs to another user; choose another folder.")
+                raise UserError(
+                    f"OUT is {folder}, which belongs to another user",
+                    "choose another folder",
+                    "containers.foreign_folder",
+                )
 
     def start(self, task: str, command: list[str], volumes: dict[str, Any], environment: dict[str, str]) -> Container:
         """Starts a task.
@@ -232,7 +252,12 @@ class Engine:
             container.start()
         except _FAILURES as error:
             reason = error.explanation if isinstance(error, APIError) else error
-            raise UserError(f"the container of {task} could not be started: {reason}") from error
+            raise UserError(
+                f"the container of {task} did not start: {reason}",
+                "check the container engine",
+                "containers.start_failed",
+                task=task,
+            ) from error
         return Container(container)
 
     def _lent(self) -> tuple[dict[str, str], list[Mount]]:

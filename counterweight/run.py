@@ -62,12 +62,15 @@ def _local(value: str, name: str, words: tuple[str, ...]) -> str:
     if "://" in value or value in words or (name == "data_split" and re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", value)):
         return value
     if value != value.encode(errors="replace").decode():
-        raise UserError(f"{name} is {value!r}, which is not UTF-8; rename it.")
+        raise UserError(f"{name} is {value!r}, which is not UTF-8", "rename it", "run.not_utf8", name=name)
     path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's own raises where there is no such user)
     if not (path.is_file() if name == "data_split" else path.is_dir()):
         kind = ("k/n for a fold", "CSV file") if name == "data_split" else ("gs://…", "folder")
         raise UserError(
-            f"{name} is {value}, and there is no such {kind[1]}; give {', '.join([*words, kind[0]])} or a {kind[1]}."
+            f"{name} is {value}, which is not an existing {kind[1]}",
+            f"use {', '.join([*words, kind[0]])} or a {kind[1]}",
+            "run.missing_path",
+            name=name,
         )
     return str(path.resolve())
 
@@ -90,10 +93,17 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     values = default | parameters.preset(name)
     for name_here, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "data_external")):
         if name_here in given and parameter in given:
-            raise UserError(f"{name_here} and {parameter} are the same; give one of them.")
+            raise UserError(
+                f"{name_here} and {parameter} are the same parameter",
+                "set one of them",
+                "run.repeated_parameter",
+                name=parameter,
+            )
     out = given.pop("OUT", "") or given.pop("output", "")
     if "://" in out:
-        raise UserError(f"OUT is {out}; a local run writes to a folder on this machine, give one.")
+        raise UserError(
+            f"OUT is {out}, but a local run writes to a folder on this machine", "name a folder", "run.remote_output"
+        )
     for name_here, parameter in (("DATA", "data"), ("EXTERNAL", "data_external")):
         if value := given.pop(name_here, ""):
             given[parameter] = value
@@ -120,7 +130,7 @@ def chosen_runner(words: list[str]) -> tuple[str, list[str]]:
     """
     given = [word.partition("=")[2] for word in words if word.startswith("RUNNER=")] or [RUNNERS[0]]
     if len(given) > 1 or given[0] not in RUNNERS:
-        raise UserError(f"RUNNER is {' and '.join(given)}; choose one of {', '.join(RUNNERS)}.")
+        raise UserError(f"RUNNER is {' and '.join(given)}", f"choose from {', '.join(RUNNERS)}", "run.unknown_runner")
     return given[0], [word for word in words if not word.startswith("RUNNER=")]
 
 
@@ -134,14 +144,19 @@ def check_writable(folder: Path, what: str) -> None:
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise UserError(f"{what} is {folder}, but {nearest} is a file; choose another folder.")
+        raise UserError(
+            f"{what} is {folder}, but {nearest} is a file", "choose another folder", "run.not_a_folder", name=what
+        )
     probe = nearest / f".counterweight-{os.getpid()}"
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{what} is {folder}, which can't be written ({error.strerror}); choose another folder."
+            f"{what} is {folder}, which is not writable ({error.strerror})",
+            "choose another folder",
+            "run.not_writable",
+            name=what,
         ) from error
 
 
@@ -275,7 +290,11 @@ def only_one() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError("another run is going on in this folder; wait for it, or stop it first.") from None
+            raise UserError(
+                "another run is in progress in this directory",
+                "wait until it has finished, or stop it",
+                "run.in_progress",
+            ) from None
         yield
 
 

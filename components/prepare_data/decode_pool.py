@@ -56,9 +56,11 @@ class Findings:
         if len(self.left_out) > max_bad_images:
             listed = "; ".join(f"{name}: {reason}" for name, reason in self.left_out[:5])
             raise UserError(
-                f"more than {max_bad_images} images can't be used "
-                f"({listed}{'; …' if len(self.left_out) > 5 else ''}); "
-                "mend or remove them, or raise max_bad_images."
+                f"more than {max_bad_images} images are unusable ({listed}{'; …' if len(self.left_out) > 5 else ''})",
+                "fix or remove them, or raise max_bad_images",
+                "images.too_many_unusable",
+                limit=max_bad_images,
+                count=len(self.left_out),
             )
 
 

@@ -61,67 +61,69 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
     return found
 
 
-def _listed(rows: pd.DataFrame, others: pd.DataFrame, culprits: Sequence[Pair]) -> list[str]:
+def _listed(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair]) -> list[str]:
     """`A (train, lesion L) and B (test, lesion M): identical pixels`, for each pair."""
 
-    def named(row: pd.Series) -> str:
+    def describe(row: pd.Series) -> str:
         return f"{printable(row['image_id'][:80])} ({row['split']}, lesion {printable(row['lesion_id'][:80])})"
 
-    return [f"{named(rows.iloc[a])} and {named(others.iloc[b])}: {why}" for a, b, why in culprits]
+    return [f"{describe(rows.iloc[a])} and {describe(others.iloc[b])}: {why}" for a, b, why in offending]
 
 
-def _sentence(rows: pd.DataFrame, others: pd.DataFrame, culprits: Sequence[Pair], fault: str, mend: str) -> UserError:
-    """The error; says more of the culprits than a sentence can."""
-    listed = _listed(rows, others, culprits[:LISTED])
+def _leakage_error(
+    rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair], fault: str, hint: str
+) -> UserError:
+    """Return the error, and log more of the offending pairs than it can list."""
+    listed = _listed(rows, others, offending[:LISTED])
     for line in listed:
         log_line("prepare_data", line)
-    if len(culprits) > LISTED:
-        log_line("prepare_data", f"and {len(culprits) - LISTED:,} more")
-    more = f"; and {len(culprits) - 3:,} more" if len(culprits) > 3 else ""
-    return UserError(f"{fault} ({'; '.join(listed[:3])}{more}); {mend}")
+    if len(offending) > LISTED:
+        log_line("prepare_data", f"and {len(offending) - LISTED:,} more")
+    more = f"; and {len(offending) - 3:,} more" if len(offending) > 3 else ""
+    return UserError(f"{fault} ({'; '.join(listed[:3])}{more})", hint, "leakage.found", listed=listed[:100])
 
 
-def _count(culprits: Sequence[Pair]) -> str:
-    return f"{len(culprits):,} pair{'s' * (len(culprits) > 1)} of images"
+def _count(offending: Sequence[Pair]) -> str:
+    return f"{len(offending):,} pair{'s' * (len(offending) > 1)} of images"
 
 
-def mend(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sees that the split is clean, or makes it so.
+def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Refuse leakage between splits, or move the lesions concerned to train.
 
     Args:
         rows: image_id, lesion_id, split, pixel_sha256 and perceptual_hash of N images; the index counts from 0.
         thumbnails: (N, 32, 32) uint8.
-        policy: `refuse`, or `move_to_train`: all images of the lesions on two sides go to the training side.
+        policy: `refuse`, or `move_to_train`: all images of lesions in two splits move to train.
 
     Returns:
-        The rows, and those of them that were moved, as they stood before.
+        The rows, and those that were moved, with their former split.
 
     Raises:
-        UserError: with `refuse`, a pair that belongs on one side stands on two.
+        UserError: with `refuse`, a pair that must stay together is in two splits.
     """
     split = rows["split"].copy()
     together = pairs(rows, thumbnails, (split != "train").to_numpy())
 
-    def on_two_sides() -> list[Pair]:
-        sides = split.to_numpy()
-        return [pair for pair in together if sides[pair.first] != sides[pair.second]]
+    def find_offending() -> list[Pair]:
+        assigned = split.to_numpy()
+        return [pair for pair in together if assigned[pair.first] != assigned[pair.second]]
 
-    culprits = on_two_sides()
-    if culprits and policy == "refuse":
-        raise _sentence(
+    offending = find_offending()
+    if offending and policy == "refuse":
+        raise _leakage_error(
             rows,
             rows,
-            culprits,
-            f"the split puts {_count(culprits)} that belong together on two sides",
-            "give what is one lesion one lesion_id, give another split, or set duplicates=move_to_train.",
+            offending,
+            f"{_count(offending)} that must stay together are in different splits",
+            "give images of one lesion one lesion_id, use another split, or set data_duplicates=move_to_train",
         )
-    for line in _listed(rows, rows, culprits[:LISTED]):
+    for line in _listed(rows, rows, offending[:LISTED]):
         log_line("prepare_data", f"moved to train: {line}")
-    # What a moved image belongs together with has to move, too, and so on.
-    while culprits:
-        of_culprits = rows["lesion_id"].isin({rows["lesion_id"].iloc[row] for pair in culprits for row in pair[:2]})
-        split[of_culprits] = "train"
-        culprits = on_two_sides()
+    # Everything that must stay with a moved image moves as well, and so on.
+    while offending:
+        of_offending = rows["lesion_id"].isin({rows["lesion_id"].iloc[row] for pair in offending for row in pair[:2]})
+        split[of_offending] = "train"
+        offending = find_offending()
     return rows.assign(split=split), rows[split != rows["split"]]
 
 
@@ -139,8 +141,8 @@ def outside(
         thumbnails: (N, 32, 32) uint8.
         known: the same of the run's images.
         known_thumbnails: (M, 32, 32) uint8; without them the hashes alone decide.
-        policy: `refuse`, or `move_to_train`: the lesions of the culprits, which stay where they are in the run, are
-            left out of the external set.
+        policy: `refuse`, or `move_to_train`: the lesions of the offending, which stay where they are in the run, are
+            excluded from the external set.
 
     Returns:
         (N,) bool, which images are outside.
@@ -148,21 +150,21 @@ def outside(
     Raises:
         UserError: with `refuse`, an image, its lesion or its picture is the run's.
     """
-    culprits = []
+    offending = []
     for column, why in (("lesion_id", LESION), ("pixel_sha256", PIXELS)):
         first = {value: row for row, value in reversed(list(enumerate(known[column])))}
-        culprits += [Pair(row, first[value], why) for row, value in enumerate(rows[column]) if value in first]
-    accused = {pair.first for pair in culprits}
+        offending += [Pair(row, first[value], why) for row, value in enumerate(rows[column]) if value in first]
+    accused = {pair.first for pair in offending}
     near = near_duplicates.pairs(thumbnails, known["perceptual_hash"].tolist(), known_thumbnails)
-    culprits += [Pair(int(a), int(b), PICTURE) for a, b in near if int(a) not in accused]
-    if culprits and policy == "refuse":
-        raise _sentence(
+    offending += [Pair(int(a), int(b), PICTURE) for a, b in near if int(a) not in accused]
+    if offending and policy == "refuse":
+        raise _leakage_error(
             rows,
             known,
-            culprits,
-            f"{_count(culprits)} of the external set belong to images of this run",
-            "leave them out, give other lesions other ids, or set duplicates=move_to_train to have them left out.",
+            offending,
+            f"{_count(offending)} of the external set and this run show the same lesion",
+            "remove them, give other lesions other ids, or set data_duplicates=move_to_train to exclude them",
         )
-    for line in _listed(rows, known, culprits[:LISTED]):
-        log_line("prepare_data", f"left out of the external set: {line}")
-    return ~rows["lesion_id"].isin({rows["lesion_id"].iloc[pair.first] for pair in culprits})
+    for line in _listed(rows, known, offending[:LISTED]):
+        log_line("prepare_data", f"excluded from the external set: {line}")
+    return ~rows["lesion_id"].isin({rows["lesion_id"].iloc[pair.first] for pair in offending})

@@ -38,12 +38,19 @@ def find(folder: Path) -> Path:
     found = exact or [p for p in files if p.suffix.lower() == ".csv" and "metadata" in p.name.lower()]
     if not found:
         raise UserError(
-            f"{folder} holds no metadata file; put HAM10000_metadata.csv, with the columns "
-            f"{', '.join(REQUIRED + OPTIONAL)}, into it or below it."
+            f"{folder} has no metadata file",
+            f"add HAM10000_metadata.csv with the columns {', '.join(REQUIRED + OPTIONAL)}",
+            "metadata.missing",
+            path=str(folder),
         )
     if len(found) > 1:
         names = _some([str(p.relative_to(folder)) for p in found])
-        raise UserError(f"{folder} holds several metadata files ({names}); leave only the one that is meant.")
+        raise UserError(
+            f"{folder} has several metadata files ({names})",
+            "keep only one of them",
+            "metadata.several",
+            path=str(folder),
+        )
     return found[0]
 
 
@@ -66,21 +73,26 @@ def csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
                     continue
                 if rows and len(fields) != len(rows[0]):
                     raise UserError(
-                        f"{path.name} has {len(fields)} fields in line {reader.line_num} and {len(rows[0])} in its "
-                        "header; mend that line, or export the file again, comma-separated."
+                        f"{path.name} has {len(fields)} fields in line {reader.line_num}, {len(rows[0])} in its header",
+                        "fix that line, or export the file again, separated by commas",
+                        "metadata.invalid_csv",
+                        line=reader.line_num,
                     )
                 rows.append(fields)
                 lines.append(reader.line_num)
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path.name} is not UTF-8 text; save it as CSV in UTF-8 and run the same command again."
-        ) from error
+        raise UserError(f"{path.name} is not UTF-8 text", "save it as CSV in UTF-8", "metadata.not_utf8") from error
     except csv.Error as error:
         raise UserError(
-            f"{path.name} is not a proper CSV ({error}, line {reader.line_num}); mend or export it again."
+            f"{path.name} is not valid CSV ({error}, line {reader.line_num})",
+            "fix the line or export the file again",
+            "metadata.invalid_csv",
+            line=reader.line_num,
         ) from error
     if not rows:
-        raise UserError(f"{path.name} is empty; give a CSV with the columns {', '.join(REQUIRED)}.")
+        raise UserError(
+            f"{path.name} is empty", f"provide a CSV with the columns {', '.join(REQUIRED)}", "metadata.empty"
+        )
     return rows[0], rows[1:], lines[1:]
 
 
@@ -104,14 +116,21 @@ def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
     missing = [column for column in REQUIRED if column not in header]
     if missing:
         raise UserError(
-            f"{name} lacks the columns {', '.join(missing)} (it has {_some(header)}); "
-            "add them, comma-separated, with these names."
+            f"{name} lacks the columns {', '.join(missing)} (it has {_some(header)})",
+            "add them, separated by commas, with these names",
+            "metadata.missing_column",
+            columns=list(missing),
         )
     twice = sorted({c for c in REQUIRED + OPTIONAL if header.count(c) > 1})
     if twice:
-        raise UserError(f"{name} has the column {twice[0]} more than once; leave only the one that is meant.")
+        raise UserError(
+            f"{name} has the column {twice[0]} more than once",
+            "keep only one of them",
+            "metadata.repeated_column",
+            column=twice[0],
+        )
     if not rows:
-        raise UserError(f"{name} has no rows; add one row for each image.")
+        raise UserError(f"{name} has no rows", "add one row per image", "metadata.no_rows")
 
     raw = pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
     table = raw[list(REQUIRED)].copy()
@@ -124,37 +143,63 @@ def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
         empty = np.flatnonzero(table[column] == "")
         if len(empty):
             where = _some([str(lines[row]) for row in empty])
-            raise UserError(f"{name} has no {column} in line {where}; fill it in or remove these rows.")
+            raise UserError(
+                f"{name} has no {column} in line {where}",
+                "complete or remove these rows",
+                "metadata.missing_value",
+                column=column,
+            )
         odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID for value in table[column]])
         if len(odd):
             raise UserError(
-                f"{name} has in line {lines[odd[0]]} an unusable {column} "
-                f"({_some([table[column].iloc[odd[0]]])}); use up to {MAX_ID} printable characters."
+                f"{name} has an invalid {column} in line {lines[odd[0]]} ({_some([table[column].iloc[odd[0]]])})",
+                f"use up to {MAX_ID} printable characters",
+                "metadata.invalid_value",
+                column=column,
+                line=lines[odd[0]],
             )
     repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
     if len(repeated):
-        raise UserError(f"{name} names an image more than once ({_some(list(repeated))}); keep one row for each image.")
+        raise UserError(
+            f"{name} lists an image more than once ({_some(list(repeated))})",
+            "keep one row per image",
+            "metadata.repeated_image",
+        )
     names = [dx for dx in table["dx"].unique() if not _CLASS_NAME.fullmatch(dx)]
     if names:
         raise UserError(
-            f"{name} has a class name that can't be used ({_some([repr(dx) for dx in names])}); "
-            "use up to 31 letters, digits, - and _."
+            f"{name} has an invalid class name ({_some([repr(dx) for dx in names])})",
+            "use up to 31 letters, digits, - and _",
+            "metadata.invalid_class",
+            names=list(map(str, names)),
         )
     by_case = pd.Series(table["dx"].unique())
     alike = by_case[by_case.str.lower().duplicated(keep=False)]
     if len(alike):
-        raise UserError(f"{name} spells a class in two ways ({_some(sorted(alike))}); use one spelling.")
+        raise UserError(
+            f"{name} spells a class in two ways ({_some(sorted(alike))})",
+            "use one spelling",
+            "metadata.class_spelling",
+            names=sorted(alike),
+        )
     of_lesion = table.groupby("lesion_id")["dx"].nunique()
     torn = of_lesion.index[of_lesion > 1]
     if len(torn):
         raise UserError(
-            f"{name} gives one lesion two classes ({_some(list(torn))}); correct dx, or give the lesions different ids."
+            f"{name} assigns two classes to one lesion ({_some(list(torn))})",
+            "correct dx, or give the lesions different ids",
+            "metadata.lesion_with_two_classes",
         )
     classes = table["dx"].nunique()
     if classes < least_classes:
-        raise UserError(f"{name} holds only the class {table['dx'].iloc[0]}; at least two classes are needed.")
+        raise UserError(
+            f"{name} has only the class {table['dx'].iloc[0]}", "add images of another class", "metadata.one_class"
+        )
     if classes > MAX_CLASSES:
         raise UserError(
-            f"{name} holds {classes} different values of dx; at most {MAX_CLASSES} classes can be told apart."
+            f"{name} has {classes} different values of dx",
+            f"use at most {MAX_CLASSES} classes",
+            "metadata.too_many_classes",
+            classes=int(classes),
         )
     return table.sort_values("image_id", ignore_index=True)

@@ -45,11 +45,19 @@ def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
     unknown = [name for name in names if name not in counts.index]
     if unknown:
         raise UserError(
-            f"rare_classes names {', '.join(unknown)}, which the data does not have; "
-            f"choose from {', '.join(sorted(counts.index))}, or auto."
+            f"synthetic_classes lists {', '.join(unknown)}, which the data does not have",
+            f"choose from {', '.join(sorted(counts.index))}, or auto",
+            "parameter.unknown_class",
+            name="synthetic_classes",
+            classes=unknown,
         )
     if not names:
-        raise UserError("rare_classes is empty; name at least one class, or write auto.")
+        raise UserError(
+            "synthetic_classes is empty",
+            "list at least one class, or use auto",
+            "parameter.empty",
+            name="synthetic_classes",
+        )
     return names
 
 
@@ -63,11 +71,23 @@ def _why_missing(folder: Path) -> str:
 
 def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
     if image_size % 16 or not 32 <= image_size <= 512:
-        raise UserError(f"image_size is {image_size}; choose a multiple of 16 from 32 to 512.")
+        raise UserError(
+            f"data_image_size is {image_size}",
+            "choose a multiple of 16 from 32 to 512",
+            "parameter.out_of_range",
+            name="data_image_size",
+        )
     if max_bad_images < 0:
-        raise UserError(f"max_bad_images is {max_bad_images}; choose 0 or more.")
+        raise UserError(
+            f"max_bad_images is {max_bad_images}", "choose 0 or more", "parameter.out_of_range", name="max_bad_images"
+        )
     if duplicates not in leakage.POLICIES:
-        raise UserError(f"duplicates is {duplicates!r}; choose one of {', '.join(leakage.POLICIES)}.")
+        raise UserError(
+            f"data_duplicates is {duplicates!r}",
+            f"choose from {', '.join(leakage.POLICIES)}",
+            "parameter.unknown_choice",
+            name="data_duplicates",
+        )
 
 
 def _leave_out(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
@@ -122,15 +142,19 @@ def _external(
         unknown = sorted(set(table["dx"]) - set(classes))
         if unknown:
             raise UserError(
-                f"the external set holds the class {unknown[0]}, which the data does not have; leave it out, or rename "
-                f"it to one of {', '.join(classes)}."
+                f"the external set has the class {unknown[0]}, which the data does not have",
+                f"remove it, or rename it to one of {', '.join(classes)}",
+                "external.unknown_class",
+                dx=unknown[0],
             )
         table, files = _with_files(folder, table, findings)
         findings.refuse_more_than(max_bad_images)
         with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as found:
             rows = found.rows[leakage.outside(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
             if rows.empty:
-                raise UserError("no usable image is left in the external set; give images of other lesions.")
+                raise UserError(
+                    "no usable image remains in the external set", "add images of other lesions", "external.no_images"
+                )
             _write(part, _header(classes, image_size, rows, "external"), found, rows)
     for name, reason in findings.left_out:
         log_line("prepare_data", f"left out of the external set {name}: {reason}")
@@ -169,7 +193,12 @@ def prepare_external(
     header, lines, _ = metadata.csv_rows(path)
     table = pd.DataFrame(lines, columns=pd.Index(header), dtype=str)
     if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
-        raise UserError(f"{path} does not say which images a run has used; give the splits.csv of a finished run.")
+        raise UserError(
+            f"{path} does not list the images of a run",
+            "use the splits.csv of a finished run",
+            "external.no_splits",
+            path=str(path),
+        )
     with warnings.catch_warnings(), atomic_write(out) as part:
         warnings.simplefilter("ignore")
         _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None)
@@ -214,7 +243,7 @@ def prepare(
     """
     _check(image_size, max_bad_images, duplicates)
     if seed < 0:
-        raise UserError(f"seed is {seed}; choose 0 or more.")
+        raise UserError(f"random_seed is {seed}", "choose 0 or more", "parameter.out_of_range", name="random_seed")
     log_line("prepare_data", f"reading {printable(data)}")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as folder_name, ExitStack() as stack:
         scratch = Path(folder_name)
@@ -239,13 +268,16 @@ def prepare(
         outside_part, splits_part = test_part / "external.parquet", test_part / "splits.csv"
         write_record(training_part / "classes.json", DataClasses(rare=rare_names))
         found = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
-        used, findings.moved = leakage.mend(found.rows, found.thumbnails, duplicates)
+        used, findings.moved = leakage.resolve(found.rows, found.thumbnails, duplicates)
         for dx in classes:
             for side in splitting.SHARES:
                 if not ((used["dx"] == dx) & (used["split"] == side)).any():
                     raise UserError(
-                        f"no usable image of the class {dx} is left for {side}; mend the images that were left out, "
-                        "add lesions, or leave the class out."
+                        f"no usable image of the class {dx} remains in {side}",
+                        "fix the skipped images, add lesions, or remove the class",
+                        "split.empty_class",
+                        dx=dx,
+                        split=side,
                     )
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:

@@ -178,9 +178,13 @@ def read_header(path: str | Path) -> Header:
     except OSError as error:
         if error.errno is not None:  # without a number it is Arrow's, of a damaged file
             raise
-        raise UserError(f"{path} is damaged; make it anew with prepare_data.") from error
+        raise UserError(
+            f"{path} is corrupt", "re-create it with prepare_data", "image_set.corrupt", path=str(path)
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not an image set; give a file that prepare_data wrote.") from error
+        raise UserError(
+            f"{path} is not an image set", "use a file that prepare_data wrote", "image_set.invalid", path=str(path)
+        ) from error
 
 
 def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -196,14 +200,33 @@ def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None
     """
     header = read_header(path)
     if header.split != split:
-        raise UserError(f"{path} holds the split {header.split!r}; give the split {split!r}.")
+        raise UserError(
+            f"{path} is the split {header.split!r}, not {split!r}",
+            f"use the split {split!r}",
+            "image_set.wrong_split",
+            path=str(path),
+        )
     wanted = list(columns or [field.name for field in SCHEMA if field.name != "image"])
     table = pq.read_table(path, columns=list(dict.fromkeys([*wanted, "source", "split"])))
     if split != "train" and set(table.column("source").unique().to_pylist()) - {REAL}:
-        raise UserError(f"{path} holds synthetic images in {split}; make the split anew with prepare_data.")
+        raise UserError(
+            f"{path} has synthetic images in {split}",
+            "re-create the split with prepare_data",
+            "image_set.synthetic_in_held_out",
+            path=str(path),
+        )
     if set(table.column("split").unique().to_pylist()) - {split}:
-        raise UserError(f"{path} holds rows of another split; make the split anew with prepare_data.")
+        raise UserError(
+            f"{path} has rows of another split",
+            "re-create the split with prepare_data",
+            "image_set.mixed_splits",
+            path=str(path),
+        )
     return table.select(wanted).to_pandas()
+
+
+def _list_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3)
 
 
 def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -> None:
@@ -226,14 +249,20 @@ def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -
             shared = held_out.loc[held_out["pixel_sha256"].isin(of_kind["pixel_sha256"]), "image_id"].tolist()
             if shared:
                 raise UserError(
-                    f"{path} holds {len(shared):,} {kind} image{'s' * (len(shared) > 1)} in {split} "
-                    f"({', '.join(shared[:3])}{', …' * (len(shared) > 3)}); make the split anew with prepare_data."
+                    f"{path} has {len(shared):,} {kind} images in {split}: {_list_some(shared)}",
+                    "re-create the split with prepare_data",
+                    f"leakage.{kind}_image",
+                    path=str(path),
+                    count=len(shared),
                 )
         lesions = sorted(set(held_out["lesion_id"].dropna()) & set(rows["lesion_id"].dropna()))
         if lesions:
             raise UserError(
-                f"{path} holds {len(lesions):,} lesion{'s' * (len(lesions) > 1)} of the training set in {split} "
-                f"({', '.join(lesions[:3])}{', …' * (len(lesions) > 3)}); make the split anew with prepare_data."
+                f"{path} has {len(lesions):,} lesions of the training set in {split}: {_list_some(lesions)}",
+                "re-create the split with prepare_data",
+                "leakage.lesion",
+                path=str(path),
+                count=len(lesions),
             )
 
 

@@ -18,17 +18,39 @@ def fetch(data: str, scratch: Path) -> Path:
         UserError: it isn't there, or is something else.
     """
     if "://" in data:
-        raise UserError(f"{data}: this kind of address is not known; give demo, kaggle, gs://… or a folder.")
+        raise UserError(
+            f"{data}: unknown kind of address",
+            "use demo, kaggle, gs://… or a folder",
+            "data.unknown_address",
+            data=data,
+        )
     if not data.strip():
-        raise UserError("data is empty; give demo, kaggle, gs://… or a folder.")
+        raise UserError("data is empty", "use demo, kaggle, gs://… or a folder", "data.empty")
     try:
         path = Path(data).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{data}: there is no such user; write the folder's whole path.") from error
+        raise UserError(
+            f"{data}: the user in the path does not exist", "write the complete path", "data.unknown_user", data=data
+        ) from error
     if not path.exists():
-        raise UserError(f"{data}: there is no such folder; give demo, kaggle, gs://… or a folder that exists.")
+        raise UserError(
+            f"{data}: the folder does not exist",
+            "use demo, kaggle, gs://… or an existing folder",
+            "data.missing_folder",
+            data=data,
+        )
     if not path.is_dir():
-        raise UserError(f"{data} is not a folder; give the folder that holds the metadata file and the images.")
+        raise UserError(
+            f"{data} is not a folder",
+            "name the folder with the metadata file and the images",
+            "data.not_a_folder",
+            data=data,
+        )
     if not os.access(path, os.R_OK | os.X_OK):
-        raise UserError(f"{data}: this user may not read the folder; give it the permission (chmod u+rx).")
+        raise UserError(
+            f"{data}: the current user may not read the folder",
+            "grant the permission (`chmod u+rx`)",
+            "data.permission",
+            data=data,
+        )
     return path

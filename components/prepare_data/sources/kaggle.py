@@ -31,8 +31,10 @@ def fetch(data: str, scratch: Path) -> Path:
             api.authenticate()
     except (Exception, SystemExit) as error:
         raise UserError(
-            "Kaggle's client found no credentials; on kaggle.com open Settings, API, create a token, save it as "
-            "~/.kaggle/kaggle.json (or set KAGGLE_USERNAME and KAGGLE_KEY) and run the same command again."
+            "no Kaggle credentials found",
+            "create an API token in the settings on kaggle.com and save it as ~/.kaggle/kaggle.json, "
+            "or set KAGGLE_USERNAME and KAGGLE_KEY; then rerun the command",
+            "kaggle.no_credentials",
         ) from error
     log_line("prepare_data", f"downloading {DATASET} from Kaggle")
     try:
@@ -41,7 +43,8 @@ def fetch(data: str, scratch: Path) -> Path:
     except Exception as error:
         # A full disk is not Kaggle's fault.
         raise as_user_error(error) or UserError(
-            f"Kaggle did not give {DATASET} ({type(error).__name__}); check the network and the token, "
-            "then run the same command again."
+            f"downloading {DATASET} from Kaggle failed ({type(error).__name__})",
+            "check the network and the token, then rerun the command",
+            "kaggle.download_failed",
         ) from error
     return scratch

@@ -15,7 +15,7 @@ import pytest
 from components.evaluate.evaluate import evaluate
 from components.shared import html_page, keras_setup
 from components.shared.files import file_sha256
-from components.shared.image_set import encode_png, open_pixels, pixel_sha256, read_header, seen, write_image_set
+from components.shared.image_set import encode_png, open_pixels, pixel_sha256, read_header, seen_hashes, write_image_set
 from components.shared.records import ARMS, ClassifierRecord, SampleQuality, TrainedGan, write_record
 
 SEEDS = (1, 2)
@@ -77,7 +77,7 @@ def _classifier(seed: int) -> keras.Model:
 def _write_classifiers(run: RunFolders, splits: dict[str, Path]) -> None:
     header = read_header(splits["train"])
     with open_pixels(splits["train"], "train") as pixels, open_pixels(splits["validation"], "validation") as held_out:
-        hashes = seen(pixels, held_out)
+        hashes = seen_hashes(pixels, held_out)
     for number, arm in enumerate(ARMS):
         for seed in SEEDS:
             path = run.record(arm, seed)

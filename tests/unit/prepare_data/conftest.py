@@ -1,4 +1,4 @@
-"""A tiny folder like HAM10000, drawn in a moment, and what the tests of phase 1 do with it again and again."""
+"""A tiny folder in the layout of HAM10000, and fixtures that prepare it."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ TONES = {"df": (200, 120, 100), "mel": (80, 50, 40), "nv": (150, 95, 76)}
 
 
 def draw(number: int, dx: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image.Image:
-    """A blot on freckled skin that no other number has: RGB, `size` (width, height) pixels."""
+    """Return a blot on freckled skin that is unique to the number: RGB, `size` (width, height) pixels."""
     freckles = np.random.default_rng(number).integers(0, 60, (12, 16), np.uint8)
     skin = (
         np.array([226, 182, 168])
@@ -37,13 +37,13 @@ def draw(number: int, dx: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo set, drawn once for all tests, which only read it."""
+    """The demo dataset, generated once; tests only read it."""
     return demo.fetch("demo", tmp_path_factory.mktemp("demo"))
 
 
 @dataclass
 class RawFolder:
-    """A raw folder: its rows can be changed and the metadata written anew."""
+    """A raw folder whose rows can be changed and written again."""
 
     path: Path
     rows: list[dict[str, str]] = field(default_factory=list)
@@ -90,13 +90,18 @@ def raw(tmp_path: Path) -> RawFolder:
 
 @dataclass
 class Prepared:
-    """What phase 1 wrote into a folder of its own."""
+    """The output of `prepare` in a folder."""
 
     out: Path
     rare: list[str]
 
     def set(self, split: str) -> Path:
-        return self.out / f"{split}.parquet"
+        folder = "training_data" if split in ("train", "validation") else "test_data"
+        return self.out / folder / f"{split}.parquet"
+
+    @property
+    def splits(self) -> Path:
+        return self.out / "test_data" / "splits.csv"
 
     @property
     def profile(self) -> str:
@@ -106,19 +111,20 @@ class Prepared:
         return pd.concat([read_rows(self.set(split), split) for split in SPLITS], ignore_index=True)
 
     def left_behind(self) -> list[str]:
-        return sorted(path.name for path in self.out.rglob("*")) if self.out.exists() else []
+        files = (path for path in self.out.rglob("*") if path.is_file()) if self.out.exists() else ()
+        return sorted(path.relative_to(self.out).as_posix() for path in files)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Prepared]:
-    """Runs phase 1 on a folder; `out` names the folder of the results."""
+    """Prepare a folder; `out` names the folder of the results."""
 
     def run(data: Path | str, out: str | Path = "out", **changes: object) -> Prepared:
         there = tmp_path / out
         values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
-        values |= {"split": "random", "external": "none", "duplicates": "refuse", "splits": there / "splits.csv"}
-        values |= {split: there / f"{split}.parquet" for split in SPLITS}
-        values |= {"external_set": there / "external.parquet", "data_profile": there / "profile.html"} | changes
+        values |= {"split": "random", "external": "none", "duplicates": "refuse"}
+        values |= {"training_data": there / "training_data", "test_data": there / "test_data"}
+        values |= {"data_profile": there / "profile.html"} | changes
         return Prepared(there, prepare(data=str(data), **values))
 
     return run

@@ -15,7 +15,7 @@ from PIL import Image
 
 from components.prepare_data import prepare as phase
 from components.prepare_data import sources
-from components.shared.errors import UserError, as_user_error
+from components.shared.errors import ERROR_RECORD_PREFIX, UserError, as_user_error
 from components.shared.image_set import decode_png, pixel_sha256, read_header
 
 SPLITS = ("train", "validation", "test")
@@ -31,18 +31,18 @@ def python(script, *arguments, **environment):
 
 @pytest.fixture
 def refused(run, tmp_path):
-    """Runs phase 1 where it must fail; gives the sentence and sees that nothing is left behind."""
+    """Prepare a folder that must be refused; return the error's code, after a check that nothing was written."""
 
     def refused(data, **changes):
         with pytest.raises((UserError, OSError)) as caught:
             run(data, out="refused", **changes)
-        mistake = as_user_error(caught.value)
-        assert mistake is not None, repr(caught.value)
+        error = as_user_error(caught.value)
+        assert error is not None, repr(caught.value)
         there = tmp_path / "refused"
         assert not there.exists() or list(there.rglob("*")) == []
-        assert str(mistake).isprintable()
-        assert ";" in str(mistake), "it says no mend"
-        return str(mistake)
+        assert str(error).isprintable()
+        assert error.hint
+        return error.code
 
     return refused
 
@@ -50,8 +50,9 @@ def refused(run, tmp_path):
 def test_the_image_sets(raw, run):
     done = run(raw.path)
     assert done.rare == ["df", "mel"]
-    sets = ["external.parquet", "test.parquet", "train.parquet", "validation.parquet"]
-    assert done.left_behind() == sorted(["profile.html", "splits.csv", *sets])
+    training = ["training_data/classes.json", "training_data/train.parquet", "training_data/validation.parquet"]
+    test = ["test_data/external.parquet", "test_data/splits.csv", "test_data/test.parquet"]
+    assert done.left_behind() == sorted(["profile.html", *training, *test])
     rows = done.rows().set_index("image_id")
     given = pd.DataFrame(raw.rows).set_index("image_id")
     assert sorted(rows.index) == sorted(given.index)
@@ -126,26 +127,24 @@ def test_a_class_of_more_than_a_row_group_stands_together_in_order(raw, run, mon
 def test_the_splits_csv_says_where_every_image_stands_and_gives_the_split_again(raw, run):
     done = run(raw.path, seed=7)
     rows = done.rows().sort_values("image_id", ignore_index=True)
-    table = pd.read_csv(done.out / "splits.csv")
+    table = pd.read_csv(done.splits)
     columns = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
     assert list(table) == columns
     assert table.equals(rows[columns].astype(table.dtypes))
-    again = run(raw.path, out="again", seed=99, split=str(done.out / "splits.csv"))
+    again = run(raw.path, out="again", seed=99, split=str(done.splits))
     for split in SPLITS:
         assert again.set(split).read_bytes() == done.set(split).read_bytes()
-    assert (again.out / "splits.csv").read_bytes() == (done.out / "splits.csv").read_bytes()
+    assert (again.splits).read_bytes() == (done.splits).read_bytes()
 
 
 def test_images_that_a_given_split_leaves_out_or_does_not_name(raw, run, refused, tmp_path, capfd):
-    table = pd.read_csv(run(raw.path).out / "splits.csv")
+    table = pd.read_csv(run(raw.path).splits)
     nv = table.index[(table["dx"] == "nv") & (table["split"] == "train")]
     out, unnamed = table["image_id"][nv[0]], table["image_id"][nv[1]]
     table.loc[nv[0], "split"] = "none"
     table.drop(index=nv[1]).to_csv(tmp_path / "given.csv", index=False)
     given = str(tmp_path / "given.csv")
-    assert f"({unnamed}: the split does not name it; name it, with none to leave it out)" in refused(
-        raw.path, split=given
-    )
+    assert refused(raw.path, split=given) == "images.too_many_unusable"
     done = run(raw.path, split=given, max_bad_images=1)
     assert set(table["image_id"]) - set(done.rows()["image_id"]) == {out, unnamed}
     assert "1 images are not used, as the split says" in done.profile
@@ -168,36 +167,24 @@ def test_rare_classes(raw, run, rare, names):
 
 
 @pytest.mark.parametrize(
-    ("gans_per_task", "groups"), [(1, ["a", "b", "c"]), (2, ["a,b", "c"]), (3, ["a,b,c"]), (99, ["a,b,c"])]
-)
-def test_classes_in_groups_for_the_tasks_that_train_gans(gans_per_task, groups):
-    assert phase.packs(["a", "b", "c"], gans_per_task) == groups
-
-
-def test_a_group_holds_a_class():
-    with pytest.raises(UserError, match="gans_per_task is 0; choose 1 or more"):
-        phase.packs([], 0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "code"),
     [
-        ({"rare": "melanoma"}, "rare_classes names melanoma, which the data does not have; choose from df, mel, nv"),
-        ({"rare": ""}, "rare_classes is empty"),
-        ({"rare": " , "}, "rare_classes is empty"),
-        ({"image_size": 0}, "image_size is 0"),
-        ({"image_size": 100}, "image_size is 100"),
-        ({"image_size": 528}, "image_size is 528"),
-        ({"max_bad_images": -1}, "max_bad_images is -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"duplicates": "keep"}, "duplicates is 'keep'; choose one of refuse, move_to_train"),
-        ({"split": "most"}, "split is 'most'"),
-        ({"split": "9/5"}, "split is 9/5"),
-        ({"external": "/nowhere/at/all"}, "there is no such folder"),
+        ({"rare": "melanoma"}, "parameter.unknown_class"),
+        ({"rare": ""}, "parameter.empty"),
+        ({"rare": " , "}, "parameter.empty"),
+        ({"image_size": 0}, "parameter.out_of_range"),
+        ({"image_size": 100}, "parameter.out_of_range"),
+        ({"image_size": 528}, "parameter.out_of_range"),
+        ({"max_bad_images": -1}, "parameter.out_of_range"),
+        ({"seed": -1}, "parameter.out_of_range"),
+        ({"duplicates": "keep"}, "parameter.unknown_choice"),
+        ({"split": "most"}, "split.unknown"),
+        ({"split": "9/5"}, "split.unknown_fold"),
+        ({"external": "/nowhere/at/all"}, "data.missing_folder"),
     ],
 )
-def test_parameters_that_can_not_be_used(raw, refused, changes, said):
-    assert said in refused(raw.path, **changes)
+def test_parameters_that_can_not_be_used(raw, refused, changes, code):
+    assert refused(raw.path, **changes) == code
 
 
 # What is wrong with a folder, and what the sentence says of it.
@@ -205,20 +192,20 @@ def test_parameters_that_can_not_be_used(raw, refused, changes, said):
 
 def test_no_folder(tmp_path, refused):
     (tmp_path / "file").touch()
-    assert "there is no such folder" in refused(tmp_path / "nowhere")
-    assert "is not a folder" in refused(tmp_path / "file")
-    assert "kind of address is not known" in refused("https://example.org/data")
-    assert "data is empty" in refused(" ")
-    assert "there is no such user" in refused("~nobody-of-this-name/data")
-    assert "no such folder" in refused("a\0b")
-    assert "too long" in refused("x" * 5000)
-    assert "holds no metadata file" in refused(tmp_path)
+    assert refused(tmp_path / "nowhere") == "data.missing_folder"
+    assert refused(tmp_path / "file") == "data.not_a_folder"
+    assert refused("https://example.org/data") == "data.unknown_address"
+    assert refused(" ") == "data.empty"
+    assert refused("~nobody-of-this-name/data") == "data.unknown_user"
+    assert refused("a\0b") == "data.missing_folder"
+    assert refused("x" * 5000) == "file.name_too_long"
+    assert refused(tmp_path) == "metadata.missing"
 
 
 def test_a_row_without_an_image(raw, run, refused):
     name = raw.rows[3]["image_id"]
     raw.image(3).unlink()
-    assert f"more than 0 images can't be used ({name}: no image file); mend or remove them" in refused(raw.path)
+    assert refused(raw.path) == "images.too_many_unusable"
     done = run(raw.path, max_bad_images=1)
     assert name not in set(done.rows()["image_id"])
     assert f"<code>{name}</code>: no image file" in done.profile
@@ -228,9 +215,9 @@ def test_a_linked_folder_is_named_where_images_are_missing(raw, run, refused, tm
     part = raw.path / "HAM10000_images_part_1"
     part.rename(tmp_path / "elsewhere")
     part.symlink_to(tmp_path / "elsewhere")
-    assert "HAM10000_images_part_1 is a link or unreadable, and was not entered" in refused(raw.path)
+    assert refused(raw.path) == "images.too_many_unusable"
     part.rename(os.fsdecode(os.fsencode(raw.path) + b"/\xff\n"))
-    assert r"\udcff\n is a link or unreadable" in refused(raw.path)
+    assert refused(raw.path) == "images.too_many_unusable"
     assert r"\udcff\n is a link or unreadable" in run(raw.path, max_bad_images=17).profile
 
 
@@ -240,9 +227,7 @@ def test_the_limit_of_bad_images_is_exact(raw, run, refused, bad):
     raw.image(indexes[0]).write_bytes(b"")
     for index in indexes[1:]:
         raw.image(index).write_bytes(raw.image(index).read_bytes()[:200])
-    text = refused(raw.path, max_bad_images=bad - 1)
-    assert f"more than {bad - 1} images can't be used" in text
-    assert f"{raw.rows[indexes[0]]['image_id']}: an empty file" in text
+    assert refused(raw.path, max_bad_images=bad - 1) == "images.too_many_unusable"
     done = run(raw.path, max_bad_images=bad)
     assert len(done.rows()) == len(raw.rows) - bad
     assert f"<li>{bad} left out:" in done.profile
@@ -252,7 +237,7 @@ def test_missing_and_bad_images_count_together(raw, run, refused):
     one, two, *_ = raw.of("nv")
     raw.image(one).unlink()
     raw.image(two).write_text("no image")
-    assert "more than 1 images" in refused(raw.path, max_bad_images=1)
+    assert refused(raw.path, max_bad_images=1) == "images.too_many_unusable"
     assert len(run(raw.path, max_bad_images=2).rows()) == len(raw.rows) - 2
 
 
@@ -260,49 +245,49 @@ def test_a_long_list_of_bad_images_is_cut_short(raw, refused):
     for path in raw.path.rglob("*.jpg"):
         path.unlink()
     text = refused(raw.path)
-    assert "; …)" in text
+    assert "images.too_many_unusable" in text
     assert len(text) < 400
 
 
 def test_a_class_that_is_left_without_images_is_an_error(raw, refused):
     for index in raw.of("df"):
         raw.image(index).unlink()
-    assert "no usable image of the class df is left" in refused(raw.path, max_bad_images=100)
+    assert refused(raw.path, max_bad_images=100) == "split.empty_class"
 
 
 def test_a_split_of_a_class_that_is_left_without_images_is_an_error(raw, run, refused):
     rows = run(raw.path).rows()
     for name in rows[(rows["dx"] == "df") & (rows["split"] == "test")]["image_id"]:
         next(raw.path.rglob(f"{name}.jpg")).write_bytes(b"\xff\xd8\xff")
-    assert "no usable image of the class df is left for test" in refused(raw.path, max_bad_images=100)
+    assert refused(raw.path, max_bad_images=100) == "split.empty_class"
 
 
 def test_too_few_lesions(raw, refused):
     lesions = sorted({raw.rows[index]["lesion_id"] for index in raw.of("df")})
     raw.write([row for row in raw.rows if row["lesion_id"] not in lesions[2:]])
-    assert "the class df has 2 lesions, too few" in refused(raw.path)
+    assert refused(raw.path) == "split.too_few_lesions"
 
 
 def test_one_class_only(raw, refused):
     raw.write([row for row in raw.rows if row["dx"] == "nv"])
-    assert "holds only the class nv" in refused(raw.path)
+    assert refused(raw.path) == "metadata.one_class"
 
 
 def test_duplicate_ids(raw, refused):
     raw.write([*raw.rows, raw.rows[5]])
-    assert f"names an image more than once ({raw.rows[5]['image_id']})" in refused(raw.path)
+    assert refused(raw.path) == "metadata.repeated_image"
 
 
 def test_two_images_with_one_id(raw, refused):
     raw.draw(250, "nv").save(raw.path / f"{raw.rows[0]['image_id']}.png")
-    assert "two different images have one id" in refused(raw.path)
+    assert refused(raw.path) == "images.repeated_id"
 
 
 def test_image_ids_that_lead_elsewhere_find_nothing(raw, refused, tmp_path):
     raw.draw(1, "nv").save(tmp_path / "outside.jpg")
     for name in ("../outside", "../outside.jpg", str(tmp_path / "outside"), "HAM10000_images_part_1/ISIC_0000000"):
         raw.rows[0]["image_id"] = name
-        assert f"{name}: no image file" in refused(raw.write().path)
+        assert refused(raw.write().path) == "images.too_many_unusable"
 
 
 def test_what_is_used_without_guessing_is_counted(raw, run):
@@ -367,17 +352,17 @@ def test_metadata_with_markup_and_odd_characters(raw, run):
 
 def test_an_output_below_a_file(raw, tmp_path, refused):
     (tmp_path / "file").touch()
-    assert "a file stands where a folder is needed" in refused(raw.path, train=tmp_path / "file" / "train.parquet")
-    assert "a file stands where a folder is needed" in refused(raw.path, test=tmp_path / "file" / "a" / "train.parquet")
+    assert refused(raw.path, training_data=tmp_path / "file" / "training") == "file.not_a_folder"
+    assert refused(raw.path, test_data=tmp_path / "file" / "a" / "test") == "file.not_a_folder"
 
 
 def test_an_output_that_is_a_folder(raw, tmp_path, refused):
     (tmp_path / "folder").mkdir()
-    assert "a folder stands where a file is to be written" in refused(raw.path, data_profile=tmp_path / "folder")
+    assert refused(raw.path, data_profile=tmp_path / "folder") == "file.is_a_folder"
 
 
 def test_an_output_with_a_name_that_is_too_long(raw, tmp_path, refused):
-    assert "too long" in refused(raw.path, validation=tmp_path / ("x" * 300) / "v.parquet")
+    assert refused(raw.path, training_data=tmp_path / ("x" * 300) / "training") == "file.name_too_long"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -399,11 +384,11 @@ def run(name, out, max_bad_images=0):
     os.setgid(65534)
     os.setuid(65534)
     with exit_on_user_error():
-        prepare(str(raw), "random", "none", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tvsecp"))
+        prepare(str(raw), "random", "none", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tep"))
     sys.exit()
 
 with tempfile.TemporaryDirectory() as out:
-    prepare(str(raw), "random", "none", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tvsecp"))
+    prepare(str(raw), "random", "none", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tep"))
 run("# output", closed)
 image = next(raw.rglob("ISIC_0000000.jpg"))
 image.chmod(0)
@@ -417,7 +402,7 @@ run("# metadata", opened)
 raw.chmod(0)
 run("# folder", opened)
 """
-    for folder in [tmp_path, *tmp_path.parents][:3]:
+    for folder in [tmp_path, *tmp_path.parents][:4]:
         folder.chmod(0o755)
     closed, opened = tmp_path / "closed", tmp_path / "opened"
     closed.mkdir(mode=0o755)
@@ -429,13 +414,19 @@ run("# folder", opened)
     said = {part.split("\n")[0]: part.split("\n")[1:-1] for part in done.stdout.split("# ")[1:]}
     codes = {case: int(lines[-1]) for case, lines in said.items()}
     assert codes == {"output": 2, "image": 2, "allowed": 0, "part": 2, "metadata": 2, "folder": 2}
-    assert "permission denied; choose a folder that this user may read and write" in said["output"][-2]
-    assert "ISIC_0000000: no permission to read the file" in said["image"][-2]
-    assert "HAM10000_images_part_1 is a link or unreadable" in said["part"][-2]
-    assert "HAM10000_metadata.csv: permission denied" in said["metadata"][-2]
-    assert "this user may not read the folder" in said["folder"][-2]
+    prefix = ERROR_RECORD_PREFIX
+    last = {
+        name: UserError.from_json(lines[-4].removeprefix(prefix)).code for name, lines in said.items() if codes[name]
+    }
+    assert last == {
+        "output": "file.permission",
+        "image": "images.too_many_unusable",
+        "part": "images.too_many_unusable",
+        "metadata": "file.permission",
+        "folder": "data.permission",
+    }
     assert list(closed.iterdir()) == []
-    assert sorted(path.name for path in opened.iterdir()) == ["c", "e", "p", "s", "t", "v"]
+    assert sorted(path.name for path in opened.iterdir()) == ["e", "p", "t"]
 
 
 @contextmanager
@@ -466,7 +457,7 @@ def test_a_disk_that_fills_up(raw, run, tmp_path, part):
     with small_disk(tmp_path / "small", max(4096, int(part * whole) // 4096 * 4096)) as disk:
         with pytest.raises((UserError, OSError)) as caught:
             run(raw.path, out=disk)
-        assert "the disk is full; free some space" in str(as_user_error(caught.value))
+        assert as_user_error(caught.value).code == "file.disk_full"
         assert list(disk.iterdir()) == []
 
 
@@ -480,13 +471,13 @@ from components.prepare_data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 with exit_on_user_error():
-    outputs = [{str(out)!r} + "/" + name for name in "tvsecp"]
+    outputs = [{str(out)!r} + "/" + name for name in "tep"]
     prepare({str(raw.path)!r}, "random", "none", "refuse", 64, "auto", 0, 1, *outputs)
 """
     done = python(script)
     assert done.returncode == 2, done.stderr
     assert done.stderr == ""
-    assert "counterweight error: the file grew over the size limit" in done.stdout
+    assert '"code": "file.file_too_large"' in done.stdout
     assert list(out.iterdir()) == []
 
 
@@ -495,16 +486,16 @@ def test_an_error_at_the_last_moment_leaves_nothing(raw, refused, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(phase.profile, "render", render)
-    assert "the disk is full" in refused(raw.path)
+    assert refused(raw.path) == "file.disk_full"
 
 
 def test_an_earlier_result_stays_where_the_new_one_fails(raw, run):
     done = run(raw.path)
-    before = {path: path.read_bytes() for path in done.out.iterdir()}
+    before = {path: path.read_bytes() for path in done.out.rglob("*") if path.is_file()}
     raw.image(0).write_bytes(b"")
     with pytest.raises(UserError):
         run(raw.path)
-    assert {path: path.read_bytes() for path in done.out.iterdir()} == before
+    assert {path: path.read_bytes() for path in done.out.rglob("*") if path.is_file()} == before
 
 
 def test_nothing_stays_in_the_folder_for_temporary_files(raw, run, tmp_path, monkeypatch):
@@ -532,7 +523,7 @@ def test_kaggle_without_credentials(tmp_path, monkeypatch):
 from components.shared.errors import exit_on_user_error
 from components.prepare_data.prepare import prepare
 with exit_on_user_error():
-    outputs = [{str(tmp_path)!r} + "/" + name for name in "tvsecp"]
+    outputs = [{str(tmp_path)!r} + "/" + name for name in "tep"]
     prepare("kaggle", "random", "none", "refuse", 32, "auto", 0, 1, *outputs)
 """
     for name in [name for name in os.environ if name.startswith("KAGGLE")]:
@@ -540,11 +531,13 @@ with exit_on_user_error():
     done = python(script, HOME=str(tmp_path), KAGGLE_CONFIG_DIR=str(tmp_path / "none"))
     assert done.returncode == 2, done.stderr
     assert done.stderr == ""
-    said = [line for line in done.stdout.splitlines() if line.startswith("counterweight error: ")]
-    assert len(said) == 1
-    assert "Kaggle's client found no credentials; on kaggle.com open Settings" in said[0]
-    assert "run the same command again." in said[0]
-    assert not list(tmp_path.glob("[tvsecp]"))
+    records = [line for line in done.stdout.splitlines() if line.startswith(ERROR_RECORD_PREFIX)]
+    assert [UserError.from_json(line.removeprefix(ERROR_RECORD_PREFIX)).code for line in records] == [
+        "kaggle.no_credentials"
+    ]
+    assert done.stdout.splitlines()[-2:][0].startswith("error: ")
+    assert done.stdout.splitlines()[-1].startswith("hint: ")
+    assert not list(tmp_path.glob("[tep]"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.errors import ExitCode, UserError, as_user_error, exit_on_user_error, printable
+from components.shared.errors import (
+    ERROR_RECORD_PREFIX,
+    ExitCode,
+    UserError,
+    as_user_error,
+    exit_on_user_error,
+    printable,
+)
 from components.shared.files import atomic_folder, atomic_write, atomic_writes, file_sha256, write_text
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,27 +119,27 @@ def test_printable():
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "code"),
     [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EDQUOT, "quota"),
-        (errno.EFBIG, "size limit"),
-        (errno.EROFS, "read-only"),
-        (errno.EACCES, "permission denied"),
-        (errno.EPERM, "permission denied"),
-        (errno.ENOTDIR, "a file stands where a folder is needed"),
-        (errno.EISDIR, "a folder stands where a file is to be written"),
-        (errno.ENAMETOOLONG, "too long"),
+        (errno.ENOSPC, "file.disk_full"),
+        (errno.EDQUOT, "file.quota"),
+        (errno.EFBIG, "file.file_too_large"),
+        (errno.EROFS, "file.read_only"),
+        (errno.EACCES, "file.permission"),
+        (errno.EPERM, "file.permission"),
+        (errno.ENOTDIR, "file.not_a_folder"),
+        (errno.EISDIR, "file.is_a_folder"),
+        (errno.ENAMETOOLONG, "file.name_too_long"),
     ],
 )
-def test_storage_errors_are_sentences_also_where_they_are_a_cause(number, said):
+def test_as_user_error_of_an_os_error_has_its_code_and_path(number, code):
     error = OSError(number, os.strerror(number), "/some/file")
-    assert str(as_user_error(error)).startswith("/some/file: ")
-    assert said in str(as_user_error(error))
-    for wrap in (lambda e: RuntimeError().with_traceback(None), lambda e: ValueError()):
-        outer = wrap(error)
-        outer.__cause__ = error
-        assert said in str(as_user_error(outer))
+    outer = ValueError()
+    outer.__cause__ = error
+    for raised in (error, outer):
+        user_error = as_user_error(raised)
+        assert (user_error.code, user_error.fields) == (code, {"path": "/some/file"})
+        assert user_error.hint
 
 
 def test_a_bug_is_no_users_mistake():
@@ -149,14 +156,22 @@ def test_no_folder_for_temporary_files(monkeypatch):
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
     with pytest.raises(FileNotFoundError) as caught, tempfile.TemporaryDirectory():
         pass
-    assert "no folder for temporary files can be written; free some space" in str(as_user_error(caught.value))
+    assert as_user_error(caught.value).code == "file.no_temporary_folder"
 
 
-def test_a_mistake_ends_the_process_with_one_line(capsys):
+def test_exit_on_user_error_prints_a_record_an_error_and_a_hint(capsys):
     with pytest.raises(SystemExit) as caught, exit_on_user_error():
-        raise UserError("it is\nso; mend it.")
+        raise UserError("it is\nso", "fix it", "area.problem", name="x")
     assert caught.value.code == ExitCode.USER_ERROR
-    assert capsys.readouterr().out == "counterweight error: it is\\nso; mend it.\n"
+    record, *lines = capsys.readouterr().out.splitlines()
+    assert lines == [r"error: it is\nso", "hint: fix it"]
+    error = UserError.from_json(record.removeprefix(ERROR_RECORD_PREFIX))
+    assert (error.message, error.hint, error.code, error.fields) == (
+        r"it is\nso",
+        "fix it",
+        "area.problem",
+        {"name": "x"},
+    )
     with exit_on_user_error():
         time.sleep(0)
 

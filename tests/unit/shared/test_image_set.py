@@ -29,9 +29,10 @@ from components.shared.image_set import (
     read_header,
     read_rows,
     refuse_overlap,
-    seen,
+    seen_hashes,
     write_image_set,
 )
+from tests.helpers.errors import raises_user_error
 
 HEADER = Header(classes=("df", "mel", "nv"), image_size=16, split="train", data_sha256="d" * 64, split_sha256="5" * 64)
 
@@ -132,9 +133,9 @@ def test_the_reader_refuses_synthetic_images_in_held_out_splits(tmp_path, split,
     forged = whole.set_column(whole.schema.get_field_index("source"), "source", sources)
     header = {b"counterweight": pq.read_metadata(tmp_path / "set").metadata[b"counterweight"]}
     pq.write_table(forged.replace_schema_metadata(header), tmp_path / "forged")
-    with pytest.raises(UserError, match=f"holds synthetic images in {split}; make the split anew"):
+    with raises_user_error("image_set.synthetic_in_held_out"):
         read_rows(tmp_path / "forged", split)
-    with pytest.raises(UserError, match="synthetic"), open_pixels(tmp_path / "forged", split):
+    with raises_user_error("image_set.synthetic_in_held_out"), open_pixels(tmp_path / "forged", split):
         pass
 
 
@@ -163,7 +164,7 @@ def test_pixels_that_are_not_those_of_the_row_are_refused(tmp_path, digest):
     hashes = read_rows(tmp_path / "set", "test")["pixel_sha256"].tolist()
     forge(tmp_path / "set", pixel_sha256=[*hashes[:9], digest, *hashes[10:]])
     with (
-        pytest.raises(UserError, match="nv-1 has other pixels than its row says"),
+        raises_user_error("image_set.pixel_mismatch"),
         open_pixels(tmp_path / "set", "test"),
     ):
         pass
@@ -180,7 +181,7 @@ def test_a_set_without_rows_can_be_written_and_read(tmp_path):
     assert list(iter_tables(tmp_path / "set")) == []
     with open_pixels(tmp_path / "set", "external") as pixels:
         assert pixels.images.shape == (0, 16, 16, 3)
-        assert seen(pixels) == []
+        assert seen_hashes(pixels) == []
     assert list(pd.read_parquet(tmp_path / "set")) == SCHEMA.names
 
 
@@ -192,7 +193,7 @@ def test_what_was_seen_are_the_real_images(tmp_path):
         open_pixels(tmp_path / "train", "train") as train,
         open_pixels(tmp_path / "validation", "validation") as validation,
     ):
-        got = seen(train, validation)
+        got = seen_hashes(train, validation)
     real = [images(4, 9)[0], images(4, 9)[2], *images(3, 2), *images(5, 3), *images(7, 2)]
     assert got == sorted({pixel_sha256(image)[:16] for image in real})
 
@@ -206,7 +207,7 @@ def test_an_image_that_is_trained_on_is_found_in_a_held_out_set_whatever_its_row
         with write_image_set(tmp_path / name, HEADER) as out:
             write_group(out, table("mel", 1).assign(image_id="other", lesion_id="other", source=source), pixels[None])
     refuse_overlap(tmp_path / "held_out", split, [tmp_path / "clean"])
-    with pytest.raises(UserError, match=rf"holds 1 {kind} image in {split} \(nv-4\); make the split anew"):
+    with raises_user_error(f"leakage.{kind}_image"):
         refuse_overlap(tmp_path / "held_out", split, [tmp_path / "clean", tmp_path / "planted"])
 
 
@@ -214,16 +215,16 @@ def test_a_lesion_that_is_trained_on_is_found_in_a_held_out_set(tmp_path):
     write(tmp_path / "test", "test")
     with write_image_set(tmp_path / "train", HEADER) as out:
         write_group(out, table("mel", 2).assign(lesion_id=["other", "nv-l3"]), images(2, 50))
-    with pytest.raises(UserError, match=r"holds 1 lesion of the training set in test \(nv-l3\)"):
+    with raises_user_error("leakage.lesion"):
         refuse_overlap(tmp_path / "test", "test", [tmp_path / "train"])
 
 
 @pytest.mark.parametrize(("held", "meant"), [("train", "test"), ("test", "train"), ("validation", "test")])
 def test_the_wrong_split_is_refused(tmp_path, held, meant):
     write(tmp_path / "set", held)
-    with pytest.raises(UserError, match=f"holds the split '{held}'; give the split '{meant}'"):
+    with raises_user_error("image_set.wrong_split"):
         read_rows(tmp_path / "set", meant)
-    with pytest.raises(UserError, match="holds the split"), open_pixels(tmp_path / "set", meant):
+    with raises_user_error("image_set.wrong_split"), open_pixels(tmp_path / "set", meant):
         pass
 
 
@@ -237,7 +238,7 @@ def test_rows_of_another_split_are_refused_by_writer_and_reader(tmp_path):
     whole = pq.read_table(tmp_path / "test")
     header = {b"counterweight": json.dumps(vars(HEADER)).encode()}
     pq.write_table(whole.replace_schema_metadata(header), tmp_path / "forged")
-    with pytest.raises(UserError, match="holds rows of another split"):
+    with raises_user_error("image_set.mixed_splits"):
         read_rows(tmp_path / "forged", "train")
 
 
@@ -309,7 +310,7 @@ def test_decoding_onto_a_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatc
         monkeypatch.setattr("tempfile.tempdir", str(disk))
         with pytest.raises(OSError, match="No space left") as caught, open_pixels(tmp_path / "set", "train"):
             pass
-        assert "the disk is full" in str(as_user_error(caught.value))
+        assert as_user_error(caught.value).code == "file.disk_full"
         caught = None  # its frames hold the mapping
         assert list(disk.iterdir()) == []
     finally:
@@ -343,7 +344,7 @@ def test_no_file_is_left_open_where_the_end_can_not_be_written(tmp_path, monkeyp
     still_open = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert [path for path in still_open if path.startswith(str(tmp_path))] == []
     assert list(tmp_path.iterdir()) == []
-    assert "the disk is full" in str(as_user_error(caught.value))
+    assert as_user_error(caught.value).code == "file.disk_full"
 
 
 def test_what_is_no_image_set(tmp_path):
@@ -358,7 +359,7 @@ def test_what_is_no_image_set(tmp_path):
     (tmp_path / "set").unlink()
     (tmp_path / "truncated").write_bytes(whole[:-50])
     for path in tmp_path.iterdir():
-        with pytest.raises(UserError, match="is not an image set; give a file"):
+        with raises_user_error("image_set.invalid"):
             read_header(path)
 
 

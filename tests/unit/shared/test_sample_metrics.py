@@ -13,10 +13,10 @@ from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from components.prepare_data.prepare import prepare
-from components.shared.errors import UserError
+from components.shared.features import Features, _network, load_features, train_features
 from components.shared.image_set import open_pixels
-from components.shared.features import Features, load_features, train_features
-from components.shared.sample_metrics import _network, density_and_coverage, distances, kid, texture
+from components.shared.sample_metrics import density_and_coverage, distances, kid, texture
+from tests.helpers.errors import raises_user_error
 
 
 def independent_kid(real: np.ndarray, fake: np.ndarray) -> float:
@@ -86,15 +86,15 @@ def test_distances(points: np.ndarray):
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]:
     """Demo images by class, of training and of validation, and the ruler made of the former."""
     folder = tmp_path_factory.mktemp("quality")
-    parts = {name: folder / name for name in ("train", "validation", "test", "external_set", "splits", "data_profile")}
+    parts = {name: folder / name for name in ("training_data", "test_data", "data_profile")}
     prepare("demo", "random", "none", "move_to_train", 48, "auto", 0, 1, **parts)
-    train_features(folder / "train", 3, folder / "ruler.keras", "test")
+    train_features(folder / "training_data" / "train.parquet", 3, folder / "features.keras", "test")
     sets = []
     for split in ("train", "validation"):
-        with open_pixels(folder / split, split) as pixels:
+        with open_pixels(folder / "training_data" / f"{split}.parquet", split) as pixels:
             names = np.array(pixels.header.classes)[pixels.labels]
             sets.append({dx: np.array(pixels.images[names == dx]) for dx in pixels.header.classes})
-    return sets[0], sets[1], load_features(folder / "ruler.keras")
+    return sets[0], sets[1], load_features(folder / "features.keras")
 
 
 def spoilt(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,7 +183,7 @@ def test_what_is_no_ruler_is_one_sentence(tmp_path: Path):
     inputs = keras.Input((8, 8, 3))
     keras.Model(inputs, keras.layers.Flatten()(inputs)).save(tmp_path / "other.keras")
     for name in ("text", "empty", "other", "absent"):
-        with pytest.raises(UserError, match=f"{name}.keras is not the model that judges images"):
+        with raises_user_error("features.invalid"):
             load_features(tmp_path / f"{name}.keras")
 
 
