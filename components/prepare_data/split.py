@@ -174,7 +174,7 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int) -> pd.Series:
 def _assign_folds(lesions: list[str], n: int, seed: int) -> dict[str, int]:
     """Return lesion → fold, by hash.
 
-    Where a fold is empty, or another leaves fewer than two lesions to train and validate on, the largest fold passes its
+    Where a fold is empty, or another leaves fewer than two lesions for training and validation, the largest passes its
     lesion with the smallest hash to the smallest fold.
     """
     fractions = {lesion: hash_fraction(seed, "folds", lesion) for lesion in lesions}

@@ -125,7 +125,7 @@ def test_it_says_how_the_split_came_about(raw, run, tmp_path):
     assert "The split is drawn by lesion:" in run(raw.path).profile
     assert "The split is fold 2/3, drawn by" in run(raw.path, split="2/3").profile
     given = tmp_path / "<b>.csv"
-    given.write_bytes((tmp_path / "out" / "splits.csv").read_bytes())
+    given.write_bytes((tmp_path / "out" / "test_data" / "splits.csv").read_bytes())
     profile = run(raw.path, out="given", split=str(given)).profile
     assert "The split is given, by <code>" in profile
     assert "/&lt;b&gt;.csv</code>" in profile
