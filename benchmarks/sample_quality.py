@@ -18,8 +18,9 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.machine import machine
-from components.generate_images.copy_detection import CopyCheck, positions
+from components.generate_images.copy_detection import CopyCheck
 from components.prepare_data.prepare import prepare
+from components.shared.dihedral import iter_positions
 from components.shared.errors import exit_on_user_error
 from components.shared.image_set import Pixels, open_pixels, read_rows
 from components.shared.features import load_features, train_features
@@ -61,7 +62,7 @@ def mixed(share: float) -> Spoil:
 
 def turned(images: np.ndarray) -> np.ndarray:
     """The first eighth in the first of the eight positions, and so on."""
-    return np.concatenate([list(positions(part))[n % 8] for n, part in enumerate(np.array_split(images, 8))])
+    return np.concatenate([list(iter_positions(part))[n % 8] for n, part in enumerate(np.array_split(images, 8))])
 
 
 def saved(images: np.ndarray) -> np.ndarray:

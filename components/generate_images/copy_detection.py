@@ -1,60 +1,53 @@
-"""The copy check: is a synthetic image a training image again?
+"""Detect synthetic images that replicate a training image.
 
-It compares pictures, not features: those of the ruler tell kinds of lesions apart, and find neither a copy with a
-little noise nor one in another light. How sure the check is was measured: `docs/synthetic.md`.
+Pixels are compared, not features: the feature extractor separates kinds of lesions, and misses a copy with a little
+noise or other brightness. `docs/synthetic.md` has the measured detection rates.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 
-SIDE = 32
-FINE, COARSE = 1.0, 4.0
-"""Standard deviations, in 32nds of the side, of the two Gaussians whose difference is compared: without what is finer,
-a copy's noise goes, and without what is coarser, what all lesions of a class share: a dark spot in the middle."""
-REACH = 2
-"""A copy may have moved by so many 32nds of the side, down and across."""
-ENOUGH = 100
-"""With fewer held-out images than this there is no first percentile to speak of."""
-PART = 64
-"""Images that are compared at a time."""
-SAME, OTHER = 0.01, 0.2
-"""Below the first two images are one picture, whatever lesions they are said to be of; above the second they are not,
-however few there were to tell a threshold from."""
+from components.shared.dihedral import iter_positions
 
-
-def positions(images: np.ndarray) -> Iterator[np.ndarray]:
-    """(N, S, S, …) images in each of their eight positions, by flips and quarter turns, the first as they are."""
-    for turned in (images, images.swapaxes(1, 2)):
-        for flipped in (turned, turned[:, ::-1]):
-            yield flipped
-            yield flipped[:, :, ::-1]
+PATTERN_SIZE_PX = 32
+FINE_SIGMA_PX, COARSE_SIGMA_PX = 1.0, 4.0
+"""Standard deviations of the two Gaussians whose difference is compared. The first removes noise; the second removes
+what all lesions of a class share, such as a dark spot in the middle."""
+MAX_SHIFT_PX = 2
+"""Shifts of a copy that are compensated, down and across, in pixels of the pattern."""
+FALSE_POSITIVE_RATE = 0.01
+MIN_HELD_OUT_IMAGES = 100
+"""With fewer held-out images, they cannot give the first percentile."""
+BLOCK_IMAGES = 64
+MIN_THRESHOLD, MAX_THRESHOLD = 0.01, 0.2
+"""A nearer pair is one image, even if its lesions differ; a pair farther apart is never a copy."""
 
 
 def _patterns(images: np.ndarray) -> np.ndarray:
-    """(N, 32, 32) float32: the grey images between two Gaussians' widths."""
+    """Return the grey images, band-passed between the two Gaussians: (N, 32, 32) float32."""
     size = images.shape[1]
-    at = (np.arange(size) + 0.5) * SIDE / size - 0.5
+    centres = (np.arange(size) + 0.5) * PATTERN_SIZE_PX / size - 0.5
     grey = images.mean(axis=3, dtype=np.float32)
     blurred = []
-    for width in (FINE, COARSE):
-        weights = np.exp(-(((at - np.arange(SIDE)[:, None]) / width) ** 2) / 2)
+    for sigma in (FINE_SIGMA_PX, COARSE_SIGMA_PX):
+        weights = np.exp(-(((centres - np.arange(PATTERN_SIZE_PX)[:, None]) / sigma) ** 2) / 2)
         weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
         blurred.append(weights @ grey @ weights.T)
     return np.asarray(blurred[0] - blurred[1])
 
 
 def _windows(patterns: np.ndarray, down: int, across: int) -> np.ndarray:
-    """Every second pixel, since the finest is gone, without the border that a movement loses; moved, and as unit
-    vectors around 0: (N, 196)."""
-    inner = SIDE - 2 * REACH
+    """Return a shifted window of each pattern as a unit vector with mean 0: (N, 196).
+
+    The window excludes the border that a shift loses. Every second pixel is enough, since the finest detail is removed.
+    """
+    inner = PATTERN_SIZE_PX - 2 * MAX_SHIFT_PX
     window = patterns[:, down : down + inner : 2, across : across + inner : 2].reshape(len(patterns), -1)
     window = window - window.mean(axis=1, keepdims=True)
     return np.asarray(window / np.maximum(np.linalg.norm(window, axis=1, keepdims=True), 1e-3))
 
 
 class CopyCheck:
-    """Compares images with the training images of a class.
+    """Compare images with the training images of a class.
 
     Args:
         training: (N, S, S, 3) uint8, N ≥ 1.
@@ -62,49 +55,55 @@ class CopyCheck:
         held_out: (M, S, S, 3) uint8 real images of other lesions.
 
     Attributes:
-        threshold: a distance below it accuses. It is the first percentile of the held-out images' distances to the
-            training images. Where they are fewer than 100, each training image's distance to those of other lesions
-            joins in. At least 0.01, and pairs nearer than that, one picture under two lesions' names, do not count; at
-            most 0.2.
+        threshold: an image with a smaller distance is a copy. It is the first percentile of the held-out images'
+            distances to the training images, estimated so that a further real image is below it with a probability of
+            1 % (Hyndman & Fan 1996, type 6). With fewer than 100 held-out images, the distances of the training images
+            to those of other lesions are included; if there are fewer than 99 distances, it is the smallest. Distances
+            below 0.01 are excluded: they belong to one image that has two lesion ids. It is from 0.01 to 0.2.
     """
 
     def __init__(self, training: np.ndarray, lesions: np.ndarray, held_out: np.ndarray) -> None:
-        self._training = _windows(_patterns(training), REACH, REACH)
-        nearest = [self.nearest(held_out[start : start + PART])[0] for start in range(0, len(held_out), PART)]
-        if len(held_out) < ENOUGH:
-            apart = np.concatenate([self._distances(training[s : s + PART])[0] for s in range(0, len(training), PART)])
+        self._training = _windows(_patterns(training), MAX_SHIFT_PX, MAX_SHIFT_PX)
+
+        def blocks(images: np.ndarray) -> list[np.ndarray]:
+            return [images[start : start + BLOCK_IMAGES] for start in range(0, len(images), BLOCK_IMAGES)]
+
+        nearest = [self.nearest(block)[0] for block in blocks(held_out)]
+        if len(held_out) < MIN_HELD_OUT_IMAGES:
+            apart = np.concatenate([self._distances(block)[0] for block in blocks(training)])
             apart[lesions[:, None] == lesions] = np.inf
             nearest.append(apart.min(axis=1))
         known = np.concatenate(nearest)
-        known = known[np.isfinite(known) & (known >= SAME)]
-        self.threshold = min(OTHER, float(np.quantile(known, 0.01))) if len(known) else SAME
+        known = known[np.isfinite(known) & (known >= MIN_THRESHOLD)]
+        quantile = float(np.quantile(known, FALSE_POSITIVE_RATE, method="weibull")) if len(known) else MIN_THRESHOLD
+        self.threshold = min(MAX_THRESHOLD, quantile)
 
     def _distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each image from each training image, in the position that fits best, and the number of that position."""
-        found = np.full((len(images), len(self._training)), np.inf, np.float32)
-        position = np.zeros(found.shape, np.int8)
-        moves = list(np.ndindex(2 * REACH + 1, 2 * REACH + 1))
-        for number, turned in enumerate(positions(_patterns(images))):
-            windows = np.concatenate([_windows(turned, *move) for move in moves])
-            likeness = (windows @ self._training.T).reshape(len(moves), *found.shape).max(axis=0)
-            better = 1 - likeness < found
-            found[better], position[better] = 1 - likeness[better], number
-        return np.maximum(found, 0), position
+        """Return each image's distance to each training image, and the position in which the two agree best."""
+        distances = np.full((len(images), len(self._training)), np.inf, np.float32)
+        positions = np.zeros(distances.shape, np.int8)
+        shifts = list(np.ndindex(2 * MAX_SHIFT_PX + 1, 2 * MAX_SHIFT_PX + 1))
+        for position, patterns in enumerate(iter_positions(_patterns(images))):
+            windows = np.concatenate([_windows(patterns, *shift) for shift in shifts])
+            correlation = (windows @ self._training.T).reshape(len(shifts), *distances.shape).max(axis=0)
+            is_nearer = 1 - correlation < distances
+            distances[is_nearer], positions[is_nearer] = 1 - correlation[is_nearer], position
+        return np.maximum(distances, 0), positions
 
     def nearest(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The nearest training image of each.
+        """Return the nearest training image of each image.
 
-        The distance of two images is 1 less the correlation of their patterns: 0 for the same picture, whatever its
-        light, and about 1 for unlike ones; the least over the eight positions and over small movements.
+        The distance of two images is 1 minus the correlation of their patterns, minimised over the eight positions and
+        small shifts: 0 for the same image, independent of brightness and contrast, and about 1 for unrelated images.
 
         Args:
             images: (N, S, S, 3) uint8, N ≥ 1; memory grows with N times the number of training images.
 
         Returns:
-            (N,) float32 distances in [0, 2], (N,) rows of the training images, and (N,) int8, in which of its
-            `positions` the image is most like it.
+            (N,) float32 distances in [0, 2], (N,) rows of the training images, and (N,) int8 the positions (indices in
+            the order of `iter_positions`) in which the images agree best with them.
         """
-        distance, position = self._distances(images)
+        distances, positions = self._distances(images)
         rows = np.arange(len(images))
-        nearest = distance.argmin(axis=1)
-        return distance[rows, nearest], nearest, position[rows, nearest]
+        nearest = distances.argmin(axis=1)
+        return distances[rows, nearest], nearest, positions[rows, nearest]

@@ -16,8 +16,9 @@ import pandas as pd
 
 from components.generate_images.copy_detection import CopyCheck
 from components.generate_images.page import render_parts, stack_pairs
-from components.generate_images.sample import SHOWN_COPIES, ImageFile, RealImages, align, sample
+from components.generate_images.sample import SHOWN_COPIES, ImageFile, RealImages, sample
 from components.shared import html_page, keras_setup
+from components.shared.dihedral import to_position
 from components.shared.errors import UserError
 from components.shared.features import Features, load_features
 from components.shared.files import atomic_folder, file_sha256
@@ -138,7 +139,7 @@ def _generate_class(
         near = accepted.sort_values("distance", kind="stable")[:NEAREST_PAIRS]
         nearest = near["nearest"].astype(int).tolist()
         pairs = [
-            (align(image, int(position)), real.training[row])
+            (to_position(image, int(position)), real.training[row])
             for image, position, row in zip(file[near.index.to_numpy()], near["position"], nearest, strict=True)
         ]
     accepted_features = samples.features[accepted.index.to_numpy()]
@@ -162,7 +163,7 @@ def _generate_class(
             NearestPair(distance=round(distance, 4), image_id=real.names[row], index=index)
             for distance, row, index in zip(near["distance"].tolist(), nearest, near["index"].tolist(), strict=True)
         ],
-        pairs_jpeg=html_page.jpeg(stack_pairs(pairs), len(pairs), PAIRS_BYTES, (96, 85)) if pairs else "",
+        pairs_jpeg=html_page.encode_jpeg_base64(stack_pairs(pairs), len(pairs), PAIRS_BYTES, (96, 85)) if pairs else "",
     )
     line = f"{images:,} of {samples.count:,} samples accepted; "
     line += f"{samples.copies:,} were copies, {passed - images:,} rejected"

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.generate_images.copy_detection import CopyCheck, positions
+from components.generate_images.copy_detection import CopyCheck
 from components.shared import keras_setup
+from components.shared.dihedral import to_position
 from components.shared.features import Features
 from components.shared.log import Progress
 from components.shared.records import TrainedGan
@@ -116,11 +117,6 @@ class Samples:
     count: int
 
 
-def align(image: np.ndarray, position: int) -> np.ndarray:
-    """Return an image in one of its eight positions."""
-    return list(positions(image[None]))[position][0]
-
-
 def sample(
     record: TrainedGan,
     model: keras.Model,
@@ -160,7 +156,7 @@ def sample(
         new_rows, copy_rows = np.flatnonzero(is_new[:end]), np.flatnonzero(~is_new[:end])
         copies += len(copy_rows)
         for i in copy_rows[: SHOWN_COPIES - len(shown_copies)]:
-            shown_copies.append((align(images[i], position[i]), real.training[nearest[i]]))
+            shown_copies.append((to_position(images[i], position[i]), real.training[nearest[i]]))
         file.append(images[new_rows])
         passed_features.append(block_features[new_rows])
         values = (

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from components.shared.dihedral import iter_positions
+
 SIDE = 32
 """Height and width of the grey thumbnail that a picture is compared by, in pixels."""
 NEAR = 60
@@ -53,12 +55,6 @@ def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
         thumbnails: (N, 32, 32) uint8.
     """
     return [words.tobytes().hex() for words in _words(thumbnails)]
-
-
-def _positions(thumbnails: np.ndarray) -> np.ndarray:
-    """The flips and quarter turns of (N, 32, 32) thumbnails: (N, 8, 32, 32)."""
-    turns = [np.rot90(thumbnails, quarter, axes=(1, 2)) for quarter in range(4)]
-    return np.stack([view for turn in turns for view in (turn, turn[:, :, ::-1])], axis=1)
 
 
 def _near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -133,7 +129,7 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
     others = np.frombuffer(bytes.fromhex("".join(known_hashes)), np.uint64).reshape(-1, 4)
     found = []
     for start in range(0, len(thumbnails), 1024):
-        views = _positions(thumbnails[start : start + 1024])
+        views = np.stack(list(iter_positions(thumbnails[start : start + 1024])), axis=1)
         near = _near(_words(views), others)
         n, position, m, apart = near.T
         same = apart <= SAME

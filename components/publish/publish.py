@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from components.shared.errors import UserError
-from components.shared.files import PART, atomic_write, file_sha256, write_text
+from components.shared.files import TEMPORARY_PREFIX, atomic_write, file_sha256, write_text
 from components.shared.log import log_line
 from components.shared.records import (
     ClassifierRecord,
@@ -180,7 +180,7 @@ class Folder:
     def upload(self, files: Files) -> None:
         """See `Target`; partial files of interrupted copies are removed."""
         for parent in {(self.path / name).parent for name in files}:
-            for part in parent.glob(f"{PART}*"):
+            for part in parent.glob(f"{TEMPORARY_PREFIX}*"):
                 part.unlink()
         for name, (path, _) in files.items():
             with atomic_write(self.path / name) as part:

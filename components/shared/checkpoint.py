@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from components.shared.errors import UserError
-from components.shared.files import PART, atomic_write
+from components.shared.files import TEMPORARY_PREFIX, atomic_write
 from components.shared.log import log_line
 
 SLOTS = ("checkpoint-a", "checkpoint-b")
@@ -36,7 +36,7 @@ class Folder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        for part in self.path.glob(f"{PART}*"):
+        for part in self.path.glob(f"{TEMPORARY_PREFIX}*"):
             part.unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ERROR_RECORD_PREFIX = "counterweight-error: "
-"""Starts the log line that carries a phase's error as JSON to whoever started the phase."""
-
+"""Starts the log line that contains a phase's error as JSON, for the process that started the phase."""
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """In a pod: the file whose content Kubernetes shows as the container's message, and Argo as the task's."""
@@ -38,7 +37,7 @@ class ExitCode(enum.IntEnum):
 _MEANINGS = {
     ExitCode.SUCCEEDED: "success",
     ExitCode.FAILED: "the run failed, or an unexpected error occurred",
-    ExitCode.USER_ERROR: "invalid input or configuration; the hint says how to fix it",
+    ExitCode.USER_ERROR: "invalid input or configuration; the hint describes the fix",
     ExitCode.CANCELLED: "the run was cancelled",
     ExitCode.TIMEOUT: "the time limit was reached; the run continues on the cluster",
     ExitCode.UNREACHABLE: "the Kubeflow Pipelines API is unreachable or denied access",

@@ -7,7 +7,8 @@ import numpy as np
 from keras import layers
 
 from components.shared import keras_setup
-from components.shared.batches import endless_batches, random_dihedral
+from components.shared.batches import endless_batches
+from components.shared.dihedral import random_dihedral
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels
 from components.shared.log import Progress

@@ -1,4 +1,4 @@
-"""Small self-contained HTML pages for the Kubeflow UI: charts, pictures and a heading."""
+"""Self-contained HTML pages for the Kubeflow UI: text, headings, charts and images."""
 
 import base64
 import io
@@ -29,17 +29,17 @@ _FIGURE = jinja2.Environment(autoescape=True).from_string(
 
 
 def render(title: str, parts: Sequence[str]) -> str:
-    """A page of parts: text is escaped, `Markup` from the functions below is not."""
+    """Return a page. Parts that are text are escaped; `Markup` from the functions below is not."""
     return _PAGE.render(title=title, parts=[Markup("<p>{}</p>").format(p) if type(p) is str else p for p in parts])
 
 
 def heading(text: str) -> Markup:
-    """A heading within the page."""
+    """Return a heading within the page."""
     return Markup("<h2>{}</h2>").format(text)
 
 
 def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Markup:
-    """Lines over one axis as inline SVG: name → (x values, y values)."""
+    """Return a line chart as inline SVG; `lines` maps a name to x and y values."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.2), layout="constrained")
@@ -56,7 +56,7 @@ def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_l
 
 
 def contact_sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images side by side, row by row.
+    """Return images in a grid, row by row.
 
     Args:
         images: (N, H, W, 3) uint8, N a multiple of `columns`.
@@ -70,27 +70,24 @@ def contact_sheet(images: np.ndarray, columns: int) -> np.ndarray:
     return rows.swapaxes(1, 2).reshape(count // columns * height, columns * width, channels)
 
 
-def jpeg(pixels: np.ndarray, columns: int, most: int, first: tuple[int, int] = (64, 85)) -> str:
-    """A contact sheet as a JPEG, small enough for a record.
+def encode_jpeg_base64(pixels: np.ndarray, columns: int, max_length: int, largest: tuple[int, int] = (64, 85)) -> str:
+    """Return a contact sheet as a base64 JPEG that is small enough for a record.
 
     Args:
         pixels: (H, W, 3) uint8.
         columns: images in a row.
-        most: characters at most.
-        first: an image's greatest side, in pixels, and the JPEG's quality, to begin with.
-
-    Returns:
-        Base64; of the smallest size and lowest quality where none fits.
+        max_length: maximum number of characters. If no form fits, the smallest one is returned.
+        largest: height and width of an image, in pixels, and JPEG quality of the first form that is tried.
     """
     whole, text = Image.fromarray(pixels), ""
     rows = max(1, round(columns * whole.height / whole.width))
-    for side, quality in (first, (64, 85), (64, 70), (64, 50), (48, 50), (32, 50)):
+    for size, quality in (largest, (64, 85), (64, 70), (64, 50), (48, 50), (32, 50)):
         small = whole.copy()
-        small.thumbnail((columns * side, rows * side), Image.Resampling.LANCZOS)
+        small.thumbnail((columns * size, rows * size), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=quality)
         text = base64.b64encode(buffer.getvalue()).decode()
-        if len(text) <= most:
+        if len(text) <= max_length:
             break
     return text
 

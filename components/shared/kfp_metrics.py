@@ -1,5 +1,4 @@
-"""Figures as Kubeflow's metric artifacts, and as a file: `kfp.local` caches no task that leaves an artifact without
-one."""
+"""Write metrics to a `dsl.Metrics` artifact."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +8,14 @@ from components.shared.files import write_text
 
 
 def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:
-    """Logs scalars, whose names must be unique within a run, on a `dsl.Metrics` artifact."""
+    """Log scalars, rounded to 6 digits, and write them to the artifact's file.
+
+    The file is required for caching: `kfp.local` caches a task only if every output artifact has one.
+
+    Args:
+        artifact: a `dsl.Metrics`.
+        values: metrics by name; the Compare page of the UI drops names that occur twice in a run.
+    """
     for name, value in values.items():
         artifact.log_metric(name, round(value, 6))
     write_text(artifact.path, json.dumps(dict(values), indent=1))

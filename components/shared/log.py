@@ -1,5 +1,4 @@
-"""What a phase says while it works: plain lines, seldom enough for a pod's log, marked so that a runner can pick them
-out."""
+"""Progress lines of a phase: rate-limited plain text, with a prefix by which a runner recognises them."""
 
 import time
 
@@ -7,12 +6,12 @@ PREFIX = "counterweight "
 
 
 def log_line(label: str, text: str) -> None:
-    """Prints one line, `counterweight <label>: <text>`."""
+    """Print one line, `counterweight <label>: <text>`."""
     print(f"{PREFIX}{label}: {text}", flush=True)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a reader: `42 s`, `3 min 10 s`, `1 h 05 min`."""
+    """Return a duration for display: `42 s`, `3 min 10 s`, `1 h 05 min`."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -22,16 +21,21 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Says how far a count has come, its rate and the time left: at most one line in `every_s` seconds, and a last one.
+    """Log count, rate and remaining time: at most one line per `interval_s` seconds, and always the last.
 
     Args:
-        label: phase, and class or arm, as the line begins.
-        total: the count at the end, in `unit`.
+        label: start of the line: phase, and class or arm.
+        total: the final count, in `unit`.
         unit: what is counted, plural: `images`, `kimg`, `epochs`.
-        each: how many images (or other `rate_unit`) one unit is, for the rate.
-        rate_unit: what the rate counts; `unit` where not given.
-        every_s: seconds between two lines at the least.
-        before: what was done before this process began.
+        each: number of images (or other `rate_unit`) per unit, for the rate.
+        rate_unit: what the rate counts; `unit` by default.
+        interval_s: minimum seconds between two lines.
+        before: the count that was reached before this process started; it does not count for the rate.
+
+    Example:
+        >>> progress = Progress("train_gan df", total=12.0, unit="kimg", each=1000, rate_unit="images")
+        >>> progress.update(3.0, "loss 0.71")
+        counterweight train_gan df: 3.0 of 12.0 kimg, 100 images/s, 1 min 30 s left, loss 0.71
     """
 
     def __init__(
@@ -41,22 +45,22 @@ class Progress:
         unit: str,
         each: float = 1,
         rate_unit: str = "",
-        every_s: float = 10.0,
+        interval_s: float = 10.0,
         before: float = 0,
     ) -> None:
-        self.label, self.total, self.unit, self.every_s, self.before = label, total, unit, every_s, before
+        self.label, self.total, self.unit, self.interval_s, self.before = label, total, unit, interval_s, before
         self.each, self.rate_unit = each, rate_unit or unit
-        self.begun = self.said = time.monotonic()
+        self.start_time = self.last_line_time = time.monotonic()
 
-    def update(self, done: float, detail: str = "") -> None:
-        """`done` of `total` units are behind us; `detail` is appended."""
+    def update(self, count: float, detail: str = "") -> None:
+        """Log that `count` of `total` units are complete; `detail` is appended."""
         now = time.monotonic()
-        if now - self.said < self.every_s and done < self.total:
+        if now - self.last_line_time < self.interval_s and count < self.total:
             return
-        self.said = now
-        rate = (done - self.before) / max(now - self.begun, 1e-9)
-        ahead = "" if done >= self.total or not rate else f", {duration((self.total - done) / rate)} left"
+        self.last_line_time = now
+        rate = (count - self.before) / max(now - self.start_time, 1e-9)
+        remaining = "" if count >= self.total or not rate else f", {duration((self.total - count) / rate)} left"
         digits = 0 if isinstance(self.total, int) else 1
-        text = f"{done:,.{digits}f} of {self.total:,.{digits}f} {self.unit}"
-        text += f", {rate * self.each:,.0f} {self.rate_unit}/s{ahead}"
+        text = f"{count:,.{digits}f} of {self.total:,.{digits}f} {self.unit}"
+        text += f", {rate * self.each:,.0f} {self.rate_unit}/s{remaining}"
         log_line(self.label, f"{text}, {detail}" if detail else text)

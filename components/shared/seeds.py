@@ -1,9 +1,14 @@
-"""One seed for a run, and from it one for everything that is drawn."""
+"""Derive the seeds of all random choices from the seed of a run."""
 
 import hashlib
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """A seed of its own in [0, 2³¹) for each name under a run's seed: `derive_seed(1, "train_gan", "df")`."""
+    """Return a seed in [0, 2³¹) that depends on the run's seed and on what it is for.
+
+    Example:
+        >>> derive_seed(1, "train_gan", "df")
+        1170615345
+    """
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:4]) >> 1

@@ -1,4 +1,4 @@
-"""What TensorFlow has one kernel for and Keras takes many; on another backend, what Keras does."""
+"""Single-kernel TensorFlow operations; on other backends, their Keras equivalents."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from keras import ops
 
 
 def normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """Batch normalisation over all axes but the last (Ioffe & Szegedy, arXiv 1502.03167).
+    """Return the batch normalisation over all axes except the last (Ioffe & Szegedy, arXiv 1502.03167).
 
     Args:
         x: (N, H, W, C) float32 or bfloat16.
         gamma, beta: (C,) float32, scale and offset.
-        epsilon: added to the variance.
+        epsilon: is added to the variance.
 
     Returns:
-        The normalised values, of `x`'s shape and dtype; mean and variance of the batch, (C,) float32.
+        Normalised values with the shape and dtype of `x`; mean and variance of the batch, (C,) float32.
     """
     if keras.backend.backend() != "tensorflow":
         mean, variance = ops.moments(ops.cast(x, "float32"), (0, 1, 2))
@@ -31,10 +31,10 @@ def normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, 
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam in one pass over a variable, its gradient and its two moments."""
+    """The Adam of Keras in one pass over a variable, its gradient and its two moments."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """As Keras asks."""
+        """Update a variable; called by Keras."""
         if keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, learning_rate)
             return

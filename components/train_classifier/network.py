@@ -5,15 +5,17 @@ from keras import layers
 
 
 def build(classes: int, image_size: int) -> keras.Model:
-    """Three convolution blocks and a dense head; 16,877,511 parameters for 7 classes at 128 px.
+    """Return a network of three convolution blocks and a dense head.
+
+    It has 16,877,511 parameters for 7 classes at 128 px.
 
     Args:
-        classes: how many.
+        classes: number of classes.
         image_size: height and width in pixels, a multiple of 8.
 
     Returns:
-        A model from (N, S, S, 3) in [0, 255] to (N, classes) probabilities. Scaling to [-1, 1] is its first layer, so
-        that whoever loads it can't feed it another range.
+        A model from (N, S, S, 3) in [0, 255] to (N, classes) probabilities. Its first layer scales pixels to [-1, 1],
+        so that every caller passes the same range.
     """
     model = keras.Sequential([keras.Input((image_size, image_size, 3)), layers.Rescaling(1 / 127.5, -1)], name="cnn")
     for filters, dropout in ((32, 0.25), (64, 0.3), (128, 0.4)):

@@ -5,18 +5,20 @@ are trained in the same task.
 """
 
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from components.shared import html_page, keras_setup, precision
-from components.shared.batches import AUGMENTATIONS, endless_batches, random_dihedral
+from components.shared.batches import AUGMENTATIONS, endless_batches
+from components.shared.dihedral import random_dihedral
 from components.shared.errors import UserError
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
@@ -24,7 +26,7 @@ from components.shared.log import Progress, log_line
 from components.shared.records import ARMS, ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
 from components.train_classifier import fused_ops, network
-from components.train_classifier.fast_model import Twin
+from components.train_classifier.fast_model import FastModel
 
 BATCH_SIZE = 32
 
@@ -75,31 +77,33 @@ def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray
     return counts
 
 
-def oversample(pixels: Pixels, rare: Sequence[str], added: int, seed: int) -> None:
-    """Set the repeats of the rare classes so that each counts `added` images more.
+def oversample(pixels: Pixels, rare: Sequence[str], added: int, seed: int) -> Pixels:
+    """Return the images with repeats of the rare classes, so that each class counts `added` images more.
 
     Args:
-        pixels: of the training set; `repeat` is changed.
+        pixels: of the training set.
         rare: the classes.
-        added: as many as the augmented arm has synthetic images of each class.
-        seed: of the run.
+        added: number of synthetic images that the augmented arm has of each class.
+        seed: of the run; decides which images count once more than others.
     """
+    repeat = pixels.repeat.copy()
     for dx in rare:
         rows = np.flatnonzero(pixels.labels == pixels.header.classes.index(dx))
         rng = np.random.default_rng(derive_seed(seed, "oversampled", dx))
-        pixels.repeat[rows] = repeat_counts(len(rows), added, rng)
+        repeat[rows] = repeat_counts(len(rows), added, rng)
+    return replace(pixels, repeat=repeat)
 
 
-def twin(network_: keras.Sequential, policy: str) -> Twin:
+def compile_fast_model(network_: keras.Sequential, policy: str) -> FastModel:
     """Return the training form of a network of `network.build`, to be fitted on `batches`.
 
     Args:
         network_: shares its weights.
-        policy: Keras' name of the precision, `float32` or `mixed_bfloat16`.
+        policy: name of the Keras precision policy, `float32` or `mixed_bfloat16`.
     """
-    made = Twin(network_, BATCH_SIZE, policy)
-    made.compile(fused_ops.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return made
+    model = FastModel(network_, BATCH_SIZE, policy)
+    model.compile(fused_ops.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
 
 
 def train(
@@ -134,16 +138,17 @@ def train(
     Raises:
         UserError: a setting or an image set cannot be used.
     """
-    _check(arms, seeds, epochs, augmentation, synthetic_images)
+    _check(arms, seeds, epochs, augmentation)
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare
+    real_arms = [arm for arm in arms if arm != "augmented"]
+    jobs = [(real_arms, [train_set])] if real_arms else []
+    if "augmented" in arms:
+        jobs.append((["augmented"], [train_set, *_find_synthetic_sets(synthetic_images)]))
     with atomic_folder(classifiers) as out:
         (out / "models").mkdir()
-        for arm in arms:
-            sets = [train_set]
-            if arm == "augmented":
-                sets += sorted(Path(str(synthetic_images)).glob("synthetic/*.parquet"))
+        for job_arms, sets in jobs:
             refuse_overlap(validation_set, "validation", sets)
             with open_pixels(sets, "train") as pixels, open_pixels(validation_set, "validation") as validation_pixels:
                 if validation_pixels.header.split_sha256 != pixels.header.split_sha256:
@@ -152,26 +157,32 @@ def train(
                         "use both from one run",
                         "image_set.mixed",
                     )
-                if arm == "oversampled":
-                    oversample(pixels, rare, synthetic_per_class, random_seed)
-                for seed in seeds:
+                for arm, seed in itertools.product(job_arms, seeds):
                     stem = out / "models" / (arm if seed == first_seed else f"{arm}-seed{seed}")
-                    _train_classifier(arm, seed, pixels, validation_pixels, epochs, augmentation, stem)
+                    rows = pixels
+                    if arm == "oversampled":
+                        rows = oversample(pixels, rare, synthetic_per_class, random_seed)
+                    _train_classifier(arm, seed, rows, validation_pixels, epochs, augmentation, stem)
 
 
-def _check(
-    arms: Sequence[str], seeds: Sequence[int], epochs: int, augmentation: str, synthetic_images: str | Path | None
-) -> None:
+def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
+    sets = sorted(Path(synthetic_images).glob("synthetic/*.parquet")) if synthetic_images else []
+    if not sets:
+        raise UserError(
+            "the arm augmented has no synthetic images",
+            "pass the output of balance_dataset as synthetic_images",
+            "train_classifier.no_synthetic_images",
+        )
+    return sets
+
+
+def _check(arms: Sequence[str], seeds: Sequence[int], epochs: int, augmentation: str) -> None:
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown or not arms:
         raise UserError(
             f"the arms are {', '.join(arms) or 'none'}",
             f"choose from {', '.join(ARMS)}",
             "train_classifier.unknown_arm",
-        )
-    if "augmented" in arms and synthetic_images is None:
-        raise UserError(
-            "the arm augmented has no synthetic images", "pass synthetic_images", "train_classifier.no_synthetic_images"
         )
     if not seeds:
         raise UserError("there is no classifier seed", "pass at least one", "parameter.out_of_range", name="seeds")
@@ -207,7 +218,7 @@ def _train_classifier(
         "val_balanced_accuracy", mode="max", patience=epochs, restore_best_weights=True
     )
     history = (
-        twin(network_, policy)
+        compile_fast_model(network_, policy)
         .fit(
             batches(pixels, augmentation, derive_seed(seed, "order"), derive_seed(seed, "turns")),
             steps_per_epoch=steps,
@@ -219,7 +230,7 @@ def _train_classifier(
     )
     model = stem.with_name(f"{stem.name}.keras")
     keras_setup.save_model(network_, model)
-    record: dict[str, Any] = {
+    record = {
         "arm": arm,
         "parameters": network_.count_params(),
         "model_sha256": file_sha256(model),
@@ -242,10 +253,14 @@ def _train_classifier(
         "seen": seen_hashes(pixels, validation_pixels),
     }
     write_record(stem.with_name(f"{stem.name}.json"), ClassifierRecord.model_validate_json(json.dumps(record)))
-    x = range(1, len(history["loss"]) + 1)
-    chart = {name: (x, history[name]) for name in ("loss", "val_loss", "val_balanced_accuracy")}
-    page = html_page.render(f"Classifier: {arm}, seed {seed}", [html_page.line_chart(chart, "epoch", "")])
+    page = _render_curves(f"Classifier: {arm}, seed {seed}", history)
     stem.with_name(f"{stem.name}.html").write_text(page, encoding="utf-8")
+
+
+def _render_curves(title: str, history: Mapping[str, Sequence[float]]) -> str:
+    epochs = range(1, len(history["loss"]) + 1)
+    lines = {name: (epochs, history[name]) for name in ("loss", "val_loss", "val_balanced_accuracy")}
+    return html_page.render(title, [html_page.line_chart(lines, "epoch", "")])
 
 
 def _hash_rows(pixels: Pixels) -> str:

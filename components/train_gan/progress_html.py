@@ -17,7 +17,10 @@ def strips(history: History) -> list[dict[str, Any]]:
     chosen = np.unique(np.linspace(0, len(history.grids) - 1, STRIPS).astype(int))
     sheets = {i: html_page.contact_sheet(history.grids[i][:STRIP_IMAGES], STRIP_IMAGES) for i in chosen}
     return [
-        {"kimg": float(history.grid_kimg[i]), "jpeg": html_page.jpeg(sheets[i], STRIP_IMAGES, STRIP_BYTES)}
+        {
+            "kimg": float(history.grid_kimg[i]),
+            "jpeg": html_page.encode_jpeg_base64(sheets[i], STRIP_IMAGES, STRIP_BYTES),
+        }
         for i in chosen
     ]
 

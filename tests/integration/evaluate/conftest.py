@@ -112,7 +112,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
         rows = {"image_id": [f"df-{n}" for n in range(len(images))], "dx": "df", "source": "dcgan"}
         hashes = [pixel_sha256(image) for image in images]
         out.write(pd.DataFrame(rows | {"pixel_sha256": hashes}), [encode_png(image) for image in images])
-    strip = html_page.jpeg(html_page.contact_sheet(images[:4], 4), 4, 7_500)
+    strip = html_page.encode_jpeg_base64(html_page.contact_sheet(images[:4], 4), 4, 7_500)
     gan = TrainedGan(
         dx="df", architecture="dcgan", classes=list(header.classes), image_size=32, data_sha256=header.data_sha256,
         split_sha256=header.split_sha256, recipe={"loss": "hinge"}, latent=8, kimg=4.0, start_kimg=0.0, best_kimg=2.0,

@@ -1,69 +1,110 @@
-"""Files are whole or absent, also where the writer is killed; and what went wrong is a sentence."""
+"""Files are complete or absent, even if the writer is killed."""
 
-import errno
 import hashlib
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from components.shared.errors import (
-    ERROR_RECORD_PREFIX,
-    ExitCode,
-    UserError,
-    as_user_error,
-    exit_on_user_error,
-    printable,
+from components.shared import files
+from components.shared.files import (
+    TEMPORARY_PREFIX,
+    atomic_folder,
+    atomic_write,
+    atomic_writes,
+    file_sha256,
+    write_text,
 )
-from components.shared.files import atomic_folder, atomic_write, atomic_writes, file_sha256, write_text
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def names(folder):
+def list_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def fail_half_way(error, *paths):
+def fail_after_writing_one(error: type[BaseException], *paths: Path) -> None:
     with atomic_writes(*paths) as parts:
         parts[0].write_text("new")
         raise error
 
 
-def test_the_name_stands_at_the_end_only(tmp_path):
+@contextmanager
+def umask(mode: int) -> Iterator[None]:
+    before = os.umask(mode)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> dict[int, bytes]:
+    """Inode → content of each file at the time at which it was synced."""
+    contents: dict[int, bytes] = {}
+    original = os.fsync
+
+    def fsync(handle: int) -> None:
+        contents[os.fstat(handle).st_ino] = os.pread(handle, 100, 0)
+        original(handle)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    return contents
+
+
+def test_atomic_write_names_the_file_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "result.json"
     with atomic_write(path) as part:
         assert part.parent == path.parent
         assert part.suffix == ".json"
-        part.write_text("whole")
+        part.write_text("complete")
         assert not path.exists()
-    assert path.read_text() == "whole"
-    assert names(path.parent) == ["result.json"]
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.read_text() == "complete"
+    assert list_names(path.parent) == ["result.json"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_atomic_write_follows_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    with umask(mask):
+        write_text(tmp_path / "result", "")
+    assert (tmp_path / "result").stat().st_mode & 0o777 == mode
+
+
+def test_atomic_write_syncs_the_content_before_the_name_exists(tmp_path: Path, synced: dict[int, bytes]) -> None:
+    write_text(tmp_path / "result", "complete")
+    assert synced == {(tmp_path / "result").stat().st_ino: b"complete"}
+
+
+def test_atomic_folder_syncs_its_files(tmp_path: Path, synced: dict[int, bytes]) -> None:
+    with atomic_folder(tmp_path / "folder") as part:
+        (part / "models").mkdir()
+        (part / "models" / "a").write_text("complete")
+    assert synced == {(tmp_path / "folder" / "models" / "a").stat().st_ino: b"complete"}
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_an_error_leaves_what_was_there(tmp_path, error):
+def test_atomic_write_with_an_error_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "result"
     write_text(path, "old")
     with pytest.raises(error):
-        fail_half_way(error, path)
+        fail_after_writing_one(error, path)
     assert path.read_text() == "old"
-    assert names(tmp_path) == ["result"]
+    assert list_names(tmp_path) == ["result"]
 
 
-def test_text_is_utf_8_with_its_line_ends(tmp_path):
+def test_write_text_is_utf_8_with_unchanged_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "é\n×\r\n")
     assert (tmp_path / "a").read_bytes() == "é\n×\r\n".encode()
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "a", "\udcff")
-    assert names(tmp_path) == ["a"]
+    assert list_names(tmp_path) == ["a"]
 
 
-def test_files_that_belong_together_are_renamed_together(tmp_path):
+def test_atomic_writes_renames_all_files_together(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a", "b", "c")]
     with atomic_writes(*paths) as parts:
         for part in parts:
@@ -72,21 +113,21 @@ def test_files_that_belong_together_are_renamed_together(tmp_path):
     assert [path.read_text() for path in paths] == ["new"] * 3
     paths[0].write_text("old")
     with pytest.raises(RuntimeError):
-        fail_half_way(RuntimeError, *paths)
+        fail_after_writing_one(RuntimeError, *paths)
     assert [path.read_text() for path in paths] == ["old", "new", "new"]
-    assert names(tmp_path) == ["a", "b", "c"]
+    assert list_names(tmp_path) == ["a", "b", "c"]
 
 
-def test_a_folder_in_the_way_is_seen_at_once(tmp_path):
+def test_atomic_writes_with_a_folder_of_that_name_fails_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(IsADirectoryError), atomic_writes(tmp_path / "a", tmp_path / "b"):
-        pytest.fail("the work was begun")
-    assert names(tmp_path) == ["b"]
+        pytest.fail("the block was entered")
+    assert list_names(tmp_path) == ["b"]
 
 
-def test_a_killed_writer_leaves_no_file_under_the_name(tmp_path):
+def test_atomic_write_of_a_killed_process_leaves_no_file_of_that_name(tmp_path: Path) -> None:
     script = f"""
-import sys, time
+import time
 from components.shared.files import atomic_write
 with atomic_write({str(tmp_path / "result")!r}) as part, part.open("w") as file:
     file.write("half")
@@ -96,107 +137,38 @@ with atomic_write({str(tmp_path / "result")!r}) as part, part.open("w") as file:
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
         writer.kill()
         assert writer.wait(10) == -9
-    assert not (tmp_path / "result").exists()
-    write_text(tmp_path / "result", "whole")  # and the next one is not in the dead one's way
-    assert (tmp_path / "result").read_text() == "whole"
+    (leftover,) = list_names(tmp_path)
+    assert leftover.startswith(TEMPORARY_PREFIX)
+    write_text(tmp_path / "result", "complete")  # the leftover does not disturb the next writer
+    assert (tmp_path / "result").read_text() == "complete"
 
 
-def test_hash(tmp_path):
-    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
-    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
-
-
-# Errors.
-
-
-def test_printable():
-    assert printable("a ü × “quoted” 病") == "a ü × “quoted” 病"
-    assert printable("a\nb\x1b[0m\udcff\u202e\0") == r"a\nb\x1b[0m\udcff\u202e\x00"
-    assert str(UserError("two\nlines")) == r"two\nlines"
-
-
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (errno.ENOSPC, "file.disk_full"),
-        (errno.EDQUOT, "file.quota"),
-        (errno.EFBIG, "file.file_too_large"),
-        (errno.EROFS, "file.read_only"),
-        (errno.EACCES, "file.permission"),
-        (errno.EPERM, "file.permission"),
-        (errno.ENOTDIR, "file.not_a_folder"),
-        (errno.EISDIR, "file.is_a_folder"),
-        (errno.ENAMETOOLONG, "file.name_too_long"),
-    ],
-)
-def test_as_user_error_of_an_os_error_has_its_code_and_path(number, code):
-    error = OSError(number, os.strerror(number), "/some/file")
-    outer = ValueError()
-    outer.__cause__ = error
-    for raised in (error, outer):
-        user_error = as_user_error(raised)
-        assert (user_error.code, user_error.fields) == (code, {"path": "/some/file"})
-        assert user_error.hint
-
-
-def test_a_bug_is_no_users_mistake():
-    for bug in (ValueError("x"), OSError("no number"), FileNotFoundError(errno.ENOENT, "x", "y"), KeyError("x")):
-        assert as_user_error(bug) is None
-        with pytest.raises(type(bug)), exit_on_user_error():
-            raise bug
-
-
-def test_no_folder_for_temporary_files(monkeypatch):
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
-    with pytest.raises(FileNotFoundError) as caught, tempfile.TemporaryDirectory():
-        pass
-    assert as_user_error(caught.value).code == "file.no_temporary_folder"
-
-
-def test_exit_on_user_error_prints_a_record_an_error_and_a_hint(capsys):
-    with pytest.raises(SystemExit) as caught, exit_on_user_error():
-        raise UserError("it is\nso", "fix it", "area.problem", name="x")
-    assert caught.value.code == ExitCode.USER_ERROR
-    record, *lines = capsys.readouterr().out.splitlines()
-    assert lines == [r"error: it is\nso", "hint: fix it"]
-    error = UserError.from_json(record.removeprefix(ERROR_RECORD_PREFIX))
-    assert (error.message, error.hint, error.code, error.fields) == (
-        r"it is\nso",
-        "fix it",
-        "area.problem",
-        {"name": "x"},
-    )
-    with exit_on_user_error():
-        time.sleep(0)
-
-
-def test_a_folder_has_its_name_at_the_end_only_and_replaces_what_was_cut_off(tmp_path):
+def test_atomic_folder_replaces_the_old_folder_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "a" / "folder"
     with atomic_folder(path) as part:
         assert part.parent == path.parent
         (part / "one").write_text("1")
         assert not path.exists()
-    assert names(path) == ["one"]
+    assert list_names(path) == ["one"]
     with atomic_folder(path) as part:
         (part / "two").write_text("2")
-    assert names(path) == ["two"]
+    assert list_names(path) == ["two"]
     with pytest.raises(FileNotFoundError), atomic_folder(path) as part:
         (part / "three" / "four").write_text("")
-    assert names(path) == ["two"]
-    assert names(path.parent) == ["folder"]
+    assert list_names(path) == ["two"]
+    assert list_names(path.parent) == ["folder"]
 
 
-def test_a_folder_has_the_rights_that_this_process_gives(tmp_path):
-    before = os.umask(0o002)
-    try:
-        with atomic_folder(tmp_path / "folder"):
-            pass
-    finally:
-        os.umask(before)
+def test_atomic_folder_follows_the_umask(tmp_path: Path) -> None:
+    with umask(0o002), atomic_folder(tmp_path / "folder"):
+        pass
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o775
+
+
+def test_file_sha256_of_a_large_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()

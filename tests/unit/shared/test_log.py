@@ -6,18 +6,31 @@ from components.shared.log import Progress, duration
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (190, "3 min 10 s"), (3900, "1 h 05 min")]
 )
-def test_duration(seconds: float, text: str):
+def test_duration_is_rounded_and_has_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_few_lines_and_always_the_last(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_progress_logs_at_the_interval_and_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     progress = Progress("train_gan df", 12.0, "kimg", 1000, "images")
     for step in range(1, 121):
-        now = step  # a tenth of a kimg each second
+        now = step  # a tenth of a kimg per second
         progress.update(step / 10, "loss 1.00")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
     assert lines[0] == "counterweight train_gan df: 1.0 of 12.0 kimg, 100 images/s, 1 min 50 s left, loss 1.00"
     assert lines[-1] == "counterweight train_gan df: 12.0 of 12.0 kimg, 100 images/s, loss 1.00"
+
+
+def test_progress_of_a_resumed_process_excludes_earlier_work_from_the_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = Progress("train_gan df", 100, "images", before=50)
+    now = 10.0
+    progress.update(75)
+    assert capsys.readouterr().out == "counterweight train_gan df: 75 of 100 images, 2 images/s, 10 s left\n"
