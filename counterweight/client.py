@@ -1,5 +1,4 @@
-"""The way to a Kubeflow Pipelines API: its address, the credentials, how long to wait, and one sentence for whatever
-goes wrong.
+"""Access to a Kubeflow Pipelines API: address, credentials, time limits and errors.
 
     KFP_HOST       where the API is, with http:// or https://
     KFP_NAMESPACE  the profile's namespace; for installations that separate users
@@ -8,8 +7,8 @@ goes wrong.
                    cluster: the token that Kubernetes mounts for Kubeflow Pipelines (KFP_TOKEN_FILE for another place)
                    iap: an identity token of the Google credentials here, for the OAuth client KFP_IAP_CLIENT_ID
 
-The API's generated classes send and read everything, over a connection of ours. `kfp.Client` is not used: it reads the
-kube config of whoever calls it, waits without an end, and returns normally from a run that failed.
+The API's generated classes encode and decode all messages; this module sends them. `kfp.Client` is not used: it reads
+the caller's kube config, waits without a time limit, and returns normally from a run that failed.
 """
 
 import contextlib
@@ -24,23 +23,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import kfp_server_api
 import requests
 
 from components.shared.errors import ExitCode, UserError
+from components.shared.workflow import Workflow, parse_run
 from counterweight import parameters
 
 PATIENCE_S = 25.0
-"""So long a call is tried, all attempts and pauses together."""
+"""Time limit of a call, including repeated attempts and pauses."""
 ATTEMPT_S = 10.0
 PAUSE_S = 0.5
-"""Before a call is repeated; doubled each time."""
+"""Pause before a call is repeated; doubled each time."""
 LOOK_AGAIN_S = 2.0
-"""The same for a call that makes something: the server may be about to finish it."""
+"""The same for a call that creates something: the server may still be processing it."""
 LIMIT_BYTES = 64_000_000
-"""Of an answer: a run of a hundred classes stays far below it."""
+"""Size limit of an answer; a run with the most tasks that are allowed has about 10 MB."""
 CLUSTER_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 (a path)
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -50,51 +50,54 @@ T = TypeVar("T")
 
 
 class ApiError(UserError):
-    """The API can't be reached, or does not let us: exit code 5. The message is one sentence on one line."""
+    """The API is unreachable or denies access: exit code 5."""
 
     exit_code = ExitCode.UNREACHABLE
 
 
 class AbsentError(ApiError):
-    """Nothing answers at this address, not even with an error of the API's."""
+    """Nothing answers at this address, not even with an error of the API."""
 
 
 class UnansweredError(ApiError):
-    """No answer, or one that may be another next time.
+    """No answer, or an error that may pass.
 
     Attributes:
-        retry_after_s: seconds that the server asks us to wait.
-        late: the time was over while the server may have been at work still.
+        retry_after_s: seconds that the server requests as a pause.
+        late: whether the time limit was reached while the server may still have been processing the request.
     """
 
-    def __init__(self, sentence: str, retry_after_s: float = 0.0, late: bool = False) -> None:
-        super().__init__(sentence)
-        self.retry_after_s, self.late = retry_after_s, late
+    retry_after_s = 0.0
+    late = False
+
+    def after(self, seconds: float, late: bool) -> "UnansweredError":
+        """Set the attributes and return the error."""
+        self.retry_after_s, self.late = seconds, late
+        return self
 
 
 class RejectedError(ApiError):
-    """The API answered that the request can't be done as it is: exit code 2.
-
-    Attributes:
-        status: HTTP's, from 400 to 499.
-    """
+    """The API rejected the request: exit code 2."""
 
     exit_code = ExitCode.USER_ERROR
 
-    def __init__(self, sentence: str, status: int) -> None:
-        super().__init__(sentence)
-        self.status = status
+    @property
+    def status(self) -> int:
+        """HTTP status, from 400 to 499."""
+        return int(self.fields.get("status", 400))
 
 
 def address(host: str) -> str:
-    """KFP_HOST, checked.
+    """Return KFP_HOST without a final slash, after a check.
 
     Raises:
-        UserError: it is not an address.
+        UserError: `api.no_address`, `api.invalid_address` or `api.password_in_address`.
     """
     if not host:
         raise UserError(
-            "KFP_HOST is not set; give the address of the Kubeflow Pipelines API, with http:// or https://."
+            "KFP_HOST is not set",
+            "set it to the address of the Kubeflow Pipelines API, with http:// or https://",
+            "api.no_address",
         )
     try:
         parts = urlsplit(host)
@@ -102,42 +105,71 @@ def address(host: str) -> str:
     except ValueError:
         known = False
     if not known or parts.query or parts.fragment or host != "".join(host.split()):
-        raise UserError(f"KFP_HOST is {host!r}; write it as https://name or http://name:port, with a path if need be.")
+        raise UserError(
+            f"KFP_HOST is {host!r}",
+            "write it as https://name or http://name:port, with a path if needed",
+            "api.invalid_address",
+            host=host,
+        )
     if parts.username is not None:
-        raise UserError("KFP_HOST holds a user name or password; leave them out and set KFP_AUTH.")
+        raise UserError(
+            "KFP_HOST contains a user name or password", "remove them and set KFP_AUTH", "api.password_in_address"
+        )
     return host.rstrip("/")
 
 
 def bearer(environment: Mapping[str, str], host: str) -> Callable[[], str]:
-    """What gives the token of each request, empty for none: read or renewed each time, since tokens expire.
+    """Return a function that returns the token of a request, empty for none.
+
+    It reads or renews the token each time, because tokens expire.
 
     Raises:
-        UserError: KFP_AUTH, or what belongs to it, can't be used.
+        UserError: `api.invalid_auth`, `api.token_over_http`, `api.token_twice`, `api.token_unreadable` or
+            `api.invalid_token`.
     """
     way = environment.get("KFP_AUTH") or "none"
     if way == "none":
         return lambda: ""
     if way not in ("token", "cluster", "iap"):
-        raise UserError(f"KFP_AUTH is {way!r}; choose one of none, token, cluster, iap.")
+        raise UserError(f"KFP_AUTH is {way!r}", "choose one of none, token, cluster, iap", "api.invalid_auth", auth=way)
     parts = urlsplit(host)
     name = parts.hostname or ""
     inside = way == "cluster" and ("." not in name or name.endswith(".svc") or ".svc." in name)
     if parts.scheme == "http" and name not in _LOOPBACK and not inside:
-        raise UserError(f"KFP_HOST is {host}, and everybody on the way could read the token; use https://.")
+        raise UserError(
+            f"KFP_HOST is {host}, and the token would be sent without encryption",
+            "use https://",
+            "api.token_over_http",
+            host=host,
+        )
     if way == "iap":
         return _identity_token(environment.get("KFP_IAP_CLIENT_ID", ""))
     literal = environment.get("KFP_TOKEN", "") if way == "token" else ""
     file = environment.get("KFP_TOKEN_FILE") or (CLUSTER_TOKEN if way == "cluster" else "")
     if bool(literal) == bool(file):
-        raise UserError("KFP_AUTH is token; set either KFP_TOKEN or KFP_TOKEN_FILE.")
+        raise UserError(
+            f"KFP_AUTH is token, and {'both' if literal else 'neither'} KFP_TOKEN {'and' if literal else 'nor'} "
+            f"KFP_TOKEN_FILE {'are' if literal else 'is'} set",
+            "set one of them",
+            "api.token_twice" if literal else "api.no_token",
+        )
 
     def token() -> str:
         try:
             text = literal or Path(file).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"the token file {file} can't be read; set KFP_TOKEN_FILE to one that can.") from error
-        if not re.fullmatch(r"[\x21-\x7e]+", text.strip()):  # else it would stand in an error message of HTTP's
-            raise UserError(f"the token in {'KFP_TOKEN' if literal else file} is empty or not one word; give another.")
+            raise UserError(
+                f"the token file {file} cannot be read",
+                "set KFP_TOKEN_FILE to a readable file",
+                "api.token_unreadable",
+                path=file,
+            ) from error
+        if not re.fullmatch(r"[\x21-\x7e]+", text.strip()):  # otherwise an error message of `requests` contains it
+            raise UserError(
+                f"the token in {'KFP_TOKEN' if literal else file} is empty or not one word",
+                "set another token",
+                "api.invalid_token",
+            )
         return text.strip()
 
     token()
@@ -145,9 +177,13 @@ def bearer(environment: Mapping[str, str], host: str) -> Callable[[], str]:
 
 
 def _identity_token(client_id: str) -> Callable[[], str]:
-    """Google's identity tokens for an OAuth client, renewed before they expire."""
+    """Return a function that returns Google's identity token for an OAuth client, renewed before it expires."""
     if not client_id:
-        raise UserError("KFP_AUTH is iap; set KFP_IAP_CLIENT_ID to the OAuth client of the proxy.")
+        raise UserError(
+            "KFP_AUTH is iap, and KFP_IAP_CLIENT_ID is not set",
+            "set it to the OAuth client of the proxy",
+            "api.no_client_id",
+        )
     from google.auth import exceptions
     from google.auth.transport.requests import Request
     from google.oauth2 import id_token
@@ -162,12 +198,15 @@ def _identity_token(client_id: str) -> Callable[[], str]:
                 kept[0].refresh(Request())
         except exceptions.DefaultCredentialsError as error:
             raise UserError(
-                "no Google credentials here give identity tokens; set GOOGLE_APPLICATION_CREDENTIALS to a service "
-                "account's, or run on a machine that has one."
+                "the Google credentials of this machine cannot create identity tokens",
+                "set GOOGLE_APPLICATION_CREDENTIALS to the key of a service account, or use a machine that has one",
+                "api.no_identity",
             ) from error
         except exceptions.GoogleAuthError as error:
             raise UnansweredError(
-                f"Google gives no identity token ({type(error).__name__}); check the network and the account's rights."
+                f"Google returned no identity token ({type(error).__name__})",
+                "check the network and the permissions of the account",
+                "api.identity_failed",
             ) from error
         return str(kept[0].token)
 
@@ -175,7 +214,7 @@ def _identity_token(client_id: str) -> Callable[[], str]:
 
 
 class _Answer:
-    """What the generated classes expect of an answer."""
+    """An answer, with the methods that the generated classes call."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str], data: bytes) -> None:
         self.status, self.reason, self.headers, self.data = status, reason, headers, data
@@ -188,14 +227,14 @@ class _Answer:
 
 
 class Connection(kfp_server_api.ApiClient):
-    """Sends the generated classes' requests: one attempt each, within a time, redirected nowhere.
+    """Sends the requests of the generated classes: one attempt each, with a time limit, without redirects.
 
     Args:
         host: checked by `address`.
-        token: as `bearer` gives it.
+        token: function that `bearer` returns.
 
     Attributes:
-        give_up: the moment, of `time.monotonic`, at which an attempt must be over.
+        give_up: time limit of the attempt, in seconds of `time.monotonic`.
     """
 
     def __init__(self, host: str, token: Callable[[], str]) -> None:
@@ -203,13 +242,16 @@ class Connection(kfp_server_api.ApiClient):
         self.host, self.token = host, token
         self.give_up = float("inf")
         self.session = requests.Session()
-        self.session.auth = self._sign  # with one of its own, requests does not read ~/.netrc
+        self.session.auth = self._sign  # otherwise `requests` reads ~/.netrc
         if urlsplit(host).hostname in _LOOPBACK:
-            self.session.trust_env = False  # a proxy elsewhere can't reach this machine's ports
+            self.session.trust_env = False  # a proxy cannot reach the ports of this machine
         authorities = os.environ.get("REQUESTS_CA_BUNDLE") or ""
         if authorities and not Path(authorities).exists():
             raise UserError(
-                f"REQUESTS_CA_BUNDLE is {authorities}, and there is no such file; give another or unset it."
+                f"REQUESTS_CA_BUNDLE is {authorities}, which does not exist",
+                "set it to another file, or unset it",
+                "api.no_ca_bundle",
+                path=authorities,
             )
         self.verify = authorities or True
         self._secret = ""
@@ -221,10 +263,10 @@ class Connection(kfp_server_api.ApiClient):
 
     def request(self, method: str, url: str, query_params: Any = None, headers: Any = None, post_params: Any = None,
                 body: Any = None, _preload_content: bool = True, _request_timeout: Any = None) -> _Answer:  # fmt: skip
-        """One attempt.
+        """Send a request once and return the answer, which is JSON.
 
         Raises:
-            ApiError: there is no answer, or not one that the API gives.
+            ApiError: as in `send`, or `api.not_kubeflow`.
         """
         headers = dict(headers or {})
         sent: dict[str, Any] = {"json": body} if body is not None else {}
@@ -237,22 +279,32 @@ class Connection(kfp_server_api.ApiClient):
         except (ValueError, RecursionError):
             understood = False
         if not understood:
-            raise ApiError(f"{self.host} answers, but not as the Kubeflow Pipelines API; check KFP_HOST and KFP_AUTH.")
+            raise ApiError(
+                f"{self.host} answers, but not as a Kubeflow Pipelines API",
+                "check KFP_HOST and KFP_AUTH",
+                "api.not_kubeflow",
+            )
         answer.data = answer.data or b"{}"
         return answer
 
     def deserialize(self, response: _Answer, response_type: str) -> Any:
-        """As the base class does; whatever it stumbles over is the answer's fault."""
+        """Decode an answer as the base class does; every error means that the answer is invalid."""
         try:
             return super().deserialize(response, response_type)
         except Exception as error:
-            raise ApiError(f"{self.host} sends a {response_type} that can't be read; is it of version 2?") from error
+            raise ApiError(
+                f"{self.host} returned a {response_type} that cannot be read",
+                "check that it is a Kubeflow Pipelines API of version 2",
+                "api.unreadable_answer",
+            ) from error
 
     def send(self, method: str, url: str, **arguments: Any) -> _Answer:
-        """One attempt; its answer is a success, of any content.
+        """Send a request once and return the answer, which has a status of success and any content.
 
         Raises:
-            ApiError: there is no answer, or it says that something is wrong.
+            ApiError: `api.bad_certificate`, `api.no_answer`, `api.unreachable`, `api.answer_too_large`, or an error
+                status: `api.redirect`, `api.unauthorized`, `api.forbidden`, `api.unavailable`, `api.absent`,
+                `api.rejected`.
         """
         seconds = max(min(ATTEMPT_S, self.give_up - time.monotonic()), 0.1)
 
@@ -265,81 +317,110 @@ class Connection(kfp_server_api.ApiClient):
                 for chunk in response.iter_content(1 << 16):
                     data += chunk
                     if len(data) > LIMIT_BYTES:
-                        raise ApiError(f"{self.host} sends more than {LIMIT_BYTES:,} bytes; check KFP_HOST.")
+                        raise ApiError(
+                            f"{self.host} returned more than {LIMIT_BYTES:,} bytes",
+                            "check KFP_HOST",
+                            "api.answer_too_large",
+                        )
                 return _Answer(response.status_code, response.reason, response.headers, bytes(data))
 
         try:
             answer = _within(seconds, attempt)
         except requests.exceptions.SSLError as error:
             raise ApiError(
-                f"the certificate of {self.host} can't be verified; check KFP_HOST, or set REQUESTS_CA_BUNDLE to the "
-                "file of its authority."
+                f"the certificate of {self.host} cannot be verified",
+                "check KFP_HOST, or set REQUESTS_CA_BUNDLE to the certificate of its authority",
+                "api.bad_certificate",
             ) from error
         except requests.exceptions.Timeout as error:
             sent_it = not isinstance(error, requests.exceptions.ConnectTimeout)
-            raise UnansweredError(
-                f"{self.host} does not answer; check KFP_HOST and the network.", late=sent_it
-            ) from error
+            unanswered = UnansweredError(
+                f"{self.host} does not answer", "check KFP_HOST and the network", "api.no_answer"
+            )
+            raise unanswered.after(0, late=sent_it) from error
         except requests.exceptions.RequestException as error:
             raise UnansweredError(
-                f"{self.host} can't be reached ({_why(error)}); check KFP_HOST and the network."
+                f"{self.host} is unreachable ({_why(error)})", "check KFP_HOST and the network", "api.unreachable"
             ) from error
         if not 200 <= answer.status <= 299:
             raise self._error(method, urlsplit(url).path, answer)
         return answer
 
     def _error(self, method: str, path: str, answer: _Answer) -> ApiError:
-        """What an answer that is no success means."""
+        """Return the error that an answer with an error status means."""
         status = answer.status
-        told, code = _message(answer.data)
+        message, code = _message(answer.data)
         if self._secret:
-            told = told.replace(self._secret, "…")
-        told = f": {told.rstrip('.')}" if told else ""
+            message = message.replace(self._secret, "…")
+        detail = f": {message.rstrip('.')}" if message else ""
         if 300 <= status <= 399:
             place = urlsplit(answer.getheader("Location") or "").hostname or "a login page"
-            return ApiError(f"{self.host} sends to {place} instead of answering ({status}); set KFP_AUTH.")
+            return ApiError(
+                f"{self.host} redirects to {place} ({status})", "set KFP_AUTH", "api.redirect", status=status
+            )
         if status == 401:
-            return ApiError(f"{self.host} does not take these credentials (401{told}); check KFP_AUTH and its token.")
+            return ApiError(
+                f"{self.host} rejects the credentials (401{detail})",
+                "check KFP_AUTH and its token",
+                "api.unauthorized",
+                status=status,
+            )
         if status == 403:
             return ApiError(
-                f"{method} {path} is not allowed (403{told}); ask for a role that may, or check KFP_NAMESPACE."
+                f"{method} {path} is not allowed (403{detail})",
+                "use a role that is allowed to, or check KFP_NAMESPACE",
+                "api.forbidden",
+                status=status,
             )
         if status in _PASSING:
             wait = answer.getheader("Retry-After") or ""
-            return UnansweredError(
-                f"{self.host} fails ({status}{told}); try again later.",
-                float(wait) if wait.isdecimal() else 0.0,
-                late=status == 504,  # a proxy's patience was over, not the server's work
+            passing = UnansweredError(
+                f"{self.host} fails ({status}{detail})", "try again later", "api.unavailable", status=status
             )
+            # At 504 a proxy's time limit was reached; the server may still be processing the request.
+            return passing.after(float(wait) if wait.isdecimal() else 0.0, late=status == 504)
         if status == 404 and code is None:
-            return AbsentError(f"there is no Kubeflow Pipelines API at {self.host} (404 for {path}); check KFP_HOST.")
-        return RejectedError(f"{self.host} refuses {method} {path} ({status}{told}); mend what it names.", status)
+            return AbsentError(
+                f"there is no Kubeflow Pipelines API at {self.host} (404 for {path})",
+                "check KFP_HOST",
+                "api.absent",
+                status=status,
+            )
+        return RejectedError(
+            f"{self.host} rejects {method} {path} ({status}{detail})",
+            "correct the value that the message names",
+            "api.rejected",
+            status=status,
+        )
 
 
 def _message(data: bytes) -> tuple[str, int | None]:
-    """What an error's body says, at most 300 characters, and its gRPC code, if it is the API's at all."""
+    """Return the message of an error, at most 300 characters, and its gRPC code; None if it is not from the API."""
     try:
         body = json.loads(data)
         inner = next((d["message"] for d in body.get("details") or [] if d.get("message")), None)
-        told = inner or body.get("message") or body.get("error_message") or body.get("error") or ""
+        message = inner or body.get("message") or body.get("error_message") or body.get("error") or ""
         code = body.get("code") if isinstance(body.get("code"), int) else (2 if "error_message" in body else None)
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
         return "", None
-    return str(told)[:300], code
+    return str(message)[:300], code
 
 
 def _why(error: BaseException | None) -> str:
-    """The operating system's word for a broken connection, from the bottom of a library's exceptions."""
+    """Return the operating system's reason for a broken connection, from the causes of an exception."""
     seen = error
     while seen is not None:
         if isinstance(seen, ConnectionError | socket.gaierror):
             return seen.strerror or str(seen)
         seen = seen.__cause__ or seen.__context__
-    return "broken off"
+    return "connection closed"
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
-    """`work()`, or a timeout: in a thread that is left behind, because looking up a name can't be broken off."""
+    """Return `work()` or raise a timeout.
+
+    The work is done in a thread that is abandoned after the timeout, because resolving a name cannot be interrupted.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -360,14 +441,14 @@ def _within(seconds: float, work: Callable[[], T]) -> T:
 
 
 class Api:
-    """The API's services, and how they are called.
+    """The services of the API, and calls with repeated attempts.
 
     Args:
-        environment: the variables that this module's docstring names.
+        environment: the variables in this module's docstring.
 
     Raises:
-        UserError: one of them can't be used.
-        ApiError: the API can't be reached, or does not let us.
+        UserError: a variable is invalid, or `api.no_namespace`.
+        ApiError: the API is unreachable or denies access.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -380,29 +461,35 @@ class Api:
         self.runs = kfp_server_api.RunServiceApi(self.connection)
         self.recurring_runs = kfp_server_api.RecurringRunServiceApi(self.connection)
         health = None
-        with contextlib.suppress(AbsentError):  # a gateway may let nothing but the services through; they will tell
+        with contextlib.suppress(AbsentError):  # a gateway may only pass requests to the services
             health = self.call(kfp_server_api.HealthzServiceApi(self.connection).healthz_service_get_healthz)
         if health and health.multi_user and not self.namespace:
-            raise UserError(f"{self.host} separates its users; set KFP_NAMESPACE to the namespace of your profile.")
+            raise UserError(
+                f"{self.host} has a namespace for each user, and KFP_NAMESPACE is not set",
+                "set KFP_NAMESPACE to the namespace of your profile",
+                "api.no_namespace",
+            )
 
     def call(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """A call that may be repeated, tried for `PATIENCE_S`.
+        """Call a method that may be repeated, for `PATIENCE_S`.
 
         Raises:
-            ApiError: it can't be done.
+            ApiError: all attempts failed.
         """
         return self._patiently(lambda again: method(*arguments, **named), PAUSE_S)
 
     def create(self, make: Callable[[], T], find: Callable[[], T | None]) -> T:
-        """A call that must not be done twice: before it is repeated, `find` looks whether it was done although the
-        answer was lost. It is not repeated while the server may be at work on it still.
+        """Create something once.
+
+        Before a call is repeated, `find` checks whether it succeeded although the answer was lost. It is not repeated
+        while the server may still be processing it.
 
         Args:
             make: the call.
-            find: what it makes, if it is there; its calls are tried once.
+            find: returns what the call creates, or None; its own calls are tried once.
 
         Raises:
-            ApiError: it can't be done, or is not known to be.
+            ApiError: all attempts failed, or `api.unknown_outcome`.
         """
         late = False
 
@@ -413,7 +500,9 @@ class Api:
                 return found
             if late:
                 raise UnansweredError(
-                    f"{self.host} does not answer; whether it did what it was asked for is not known."
+                    f"{self.host} does not answer, and it is unknown whether the request succeeded",
+                    "check in the Kubeflow UI before you repeat the command",
+                    "api.unknown_outcome",
                 )
             try:
                 return make()
@@ -421,7 +510,7 @@ class Api:
                 late = error.late
                 raise
             except RejectedError as error:
-                found = find() if error.status == 409 else None  # somebody else was faster
+                found = find() if error.status == 409 else None  # created meanwhile by another command
                 if found is None:
                     raise
                 return found
@@ -439,12 +528,22 @@ class Api:
                 if time.monotonic() + wait > self.connection.give_up:
                     raise
                 if not again:
-                    print(f"{str(error).split(';')[0]}; trying for {PATIENCE_S:.0f} s", file=sys.stderr, flush=True)
+                    print(f"warning: {error}; retrying for {PATIENCE_S:.0f} s", file=sys.stderr, flush=True)
             time.sleep(wait)
             again, pause = True, min(pause * 2, 8)
 
+    def workflow(self, run_id: str) -> Workflow:
+        """Return a run's tasks, from its Workflow manifest.
+
+        Raises:
+            ApiError: the API does not return the run.
+            UserError: `workflow.absent`, `workflow.offloaded` or `workflow.unreadable`.
+        """
+        url = f"{self.host}/apis/v1beta1/runs/{quote(run_id, safe='')}"
+        return parse_run(json.loads(self.call(self.connection.request, "GET", url).data))
+
     def pages(self, method: Callable[..., Any], field: str, *arguments: Any, **named: Any) -> Iterator[Any]:
-        """All entries of a list, page by page; each page is tried once. Wrap it in `call` where that is not enough."""
+        """Yield all entries of a list, page by page; each page is requested once."""
         token, seen = "", set[str]()
         while True:
             answer = method(*arguments, page_size=100, **named, **({"page_token": token} if token else {}))
@@ -455,7 +554,7 @@ class Api:
             seen.add(token)
 
     def named(self, method: Callable[..., Any], field: str, name: str, *arguments: Any, **named: Any) -> list[Any]:
-        """The entries of a list whose display name is exactly `name`; the server is asked to leave out the others."""
+        """Return the entries of a list with this display name; the server filters them."""
         predicate = kfp_server_api.V2beta1Predicate(operation="EQUALS", key="display_name", string_value=name)
         wanted = self.connection.sanitize_for_serialization(kfp_server_api.V2beta1Filter(predicates=[predicate]))
         entries = self.pages(method, field, *arguments, filter=json.dumps(wanted), **named)
@@ -463,11 +562,12 @@ class Api:
 
 
 def settings(words: list[str]) -> dict[str, str]:
-    """The words `NAME=value` as a dictionary, but for those that begin with KFP_: they go into the environment, where
-    make puts them by itself.
+    """Return the words `NAME=value` as a dictionary, without those that begin with KFP_.
+
+    Those are written to the environment, as make does.
 
     Raises:
-        UserError: a word is not of this form, or a name stands twice.
+        UserError: as in `parameters.assignments`.
     """
     given = parameters.assignments(words)
     os.environ.update({name: value for name, value in given.items() if name.startswith("KFP_")})

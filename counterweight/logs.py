@@ -1,301 +1,344 @@
-"""What a run has done: `python -m counterweight.logs RUN=id [TASK=name] [WAIT=1] [TIMEOUT=seconds]`.
+"""Show what a run did: `python -m counterweight.logs RUN=id [TASK=name] [WAIT=1] [TIMEOUT=seconds]`.
 
-Prints each task with its state, time and error, and the logs of the failed tasks, or of those named TASK, as far as the
-API has them. WAIT=1 follows the run to its end first. The API is where `counterweight/client.py` says.
+Prints each task with its state, duration and error, and the logs of the failed tasks, or of those that TASK names.
+WAIT=1 first follows the run until it finishes. `counterweight/client.py` documents the variables of the API.
 
-Exit codes: 0 read (with WAIT=1: succeeded), 1 failed, 2 something that the user can mend, 3 cancelled, 4 timeout (the
-run goes on), 5 API not reachable or not allowed, 130 interrupted (the run goes on).
+Exit codes: 0 done (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 cancelled, 4 timeout (the run continues),
+5 API unreachable or access denied, 130 interrupted (the run continues).
 """
 
 import os
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
+from components.shared import workflow
 from components.shared.errors import ExitCode, UserError, printable
 from components.shared.log import duration
+from components.shared.storage import download_file
+from components.shared.workflow import Task, Workflow, parse_error_record
 from counterweight import parameters
 from counterweight.client import ATTEMPT_S, Api, ApiError, RejectedError, settings
 from counterweight.exit_codes import run_command
 
-ENDS = {
-    "SUCCEEDED": ExitCode.SUCCEEDED,
-    "FAILED": ExitCode.FAILED,
-    "SKIPPED": ExitCode.FAILED,
-    "CANCELED": ExitCode.CANCELLED,
+EXIT_CODES = {
+    workflow.SUCCEEDED: ExitCode.SUCCEEDED,
+    workflow.FAILED: ExitCode.FAILED,
+    workflow.CANCELLED: ExitCode.CANCELLED,
 }
-"""A run's last states, and the exit codes for them."""
+"""The states in which a run has finished, and the exit codes for them."""
 DAY_S = 24 * 3600
 LOG_LINES = 200
 FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 10.0
 
-# What Kubeflow's backend adds to a pipeline's own tasks: drivers, the pods within a task, loops.
-_ADDED = re.compile(
-    r"root|executor|.*-driver|(for-loop|condition|condition-branches|exit-handler|exit-hook)-.*|.*-iterations?"
-)
+_RUN_STATES = {
+    "PENDING": workflow.PENDING,
+    "RUNNING": workflow.RUNNING,
+    "CANCELING": workflow.CANCELLING,
+    "CANCELED": workflow.CANCELLED,
+    "SUCCEEDED": workflow.SUCCEEDED,
+    "FAILED": workflow.FAILED,
+    "SKIPPED": workflow.FAILED,
+    "PAUSED": "paused",
+}
+
+
+def state_of(run: Any) -> str:
+    """Return a run's state; Kubeflow ends a terminated run as FAILED, and only its history shows CANCELING."""
+    state = _RUN_STATES.get(str(run.state or ""), "unknown")
+    cancelled = any(str(entry.state) == "CANCELING" for entry in run.state_history or [])
+    return workflow.CANCELLED if state == workflow.FAILED and cancelled else state
 
 
 def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
-    """Says each change of a task's state, until the run ends or the time is over.
+    """Print each change of a task's state, until the run finishes or the time limit is reached.
 
     Args:
         api: the API.
         run_id: of the run.
-        seconds: how long, at the most.
-        out: where to.
+        seconds: the time limit.
+        out: receives the lines.
 
     Returns:
         The exit code: 0 succeeded, 1 failed, 3 cancelled, 4 timeout, 130 interrupted.
 
     Raises:
-        ApiError: the API can't be reached any more.
+        ApiError: the API became unreachable.
     """
     give_up = time.monotonic() + seconds
-    states: dict[str, str] = {}
-    names = Names()
+    shown: dict[str, tuple[str, str]] = {}
     pause = FIRST_PAUSE_S
     try:
         while True:
             run = get_run(api, run_id)
-            names.of_run(api, run)
-            said = [(task.task_id or label, label, task.state, _told(task)) for task, label in names.shown(run)]
-            state = run.state
-            said.insert(len(said) if state in ENDS else 0, ("", "run", state, f"{state.lower()}{_error(run)}"))
-            for key, label, current, told in said:
-                if states.get(key) != current and current not in ("", "RUNTIME_STATE_UNSPECIFIED"):
-                    states[key] = current
-                    _say(out, f"{_clock()} {label}: {told}")
-            if state in ENDS:
-                return ENDS[state]
+            state, tasks = state_of(run), _tasks(api, run_id, shown, out)
+            finished = state in EXIT_CODES
+            lines = [
+                (
+                    task.key,
+                    f"{task.label}: {describe(task)}",
+                    (task.state, task.reason if task.state != "failed" else ""),
+                )
+                for task in tasks
+                if finished or task.state not in (workflow.PENDING, workflow.SKIPPED)
+            ]
+            lines.insert(len(lines) if finished else 0, ("", f"run: {state}{_error(run)}", (state, "")))
+            for key, line, current in lines:
+                if shown.get(key) != current:
+                    shown[key] = current
+                    _print(out, f"{_clock()} {line}")
+            if finished:
+                return EXIT_CODES[state]
             left = give_up - time.monotonic()
             if left <= 0:
-                _say(out, f"not ended after {duration(seconds)}; the run goes on. {how_to(run_id)}")
+                _print(out, f"not finished after {duration(seconds)}; the run continues. {how_to(run_id)}")
                 return ExitCode.TIMEOUT
             time.sleep(min(pause, left))
-            pause = min(pause * 1.5, 10)
+            pause = min(pause * 1.5, MAX_PAUSE_S)
     except KeyboardInterrupt:
-        _say(out, f"\nnot following any more; the run goes on. {how_to(run_id)}")
+        _print(out, f"\nno longer following; the run continues. {how_to(run_id)}")
         return ExitCode.INTERRUPTED
+    except ApiError:
+        _print(out, f"the run may continue. {how_to(run_id)}")
+        raise
+
+
+def _tasks(api: Api, run_id: str, shown: dict[str, tuple[str, str]], out: TextIO) -> tuple[Task, ...]:
+    """Return the run's tasks; without them, print why, once."""
+    try:
+        return api.workflow(run_id).tasks
     except RejectedError as error:
-        raise ApiError(f"{error} The run can't be followed any more.") from error
+        problem: UserError = error
     except ApiError as error:
-        _say(out, f"the run may go on. {how_to(run_id)}")
-        raise error
+        if error.code not in ("api.forbidden", "api.absent"):
+            raise
+        problem = error
+    except UserError as error:
+        if error.code == "workflow.absent":
+            return ()
+        problem = error
+    if "tasks" not in shown:
+        shown["tasks"] = ("", "")
+        _print(out, f"warning: the tasks of the run are unknown: {problem}")
+    return ()
 
 
 def how_to(run_id: str) -> str:
-    """How to end a run, and how to follow it."""
-    return f"To end it: make terminate RUN={run_id}; to follow it: make logs RUN={run_id} WAIT=1"
+    """Return how to cancel a run, and how to follow it."""
+    return f"To cancel it: make terminate RUN={run_id}; to follow it: make logs RUN={run_id} WAIT=1"
 
 
 def get_run(api: Api, run_id: str) -> Any:
-    """A run.
+    """Return a run.
 
     Raises:
-        UserError: there is none of this id.
-        ApiError: the API can't be reached, or does not let us.
+        UserError: `run.invalid_id` or `run.unknown`.
+        ApiError: the API is unreachable or denies access, or `run.unreadable`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id):
-        raise UserError(f"RUN is {run_id!r}; give a run's id, the last part of its address.")
+        raise UserError(
+            f"RUN is {run_id!r}", "give the id of a run, the last part of its address", "run.invalid_id", run=run_id
+        )
     try:
         run = api.call(api.runs.run_service_get_run, run_id)
     except RejectedError as error:
         if error.status == 404:
-            raise UserError(f"there is no run {run_id} at {api.host}; check RUN and KFP_HOST.") from error
+            raise UserError(
+                f"there is no run {run_id} at {api.host}", "check RUN and KFP_HOST", "run.unknown", run=run_id
+            ) from error
         raise
     if run.error and not run.state:
-        raise ApiError(f"{api.host} can't tell of run {run_id}: {run.error.message}.")
-    for entry in (run, *((run.run_details and run.run_details.task_details) or [])):
-        entry.state = str(entry.state or "")  # the generated classes take it as it comes
+        raise ApiError(
+            f"{api.host} cannot return run {run_id}: {run.error.message}", "try again later", "run.unreadable"
+        )
     return run
 
 
-class Names:
-    """The tasks of runs as people know them: display names, without what the backend adds."""
-
-    def __init__(self) -> None:
-        self._labels: dict[str, str] | None = None
-        self._pipeline = ""
-        self._given: dict[str, str] = {}
-        self._count: dict[str, int] = {}
-
-    def of_run(self, api: Api, run: Any) -> None:
-        """Learns the names from the run's pipeline, once; without it, the backend's own are told."""
-        if self._labels is not None:
-            return
-        self._labels = {}
-        spec, reference = run.pipeline_spec, run.pipeline_version_reference
-        if reference and reference.pipeline_id and reference.pipeline_version_id:
-            try:
-                version = api.call(
-                    api.pipelines.pipeline_service_get_pipeline_version,
-                    reference.pipeline_id,
-                    reference.pipeline_version_id,
-                )
-                spec = version.pipeline_spec
-            except ApiError:  # it may not be allowed, and it is only about names
-                return
-        self._pipeline, self._labels = labels(spec)
-
-    def shown(self, run: Any) -> list[tuple[Any, str]]:
-        """The run's tasks in the order in which they began, each with a name of its own."""
-        tasks = (run.run_details.task_details if run.run_details else None) or []
-        found = []
-        for task in sorted(tasks, key=lambda task: (_seconds(task.create_time), task.task_id or "")):
-            name = re.sub(r"\(\d.*\)$", "", task.display_name or "")
-            label = (self._labels or {}).get(name, name)
-            workflow = self._pipeline and re.fullmatch(f"{re.escape(self._pipeline)}-[a-z0-9]{{5}}", name)
-            if not label or workflow or (name not in (self._labels or {}) and _ADDED.fullmatch(name)):
-                continue
-            key = task.task_id or label
-            if key not in self._given:
-                self._count[label] = number = self._count.get(label, 0) + 1
-                self._given[key] = label if number == 1 else f"{label} ({number})"
-            found.append((task, self._given[key]))
-        return found
-
-
-def labels(spec: Any) -> tuple[str, dict[str, str]]:
-    """A compiled pipeline's name, and its tasks' names in the backend → display names; empty for loops and the like."""
-    try:
-        spec = spec.get("pipeline_spec", spec)  # wrapped so where the pipeline has placement for Kubernetes
-        components = spec["components"]
-        found: dict[str, str] = {}
-        for dag in (spec["root"], *components.values()):
-            for name, task in dag.get("dag", {}).get("tasks", {}).items():
-                inner = "dag" in components[task["componentRef"]["name"]]
-                found[name] = "" if inner else str(task.get("taskInfo", {}).get("name") or name)
-        return str(spec["pipelineInfo"]["name"]), found
-    except (AttributeError, KeyError, TypeError):
-        return "", {}
-
-
-def _seconds(moment: datetime | None) -> float:
-    """Since 1970; the backend writes 1970 for what has not happened yet."""
-    return max(moment.timestamp(), 0.0) if moment else 0.0
-
-
-def _error(entry: Any) -> str:
-    """A task's or run's error message, after a colon; empty without one."""
-    errors = [entry.error, *(status.error for status in reversed(entry.state_history or []))]
+def _error(run: Any) -> str:
+    """Return a run's error message after a colon; empty if there is none."""
+    errors = [run.error, *(status.error for status in reversed(run.state_history or []))]
     message = next((error.message for error in errors if error and error.message), "")
-    return f": {printable(message)[:500]}" if message else ""
+    return f": {message[:500]}" if message else ""
 
 
-def _told(task: Any) -> str:
-    """A task's state, what it took so far, and its error."""
-    begun, ended = _seconds(task.start_time or task.create_time), _seconds(task.end_time)
-    took = f" after {duration(ended - begun)}" if begun and ended >= begun else ""
-    return f"{(task.state or 'unknown').lower()}{took}{_error(task)}"
+def describe(task: Task) -> str:
+    """Return a task's state, duration, retries, and the reason of a wait or failure."""
+    seconds = task.seconds(datetime.now(UTC))
+    took = f" {'for' if task.state == workflow.RUNNING else 'after'} {duration(seconds)}" if task.intervals else ""
+    if task.state == workflow.WAITING:
+        took = ""
+    retries = f" ({task.retries} {'retry' if task.retries == 1 else 'retries'})" if task.retries else ""
+    return f"{task.state}{took}{retries}" + (f": {task.reason}" if task.reason else "")
 
 
 def _clock() -> str:
     return datetime.now(UTC).strftime("%H:%M:%SZ")
 
 
-def _say(out: TextIO, text: str) -> None:
+def _print(out: TextIO, text: str) -> None:
     lead = "\n" if text.startswith("\n") else ""
     print(lead + printable(text.removeprefix("\n")), file=out, flush=True)
 
 
-def pod_log(api: Api, run_id: str, task: Any) -> str | None:
-    """The end of a task's log, at most `LOG_LINES` lines; None where the API does not have it.
-
-    The API reads it from the pod, or from the archive where the installation keeps one. It answers 200 before it has
-    looked, so that an error comes as text.
-    """
-    for name in filter(None, (task.pod_name, *(child.pod_name for child in task.child_tasks or []))):
-        url = f"{api.host}/apis/v1alpha1/runs/{quote(run_id)}/nodes/{quote(name, safe='')}/log"
+def read_log(api: Api, run_id: str, task: Task) -> str | None:
+    """Return the log of a task's last pod; None if neither the pod nor the `executor-logs` artifact can be read."""
+    addresses = []
+    if task.node:
+        addresses.append(f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{quote(task.node, safe='')}/log")
+    scheme, _, path = task.log_uri.partition("://")
+    bucket, _, key = path.partition("/")
+    source = {"minio": "minio", "s3": "s3", "gs": "gcs"}.get(scheme)
+    if source and key:
+        namespace = f"&namespace={quote(api.namespace)}" if api.namespace else ""
+        addresses.append(f"/artifacts/get?source={source}&bucket={quote(bucket)}&key={quote(key, safe='')}{namespace}")
+    for address in addresses:
         api.connection.give_up = time.monotonic() + ATTEMPT_S
         try:
-            text = api.connection.send("GET", url).data.decode(errors="replace")
+            text = api.connection.send("GET", f"{api.host}{address}").data.decode(errors="replace")
         except ApiError:
             continue
-        if text.strip() and not text.startswith(('{"error_message"', '{"ErrorMessage"', "Error reading run log")):
-            return "\n".join(printable(line) for line in text.splitlines()[-LOG_LINES:])
+        if _is_log(text):
+            return text
+    if scheme == "gs":
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                download_file(task.log_uri, Path(folder, "log"))
+                return Path(folder, "log").read_text(encoding="utf-8", errors="replace")
+        except (UserError, OSError):
+            return None
     return None
 
 
-def report(api: Api, run: Any, wanted: str, out: TextIO) -> None:
-    """Prints a run's tasks, and the logs of the failed ones or of those called `wanted`."""
-    names = Names()
-    names.of_run(api, run)
-    tasks = names.shown(run)
-    _say(out, f"{run.display_name} ({run.run_id}): {(run.state or 'unknown').lower()}{_error(run)}")
-    width = max((len(label) for _, label in tasks), default=0)
-    for task, label in tasks:
-        begun = _seconds(task.start_time or task.create_time)
-        at = datetime.fromtimestamp(begun, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if begun else "-" * 20
-        _say(out, f"  {at}  {label:{width}}  {_told(task)}")
-    chosen = [(t, n) for t, n in tasks if (wanted in (n, t.display_name) if wanted else t.state == "FAILED")]
-    if wanted and not chosen:
-        raise UserError(f"TASK is {wanted!r}; choose one of {', '.join(label for _, label in tasks) or 'none yet'}.")
-    for task, label in chosen:
-        text = pod_log(api, run.run_id, task)
-        if text is None:
-            where = f" -n {api.namespace}" if api.namespace else ""
-            _say(out, f"\n{label}: the API has no log of it; while the run's pods are there, they have:")
-            _say(out, f"  kubectl logs{where} -l pipeline/runid={run.run_id} -c main --prefix --tail=-1")
+def _is_log(text: str) -> bool:
+    """Return whether an answer is a log: the API answers 200 before it reads one, so that an error comes as text."""
+    begin = text.lstrip()[:200].lower()
+    return bool(begin) and not begin.startswith(
+        ('{"error_message"', "error reading run log", "<!doctype html", "<html", "failed to get object", "error: ")
+    )
+
+
+def log_lines(text: str) -> Iterator[str]:
+    """Yield the last lines of a log; an error record becomes its `error:` and `hint:` lines."""
+    lines = text.splitlines()[-LOG_LINES:]
+    repeated: list[str] = []
+    for line in lines:
+        if error := parse_error_record(line):
+            repeated = error.lines().splitlines()
+            yield from repeated
+        elif line not in repeated:
+            yield printable(line)
+
+
+def report(api: Api, run: Any, found: Workflow, name: str, out: TextIO) -> None:
+    """Print a run's tasks, and the logs of the failed ones or of those that `name` names.
+
+    Raises:
+        UserError: `run.unknown_task`.
+    """
+    tasks = found.tasks
+    _print(out, f"{run.display_name} ({run.run_id}): {state_of(run)}{_error(run)}")
+    width = max((len(task.label) for task in tasks), default=0)
+    for task in tasks:
+        at = task.started.strftime("%Y-%m-%d %H:%M:%SZ") if task.started else "-" * 20
+        _print(out, f"  {at}  {task.label:{width}}  {describe(task)}")
+    chosen = [
+        task
+        for task in tasks
+        if (name in (task.label, task.label.partition(" [")[0], task.name) if name else task.state == "failed")
+    ]
+    if name and not chosen:
+        labels = [task.label for task in tasks]
+        raise UserError(
+            f"TASK is {name!r}",
+            f"choose one of {', '.join(labels) or 'the tasks, after the run has started'}",
+            "run.unknown_task",
+            task=name,
+            choices=labels,
+        )
+    for task in chosen:
+        text = read_log(api, run.run_id, task) if task.pod or task.log_uri else None
+        if text is not None:
+            _print(out, f"\n{task.label}: the last lines of its log")
+            print("\n".join(log_lines(text)), file=out, flush=True)
+        elif task.pod:
+            namespace = found.namespace or api.namespace
+            _print(out, f"\n{task.label}: the API does not return its log; read it from the pod while that exists:")
+            _print(out, f"  kubectl logs{f' -n {namespace}' if namespace else ''} {task.pod} -c main")
         else:
-            _say(out, f"\n{label}: the end of its log")
-            print(text, file=out, flush=True)
+            _print(out, f"\n{task.label}: no pod was started, so there is no log")
 
 
 def options(words: list[str], *names: str) -> dict[str, str]:
-    """What a command about one run was given.
+    """Return the options of a command about one run.
 
     Args:
         words: `NAME=value`.
-        names: what is known, RUN among it.
+        names: the known options, including RUN.
 
     Raises:
-        UserError: another one, or no RUN.
+        UserError: `arguments.unknown` or `run.missing`.
     """
     given = settings(words)
-    for name in given:
-        if name not in names:
-            raise UserError(f"{name} is not known here; choose from {', '.join(names)}.")
+    check_names(given, *names)
     if not given.get("RUN"):
-        raise UserError("RUN is not given; write RUN=id, the last part of the run's address.")
+        raise UserError("RUN is not given", "write RUN=id, the last part of the run's address", "run.missing")
     return given
 
 
+def check_names(given: Mapping[str, str], *names: str) -> None:
+    """Raise `arguments.unknown` for an option that the command does not have."""
+    for name in given:
+        if name not in names:
+            raise UserError(
+                f"{name} is not an option of this command",
+                f"choose from {', '.join(names)}",
+                "arguments.unknown",
+                name=name,
+            )
+
+
 def timeout(given: Mapping[str, str]) -> float:
-    """TIMEOUT, in seconds; a day without one.
+    """Return TIMEOUT in seconds; a day if it is not given.
 
     Raises:
-        UserError: it is no number of seconds.
+        UserError: `arguments.invalid_timeout`.
     """
     text = given.get("TIMEOUT") or str(DAY_S)
     if not re.fullmatch(r"[0-9]{1,7}s?", text) or int(text.rstrip("s")) == 0:
-        raise UserError(f"TIMEOUT is {text!r}; give whole seconds, such as 3600.")
+        raise UserError(
+            f"TIMEOUT is {text!r}", "give whole seconds, such as 3600", "arguments.invalid_timeout", timeout=text
+        )
     return float(text.rstrip("s"))
 
 
 def switch(given: Mapping[str, str], name: str) -> bool:
-    """A word that is 1 or not.
+    """Return whether an option is 1.
 
     Raises:
-        UserError: it is something else.
+        UserError: `arguments.invalid_switch`: it is neither 1 nor 0.
     """
     text = given.get(name) or "0"
     if text not in ("0", "1"):
-        raise UserError(f"{name} is {text!r}; give 1 or 0.")
+        raise UserError(f"{name} is {text!r}", "give 1 or 0", "arguments.invalid_switch", name=name, value=text)
     return text == "1"
 
 
 def run(words: list[str], out: TextIO) -> int:
-    """Does what the command asks for and returns the exit code."""
+    """Run the command and return its exit code."""
     given = options(words, "RUN", "TASK", "WAIT", "TIMEOUT")
     seconds, wait = timeout(given), switch(given, "WAIT")
     api = Api(os.environ)
     code = follow(api, given["RUN"], seconds, out) if wait else 0
     if code not in (ExitCode.TIMEOUT, ExitCode.INTERRUPTED):
-        report(api, get_run(api, given["RUN"]), given.get("TASK", ""), out)
+        found = get_run(api, given["RUN"])
+        report(api, found, api.workflow(given["RUN"]), given.get("TASK", ""), out)
     return code
 
 

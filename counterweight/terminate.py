@@ -1,33 +1,32 @@
-"""Ends a run: `python -m counterweight.terminate RUN=id`. The API is where `counterweight/client.py` says.
+"""Cancel a run: `python -m counterweight.terminate RUN=id`. See `counterweight/client.py` for the API's variables.
 
-Exit codes: 0 the run was told to end, or has ended already; 2 something that the user can mend; 5 API not reachable or
-not allowed.
+Exit codes: 0 the run is cancelled or had finished, 2 invalid input, 5 API unreachable or access denied.
 """
 
 import os
 import sys
 from typing import TextIO
 
+from components.shared.workflow import CANCELLING
 from counterweight import parameters
 from counterweight.client import Api, RejectedError
 from counterweight.exit_codes import run_command
-from counterweight.logs import ENDS, get_run, options
+from counterweight.logs import EXIT_CODES, get_run, options, state_of
 
 
 def run(words: list[str], out: TextIO) -> int:
-    """Does what the command asks for and returns the exit code."""
+    """Run the command and return its exit code."""
     run_id = options(words, "RUN")["RUN"]
     api = Api(os.environ)
-    before = get_run(api, run_id)
-    if before.state not in ENDS:
+    before = state_of(get_run(api, run_id))
+    if before not in EXIT_CODES:
         try:
             api.call(api.runs.run_service_terminate_run, run_id)
-        except RejectedError:  # it ended meanwhile, or an earlier attempt of ours was heard
-            if get_run(api, run_id).state not in (*ENDS, "CANCELING"):
+        except RejectedError:  # it finished meanwhile, or an earlier attempt succeeded
+            if state_of(get_run(api, run_id)) not in (*EXIT_CODES, CANCELLING):
                 raise
-    after = get_run(api, run_id)
-    said = "had ended before" if before.state in ENDS else "was told to end"
-    print(f"{run_id} {said}: {(after.state or 'unknown').lower()}", file=out)
+    after = state_of(get_run(api, run_id))
+    print(f"{run_id} {'had finished' if before in EXIT_CODES else 'is being cancelled'}: {after}", file=out)
     return 0
 
 

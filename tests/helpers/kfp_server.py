@@ -129,7 +129,9 @@ class KfpServer:
         self.tables: dict[str, list[dict[str, Any]]] = {name: [] for name in FILTER_KEYS}
         self.life: list[tuple[str, dict[str, str]]] = [("SUCCEEDED", {})]
         self.logs: dict[str, str] = {}
+        self.artifacts: dict[str, str] = {}
         self.errors: dict[str, str] = {}
+        self.histories: dict[str, list[dict[str, Any]]] = {}
         self.seconds = 0
         self.lock = threading.RLock()
         self.url = ""
@@ -150,6 +152,8 @@ class KfpServer:
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         path = parts.path
+        if path == "/artifacts/get" and query.get("key") in self.artifacts:
+            return self.artifacts[query["key"]]
         if log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
             return self.logs.get(
                 unquote(log[2]), '{"error_message":"Failed to read logs","error_details":"pods not found"}'
@@ -301,31 +305,68 @@ class KfpServer:
 
     def get_run(self, query: Any, body: Any, key: str) -> Any:
         row = self.get("runs", "run_id", key)
-        if row["state"] == "CANCELING":
-            row["state"] = "CANCELED"
-        elif row["state"] != "CANCELED":
-            row["state"], tasks = self.life[min(row["asked"], len(self.life) - 1)]
+        if row["state"] == "CANCELING":  # ends as FAILED
+            row["state"] = "FAILED"
+        elif not row.get("state_history"):
+            row["state"], row["tasks"] = self.life[min(row["asked"], len(self.life) - 1)]
             row["asked"] += 1
-            row["run_details"] = {"task_details": [self.task(key, *task) for task in tasks.items()]}
         if row["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
             row["finished_at"] = self.now()
-        if row["state"] == "FAILED":
+        if row["state"] in ("SUCCEEDED", "FAILED") and key in self.histories:
+            row["state_history"] = self.histories[key]
+        if row["state"] == "FAILED" and not row.get("state_history"):
             row["state_history"] = [{"state": "FAILED", "error": {"code": 13, "message": "a task failed"}}]
         return written(row, "V2beta1Run")
 
-    def task(self, run_id: str, name: str, state: str) -> dict[str, Any]:
-        row = {"run_id": run_id, "task_id": f"id-{name}", "display_name": name.split("#")[0], "state": state}
-        row |= {"create_time": "2026-02-01T00:00:00Z", "start_time": "2026-02-01T00:00:05Z"}
-        row["end_time"] = "2026-02-01T00:02:10Z" if state in ("SUCCEEDED", "FAILED") else NEVER
-        if state == "FAILED" and name in self.errors:
-            row["error"] = {"code": 2, "message": self.errors[name]}
-        return row | {"child_tasks": [{"pod_name": f"pod-of-{name}"}]}
+    def get_workflow(self, query: Any, body: Any, key: str) -> Any:
+        """The run as /apis/v1beta1 has it, with its Workflow manifest."""
+        row = self.get("runs", "run_id", key)
+        manifest = row.get("manifest") or self.manifest(row.get("tasks") or {}, row["state"])
+        if isinstance(manifest, list):
+            manifest = manifest[min(row["asked"], len(manifest)) - 1]
+        return {"run": {"id": key}, "pipeline_runtime": {"workflow_manifest": json.dumps(manifest)}}
+
+    def manifest(self, tasks: dict[str, str], state: str) -> dict[str, Any]:
+        """A Workflow with these tasks; `train-gan#2` is the second iteration of a loop."""
+        phases = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "PENDING": "Pending"}
+        nodes: dict[str, Any] = {}
+        for number, (name, task) in enumerate(tasks.items()):
+            plain, _, item = name.partition("#")
+            above = f"w(0).root(0).for-loop-1(0).iteration-iterations({item}:{item})(0)." if item else "w(0).root(0)."
+            node = {"phase": phases[task], "startedAt": f"2026-02-01T00:00:{number:02}Z"}
+            if task in ("SUCCEEDED", "FAILED"):
+                node["finishedAt"] = f"2026-02-01T00:02:{number:02}Z"
+            path, kind = f"{above}{plain}", "system-container"
+            nodes[f"w-{number}"] = {"name": path, "type": "Retry", "templateName": f"{kind}-executor", **node}
+            pod = {"name": f"{path}(0).executor(0)", "type": "Pod", "templateName": f"{kind}-impl", **node}
+            nodes[f"w-{number}1"] = {**pod, "message": self.errors.get(name, "") if task == "FAILED" else ""}
+        status = {"phase": phases.get(state, "Running"), "nodes": nodes}
+        return {"metadata": {"name": "w", "namespace": "team"}, "spec": {}, "status": status}
+
+    def record(self, name: str, *moments: str) -> str:
+        """Adds a recorded run and returns its id; at moments, it is asked for as it was then.
+
+        Args:
+            name: of the recording.
+            moments: in the recording, one for each time that the run is asked for before it has finished.
+        """
+        from tests.helpers import recordings
+
+        row = recordings.load(name)[1]
+        final = json.loads(recordings.load(name)[0]["pipeline_runtime"]["workflow_manifest"])
+        history = row.pop("state_history")
+        end = (row.pop("state"), {})
+        self.tables["runs"].append({**row, "state": "PENDING", "asked": 0})
+        self.tables["runs"][-1]["manifest"] = [*(recordings.manifest_as_of(name, at) for at in moments), final]
+        self.life = [*(("RUNNING", {}) for _ in moments), end]
+        self.histories[row["run_id"]] = history
+        return str(row["run_id"])
 
     def terminate(self, query: Any, body: Any, key: str) -> Any:
         row = self.get("runs", "run_id", key)
         if row["state"] not in ("PENDING", "RUNNING", "PAUSED"):
             raise ProblemError(400, f"Failed to terminate a run {key}. Row not found")
-        row["state"] = "CANCELING"
+        row["state"], row["state_history"] = "CANCELING", [{"state": "CANCELING"}]
         return {}
 
     # Recurring runs
@@ -372,6 +413,7 @@ ROUTES: dict[str, Callable[..., Any]] = {
     f"GET {V2}/runs": KfpServer.list_runs,
     f"POST {V2}/runs": KfpServer.create_run,
     f"GET {V2}/runs/([^/:]+)": KfpServer.get_run,
+    "GET /apis/v1beta1/runs/([^/:]+)": KfpServer.get_workflow,
     f"POST {V2}/runs/([^/:]+):terminate": KfpServer.terminate,
     f"GET {V2}/recurringruns": KfpServer.list_recurring,
     f"POST {V2}/recurringruns": KfpServer.create_recurring,

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 from counterweight import client, logs
+from counterweight.exit_codes import run_command
 from tests.helpers.kfp_server import KfpServer, serving
 
 Command = Callable[..., tuple[int, str, str]]
@@ -34,7 +35,7 @@ def do(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def run(module: ModuleType, *words: str) -> tuple[int, str, str]:
         out = io.StringIO()
-        code = client.command(lambda: module.run(list(words), out))
+        code = run_command(lambda: module.run(list(words), out))
         return code, out.getvalue(), capsys.readouterr().err
 
     return run

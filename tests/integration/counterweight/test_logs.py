@@ -1,107 +1,122 @@
-"""Looking at a run, following it, and ending it."""
+"""Commands about one run, against recorded runs."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.shared import workflow
+from components.shared.errors import ERROR_RECORD_PREFIX, UserError
 from counterweight import client, logs, terminate
 from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[3]
-SPEC = {
-    "pipelineInfo": {"name": "counterweight"},
-    "root": {
-        "dag": {
-            "tasks": {
-                "prepare-data": {"taskInfo": {"name": "Prepare data"}, "componentRef": {"name": "comp-a"}},
-                "for-loop-1": {"taskInfo": {"name": "rare-classes"}, "componentRef": {"name": "comp-loop"}},
-            }
-        },
-        "inputDefinitions": {"parameters": {}},
-    },
-    "components": {
-        "comp-a": {"executorLabel": "exec-a"},
-        "comp-loop": {
-            "dag": {"tasks": {"train-gan": {"taskInfo": {"name": "Train GAN"}, "componentRef": {"name": "comp-a"}}}}
-        },
-    },
-}
 
 
 @pytest.fixture
 def run_id(kfp: KfpServer) -> str:
-    """A run that failed in one class."""
-    version = {"pipeline_id": "p", "pipeline_version_id": "v", "display_name": "v", "created_at": kfp.now()}
-    kfp.tables["pipeline_versions"].append({**version, "pipeline_spec": SPEC})
-    run = {"run_id": "run-1", "display_name": "counterweight-demo", "state": "PENDING", "asked": 0}
-    run["pipeline_version_reference"] = {"pipeline_id": "p", "pipeline_version_id": "v"}
-    kfp.tables["runs"].append(run)
-    tasks = {"counterweight-x7k2p": "FAILED", "root": "FAILED", "for-loop-1": "FAILED"}
-    tasks |= {
-        "prepare-data-driver": "SUCCEEDED",
-        "prepare-data": "SUCCEEDED",
-        "train-gan": "FAILED",
-        "executor": "FAILED",
-    }
-    kfp.life = [("FAILED", tasks)]
-    return "run-1"
+    """A run whose data folder does not exist."""
+    return kfp.record("failed-user-error")
 
 
-def test_a_run_is_told_by_its_tasks(kfp: KfpServer, do: Command, run_id: str):
-    kfp.errors["train-gan"] = "out of memory"
-    kfp.logs["pod-of-train-gan"] = "epoch 1\n" * 500 + "Killed\x1b[31m\n"
+def test_logs_of_a_large_run_lists_each_task_once(kfp: KfpServer, do: Command):
+    """The backend's own list of tasks was frozen a third before the end of this run."""
+    code, out, _ = do(logs, f"RUN={kfp.record('succeeded-details-frozen')}")
+    lines = out.splitlines()
+    assert (code, len(lines)) == (0, 17)
+    assert lines[0].endswith(": succeeded")
+    assert lines[1].startswith("  2026-11-26 03:59:25Z  Prepare data")
+    assert " ".join(lines[1].split()[2:]) == "Prepare data succeeded after 9 s"
+    assert lines[-1].split("Z  ")[1].startswith("Tell how it ended")
+    assert sum("Train classifier" in line for line in lines) == 6
+
+
+def test_logs_of_a_cancelled_run_reports_it_as_cancelled(kfp: KfpServer, do: Command):
+    run_id = kfp.record("terminated")
+    code, out, _ = do(logs, f"RUN={run_id}", "WAIT=1")
+    assert code == 3
+    assert "run: cancelled" in out
+    assert "Train GAN [df]: cancelled after 21 s" in out
+    assert "Evaluate: skipped" in out
+
+
+def test_logs_of_a_failed_task_shows_the_error_of_its_log(kfp: KfpServer, do: Command, run_id: str):
+    error = UserError("the folder x does not exist", "name another folder", "data.missing")
+    text = f"{'epoch 1' + chr(10)}" * 500 + f"Killed\x1b[31m\n{ERROR_RECORD_PREFIX}{error.to_json()}\n{error.lines()}\n"
+    kfp.logs["counterweight-ftv8h-1649534573"] = text
     code, out, _ = do(logs, f"RUN={run_id}")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "counterweight-demo (run-1): failed: a task failed"
-    assert [line.split("Z  ")[1] for line in lines[1:3]] == [
-        "Prepare data  succeeded after 2 min 05 s",
-        "Train GAN     failed after 2 min 05 s: out of memory",
-    ]
-    assert lines[4] == "Train GAN: the end of its log"
-    assert lines[-1] == r"Killed\x1b[31m"
-    assert lines.count("epoch 1") == logs.LOG_LINES - 1
+    assert lines[8] == "Prepare data: the last lines of its log"
+    assert lines[-3:] == [r"Killed\x1b[31m", *error.lines().splitlines()]
+    assert lines.count("epoch 1") == logs.LOG_LINES - 4
+    assert ERROR_RECORD_PREFIX not in out
 
 
-def test_where_the_api_has_no_log_it_says_where_it_is(
-    kfp: KfpServer, do: Command, run_id: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("KFP_NAMESPACE", "team")
+def test_logs_without_the_pod_reads_the_artifact(kfp: KfpServer, do: Command, run_id: str):
+    found = kfp.tables["runs"][0]["manifest"]
+    uri = next(task.log_uri for task in workflow.parse_manifest(found[-1]).tasks if task.state == "failed")
+    kfp.artifacts[uri.removeprefix("minio://mlpipeline/")] = "from the store"
+    assert do(logs, f"RUN={run_id}")[1].endswith("its log\nfrom the store\n")
+
+
+def test_logs_without_any_log_prints_one_kubectl_command(kfp: KfpServer, do: Command, run_id: str):
     out = do(logs, f"RUN={run_id}")[1]
-    assert "kubectl logs -n team -l pipeline/runid=run-1 -c main" in out
+    pod = "counterweight-ftv8h-retry-system-container-impl-1649534573"
+    assert out.splitlines()[-1] == f"  kubectl logs -n kubeflow {pod} -c main"
+    assert out.count("kubectl") == 1
     assert "error_message" not in out
 
 
-def test_the_log_of_a_task_by_name(kfp: KfpServer, do: Command, run_id: str):
-    kfp.logs["pod-of-prepare-data"] = "1,000 images\n"
-    for name in ("Prepare data", "prepare-data"):
+def test_logs_of_a_login_page_is_no_log(kfp: KfpServer, do: Command, run_id: str):
+    kfp.fault("GET /artifacts/get", "html")
+    assert "kubectl logs" in do(logs, f"RUN={run_id}")[1]
+
+
+def test_logs_of_one_task_by_label_or_name(kfp: KfpServer, do: Command):
+    run_id = kfp.record("succeeded-details-frozen")
+    for name in ("Train GAN [df]", "Train GAN", "train-gan"):
         code, out, _ = do(logs, f"RUN={run_id}", f"TASK={name}")
-        assert (code, "1,000 images" in out, "Train GAN: the" in out) == (0, True, False)
-    code, _, err = do(logs, f"RUN={run_id}", "TASK=evaluate")
-    assert (code, "choose one of Prepare data, Train GAN" in err) == (2, True)
+        assert (code, out.count("kubectl logs")) == (0, 1 if "[" in name else 2)
+    with pytest.raises(UserError) as caught:
+        logs.run([f"RUN={run_id}", "TASK=evaluation"], sys.stdout)
+    assert caught.value.code == "run.unknown_task"
+    assert "Evaluate" in caught.value.fields["choices"]
 
 
-def test_a_pipeline_that_is_gone_leaves_the_backends_names(kfp: KfpServer, do: Command, run_id: str):
-    kfp.tables["pipeline_versions"].clear()
-    out = do(logs, f"RUN={run_id}")[1]
-    assert "  prepare-data " in out
-    assert "driver" not in out
-    assert "executor" not in out
-
-
-def test_following_ends_with_the_runs_code(kfp: KfpServer, do: Command, run_id: str):
-    tasks = kfp.life[0][1]
-    kfp.life = [("RUNNING", {"prepare-data": "RUNNING"}), ("FAILED", tasks)]
+def test_logs_wait_prints_each_change_until_the_run_finishes(kfp: KfpServer, do: Command):
+    moments = ("2026-11-26T03:59:30Z", "2026-11-26T04:01:20Z", "2026-11-26T04:03:50Z")
+    run_id = kfp.record("succeeded-details-frozen", *moments)
     code, out, _ = do(logs, f"RUN={run_id}", "WAIT=1")
-    assert code == 1
-    assert out.index("Prepare data: running") < out.index("run: failed") < out.index("Train GAN: the API has no log")
+    followed = [line.partition("Z ")[2] for line in out.splitlines() if line[2] == ":"]
+    assert code == 0
+    assert followed[:2] == ["run: running", "Prepare data: running for " + followed[1].partition("for ")[2]]
+    finished = [line.rpartition(": ")[0] for line in followed if ": succeeded" in line]
+    assert len(finished) == len(set(finished)) == 17
+    assert followed[-1] == "run: succeeded"
 
 
-def test_an_api_that_goes_away_says_that_the_run_goes_on(
+def test_logs_wait_shows_why_a_task_waits(kfp: KfpServer, do: Command, run_id: str):
+    manifest = kfp.manifest({"train-gan": "PENDING"}, "RUNNING")
+    manifest["status"]["nodes"]["w-01"]["message"] = "Unschedulable: Insufficient nvidia.com/gpu"
+    kfp.tables["runs"][0]["manifest"].insert(0, manifest)
+    kfp.life.insert(0, ("RUNNING", {}))
+    out = do(logs, f"RUN={run_id}", "WAIT=1")[1]
+    assert "train-gan: waiting: Unschedulable: Insufficient nvidia.com/gpu" in out
+
+
+def test_logs_wait_without_the_manifest_still_follows_the_run(kfp: KfpServer, do: Command, run_id: str):
+    kfp.life.insert(0, ("RUNNING", {}))
+    kfp.fault("GET /apis/v1beta1/runs", "status", status=403, times=2)
+    code, out, _ = do(logs, f"RUN={run_id}", "WAIT=1")
+    assert (code, out.count("warning: the tasks of the run are unknown")) == (1, 1)
+
+
+def test_logs_wait_api_becomes_unreachable_reports_that_the_run_continues(
     kfp: KfpServer, do: Command, run_id: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(client, "PATIENCE_S", 0.3)
@@ -117,50 +132,53 @@ def test_an_api_that_goes_away_says_that_the_run_goes_on(
     code, out, err = do(logs, f"RUN={run_id}", "WAIT=1")
     assert code == 5
     assert f"make logs RUN={run_id} WAIT=1" in out
-    assert "can't be reached" in err
+    assert "is unreachable" in err
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "code"),
     [
-        ([], "RUN is not given"),
-        (["RUN=nowhere"], "there is no run nowhere at http://127.0.0.1"),
-        (["RUN=../pipelines"], "RUN is '../pipelines'; give a run's id"),
-        (["RUN=.."], "RUN is '..'; give a run's id"),
-        (["RUN=x", "NAME=y"], "NAME is not known here; choose from RUN"),
+        ([], "run.missing"),
+        (["RUN=nowhere"], "run.unknown"),
+        (["RUN=../pipelines"], "run.invalid_id"),
+        (["RUN=.."], "run.invalid_id"),
+        (["RUN=x", "NAME=y"], "arguments.unknown"),
     ],
 )
 @pytest.mark.parametrize("module", [logs, terminate])
-def test_a_run_that_is_not_there(kfp: KfpServer, do: Command, module: object, words: list[str], sentence: str):
-    code, _, err = do(module, *words)
-    assert (code, sentence in err) == (2, True), err
+def test_commands_run_that_does_not_exist_is_a_user_error(kfp: KfpServer, module: Any, words: list[str], code: str):
+    with pytest.raises(UserError) as caught:
+        module.run(words, sys.stdout)
+    assert (caught.value.code, caught.value.exit_code) == (code, 2)
 
 
-def test_a_run_is_ended(kfp: KfpServer, do: Command, run_id: str):
+def test_terminate_running_run_is_cancelled(kfp: KfpServer, do: Command, run_id: str):
     kfp.life = [("RUNNING", {})]
+    kfp.histories.clear()
     code, out, _ = do(terminate, f"RUN={run_id}")
-    assert (code, kfp.count("POST .*/runs/run-1:terminate")) == (0, 1)
-    assert out == "run-1 was told to end: canceled\n"
+    assert (code, kfp.count("POST .*:terminate")) == (0, 1)
+    assert out == f"{run_id} is being cancelled: cancelled\n"
     code, out, _ = do(terminate, f"RUN={run_id}")
-    assert (code, kfp.count("POST .*/runs/run-1:terminate")) == (0, 1)
-    assert "had ended before: canceled" in out
+    assert (code, kfp.count("POST .*:terminate")) == (0, 1)
+    assert out == f"{run_id} had finished: cancelled\n"
 
 
-def test_a_lost_answer_to_the_end_is_an_end(kfp: KfpServer, do: Command, run_id: str):
+def test_terminate_lost_answer_is_a_success(kfp: KfpServer, do: Command, run_id: str):
     kfp.life = [("RUNNING", {})]
+    kfp.histories.clear()
     kfp.fault("POST .*:terminate", "lose")
     code, out, _ = do(terminate, f"RUN={run_id}")
     assert (code, kfp.count("POST .*:terminate")) == (0, 2)
-    assert "canceled" in out
+    assert "cancelled" in out
 
 
-def test_a_run_that_may_not_be_ended(kfp: KfpServer, do: Command, run_id: str):
+def test_terminate_without_permission_exits_5(kfp: KfpServer, do: Command, run_id: str):
     kfp.life = [("RUNNING", {})]
     kfp.fault("POST .*:terminate", "status", status=403)
     assert do(terminate, f"RUN={run_id}")[0] == 5
 
 
-def test_the_commands_themselves_end_with_the_codes(kfp: KfpServer, run_id: str):
+def test_commands_as_processes_exit_with_the_codes(kfp: KfpServer, run_id: str):
     def started(module: str, *words: str, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", f"counterweight.{module}", *words],
