@@ -1,4 +1,4 @@
-"""Spec of the exit task: see `notify.py`."""
+"""Component of the exit task; see `notify.py`."""
 
 from kfp import dsl
 
@@ -16,27 +16,23 @@ def notify(
     rates: dict,
     summary: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Says how the run ended: status, time and cost by phase, link; also to a webhook, where the cluster has one."""
-    from components.shared.errors import exit_on_user_error
+    """Report the state, time and cost of the run, with a link, in the UI and to a webhook."""
+    import os
+    from pathlib import Path
 
-    with exit_on_user_error():
-        import os
-        from pathlib import Path
+    from components.notify.notify import TOKEN_FILE, notify_safely, read_token
 
-        from components.notify.notify import notify as tell
-
-        token = Path("/var/run/secrets/kubeflow/pipelines/token")
-        here = status.pipeline_job_resource_name.startswith("local-pipeline")
-        tell(
-            state=status.state,
-            error=status.error_message or "",
-            run_id=run_id,
-            run_name=run_name,
-            data=data,
-            api="" if here else api,
-            token=token.read_text(encoding="utf-8").strip() if token.exists() else "",
-            ui="" if here else ui,
-            rates=rates,
-            webhook=os.environ.get("COUNTERWEIGHT_WEBHOOK", ""),
-            summary=summary.path,
-        )
+    local = status.pipeline_job_resource_name.startswith("local-pipeline")
+    notify_safely(
+        state=status.state,
+        error=status.error_message or "",
+        run_id=run_id,
+        run_name=run_name,
+        data=data,
+        api="" if local else api,
+        token=read_token(Path(TOKEN_FILE)),
+        ui="" if local else ui,
+        rates=rates,
+        webhook=os.environ.get("COUNTERWEIGHT_WEBHOOK", ""),
+        summary=summary.path,
+    )
