@@ -219,9 +219,11 @@ class Engine:
             UserError: the engine refuses.
         """
         phase = PHASE_OF.get(task, task)
-        reads_remote = self.remote and phase == "prepare_data"
+        reads_input = phase in ("check_inputs", "prepare_data")
+        reads_remote = self.remote and reads_input
         lent, mounts = self._lent() if reads_remote else ({}, [])
-        if phase == "publish":
+        writes_output = phase in ("check_inputs", "publish")  # check_inputs tries whether it is writable
+        if writes_output:
             self._open(self.output)
         if phase == "train_gan":
             lent = {CHECKPOINTS: str(self.checkpoints)}
@@ -238,8 +240,8 @@ class Engine:
                 volumes=volumes,
                 mounts=[
                     Mount("/tmp", None, type="volume"),  # noqa: S108
-                    *(self.inputs if phase == "prepare_data" else []),
-                    *([self.results] if phase == "publish" else []),
+                    *(self.inputs if reads_input else []),
+                    *([self.results] if writes_output else []),
                     *mounts,
                 ],
                 read_only=True,

@@ -1,12 +1,11 @@
-"""Runs the whole pipeline on this machine, each task by itself: `python -m counterweight.run [NAME=value …]`.
+"""Run the complete pipeline on this machine, each task in its own process or container.
 
     DATA    demo, kaggle, gs://bucket/prefix or a folder (default: the preset's, else demo)
     PRESET  demo, cpu or full (default demo)
     OUT     the folder of the results (default runs/<run id>)
     RUNNER  processes (default) or containers, each phase's in its own image, by Docker or Podman
 
-and any pipeline parameter. Finished tasks are kept below runs/.cache: the same command goes on where it was stopped.
-Exit codes: 0 done, 1 failed, 2 something that the user can mend, 130 interrupted.
+and any pipeline parameter. Finished tasks are cached below runs/.cache: rerun the same command to resume.
 """
 
 import contextlib
@@ -46,6 +45,8 @@ BEGUN = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path("runs/.cache")
 RUNNERS = ("processes", "containers")
+UNCACHED_TASKS = 2
+"""check_inputs detects changed data, and publish an incomplete output, so both always run."""
 
 
 def _local(value: str, name: str, words: tuple[str, ...]) -> str:
@@ -310,15 +311,14 @@ def checkpoints_of(run_id: str) -> Path:
 
 
 def without_retries(spec: Any) -> None:
-    """Takes the retries out of a pipeline: they are for a cluster's lost nodes, and kfp would wait minutes between
-    them for a task that fails here each time."""
+    """Remove the retries from a pipeline: they are for lost nodes of a cluster, and kfp would wait minutes between them."""
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
         for task in dag.tasks.values():
             task.ClearField("retry_policy")
 
 
 def run(words: list[str], console: TextIO) -> int:
-    """Does what the command asks for and returns the exit code."""
+    """Run the pipeline and return the exit code."""
     warnings.filterwarnings("ignore")  # kfp's: image names, accelerators and limits mean nothing to a local run
     from kfp import local
     from kfp.local import docker_task_handler, subprocess_task_handler
@@ -330,7 +330,7 @@ def run(words: list[str], console: TextIO) -> int:
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     check_writable(folder, "OUT")
-    check_writable(CACHE.resolve(), "the cache of finished tasks")
+    check_writable(CACHE.resolve(), "the task cache")
     with only_one():
         scratch = (CACHE / "scratch").resolve()
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
@@ -348,10 +348,10 @@ def run(words: list[str], console: TextIO) -> int:
             subprocess_task_handler.run_local_subprocess = runner.run_process
             if engine:
                 docker_task_handler.run_docker_container = partial(runner.run_container, engine)
-            # kfp's own puts this Python's path into a shell script unquoted, and into the task's input as well.
+            # kfp puts the path of Python into a shell script unquoted, and into the input of the task as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
-            say(console, f"run {run_id}: results go to {_short(folder)}, all output to {log_path}")
+            say(console, f"run {run_id}: results in {_short(folder)}, complete log in {log_path}")
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),
@@ -371,22 +371,22 @@ def run(words: list[str], console: TextIO) -> int:
                 with contextlib.redirect_stdout(log):
                     counterweight(**values)
             except KeyboardInterrupt:
-                say(console, "\nstopped; the same command goes on from here.")
+                say(console, "\nstopped; rerun the same command to resume")
                 return ExitCode.INTERRUPTED
             except Exception as error:
                 runner.stop()
                 traceback.print_exc(file=log)
-                mistake = as_user_error(error)
+                user_error = as_user_error(error)
                 if runner.user_errors:
                     raise runner.user_errors[0] from error
-                if mistake:
-                    raise mistake from error
+                if user_error:
+                    raise user_error from error
                 say(console, "".join(runner.failed) or traceback.format_exc())
-                say(console, f"the run failed; all output is in {log_path}")
+                say(console, f"the run failed; the complete log is in {log_path}")
                 return 1
             finally:
                 if engine:
-                    engine.sweep()  # an interruption may have come between a container's start and our knowing of it
+                    engine.sweep()  # an interruption may fall between the start of a container and its registration
                 shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
         _conclude(folder, runner, console)
@@ -394,20 +394,19 @@ def run(words: list[str], console: TextIO) -> int:
 
 
 def _short(path: Path) -> str:
-    """A path as a person would type it from here."""
+    """Return a path relative to the working directory, if it is below it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _conclude(folder: Path, runner: Runner, console: TextIO) -> None:
-    """Prints the comparison and where the report is."""
+    """Print the comparison and the path of the report."""
     from components.evaluate.report import render_text
 
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     seconds = time.monotonic() - BEGUN
-    took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside_s() / seconds:.1%} of it outside of them"
-    # publish always runs, since it is the one that finds out whether the folder is complete, and so does the exit task.
-    if runner.ran == 2:
-        took = f"{duration(seconds)}; every task but these two was done before"
+    took = f"{duration(seconds)} in {runner.ran} tasks, {runner.outside_s() / seconds:.1%} of it between them"
+    if runner.ran == UNCACHED_TASKS:
+        took = f"{duration(seconds)}; all other tasks were cached"
     say(console, f"\n{render_text(results).rstrip()}\n\n{took}")
     say(console, f"report: {_short(folder / 'report.html')}")
 

@@ -1,4 +1,4 @@
-"""The whole graph as its users run it: in processes of its own, killed, repeated, and fed nonsense."""
+"""Whole pipeline runs: in processes and containers, killed, resumed, repeated, and with invalid input."""
 
 import json
 import os
@@ -16,18 +16,19 @@ from components.shared.files import file_sha256
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = [
-    "image_size=32",
-    "rare_classes=df,vasc",
+    "data_image_size=32",
+    "synthetic_classes=df,vasc",
     "synthetic_per_class=6",
     "gan_kimg=0.2",
+    "gan_shared_kimg=0",
     "classifier_epochs=2",
-    "seeds=1",
+    "classifier_seeds=1",
 ]
 
 
 def command(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "counterweight.run", *words],
+        [sys.executable, "-m", "counterweight", "run", *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -101,7 +102,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     until(process, "train_classifier")
     kill(process, signal.SIGINT, folder)
     assert process.returncode == 130
-    assert "stopped; the same command goes on from here" in (process.stdout.read() if process.stdout else "")
+    assert "stopped; rerun the same command to resume" in (process.stdout.read() if process.stdout else "")
     code, output = finish(folder, *SMALL, "OUT=out")
     assert code == 0, output
     return folder, output
@@ -119,7 +120,6 @@ def test_the_folder_holds_what_was_promised(whole: tuple[Path, str]):
         "models/augmented.keras",
         "models/gan-df.keras",
         "models/features.keras",
-        "models/shared.json",
     } <= there
     assert {
         "synthetic/df.parquet",
@@ -150,7 +150,8 @@ def test_metrics_have_their_form(whole: tuple[Path, str]):
 
 def test_no_lesion_and_no_synthetic_image_crosses_the_split(whole: tuple[Path, str]):
     (task,) = (whole[0] / "runs/.cache/artifacts").rglob("prepare-data")
-    splits = {name: pd.read_parquet(task / name) for name in ("train", "validation", "test")}
+    files = {"train": "training_data", "validation": "training_data", "test": "test_data"}
+    splits = {name: pd.read_parquet(task / folder / f"{name}.parquet") for name, folder in files.items()}
     lesions = [set(rows["lesion_id"]) for rows in splits.values()]
     assert len(set.union(*lesions)) == sum(map(len, lesions))
     assert all(set(rows["source"]) == {"real"} for rows in splits.values())
@@ -186,10 +187,10 @@ def test_a_gan_goes_on_where_it_was_killed(tmp_path: Path):
         time.sleep(0.1)
     kill(process, signal.SIGKILL, tmp_path)
     process = command(tmp_path, *words)
-    seen = until(process, "train_gan df: goes on after")
+    seen = until(process, "train_gan df: resuming at")
     kill(process, signal.SIGTERM, tmp_path)
     assert "prepare_data: reading" not in seen
-    assert "shared_pretraining" not in seen
+    assert "pretrain_gan" not in seen
 
 
 def test_checkpoints_go_with_the_end_of_the_run(whole: tuple[Path, str], broken: tuple[Path, str]):
@@ -202,7 +203,7 @@ def test_again_does_nothing_but_look(whole: tuple[Path, str]):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     code, output = finish(whole[0], *SMALL, "OUT=out")
     assert code == 0
-    assert "every task but these two was done before" in output
+    assert "all other tasks were cached" in output
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -210,45 +211,38 @@ def test_lost_results_are_put_back_from_the_cache(whole: tuple[Path, str]):
     manifest = json.loads((whole[0] / "out" / "manifest.json").read_text())
     code, output = finish(whole[0], *SMALL, "OUT=elsewhere")
     assert code == 0
-    assert "every task but these two was done before" in output
+    assert "all other tasks were cached" in output
     assert json.loads((whole[0] / "elsewhere" / "manifest.json").read_text()) == manifest
 
 
 def test_the_same_command_twice_at_a_time_is_refused(tmp_path: Path):
     first = command(tmp_path, *SMALL)
-    until(first, "results go to")
+    until(first, "results in")
     code, output = finish(tmp_path, *SMALL)
     kill(first, signal.SIGTERM, tmp_path)
     assert first.returncode == 130
     assert code == 2
-    assert "another run is going on in this folder" in output
+    assert "another run is in progress in this directory" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
-        (["PRESET=gpu"], "PRESET is 'gpu'; choose one of cpu, demo, full."),
-        (["DATA=nowhere"], "DATA is nowhere, and there is no such folder"),
-        (["gan_kimg=lots"], "gan_kimg is 'lots'; give a number."),
-        (["OUT=/proc/x/y"], "which can't be written"),
-        (
-            ["checkpoints=gs://bucket/x"],
-            "checkpoints is gs://bucket/x; a local run keeps its own, choose auto or none.",
-        ),
-        (["gans_per_task=0"], "gans_per_task is 0; choose from 1 to 100."),
-        (["OUT=file/below"], "is a file; choose another folder"),
-        (["DATA=empty"], "empty holds no metadata file"),
-        (["rare_classes=df,dfx"], "rare_classes names dfx, which the data does not have; choose from akiec, bcc"),
-        (["image_size=50"], "image_size is 50; choose a multiple of 16 from 32 to 512."),
+        (["PRESET=gpu"], "PRESET is 'gpu'"),
+        (["gan_kimg=lots"], "gan_kimg is 'lots'"),
+        (["DATA=empty"], "has no metadata file"),
+        (["synthetic_classes=df,dfx"], "dfx"),
+        (["data_image_size=50"], "data_image_size is "),
     ],
 )
-def test_a_users_mistake_is_one_sentence(tmp_path: Path, words: list[str], sentence: str):
+def test_run_with_invalid_input_prints_an_error_and_a_hint(tmp_path: Path, words: list[str], message: str):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "file").touch()
     code, output = finish(tmp_path, *words)
     assert code == 2
-    assert sentence in output
-    assert output.splitlines()[-1].startswith("error: ")
+    error, hint = output.splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert message in error
+    assert hint.startswith("hint: ")
     assert output.count("error: ") == 1
     assert "Traceback" not in output
     assert {path.name for path in (tmp_path / "runs").glob("*")} <= {".cache"}
@@ -263,7 +257,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path):
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
     assert code == 2
-    assert "the disk is full; free some space and run the same command again." in output
+    assert "hint: free some space and rerun the command to resume" in output
     assert "Traceback" not in output
 
 

@@ -1,0 +1,137 @@
+"""The command line: `counterweight COMMAND`, with `--help` for each; `make` calls the same commands."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from components.shared import parameters
+from components.shared.errors import ExitCode
+from counterweight.exit_codes import run_command
+from counterweight.parameters import words
+
+EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {code.meaning}" for code in ExitCode)
+
+Options = dict[str, tuple[str, str]]
+"""Option → the name in `NAME=value`, help."""
+
+CLUSTER: Options = {"--run": ("RUN", "Id of the run, the last part of its address.")}
+WAITING: Options = {
+    "--wait": ("WAIT", "1: follow the run until it finishes."),
+    "--timeout": ("TIMEOUT", "Seconds to follow it (default: a day)."),
+}
+IMAGES: Options = {
+    "--phases": ("PHASES", "Phases, separated by commas (default: all)."),
+    "--gpu": ("GPU", "tensorflow or jax: CUDA for the phases that use a GPU."),
+    "--python-image": ("PYTHON_IMAGE", "Base image (default: python:3.11-slim)."),
+}
+RUNNING: Options = {
+    "--data": ("DATA", "demo, kaggle, gs://bucket/prefix, or a folder."),
+    "--preset": ("PRESET", "demo, cpu or full."),
+}
+
+COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
+    "run": (
+        "run",
+        "Run the complete pipeline on this machine; rerun the same command to resume.",
+        RUNNING
+        | {
+            "--out": ("OUT", "Folder of the results (default: runs/<run id>)."),
+            "--external": ("EXTERNAL", "Folder or gs://… of external test images."),
+            "--runner": ("RUNNER", "processes, or containers (after `images`)."),
+        },
+        True,
+    ),
+    "evaluate": (
+        "evaluate",
+        "Evaluate a finished run on external data, or pool the folds of several runs.",
+        {
+            "--run": ("RUN", "Folder or gs://… of a finished run; several, separated by commas, are pooled."),
+            "--external": ("EXTERNAL", "Folder or gs://… of external images."),
+            "--out": ("OUT", "Folder of the results."),
+        },
+        False,
+    ),
+    "compile": ("compile", "Write the pipeline to build/pipeline.yaml.", {}, False),
+    "images": ("build_images", "Build the images of the phases with Docker or Podman.", IMAGES, False),
+    "push": (
+        "build_images",
+        "Build and push the images, and write docker/digests.json.",
+        IMAGES | {"--registry": ("REGISTRY", "host[:port]/path to push to.")},
+        False,
+    ),
+    "submit": (
+        "submit",
+        "Start a run on a cluster.",
+        RUNNING
+        | {
+            "--out": ("OUT", "gs://bucket/prefix of the results (default: an artifact of the run)."),
+            "--params": ("PARAMS", "YAML file of parameters."),
+            "--experiment": ("EXPERIMENT", "Experiment of the run; created if needed."),
+            "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
+        }
+        | WAITING,
+        True,
+    ),
+    "schedule": (
+        "schedule",
+        "Sync the recurring runs with manifests/schedules.yaml.",
+        {"--file": ("FILE", "Another file."), "--dry-run": ("DRY_RUN", "1: print the plan only.")},
+        False,
+    ),
+    "logs": (
+        "logs",
+        "Show a run's tasks and failure reasons.",
+        CLUSTER | {"--task": ("TASK", "Show the log of this task.")} | WAITING,
+        False,
+    ),
+    "terminate": ("terminate", "Cancel a run.", CLUSTER, False),
+}
+"""Command → module, help, options, whether it takes the pipeline's parameters."""
+
+
+def _call(name: str, module_name: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"counterweight.{module_name}")
+    if module_name == "build_images":
+        return run_command(lambda: module.run({"images": "build"}.get(name, name), arguments))
+    if module_name == "compile":
+        return run_command(module.main)
+    if module_name == "evaluate":
+        return run_command(lambda: module.evaluate(arguments))
+    return run_command(lambda: module.run(arguments, sys.stdout))
+
+
+def _build(name: str) -> click.Command:
+    module_name, text, options, takes_parameters = COMMANDS[name]
+    names = {option.removeprefix("--").replace("-", "_"): word for option, (word, _) in options.items()}
+    declared: list[click.Parameter] = [
+        click.Option([option], help=help_text, metavar="TEXT") for option, (_, help_text) in options.items()
+    ]
+    if takes_parameters:
+        for parameter, description in parameters.descriptions().items():
+            if f"--{parameter}" in options:  # `--data` is one of both
+                continue
+            names[parameter] = parameter
+            help_text = f"{description} {parameters.allowed(parameter)}."
+            declared.append(click.Option([f"--{parameter.replace('_', '-')}"], help=help_text, metavar="TEXT"))
+    declared.append(click.Option(["--make"], is_flag=True, hidden=True))
+    declared.append(click.Argument(["assignments"], nargs=-1, metavar="[NAME=value]..."))
+
+    def callback(make: bool, assignments: tuple[str, ...], **given: Any) -> None:
+        arguments = words(["--make"]) if make else list(assignments)
+        arguments += [f"{names[key]}={value}" for key, value in given.items() if value is not None]
+        sys.exit(_call(name, module_name, arguments))
+
+    function: Callable[..., None] = callback
+    return click.Command(name, callback=function, params=declared, help=text, epilog=EXIT_CODES)
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Find out which remedy for class imbalance works on your medical images."""
+
+
+for _name in COMMANDS:
+    main.add_command(_build(_name))
