@@ -1,7 +1,7 @@
-"""A made-up set of lesion-like pictures in the form of HAM10000, for trials without a download.
+"""Generated images that resemble skin lesions, in the layout of HAM10000, for trials without a download.
 
-The pictures are of nobody. They share with the real set its layout, its classes, the shape of its imbalance
-and its several images of one lesion. Each class tends to show the signs that a dermatoscopist looks for.
+They show no person. They share the layout and classes of the real dataset, the shape of its imbalance, and several
+images per lesion. Each class tends to show the signs that a dermatoscopist looks for.
 """
 
 import csv
@@ -19,7 +19,7 @@ Array = NDArray[np.floating[Any]]
 
 SEED = 10_015
 WIDTH, HEIGHT, QUALITY = 200, 150, 92
-COUNTS = {"akiec": 45, "bcc": 60, "bkl": 90, "df": 28, "mel": 95, "nv": 450, "vasc": 32}
+COUNTS = {"akiec": 60, "bcc": 70, "bkl": 100, "df": 44, "mel": 110, "nv": 600, "vasc": 48}
 IMAGES_PER_LESION = (0.6, 0.25, 0.15)  # chances of 1, 2 and 3
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 SITES = ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest", "neck", "scalp")
@@ -57,14 +57,14 @@ TYPICAL = {
     "nv": Signs(150, 94, 76, 40, 11, 0.08, asymmetry=0.15, network=0.6, dots=0.25),
     "vasc": Signs(168, 84, 84, 36, 8, 0.12, veil=0.05, lacunae=0.8),
 }
-SPREAD = Signs(5, 5, 5, 8, 2.5, 0.05, *[0.16] * 10)  # standard deviations within a class
-SHADE = 0.12  # and of the brightness of the colour, relative
+SPREAD = Signs(5, 5, 5, 8, 2.5, 0.05, *[0.13] * 10)  # standard deviations within a class
+SHADE = 0.09  # and of the brightness of the colour, relative
 # A lesion leans toward a class that it can be mistaken for, or else the classes would come apart too easily.
 LOOKALIKES = {
     "akiec": ("bkl", "bcc"), "bcc": ("akiec", "df", "nv"), "bkl": ("nv", "mel", "akiec"), "df": ("nv", "bcc"),
     "mel": ("nv", "bkl"), "nv": ("mel", "bkl", "df"), "vasc": ("bcc", "nv"),
 }  # fmt: skip
-LEANING = (1.0, 4.0)  # parameters of the Beta distribution of how far
+LEANING = (1.0, 5.0)  # parameters of the Beta distribution of how far
 
 
 class Mark(NamedTuple):
@@ -151,7 +151,7 @@ def draw_lesion(dx: str, rng: np.random.Generator) -> Lesion:
     marks = {}
     for name, mark in MARKS.items():
         if name == "hairs":
-            n = int(rng.integers(3, mark.most)) if rng.random() < 0.25 else 0
+            n = int(rng.integers(3, mark.most)) if rng.random() < 0.06 else 0
             marks[name] = [walk(rng, rng.uniform(-110, 110, 2), 7, 0.06) for _ in range(n)]
             continue
         n = round(mark.most * max(getattr(signs, name) - 0.2, 0))  # a trace of a sign is none
@@ -167,7 +167,7 @@ def draw_lesion(dx: str, rng: np.random.Generator) -> Lesion:
 def draw_view(lesion: Lesion, rng: np.random.Generator) -> NDArray[np.uint8]:
     """One image of the lesion, from a place and in a light of its own: (150, 200, 3) uint8."""
     signs = lesion.signs
-    zoom, turn = rng.uniform(0.92, 1.2), rng.uniform(-0.35, 0.35)
+    zoom, turn = rng.uniform(1.1, 1.4), rng.uniform(-0.35, 0.35)
     centre = np.array([WIDTH / 2, HEIGHT / 2]) + rng.normal(0, (6, 4))
     rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     # Where every pixel lies on the lesion, in the lesion's own pixels: (150, 200) float32 each.
