@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.gpu.profile_step import work
 
-RESULTS = Path("benchmarks/results")
+RESULTS = Path("docs/results")
 AGAIN = 3
 """Exit status where there is more to do."""
 
