@@ -13,7 +13,7 @@ run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|gs://�
 evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|gs://… EXTERNAL=folder|gs://… OUT=folder; or pool folds: RUN=run1,run2,…
 	@$(BIN)/python -m counterweight evaluate --make
 
-##@ On a cluster: docs/submit.md, docs/operations.md
+##@ On a cluster: docs/guides/kubeflow.md, docs/guides/operations.md
 compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m counterweight compile --make
 

@@ -1,6 +1,6 @@
 """How sure the ruler and the copy check are, on real images: `python -m benchmarks.sample_quality DATA=folder`.
 
-Prepares the images at 64 px, trains the ruler, and prints the figures of docs/synthetic.md: KID of real, spoilt and
+Prepares the images at 64 px, trains the ruler, and prints the figures of docs/concepts/synthetic-images.md: KID of real, spoilt and
 other images against the validation images of each rare class; the shares of planted copies that are found; how many
 test images, of lesions on neither side, are accused. Some five minutes on two cores.
 """

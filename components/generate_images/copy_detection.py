@@ -1,7 +1,7 @@
 """Detect synthetic images that replicate a training image.
 
 Pixels are compared, not features: the feature extractor separates kinds of lesions, and misses a copy with a little
-noise or other brightness. `docs/synthetic.md` has the measured detection rates.
+noise or other brightness. `docs/concepts/synthetic-images.md` has the measured detection rates.
 """
 
 import numpy as np

@@ -1,25 +1,32 @@
-"""The README says what the pipeline has."""
+"""README and reference pages match the code."""
 
-import warnings
+import re
 from pathlib import Path
 
-from counterweight.parameters import default_of
+import pytest
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+from scripts.generate import PAGES, REFERENCE
 
-
-def test_the_table_of_parameters_is_the_pipelines():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pipeline import counterweight
-    entries = counterweight.pipeline_spec.root.input_definitions.parameters
-    rows = {f"| `{name}` | `{default_of(entry)}` | {entry.description} |" for name, entry in entries.items()}
-    table = README.split("## Parameters")[1].split("## ")[0].splitlines()
-    assert {line for line in table if line.startswith("| `")} == rows
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_make_target_it_names_exists():
-    makefile = (Path(__file__).resolve().parents[2] / "Makefile").read_text(encoding="utf-8")
-    for target in ("run", "test", "compile", "clean", "check", "bench"):
-        assert f"make {target}" in README
-        assert f"\n{target}:" in makefile
+def test_readme_has_at_most_120_lines():
+    assert len(README.splitlines()) <= 120
+
+
+def test_readme_commands_are_make_targets():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"make ([a-z-]+)", "\n".join(re.findall(r"^    make .*|`make [^`]*`", README, re.M))))
+    assert {"run", "test", "submit", "push"} <= targets
+    assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.M)]
+
+
+def test_readme_links_exist():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_reference_page_is_generated_from_the_code(name: str):
+    assert (REFERENCE / name).read_text(encoding="utf-8") == PAGES[name](), "run `make generate`"
