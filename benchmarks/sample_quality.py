@@ -22,8 +22,8 @@ from components.generate_images.copy_detection import CopyCheck
 from components.prepare_data.prepare import prepare
 from components.shared.dihedral import iter_positions
 from components.shared.errors import exit_on_user_error
-from components.shared.image_set import Pixels, open_pixels, read_rows
 from components.shared.features import load_features, train_features
+from components.shared.image_set import Pixels, open_pixels, read_rows
 from components.shared.sample_metrics import kid
 from components.shared.seeds import derive_seed
 from counterweight.parameters import assignments, words

@@ -311,7 +311,7 @@ def checkpoints_of(run_id: str) -> Path:
 
 
 def without_retries(spec: Any) -> None:
-    """Remove the retries from a pipeline: they are for lost nodes of a cluster, and kfp would wait minutes between them."""
+    """Remove the retries from a pipeline: they are for lost nodes, and kfp would wait minutes between them."""
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
         for task in dag.tasks.values():
             task.ClearField("retry_policy")

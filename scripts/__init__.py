@@ -1,0 +1,1 @@
+"""Development scripts: `python -m scripts.NAME`."""

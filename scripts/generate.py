@@ -18,11 +18,12 @@ def parameters_page() -> str:
     """Return the page of parameters and compile-time options."""
     return (
         f"{NOTICE}# Parameters\n\n"
-        "The form in the Kubeflow UI, the options of `counterweight run` and `submit`, and the words of `make run` and\n"
-        "`make submit`. A preset (`presets/*.yaml`) changes some defaults.\n\n"
+        "These are the form in the Kubeflow UI, the options of `counterweight run` and `submit`, and the variables of\n"
+        "`make run` and `make submit`. A preset (`presets/*.yaml`) changes some defaults.\n\n"
         f"{table(Parameters)}\n"
         "## Options\n\n"
-        "They are compiled into the pipeline from `options:` in `manifests/placement.yaml`; `make run` accepts them, too.\n\n"
+        "They are compiled into the pipeline from `options:` in `manifests/placement.yaml`; `make run` accepts them,\n"
+        "too.\n\n"
         f"{table(Options)}"
     )
 

@@ -10,9 +10,9 @@ import pytest
 
 from components.prepare_data.prepare import prepare
 from components.shared import keras_setup
+from components.shared.features import train_features
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_header, read_rows
-from components.shared.features import train_features
 
 LATENT = 6
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from components.generate_images.generate import BLOCK, MOST, best_first, draw_block, generate
 from components.shared.errors import UserError
+from components.shared.features import load_features
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, pixel_sha256, read_header
-from components.shared.features import load_features
 from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
 from tests.integration.generate_images.conftest import LATENT, Demo, add, choosing, noisy

@@ -7,9 +7,9 @@ import pytest
 
 from components.shared.checkpoint import unpack
 from components.shared.errors import UserError
+from components.shared.features import load_features
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels
-from components.shared.features import load_features
 from components.train_gan.pretrain import pretrain
 from components.train_gan.train import train
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from components.shared.errors import UserError
+from components.shared.features import load_features
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_rows
-from components.shared.features import load_features
 from components.train_gan import architectures
 from components.train_gan.gan import GAN, Together
 from components.train_gan.loop import Training
