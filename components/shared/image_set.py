@@ -1,10 +1,10 @@
-"""The image set: what crosses a phase boundary. One Parquet file, one row an image, lossless PNG bytes.
+"""The image set: the form in which images are passed between phases. One Parquet file with lossless PNG bytes per row.
 
-Opens with pandas, pyarrow and Hugging Face `datasets` (its `Image` form: a struct of bytes and path). The rows of a
-class stand together, so that a reader of one class skips the other row groups. Written and read a row group at a
-time: memory does not grow with the number of images.
+It opens with pandas, pyarrow and Hugging Face `datasets` (its `Image` type: a struct of bytes and path). The rows of a
+class are adjacent, so that a reader of one class skips the other row groups. Files are written and read one row group
+at a time: memory does not grow with the number of images.
 
-A row counts `repeat` times in training: an image is repeated by a number, not by a copy of its bytes.
+A row counts `repeat` times in training, so a repeated image is stored once.
 """
 
 import hashlib
@@ -30,15 +30,15 @@ from components.shared.files import atomic_write
 
 REAL = "real"
 ROW_GROUP = 256
-"""Rows in a row group at the most: at 128 px about 8 MB, so that a reader's memory stays small."""
+"""Maximum number of rows in a row group: at 128 px about 8 MB."""
 
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("image_id", pa.string()),
-        ("lesion_id", pa.string()),  # null for a synthetic image: it shows no lesion
+        ("lesion_id", pa.string()),  # null for a synthetic image
         ("dx", pa.string()),  # the class
-        ("source", pa.string()),  # `real`, or the architecture that made it
+        ("source", pa.string()),  # `real`, or the architecture that generated it
         ("split", pa.string()),
         ("repeat", pa.int32()),
         ("pixel_sha256", pa.string()),
@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
         ("age", pa.float32()),
         ("sex", pa.string()),
         ("localization", pa.string()),
-        # Where a synthetic image comes from; null for a real one.
+        # Origin of a synthetic image; null for a real one.
         ("model_sha256", pa.string()),
         ("seed", pa.int64()),
         ("index", pa.int64()),
@@ -65,14 +65,14 @@ _HUGGING_FACE = {
 
 @dataclass(frozen=True)
 class Header:
-    """What is true of the whole file.
+    """Properties of a whole image set.
 
     Attributes:
-        classes: all classes of the data, sorted; a label is an index into it. The same in every split.
+        classes: all classes of the data, sorted; a label is an index into it. They are the same in every split.
         image_size: height and width of every image, in pixels.
         split: `train`, `validation`, `test` or `external`.
-        data_sha256: hash of every accepted row and its pixels, over all splits.
-        split_sha256: hash of which image stands in which split.
+        data_sha256: hash of all accepted rows and their pixels, over all splits.
+        split_sha256: hash of the assignment of images to splits.
     """
 
     classes: tuple[str, ...]
@@ -83,44 +83,44 @@ class Header:
 
 
 def encode_png(pixels: np.ndarray | Image.Image) -> bytes:
-    """PNG bytes of one image, (H, W, 3) uint8 in [0, 255], or the same as Pillow's."""
+    """Return the PNG bytes of one image, (H, W, 3) uint8 in [0, 255] or a Pillow image."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
-    # Level 1 encodes three times as fast as the default and is some 15 % larger.
+    # Level 1 encodes three times as fast as the default; files are about 15 % larger.
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 in [0, 255] of one image's PNG bytes."""
+    """Return the pixels of one image, (H, W, 3) uint8 in [0, 255]."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def pixel_sha256(pixels: np.ndarray) -> str:
-    """Hash of an image's content, (H, W, 3) uint8, whatever its name or encoding."""
+    """Return the hash of an image's pixels, (H, W, 3) uint8; it does not depend on name or encoding."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 class ImageSetWriter:
-    """Adds row groups to an image set; get one from `write_image_set`."""
+    """Write the row groups of an image set; see `write_image_set`."""
 
     def __init__(self, part: Path, header: Header) -> None:
         self.header = header
         self._schema = SCHEMA.with_metadata({b"huggingface": json.dumps({"info": {"features": _HUGGING_FACE}})})
-        # PNG bytes don't shrink any more, and a dictionary of them would be built for nothing.
+        # PNG bytes do not compress further, and no two are equal.
         names = [field.name for field in SCHEMA if field.name != "image"]
-        # Opened here, because Arrow leaves its own file open where the end of it can't be written.
+        # Opened here, because Arrow does not close its own file if the end cannot be written.
         self._file = part.open("wb")
         self._parquet = pq.ParquetWriter(
             self._file, self._schema, compression=dict.fromkeys(names, "zstd"), use_dictionary=names
         )
 
     def write(self, rows: pd.DataFrame, png: Sequence[bytes]) -> None:
-        """Adds images as one row group.
+        """Write images as one row group.
 
         Args:
-            rows: the schema's columns but `image` and `split`; those missing become null, `repeat` 1.
+            rows: columns of the schema except `image` and `split`. A missing column becomes null, `repeat` becomes 1.
             png: the PNG bytes of each row.
         """
         if rows.empty:
@@ -136,17 +136,21 @@ class ImageSetWriter:
         self.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def write_table(self, table: pa.Table) -> None:
-        """Adds a table with the schema's columns, as another image set's row group is read."""
+        """Write a table with the columns of the schema, such as one of `iter_tables`.
+
+        Raises:
+            ValueError: a row is of another split, or a synthetic image would be in a held-out split.
+        """
         sources = set(table.column("source").unique().to_pylist())
         splits = set(table.column("split").unique().to_pylist())
         if splits != {self.header.split}:
-            raise ValueError(f"rows of {sorted(splits)} can't enter the split {self.header.split!r}")
+            raise ValueError(f"rows of {sorted(splits)} in the split {self.header.split!r}")
         if self.header.split != "train" and sources != {REAL}:
-            raise ValueError(f"synthetic images can't enter the split {self.header.split!r}")
+            raise ValueError(f"synthetic images in the split {self.header.split!r}")
         self._parquet.write_table(table.replace_schema_metadata(self._schema.metadata), row_group_size=ROW_GROUP)
 
     def close(self) -> None:
-        """Writes the header and the end of the file."""
+        """Write the header and the end of the file."""
         with self._file:
             self._parquet.add_key_value_metadata({_HEADER_KEY: json.dumps(asdict(self.header))})
             self._parquet.close()
@@ -154,9 +158,9 @@ class ImageSetWriter:
 
 @contextmanager
 def write_image_set(path: str | Path, header: Header) -> Iterator[ImageSetWriter]:
-    """Gives a writer; the file stands under `path` once the block has ended without an error, and not before.
+    """Yield a writer; the file gets its name when the block ends without an error.
 
-    A header that is only known at the end, for its hashes, may be set on the writer before the block ends.
+    The writer's header may be replaced in the block, since its hashes may be known only at the end.
     """
     with atomic_write(path) as part:
         writer = ImageSetWriter(part, header)
@@ -167,16 +171,20 @@ def write_image_set(path: str | Path, header: Header) -> Iterator[ImageSetWriter
 
 
 def read_header(path: str | Path) -> Header:
-    """The header of an image set.
+    """Return the header of an image set.
 
     Raises:
-        UserError: the file is not an image set.
+        UserError: `image_set.invalid` or `image_set.corrupt`: the file is not an image set.
     """
     try:
         values = json.loads(pq.read_metadata(path).metadata[_HEADER_KEY])
-        return Header(**{**values, "classes": tuple(values["classes"])})
+        header = Header(**{**values, "classes": tuple(values["classes"])})
+        texts = (*header.classes, header.split, header.data_sha256, header.split_sha256)
+        if not all(isinstance(text, str) for text in texts) or type(header.image_size) is not int:
+            raise TypeError("a field of the header has another type")
+        return header
     except OSError as error:
-        if error.errno is not None:  # without a number it is Arrow's, of a damaged file
+        if error.errno is not None:  # without a number it is Arrow's, for a corrupt file
             raise
         raise UserError(
             f"{path} is corrupt", "re-create it with prepare_data", "image_set.corrupt", path=str(path)
@@ -188,15 +196,15 @@ def read_header(path: str | Path) -> Header:
 
 
 def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The rows of an image set without their images.
+    """Return the rows of an image set without their images.
 
     Args:
         path: the image set.
-        split: the split that the caller means to read.
-        columns: which columns; all but `image` where not given.
+        split: the split that the caller expects.
+        columns: names of columns; by default all except `image`.
 
     Raises:
-        UserError: the set is of another split, or a split other than train holds a synthetic image.
+        UserError: `image_set.wrong_split`, `image_set.mixed_splits`, `image_set.synthetic_in_held_out`.
     """
     header = read_header(path)
     if header.split != split:
@@ -230,17 +238,18 @@ def _list_some(names: Sequence[str]) -> str:
 
 
 def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -> None:
-    """Makes sure that no image of a held-out set stands in a set that is trained on, whatever its name and its row say:
-    neither a training image, nor a synthetic one that calls itself real. Nor may a lesion stand in both.
+    """Check that a held-out set shares no image and no lesion with the sets that a model is trained on.
 
-    It goes by the rows' hashes; that they are those of the pixels, `decoded` sees to.
+    Images are compared by the pixel hashes in their rows, independent of name and source; `open_pixels` verifies these
+    hashes.
 
     Args:
-        path, split: the held-out set.
-        others: sets of the split `train`: real images, synthetic ones, or both.
+        path: the held-out set.
+        split: of the held-out set.
+        others: sets of the split `train` with real images, synthetic images or both.
 
     Raises:
-        UserError: an image or a lesion stands in both.
+        UserError: `leakage.training_image`, `leakage.synthetic_image`, `leakage.lesion`.
     """
     held_out = read_rows(path, split, ["image_id", "lesion_id", "pixel_sha256"])
     for other in others:
@@ -249,7 +258,7 @@ def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -
             shared = held_out.loc[held_out["pixel_sha256"].isin(of_kind["pixel_sha256"]), "image_id"].tolist()
             if shared:
                 raise UserError(
-                    f"{path} has {len(shared):,} {kind} images in {split}: {_list_some(shared)}",
+                    f"{path}: {split} contains {kind} images ({len(shared):,}): {_list_some(shared)}",
                     "re-create the split with prepare_data",
                     f"leakage.{kind}_image",
                     path=str(path),
@@ -258,7 +267,7 @@ def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -
         lesions = sorted(set(held_out["lesion_id"].dropna()) & set(rows["lesion_id"].dropna()))
         if lesions:
             raise UserError(
-                f"{path} has {len(lesions):,} lesions of the training set in {split}: {_list_some(lesions)}",
+                f"{path}: {split} contains lesions of the training set ({len(lesions):,}): {_list_some(lesions)}",
                 "re-create the split with prepare_data",
                 "leakage.lesion",
                 path=str(path),
@@ -267,7 +276,7 @@ def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -
 
 
 def iter_tables(path: str | Path, *classes: str) -> Iterator[pa.Table]:
-    """The row groups of an image set, one after another; with `classes` only their rows."""
+    """Yield the row groups of an image set, limited to the rows of `classes` if any are given."""
     with pq.ParquetFile(path) as file:
         column = file.schema_arrow.names.index("dx") + 1  # `image` is two columns on disk
         for group in range(file.num_row_groups):
@@ -283,15 +292,14 @@ def iter_tables(path: str | Path, *classes: str) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True)
 class Pixels:
-    """The decoded images of a set, kept in a file that the system pages in and out, so that they need not fit in
-    memory.
+    """The decoded images of a set, in a memory-mapped file, so that they need not fit in memory.
 
     Attributes:
         images: (N, H, W, 3) uint8 in [0, 255].
         labels: (N,) int64 index into the header's classes.
-        repeat: (N,) int64, how often each image counts in training.
+        repeat: (N,) int64, occurrences of each image in one pass of training.
         real: (N,) bool, False for a synthetic image.
-        pixel_sha256: (N,) hash of each image, as it was decoded.
+        pixel_sha256: (N,) hash of each image, verified.
         header: of the set.
     """
 
@@ -309,8 +317,10 @@ def seen_hashes(*sets: Pixels) -> list[str]:
 
 
 def _reserve(path: Path) -> None:
-    """Claims the disk space of a file that is only as long as it will be: a write through a mapping that finds the disk
-    full kills the process, this raises an OSError."""
+    """Allocate the disk space of a sparse file.
+
+    Otherwise, a write through the mapping to a full disk would kill the process (SIGBUS); this raises an OSError.
+    """
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -323,7 +333,7 @@ def _decode_and_hash(png: bytes) -> tuple[np.ndarray, str]:
 
 @contextmanager
 def open_pixels(paths: str | Path | Sequence[str | Path], split: str, *classes: str) -> Iterator[Pixels]:
-    """Decode image sets once, on all cores, so that an epoch reads pixels and not files.
+    """Decode image sets once, on all cores, so that an epoch does not decode files.
 
     Args:
         paths: one image set, or several of the same split and data, which become one in this order.

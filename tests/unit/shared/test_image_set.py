@@ -1,4 +1,4 @@
-"""The image set: what goes in comes out, other tools open it, and no synthetic image is in validation or test."""
+"""The image set: round trip, other tools, and no synthetic image in validation or test."""
 
 import contextlib
 import errno
@@ -65,7 +65,7 @@ def write_rows(path, split, rows, error=None):
             raise error
 
 
-def test_round_trip(tmp_path):
+def test_image_set_round_trip_keeps_rows_and_pixels(tmp_path):
     rows = table("df", 2, dx_type=["histo", None], age=[45.0, np.nan], sex=["male", "unknown"], localization=None)
     pixels = images(2)
     rows["pixel_sha256"] = [pixel_sha256(image) for image in pixels]
@@ -84,27 +84,27 @@ def test_round_trip(tmp_path):
     assert read_header(tmp_path / "set") == HEADER
 
 
-def test_an_image_counts_once_where_nothing_else_is_said(tmp_path):
+def test_write_without_repeat_counts_each_image_once(tmp_path):
     assert read_rows(write(tmp_path / "a"), "train")["repeat"].tolist() == [1] * 15
     rows = read_rows(write(tmp_path / "b", groups=[("df", 3)], repeat=[2, 0, 7]), "train")
     assert rows["repeat"].tolist() == [2, 0, 7]
 
 
-def test_rows_are_the_schemas_columns_without_the_image(tmp_path):
+def test_read_rows_returns_all_columns_except_the_image(tmp_path):
     rows = read_rows(write(tmp_path / "set"), "train")
     assert list(rows) == [name for name in SCHEMA.names if name != "image"]
     assert list(read_rows(tmp_path / "set", "train", ["dx", "repeat"])) == ["dx", "repeat"]
     assert list(read_rows(tmp_path / "set", "train", ["split"])) == ["split"]
 
 
-def test_a_header_may_be_set_at_the_end(tmp_path):
+def test_write_image_set_with_a_late_header_writes_it(tmp_path):
     with write_image_set(tmp_path / "set", Header(classes=("df",), image_size=16, split="train")) as out:
         out.write(table("df", 1), [encode_png(images(1)[0])])
         out.header = HEADER
     assert read_header(tmp_path / "set") == HEADER
 
 
-def test_other_tools_find_what_they_look_for(tmp_path):
+def test_image_set_has_the_metadata_of_hugging_face(tmp_path):
     metadata = pq.read_metadata(write(tmp_path / "set")).metadata
     features = json.loads(metadata[b"huggingface"])["info"]["features"]
     assert list(features) == SCHEMA.names
@@ -117,17 +117,17 @@ def test_other_tools_find_what_they_look_for(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["validation", "test", "external"])
-def test_the_writer_refuses_synthetic_images_in_held_out_splits(tmp_path, split):
+def test_write_of_a_synthetic_image_to_a_held_out_split_fails(tmp_path, split):
     rows = table("df", 2).assign(source=[REAL, "dcgan"])
-    with pytest.raises(ValueError, match=f"synthetic images can't enter the split '{split}'"):
+    with pytest.raises(ValueError, match=f"synthetic images in the split '{split}'"):
         write_rows(tmp_path / "set", split, rows)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("split", ["validation", "test", "external"])
 @pytest.mark.parametrize("source", ["dcgan", None])
-def test_the_reader_refuses_synthetic_images_in_held_out_splits(tmp_path, split, source):
-    """Whoever wrote the file: here it is made from a proper one."""
+def test_read_of_a_synthetic_image_in_a_held_out_split_fails(tmp_path, split, source):
+    """The reader checks, too, since a file may come from elsewhere."""
     whole = pq.read_table(write(tmp_path / "set", split))
     sources = pa.array([REAL] * 14 + [source])
     forged = whole.set_column(whole.schema.get_field_index("source"), "source", sources)
@@ -139,7 +139,7 @@ def test_the_reader_refuses_synthetic_images_in_held_out_splits(tmp_path, split,
         pass
 
 
-def test_the_training_split_takes_synthetic_images(tmp_path):
+def test_write_of_a_synthetic_image_to_train_succeeds(tmp_path):
     with write_image_set(tmp_path / "set", HEADER) as out:
         write_group(out, table("df", 2).assign(source="dcgan", lesion_id=None), images(2))
     assert set(read_rows(tmp_path / "set", "train")["source"]) == {"dcgan"}
@@ -148,7 +148,7 @@ def test_the_training_split_takes_synthetic_images(tmp_path):
 
 
 def forge(path, **columns):
-    """The same file with other columns, as someone who knows Parquet can make it."""
+    """Replace columns of an image set."""
     whole = pq.read_table(path)
     for name, values in columns.items():
         column = whole.schema.get_field_index(name)
@@ -158,8 +158,8 @@ def forge(path, **columns):
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "", None])
-def test_pixels_that_are_not_those_of_the_row_are_refused(tmp_path, digest):
-    """Or else a hash could be made up, and no comparison of hashes would find what it should."""
+def test_open_pixels_with_a_wrong_hash_fails(tmp_path, digest):
+    """The leakage guard compares hashes, so a forged hash must not pass."""
     write(tmp_path / "set", "test")
     hashes = read_rows(tmp_path / "set", "test")["pixel_sha256"].tolist()
     forge(tmp_path / "set", pixel_sha256=[*hashes[:9], digest, *hashes[10:]])
@@ -172,7 +172,7 @@ def test_pixels_that_are_not_those_of_the_row_are_refused(tmp_path, digest):
         assert pixels.pixel_sha256.tolist() == hashes[3:8]
 
 
-def test_a_set_without_rows_can_be_written_and_read(tmp_path):
+def test_image_set_without_rows_can_be_read(tmp_path):
     header = Header(**{**vars(HEADER), "split": "external"})
     with write_image_set(tmp_path / "set", header) as out:
         out.write(table("df", 0), [])
@@ -185,7 +185,7 @@ def test_a_set_without_rows_can_be_written_and_read(tmp_path):
     assert list(pd.read_parquet(tmp_path / "set")) == SCHEMA.names
 
 
-def test_what_was_seen_are_the_real_images(tmp_path):
+def test_seen_hashes_are_those_of_the_real_images(tmp_path):
     write(tmp_path / "validation", "validation")
     with write_image_set(tmp_path / "train", HEADER) as out:
         write_group(out, table("df", 4).assign(source=[REAL, "dcgan", REAL, "dcgan"]), images(4, 9))
@@ -200,7 +200,7 @@ def test_what_was_seen_are_the_real_images(tmp_path):
 
 @pytest.mark.parametrize("split", ["validation", "test", "external"])
 @pytest.mark.parametrize(("source", "kind"), [("dcgan", "synthetic"), (REAL, "training")])
-def test_an_image_that_is_trained_on_is_found_in_a_held_out_set_whatever_its_row_says(tmp_path, split, source, kind):
+def test_refuse_overlap_with_a_shared_image_fails_independent_of_its_row(tmp_path, split, source, kind):
     write(tmp_path / "held_out", split)
     planted = images(7, 2)[4]
     for name, pixels in (("planted", planted), ("clean", images(1, 50)[0])):
@@ -211,7 +211,7 @@ def test_an_image_that_is_trained_on_is_found_in_a_held_out_set_whatever_its_row
         refuse_overlap(tmp_path / "held_out", split, [tmp_path / "clean", tmp_path / "planted"])
 
 
-def test_a_lesion_that_is_trained_on_is_found_in_a_held_out_set(tmp_path):
+def test_refuse_overlap_with_a_shared_lesion_fails(tmp_path):
     write(tmp_path / "test", "test")
     with write_image_set(tmp_path / "train", HEADER) as out:
         write_group(out, table("mel", 2).assign(lesion_id=["other", "nv-l3"]), images(2, 50))
@@ -220,7 +220,7 @@ def test_a_lesion_that_is_trained_on_is_found_in_a_held_out_set(tmp_path):
 
 
 @pytest.mark.parametrize(("held", "meant"), [("train", "test"), ("test", "train"), ("validation", "test")])
-def test_the_wrong_split_is_refused(tmp_path, held, meant):
+def test_read_of_the_wrong_split_fails(tmp_path, held, meant):
     write(tmp_path / "set", held)
     with raises_user_error("image_set.wrong_split"):
         read_rows(tmp_path / "set", meant)
@@ -228,10 +228,10 @@ def test_the_wrong_split_is_refused(tmp_path, held, meant):
         pass
 
 
-def test_rows_of_another_split_are_refused_by_writer_and_reader(tmp_path):
+def test_rows_of_another_split_fail_in_writer_and_reader(tmp_path):
     tables = list(iter_tables(write(tmp_path / "test", "test")))
     with (
-        pytest.raises(ValueError, match="can't enter the split 'train'"),
+        pytest.raises(ValueError, match="in the split 'train'"),
         write_image_set(tmp_path / "t", HEADER) as out,
     ):
         out.write_table(tables[0])
@@ -242,7 +242,7 @@ def test_rows_of_another_split_are_refused_by_writer_and_reader(tmp_path):
         read_rows(tmp_path / "forged", "train")
 
 
-def test_row_groups_are_copied_as_they_are(tmp_path):
+def test_write_table_copies_row_groups_unchanged(tmp_path):
     write(tmp_path / "one")
     with write_image_set(tmp_path / "two", read_header(tmp_path / "one")) as out:
         for group in iter_tables(tmp_path / "one"):
@@ -250,7 +250,7 @@ def test_row_groups_are_copied_as_they_are(tmp_path):
     assert pq.read_table(tmp_path / "two").equals(pq.read_table(tmp_path / "one"))
 
 
-def test_tables_of_one_class(tmp_path, monkeypatch):
+def test_iter_tables_of_a_class_skips_other_row_groups(tmp_path, monkeypatch):
     write(tmp_path / "set")
     assert [group.num_rows for group in iter_tables(tmp_path / "set")] == [3, 5, 7]
     read = []
@@ -262,7 +262,7 @@ def test_tables_of_one_class(tmp_path, monkeypatch):
     assert list(iter_tables(tmp_path / "set", "nothing")) == []
 
 
-def test_a_row_group_of_several_classes_gives_the_rows_of_one(tmp_path):
+def test_iter_tables_of_a_mixed_row_group_returns_the_rows_of_the_class(tmp_path):
     with write_image_set(tmp_path / "set", HEADER) as out:
         mixed = pd.concat([table("df", 2), table("nv", 2), table("mel", 1)])
         out.write(mixed, [encode_png(image) for image in images(5)])
@@ -270,7 +270,7 @@ def test_a_row_group_of_several_classes_gives_the_rows_of_one(tmp_path):
     assert only.column("image_id").to_pylist() == ["nv-0", "nv-1"]
 
 
-def test_decoded_pixels(tmp_path):
+def test_open_pixels_returns_images_and_labels(tmp_path):
     write(tmp_path / "set")
     with open_pixels(tmp_path / "set", "train") as pixels:
         assert np.array_equal(pixels.images, np.concatenate([images(3, 2), images(5, 3), images(7, 2)]))
@@ -283,13 +283,13 @@ def test_decoded_pixels(tmp_path):
         assert pixels.labels.tolist() == [1] * 5
 
 
-def test_decoded_pixels_of_a_class_without_images(tmp_path):
+def test_open_pixels_of_a_class_without_images_is_empty(tmp_path):
     with open_pixels(write(tmp_path / "set"), "train", "akiec") as pixels:
         assert pixels.images.shape == (0, 16, 16, 3)
         assert pixels.labels.shape == (0,)
 
 
-def test_decoded_leaves_no_file(tmp_path, monkeypatch):
+def test_open_pixels_deletes_its_file(tmp_path, monkeypatch):
     write(tmp_path / "set")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -299,8 +299,8 @@ def test_decoded_leaves_no_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
-def test_decoding_onto_a_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatch):
-    """The pixels lie in a mapped file: without its space claimed first, a full disk would end the process (SIGBUS)."""
+def test_open_pixels_on_a_full_disk_raises_an_error(tmp_path, monkeypatch):
+    """The pixels are in a memory-mapped file: without allocation, a full disk would kill the process (SIGBUS)."""
     write(tmp_path / "set", groups=[("df", 100)])
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -311,13 +311,13 @@ def test_decoding_onto_a_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatc
         with pytest.raises(OSError, match="No space left") as caught, open_pixels(tmp_path / "set", "train"):
             pass
         assert as_user_error(caught.value).code == "file.disk_full"
-        caught = None  # its frames hold the mapping
+        caught = None  # its frames reference the mapping
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_no_file_stands_before_the_end_nor_after_an_error(tmp_path):
+def test_write_image_set_names_the_file_at_the_end(tmp_path):
     with write_image_set(tmp_path / "set", HEADER) as out:
         out.write(table("df", 1), [encode_png(images(1)[0])])
         assert not (tmp_path / "set").exists()
@@ -327,34 +327,42 @@ def test_no_file_stands_before_the_end_nor_after_an_error(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_an_odd_path(tmp_path):
+def test_image_set_with_special_characters_in_its_path_can_be_read(tmp_path):
     path = tmp_path / "ü\n%20#?*.parquet"
     assert len(read_rows(write(path), "train")) == 15
 
 
-def test_no_file_is_left_open_where_the_end_can_not_be_written(tmp_path, monkeypatch):
+def test_write_image_set_that_fails_at_the_end_closes_its_file(tmp_path, monkeypatch):
     def fail(writer):
-        writer.is_open = False  # else Arrow tries again where the writer is deleted, and says so
+        writer.is_open = False  # otherwise Arrow retries when the writer is deleted
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(image_set.pq.ParquetWriter, "close", fail)
     with pytest.raises(OSError, match="No space") as caught:
         write(tmp_path / "set")
-    # Under this folder alone: what other tests left open may be closed at any moment.
+    # Only in this folder: files that other tests left open may be closed at any time.
     still_open = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert [path for path in still_open if path.startswith(str(tmp_path))] == []
     assert list(tmp_path.iterdir()) == []
     assert as_user_error(caught.value).code == "file.disk_full"
 
 
-def test_what_is_no_image_set(tmp_path):
+def test_read_header_of_another_file_fails(tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "text").write_text("dx\nnv\n")
     pq.write_table(pa.table({"dx": ["nv"]}), tmp_path / "plain")
-    wrong_types = b'{"classes": 1, "image_size": 1, "split": "a"}'
-    for header in (b"{}", b"[]", b"1", b"not JSON", wrong_types, b'{"classes": [], "x": 1}'):
+    wrong_types = (
+        {"classes": 1},
+        {"classes": [1]},
+        {"image_size": "16"},
+        {"split": None},
+        {"split_sha256": 1},
+        {"x": 1},
+    )
+    headers = [json.dumps({**vars(HEADER), **change}).encode() for change in wrong_types]
+    for number, header in enumerate((b"{}", b"[]", b"1", b"not JSON", *headers)):
         schema = pa.schema([("dx", pa.string())], metadata={b"counterweight": header})
-        pq.write_table(pa.table({"dx": ["nv"]}, schema=schema), tmp_path / f"header-{header[:5].hex()}-{len(header)}")
+        pq.write_table(pa.table({"dx": ["nv"]}, schema=schema), tmp_path / f"header-{number}")
     whole = write(tmp_path / "set").read_bytes()
     (tmp_path / "set").unlink()
     (tmp_path / "truncated").write_bytes(whole[:-50])
@@ -363,20 +371,20 @@ def test_what_is_no_image_set(tmp_path):
             read_header(path)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_damaged_header_is_a_sentence(tmp_path, data):
+def test_read_header_of_a_corrupt_file_raises_only_user_errors(tmp_path, data):
     whole = bytearray(write(tmp_path / "set", groups=[("df", 1)]).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(-300, -1))] = data.draw(st.integers(0, 255))
-    (tmp_path / "damaged").write_bytes(whole)
+    (tmp_path / "corrupt").write_bytes(whole)
     with contextlib.suppress(UserError):
-        read_header(tmp_path / "damaged")
+        read_header(tmp_path / "corrupt")
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
-def test_png_is_lossless(height, width, seed):
+def test_png_round_trip_is_lossless(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     assert np.array_equal(decode_png(encode_png(pixels)), pixels)
     assert pixel_sha256(pixels) == pixel_sha256(np.asfortranarray(pixels))
