@@ -1,7 +1,8 @@
-"""Small image sets, as prepare_data writes them, for the phases behind it."""
+"""Small image sets in the form that prepare_data writes, for tests of later phases."""
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import docker
 from components.shared.errors import UserError
 from components.shared.image_set import REAL, Header, encode_png, pixel_sha256, write_image_set
+from components.shared.records import DataClasses, write_record
 from counterweight import build_images
 from counterweight.containers import connect
 
@@ -40,7 +42,7 @@ COLOURS = {"df": (200, 90, 60), "nv": (90, 60, 40), "vasc": (160, 30, 90)}
 
 
 def write_set(path: Path, split: str, counts: dict[str, int], size: int = 32, seed: int = 0) -> Path:
-    """An image set of noisy pictures, each class with a colour of its own; two images a lesion."""
+    """Write an image set of noise around a colour per class, with two images per lesion."""
     rng = np.random.default_rng([seed, len(split)])
     header = Header(classes=CLASSES, image_size=size, split=split, data_sha256="d" * 64, split_sha256="5" * 64)
     with write_image_set(path, header) as out:
@@ -63,7 +65,7 @@ def write_set(path: Path, split: str, counts: dict[str, int], size: int = 32, se
 
 @pytest.fixture(scope="session")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small image set for each split."""
+    """A small image set per split."""
     folder = tmp_path_factory.mktemp("splits")
     return {
         "train": write_set(folder / "train", "train", {"df": 10, "nv": 60, "vasc": 14}),
@@ -73,8 +75,18 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def training_data(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that name that prepare_data writes, with the training and validation set of `splits`."""
+    folder = tmp_path_factory.mktemp("training_data")
+    for split in ("train", "validation"):
+        shutil.copyfile(splits[split], folder / f"{split}.parquet")
+    write_record(folder / "classes.json", DataClasses(rare=["df", "vasc"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def features(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ruler of `splits`."""
+    """The feature extractor of `splits`."""
     from components.shared.features import train_features
 
     path = tmp_path_factory.mktemp("features") / "features.keras"
@@ -84,7 +96,7 @@ def features(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def make_set() -> Callable[..., Path]:
-    """`write_set`, for a test that needs a set of its own."""
+    """`write_set`, for a test that needs another set."""
     return write_set
 
 

@@ -1,16 +1,21 @@
-import json
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import (
     REAL,
-    Header,
     encode_png,
     iter_tables,
     open_pixels,
@@ -20,137 +25,235 @@ from components.shared.image_set import (
     write_image_set,
 )
 from components.shared.keras_setup import predict_probabilities
+from components.shared.records import ClassifierRecord, load_record
 from components.train_classifier import network
-from components.train_classifier.train import train
+from components.train_classifier.train import oversample, repeat_counts, train
+from tests.helpers.errors import raises_user_error
+
+EPOCHS = 2
+SYNTHETIC_IMAGES = 20
 
 
-def test_the_original_network_has_its_parameters():
+def run(training_data: Path, classifiers: Path, **settings: Any) -> Path:
+    """Train with short settings, and return the folder with the models."""
+    arguments: dict[str, Any] = {
+        "arms": ["baseline"],
+        "seeds": [1],
+        "first_seed": 1,
+        "training_data": training_data,
+        "synthetic_images": None,
+        "synthetic_per_class": SYNTHETIC_IMAGES,
+        "random_seed": 7,
+        "epochs": EPOCHS,
+        "augmentation": "flips_and_rotations",
+        "classifiers": classifiers,
+    }
+    train(**(arguments | settings))
+    return classifiers / "models"
+
+
+def load(models: Path, stem: str) -> ClassifierRecord:
+    return load_record(models / f"{stem}.json", ClassifierRecord)
+
+
+@pytest.fixture(scope="session")
+def synthetic_images(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the form that balance_dataset writes."""
+    folder = tmp_path_factory.mktemp("synthetic_images")
+    (folder / "synthetic").mkdir()
+    rng = np.random.default_rng(3)
+    for dx in ("df", "vasc"):
+        pixels = rng.integers(0, 256, (SYNTHETIC_IMAGES, 32, 32, 3), np.uint8)
+        rows = pd.DataFrame(
+            {
+                "image_id": [f"{dx}-{n}" for n in range(SYNTHETIC_IMAGES)],
+                "dx": dx,
+                "source": "dcgan",
+                "pixel_sha256": [pixel_sha256(image) for image in pixels],
+            }
+        )
+        with write_image_set(
+            folder / "synthetic" / f"{dx}.parquet", read_header(training_data / "train.parquet")
+        ) as out:
+            out.write(rows, [encode_png(image) for image in pixels])
+    return folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Folder with the models of a task, and its output."""
+
+    models: Path
+    output: str
+
+
+@pytest.fixture(scope="session")
+def trained(training_data: Path, synthetic_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Three arms with the run's first seed, trained in one task, the baseline first."""
+    with redirect_stdout(StringIO()) as output:
+        models = run(
+            training_data,
+            tmp_path_factory.mktemp("classifiers") / "classifiers",
+            arms=["baseline", "oversampled", "augmented"],
+            synthetic_images=synthetic_images,
+        )
+    return Trained(models, output.getvalue())
+
+
+@pytest.fixture(scope="session")
+def models(trained: Trained) -> Path:
+    return trained.models
+
+
+@pytest.fixture(scope="session")
+def other_pack(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The baseline with two seeds, neither of which is the run's first one."""
+    return run(training_data, tmp_path_factory.mktemp("other") / "classifiers", seeds=[2, 1], first_seed=None)
+
+
+def test_network_has_the_original_number_of_parameters() -> None:
     model = network.build(7, 128)
     assert model.count_params() == 16_877_511
     assert model.output_shape == (None, 7)
     assert network.build(3, 32).count_params() < 2_000_000
 
 
-def test_the_network_takes_raw_pixels():
-    model = network.build(2, 32)
-    rescaled = model.layers[0](np.array([0.0, 127.5, 255.0]).reshape(1, 1, 3, 1))
+def test_network_rescales_raw_pixels() -> None:
+    rescaled = network.build(2, 32).layers[0](np.array([0.0, 127.5, 255.0]).reshape(1, 1, 3, 1))
     assert np.asarray(rescaled).ravel().tolist() == pytest.approx([-1, 0, 1])
 
 
-def run(splits: dict[str, Path], folder: Path, **settings: object) -> dict[str, float]:
-    arguments = {
-        "arm": "baseline",
-        "train_set": splits["train"],
-        "validation_set": splits["validation"],
-        "epochs": 4,
-        "patience": 4,
-        "augmentation": "flips_and_rotations",
-        "seed": 1,
-        "model": folder / "model.keras",
-        "record": folder / "record",
-        "curves": folder / "curves",
+@given(st.integers(1, 200), st.integers(0, 1000))
+def test_repeat_counts_are_even_and_have_the_required_sum(real: int, added: int) -> None:
+    counts = repeat_counts(real, added, np.random.default_rng(0))
+    assert counts.sum() == real + added
+    assert counts.min() >= 1
+    assert counts.max() - counts.min() <= 1
+
+
+def test_oversample_repeats_only_rare_classes(training_data: Path) -> None:
+    with open_pixels(training_data / "train.parquet", "train") as pixels:
+        repeats = [oversample(pixels, ["df", "vasc"], 33, seed).repeat for seed in (7, 7, 8)]
+        assert pixels.repeat.tolist() == [1] * 84
+        by_class = {dx: int(repeats[0][pixels.labels == label].sum()) for label, dx in enumerate(pixels.header.classes)}
+    assert by_class == {"df": 43, "nv": 60, "vasc": 47}
+    assert repeats[0].tolist() == repeats[1].tolist() != repeats[2].tolist()
+
+
+def test_train_names_files_by_arm_and_seed(models: Path, other_pack: Path) -> None:
+    for folder, stems in (
+        (models, ("augmented", "baseline", "oversampled")),
+        (other_pack, ("baseline-seed1", "baseline-seed2")),
+    ):
+        expected = {f"{stem}{suffix}" for stem in stems for suffix in (".keras", ".json", ".html")}
+        assert {path.name for path in folder.iterdir()} == expected
+        assert all((folder / f"{stem}.html").read_text().rstrip().endswith("</html>") for stem in stems)
+
+
+def test_train_after_another_classifier_gives_the_same_bytes_as_alone(models: Path, other_pack: Path) -> None:
+    """The baseline was the first in one task, and followed another seed in the other."""
+    assert file_sha256(other_pack / "baseline-seed1.keras") == file_sha256(models / "baseline.keras")
+    alone, after = load(models, "baseline"), load(other_pack, "baseline-seed1")
+    assert after.model_copy(update={"seconds": alone.seconds}) == alone
+
+
+def test_train_seeds_and_arms_give_different_weights(models: Path, other_pack: Path) -> None:
+    paths = [*models.glob("*.keras"), other_pack / "baseline-seed2.keras"]
+    assert len({file_sha256(path) for path in paths}) == 4
+
+
+def test_train_arms_differ_in_their_rows_only(models: Path) -> None:
+    records = {arm: load(models, arm) for arm in ("baseline", "oversampled", "augmented")}
+    assert {arm: record.train_rows for arm, record in records.items()} == {
+        "baseline": 84,
+        "oversampled": 84 + 2 * SYNTHETIC_IMAGES,
+        "augmented": 84 + 2 * SYNTHETIC_IMAGES,
     }
-    return train(**(arguments | settings))
+    assert len({record.train_set_sha256 for record in records.values()}) == 3
+    assert all(record.settings == records["baseline"].settings for record in records.values())
+    assert all(record.seen == records["baseline"].seen for record in records.values())
 
 
-@pytest.fixture(scope="module")
-def trained(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
-    folder = tmp_path_factory.mktemp("classifier")
-    return folder, run(splits, folder)
+def test_train_epoch_has_as_many_steps_as_real_images_fill(trained: Trained) -> None:
+    """84 real images are 3 batches of 32, independent of repeats and synthetic images."""
+    assert trained.output.count(" (84 real), 3 steps per epoch") == 3
 
 
-def test_the_saved_weights_are_those_of_the_best_epoch(splits: dict[str, Path], trained: tuple[Path, dict[str, float]]):
-    folder, measured = trained
-    model = keras.saving.load_model(folder / "model.keras")
-    with open_pixels(splits["validation"], "validation") as pixels:
+def test_train_saves_the_weights_of_the_best_epoch(training_data: Path, models: Path) -> None:
+    history = load(models, "baseline").history["val_balanced_accuracy"]
+    model = keras.saving.load_model(models / "baseline.keras")
+    with open_pixels(training_data / "validation.parquet", "validation") as pixels:
         predicted = predict_probabilities(model, pixels.images).argmax(1)
         recalls = [(predicted[pixels.labels == label] == label).mean() for label in range(3)]
-    assert np.mean(recalls) == pytest.approx(measured["val_balanced_accuracy"])
-    history = json.loads((folder / "record").read_text())["history"]["val_balanced_accuracy"]
-    assert measured["val_balanced_accuracy"] == pytest.approx(max(history), abs=1e-6)
-    assert history[measured["best_epoch"] - 1] == max(history)
+    assert np.mean(recalls) == pytest.approx(max(history), abs=1e-6)
+    assert len(history) == EPOCHS
+    assert history[load(models, "baseline").best_epoch - 1] == max(history)
 
 
-def test_the_saved_model_is_the_plain_network_in_float32(trained: tuple[Path, dict[str, float]]):
-    """It opens without this code: nothing of the twin that was trained, nor of its precision, is in it."""
-    model = keras.saving.load_model(trained[0] / "model.keras")
-    assert [type(layer) for layer in model.layers] == [type(layer) for layer in network.build(3, 32).layers]
-    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+def test_train_saves_the_plain_network_in_float32(models: Path) -> None:
+    """The file can be loaded without this code: it has nothing of the fast model and its precision."""
+    model = keras.saving.load_model(models / "baseline.keras")
     initial = network.build(3, 32)
-    moved = [np.abs(a - b).max() for a, b in zip(model.get_weights(), initial.get_weights(), strict=True)]
-    assert sum(change > 0 for change in moved) == len(moved) - 4  # all but the biases in front of a normalisation
+    assert [type(layer) for layer in model.layers] == [type(layer) for layer in initial.layers]
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    changes = [np.abs(a - b).max() for a, b in zip(model.get_weights(), initial.get_weights(), strict=True)]
+    assert sum(change > 0 for change in changes) == len(changes) - 4  # all except biases before a normalisation
 
 
-def test_the_record_says_what_made_the_model(splits: dict[str, Path], trained: tuple[Path, dict[str, float]]):
-    folder, _ = trained
-    record = json.loads((folder / "record").read_text())
-    assert record["model_sha256"] == file_sha256(folder / "model.keras")
-    assert record["train_set_sha256"] == file_sha256(splits["train"])
-    assert (record["data_sha256"], record["split_sha256"]) == ("d" * 64, "5" * 64)
-    assert record["train_rows"] == 84
-    assert record["settings"]["augmentation"] == "flips_and_rotations"
-    assert "<svg" in (folder / "curves").read_text()
-
-
-def test_the_same_seed_gives_the_same_bytes(
-    splits: dict[str, Path], trained: tuple[Path, dict[str, float]], tmp_path: Path
-):
-    run(splits, tmp_path)
-    assert file_sha256(tmp_path / "model.keras") == file_sha256(trained[0] / "model.keras")
-
-
-def test_an_epoch_has_as_many_steps_as_real_images_fill(tmp_path: Path, splits: dict[str, Path], capfd):
-    """84 real images are 3 batches of 32, however often they are repeated and whatever is added."""
-    heavy = tmp_path / "heavy"
-    header = Header(("df", "nv", "vasc"), 32, "train", "d" * 64, "5" * 64)
-    rows = pd.DataFrame(
-        {"image_id": [f"i{n}" for n in range(40)], "dx": ["df", "nv"] * 20, "source": ["real", "dcgan"] * 20}
-    )
-    black = np.zeros((32, 32, 3), np.uint8)
-    with write_image_set(heavy, header) as out:
-        out.write(rows.assign(repeat=9, pixel_sha256=pixel_sha256(black)), [encode_png(black)] * 40)
-    run(splits, tmp_path, train_set=heavy, epochs=1)
-    assert "360 images (20 real), 1 steps an epoch" in capfd.readouterr().out
+def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], models: Path) -> None:
+    record = load(models, "baseline")
+    assert record.model_sha256 == file_sha256(models / "baseline.keras")
+    assert (record.data_sha256, record.split_sha256) == ("d" * 64, "5" * 64)
+    assert record.settings.augmentation == "flips_and_rotations"
+    assert record.settings.seed == 1
+    rows = pd.concat(read_rows(splits[split], split) for split in ("train", "validation"))
+    assert record.seen == sorted(rows["pixel_sha256"].str[:16])
+    assert not set(record.seen) & set(read_rows(splits["test"], "test")["pixel_sha256"].str[:16])
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "code"),
     [
-        ({"augmentation": "mixup"}, "augmentation is 'mixup'"),
-        ({"epochs": 0}, "classifier_epochs is 0"),
-        ({"patience": 0}, "classifier_patience is 0"),
+        ({"augmentation": "mixup"}, "parameter.unknown_choice"),
+        ({"epochs": 0}, "parameter.out_of_range"),
+        ({"seeds": []}, "parameter.out_of_range"),
+        ({"arms": ["balanced"]}, "train_classifier.unknown_arm"),
+        ({"arms": []}, "train_classifier.unknown_arm"),
+        ({"arms": ["augmented"]}, "train_classifier.no_synthetic_images"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence(
-    splits: dict[str, Path], tmp_path: Path, settings: dict[str, object], sentence: str
-):
-    with pytest.raises(UserError, match=sentence):
-        run(splits, tmp_path, **settings)
+def test_train_with_an_invalid_setting_fails(
+    training_data: Path, tmp_path: Path, settings: dict[str, Any], code: str
+) -> None:
+    with raises_user_error(code):
+        run(training_data, tmp_path / "out", **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_validation_set_of_another_split_is_refused(splits: dict[str, Path], tmp_path: Path):
-    with pytest.raises(UserError, match="give the split 'validation'"):
-        run(splits, tmp_path, validation_set=splits["test"])
+def test_train_with_a_validation_set_of_another_split_fails(
+    training_data: Path, tmp_path: Path, make_set: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "training_data"
+    shutil.copytree(training_data, folder)
+    make_set(folder / "validation.parquet", "test", {"df": 4, "nv": 4, "vasc": 4})
+    with raises_user_error("image_set.wrong_split"):
+        run(folder, tmp_path / "out")
 
 
-def test_the_record_says_which_images_were_seen(splits: dict[str, Path], trained: tuple[Path, dict[str, float]]):
-    seen = json.loads((trained[0] / "record").read_text())["seen"]
-    rows = pd.concat(read_rows(splits[split], split) for split in ("train", "validation"))
-    assert seen == sorted(rows["pixel_sha256"].str[:16])
-    assert not set(seen) & set(read_rows(splits["test"], "test")["pixel_sha256"].str[:16])
-
-
-@pytest.mark.parametrize("source", [REAL, "dcgan"])
-def test_a_validation_image_among_the_training_images_is_refused(splits: dict[str, Path], tmp_path: Path, source: str):
-    """By its pixels: as a synthetic image, or as a real one with another name and lesion."""
-    with write_image_set(tmp_path / "train", read_header(splits["train"])) as out:
-        for group in iter_tables(splits["train"]):
-            out.write_table(group)
-        rows = pd.read_parquet(splits["validation"]).head(1)
+@pytest.mark.parametrize(("source", "kind"), [(REAL, "training"), ("dcgan", "synthetic")])
+def test_train_with_a_validation_image_among_the_training_images_fails(
+    training_data: Path, tmp_path: Path, source: str, kind: str
+) -> None:
+    """The guard compares pixels, independent of source, name and lesion."""
+    folder = tmp_path / "training_data"
+    shutil.copytree(training_data, folder)
+    with write_image_set(folder / "train.parquet", read_header(training_data / "train.parquet")) as out:
+        for table in iter_tables(training_data / "train.parquet"):
+            out.write_table(table)
+        rows = pd.read_parquet(folder / "validation.parquet").head(1)
         png = [rows["image"].iloc[0]["bytes"]]
-        renamed = rows.drop(columns=["image", "split"]).assign(image_id="other", lesion_id="other", source=source)
-        out.write(renamed, png)
-    with pytest.raises(UserError, match=r"holds 1 (training|synthetic) image in validation \(validation-df-0\)"):
-        run({**splits, "train": tmp_path / "train"}, tmp_path)
-    assert not (tmp_path / "model.keras").exists()
+        out.write(rows.drop(columns=["image", "split"]).assign(image_id="other", lesion_id="other", source=source), png)
+    with raises_user_error(f"leakage.{kind}_image") as caught:
+        run(folder, tmp_path / "out")
+    assert caught.value.fields["count"] == 1
+    assert not (tmp_path / "out").exists()
