@@ -155,7 +155,7 @@ class Options(BaseModel):
 
     gans_per_task: int = Field(default=2, ge=1, le=100, description="Classes whose GANs are trained in one task.")
     classifiers_per_task: int = Field(
-        default=2, ge=1, le=20, description="Seeds whose classifiers are trained in one task."
+        default=3, ge=1, le=20, description="Seeds whose classifiers are trained in one task."
     )
     max_bad_images: int = Field(
         default=10, ge=0, le=1_000_000_000, description="Unusable images that are skipped; more fail the run."

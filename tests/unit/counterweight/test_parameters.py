@@ -71,7 +71,7 @@ def test_words_passes_on_what_make_was_given(value: str, tmp_path: Path):
     for name in ("uv.lock", "pyproject.toml", ".venv/.ready"):
         (tmp_path / name).touch()
     stand_in = tmp_path / ".venv" / "bin" / "python"
-    code = "from counterweight.parameters import words; import json, sys; print(json.dumps(words(sys.argv[3:])))"
+    code = "from counterweight.parameters import words; import json, sys; print(json.dumps(words(sys.argv[4:])))"
     stand_in.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -c "{code}" "$@"\n')
     stand_in.chmod(0o755)
     command = ["make", "run", f"OUT={value}", "PYTHON=other", "random_seed=3"]
