@@ -38,13 +38,17 @@ def load_pipeline() -> Any:
     return counterweight
 
 
-def main(path: Path = DEFAULT) -> None:
+def main(path: Path = DEFAULT, local_images: bool = False) -> None:
     """Compile `pipeline.py` to `path`.
+
+    Args:
+        path: of the YAML file.
+        local_images: name the images by the hash of their content even if there are digests.
 
     Raises:
         UserError: the pushed images are of other code, or the placement file is invalid.
     """
-    digests = build_images.pinned()
+    digests = {} if local_images else build_images.pinned()
     pipeline = load_pipeline()
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(pipeline, str(path))
@@ -56,4 +60,4 @@ def main(path: Path = DEFAULT) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(lambda: main(*map(Path, sys.argv[1:2]))))
+    sys.exit(run_command(lambda: main(Path(sys.argv[1]) if sys.argv[1:] else DEFAULT)))

@@ -1,12 +1,13 @@
-"""Syncs recurring runs with a file: `python -m counterweight.schedule [FILE=…] [DRY_RUN=1]`.
+"""Synchronise recurring runs with a file: `python -m counterweight.schedule [FILE=…] [DRY_RUN=1]`.
 
-The default file is manifests/schedules.yaml. `counterweight/client.py` says where the API is. Only recurring runs
-that this command made for this pipeline, known by their description, are ever changed or deleted. They can't be changed
-in place but for on and off: a new one is created before the old one is deleted, so that no schedule is lost wherever
-this command dies; the next one clears up.
+The default file is manifests/schedules.yaml; `counterweight/client.py` documents the variables of the API. Recurring
+runs start the released version of the pipeline (`counterweight/release.py`). Only recurring runs that this command
+created for this pipeline, identified by their description, are changed or deleted. Kubeflow cannot change one except
+for its switch: a new one is created before the old one is deleted, so that no schedule is lost if this command is
+interrupted. An old one with a run in progress is disabled and deleted later, because Kubeflow deletes the run's
+workflow with it.
 
-Exit codes: 0 equal now (with DRY_RUN=1: told what would be done), 2 something that the user can mend, 5 API not
-reachable or not allowed.
+Exit codes: 0 synchronised (with DRY_RUN=1: changes printed), 2 invalid input, 5 API unreachable or access denied.
 """
 
 import hashlib
@@ -23,15 +24,28 @@ from typing import Annotated, Any, TextIO
 import kfp_server_api
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.placement import FILE_VARIABLE
+from components.placement import FILE_VARIABLE, placement
 from components.shared.errors import UserError
 from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
 from counterweight.exit_codes import run_command
-from counterweight.logs import switch
-from counterweight.submit import ROOT, check_remote, checked, compiled, experiment, find_pipeline, read_yaml, uploaded
+from counterweight.logs import check_names, switch
+from counterweight.submit import (
+    ROOT,
+    check_values,
+    checked,
+    experiment,
+    find_pipeline,
+    in_namespace,
+    located,
+    read_yaml,
+)
 
 DEFAULT = ROOT / "manifests" / "schedules.yaml"
+PIPELINE = "counterweight"
+RELEASES = f"{PIPELINE}-released"
+"""The pipeline on the cluster whose newest version the recurring runs start; trials upload to another one."""
+UNFINISHED = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 
 _MARK = re.compile(r"counterweight schedule: (\S+) of pipeline (\S+), specification ([0-9a-f]{16})\b")
 _FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
@@ -54,14 +68,14 @@ class Schedule(_Strict):
     """One recurring run.
 
     Attributes:
-        name: its display name; one of its own.
+        name: display name; unique.
         cron: six fields, seconds first.
-        time_zone: the one that the cron is meant in; the cluster's where not given.
+        time_zone: of the cron expression; the cluster's by default.
         preset: as for a local run.
-        parameters: beat the preset.
+        parameters: take precedence over the preset.
         enabled: whether it starts runs.
-        experiment: that its runs belong to; the pipeline's name where not given.
-        service_account: of the runs' pods; KFP_SERVICE_ACCOUNT, else the installation's default where not given.
+        experiment: of its runs; the pipeline's name by default.
+        service_account: of the runs' pods; by default KFP_SERVICE_ACCOUNT, otherwise that of the installation.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,60}[a-z0-9])?$")]
@@ -78,108 +92,114 @@ class Schedules(_Strict):
     """The whole file.
 
     Attributes:
-        cluster_time_zone: what `CRON_SCHEDULE_TIMEZONE` of the cluster's scheduled-workflow controller says; Kubeflow
-            reads every cron in this one.
-        schedules: all recurring runs of this pipeline; none: none.
+        cluster_time_zone: `CRON_SCHEDULE_TIMEZONE` of the cluster's scheduled-workflow controller, in which Kubeflow
+            reads all cron expressions.
+        schedules: all recurring runs of this pipeline.
     """
 
     cluster_time_zone: str = "UTC"
     schedules: list[Schedule]
 
 
-def read(path: Path, defaults: Mapping[str, Any]) -> list[tuple[Schedule, dict[str, Any]]]:
-    """The schedules, checked, each with the parameters that it sets.
-
-    Args:
-        path: of the file.
-        defaults: of the pipeline's parameters.
+def read(path: Path) -> list[tuple[Schedule, dict[str, Any]]]:
+    """Return the schedules, each with the parameters that it sets, after a check.
 
     Raises:
-        UserError: an entry can't be used.
+        UserError: `schedule.invalid_entry`, `schedule.repeated`, `schedule.other_time_zone`, `schedule.unknown_zone`,
+            `schedule.invalid_cron`, or the error of a parameter.
     """
     try:
         file = Schedules.model_validate(read_yaml(path, "FILE"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where} can't be used ({first['msg']}); mend that entry.") from error
+        raise UserError(
+            f"{path}: {where}: {first['msg']}",
+            "correct that entry; manifests/schedules.yaml documents each",
+            "schedule.invalid_entry",
+            entry=where,
+        ) from error
     cluster = zone(file.cluster_time_zone, f"{path}: cluster_time_zone")
     found: dict[str, tuple[Schedule, dict[str, Any]]] = {}
     for entry in file.schedules:
         where = f"{path}: schedule {entry.name}"
         if entry.name in found:
-            raise UserError(f"{where} stands twice; give each a name of its own.")
+            raise UserError(
+                f"{where} is defined twice", "give each schedule its own name", "schedule.repeated", name=entry.name
+            )
         check_cron(entry.cron, where)
         if not same_time(zone(entry.time_zone or file.cluster_time_zone, where), cluster, datetime.now(UTC)):
             raise UserError(
-                f"{where}: its time zone is {entry.time_zone}, but Kubeflow reads every cron in one, here "
-                f"{file.cluster_time_zone}; write the cron in that, or set CRON_SCHEDULE_TIMEZONE on the cluster and "
-                "cluster_time_zone here."
+                f"{where}: time_zone is {entry.time_zone}, but the cluster reads cron expressions in "
+                f"{file.cluster_time_zone}",
+                "convert the cron expression, or set CRON_SCHEDULE_TIMEZONE on the cluster and cluster_time_zone here",
+                "schedule.other_time_zone",
+                name=entry.name,
             )
         try:
-            values = checked(parameters.preset(entry.preset), defaults, f"preset {entry.preset}")
-            values |= checked(entry.parameters, defaults, "parameters")
-            check_remote(dict(defaults) | values)
+            values = parameters.preset(entry.preset) | checked(entry.parameters, "parameters")
+            check_values(values)
         except UserError as error:
-            raise UserError(f"{where}: {error}") from error
+            raise located(error, where) from error
         account = entry.service_account or os.environ.get("KFP_SERVICE_ACCOUNT", "")
         found[entry.name] = entry.model_copy(update={"service_account": account}), values
     return list(found.values())
 
 
 def zone(name: str, where: str) -> zoneinfo.ZoneInfo:
-    """A time zone by its name.
-
-    Raises:
-        UserError: there is none of this name.
-    """
+    """Return a time zone; raise `schedule.unknown_zone` if there is none of this name."""
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise UserError(f"{where}: there is no time zone {name!r}; give one such as UTC or Europe/Vienna.") from error
+        raise UserError(
+            f"{where}: there is no time zone {name!r}",
+            "give one such as UTC or Europe/Vienna",
+            "schedule.unknown_zone",
+            zone=name,
+        ) from error
 
 
 def same_time(one: zoneinfo.ZoneInfo, other: zoneinfo.ZoneInfo, now: datetime) -> bool:
-    """Whether two zones' clocks show the same for the next two years."""
+    """Return whether the clocks of two zones are equal for the next two years."""
     moments = (now + timedelta(hours=6 * n) for n in range(2 * 365 * 4))
     return all(moment.astimezone(one).utcoffset() == moment.astimezone(other).utcoffset() for moment in moments)
 
 
 def check_cron(cron: str, where: str) -> None:
-    """Refuses what Kubeflow would refuse, or would read in another way than it is meant.
+    """Check a cron expression.
 
-    Kubeflow takes github.com/robfig/cron 1.2: six fields from the second to the day of the week, `*`, `?`, numbers,
-    names of months and days, ranges, steps and lists; no time zone. It would also take five, as seconds to months.
+    Kubeflow uses github.com/robfig/cron 1.2: six fields from the second to the day of the week, with `*`, `?`, numbers,
+    names of months and days, ranges, steps and lists, without a time zone. It also accepts five fields, and reads them
+    as seconds to months.
 
     Raises:
-        UserError: it can't be used.
+        UserError: `schedule.invalid_cron`.
     """
     fields = cron.split()
     if len(fields) != 6:
-        raise UserError(f"{where}: cron is {cron!r}; give six fields, {', '.join(_FIELDS)}, such as '0 0 3 * * 1'.")
+        raise _invalid_cron(cron, where, "", f"give six fields, {', '.join(_FIELDS)}, such as '0 0 3 * * 1'")
     if not fields[0].isdecimal():
-        raise UserError(f"{where}: cron is {cron!r}, which begins with seconds; give one number there, such as 0.")
+        raise _invalid_cron(cron, where, "second", "give one number for the seconds, such as 0")
     days: list[set[int]] = []
     for text, field, bounds, names in zip(fields, _FIELDS, _BOUNDS, _NAMES, strict=True):
         try:
             days.append({n for part in text.split(",") for n in _numbers(part, bounds, names)})
         except ValueError:
             low, high = bounds
-            raise UserError(
-                f"{where}: cron is {cron!r}, whose {field} is {text!r}; give numbers from {low} to {high}, "
-                "ranges such as 1-5, steps such as */2, lists of these, or *."
-            ) from None
+            hint = f"give numbers from {low} to {high}, ranges such as 1-5, steps such as */2, lists of these, or *"
+            raise _invalid_cron(cron, where, field, hint) from None
     never = all(day > _LONGEST[month - 1] for month in days[4] for day in days[3])
     if never and fields[5] in ("*", "?"):
-        raise UserError(f"{where}: cron is {cron!r}, and that day never comes; give another.")
+        raise _invalid_cron(cron, where, "day of month", "choose a day that exists in that month")
+
+
+def _invalid_cron(cron: str, where: str, field: str, hint: str) -> UserError:
+    detail = f", with an invalid {field}" if field else ""
+    return UserError(f"{where}: cron is {cron!r}{detail}", hint, "schedule.invalid_cron", cron=cron, field=field)
 
 
 def _numbers(part: str, bounds: tuple[int, int], names: Mapping[str, int]) -> range:
-    """One part of a field.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the numbers of one part of a field; raise ValueError if it is invalid."""
     low, high = bounds
 
     def number(text: str) -> int:
@@ -202,37 +222,50 @@ def _numbers(part: str, bounds: tuple[int, int], names: Mapping[str, int]) -> ra
     return range(first, last + 1, by)
 
 
-def description(entry: Schedule, values: Mapping[str, Any], pipeline: str, pipeline_id: str) -> str:
-    """What marks a recurring run as this command's: its name, its pipeline, and a hash of all that can't be changed in
-    place."""
-    facts = entry.model_dump(exclude={"enabled", "parameters", "preset", "time_zone"})
-    text = json.dumps({**facts, "values": values, "pipeline_id": pipeline_id}, sort_keys=True)
+def description(entry: Schedule, values: Mapping[str, Any], pipeline: str, version_id: str) -> str:
+    """Return the description by which this command identifies its recurring runs.
+
+    It contains the name, the pipeline, and a hash of everything that cannot be changed in place.
+    """
+    content = entry.model_dump(exclude={"enabled", "parameters", "preset", "time_zone"})
+    text = json.dumps({**content, "values": values, "version_id": version_id}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return (
         f"counterweight schedule: {entry.name} of pipeline {pipeline}, specification {digest}. "
-        "Made by make schedule, which replaces and deletes it."
+        "Created by make schedule, which replaces and deletes it."
     )
 
 
-def mine(api: Api, pipeline: str) -> list[Any]:
-    """The recurring runs that this command made for a pipeline, the oldest first."""
+def own_schedules(api: Api, pipeline: str = PIPELINE) -> list[Any]:
+    """Return the recurring runs that this command created for a pipeline, oldest first."""
     method = api.recurring_runs.recurring_run_service_list_recurring_runs
-    namespace = {"namespace": api.namespace} if api.namespace else {}
     found = []
-    for entry in api.pages(method, "recurring_runs", **namespace):
+    for entry in api.pages(method, "recurring_runs", **in_namespace(api)):
         marked = _MARK.match(entry.description or "")
         if marked and marked[2] == pipeline and entry.recurring_run_id:
             found.append(entry)
     return sorted(found, key=lambda entry: (str(entry.created_at or ""), entry.recurring_run_id))
 
 
-def created(api: Api, entry: Schedule, values: Mapping[str, Any], mark: str, pipeline: str, pipeline_id: str) -> None:
-    """Creates a recurring run. Without a version, each of its runs takes the pipeline's newest."""
+def released_version(api: Api) -> Any:
+    """Return the newest version of the pipeline of releases, or None."""
+    pipeline = find_pipeline(api, RELEASES)
+    if pipeline is None:
+        return None
+    method = api.pipelines.pipeline_service_list_pipeline_versions
+    versions = list(api.pages(method, "pipeline_versions", pipeline.pipeline_id))
+    return max(versions, key=lambda version: str(version.created_at or ""), default=None)
+
+
+def create(api: Api, entry: Schedule, values: Mapping[str, Any], mark: str, version: Any) -> None:
+    """Create a recurring run of a version."""
     new = kfp_server_api.V2beta1RecurringRun(
         display_name=entry.name,
         description=mark,
-        experiment_id=experiment(api, entry.experiment or pipeline),
-        pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(pipeline_id=pipeline_id),
+        experiment_id=experiment(api, entry.experiment or PIPELINE),
+        pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
+            pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
+        ),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(values)),
         trigger=kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=entry.cron)),
         mode="ENABLE" if entry.enabled else "DISABLE",
@@ -242,74 +275,111 @@ def created(api: Api, entry: Schedule, values: Mapping[str, Any], mark: str, pip
     )
 
     def find() -> Any:
-        return next((there for there in mine(api, pipeline) if there.description == mark), None)
+        return next((old for old in own_schedules(api) if old.description == mark), None)
 
     api.create(lambda: api.recurring_runs.recurring_run_service_create_recurring_run(new), find)
 
 
+def switch_to(api: Api, recurring_run_id: str, enabled: bool) -> None:
+    """Enable or disable a recurring run."""
+    change = api.recurring_runs.recurring_run_service_disable_recurring_run
+    if enabled:
+        change = api.recurring_runs.recurring_run_service_enable_recurring_run
+    api.call(change, recurring_run_id)
+
+
+def unfinished_run(api: Api, recurring: Any) -> str:
+    """Return the id of a run in progress that a recurring run started; empty if there is none."""
+    experiment_id = {"experiment_id": recurring.experiment_id} if recurring.experiment_id else in_namespace(api)
+    for run in api.pages(api.runs.run_service_list_runs, "runs", sort_by="created_at desc", **experiment_id):
+        if run.recurring_run_id == recurring.recurring_run_id and str(run.state) in UNFINISHED:
+            return str(run.run_id)
+    return ""
+
+
+def remove(api: Api, recurring: Any) -> str:
+    """Delete a recurring run, or disable it while a run of it is in progress.
+
+    Returns:
+        The id of the run in progress; empty if the recurring run was deleted.
+    """
+    try:
+        if recurring.mode != "DISABLE":
+            switch_to(api, recurring.recurring_run_id, False)  # before the check, so that no run starts after it
+        if unfinished := api.call(unfinished_run, api, recurring):
+            return unfinished
+        api.call(api.recurring_runs.recurring_run_service_delete_recurring_run, recurring.recurring_run_id)
+    except RejectedError as error:
+        if error.status != 404:  # otherwise an earlier attempt succeeded
+            raise
+    return ""
+
+
 def run(words: list[str], out: TextIO) -> int:
-    """Does what the command asks for and returns the exit code."""
+    """Run the command and return its exit code."""
     given = settings(words)
-    if file := given.pop("PLACEMENT", ""):
+    check_names(given, "FILE", "DRY_RUN", "PLACEMENT")
+    if file := given.get("PLACEMENT"):
         os.environ[FILE_VARIABLE] = file
+        placement.cache_clear()
+    entries = read(Path(given.get("FILE") or os.path.relpath(DEFAULT)))
     dry = switch(given, "DRY_RUN")
-    path = Path(given.pop("FILE", "") or os.path.relpath(DEFAULT))
-    given.pop("DRY_RUN", None)
-    if given:
-        raise UserError(f"{next(iter(given))} is not known here; choose from FILE, DRY_RUN, PLACEMENT.")
-    package = compiled()
-    wanted = read(path, package.defaults)
     api = Api(os.environ)
-
-    def say(what: str, name: str, detail: str = "") -> None:
-        print(f"{'would ' if dry else ''}{what} {name}{detail}", file=out, flush=True)
-
-    pipeline = api.call(find_pipeline, api, package.name)
-    pipeline_id = pipeline.pipeline_id if pipeline else ""
-    if not pipeline and wanted:
-        say("upload", f"pipeline {package.name}, version {package.version}")
-        pipeline_id = "" if dry else uploaded(api, package)[0]
-    recurring, there = api.recurring_runs, api.call(mine, api, package.name)
-    keep: dict[str, Any] = {}
-    for entry, values in wanted:
-        mark = description(entry, values, package.name, pipeline_id)
-        same = [old for old in there if old.description == mark]
-        detail = f": {entry.cron}, {'on' if entry.enabled else 'off'}"
-        if not same:
-            say("replace" if any(old.display_name == entry.name for old in there) else "create", entry.name, detail)
-            if not dry:
-                created(api, entry, values, mark, package.name, pipeline_id)
-            continue
-        keep[same[0].recurring_run_id] = same[0]
-        if (same[0].mode == "ENABLE") != entry.enabled:
-            say("switch", entry.name, " on" if entry.enabled else " off")
-            change = recurring.recurring_run_service_enable_recurring_run
-            if not entry.enabled:
-                change = recurring.recurring_run_service_disable_recurring_run
-            if not dry:
-                api.call(change, same[0].recurring_run_id)
-        else:
-            print(f"keep {entry.name}{detail}", file=out, flush=True)
-    names, kept = {entry.name for entry, _ in wanted}, {old.display_name for old in keep.values()}
-    for old in there:
-        if old.recurring_run_id in keep:
-            continue
-        if old.display_name not in names:
-            say("delete", old.display_name)
-        elif old.display_name in kept:
-            say("delete", old.display_name, ", an older one of this name")
-        if not dry:
-            deleted(api, old.recurring_run_id)
+    version = api.call(released_version, api)
+    if version is None and entries:
+        raise UserError(
+            "no version is released for schedules",
+            "run python -m counterweight.release, which uploads the present version and synchronises the schedules",
+            "schedule.no_release",
+        )
+    synchronise(api, entries, version, dry, out)
     return 0
 
 
-def deleted(api: Api, recurring_run_id: str) -> None:
-    """Deletes a recurring run; one that is gone is fine, since an earlier attempt may have been heard."""
-    try:
-        api.call(api.recurring_runs.recurring_run_service_delete_recurring_run, recurring_run_id)
-    except RejectedError as error:
-        if error.status != 404:
-            raise
+def synchronise(api: Api, entries: list[tuple[Schedule, dict[str, Any]]], version: Any, dry: bool, out: TextIO) -> None:
+    """Make the recurring runs of this pipeline equal to the entries, and print each change.
+
+    Args:
+        api: the API.
+        entries: as `read` returns them.
+        version: the version that they start; may be None if there are no entries.
+        dry: only print.
+        out: receives the lines.
+    """
+
+    def report(what: str, name: str, detail: str = "") -> None:
+        print(f"{'would ' if dry else ''}{what} {name}{detail}", file=out, flush=True)
+
+    existing = api.call(own_schedules, api)
+    keep: dict[str, Any] = {}
+    for entry, values in entries:
+        mark = description(entry, values, PIPELINE, version.pipeline_version_id)
+        same = [old for old in existing if old.description == mark]
+        detail = f": {entry.cron}, {'on' if entry.enabled else 'off'}, version {version.display_name}"
+        if not same:
+            known = any(old.display_name == entry.name for old in existing)
+            report("replace" if known else "create", entry.name, detail)
+            if not dry:
+                create(api, entry, values, mark, version)
+            continue
+        keep[same[0].recurring_run_id] = same[0]
+        if (same[0].mode == "ENABLE") != entry.enabled:
+            report("switch", entry.name, " on" if entry.enabled else " off")
+            if not dry:
+                switch_to(api, same[0].recurring_run_id, entry.enabled)
+        else:
+            print(f"keep {entry.name}{detail}", file=out, flush=True)
+    names, kept = {entry.name for entry, _ in entries}, {old.display_name for old in keep.values()}
+    for old in existing:
+        if old.recurring_run_id in keep:
+            continue
+        if old.display_name not in names or old.display_name in kept:
+            report("delete", old.display_name, ", an older one of this name" if old.display_name in kept else "")
+        unfinished = api.call(unfinished_run, api, old) if dry else remove(api, old)
+        if unfinished:
+            report(
+                "disable", old.display_name, f", the old one: run {unfinished} is in progress; a later sync deletes it"
+            )
 
 
 if __name__ == "__main__":

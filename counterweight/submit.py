@@ -1,20 +1,21 @@
-"""Starts a run on a cluster: `python -m counterweight.submit [NAME=value …]`.
+"""Start a run on a cluster: `python -m counterweight.submit [NAME=value …]`.
 
-    PRESET      demo, cpu or full (default demo)
-    PARAMS      a YAML file of parameters
-    DATA        demo, kaggle or gs://bucket/prefix
-    OUT         gs://bucket/prefix for the results
-    EXPERIMENT  the experiment that the run belongs to (default: the pipeline's name); made if it is missing
-    WAIT        1: follow the run to its end, task by task
-    TIMEOUT     seconds to follow it (default: a day)
-    PLACEMENT   another file than manifests/placement.yaml
+    PRESET        demo, cpu or full (default demo)
+    PARAMS        a YAML file of parameters
+    DATA          demo, kaggle or gs://bucket/prefix
+    OUT           gs://bucket/prefix for the results (default: below the run's artifacts)
+    EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
+    WAIT          1: follow the run until it finishes
+    TIMEOUT       seconds to follow it (default: a day)
+    PLACEMENT     another file than manifests/placement.yaml
+    LOCAL_IMAGES  1: images that the cluster's nodes already have, as with kind; none are pulled from a registry
 
-and any pipeline parameter, which beats PARAMS, which beats PRESET. The API is where `counterweight/client.py` says;
-KFP_SERVICE_ACCOUNT names another Kubernetes service account for the run's pods than the installation's default. The
-pipeline is uploaded as a version named after the git revision, or reused where that is there already.
+and any pipeline parameter, which takes precedence over PARAMS, which takes precedence over PRESET.
+`counterweight/client.py` documents the variables of the API; KFP_SERVICE_ACCOUNT names the Kubernetes service account
+of the run's pods. The pipeline is uploaded as a version with the name of the git revision, or reused if it exists.
 
-Exit codes: 0 started (with WAIT=1: succeeded), 1 failed, 2 something that the user can mend, 3 cancelled, 4 timeout
-(the run goes on), 5 API not reachable or not allowed, 130 interrupted (the run goes on).
+Exit codes: 0 started (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 cancelled, 4 timeout (the run continues),
+5 API unreachable or access denied, 130 interrupted (the run continues).
 """
 
 import contextlib
@@ -39,15 +40,18 @@ import yaml
 
 from components.placement import FILE_VARIABLE, placement
 from components.shared.errors import UserError, printable
-from components.shared.parameters import defaults, parse
-from counterweight import parameters
+from components.shared.parameters import check, defaults, parse
+from components.shared.workflow_size import check_size
+from counterweight import build_images, parameters
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import follow, switch, timeout
 
 ROOT = Path(__file__).resolve().parent.parent
-REMOTE = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external": ("none",)}
-"""Parameters that say where something is, and their words that mean no place."""
+REMOTE_WORDS = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external": ("none",)}
+"""Parameters that name a place, and their values that name none."""
+MAX_RUN_NAME = 28
+"""Characters of a run's name that the list in the UI shows."""
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?")
 
@@ -57,8 +61,8 @@ class Package:
     """The compiled pipeline.
 
     Attributes:
-        name: the pipeline's.
-        version: named after the git revision.
+        name: of the pipeline.
+        version: name of the version, from the git revision.
         content: the YAML.
         defaults: parameter → default.
     """
@@ -70,22 +74,31 @@ class Package:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content, in hexadecimal."""
+        """Return the SHA-256 of the content in hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
 
-def compiled() -> Package:
-    """Compiles `pipeline.py`.
+def compiled(local_images: bool = False) -> Package:
+    """Compile `pipeline.py`.
+
+    Args:
+        local_images: name images that only the cluster's nodes have.
 
     Raises:
-        UserError: the placement file can't be used.
+        UserError: `images.not_pushed`, or the placement file is invalid.
     """
-    warnings.filterwarnings("ignore")  # kfp's, of what it will change one day
+    warnings.filterwarnings("ignore")  # of kfp, about its future versions
     from counterweight import compile as compiler
 
+    if not local_images and not build_images.pinned():
+        raise UserError(
+            "there are no images in a registry: docker/digests.json does not exist",
+            "run make push REGISTRY=host/path, or add LOCAL_IMAGES=1 if the nodes have the images, as with kind",
+            "images.not_pushed",
+        )
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, "pipeline.yaml")
-        compiler.main(path)
+        compiler.main(path, local_images=local_images)
         content = path.read_bytes()
     from pipeline import counterweight
 
@@ -95,12 +108,13 @@ def compiled() -> Package:
 
 
 def revision(root: Path, digest: str) -> str:
-    """The short hash of git's commit; with what tells apart packages of the same commit where files were changed, or
-    where there is no git.
+    """Return the short hash of the git commit.
+
+    With changed files, or without git, it contains a part of the package's hash.
 
     Args:
         root: the working tree.
-        digest: of the compiled package, in hexadecimal. Images are named by hashes of their code in it.
+        digest: SHA-256 of the compiled package in hexadecimal; the package names images by the hash of their code.
     """
 
     def git(*arguments: str) -> str | None:
@@ -114,161 +128,193 @@ def revision(root: Path, digest: str) -> str:
     return f"{commit}-dirty-{digest[:8]}" if changed else commit
 
 
-def checked(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Parameters from a file, each of its parameter's type.
+def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the parameters of a file, each of its parameter's type.
 
     Args:
-        given: as YAML gives them.
-        defaults: of the pipeline's parameters.
-        where: names the file in a message.
+        given: the content of the YAML file.
+        where: the file's name for messages.
 
     Raises:
-        UserError: one can't be used.
+        UserError: as in `parameters.check`.
     """
-    words: dict[str, str] = {}
-    for name, value in given.items():
-        plain = value if isinstance(value, list) else [value]
-        if not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in plain):
-            raise UserError(f"{where}: {name} is {value!r}; give text, a number or a list of numbers.")
-        words[str(name)] = ",".join(map(str, plain))
-    try:
-        return parse(words)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def check_remote(values: Mapping[str, Any]) -> None:
-    """Refuses what only this machine can reach.
-
-    Raises:
-        UserError: a parameter names a folder or file here.
-    """
-    for name, words in REMOTE.items():
-        value = str(values.get(name, ""))
-        if name not in values or value in words or _BUCKET.fullmatch(value):
-            continue
-        choice = ", ".join((*words, "gs://bucket/prefix"))
-        raise UserError(f"{name} is {value!r}, which a cluster can't reach; choose from {choice}.")
-    split = str(values.get("data_split", ""))
-    if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
-        raise UserError(f"split is {split!r}, which a cluster can't reach; give it as gs://bucket/name.csv.")
-
-
-def arguments(given: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of the run that a command asks for.
-
-    Args:
-        given: `NAME` → value, without the words that are not about parameters.
-        defaults: of the pipeline's parameters.
-
-    Raises:
-        UserError: one can't be used on a cluster.
-    """
-    given = dict(given)
-    name, file = given.pop("PRESET", "") or "demo", given.pop("PARAMS", "")
-    values = dict(defaults) | checked(parameters.preset(name), defaults, f"preset {name}")
-    if file:
-        values |= checked(read_yaml(Path(file), "PARAMS"), defaults, file)
-    for word, parameter in (("DATA", "data"), ("OUT", "output")):
-        if word in given and parameter in given:
-            raise UserError(f"{word} and {parameter} are the same; give one of them.")
-        if value := given.pop(word, ""):
-            given[parameter] = value
-    values |= parse(given)
-    check_remote(values)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        try:
+            values[str(key)] = check({str(key): value})[str(key)]
+        except UserError as error:
+            raise located(error, where) from error
     return values
 
 
+def located(error: UserError, where: str) -> UserError:
+    """Return the error with the file or entry before its message."""
+    return UserError(f"{where}: {error}", error.hint, error.code, **error.fields)
+
+
+def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all parameters of a run on a cluster, after a check of values, places and the number of tasks.
+
+    Raises:
+        UserError: `parameter.unreachable`, or as in `parameters.check` and `workflow_size.check_size`.
+    """
+    complete = check(values)
+    for name, words in REMOTE_WORDS.items():
+        if complete[name] not in words and not _BUCKET.fullmatch(complete[name]):
+            choice = ", ".join((*words, "gs://bucket/prefix"))
+            raise _unreachable(name, complete[name], f"choose from {choice}")
+    split = complete["data_split"]
+    if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
+        raise _unreachable("data_split", split, "give it as gs://bucket/name.csv")
+    options = placement().options
+    check_size(complete, options.gans_per_task, options.classifiers_per_task)
+    return complete
+
+
+def _unreachable(name: str, value: str, hint: str) -> UserError:
+    return UserError(
+        f"{name} is {value!r}, which a cluster cannot read or write",
+        hint,
+        "parameter.unreachable",
+        name=name,
+        value=value,
+    )
+
+
+def arguments(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return all parameters of the run.
+
+    Args:
+        given: `NAME` → value, without the options of the command.
+
+    Raises:
+        UserError: `arguments.repeated`, or as in `read_yaml`, `checked`, `parse` and `check_values`.
+    """
+    given = dict(given)
+    name, file = given.pop("PRESET", "") or "demo", given.pop("PARAMS", "")
+    values = parameters.preset(name)
+    if file:
+        values |= checked(read_yaml(Path(file), "PARAMS"), file)
+    for word, parameter in (("DATA", "data"), ("OUT", "output")):
+        if word in given and parameter in given:
+            raise UserError(
+                f"{word} and {parameter} are the same option", "give one of them", "arguments.repeated", name=parameter
+            )
+        if value := given.pop(word, ""):
+            given[parameter] = value
+    return check_values(values | parse(given))
+
+
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A YAML file whose content is a mapping.
+    """Return the content of a YAML file, which is a mapping.
 
     Args:
         path: of the file.
-        what: names it for the user.
+        what: the option that names it.
 
     Raises:
-        UserError: it can't be read, or is no mapping.
+        UserError: `yaml.unreadable`, `yaml.invalid` or `yaml.not_a_mapping`.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{what} is {path}, which can't be read ({error.strerror}); give another.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{what} is {path}, which cannot be read ({error.strerror})",
+            "name another file",
+            "yaml.unreadable",
+            path=str(path),
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:  # a date such as 2026-13-99 is a ValueError
         mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(f"{what} is {path}, which is not YAML{line}; mend it.") from error
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(
+            f"{what} is {path}, which is not valid YAML{line}", "correct the file", "yaml.invalid", path=str(path)
+        ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{what} is {path}, which holds no names with values; write one NAME: value a line.")
+        raise UserError(
+            f"{what} is {path}, which has no names with values",
+            "write one NAME: value per line",
+            "yaml.not_a_mapping",
+            path=str(path),
+        )
     return content
 
 
 def find_pipeline(api: Api, name: str) -> Any:
-    """The pipeline of this name, or None."""
+    """Return the pipeline of this name, or None."""
     found = api.named(api.pipelines.pipeline_service_list_pipelines, "pipelines", name, **in_namespace(api))
     return found[0] if found else None
 
 
 def in_namespace(api: Api) -> dict[str, str]:
-    """The namespace as an argument; none where there is none."""
+    """Return the namespace as an argument of a call; empty without one."""
     return {"namespace": api.namespace} if api.namespace else {}
 
 
-def uploaded(api: Api, package: Package) -> tuple[str, str, str, bool]:
-    """Makes sure that the package is on the cluster.
+def find_version(api: Api, pipeline_id: str, name: str) -> Any:
+    """Return the version of this name, or None."""
+    method = api.pipelines.pipeline_service_list_pipeline_versions
+    found = api.named(method, "pipeline_versions", name, pipeline_id)
+    return found[0] if found else None
 
-    A version of this name that holds another package (compiled with another placement or other images, from the same
-    commit) is left alone: this package gets a name with its hash.
+
+def uploaded(api: Api, package: Package, pipeline_name: str = "") -> tuple[str, str, str, bool]:
+    """Upload the package unless it exists.
+
+    A version of the same name with another package, compiled with another placement or other images from the same
+    commit, is kept: this package gets a name with its hash.
+
+    Args:
+        api: the API.
+        package: the compiled pipeline.
+        pipeline_name: of the pipeline on the cluster; the package's by default.
 
     Returns:
-        The ids of the pipeline and the version, the version's name, and whether it was there before.
+        The ids of the pipeline and the version, the version's name, and whether it existed.
 
     Raises:
-        ApiError: the API can't be reached, or does not let us.
+        ApiError: the API is unreachable or denies access.
     """
     mark = f"package sha256:{package.digest}"
+    title = pipeline_name or package.name
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pipeline.yaml")
         path.write_bytes(package.content)
 
         def make_pipeline() -> Any:
-            new = kfp_server_api.V2beta1Pipeline(
-                name=package.name, display_name=package.name, namespace=api.namespace or None
-            )
+            new = kfp_server_api.V2beta1Pipeline(name=title, display_name=title, namespace=api.namespace or None)
             try:
                 return api.pipelines.pipeline_service_create_pipeline(new)
             except (AbsentError, RejectedError) as error:
                 if isinstance(error, RejectedError) and error.status not in (404, 405, 501):
                     raise
-                # Where this call is not let through, the upload of a first version makes the pipeline.
-                return api.uploads.upload_pipeline(str(path), name=package.name, description=mark, **in_namespace(api))
+                # If a gateway rejects this call, the upload of a first version creates the pipeline.
+                return api.uploads.upload_pipeline(str(path), name=title, description=mark, **in_namespace(api))
 
         def make_version() -> Any:
             return api.uploads.upload_pipeline_version(
                 str(path), pipelineid=key, name=name, display_name=name, description=mark
             )
 
-        def find_version() -> Any:
-            found = api.named(api.pipelines.pipeline_service_list_pipeline_versions, "pipeline_versions", name, key)
-            return found[0] if found else None
-
-        pipeline = api.call(find_pipeline, api, package.name)
+        pipeline = api.call(find_pipeline, api, title)
         if pipeline is None:
-            pipeline = api.create(make_pipeline, lambda: find_pipeline(api, package.name))
+            pipeline = api.create(make_pipeline, lambda: find_pipeline(api, title))
         key, name = pipeline.pipeline_id, package.version
-        version = api.call(find_version)
+        version = api.call(find_version, api, key, name)
         if version is not None and "sha256:" in (version.description or "") and mark not in version.description:
             name = f"{name}-{package.digest[:8]}"
-            version = api.call(find_version)
-        there = version is not None
-        version = version or api.create(make_version, find_version)
-        return key, version.pipeline_version_id, name, there
+            version = api.call(find_version, api, key, name)
+        exists = version is not None
+        version = version or api.create(make_version, lambda: find_version(api, key, name))
+        return key, version.pipeline_version_id, name, exists
 
 
 def experiment(api: Api, name: str) -> str:
-    """The id of the experiment of this name, which is made if it is missing.
+    """Return the id of the experiment of this name, which is created if it does not exist.
 
     Raises:
-        ApiError: the API can't be reached, or does not let us.
+        UserError: `experiment.archived`; the API would start the run, but no list shows it.
+        ApiError: the API is unreachable or denies access.
     """
 
     def find() -> Any:
@@ -279,27 +325,41 @@ def experiment(api: Api, name: str) -> str:
         new = kfp_server_api.V2beta1Experiment(display_name=name, namespace=api.namespace or None)
         return api.experiments.experiment_service_create_experiment(new)
 
-    return (api.call(find) or api.create(make, find)).experiment_id
+    found = api.call(find) or api.create(make, find)
+    if str(found.storage_state) == "ARCHIVED":
+        raise UserError(
+            f"the experiment {name} is archived",
+            "restore it in the Kubeflow UI, or name another one in EXPERIMENT",
+            "experiment.archived",
+            experiment=name,
+        )
+    return str(found.experiment_id)
 
 
-def run_name(pipeline: str, data: str, version: str, now: datetime) -> str:
-    """`<pipeline>-<data>-<revision>-<UTC minute>`."""
-    stem = re.sub(r"[^a-z0-9]+", "-", data.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")[:24] or "data"
-    return f"{pipeline}-{stem}-{version}-{now.astimezone(UTC):%Y%m%d-%H%M}"
+def run_name(data: str, preset: str, now: datetime) -> str:
+    """Return `<data>-<preset>-<UTC minute>`, at most `MAX_RUN_NAME` characters.
+
+    Example:
+        >>> run_name("gs://bucket/ham10000", "full", datetime(2026, 2, 3, 4, 5, tzinfo=UTC))
+        'ham10000-full-260203-0405'
+    """
+    end = f"-{preset}-{now.astimezone(UTC):%y%m%d-%H%M}"
+    stem = re.sub(r"[^a-z0-9]+", "-", data.rstrip("/").rsplit("/", 1)[-1].lower())
+    return (stem.strip("-")[: MAX_RUN_NAME - len(end)].strip("-") or "data") + end
 
 
 def started(api: Api, name: str, ids: tuple[str, str], experiment_id: str, values: Mapping[str, Any]) -> Any:
-    """Starts a run, once: it carries a word of its own, by which it is known again if the answer is lost.
+    """Start a run once; a random text in its description identifies it if the answer is lost.
 
     Args:
         api: the API.
-        name: the run's.
+        name: of the run.
         ids: of the pipeline and its version.
-        experiment_id: that it belongs to.
+        experiment_id: of its experiment.
         values: all parameters.
 
     Raises:
-        ApiError: it can't be started, or is not known to be.
+        ApiError: it was not started, or `run.unknown_outcome`.
     """
     mark = f"submission {secrets.token_hex(8)}"
     pipeline_id, version_id = ids
@@ -321,30 +381,32 @@ def started(api: Api, name: str, ids: tuple[str, str], experiment_id: str, value
     try:
         return api.create(lambda: api.runs.run_service_create_run(new), find)
     except UnansweredError as error:
-        raise ApiError(f"{error} Before submitting again, look whether a run named {name} was started.") from error
+        raise ApiError(
+            str(error), f"before you submit again, check whether a run {name} exists", "run.unknown_outcome", run=name
+        ) from error
     except KeyboardInterrupt:
-        print(f"interrupted; look whether a run named {name} was started.", file=sys.stderr)
+        print(f"interrupted: check whether a run {name} exists", file=sys.stderr)
         raise
 
 
 def run(words: list[str], out: TextIO) -> int:
-    """Does what the command asks for and returns the exit code."""
+    """Run the command and return its exit code."""
     given = settings(words)
     if file := given.pop("PLACEMENT", ""):
         os.environ[FILE_VARIABLE] = file
-    seconds, wait = timeout(given), switch(given, "WAIT")
+        placement.cache_clear()
+    seconds, wait, local = timeout(given), switch(given, "WAIT"), switch(given, "LOCAL_IMAGES")
     group = given.pop("EXPERIMENT", "")
-    for name in ("TIMEOUT", "WAIT"):
-        given.pop(name, None)
-    package = compiled()
-    values = arguments(given, package.defaults)
+    for option in ("TIMEOUT", "WAIT", "LOCAL_IMAGES"):
+        given.pop(option, None)
+    values = arguments(given)
+    package = compiled(local)
     api = Api(os.environ)
-    pipeline_id, version_id, version, there = uploaded(api, package)
-    print(
-        f"pipeline {package.name}, version {version}: {'there already' if there else 'uploaded'}", file=out, flush=True
-    )
-    name = run_name(package.name, str(values["data"]), version, datetime.now(UTC))
-    run = started(api, name, (pipeline_id, version_id), experiment(api, group or package.name), values)
+    experiment_id = experiment(api, group or package.name)
+    pipeline_id, version_id, version, exists = uploaded(api, package)
+    print(f"pipeline {package.name}, version {version}: {'exists' if exists else 'uploaded'}", file=out, flush=True)
+    name = run_name(str(values["data"]), given.get("PRESET") or "demo", datetime.now(UTC))
+    run = started(api, name, (pipeline_id, version_id), experiment_id, values)
     base = placement().ui.rstrip("/") or api.host
     print(f"run {name}\n{base}/#/runs/details/{printable(run.run_id or '')}", file=out, flush=True)
     return follow(api, run.run_id, seconds, out) if wait else 0

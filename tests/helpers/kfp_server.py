@@ -362,6 +362,14 @@ class KfpServer:
         self.histories[row["run_id"]] = history
         return str(row["run_id"])
 
+    def delete_run(self, query: Any, body: Any, key: str) -> Any:
+        self.tables["runs"].remove(self.get("runs", "run_id", key))
+        return {}
+
+    def delete_version(self, query: Any, body: Any, key: str, version: str) -> Any:
+        self.tables["pipeline_versions"].remove(self.get("pipeline_versions", "pipeline_version_id", version))
+        return {}
+
     def terminate(self, query: Any, body: Any, key: str) -> Any:
         row = self.get("runs", "run_id", key)
         if row["state"] not in ("PENDING", "RUNNING", "PAUSED"):
@@ -414,6 +422,8 @@ ROUTES: dict[str, Callable[..., Any]] = {
     f"POST {V2}/runs": KfpServer.create_run,
     f"GET {V2}/runs/([^/:]+)": KfpServer.get_run,
     "GET /apis/v1beta1/runs/([^/:]+)": KfpServer.get_workflow,
+    f"DELETE {V2}/runs/([^/:]+)": KfpServer.delete_run,
+    f"DELETE {V2}/pipelines/([^/]+)/versions/([^/]+)": KfpServer.delete_version,
     f"POST {V2}/runs/([^/:]+):terminate": KfpServer.terminate,
     f"GET {V2}/recurringruns": KfpServer.list_recurring,
     f"POST {V2}/recurringruns": KfpServer.create_recurring,

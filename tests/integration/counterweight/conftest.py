@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from counterweight import client, logs
+from counterweight import client, logs, submit
 from counterweight.exit_codes import run_command
 from tests.helpers.kfp_server import KfpServer, serving
 
@@ -27,6 +27,12 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     with serving(KfpServer()) as api:
         monkeypatch.setenv("KFP_HOST", api.url)
         yield api
+
+
+@pytest.fixture(scope="session")
+def package() -> submit.Package:
+    """The compiled pipeline."""
+    return submit.compiled(local_images=True)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Submitting against an API over a socket."""
+"""Submitting to an API over a socket."""
 
 import os
 import re
@@ -20,37 +20,15 @@ from tests.integration.counterweight.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[3]
 OUT = "OUT=gs://bucket/results"
-DEFAULTS = {
-    "data": "demo",
-    "data_version": "1",
-    "output": "runs/output",
-    "seed": 1,
-    "seeds": [1],
-    "gan_kimg": 8.0,
-    "shared_kimg": 24.0,
-    "image_size": 128,
-    "rare_classes": "auto",
-    "synthetic_per_class": 500,
-    "classifier_epochs": 50,
-    "classifier_patience": 10,
-    "augmentation": "none",
-    "split": "random",
-    "external": "none",
-}
-
-
-@pytest.fixture(scope="module")
-def package() -> submit.Package:
-    return submit.compiled()
 
 
 @pytest.fixture(autouse=True)
 def compiled_once(package: submit.Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "compiled", lambda: package)
+    monkeypatch.setattr(submit, "compiled", lambda local_images: package)
 
 
-def test_the_first_run_makes_everything_that_it_needs(kfp: KfpServer, do: Command, package: submit.Package):
-    code, out, _ = do(submit, OUT, "DATA=gs://bucket/ham10000/", "PRESET=cpu", "seed=7", "gan_kimg=3")
+def test_submit_first_run_creates_pipeline_version_and_experiment(kfp: KfpServer, do: Command, package: submit.Package):
+    code, out, _ = do(submit, OUT, "DATA=gs://bucket/ham10000/", "PRESET=cpu", "random_seed=7", "gan_kimg=3")
     assert code == 0
     (pipeline,) = kfp.tables["pipelines"]
     (version,) = kfp.tables["pipeline_versions"]
@@ -68,33 +46,33 @@ def test_the_first_run_makes_everything_that_it_needs(kfp: KfpServer, do: Comman
     values = run["runtime_config"]["parameters"]
     assert values["data"] == "gs://bucket/ham10000/"
     assert values["output"] == "gs://bucket/results"
-    assert (values["seed"], values["gan_kimg"], values["image_size"]) == (7, 3.0, 64)
+    assert (values["random_seed"], values["gan_kimg"], values["data_image_size"]) == (7, 3.0, 64)
     assert set(values) == set(package.defaults)
-    assert re.fullmatch(rf"counterweight-ham10000-{re.escape(package.version)}-\d{{8}}-\d{{4}}", run["display_name"])
+    assert re.fullmatch(r"ham10000-cpu-\d{6}-\d{4}", run["display_name"])
     assert out.splitlines()[-1] == f"{kfp.url}/#/runs/details/{run['run_id']}"
 
 
-def test_the_second_run_uses_what_is_there(kfp: KfpServer, do: Command):
+def test_submit_second_run_reuses_pipeline_version_and_experiment(kfp: KfpServer, do: Command):
     assert do(submit, OUT)[0] == 0
-    code, out, _ = do(submit, OUT, "seed=2")
+    code, out, _ = do(submit, "random_seed=2")
     assert code == 0
-    assert "there already" in out
+    assert ": exists" in out
     assert [len(kfp.tables[name]) for name in ("pipelines", "pipeline_versions", "experiments", "runs")] == [1, 1, 1, 2]
     assert kfp.count(r"POST .*/upload") == 1
 
 
-def test_the_experiment_and_the_service_account_are_a_choice(kfp: KfpServer, do: Command):
+def test_submit_experiment_and_service_account_are_options(kfp: KfpServer, do: Command):
     assert do(submit, OUT, "EXPERIMENT=nightly builds", "KFP_SERVICE_ACCOUNT=runner")[0] == 0
     assert kfp.tables["experiments"][0]["display_name"] == "nightly builds"
     assert kfp.tables["runs"][0]["service_account"] == "runner"
 
 
-def test_the_same_revision_with_another_package_is_another_version(
+def test_submit_same_revision_with_another_package_is_another_version(
     kfp: KfpServer, do: Command, package: submit.Package, monkeypatch: pytest.MonkeyPatch
 ):
     do(submit, OUT)
     other = submit.Package(package.name, package.version, package.content + b"# other images\n", package.defaults)
-    monkeypatch.setattr(submit, "compiled", lambda: other)
+    monkeypatch.setattr(submit, "compiled", lambda local_images: other)
     for _ in range(2):
         assert do(submit, OUT)[0] == 0
     names = [version["name"] for version in kfp.tables["pipeline_versions"]]
@@ -105,9 +83,7 @@ def test_the_same_revision_with_another_package_is_another_version(
     )
 
 
-def test_a_pipeline_among_hundreds_is_found_though_the_filter_were_not_heard(
-    kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch
-):
+def test_submit_pipeline_on_a_later_page_is_reused(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     do(submit, OUT)
     named = {"display_name": "other", "name": "other", "pipeline_id": "x", "created_at": kfp.now()}
     kfp.tables["pipelines"][:0] = [{**named, "pipeline_id": f"other-{n}"} for n in range(250)]
@@ -117,43 +93,48 @@ def test_a_pipeline_among_hundreds_is_found_though_the_filter_were_not_heard(
     assert len(kfp.tables["pipeline_versions"]) == 1
 
 
-def test_users_that_are_kept_apart_need_a_namespace(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
+def test_submit_multi_user_installation_requires_a_namespace(
+    kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch
+):
     kfp.multi_user = True
-    code, _, err = do(submit, OUT)
-    assert (code, "set KFP_NAMESPACE" in err) == (2, True)
+    with pytest.raises(UserError) as caught:
+        submit.run([OUT], sys.stdout)
+    assert caught.value.code == "api.no_namespace"
     monkeypatch.setenv("KFP_NAMESPACE", "team")
     assert do(submit, OUT)[0] == 0
     assert do(submit, OUT)[0] == 0
     assert [row["namespace"] for name in ("pipelines", "experiments") for row in kfp.tables[name]] == ["team", "team"]
 
 
-@pytest.mark.parametrize(
-    ("life", "code"),
-    [("SUCCEEDED", 0), ("FAILED", 1), ("SKIPPED", 1), ("CANCELED", 3)],
-)
-def test_waiting_ends_with_the_runs_own_code(kfp: KfpServer, do: Command, life: str, code: int):
+@pytest.mark.parametrize(("life", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("SKIPPED", 1), ("CANCELED", 3)])
+def test_submit_wait_prints_each_task_and_exits_with_the_state_of_the_run(
+    kfp: KfpServer, do: Command, life: str, code: int
+):
     kfp.errors["train-gan"] = "no GPU\x1b[2J left\nat all"
     end = "FAILED" if life == "FAILED" else "SUCCEEDED"
     kfp.life = [
         ("PENDING", {}),
-        ("RUNNING", {"prepare-data-driver": "SUCCEEDED", "prepare-data": "RUNNING"}),
-        ("RUNNING", {"prepare-data": "SUCCEEDED", "for-loop-1": "RUNNING", "train-gan": "RUNNING"}),
-        (life, {"prepare-data": "SUCCEEDED", "executor": end, "train-gan": end, "train-gan#2": "RUNNING"}),
+        ("RUNNING", {"prepare-data": "RUNNING"}),
+        ("RUNNING", {"prepare-data": "SUCCEEDED", "train-gan": "RUNNING"}),
+        (life, {"prepare-data": "SUCCEEDED", "train-gan": end, "train-gan#1": "SUCCEEDED"}),
     ]
     got, out, _ = do(submit, OUT, "WAIT=1")
     assert got == code
-    said = [line.split(" ", 1)[1] for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\dZ ", line)]
-    assert said[:3] == ["run: pending", "run: running", "Prepare data: running"]
-    assert "Prepare data: succeeded after 2 min 05 s" in said
-    assert "Train GAN (2): running" in said
-    assert said.count("Train GAN: running") == 1
+    shown = [line.split(" ", 1)[1] for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\dZ ", line)]
+    assert [line.partition(" for ")[0] for line in shown[:3]] == [
+        "run: pending",
+        "run: running",
+        "prepare-data: running",
+    ]
+    assert "prepare-data: succeeded after 2 min 00 s" in shown
+    assert "train-gan [item 2]: succeeded after 2 min 00 s" in shown
+    assert sum(line.startswith("train-gan: running") for line in shown) == 1
     error = r": no GPU\x1b[2J left\nat all" if life == "FAILED" else ""
-    assert f"Train GAN: {end.lower()} after 2 min 05 s{error}" in said
-    assert not any("driver" in line or "executor" in line or "loop" in line for line in said)
-    assert said[-1].startswith(f"run: {life.lower()}")
+    assert f"train-gan: {end.lower()} after 2 min 00 s{error}" in shown
+    assert shown[-1].startswith("run: " + {0: "succeeded", 1: "failed", 3: "cancelled"}[code])
 
 
-def test_a_timeout_leaves_the_run_alone_and_says_how_to_end_it(kfp: KfpServer, do: Command):
+def test_submit_timeout_prints_how_to_cancel_the_run(kfp: KfpServer, do: Command):
     kfp.life = [("RUNNING", {})]
     begun = time.monotonic()
     code, out, _ = do(submit, OUT, "WAIT=1", "TIMEOUT=1s")
@@ -166,7 +147,7 @@ def test_a_timeout_leaves_the_run_alone_and_says_how_to_end_it(kfp: KfpServer, d
 
 @pytest.mark.parametrize("kind", ["drop", "lose", "half"])
 @pytest.mark.parametrize("path", ["runs", "experiments", "pipelines", "pipelines/upload_version"])
-def test_a_lost_answer_makes_nothing_twice(kfp: KfpServer, do: Command, kind: str, path: str):
+def test_submit_lost_answer_creates_nothing_twice(kfp: KfpServer, do: Command, kind: str, path: str):
     kfp.fault(f"POST /apis/v2beta1/{path}(\\?|$)", kind)
     code, _, err = do(submit, OUT)
     assert code == 0, err
@@ -175,7 +156,7 @@ def test_a_lost_answer_makes_nothing_twice(kfp: KfpServer, do: Command, kind: st
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, 504, "drop", "half"])
-def test_what_only_reads_is_tried_again(kfp: KfpServer, do: Command, fault: int | str):
+def test_submit_failed_reads_are_repeated(kfp: KfpServer, do: Command, fault: int | str):
     kind = {"kind": "status", "status": fault} if isinstance(fault, int) else {"kind": fault}
     for path in ("healthz", "pipelines", "experiments", "pipelines/[^/]*/versions", "runs/.*"):
         kfp.fault(f"GET /apis/v2beta1/{path}(\\?|$)", times=2, **kind)
@@ -185,7 +166,7 @@ def test_what_only_reads_is_tried_again(kfp: KfpServer, do: Command, fault: int 
     assert len(kfp.tables["runs"]) == 1
 
 
-def test_a_run_whose_start_is_late_is_not_started_again(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
+def test_submit_late_start_is_not_repeated(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "ATTEMPT_S", 0.3)
     kfp.fault("POST /apis/v2beta1/runs", "late", seconds=0.8)
     code, _, err = do(submit, OUT)
@@ -194,36 +175,32 @@ def test_a_run_whose_start_is_late_is_not_started_again(kfp: KfpServer, do: Comm
     assert len(kfp.tables["runs"]) == 1
 
 
-def test_a_proxy_that_does_not_wait_for_the_server_starts_no_second_run(
-    kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch
-):
+def test_submit_proxy_timeout_starts_no_second_run(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "PATIENCE_S", 0.5)
     kfp.fault("POST /apis/v2beta1/runs", "status", status=504)
     code, _, err = do(submit, OUT)
-    assert (code, "is not known" in err) == (5, True)
+    assert (code, "it is unknown whether" in err) == (5, True)
     assert kfp.count("POST /apis/v2beta1/runs") == 1
 
 
-def test_a_run_whose_start_is_not_known_is_said_to_be(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
+def test_submit_unknown_start_names_the_run_to_check(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "ATTEMPT_S", 0.3)
     monkeypatch.setattr(client, "PATIENCE_S", 1.0)
     kfp.fault("POST /apis/v2beta1/runs", "late", seconds=5)
     code, _, err = do(submit, OUT)
     assert code == 5
-    assert re.search(
-        r"whether it did .* is not known. .* look whether a run named counterweight-demo-\S+ was started", err
-    )
+    assert re.search(r"check whether a run demo-demo-\S+ exists", err)
     assert kfp.count("POST /apis/v2beta1/runs") == 1
 
 
-def test_another_run_of_the_same_name_is_not_taken_for_ours(kfp: KfpServer, do: Command):
+def test_submit_run_of_the_same_name_is_another_run(kfp: KfpServer, do: Command):
     do(submit, OUT)
     kfp.fault("POST /apis/v2beta1/runs", "drop")
     assert do(submit, OUT)[0] == 0
     assert len({run["run_id"] for run in kfp.tables["runs"]}) == 2
 
 
-def test_somebody_faster_is_no_error(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
+def test_submit_experiment_created_meanwhile_is_used(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     theirs = {"experiment_id": "theirs", "display_name": "counterweight", "created_at": kfp.now()}
     create = kfp_server.ROUTES["POST /apis/v2beta1/experiments"]
 
@@ -236,7 +213,7 @@ def test_somebody_faster_is_no_error(kfp: KfpServer, do: Command, monkeypatch: p
     assert kfp.tables["runs"][0]["experiment_id"] == "theirs"
 
 
-def test_an_api_that_only_takes_uploads_gets_the_version_too(kfp: KfpServer, do: Command, package: submit.Package):
+def test_submit_api_without_create_pipeline_uses_the_upload(kfp: KfpServer, do: Command, package: submit.Package):
     kfp.fault("POST /apis/v2beta1/pipelines$", "status", status=501)
     assert do(submit, OUT)[0] == 0
     assert kfp.tables["pipeline_versions"][-1]["name"] == package.version
@@ -247,66 +224,90 @@ def test_an_api_that_only_takes_uploads_gets_the_version_too(kfp: KfpServer, do:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "code"),
     [
-        ([], "OUT is not given, and a cluster can't write to a folder here"),
-        (["OUT=runs/x"], "output is 'runs/x', which a cluster can't reach; choose from gs://bucket/prefix."),
-        (["OUT=gs://"], "output is 'gs://', which a cluster can't reach"),
-        (
-            [OUT, "DATA=~/ham10000"],
-            "data is '~/ham10000', which a cluster can't reach; choose from demo, kaggle, gs://",
-        ),
-        ([OUT, "data=demo", "DATA=demo"], "DATA and data are the same"),
-        ([OUT, "sede=1"], "sede is not a parameter"),
-        ([OUT, "gan_kimg=lots"], "gan_kimg is 'lots'; give a number."),
-        ([OUT, "checkpoints=/here"], "checkpoints is '/here', which a cluster can't reach; choose from auto, none"),
-        ([OUT, "PRESET=gpu"], "PRESET is 'gpu'; choose one of"),
-        ([OUT, "PARAMS=nowhere.yaml"], "PARAMS is nowhere.yaml, which can't be read"),
-        ([OUT, "WAIT=yes"], "WAIT is 'yes'; give 1 or 0."),
-        ([OUT, "WAIT=1", "TIMEOUT=soon"], "TIMEOUT is 'soon'; give whole seconds"),
-        ([OUT, "seed"], "'seed' is not an assignment"),
+        (["OUT=runs/x"], "parameter.unreachable"),
+        (["OUT=gs://"], "parameter.invalid"),
+        (["DATA=~/ham10000"], "parameter.unreachable"),
+        (["data_external=/data"], "parameter.unreachable"),
+        (["data_split=folds.csv"], "parameter.unreachable"),
+        (["data=demo", "DATA=demo"], "arguments.repeated"),
+        (["sede=1"], "parameter.unknown"),
+        (["gan_kimg=lots"], "parameter.invalid"),
+        (["gan_kimg=0"], "parameter.invalid"),
+        (["data_image_size=50"], "parameter.invalid"),
+        (["classifier_seeds=1,1"], "parameter.invalid"),
+        ([f"synthetic_classes={','.join(f'c{n}' for n in range(60))}"], "workflow.too_many_classes"),
+        (["PRESET=gpu"], "preset.unknown"),
+        (["PARAMS=nowhere.yaml"], "yaml.unreadable"),
+        (["WAIT=yes"], "arguments.invalid_switch"),
+        (["LOCAL_IMAGES=yes"], "arguments.invalid_switch"),
+        (["WAIT=1", "TIMEOUT=soon"], "arguments.invalid_timeout"),
+        (["seed"], "arguments.not_an_assignment"),
     ],
 )
-def test_a_mistake_comes_out_before_anything_is_sent(kfp: KfpServer, do: Command, words: list[str], sentence: str):
-    code, _, err = do(submit, *words)
-    assert code == 2
-    assert sentence in err
-    assert err.count("error: ") == 1
-    assert kfp.asked == []
+def test_submit_invalid_input_is_reported_before_anything_is_sent(kfp: KfpServer, words: list[str], code: str):
+    with pytest.raises(UserError) as caught:
+        submit.run(words, sys.stdout)
+    assert (caught.value.code, bool(caught.value.hint), kfp.asked) == (code, True, [])
 
 
-def test_parameters_come_from_the_preset_then_the_file_then_the_words(tmp_path: Path):
+def test_submit_without_pushed_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(submit.build_images, "DIGESTS", tmp_path / "digests.json")
+    with pytest.raises(UserError) as caught:
+        submit.compiled()
+    assert caught.value.code == "images.not_pushed"
+
+
+def test_submit_archived_experiment_is_refused(kfp: KfpServer):
+    submit.run([OUT], sys.stdout)
+    kfp.tables["experiments"][0]["storage_state"] = "ARCHIVED"
+    with pytest.raises(UserError) as caught:
+        submit.run([OUT], sys.stdout)
+    assert caught.value.code == "experiment.archived"
+    assert len(kfp.tables["runs"]) == 1
+
+
+def test_submit_without_output_publishes_below_the_run(kfp: KfpServer, do: Command):
+    assert do(submit)[0] == 0
+    assert kfp.tables["runs"][0]["runtime_config"]["parameters"]["output"] == "auto"
+
+
+def test_arguments_precedence_is_preset_file_words(tmp_path: Path):
     file = tmp_path / "params.yaml"
-    file.write_text("seed: 5\ngan_kimg: 2\nseeds: [1, 2, 3]\noutput: gs://bucket/a\ndata_version: 2\n")
-    values = submit.arguments({"PRESET": "cpu", "PARAMS": str(file), "seed": "6"}, DEFAULTS)
-    assert (values["seed"], values["gan_kimg"], values["image_size"]) == (6, 2.0, 64)
-    assert (values["seeds"], values["data_version"], values["output"]) == ([1, 2, 3], "2", "gs://bucket/a")
+    file.write_text("random_seed: 5\ngan_kimg: 2\nclassifier_seeds: [1, 2, 3]\noutput: gs://bucket/a\n")
+    values = submit.arguments({"PRESET": "cpu", "PARAMS": str(file), "random_seed": "6"})
+    assert (values["random_seed"], values["gan_kimg"], values["data_image_size"]) == (6, 2.0, 64)
+    assert (values["classifier_seeds"], values["output"]) == ([1, 2, 3], "gs://bucket/a")
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "code"),
     [
-        ("seed: [a", "is not YAML in line"),
-        ("- seed", "holds no names with values"),
-        ("", "holds no names with values"),
-        ("seed: yes", "seed is True; give text, a number or a list"),
-        ("seed:", "seed is None; give text"),
-        ("seed: {a: 1}", "give text, a number"),
-        ("seed: 1.5", "seed is '1.5'; give a whole number"),
-        ("seed: 2026-01-01", "give text, a number"),
-        ("1: 2", "1 is not a parameter"),
-        ("external: /data", "external is '/data', which a cluster can't reach"),
-        ("split: folds.csv", "split is 'folds.csv', which a cluster can't reach"),
+        ("random_seed: [a", "yaml.invalid"),
+        ("random_seed: 2026-13-99", "yaml.invalid"),
+        ("- random_seed", "yaml.not_a_mapping"),
+        ("", "yaml.not_a_mapping"),
+        ("random_seed: yes", "parameter.invalid"),
+        ("random_seed:", "parameter.invalid"),
+        ("random_seed: {a: 1}", "parameter.invalid"),
+        ("random_seed: 1.5", "parameter.invalid"),
+        ("random_seed: 2026-01-01", "parameter.invalid"),
+        ("1: 2", "parameter.unknown"),
+        ("data_external: /data", "parameter.unreachable"),
+        ("data_split: folds.csv", "parameter.unreachable"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: str, sentence: str):
+def test_arguments_invalid_file_is_a_user_error(tmp_path: Path, content: str, code: str):
     file = tmp_path / "params.yaml"
     file.write_text(content)
-    with pytest.raises(UserError, match=re.escape(sentence)):
-        submit.arguments({"PARAMS": str(file), "OUT": "gs://bucket/x"}, DEFAULTS)
+    with pytest.raises(UserError) as caught:
+        submit.arguments({"PARAMS": str(file), "OUT": "gs://bucket/x"})
+    assert caught.value.code == code
 
 
-def test_a_version_tells_apart_what_git_does_not_know(tmp_path: Path):
+def test_revision_with_changed_files_contains_the_hash(tmp_path: Path):
     def git(*words: str) -> str:
         names = {f"GIT_{who}_{what}": "x@x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         command = ["git", "-C", str(tmp_path), *words]
@@ -325,22 +326,23 @@ def test_a_version_tells_apart_what_git_does_not_know(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("data", "stem"),
-    [("demo", "demo"), ("gs://b/Ham 10000/", "ham-10000"), ("gs://b", "b"), ("gs://b/" + "x" * 99, "x" * 24)],
+    [("demo", "demo"), ("gs://b/Ham 1000/", "ham-1000"), ("gs://b", "b"), ("gs://b/" + "x" * 99, "x" * 11)],
 )
-def test_a_runs_name_says_what_it_is(data: str, stem: str):
-    now = datetime(2026, 2, 3, 4, 5, tzinfo=UTC)
-    assert submit.run_name("counterweight", data, "abc1234", now) == f"counterweight-{stem}-abc1234-20260203-0405"
+def test_run_name_begins_with_the_data_and_fits_the_list(data: str, stem: str):
+    name = submit.run_name(data, "full", datetime(2026, 2, 3, 4, 5, tzinfo=UTC))
+    assert name == f"{stem}-full-260203-0405"
+    assert len(name) <= submit.MAX_RUN_NAME
 
 
-def test_ctrl_c_says_how_to_end_the_run_and_does_not(kfp: KfpServer):
+def test_submit_ctrl_c_prints_how_to_cancel_and_leaves_the_run(kfp: KfpServer):
     kfp.life = [("RUNNING", {"prepare-data": "RUNNING"})]
     command = subprocess.Popen(
-        [sys.executable, "-m", "counterweight.submit", OUT, "WAIT=1"],
+        [sys.executable, "-m", "counterweight.submit", "LOCAL_IMAGES=1", "WAIT=1"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests themselves run in the background, a shell has told them to ignore it.
+        # If the tests run in the background, the shell has set SIGINT to be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert command.stdout

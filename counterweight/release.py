@@ -1,0 +1,62 @@
+"""Release the current version to schedules: `python -m counterweight.release [FILE=…] [DRY_RUN=1] [LOCAL_IMAGES=1]`.
+
+Uploads the compiled pipeline as the newest version of the pipeline of releases, and synchronises the recurring runs
+with it (`counterweight/schedule.py`). `make submit` uploads to another pipeline, so that trials change no schedule.
+PLACEMENT names another file than manifests/placement.yaml.
+
+Exit codes: 0 released (with DRY_RUN=1: changes printed), 2 invalid input, 5 API unreachable or access denied.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import kfp_server_api
+
+from components.placement import FILE_VARIABLE, placement
+from counterweight import parameters
+from counterweight.client import Api, settings
+from counterweight.exit_codes import run_command
+from counterweight.logs import check_names, switch
+from counterweight.schedule import DEFAULT, RELEASES, read, released_version, synchronise
+from counterweight.submit import Package, compiled, uploaded
+
+
+def run(words: list[str], out: TextIO) -> int:
+    """Run the command and return its exit code."""
+    given = settings(words)
+    check_names(given, "FILE", "DRY_RUN", "LOCAL_IMAGES", "PLACEMENT")
+    if file := given.get("PLACEMENT"):
+        os.environ[FILE_VARIABLE] = file
+        placement.cache_clear()
+    entries = read(Path(given.get("FILE") or os.path.relpath(DEFAULT)))
+    dry = switch(given, "DRY_RUN")
+    package = compiled(switch(given, "LOCAL_IMAGES"))
+    api = Api(os.environ)
+    version = api.call(released_version, api)
+    if version is not None and f"sha256:{package.digest}" in (version.description or ""):
+        print(f"version {version.display_name} is released already", file=out, flush=True)
+    elif dry:
+        print(f"would release version {package.version}", file=out, flush=True)
+        version = kfp_server_api.V2beta1PipelineVersion(display_name=package.version, pipeline_version_id="")
+    else:
+        version = release(api, package)
+        print(f"release version {version.display_name}", file=out, flush=True)
+    synchronise(api, entries, version, dry, out)
+    return 0
+
+
+def release(api: Api, package: Package) -> Any:
+    """Upload the package as the newest version of the pipeline of releases and return it."""
+    *_, exists = uploaded(api, package, RELEASES)
+    if exists:  # an earlier version again: only the newest is the released one
+        again = replace(package, version=f"{package.version}-{datetime.now(UTC):%y%m%d-%H%M%S}")
+        uploaded(api, again, RELEASES)
+    return api.call(released_version, api)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))
