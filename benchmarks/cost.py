@@ -47,9 +47,15 @@ def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
 
     few = dict.fromkeys(counts, 32)
     for name, own in (("train", counts), ("validation", few), ("few", few)):
-        image_set(Path(folder, name), "validation" if name == "validation" else "train", image_size, own, len(name))
-    train_features(Path(folder, "few"), 1, Path(folder, "features.keras"), "features")
-    Path(folder, "start").touch()
+        image_set(
+            Path(folder, f"{name}.parquet"),
+            "validation" if name == "validation" else "train",
+            image_size,
+            own,
+            len(name),
+        )
+    train_features(Path(folder, "few.parquet"), 1, Path(folder, "features.keras"), "features")
+    Path(folder, "start").mkdir(exist_ok=True)
 
 
 def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
@@ -60,17 +66,14 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
     begun = time.process_time()
     train(
         classes=classes,
-        train_set=f"{folder}/train",
-        validation_set=f"{folder}/validation",
+        training_data=folder,
         features=f"{folder}/features.keras",
         start=f"{folder}/start",
         architecture="dcgan",
         kimg=kimg,
         seed=1,
         failed_class="fail",
-        generators=f"{folder}/generators",
-        record=f"{folder}/record",
-        progress_page=f"{folder}/progress",
+        gans=f"{folder}/gans",
     )
     seconds = time.process_time() - begun
     # Not getrusage: its peak can be that of the process this one was started from.

@@ -13,7 +13,7 @@ from components.train_classifier import network
 from components.train_classifier import train as train_classifier
 from components.train_gan import architectures
 from components.train_gan.gan import Together
-from components.train_gan.loop import BATCH, STEPS, Training
+from components.train_gan.loop import BATCH_SIZE, MAX_STEPS_PER_CALL, Training
 
 
 def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
@@ -53,15 +53,15 @@ def gan(
 
     def work() -> float:
         nonlocal done
-        for first in range(done, done + steps, STEPS):
-            rows = training.rows(min(STEPS, done + steps - first))
+        for first in range(done, done + steps, MAX_STEPS_PER_CALL):
+            rows = training.next_rows(min(MAX_STEPS_PER_CALL, done + steps - first))
             if resident is None:
                 together.advance([pixels.images[rows.ravel()]], [np.arange(rows.size).reshape(rows.shape)], first)
             else:
                 together.advance([resident], [rows], first)
         assert np.asarray(training.gan.finite)  # waits for the last step
         done += steps
-        return steps * BATCH
+        return steps * BATCH_SIZE
 
     return work
 
@@ -80,11 +80,13 @@ def classifier(
     """
     keras_setup.seed_everything(1)
     pixels = pixels_of(images, labels)
-    trained = train_classifier.twin(network.build(len(pixels.header.classes), image_size), policy(precision))
+    trained = train_classifier.compile_fast_model(
+        network.build(len(pixels.header.classes), image_size), policy(precision)
+    )
     batches = train_classifier.batches(pixels, "none", 1, 1)
 
     def work() -> float:
         trained.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
-        return steps * BATCH
+        return steps * BATCH_SIZE
 
     return work

@@ -46,7 +46,7 @@ import json, os, resource, sys, time
 from components.prepare_data.prepare import prepare
 begun = time.perf_counter()
 out = sys.argv[2]
-outputs = [f"{out}/{name}" for name in ("train", "validation", "test", "external", "splits", "profile")]
+outputs = [f"{out}/{name}" for name in ("training_data", "test_data", "profile.html")]
 prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
 seconds = time.perf_counter() - begun
 own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -1,7 +1,7 @@
-"""Recipe against recipe on real images: what the GANs' KID is, and what their images bring to the classifier.
+"""Compare GAN recipes on real images: KID of their images, and the effect on the classifier.
 
-The phases' own logic, called in the graph's order. The split, the features that judge, the baseline and the oversampled
-arm are common to all recipes.
+Calls the logic of the phases in the order of the graph. Split, feature extractor, baseline and oversampled arm are
+shared by all recipes.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from components.balance_dataset.balance import balance
 from components.evaluate.evaluate import evaluate
 from components.generate_images.generate import generate
 from components.prepare_data.prepare import prepare
-from components.shared.files import file_sha256
 from components.train_classifier import train as classifier
+from components.train_features import train as features
 from components.train_gan import train as gan
 from components.train_gan.pretrain import pretrain
 
-MALIGNANT = ["mel", "bcc", "akiec"]
+POSITIVE_CLASSES = ["mel", "bcc", "akiec"]
 SEED = 1
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the experiment is.
+    """Size of the experiment.
 
     Attributes:
         image_size: in pixels.
@@ -32,7 +32,7 @@ class Scale:
         kimg: of each class's GAN. With shared pretraining a third of all classes' budget goes to the shared GAN: the
             recipes are compared at the same number of images shown.
         synthetic: images for each class.
-        epochs, patience: of the classifiers.
+        epochs: of the classifiers.
         seeds: of the classifiers.
     """
 
@@ -41,39 +41,38 @@ class Scale:
     kimg: float
     synthetic: int
     epochs: int
-    patience: int
     seeds: tuple[int, ...]
 
 
 SCALES = {
-    "full": Scale(128, "auto", 300.0, 500, 50, 10, (1, 2, 3)),
-    "cpu": Scale(32, "auto", 12.0, 500, 12, 6, (1, 2, 3)),
-    "smoke": Scale(32, "df,vasc", 0.5, 16, 1, 1, (1, 2)),
+    "full": Scale(128, "auto", 300.0, 500, 50, (1, 2, 3)),
+    "cpu": Scale(32, "auto", 12.0, 500, 12, (1, 2, 3)),
+    "smoke": Scale(32, "df,vasc", 0.5, 16, 1, (1, 2)),
 }
 RECIPES = {"dcgan": ("dcgan", False), "modern": ("resnet", False), "modern_shared": ("resnet", True)}
 """Name → architecture, and whether with shared pretraining."""
 
 
 class Experiment:
-    """The plan, a step after another.
+    """The steps of the experiment, in order.
 
     Args:
-        steps: what is done already, and the folder where everything lies.
-        scale: how large.
+        steps: finished steps, and the folder of all files.
+        scale: its size.
     """
 
     def __init__(self, steps: Steps, scale: Scale) -> None:
         self.steps, self.scale, self.root = steps, scale, steps.folder
 
     def path(self, *parts: str) -> str:
-        """A file's place, in a folder that is there."""
+        """Return the path of a file, and create its folder."""
         place = self.root.joinpath(*parts)
         place.parent.mkdir(parents=True, exist_ok=True)
         return str(place)
 
-    def prepared(self, data: str) -> list[str]:
-        """The rare classes, after the image sets are there."""
-        names = ("train", "validation", "test", "external", "splits.csv", "profile.html")
+    def prepare_data(self, data: str) -> list[str]:
+        """Prepare the image sets and return the rare classes."""
+        names = ("training_data", "test_data", "profile.html")
         return self.steps.once(
             "prepare",
             prepare,
@@ -81,33 +80,26 @@ class Experiment:
             *(self.path("data", name) for name in names),
         )
 
-    def pretrained(self, recipe: str, architecture: str, kimg: float, rare: Sequence[str]) -> None:
-        """The features that judge, and with a budget the GAN that others start from."""
+    def pretrain_gan(self, name: str, architecture: str, kimg: float, rare: Sequence[str]) -> None:
+        """Train the GAN that others start from; none with a budget of 0."""
         self.steps.once(
-            f"{recipe}.pretrain",
+            f"{name}.pretrain",
             pretrain,
             classes=list(rare),
-            train_set=self.path("data", "train"),
-            validation_set=self.path("data", "validation"),
+            training_data=self.path("data", "training_data"),
+            features=self.path("common", "features.keras"),
             architecture=architecture,
             kimg=kimg,
             seed=SEED,
-            features=self.path(recipe, "features.keras"),
-            start=self.path(recipe, "start"),
-            record=self.path(recipe, "pretrain.json"),
-            progress_page=self.path(recipe, "pretrain.html"),
-            checkpoints=self.path(recipe, "checkpoints"),
+            start=self.path(name, "start"),
+            checkpoints=self.path(name, "checkpoints"),
         )
 
-    def arms(self, recipe: str, architecture: str, kimg: float, rare: Sequence[str], start: str) -> None:
-        """Trains a recipe's GANs and makes the training sets with their images."""
+    def make_images(self, recipe: str, architecture: str, kimg: float, rare: Sequence[str], start: str) -> None:
+        """Train the GANs of a recipe and collect their images."""
         common: dict[str, Any] = {
             "features": self.path("common", "features.keras"),
-            "train_set": self.path("data", "train"),
-            "validation_set": self.path("data", "validation"),
-            "record": self.path(recipe, "gans.json"),
-            "generators": self.path(recipe, "generators"),
-            "seed": SEED,
+            "training_data": self.path("data", "training_data"),
         }
         self.steps.once(
             f"{recipe}.gans",
@@ -116,90 +108,68 @@ class Experiment:
             start=self.path(start, "start"),
             architecture=architecture,
             kimg=kimg,
+            seed=SEED,
             failed_class="continue",
-            progress_page=self.path(recipe, "gans.html"),
+            gans=self.path(recipe, "gans"),
             checkpoints=self.path(recipe, "checkpoints"),
             **common,
         )
         self.steps.once(
             f"{recipe}.images",
             generate,
+            gans=self.path(recipe, "gans"),
             count=self.scale.synthetic,
             reject=0.2,
-            images=self.path(recipe, "images"),
-            sheet=self.path(recipe, "images.html"),
-            quality=self.path(recipe, "quality.json"),
+            seed=SEED,
+            synthetic=self.path(recipe, "synthetic"),
             **common,
         )
         self.steps.once(
-            f"{recipe}.balance",
+            f"{recipe}.collect",
             balance,
-            self.path("data", "train"),
-            [self.path(recipe, "images")],
-            SEED,
-            *(self.path(recipe, name) for name in ("augmented", "oversampled", "balance.md")),
+            start=self.path(start, "start"),
+            gans=[self.path(recipe, "gans")],
+            synthetic=[self.path(recipe, "synthetic")],
+            synthetic_images=self.path(recipe, "synthetic_images"),
+            **common,
         )
 
-    def classifiers(self, arm: str, train_set: str) -> tuple[list[str], list[str]]:
-        """Models and records of an arm, one for each seed. The same training set is trained on once, whatever recipes
-        share it."""
-        folder = f"{arm}-{file_sha256(train_set)[:12]}"
-        models, records = [], []
-        for seed in self.scale.seeds:
-            models.append(self.path("classifiers", folder, f"{seed}.keras"))
-            records.append(self.path("classifiers", folder, f"{seed}.json"))
-            self.steps.once(
-                f"classifier.{folder}.{seed}",
-                classifier.train,
-                arm=arm,
-                train_set=train_set,
-                validation_set=self.path("data", "validation"),
-                epochs=self.scale.epochs,
-                patience=self.scale.patience,
-                augmentation="flips_and_rotations",
-                seed=seed,
-                model=models[-1],
-                record=records[-1],
-                curves=self.path("classifiers", folder, f"{seed}.html"),
-            )
-        return models, records
+    def train_classifiers(self, name: str, arms: Sequence[str], synthetic_images: str | None) -> None:
+        """Train the classifiers of some arms, one per seed."""
+        self.steps.once(
+            f"{name}.classifiers",
+            classifier.train,
+            arms=list(arms),
+            seeds=list(self.scale.seeds),
+            first_seed=self.scale.seeds[0],
+            training_data=self.path("data", "training_data"),
+            synthetic_images=synthetic_images,
+            synthetic_per_class=self.scale.synthetic,
+            random_seed=SEED,
+            epochs=self.scale.epochs,
+            augmentation="flips_and_rotations",
+            classifiers=self.path(name, "classifiers"),
+        )
 
-    def judged(self, recipe: str, rare: Sequence[str]) -> None:
-        """Compares the recipe's arms on the test images."""
-        sets = {"baseline": self.path("data", "train")}
-        sets |= {arm: self.path(recipe, arm) for arm in ("oversampled", "augmented")}
-        trained = {arm: self.classifiers(arm, train_set) for arm, train_set in sets.items()}
-        outputs = ("results.json", "predictions", "report.html", "comparison.md", "model_card.md", "data_sheet.md")
+    def compare(self, recipe: str) -> None:
+        """Compare the arms of a recipe on the test images."""
 
-        def judge() -> None:
+        def evaluate_recipe() -> None:
             evaluate(
-                data="benchmark",
-                split="random",
-                external_data="none",
-                rare_classes=list(rare),
-                malignant=MALIGNANT,
-                seed=SEED,
-                test_set=self.path("data", "test"),
-                external_set=self.path("data", "external"),
-                train_set=self.path("data", "train"),
-                validation_set=self.path("data", "validation"),
-                synthetic_sets=[self.path(recipe, "images")],
-                gan_records=[self.path(recipe, "gans.json")],
-                quality=[self.path(recipe, "quality.json")],
-                models={arm: models for arm, (models, _) in trained.items()},
-                records={arm: records for arm, (_, records) in trained.items()},
-                results=self.path(recipe, outputs[0]),
-                predictions=self.path(recipe, outputs[1]),
-                report_page=self.path(recipe, outputs[2]),
-                comparison=self.path(recipe, outputs[3]),
-                model_card=self.path(recipe, outputs[4]),
-                data_sheet=self.path(recipe, outputs[5]),
+                training_data=self.path("data", "training_data"),
+                test_data=self.path("data", "test_data"),
+                synthetic_images=self.path(recipe, "synthetic_images"),
+                classifiers=[self.path("common", "classifiers"), self.path(recipe, "classifiers")],
+                positive_classes=POSITIVE_CLASSES,
+                parameters={"data": "benchmark", "random_seed": SEED},
+                results=self.path(recipe, "results"),
+                report=self.path(recipe, "report.html"),
             )
 
-        self.steps.once(f"{recipe}.evaluate", judge)
+        self.steps.once(f"{recipe}.evaluate", evaluate_recipe)
 
     def run(self, data: str) -> list[str]:
-        """All of it.
+        """Run all steps.
 
         Args:
             data: as `prepare` takes it.
@@ -207,14 +177,23 @@ class Experiment:
         Returns:
             The rare classes.
         """
-        rare = self.prepared(data)
-        self.pretrained("common", "dcgan", 0.0, rare)
+        rare = self.prepare_data(data)
+        self.steps.once(
+            "features",
+            features.train,
+            training_data=self.path("data", "training_data"),
+            seed=SEED,
+            features=self.path("common", "features.keras"),
+        )
+        self.pretrain_gan("common", "dcgan", 0.0, rare)
         for recipe, (architecture, shared) in RECIPES.items():
             kimg, start = self.scale.kimg, "common"
             if shared:
-                self.pretrained(recipe, architecture, kimg * len(rare) / 3, rare)
+                self.pretrain_gan(recipe, architecture, kimg * len(rare) / 3, rare)
                 kimg, start = kimg * 2 / 3, recipe
-            self.arms(recipe, architecture, kimg, rare, start)
+            self.make_images(recipe, architecture, kimg, rare, start)
+        self.train_classifiers("common", ("baseline", "oversampled"), None)
         for recipe in RECIPES:
-            self.judged(recipe, rare)
+            self.train_classifiers(recipe, ("augmented",), self.path(recipe, "synthetic_images"))
+            self.compare(recipe)
         return rare

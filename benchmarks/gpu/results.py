@@ -24,23 +24,25 @@ OF_IMAGES = ("images", "drawn", "kid", "density", "coverage", "texture", "copies
 def _gans(folder: Path) -> dict[str, Any]:
     """Of each class: KID at each snapshot, the best, and how long training took."""
     found = {}
-    path = folder / "pretrain.json"
+    path = folder / "start" / "models" / "shared.json"
     shared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # A class's part of what was spent on all of them together.
     before = {key: shared.get(key, 0.0) / len(shared.get("trained_on", "1")) for key in ("kimg", "seconds")}
-    for record in json.loads((folder / "gans.json").read_text(encoding="utf-8")):
+    for path in sorted((folder / "gans" / "models").glob("gan-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
         found[record["dx"]] = {key: record[key] for key in OF_GAN if key in record}
         if "kid" in record:
             curve = {"kimg": record["kid"]["kimg"], "value": record["kid"]["value"]}
             found[record["dx"]] |= {"kid": min(curve["value"]), "curve": curve, "before": before}
-    for measured in json.loads((folder / "quality.json").read_text(encoding="utf-8")):
+    for path in sorted((folder / "synthetic" / "synthetic").glob("*.json")):
+        measured = json.loads(path.read_text(encoding="utf-8"))
         found[measured["dx"]]["images"] = {key: measured[key] for key in OF_IMAGES if key in measured}
     return found
 
 
 def _effect(folder: Path) -> dict[str, Any]:
     """What the images bring on the test lesions."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "results" / "metrics.json").read_text(encoding="utf-8"))
     figures = {f"gan_effect_{key}": results["effect"][key] for key in ("value", "low", "high")}
     figures |= {f"{arm}_{name}": results["arms"][arm][name] for arm in ARMS for name in SCALARS}
     return {"verdict": results["verdict"]} | {name: value for name, value in figures.items() if value is not None}
@@ -78,7 +80,8 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
 def _sheet(images: Path, path: Path) -> None:
     """The first images of each class that has enough, not chosen, a row for each."""
     rows: dict[str, list[np.ndarray]] = {}
-    for table in iter_tables(images):
+    tables = (table for file in sorted(images.glob("*.parquet")) for table in iter_tables(file))
+    for table in tables:
         for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
             if len(of_class := rows.setdefault(dx, [])) < SHOWN:
                 of_class.append(decode_png(image["bytes"]))
@@ -105,5 +108,5 @@ def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: 
     }
     _curves(gans, out / f"{name}-kid.png")
     for recipe in RECIPES:
-        _sheet(work / recipe / "images", out / f"{name}-{recipe}.jpg")
+        _sheet(work / recipe / "synthetic" / "synthetic", out / f"{name}-{recipe}.jpg")
     write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")

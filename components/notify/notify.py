@@ -263,7 +263,12 @@ def notify(
         failed = f", {row['failed']} failed" if row["failed"] else ""
         log_line("notify", f"{row['phase']}: {row['tasks']} tasks{failed}, {duration(row['hours'] * 3600)}{cost}")
     if webhook:
-        message: dict[str, Any] = {"text": f"{printable(head)}\n{link}".strip(), "run_id": run_id, "status": ended, "phases": rows}
+        message: dict[str, Any] = {
+            "text": f"{printable(head)}\n{link}".strip(),
+            "run_id": run_id,
+            "status": ended,
+            "phases": rows,
+        }
         message |= {"cost": sum(row["cost"] for row in rows) if found else None, "currency": currency, "link": link}
         _post(webhook, message | {"notes": notes})
     return ended
