@@ -2,7 +2,8 @@
 
 Prepares the images at 64 px, trains the feature extractor, and prints the figures of
 docs/concepts/synthetic-images.md: KID of real, degraded and other images against the validation images of each rare
-class; the share of planted copies that is detected; the number of test images of other lesions that are flagged. About five minutes on two cores.
+class; the share of planted copies that is detected; the number of test images of other lesions that are flagged. About
+five minutes on two cores.
 """
 
 import io
