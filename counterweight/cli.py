@@ -81,6 +81,26 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         {"--file": ("FILE", "Another file."), "--dry-run": ("DRY_RUN", "1: print the plan only.")},
         False,
     ),
+    "release": (
+        "release",
+        "Release the current version to the schedules, and sync them.",
+        {
+            "--file": ("FILE", "Another file than manifests/schedules.yaml."),
+            "--dry-run": ("DRY_RUN", "1: print the plan only."),
+            "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
+        },
+        False,
+    ),
+    "runs": (
+        "runs",
+        "List or remove runs, versions and schedules of this pipeline.",
+        {
+            "--remove": ("REMOVE", "runs, versions or schedules, separated by commas (default: only list)."),
+            "--older": ("OLDER", "Days: remove only what is older (default: 30)."),
+            "--dry-run": ("DRY_RUN", "1: print the plan only."),
+        },
+        False,
+    ),
     "logs": (
         "logs",
         "Show a run's tasks and failure reasons.",

@@ -136,10 +136,10 @@ def test_submit_wait_prints_each_task_and_exits_with_the_state_of_the_run(
 
 def test_submit_timeout_prints_how_to_cancel_the_run(kfp: KfpServer, do: Command):
     kfp.life = [("RUNNING", {})]
-    begun = time.monotonic()
+    start = time.monotonic()
     code, out, _ = do(submit, OUT, "WAIT=1", "TIMEOUT=1s")
     assert code == 4
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
     run_id = kfp.tables["runs"][0]["run_id"]
     assert f"make terminate RUN={run_id}" in out
     assert kfp.count("POST .*:terminate") == 0
