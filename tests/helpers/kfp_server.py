@@ -1,9 +1,10 @@
-"""A Kubeflow Pipelines API for tests: the part of /apis/v2beta1 that the tools use, over a real socket.
+"""A Kubeflow Pipelines API for tests: the part of its API that the commands use, over a real socket.
 
-It answers as the Go server of 2.17 does: unknown fields, unknown filter keys, a cron that robfig/cron 1.2 does not take
-and a parameter that the pipeline does not have are 400, a name that is taken is 409, what is not there is 404, all with
-the API's error JSON; lists come in pages whose tokens hold the filter; int64 is a string; 1970 is never.
-Bodies are checked against the official models. Faults can be put before, into and after any answer.
+It answers as the Go server of 2.17 does: unknown fields, unknown filter keys, a cron expression that robfig/cron 1.2
+rejects and a parameter that the pipeline does not have are 400, an existing name is 409, a missing entry is 404, all
+with the API's error JSON. Lists have pages with tokens that contain the filter, int64 is a string, and 1970 means never.
+Bodies are checked against the official models. Faults can be inserted before, within and after any answer. Runs come
+from recordings (`record`) or from `life`.
 """
 
 import base64
@@ -39,7 +40,7 @@ FILTER_KEYS = {
 
 
 class ProblemError(Exception):
-    """Ends a request with an error, as gRPC's gateway writes it."""
+    """Answer a request with an error, as gRPC's gateway writes it."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -52,7 +53,7 @@ class ProblemError(Exception):
 
 
 def parsed(data: Any, model: str) -> dict[str, Any]:
-    """The JSON of a message, if each of its fields is one of the official model's, of its type."""
+    """Return the JSON of a message after a check of its fields and types against the official model."""
     kind = getattr(kfp_server_api.models, model)
     if not kind.openapi_types:
         allowed = {v for k, v in vars(kind).items() if k.isupper()}
@@ -87,7 +88,7 @@ def parsed(data: Any, model: str) -> dict[str, Any]:
 
 
 def written(data: dict[str, Any], model: str) -> dict[str, Any]:
-    """As the official model sends it: what is not set is left out."""
+    """Return the row as the official model encodes it, without fields that are not set."""
     kind = getattr(kfp_server_api.models, model)
     made = kind(**{name: data[key] for name, key in kind.attribute_map.items() if data.get(key) is not None})
     return kfp_server_api.ApiClient().sanitize_for_serialization(made)
@@ -113,11 +114,11 @@ class Fault:
 
 
 class KfpServer:
-    """The API's state, and what was asked of it.
+    """The state of the API, and the requests it received.
 
     Attributes:
         asked: (method, path with query, body, headers) of each request.
-        life: run states, one for each time that a run is asked for: (state, {task: state}); the last one stays.
+        life: run states, one for each request for a run: (state, {task: state}); the last one is repeated.
         token: what must be in the Authorization header, if anything.
     """
 
@@ -140,7 +141,7 @@ class KfpServer:
         self.faults.append(Fault(match, kind, **rest))
 
     def count(self, match: str) -> int:
-        """How many requests matched."""
+        """Return the number of requests that match."""
         return sum(bool(re.match(match, f"{method} {path}")) for method, path, _, _ in self.asked)
 
     def now(self) -> str:
@@ -148,7 +149,7 @@ class KfpServer:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_770_000_000 + self.seconds))
 
     def handle(self, method: str, target: str, body: Any) -> Any:
-        """The answer's JSON."""
+        """Return the JSON of the answer."""
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         path = parts.path
@@ -197,7 +198,7 @@ class KfpServer:
         return answer
 
     def mine(self, table: str, query: dict[str, str]) -> list[dict[str, Any]]:
-        """Rows of the experiment or namespace that is asked for."""
+        """Return the rows of the requested experiment or namespace."""
         if experiment := query.get("experiment_id"):
             return [row for row in self.tables[table] if row.get("experiment_id") == experiment]
         if not self.multi_user:
@@ -271,7 +272,7 @@ class KfpServer:
         return written(self.get("pipeline_versions", "pipeline_version_id", version), "V2beta1PipelineVersion")
 
     def source(self, row: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-        """The version that a run takes: the one that it names, or the newest."""
+        """Return the version that a run starts: the one that it names, or the newest."""
         reference = row.get("pipeline_version_reference") or {}
         rows = [v for v in self.tables["pipeline_versions"] if v["pipeline_id"] == reference.get("pipeline_id")]
         if version := reference.get("pipeline_version_id"):
@@ -319,7 +320,7 @@ class KfpServer:
         return written(row, "V2beta1Run")
 
     def get_workflow(self, query: Any, body: Any, key: str) -> Any:
-        """The run as /apis/v1beta1 has it, with its Workflow manifest."""
+        """Return the run as /apis/v1beta1 does, with its Workflow manifest."""
         row = self.get("runs", "run_id", key)
         manifest = row.get("manifest") or self.manifest(row.get("tasks") or {}, row["state"])
         if isinstance(manifest, list):
@@ -327,7 +328,7 @@ class KfpServer:
         return {"run": {"id": key}, "pipeline_runtime": {"workflow_manifest": json.dumps(manifest)}}
 
     def manifest(self, tasks: dict[str, str], state: str) -> dict[str, Any]:
-        """A Workflow with these tasks; `train-gan#2` is the second iteration of a loop."""
+        """Return a Workflow with these tasks; `train-gan#1` is in iteration 1 of a loop, counted from 0."""
         phases = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "RUNNING": "Running", "PENDING": "Pending"}
         nodes: dict[str, Any] = {}
         for number, (name, task) in enumerate(tasks.items()):
@@ -344,11 +345,11 @@ class KfpServer:
         return {"metadata": {"name": "w", "namespace": "team"}, "spec": {}, "status": status}
 
     def record(self, name: str, *moments: str) -> str:
-        """Adds a recorded run and returns its id; at moments, it is asked for as it was then.
+        """Add a recorded run and return its id.
 
         Args:
             name: of the recording.
-            moments: in the recording, one for each time that the run is asked for before it has finished.
+            moments: times within the recording; the first requests get the run as it was then.
         """
         from tests.helpers import recordings
 
@@ -438,7 +439,7 @@ def documents_of(content: bytes) -> list[Any]:
 
 
 def uploaded_spec(body: Any) -> dict[str, Any]:
-    """The pipeline in an upload, as the server keeps it."""
+    """Return the pipeline of an upload, as the server stores it."""
     documents = documents_of(body) if isinstance(body, bytes) else []
     if not documents or "pipelineInfo" not in documents[0]:
         raise ProblemError(400, "Failed to read pipeline from file")
@@ -446,7 +447,7 @@ def uploaded_spec(body: Any) -> dict[str, Any]:
 
 
 def matches(row: dict[str, Any], wanted: str, keys: set[str]) -> bool:
-    """Whether a row passes a filter, which the server decodes once more than HTTP does."""
+    """Return whether a row matches a filter, which the server URL-decodes twice."""
     try:
         predicates = json.loads(unquote_plus(wanted).replace('"stringValue":', '"string_value":'))["predicates"]
         predicates = [parsed(predicate, "V2beta1Predicate") for predicate in predicates]
