@@ -2,7 +2,7 @@
 
 It answers as the Go server of 2.17 does: unknown fields, unknown filter keys, a cron expression that robfig/cron 1.2
 rejects and a parameter that the pipeline does not have are 400, an existing name is 409, a missing entry is 404, all
-with the API's error JSON. Lists have pages with tokens that contain the filter, int64 is a string, and 1970 means never.
+with the API's error JSON. Lists have pages with tokens that contain the filter, int64 is a string, 1970 means never.
 Bodies are checked against the official models. Faults can be inserted before, within and after any answer. Runs come
 from recordings (`record`) or from `life`.
 """
