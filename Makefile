@@ -29,6 +29,12 @@ submit: $(VENV)/.ready ## Start a run: OUT=gs://… DATA=demo|kaggle|gs://… PR
 schedule: $(VENV)/.ready ## Sync recurring runs with manifests/schedules.yaml: DRY_RUN=1 prints the plan
 	@$(BIN)/python -m counterweight schedule --make
 
+release: $(VENV)/.ready ## Release the current pipeline to the schedules
+	@$(BIN)/python -m counterweight release --make
+
+runs: $(VENV)/.ready ## List or remove runs, versions and schedules of this tool: REMOVE=… OLDER=days DRY_RUN=1
+	@$(BIN)/python -m counterweight runs --make
+
 logs: $(VENV)/.ready ## Show a run's tasks and failure reasons: RUN=id TASK=name; WAIT=1 follows it until it finishes
 	@$(BIN)/python -m counterweight logs --make
 
@@ -101,4 +107,4 @@ bench: $(VENV)/.ready
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate compile images push submit schedule logs terminate test test-e2e test-all check generate verify docs format bench setup lock clean help
+.PHONY: run evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check generate verify docs format bench setup lock clean help

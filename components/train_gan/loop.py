@@ -39,7 +39,7 @@ COLLAPSED_SPREAD = 0.1
 """Samples that vary less than this share of the real images, and of what they varied before, have collapsed."""
 ROLLBACK_RATE = 0.5
 """Factor of the learning rate after a rollback."""
-FINE_TUNING_RATE = 0.2
+FINE_TUNING_RATE = 1.0
 """Factor of the learning rate for a GAN that starts from another one."""
 MAX_RESIDENT_BYTES = 4 * 2**30
 """Real images of at most this size stay in the GPU's memory."""
