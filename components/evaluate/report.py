@@ -52,8 +52,8 @@ _NOTES = {
 _SYNTHETIC = dict.fromkeys(
     (
         "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed",
-        "kid", "density", "coverage", "texture", "drawn", "copies", "copy_threshold", "curated", "reject", "against",
-        "nearest", "positions",
+        "kid", "density", "coverage", "other_coverage", "texture", "drawn", "copies", "copy_threshold", "curated",
+        "reject", "against", "nearest", "positions",
     )
 )  # fmt: skip
 """Details of the synthetic images of a class; a run may lack some."""

@@ -56,10 +56,11 @@ class CopyCheck:
 
     Attributes:
         threshold: an image with a smaller distance is a copy. It is the first percentile of the held-out images'
-            distances to the training images, estimated so that a further real image is below it with a probability of
+            distances to the training images, estimated so that another real image is below it with a probability of
             1 % (Hyndman & Fan 1996, type 6). With fewer than 100 held-out images, the distances of the training images
-            to those of other lesions are included; if there are fewer than 99 distances, it is the smallest. Distances
-            below 0.01 are excluded: they belong to one image that has two lesion ids. It is from 0.01 to 0.2.
+            to those of other lesions are included. With fewer than 99 distances, it is the smallest one, and the
+            probability is 1 / (number of lesions + 1). Distances below 0.01 are excluded: they belong to one image
+            that has two lesion ids. The threshold is from 0.01 to 0.2.
     """
 
     def __init__(self, training: np.ndarray, lesions: np.ndarray, held_out: np.ndarray) -> None:

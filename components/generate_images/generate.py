@@ -47,6 +47,8 @@ from components.shared.seeds import derive_seed
 SHEET_IMAGES = 64
 NEAREST_PAIRS = 5
 TEXTURE_IMAGES = 256
+OTHER_IMAGES = 1_000
+"""Training images whose features are compared with those of a class to which they do not belong."""
 PAIRS_BYTES = 12_000
 """Of the image with the nearest pairs in the quality record, in base64."""
 
@@ -67,7 +69,18 @@ def rank_best_first(probability: np.ndarray, strangeness: np.ndarray) -> np.ndar
     return np.argsort(np.maximum(*ranks), kind="stable")
 
 
-def _load_real_images(dx: str, train_set: Path, validation_set: Path, features: Features) -> RealImages:
+def _sample_other_features(train_set: Path, features: Features, seed: int) -> dict[str, np.ndarray]:
+    """Return, for each class, the features of random training images of all other classes."""
+    with open_pixels(train_set, "train") as pixels:
+        rng = np.random.default_rng(derive_seed(seed, "generate_images", "others"))
+        rows = rng.permutation(len(pixels.images))[:OTHER_IMAGES]
+        values, labels = features(pixels.images[np.sort(rows)]), pixels.labels[np.sort(rows)]
+        return {dx: values[labels != label] for label, dx in enumerate(pixels.header.classes)}
+
+
+def _load_real_images(
+    dx: str, train_set: Path, validation_set: Path, features: Features, others: np.ndarray
+) -> RealImages:
     rows = read_rows(train_set, "train", ["dx", "image_id", "lesion_id"])
     rows = rows[rows["dx"] == dx]
     with (
@@ -90,6 +103,7 @@ def _load_real_images(dx: str, train_set: Path, validation_set: Path, features: 
         features=training_features,
         reference=np.concatenate([reference, training_features]) if few else reference,
         has_training=few,
+        others=others,
         check=CopyCheck(training, rows["lesion_id"].to_numpy(), validation),
     )
 
@@ -145,6 +159,7 @@ def _generate_class(
     accepted_features = samples.features[accepted.index.to_numpy()]
     is_measured = images >= 2 and len(real.reference) >= 2
     density, coverage = density_and_coverage(real.reference, accepted_features) if is_measured else (None, None)
+    has_others = is_measured and len(real.others) > 0
     training = real.training[:: 1 + len(real.training) // TEXTURE_IMAGES]
     quality = SampleQuality(
         dx=record.dx,
@@ -153,6 +168,7 @@ def _generate_class(
         kid=kid(real.reference, accepted_features) if is_measured else None,
         density=density,
         coverage=coverage,
+        other_coverage=density_and_coverage(real.reference, real.others)[1] if has_others else None,
         texture=texture(training, shown) if is_measured else None,
         copies=samples.copies,
         copy_threshold=float(real.check.threshold),
@@ -272,6 +288,7 @@ def generate(
         for record in records
         if isinstance(record, TrainedGan)
     }
+    others = _sample_other_features(train_set, extractor, seed)
     with atomic_folder(synthetic) as folder:
         (folder / "synthetic").mkdir()
         for record in records:
@@ -282,7 +299,7 @@ def generate(
                 page = html_page.render(f"Synthetic images of {dx}", [f"None: the GAN failed ({record.failed})."])
                 stem.with_suffix(".html").write_text(page, encoding="utf-8")
                 continue
-            real = _load_real_images(dx, train_set, validation_set, extractor)
+            real = _load_real_images(dx, train_set, validation_set, extractor, others[dx])
             with closing(ImageSetWriter(stem.with_suffix(".parquet"), header)) as out:
                 quality, parts = _generate_class(record, models[dx], extractor, real, count, reject, seed, out)
             write_record(stem.with_suffix(".json"), quality)

@@ -44,10 +44,13 @@ def render_parts(
         f"{quality.copies:,} were dropped as copies of training images, {quality.curated:,} were rejected as the worst."
     ]
     if quality.kid is not None and quality.density is not None and quality.coverage is not None:
+        others = ""
+        if quality.other_coverage is not None:
+            others = f" (by as many real images of other classes: {quality.other_coverage:.2f})"
         parts.append(
             f"Against {quality.against} images: KID {quality.kid:.3f}, density {quality.density:.2f}, coverage "
-            f"{quality.coverage:.2f}. These use the run's own feature extractor and are not comparable with published "
-            f"figures. Texture (fine detail, as a share of the training images'): {quality.texture or 0:.2f}."
+            f"{quality.coverage:.2f}{others}. These use the run's feature extractor and are not comparable with "
+            f"published figures. Texture (fine detail, as a share of the training images'): {quality.texture or 0:.2f}."
         )
     if quality.images:
         columns = min(8, len(first))

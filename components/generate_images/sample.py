@@ -84,6 +84,7 @@ class RealImages:
         features: (T, 224) features of the training images.
         reference: features of the images that synthetic ones are compared with.
         has_training: whether the reference includes the training images, since there are few others.
+        others: features of real images of other classes.
         check: the copy check.
     """
 
@@ -92,6 +93,7 @@ class RealImages:
     features: np.ndarray
     reference: np.ndarray
     has_training: bool
+    others: np.ndarray
     check: CopyCheck
 
 

@@ -210,6 +210,7 @@ class SampleQuality(Record):
         images: images in the set.
         drawn: images that were generated for it.
         kid, density, coverage, texture: metrics; None if there are too few images.
+        other_coverage: coverage by real images of other classes, which a useful generator exceeds.
         copies: images dropped by the copy check, which drops distances below `copy_threshold`.
         curated: images rejected as the worst; `reject` is the share that was to be rejected.
         against: the splits of the real images that the metrics compare with.
@@ -223,6 +224,7 @@ class SampleQuality(Record):
     kid: float | None
     density: NonNegative | None
     coverage: Share | None
+    other_coverage: Share | None = None
     texture: NonNegative | None
     copies: Count
     copy_threshold: NonNegative
@@ -442,6 +444,7 @@ class SyntheticDetails(Record):
     kid: Figure = None
     density: Figure = None
     coverage: Figure = None
+    other_coverage: Figure = None
     texture: Figure = None
     drawn: Count | None = None
     copies: Count | None = None

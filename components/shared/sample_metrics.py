@@ -48,20 +48,26 @@ def neighbour_radii(real: np.ndarray, k: int) -> np.ndarray:
 def density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> tuple[float, float]:
     """Return density and coverage (Naeem et al., arXiv 2002.09797).
 
-    Each real image is the centre of a ball that reaches to its k-th nearest real neighbour.
+    Each real image is the centre of a ball that reaches to its k-th nearest real neighbour. Coverage grows with the
+    number of synthetic images until even those of other classes cover everything. It is therefore the mean over
+    disjoint groups of M synthetic images, as many as there are real ones.
 
     Args:
         real: (M, d) float, M ≥ 2; if M ≤ k, balls reach to the farthest real image and k is M - 1.
-        fake: (N, d) float, N ≥ 1.
+        fake: (N, d) float, N ≥ 1; with N < M, coverage is that of one smaller group.
         k: neighbours.
 
     Returns:
         Density: mean number of balls that contain a synthetic image, over k; about 1 for real images.
-        Coverage: share of balls that contain a synthetic image, in [0, 1].
+        Coverage: share of balls that contain a synthetic image, in [0, 1]; about 1 - 2⁻ᵏ for real images (section 3.3).
     """
     k = min(k, len(real) - 1)
     inside = distances(real, fake) < neighbour_radii(real, k)[:, None]
-    return float(inside.sum() / (k * len(fake))), float(inside.any(axis=1).mean())
+    groups = [inside[:, start : start + len(real)] for start in range(0, len(fake) - len(real) + 1, len(real))] or [
+        inside
+    ]
+    coverage = np.mean([group.any(axis=1).mean() for group in groups])
+    return float(inside.sum() / (k * len(fake))), float(coverage)
 
 
 def texture(real: np.ndarray, fake: np.ndarray) -> float:

@@ -1,28 +1,39 @@
-"""Demo images, the run's ruler, and generators whose images are known."""
+"""Demo images, their feature extractor, and generators whose images are known."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+from components.generate_images.generate import generate
 from components.prepare_data.prepare import prepare
 from components.shared import keras_setup
 from components.shared.features import train_features
 from components.shared.files import file_sha256
-from components.shared.image_set import open_pixels, read_header, read_rows
+from components.shared.image_set import decode_png, open_pixels, read_header, read_rows
+from components.shared.records import FailedGan, SampleQuality, TrainedGan, load_record, write_record
 
 LATENT = 6
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Paths of the image sets by split and of the ruler; images by split and class; lesions of the training images."""
+    """The demo data after prepare_data.
 
-    paths: dict[str, Path]
-    ruler: Path
+    Attributes:
+        training_data: the folder.
+        features: the feature extractor.
+        images: split → class → images.
+        lesions: class → lesions of the training images.
+    """
+
+    training_data: Path
+    features: Path
     images: dict[str, dict[str, np.ndarray]]
     lesions: dict[str, np.ndarray]
 
@@ -30,22 +41,39 @@ class Demo:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
-    names = ("train", "validation", "test", "external_set", "splits", "data_profile")
-    paths = {name: folder / name for name in names}
-    prepare("demo", "random", "none", "move_to_train", 32, "auto", 0, 1, **paths)
-    train_features(paths["train"], 1, folder / "ruler.keras", "test")
+    training_data, test_data = folder / "training_data", folder / "test_data"
+    prepare(
+        data="demo",
+        split="random",
+        external="none",
+        duplicates="move_to_train",
+        image_size=32,
+        rare="auto",
+        max_bad_images=0,
+        seed=1,
+        training_data=training_data,
+        test_data=test_data,
+        data_profile=folder / "profile.html",
+    )
+    train_set = training_data / "train.parquet"
+    train_features(train_set, 1, folder / "features.keras", "test")
+    sets = {
+        "train": train_set,
+        "validation": training_data / "validation.parquet",
+        "test": test_data / "test.parquet",
+    }
     images = {}
-    for split in ("train", "validation", "test"):
-        with open_pixels(paths[split], split) as pixels:
+    for split, path in sets.items():
+        with open_pixels(path, split) as pixels:
             dx = np.array(pixels.header.classes)[pixels.labels]
             images[split] = {name: np.array(pixels.images[dx == name]) for name in pixels.header.classes}
-    rows = read_rows(paths["train"], "train", ["dx", "lesion_id"])
+    rows = read_rows(train_set, "train", ["dx", "lesion_id"])
     lesions = {str(name): of_class["lesion_id"].to_numpy() for name, of_class in rows.groupby("dx")}
-    return Demo(paths, folder / "ruler.keras", images, lesions)
+    return Demo(training_data, folder / "features.keras", images, lesions)
 
 
-def choosing(pool: np.ndarray) -> keras.Model:
-    """A generator that gives the images of a pool, one for each noise."""
+def build_choosing(pool: np.ndarray) -> keras.Model:
+    """Return a generator that maps each noise vector to an image of the pool."""
     n, size = pool.shape[:2]
     inputs = keras.Input((LATENT,))
     choice = keras.layers.Dense(n, "softmax", use_bias=False)
@@ -56,28 +84,75 @@ def choosing(pool: np.ndarray) -> keras.Model:
     return model
 
 
-def noisy(size: int) -> keras.Model:
-    """A generator that has learnt nothing."""
+def build_untrained(size: int = 32) -> keras.Model:
+    """Return a generator with random weights."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((LATENT,))
     x = keras.layers.Dense(size * size * 3, "tanh", kernel_initializer="random_normal")(inputs)
     return keras.Model(inputs, keras.layers.Reshape((size, size, 3))(x * 5))
 
 
-def add(folder: Path, dx: str, model: keras.Model, train_set: Path) -> dict[str, Any]:
-    """Saves a generator as train_gan does, and returns its record."""
-    keras_setup.save_model(model, folder / f"{dx}.keras")
-    header = read_header(train_set)
-    return {
-        "dx": dx,
-        "architecture": "dcgan",
-        "latent": LATENT,
-        "kimg": 20.0,
-        "best_kimg": 12.5,
-        "real_images": 1,
-        "model_sha256": file_sha256(folder / f"{dx}.keras"),
-        "classes": header.classes,
-        "image_size": header.image_size,
-        "data_sha256": header.data_sha256,
-        "split_sha256": header.split_sha256,
-    }
+def add_gan(gans: Path, dx: str, model: keras.Model, training_data: Path, **changes: Any) -> TrainedGan:
+    """Save a generator and its record in a folder, as train_gan does, and return the record."""
+    models = gans / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    keras_setup.save_model(model, models / f"gan-{dx}.keras")
+    header = read_header(training_data / "train.parquet")
+    values: dict[str, Any] = {
+        "dx": dx, "architecture": "dcgan", "classes": list(header.classes), "image_size": header.image_size,
+        "data_sha256": header.data_sha256, "split_sha256": header.split_sha256, "recipe": {}, "latent": LATENT,
+        "kimg": 20.0, "start_kimg": 0.0, "best_kimg": 12.5, "real_images": 1, "precision": "float32",
+        "parameters": {"generator": 1, "discriminator": 1}, "rolled_back_kimg": None,
+        "losses": {"kimg": [20.0], "generator": [1.0], "discriminator": [1.0]},
+        "kid": {"kimg": [20.0], "value": [0.1], "against": "validation", "images": {"validation": 9, "synthetic": 9}},
+        "versions": {}, "seconds": 1.0, "model_sha256": file_sha256(models / f"gan-{dx}.keras"), "seen": [],
+        "settings": {}, "snapshots": [],
+    }  # fmt: skip
+    record = TrainedGan(**(values | changes))
+    write_record(models / f"gan-{dx}.json", record)
+    return record
+
+
+def add_failed_gan(gans: Path, dx: str, training_data: Path, failed: str) -> None:
+    """Write the record of a class whose GAN failed."""
+    (gans / "models").mkdir(parents=True, exist_ok=True)
+    header = read_header(training_data / "train.parquet")
+    record = FailedGan(
+        dx=dx,
+        architecture="dcgan",
+        classes=list(header.classes),
+        image_size=header.image_size,
+        data_sha256=header.data_sha256,
+        split_sha256=header.split_sha256,
+        failed=failed,
+    )
+    write_record(gans / "models" / f"gan-{dx}.json", record)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The folder that generate_images wrote."""
+
+    folder: Path
+
+    def path(self, dx: str, suffix: str) -> Path:
+        return self.folder / "synthetic" / f"{dx}.{suffix}"
+
+    def rows(self, dx: str) -> pd.DataFrame:
+        return pd.read_parquet(self.path(dx, "parquet"))
+
+    def images(self, dx: str) -> np.ndarray:
+        return np.stack([decode_png(image["bytes"]) for image in self.rows(dx)["image"]])
+
+    def quality(self, dx: str) -> SampleQuality:
+        return load_record(self.path(dx, "json"), SampleQuality)
+
+    def page(self, dx: str) -> str:
+        return self.path(dx, "html").read_text()
+
+
+def run(gans: Path, features: Path, training_data: Path, out: Path, **changes: Any) -> Generated:
+    """Generate 40 images of each class in a folder, of which a fifth was rejected, unless `changes` differ."""
+    settings: Mapping[str, Any] = {"count": 40, "reject": 0.2, "seed": 1}
+    generate(gans, features, training_data, **{**settings, **changes}, synthetic=out)
+    return Generated(out)

@@ -5,115 +5,147 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from components.generate_images.copy_detection import OTHER, SAME, CopyCheck, _patterns, positions
+from components.generate_images.copy_detection import (
+    FALSE_POSITIVE_RATE,
+    MAX_THRESHOLD,
+    MIN_HELD_OUT_IMAGES,
+    MIN_THRESHOLD,
+    CopyCheck,
+    _patterns,
+)
+from components.shared.dihedral import iter_positions
 from tests.integration.generate_images.conftest import Demo
 
 
-def test_the_eight_positions():
-    image = np.arange(12).reshape(1, 2, 2, 3)
-    expected = {np.rot90(side, k).tobytes() for side in (image[0], image[0, ::-1]) for k in range(4)}
-    assert {position[0].tobytes() for position in positions(image)} == expected
-    assert next(positions(image)) is image
-
-
-def independent(a: np.ndarray, b: np.ndarray) -> float:
-    """The distance of two 32 px images: SciPy's Gaussians, NumPy's correlation, one window at a time."""
+def compute_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the distance of two 32 px images by other means: SciPy's Gaussians and NumPy's correlation."""
 
     def pattern(image: np.ndarray) -> np.ndarray:
         grey = image.astype(float).mean(2)
-        # At the border the kernel's part inside the picture is weighed anew.
-        inside = [gaussian_filter(np.ones((32, 32)), width, mode="constant", truncate=10) for width in (1, 4)]
-        fine, coarse = (gaussian_filter(grey, width, mode="constant", truncate=10) for width in (1, 4))
+        # At the border, only the part of the kernel that is inside the image counts.
+        inside = [gaussian_filter(np.ones((32, 32)), sigma, mode="constant", truncate=10) for sigma in (1, 4)]
+        fine, coarse = (gaussian_filter(grey, sigma, mode="constant", truncate=10) for sigma in (1, 4))
         return fine / inside[0] - coarse / inside[1]
 
-    still = pattern(b)[2:30:2, 2:30:2].ravel()
+    fixed = pattern(b)[2:30:2, 2:30:2].ravel()
     best = -1.0
-    for side in (pattern(a), np.fliplr(pattern(a))):
-        for turns in range(4):
+    for flipped in (pattern(a), np.fliplr(pattern(a))):
+        for quarters in range(4):
             for down in range(5):
                 for across in range(5):
-                    moved = np.rot90(side, turns)[down : down + 28 : 2, across : across + 28 : 2]
-                    best = max(best, float(np.corrcoef(moved.ravel(), still)[0, 1]))
+                    shifted = np.rot90(flipped, quarters)[down : down + 28 : 2, across : across + 28 : 2]
+                    best = max(best, float(np.corrcoef(shifted.ravel(), fixed)[0, 1]))
     return 1 - best
 
 
-def test_distances_against_an_independent_implementation(demo: Demo):
+def test_nearest_agrees_with_an_independent_implementation(demo: Demo) -> None:
     training, held_out = demo.images["train"]["df"][:6], demo.images["validation"]["df"][:4]
     distance, nearest, position = CopyCheck(training, np.arange(6), held_out).nearest(held_out)
-    expected = np.array([[independent(a, b) for b in training] for a in held_out])
+    expected = np.array([[compute_distance(a, b) for b in training] for a in held_out])
+    # Float32 patterns of values up to 255: 1e-5 of a grey level in patterns whose deviation is at least 0.1.
     np.testing.assert_allclose(distance, expected.min(axis=1), atol=1e-4)
     np.testing.assert_array_equal(nearest, expected.argmin(axis=1))
-    # In the position that is named, the image fits without being turned.
-    for image, row, place in zip(held_out, nearest, position, strict=True):
-        turned = list(positions(image[None]))[place]
-        best = CopyCheck(training[row : row + 1], np.arange(1), held_out).nearest(turned)
-        assert best[2][0] == 0
+    # In the returned position, the image agrees best without a flip or rotation.
+    for image, row, number in zip(held_out, nearest, position, strict=True):
+        moved = list(iter_positions(image[None]))[number]
+        _, _, remaining = CopyCheck(training[row : row + 1], np.arange(1), held_out).nearest(moved)
+        assert remaining[0] == 0
 
 
-def planted(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Copies as a GAN, or a careless person, makes them."""
+def make_copies(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return copies of each kind that a GAN or a careless user may produce."""
     rng, values = np.random.default_rng(0), images.astype(float)
 
-    def saved(image: np.ndarray) -> np.ndarray:
+    def compress(image: np.ndarray) -> np.ndarray:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=40)
         return np.asarray(Image.open(buffer))
 
-    made = {
+    copies = {
         "exact": values,
         "noise": values + rng.normal(0, 10, values.shape),
-        "light": 0.8 * values + 40,
+        "brightness": 0.8 * values + 40,
         "tint": values * [1.1, 1, 0.9],
-        "blurred": gaussian_filter(values, (0, 0.7, 0.7, 0)),
-        "moved": np.roll(values, (1, -2), (1, 2)),
-        "saved": np.stack([saved(image) for image in images]),
+        "blur": gaussian_filter(values, (0, 0.7, 0.7, 0)),
+        "shift": np.roll(values, (1, -2), (1, 2)),
+        "JPEG": np.stack([compress(image) for image in images]),
     }
-    made |= {f"turned {number}": turned for number, turned in enumerate(positions(values))}
-    return {name: np.clip(np.rint(image), 0, 255).astype(np.uint8) for name, image in made.items()}
+    copies |= {f"position {number}": moved for number, moved in enumerate(iter_positions(values))}
+    return {name: np.clip(np.rint(image), 0, 255).astype(np.uint8) for name, image in copies.items()}
 
 
 @pytest.mark.parametrize("dx", ["bkl", "mel"])
-def test_planted_copies_are_found_and_other_lesions_are_not(demo: Demo, dx: str):
+def test_copy_check_detects_planted_copies(demo: Demo, dx: str) -> None:
     training = demo.images["train"][dx]
     check = CopyCheck(training, demo.lesions[dx], demo.images["validation"][dx])
-    for name, images in planted(training[:20]).items():
+    for name, images in make_copies(training[:20]).items():
         distance, nearest, _ = check.nearest(images)
-        assert (distance < check.threshold).mean() >= 0.9, name
-        found = distance < check.threshold
-        assert (nearest[found] == np.arange(20)[found]).all(), name
-    others = demo.images["test"][dx]
-    assert (check.nearest(others)[0] < check.threshold).sum() <= 1
+        is_copy = distance < check.threshold
+        assert is_copy.mean() >= 0.9, name
+        assert (nearest[is_copy] == np.arange(20)[is_copy]).all(), name
 
 
-def test_the_threshold(demo: Demo):
-    training, held_out = demo.images["train"]["nv"], demo.images["validation"]["nv"]
-    many = np.concatenate([held_out] * 2)
-    check = CopyCheck(training, demo.lesions["nv"], many)
-    assert len(many) >= 100
-    assert check.threshold == pytest.approx(np.quantile(check.nearest(many)[0], 0.01))
-    # With few, training images of other lesions join; an image of the same lesion is no measure.
-    training = demo.images["train"]["vasc"]
+def test_copy_check_passes_images_of_other_lesions(demo: Demo) -> None:
+    check = CopyCheck(demo.images["train"]["nv"], demo.lesions["nv"], demo.images["validation"]["nv"])
+    images = demo.images["test"]["nv"]
+    expected = FALSE_POSITIVE_RATE * len(images)
+    # Three standard deviations; lesions of up to four images make at most four times the variance of single images.
+    assert (check.nearest(images)[0] < check.threshold).sum() <= expected + 3 * np.sqrt(4 * expected)
+
+
+def test_threshold_with_many_held_out_images_uses_only_these(demo: Demo) -> None:
+    training, held_out = demo.images["train"]["nv"], np.concatenate([demo.images["validation"]["nv"]] * 2)
+    assert len(held_out) >= MIN_HELD_OUT_IMAGES
+    check = CopyCheck(training, demo.lesions["nv"], held_out)
+    distances = np.sort(check.nearest(held_out)[0])
+    # The 1 % of a further image are at rank 0.01 · (N + 1), counted from 1, between the first two distances.
+    rank = FALSE_POSITIVE_RATE * (len(held_out) + 1)
+    assert 1 <= rank < 2
+    assert check.threshold == pytest.approx(distances[0] + (rank - 1) * (distances[1] - distances[0]))
+
+
+def test_threshold_with_few_held_out_images_includes_training_images_of_other_lesions(demo: Demo) -> None:
+    held_out = demo.images["validation"]["nv"][:3]
+    training = np.repeat(demo.images["train"]["vasc"][::2], 2, axis=0)  # two identical images of each lesion
     lesions = np.arange(len(training)) // 2
-    twins = np.repeat(training[::2], 2, axis=0)[: len(training)]
-    check = CopyCheck(twins, lesions, held_out[:3])
-    own = check._distances(twins)[0]
-    own[lesions[:, None] == lesions] = np.inf
-    expected = np.concatenate([check.nearest(held_out[:3])[0], own.min(axis=1)])
-    assert check.threshold == pytest.approx(np.quantile(expected[expected >= SAME], 0.01))
-    assert check.threshold > SAME
-    assert check.threshold < OTHER
-    # One picture under two lesions' names does not switch the check off.
-    assert CopyCheck(twins, np.arange(len(twins)), held_out[:3]).threshold > SAME
+    check = CopyCheck(training, lesions, held_out)
+    distances = check._distances(training)[0]
+    distances[lesions[:, None] == lesions] = np.inf
+    expected = np.concatenate([check.nearest(held_out)[0], distances.min(axis=1)])
+    assert len(expected) < MIN_HELD_OUT_IMAGES
+    assert check.threshold == pytest.approx(min(MAX_THRESHOLD, expected[expected >= MIN_THRESHOLD].min()))
 
 
-def test_one_training_image_and_nothing_to_see():
+def test_threshold_excludes_one_image_with_two_lesion_ids(demo: Demo) -> None:
+    training = np.repeat(demo.images["train"]["vasc"][::2], 2, axis=0)
+    check = CopyCheck(training, np.arange(len(training)), demo.images["validation"]["nv"][:3])
+    assert check.threshold >= MIN_THRESHOLD
+    assert (check.nearest(training)[0] < check.threshold).all()
+
+
+def test_threshold_flags_one_in_a_hundred_further_images() -> None:
+    """For independent distances, whatever their distribution, an image is flagged with a probability of 1 %."""
+    rng = np.random.default_rng(0)
+    trials = 4000
+    for count in (120, 250):
+        values = rng.lognormal(size=(trials, count + 1))
+        thresholds = np.quantile(values[:, 1:], FALSE_POSITIVE_RATE, axis=1, method="weibull")
+        flagged = int((values[:, 0] < thresholds).sum())
+        # Four standard deviations of a binomial count: 4 · √(4000 · 0.01 · 0.99) = 25.
+        assert abs(flagged - trials * FALSE_POSITIVE_RATE) < 25
+
+
+def test_copy_check_with_one_training_image_uses_the_largest_threshold() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 48, 48, 3), dtype=np.uint8)
     check = CopyCheck(noise[:1], np.zeros(1), noise[1:2])
-    # One held-out image is no percentile: by its distance alone, every second innocent image would be a copy.
-    assert check.nearest(noise[1:2])[0] > OTHER == check.threshold
-    assert (check.nearest(noise)[0] < OTHER).tolist() == [True] + 19 * [False]
-    flat = np.full((3, 48, 48, 3), 120, np.uint8)
-    np.testing.assert_allclose(_patterns(flat), 0, atol=1e-3)
-    distance, nearest, _ = CopyCheck(flat[:1], np.zeros(1), flat[:1]).nearest(flat)
+    # By the distance of one held-out image, every second other image would be a copy.
+    assert check.nearest(noise[1:2])[0] > MAX_THRESHOLD == check.threshold
+    assert (check.nearest(noise)[0] < MAX_THRESHOLD).tolist() == [True] + 19 * [False]
+
+
+def test_copy_check_of_uniform_images_is_finite() -> None:
+    uniform = np.full((3, 48, 48, 3), 120, np.uint8)
+    np.testing.assert_allclose(_patterns(uniform), 0, atol=1e-3)
+    distance, nearest, _ = CopyCheck(uniform[:1], np.zeros(1), uniform[:1]).nearest(uniform)
     assert np.isfinite(distance).all()
     assert nearest.tolist() == [0, 0, 0]

@@ -1,7 +1,8 @@
 import base64
 import io
-import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,256 +12,281 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.generate_images.generate import BLOCK, MOST, best_first, draw_block, generate
-from components.shared.errors import UserError
+from components.generate_images.generate import rank_best_first
+from components.generate_images.sample import BLOCK_SIZE, MAX_SAMPLES_RATIO, sample_block
 from components.shared.features import load_features
 from components.shared.files import file_sha256
-from components.shared.image_set import decode_png, pixel_sha256, read_header
+from components.shared.image_set import pixel_sha256, read_header
 from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
-from tests.integration.generate_images.conftest import LATENT, Demo, add, choosing, noisy
+from tests.helpers.errors import raises_user_error
+from tests.integration.generate_images.conftest import (
+    LATENT,
+    Demo,
+    Generated,
+    add_failed_gan,
+    add_gan,
+    build_choosing,
+    build_untrained,
+    run,
+)
+
+NUMBER_OF_COPIES = 30
+COPYING, MIXED, UNTRAINED, GOOD, PARTLY_COPYING, FAILED = "akiec", "bcc", "df", "mel", "nv", "vasc"
 
 
-class Run:
-    """One call of generate: its folder, and what came out."""
+@dataclass(frozen=True)
+class Case:
+    """One call of generate_images with a generator of each kind, and the images that the generators choose from."""
 
-    def __init__(self, folder: Path, records: list[dict[str, Any]], demo: Demo, **changed: Any) -> None:
-        (folder / "record.json").write_text(json.dumps(records))
-        settings: dict[str, Any] = {
-            "generators": folder,
-            "record": folder / "record.json",
-            "features": demo.ruler,
-            "train_set": demo.paths["train"],
-            "validation_set": demo.paths["validation"],
-            "count": 40,
-            "reject": 0.2,
-            "seed": 1,
-        } | changed
-        self.metrics = generate(**settings, images=folder / "set", sheet=folder / "sheet", quality=folder / "quality")
-        self.rows = pd.read_parquet(folder / "set")
-        self.pixels = [decode_png(image["bytes"]) for image in self.rows["image"]]
-        self.page = (folder / "sheet").read_text()
-        self.quality = json.loads((folder / "quality").read_text())
+    generated: Generated
+    gans: Path
+    pools: dict[str, np.ndarray]
+
+    def sample(self, dx: str, count: int) -> np.ndarray:
+        """Return the first samples of a generator."""
+        model = keras.saving.load_model(self.gans / "models" / f"gan-{dx}.keras")
+        blocks = range(-(-count // BLOCK_SIZE))
+        return np.concatenate([sample_block(model, dx, LATENT, 1, block) for block in blocks])[:count]
 
 
-def test_copies_are_dropped_and_others_are_not(demo: Demo, tmp_path: Path):
-    """A generator gives images of lesions that it never saw, and training images, turned and brightened."""
-    others = demo.images["test"]["nv"][:30]
-    copies = np.clip(demo.images["train"]["nv"][:30, ::-1].swapaxes(1, 2) * 0.8 + 30, 0, 255).astype(np.uint8)
-    pool = np.concatenate([copies, others])
-    record = add(tmp_path, "nv", choosing(pool), demo.paths["train"])
-    run = Run(tmp_path, [record], demo, count=100, reject=0.0)
-    (entry,) = run.quality
-    known = {pixel_sha256(image): number for number, image in enumerate(pool)}
-    kept = [known[digest] for digest in run.rows["pixel_sha256"]]
-    assert min(kept) >= 30  # no copy
-    assert entry["copies"] == entry["drawn"] - 100
-    model = keras.saving.load_model(tmp_path / "nv.keras")
-    drawn = np.concatenate([draw_block(model, "nv", LATENT, 1, i) for i in range(-(-entry["drawn"] // BLOCK))])
-    innocent = {number for number in (known[pixel_sha256(image)] for image in drawn) if number >= 30}
-    assert len(innocent) > 10
-    assert len(innocent - set(kept)) <= 2
-    assert 0.25 < entry["copies"] / entry["drawn"] < 0.75
-    assert entry["curated"] == 0
-    assert "dropped as copies" in run.page
+@pytest.fixture(scope="session")
+def case(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("generate")
+    train, test = demo.images["train"], demo.images["test"]
+    copies = np.clip(train["nv"][:NUMBER_OF_COPIES, ::-1].swapaxes(1, 2) * 0.8 + 30, 0, 255).astype(np.uint8)
+    pools = {
+        COPYING: train["akiec"],
+        MIXED: np.concatenate([test["bcc"], test["mel"], test["nv"][:30], test["vasc"]]),
+        GOOD: test["mel"],
+        PARTLY_COPYING: np.concatenate([copies, test["nv"][:NUMBER_OF_COPIES]]),
+    }
+    for dx, pool in pools.items():
+        add_gan(folder / "gans", dx, build_choosing(pool), demo.training_data)
+    add_gan(folder / "gans", UNTRAINED, build_untrained(), demo.training_data)
+    add_failed_gan(folder / "gans", FAILED, demo.training_data, "RuntimeError: <diverged>")
+    generated = run(folder / "gans", demo.features, demo.training_data, folder / "synthetic")
+    return Case(generated, folder / "gans", pools)
 
 
-def test_a_generator_that_only_copies_ends_with_no_image(demo: Demo, tmp_path: Path):
-    records = [
-        add(tmp_path, "bkl", choosing(demo.images["train"]["bkl"]), demo.paths["train"]),
-        add(tmp_path, "df", choosing(demo.images["test"]["df"]), demo.paths["train"]),
-    ]
-    run = Run(tmp_path, records, demo, count=20)
-    assert (run.rows["dx"] == "df").all()  # the other class is drawn all the same
-    entry = run.quality[0]
-    assert entry["images"] == 0
-    assert entry["drawn"] == entry["copies"] == MOST * 25
-    assert entry["kid"] is entry["density"] is entry["coverage"] is entry["texture"] is None
-    assert entry["nearest"] == []
-    assert "bkl: 0 images" in run.page
-    assert "Fewer than the 20 asked for: too many are copies of training images." in run.page
-    assert run.metrics["bkl_copies"] == MOST * 25
-    assert "bkl_kid" not in run.metrics
+def test_generate_writes_three_files_per_class(case: Case) -> None:
+    expected = {f"{dx}.{suffix}" for dx in (*case.pools, UNTRAINED) for suffix in ("parquet", "json", "html")}
+    folder = case.generated.folder / "synthetic"
+    assert {path.name for path in folder.iterdir()} == expected | {f"{FAILED}.html"}
+    assert [path.name for path in case.generated.folder.iterdir()] == ["synthetic"]
+    assert all(path.read_text().rstrip().endswith("</html>") for path in folder.glob("*.html"))
 
 
-def test_noise_passes_the_copy_check_and_is_judged_badly(demo: Demo, tmp_path: Path):
-    records = [
-        add(tmp_path, "bkl", noisy(32), demo.paths["train"]),
-        add(tmp_path, "nv", choosing(demo.images["test"]["nv"]), demo.paths["train"]),
-    ]
-    run = Run(tmp_path, records, demo)
-    bad, good = run.quality
-    assert bad["copies"] == 0
-    assert (bad["images"], bad["drawn"], bad["curated"]) == (40, 50, 10)
-    assert bad["coverage"] < 0.1 < 0.5 < good["coverage"]
-    assert bad["density"] < 0.1 < 0.5 < good["density"]
-    assert bad["kid"] > 10 * abs(good["kid"])
-    assert 0.3 < good["texture"] < 3 < 10 < bad["texture"]
+def test_generate_drops_copies_and_keeps_other_images(case: Case) -> None:
+    """Half of the pool are images of other lesions, half are training images, rotated and brightened."""
+    quality, pool = case.generated.quality(PARTLY_COPYING), case.pools[PARTLY_COPYING]
+    index = {pixel_sha256(image): number for number, image in enumerate(pool)}
+    accepted = {index[digest] for digest in case.generated.rows(PARTLY_COPYING)["pixel_sha256"]}
+    assert min(accepted) >= NUMBER_OF_COPIES
+    sampled = [index[pixel_sha256(image)] for image in case.sample(PARTLY_COPYING, quality.drawn)]
+    assert quality.copies >= sum(number < NUMBER_OF_COPIES for number in sampled)
+    assert quality.drawn == quality.copies + 50
+    assert "dropped as copies" in case.generated.page(PARTLY_COPYING)
 
 
-def test_what_is_kept_and_measured(demo: Demo, tmp_path: Path):
-    """Of 50 that are no copies the worst 10 are rejected; the figures are those of the images in the set."""
-    pool = np.concatenate([demo.images["test"][dx] for dx in ("bkl", "mel", "nv", "vasc")])
-    record = add(tmp_path, "bkl", choosing(pool), demo.paths["train"])
-    run = Run(tmp_path, [record], demo)
-    (entry,) = run.quality
-    assert entry["images"] == len(run.rows) == 40
-    assert entry["curated"] == 10
-    assert entry["drawn"] == 50 + entry["copies"]
-    ruler = load_features(demo.ruler)
-    model = keras.saving.load_model(tmp_path / "bkl.keras")
-    drawn = np.concatenate([draw_block(model, "bkl", LATENT, 1, block) for block in range(2)])[: entry["drawn"]]
-    rejected = sorted(set(range(len(drawn))) - set(run.rows["index"]))
-    label = read_header(demo.paths["train"]).classes.index("bkl")
-    probability = ruler.probabilities(drawn)[:, label]
-    assert np.median(probability[rejected]) < np.median(probability[run.rows["index"]]) / 2
+def test_generate_from_a_generator_that_only_copies_gives_no_image(case: Case) -> None:
+    quality = case.generated.quality(COPYING)
+    assert quality.images == len(case.generated.rows(COPYING)) == 0
+    assert quality.drawn == quality.copies == MAX_SAMPLES_RATIO * 50
+    assert quality.kid is quality.density is quality.coverage is quality.other_coverage is quality.texture is None
+    assert quality.nearest == []
 
-    kept, real = ruler(np.stack(run.pixels)), ruler(demo.images["validation"]["bkl"])
-    assert entry["against"] == "validation"
-    assert entry["kid"] == pytest.approx(kid(real, kept), abs=1e-4)
-    assert (entry["density"], entry["coverage"]) == pytest.approx(density_and_coverage(real, kept), abs=0.05)
-    assert run.metrics["bkl_kid"] == entry["kid"]
-    assert entry["texture"] == texture(demo.images["train"]["bkl"], np.stack(run.pixels))
-    assert run.metrics["bkl_texture"] == entry["texture"]
 
-    distances = [pair["distance"] for pair in entry["nearest"]]
+def test_generate_measures_noise_as_bad_and_real_images_as_good(case: Case) -> None:
+    bad, good = case.generated.quality(UNTRAINED), case.generated.quality(GOOD)
+    assert bad.copies == 0
+    assert (bad.images, bad.drawn, bad.curated) == (40, 50, 10)
+    assert good.kid is not None
+    assert bad.kid is not None
+    assert bad.kid > 10 * abs(good.kid)
+    assert (bad.density, bad.coverage) == (0, 0)
+    assert good.density is not None
+    assert good.density > 0.5
+    assert good.coverage is not None
+    assert good.other_coverage is not None
+    assert good.coverage > max(0.5, good.other_coverage)
+    assert good.texture is not None
+    assert bad.texture is not None
+    assert 0.3 < good.texture < 3 < 10 < bad.texture
+
+
+def test_generate_rejects_the_worst_and_measures_what_it_keeps(demo: Demo, case: Case) -> None:
+    rows, images, quality = (
+        read(MIXED) for read in (case.generated.rows, case.generated.images, case.generated.quality)
+    )
+    assert quality.images == len(rows) == 40
+    assert quality.curated == 10
+    assert quality.drawn == 50 + quality.copies
+    features = load_features(demo.features)
+    sampled = case.sample(MIXED, quality.drawn)
+    rejected = sorted(set(range(len(sampled))) - set(rows["index"]))
+    label = read_header(demo.training_data / "train.parquet").classes.index(MIXED)
+    probability = features.probabilities(sampled)[:, label]
+    assert np.median(probability[rejected]) < np.median(probability[rows["index"]]) / 2
+
+    real, accepted = features(demo.images["validation"][MIXED]), features(images)
+    assert quality.against == "validation"
+    # The features are float32, computed in batches of another size: 1e-6 of values of order 1, cubed and averaged.
+    assert quality.kid == pytest.approx(kid(real, accepted), abs=1e-4)
+    assert (quality.density, quality.coverage) == pytest.approx(density_and_coverage(real, accepted), abs=1e-6)
+    assert quality.texture == texture(demo.images["train"][MIXED], images)
+
+
+def test_generate_records_the_nearest_pairs(demo: Demo, case: Case) -> None:
+    quality, rows = case.generated.quality(MIXED), case.generated.rows(MIXED)
+    distances = [pair.distance for pair in quality.nearest]
     assert distances == sorted(distances)
-    assert distances[0] >= round(entry["copy_threshold"], 4)
-    train = pd.read_parquet(demo.paths["train"], columns=["image_id", "dx"]).set_index("image_id")["dx"]
-    assert {train[pair["image_id"]] for pair in entry["nearest"]} == {"bkl"}
-    assert {pair["index"] for pair in entry["nearest"]} <= set(run.rows["index"])
-    assert len(entry["pairs_jpeg"]) <= 12_000
-    with Image.open(io.BytesIO(base64.b64decode(entry["pairs_jpeg"]))) as picture:
-        assert picture.size[0] == 5 * picture.size[1] / 2
-    assert "12.5 of 20 kimg" in run.page
-    assert "rejected as the worst" in run.page
+    assert distances[0] >= round(quality.copy_threshold, 4)
+    train = pd.read_parquet(demo.training_data / "train.parquet", columns=["image_id", "dx"]).set_index("image_id")[
+        "dx"
+    ]
+    assert {train[pair.image_id] for pair in quality.nearest} == {MIXED}
+    assert {pair.index for pair in quality.nearest} <= set(rows["index"])
+    assert len(quality.pairs_jpeg) <= 12_000
+    with Image.open(io.BytesIO(base64.b64decode(quality.pairs_jpeg))) as image:
+        assert image.size[0] == 5 * image.size[1] / 2
 
 
-def test_the_worst_are_those_bad_in_either_respect():
-    probability = np.array([0.9, 0.8, 0.1, 0.7, 0.6])
-    strangeness = np.array([1.0, 9.0, 0.5, 2.0, 3.0])
-    # Ranks by probability 0 1 4 2 3, by strangeness 1 4 0 2 3.
-    assert best_first(probability, strangeness).tolist() == [0, 3, 4, 1, 2]
-    assert best_first(np.empty(0), np.empty(0)).tolist() == []
+def test_generate_for_a_failed_gan_writes_a_page_with_the_error(case: Case) -> None:
+    assert "RuntimeError: &lt;diverged&gt;" in case.generated.page(FAILED)
 
 
-def test_every_row_says_where_it_comes_from(demo: Demo, tmp_path: Path):
-    record = add(tmp_path, "df", noisy(32), demo.paths["train"])
-    run = Run(tmp_path, [record], demo, count=300, reject=0.1)
-    rows = run.rows
-    assert len(rows) == 300
-    assert set(rows["dx"]) == {"df"}
-    assert set(rows["source"]) == {"dcgan"}
-    assert set(rows["split"]) == {"train"}
-    assert set(rows["seed"]) == {1}
+def test_generate_identifies_each_image_by_model_seed_and_index(demo: Demo, case: Case) -> None:
+    rows, images = case.generated.rows(UNTRAINED), case.generated.images(UNTRAINED)
+    for column, value in (("dx", UNTRAINED), ("source", "dcgan"), ("split", "train"), ("seed", 1)):
+        assert set(rows[column]) == {value}
     assert rows["lesion_id"].isna().all()
-    assert set(rows["model_sha256"]) == {file_sha256(tmp_path / "df.keras")}
+    assert set(rows["model_sha256"]) == {file_sha256(case.gans / "models" / f"gan-{UNTRAINED}.keras")}
     assert rows["image_id"].is_unique
     assert rows["index"].is_monotonic_increasing
-    assert read_header(tmp_path / "set") == read_header(demo.paths["train"])
-    assert "the first 64 in the order they were drawn, not chosen" in run.page
-    # Exactly this image can be drawn again, wherever it stood.
-    model = keras.saving.load_model(tmp_path / "df.keras")
-    for row in (0, 1, 77, 298):
-        index = int(rows["index"].iloc[row])
-        again = draw_block(model, "df", LATENT, 1, index // BLOCK)[index % BLOCK]
-        np.testing.assert_array_equal(again, run.pixels[row])
-        assert pixel_sha256(again) == rows["pixel_sha256"].iloc[row]
+    assert read_header(case.generated.path(UNTRAINED, "parquet")) == read_header(demo.training_data / "train.parquet")
+    sampled = case.sample(UNTRAINED, 50)
+    for index, image, digest in zip(rows["index"], images, rows["pixel_sha256"], strict=True):
+        np.testing.assert_array_equal(sampled[index], image)
+        assert pixel_sha256(image) == digest
 
 
-def test_the_seed_decides_and_other_classes_do_not(demo: Demo, tmp_path: Path):
-    sets = {}
-    for name, seed, classes in (
-        ("a", 1, ["df", "vasc"]),
-        ("b", 1, ["df", "vasc"]),
-        ("c", 1, ["vasc"]),
-        ("d", 2, ["df"]),
-    ):
-        folder = tmp_path / name
-        folder.mkdir()
-        records = [add(folder, dx, noisy(32), demo.paths["train"]) for dx in classes]
-        sets[name] = Run(folder, records, demo, count=10, seed=seed).rows
-    assert file_sha256(tmp_path / "a" / "set") == file_sha256(tmp_path / "b" / "set")
-    assert file_sha256(tmp_path / "a" / "sheet") == file_sha256(tmp_path / "b" / "sheet")
-    of_vasc = sets["a"][sets["a"]["dx"] == "vasc"]["pixel_sha256"].tolist()
-    assert sets["c"]["pixel_sha256"].tolist() == of_vasc
-    assert not set(sets["a"]["pixel_sha256"]) & set(sets["d"]["pixel_sha256"])
+def test_generate_gives_the_same_bytes_for_a_class_alone(demo: Demo, case: Case, tmp_path: Path) -> None:
+    (tmp_path / "gans" / "models").mkdir(parents=True)
+    for suffix in ("keras", "json"):
+        shutil.copy(case.gans / "models" / f"gan-{UNTRAINED}.{suffix}", tmp_path / "gans" / "models")
+    alone = run(tmp_path / "gans", demo.features, demo.training_data, tmp_path / "synthetic")
+    for suffix in ("parquet", "json", "html"):
+        assert file_sha256(alone.path(UNTRAINED, suffix)) == file_sha256(case.generated.path(UNTRAINED, suffix))
+
+
+def test_generate_with_another_seed_and_several_row_groups(demo: Demo, case: Case, tmp_path: Path) -> None:
+    add_gan(tmp_path / "gans", UNTRAINED, build_untrained(), demo.training_data)
+    other = run(tmp_path / "gans", demo.features, demo.training_data, tmp_path / "out", count=300, reject=0.0, seed=2)
+    rows = other.rows(UNTRAINED)
+    assert rows["index"].tolist() == list(range(300))
+    assert not set(rows["pixel_sha256"]) & set(case.generated.rows(UNTRAINED)["pixel_sha256"])
+    assert "the first 64 images, not selected" in other.page(UNTRAINED)
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_a_class_with_hardly_an_image(make_set: Callable[..., Path], images: int, tmp_path: Path):
-    from components.shared.features import train_features
-
-    paths = {
-        "train": make_set(tmp_path / "train", "train", {"df": images, "nv": 20, "vasc": 8}),
-        "validation": make_set(tmp_path / "validation", "validation", {"df": 1, "nv": 6, "vasc": 6}),
-    }
-    train_features(paths["train"], 1, tmp_path / "ruler.keras", "test")
-    tiny = Demo(paths, tmp_path / "ruler.keras", {}, {})
-    record = add(tmp_path, "df", noisy(32), paths["train"])
-    run = Run(tmp_path, [record], tiny, count=3)
-    assert run.quality[0]["against"] == "validation and training"
-    assert run.quality[0]["images"] == 3
-    assert np.isfinite(list(run.metrics.values())).all()
-    one = Run(tmp_path, [record], tiny, count=1, reject=0.0)
-    assert one.quality[0]["kid"] is None
-    assert len(one.rows) == 1
+def test_generate_for_a_class_with_few_real_images_measures_against_all_of_them(
+    make_set: Callable[..., Path], training_data: Path, features: Path, images: int, tmp_path: Path
+) -> None:
+    data = tmp_path / "training_data"
+    shutil.copytree(training_data, data)
+    make_set(data / "train.parquet", "train", {"df": images, "nv": 20, "vasc": 8})
+    make_set(data / "validation.parquet", "validation", {"df": 1, "nv": 6, "vasc": 6})
+    add_gan(tmp_path / "gans", "df", build_untrained(), data)
+    quality = run(tmp_path / "gans", features, data, tmp_path / "some", count=3).quality("df")
+    assert quality.against == "validation and training"
+    assert quality.images == 3
+    assert quality.kid is not None
+    one = run(tmp_path / "gans", features, data, tmp_path / "one", count=1, reject=0.0)
+    assert one.quality("df").kid is None
+    assert len(one.rows("df")) == 1
 
 
-def test_a_class_whose_gan_failed_gets_no_image(demo: Demo, tmp_path: Path):
-    record = add(tmp_path, "df", noisy(32), demo.paths["train"])
-    failed = {key: record[key] for key in ("classes", "image_size", "data_sha256", "split_sha256", "architecture")}
-    failed |= {"dx": "vasc", "failed": "RuntimeError: <diverged>"}
-    run = Run(tmp_path, [failed, record], demo, count=4)
-    assert set(run.rows["dx"]) == {"df"}
-    assert run.quality[0] == {"dx": "vasc", "failed": "RuntimeError: <diverged>"}
-    assert "vasc: none, since its GAN failed (RuntimeError: &lt;diverged&gt;)" in run.page
-    alone = Run(tmp_path, [failed], demo, count=4)
-    assert alone.rows.empty
-    assert alone.metrics == {}
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"count": 0}, "synthetic_per_class"),
+        ({"reject": -0.1}, "synthetic_reject"),
+        ({"reject": 1.0}, "synthetic_reject"),
+        ({"reject": float("nan")}, "synthetic_reject"),
+    ],
+)
+def test_generate_with_an_invalid_parameter_fails(
+    training_data: Path, features: Path, tmp_path: Path, changes: dict[str, Any], name: str
+) -> None:
+    with raises_user_error("parameter.out_of_range") as caught:
+        run(tmp_path / "gans", features, training_data, tmp_path / "out", **changes)
+    assert caught.value.fields == {"name": name}
 
 
-def test_wrong_input_is_one_sentence(demo: Demo, make_set: Callable[..., Path], tmp_path: Path):
-    record = add(tmp_path, "df", noisy(32), demo.paths["train"])
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"split_sha256": "0" * 64}, "generate_images.other_data"),
+        ({"data_sha256": "0" * 64}, "generate_images.other_data"),
+        ({"classes": ["df"]}, "generate_images.other_data"),
+        ({"image_size": 64}, "generate_images.other_data"),
+        ({"model_sha256": "0" * 64}, "generate_images.wrong_generator"),
+        ({"latent": LATENT + 1}, "generate_images.wrong_generator"),
+    ],
+)
+def test_generate_with_a_gan_that_does_not_fit_fails(
+    training_data: Path, features: Path, tmp_path: Path, changes: dict[str, Any], code: str
+) -> None:
+    add_gan(tmp_path / "gans", "df", build_untrained(), training_data, **changes)
+    with raises_user_error(code):
+        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
-    def refused(match: str, records: Any = None, **changed: Any) -> None:
-        with pytest.raises(UserError, match=match):
-            Run(tmp_path, [record] if records is None else records, demo, **changed)
-        assert not (tmp_path / "set").exists()
-        assert not (tmp_path / "quality").exists()
 
-    refused("synthetic_per_class is 0", count=0)
-    for share in (-0.1, 1.0, 7.0, float("nan")):
-        refused("choose a share from 0 to below 1", reject=share)
-    for records in ({}, [], "df", [1], [{"dx": "df"}], [record | {"latent": "6"}], [record | {"dx": 3}]):
-        refused("not a list of records", records)
-    for key in ("architecture", "best_kimg", "model_sha256"):
-        refused("not a list of records", [{name: value for name, value in record.items() if name != key}])
-    (tmp_path / "broken").write_bytes(b"\xff{")
-    refused("not a list of records", record=tmp_path / "broken")
-    refused("two records of one class", [record, record])
-    for change in ({"split_sha256": "0"}, {"dx": "../df"}, {"classes": ["df"]}, {"image_size": 64}):
-        refused("is of other data", [record | change])
-    refused("does not belong to the generator of df", [record | {"model_sha256": "0" * 64}])
-    refused("does not belong to the generator of bcc", [record | {"dx": "bcc"}])
-    refused("does not fit its record", [record | {"latent": 7}])
-    refused("is not the model that judges images", features=tmp_path / "df.keras")
-    refused("of different splits", validation_set=make_set(tmp_path / "validation", "validation", {"df": 3}))
+def test_generate_with_a_record_under_another_name_fails(training_data: Path, features: Path, tmp_path: Path) -> None:
+    add_gan(tmp_path / "gans", "df", build_untrained(), training_data)
+    for path in list((tmp_path / "gans" / "models").iterdir()):
+        path.rename(path.with_stem("gan-vasc"))
+    with raises_user_error("generate_images.other_data"):
+        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+
+
+def test_generate_without_a_valid_record_fails(training_data: Path, features: Path, tmp_path: Path) -> None:
+    (tmp_path / "gans" / "models").mkdir(parents=True)
+    with raises_user_error("generate_images.no_gans"):
+        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+    (tmp_path / "gans" / "models" / "gan-df.json").write_text("{}")
+    with raises_user_error("record.invalid"):
+        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+
+
+def test_generate_with_a_generator_as_feature_extractor_fails(training_data: Path, tmp_path: Path) -> None:
+    add_gan(tmp_path / "gans", "df", build_untrained(), training_data)
+    with raises_user_error("features.invalid"):
+        run(tmp_path / "gans", tmp_path / "gans" / "models" / "gan-df.keras", training_data, tmp_path / "out")
+
+
+def test_rank_best_first_uses_the_worse_of_two_ranks() -> None:
+    probability = np.array([0.9, 0.8, 0.1, 0.7, 0.6])
+    strangeness = np.array([1.0, 9.0, 0.5, 2.0, 3.0])
+    # Ranks by probability 0 1 4 2 3, by strangeness 1 4 0 2 3.
+    assert rank_best_first(probability, strangeness).tolist() == [0, 3, 4, 1, 2]
+    assert rank_best_first(np.empty(0), np.empty(0)).tolist() == []
 
 
 @pytest.mark.parametrize("name", ["dcgan", "resnet"])
-def test_an_image_depends_on_its_index_alone(name: str):
-    """Not on the block: among other noise it is the same, but for rounding."""
+def test_sample_block_gives_an_image_that_depends_on_its_index_only(name: str) -> None:
+    """Among other noise, the image differs by rounding only: half a grey level to 8 bits, and float32."""
     from components.train_gan import architectures
 
-    nets = architectures.load(name)
     keras.utils.set_random_seed(1)
-    model = nets.generator(32)
+    model = architectures.load(name).generator(32)
     latent = model.input_shape[-1]
-    block = draw_block(model, "df", latent, 1, 2)
-    np.testing.assert_array_equal(block, draw_block(model, "df", latent, 1, 2))
-    own = derive_seed(1, "generate_images", "df")
-    noise = np.random.default_rng([own, 2 * BLOCK + 5]).standard_normal((1, latent), np.float32)
+    block = sample_block(model, "df", latent, 1, 2)
+    np.testing.assert_array_equal(block, sample_block(model, "df", latent, 1, 2))
+    seed = derive_seed(1, "generate_images", "df")
+    noise = np.random.default_rng([seed, 2 * BLOCK_SIZE + 5]).standard_normal((1, latent), np.float32)
     alone = (model.predict_on_batch(noise)[0] + 1) * 127.5
     assert np.abs(block[5] - alone).max() < 0.51
     assert np.abs(block[4] - alone).max() > 1
