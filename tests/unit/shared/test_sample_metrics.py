@@ -15,7 +15,14 @@ from sklearn.neighbors import NearestNeighbors
 from components.prepare_data.prepare import prepare
 from components.shared.features import Features, _network, load_features, train_features
 from components.shared.image_set import open_pixels
-from components.shared.sample_metrics import density_and_coverage, distances, kid, texture
+from components.shared.sample_metrics import (
+    NEIGHBOURS,
+    density_and_coverage,
+    distances,
+    kid,
+    neighbour_radii,
+    texture,
+)
 from tests.helpers.errors import raises_user_error
 
 
@@ -50,8 +57,27 @@ def independent_density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int)
     radii = NearestNeighbors(n_neighbors=k + 1).fit(real).kneighbors(real)[0][:, -1]
     apart = euclidean_distances(fake, real)
     density = np.mean([np.sum(row < radii) / k for row in apart])
-    coverage = np.mean([any(apart[:, i] < radius) for i, radius in enumerate(radii)])
+    size = min(len(real), len(fake))
+    coverage = np.mean(
+        [
+            any(apart[start : start + size, i] < radius)
+            for i, radius in enumerate(radii)
+            for start in range(0, len(fake) - size + 1, size)
+        ]
+    )
     return float(density), float(coverage)
+
+
+def test_coverage_does_not_grow_with_the_number_of_synthetic_images():
+    """Of two overlapping distributions, a thousand images would cover all of 40 real ones."""
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(40, 8)), rng.normal(0.8, 1, size=(1000, 8))
+    few, many = density_and_coverage(real, other[:40])[1], density_and_coverage(real, other)[1]
+    # A share of 40 images has a standard deviation of at most √(0.25 / 40) = 0.08; three of them.
+    assert few == pytest.approx(many, abs=0.24)
+    assert many < 0.7
+    inside = np.linalg.norm(real[:, None] - other, axis=2) < neighbour_radii(real, NEIGHBOURS)[:, None]
+    assert inside.any(axis=1).mean() > 0.9
 
 
 @settings(max_examples=30, deadline=None)
