@@ -1,6 +1,10 @@
-"""Ten steps of a GAN on whatever backend Keras runs on, from weights and with noise that are the same on each:
-`python -m tests.helpers.backend_parity_worker <folder>` goes on from what is in the folder."""
+"""Ten steps of a small GAN on the present backend of Keras, with the same weights and noise on every backend.
 
+`python -m tests.helpers.backend_parity_worker FOLDER` reads `start.npz` and `settings.json` in the folder, writes
+`steps.npz`, and trains with these settings of `train`. TensorFlow and JAX are not in one process.
+"""
+
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,35 +12,46 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.shared.layers import Dropout
-from components.train_gan import architectures, augment
+from components.train_gan import augment
+from components.train_gan.architectures.resnet import MinibatchStd
 from components.train_gan.gan import GAN, Together
+from components.train_gan.recipe import Recipe
+
+STEPS, BATCH_SIZE, IMAGE_SIZE_PX, LATENT = 10, 8, 16, 5
+RECIPE = Recipe(
+    "relativistic", regulariser="r1_r2", augmentation="diffaugment", average_kimg=10.0, gamma=0.01, penalise_every=2
+)
 
 
-def network_weights(gan: GAN) -> list[np.ndarray]:
-    return [*gan.generator.get_weights(), *gan.discriminator.get_weights(), *gan.sampler.get_weights()]
+def build() -> GAN:
+    """Return a GAN with every kind of layer of the architectures.
 
-
-def made(architecture: str) -> GAN:
-    nets = architectures.load(architecture)
+    Its activations are smooth and its optimisers linear in the gradient: at the kink of a LeakyReLU, and with Adam for
+    a gradient near zero, a difference of one rounding would become a large one.
+    """
     keras.utils.set_random_seed(1)
-    judge = nets.discriminator(32)
-    for layer in judge.layers:
-        if isinstance(layer, Dropout):  # each backend drops others
-            layer.rate = 0.0
-    # Biases begin at 0, and so does what a cut-out square gives: there each backend's LeakyReLU has another slope.
-    rng = np.random.default_rng(3)
-    for weight in judge.trainable_variables:
-        weight.assign(np.asarray(weight) + rng.normal(0, 0.02, weight.shape))
-    gan = GAN(nets.generator(32), judge, nets.RECIPE, batch_independent=nets.BATCH_INDEPENDENT)
-    rate, beta_1, beta_2 = nets.RECIPE.learning_rate, nets.RECIPE.beta_1, nets.RECIPE.beta_2
-    # With Adam's own epsilon a gradient that is zero but for rounding moves its weight as far as any other, and two
-    # networks against each other magnify that with each step.
-    gan.compile(*(keras.optimizers.Adam(rate, beta_1, beta_2, epsilon=0.1) for _ in range(2)))
+    layers = keras.layers
+    inputs = keras.Input((LATENT,))
+    x = layers.Reshape((4, 4, 8))(layers.BatchNormalization()(layers.Dense(128)(inputs)))
+    x = layers.Activation("softplus")(layers.Conv2DTranspose(8, 5, 2, "same")(x))
+    x = layers.Conv2D(3, 3, padding="same", activation="tanh")(layers.UpSampling2D()(x))
+    generator = keras.Model(inputs, x)
+    inputs = keras.Input((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3))
+    x = layers.Conv2D(8, 3, 2, "same", activation="softplus")(inputs)
+    x = MinibatchStd()(layers.AveragePooling2D()(layers.Conv2D(8, 3, 1, "same", activation="softplus")(x)))
+    discriminator = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
+    gan = GAN(generator, discriminator, RECIPE)
+    gan.compile(*(keras.optimizers.SGD(0.01) for _ in range(2)))
     return gan
 
 
-def compiled(gan: GAN) -> Any:
+def network_weights(gan: GAN) -> list[np.ndarray]:
+    """Return the weights of generator, discriminator and sampler."""
+    return [*gan.generator.get_weights(), *gan.discriminator.get_weights(), *gan.sampler.get_weights()]
+
+
+def compile_step(gan: GAN) -> Any:
+    """Return `train_step`, compiled by the backend."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -56,43 +71,47 @@ def compiled(gan: GAN) -> Any:
     return step
 
 
-def ten_steps(gan: GAN) -> dict[str, np.ndarray]:
+def train_ten_steps(gan: GAN) -> dict[str, np.ndarray]:
+    """Return the losses, and the weights after the first and the last step."""
     rng = np.random.default_rng(2)
-    losses, weights, step = [], {}, compiled(gan)
-    for done in range(1, 11):
-        real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-        noise = rng.standard_normal((8, gan.generator.input_shape[-1]), np.float32)
-        result = step((real, noise, rng.random((2, 8, augment.DRAWS)).astype(np.float32)))
+    losses, weights, step = [], {}, compile_step(gan)
+    for number in range(1, STEPS + 1):
+        real = rng.integers(0, 256, (BATCH_SIZE, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=np.uint8)
+        noise = rng.standard_normal((BATCH_SIZE, LATENT), np.float32)
+        result = step((real, noise, rng.random((2, BATCH_SIZE, augment.DRAWS)).astype(np.float32)))
         losses.append([float(result[name]) for name in ("generator_loss", "discriminator_loss")])
-        if done in (1, 10):
-            weights |= {f"{done} {i:03d}": weight for i, weight in enumerate(network_weights(gan))}
-    return weights | {"losses": np.array(losses), "steps": np.array(int(gan.generator_optimizer.iterations))}
+        if number in (1, STEPS):
+            weights |= {f"{number} {i:03d}": weight for i, weight in enumerate(network_weights(gan))}
+    return weights | {"losses": np.array(losses)}
 
 
-def test_two_gans_as_one_batch_are_the_two() -> None:
-    """On JAX; called from below, since pytest runs on TensorFlow."""
+def check_two_gans_as_one_batch() -> None:
+    """Two GANs that JAX computes as one batch have the weights of each alone."""
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8) for _ in range(2)]
-    rows = [rng.integers(0, 6, (2, 8)) for _ in range(2)]
-    together, apart = ([made("dcgan") for _ in range(2)] for _ in range(2))
+    shape = (6, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3)
+    images = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]
+    rows = [rng.integers(0, 6, (2, BATCH_SIZE)) for _ in range(2)]
+    together, apart = ([build() for _ in range(2)] for _ in range(2))
+    before = network_weights(together[0])
     Together(together).advance(images, rows, 0)
     for i in range(2):
         Together([apart[i]]).advance([images[i]], [rows[i]], 0)
-        for one, other in zip(together[i].state, apart[i].state, strict=True):
-            np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-3, atol=1e-5)
-    kernels = [np.asarray(gan.generator.trainable_variables[0]) for gan in together]
-    assert np.abs(kernels[0] - kernels[1]).max() > 0
+        for one, other, start in zip(*map(network_weights, (together[i], apart[i])), before, strict=True):
+            # As in test_gradients.py.
+            assert np.linalg.norm(one - other) <= 0.01 * np.linalg.norm(other - start) + 1e-6 * np.linalg.norm(start)
+    assert any((one != other).any() for one, other in zip(*map(network_weights, together), strict=True))
 
 
 if __name__ == "__main__":
-    test_two_gans_as_one_batch_are_the_two()
     folder = Path(sys.argv[1])
-    for architecture in architectures.NAMES:
-        gan = made(architecture)
-        with np.load(folder / f"{architecture}.npz") as file:
-            weights = [file[name] for name in sorted(file.files)]
-        for network in (gan.generator, gan.discriminator, gan.sampler):
-            count = len(network.weights)
-            network.set_weights(weights[:count])
-            weights = weights[count:]
-        np.savez(folder / f"{architecture}-out.npz", **ten_steps(gan))
+    check_two_gans_as_one_batch()
+    gan = build()
+    with np.load(folder / "start.npz") as file:
+        arrays = [file[name] for name in sorted(file.files)]
+    for network in (gan.generator, gan.discriminator, gan.sampler):
+        network.set_weights(arrays[: len(network.weights)])
+        arrays = arrays[len(network.weights) :]
+    np.savez(folder / "steps.npz", **train_ten_steps(gan))
+    from components.train_gan.train import train
+
+    train(**json.loads((folder / "settings.json").read_text()))

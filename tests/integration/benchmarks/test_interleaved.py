@@ -4,7 +4,7 @@ from functools import partial
 from benchmarks.interleaved import rate_of, take_turns
 
 
-def sleeper(done):
+def build_sleeper(done):
     def work():
         time.sleep(0.01)
         return done
@@ -12,11 +12,11 @@ def sleeper(done):
     return work
 
 
-def lacking():
+def build_without_library():
     import no_such_library  # noqa: F401
 
 
-def test_a_rate_is_work_by_time(monkeypatch):
+def test_rate_of_is_work_per_second(monkeypatch):
     clock = [0.0]
 
     def work():
@@ -28,14 +28,14 @@ def test_a_rate_is_work_by_time(monkeypatch):
     assert clock == [1.0]
 
 
-def test_sides_take_turns_and_one_that_lacks_its_library_is_left_out(capfd):
+def test_take_turns_measures_every_side_and_skips_one_without_its_library(capfd):
     sides = {
-        "slow": {"a": partial(sleeper, 1), "b": partial(sleeper, 1)},
-        "fast": {"a": partial(sleeper, 1000)},
-        "lacking": {"a": lacking},
+        "slow": {"a": partial(build_sleeper, 1), "b": partial(build_sleeper, 1)},
+        "fast": {"a": partial(build_sleeper, 1000)},
+        "lacking": {"a": build_without_library},
     }
     rates = take_turns(sides, rounds=2, seconds=0.1)
     assert {task: set(of_task) for task, of_task in rates.items()} == {"a": {"slow", "fast"}, "b": {"slow"}}
     assert all(len(values) == 2 for of_task in rates.values() for values in of_task.values())
-    assert rates["a"]["fast"][0] > 50 * rates["a"]["slow"][0]  # whatever else the machine does
-    assert "no_such_library can't be imported" in capfd.readouterr().out
+    assert rates["a"]["fast"][0] > 50 * rates["a"]["slow"][0]  # one does 1000 times the work of the other
+    assert "no_such_library cannot be imported" in capfd.readouterr().out

@@ -12,26 +12,29 @@ from tests.helpers.example_results import example
 
 @pytest.fixture
 def work(tmp_path):
-    """What an experiment leaves, as far as its results go by it."""
+    """The files of an experiment that its results depend on."""
     for number, recipe in enumerate(RECIPES):
-        folder = tmp_path / recipe
-        folder.mkdir()
-        curve = {"kimg": [1.0, 2.0], "value": [0.5, 0.25 + number]}
-        record = [{"dx": "a", "kimg": 2.0, "best_kimg": 2.0, "seconds": 60.0, "kid": curve}, {"dx": "b", "failed": "x"}]
-        (folder / "gans.json").write_text(json.dumps(record))
-        (folder / "quality.json").write_text(
-            json.dumps([{"dx": "a", "images": 9, "kid": 0.3}, {"dx": "b", "failed": "x"}])
+        models, synthetic, results_ = (
+            tmp_path / recipe / name for name in ("synthetic_images/models", "synthetic_images/synthetic", "results")
         )
-        (folder / "results.json").write_text(json.dumps(example()))
-        image_set(folder / "images", "train", 32, {"a": 9, "b": 32}, number)
+        for folder in (models, synthetic, results_):
+            folder.mkdir(parents=True)
+        curve = {"kimg": [1.0, 2.0], "value": [0.5, 0.25 + number]}
+        trained = {"dx": "a", "kimg": 2.0, "best_kimg": 2.0, "seconds": 60.0, "kid": curve}
+        for record in (trained, {"dx": "b", "failed": "x"}):
+            (models / f"gan-{record['dx']}.json").write_text(json.dumps(record))
+        (synthetic / "a.json").write_text(json.dumps({"dx": "a", "images": 9, "kid": 0.3}))
+        (results_ / "metrics.json").write_text(json.dumps(example()))
+        for dx, count in (("a", 9), ("b", 32)):
+            image_set(synthetic / f"{dx}.parquet", "train", 32, {dx: count}, number)
     shared = {"trained_on": ["a", "b"], "kimg": 3.0, "seconds": 8.0}
-    (tmp_path / "modern_shared" / "pretrain.json").write_text(json.dumps(shared))
+    (tmp_path / "modern_shared/synthetic_images/models/shared.json").write_text(json.dumps(shared))
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "prepare.json").write_text(json.dumps({"seconds": 1.5, "result": None}))
     return tmp_path
 
 
-def test_results_hold_the_best_kid_of_each_class_and_small_pictures(work, tmp_path):
+def test_results_contain_the_lowest_kid_of_each_class_and_small_images(work, tmp_path):
     out = tmp_path / "out"
     results.write("smoke", SCALES["smoke"], "demo", ["a", "b"], work, out, {})
     found = json.loads((out / "smoke.json").read_text())
@@ -45,12 +48,12 @@ def test_results_hold_the_best_kid_of_each_class_and_small_pictures(work, tmp_pa
     assert found["effect"]["dcgan"]["verdict"] == example()["verdict"]
     assert found["effect"]["dcgan"]["gan_effect_low"] == effect["low"]
     with Image.open(out / "smoke-dcgan.jpg") as sheet:
-        # Eight of each class: a row of a, a row of b.
+        # Eight of each class, one row per class.
         assert sheet.width // 8 == sheet.height // 2 >= 32
     assert sum(path.stat().st_size for path in out.iterdir()) < 400_000
 
 
-def test_an_image_set_for_the_cost_is_one(tmp_path):
+def test_image_set_for_the_cost_can_be_read(tmp_path):
     image_set(tmp_path / "train", "train", 32, {"a": 300, "b": 32}, 1)
     assert read_rows(tmp_path / "train", "train", ["dx"])["dx"].value_counts().to_dict() == {"a": 300, "b": 32}
     with open_pixels(tmp_path / "train", "train", "a") as pixels:

@@ -1,3 +1,5 @@
+"""One step of a GAN, checked against arithmetic, plain Keras and the original."""
+
 import keras
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from keras import ops
 
 from components.shared.keras_setup import to_pixels
 from components.train_gan import architectures, augment
-from components.train_gan.gan import GAN, Together, to_model_space
+from components.train_gan.gan import STATISTICS_BATCH_SIZE, GAN, Together, to_model_space
 from components.train_gan.losses import LOSSES
 from components.train_gan.recipe import Recipe
 from components.train_gan.regularisers import NAMES
@@ -14,23 +16,27 @@ from components.train_gan.regularisers import NAMES
 NO_DRAWS = np.zeros((2, 1, augment.DRAWS), np.float32)
 
 
-def stepped(gan: GAN, *data: np.ndarray) -> dict[str, float]:
-    """One step, compiled."""
+FLOAT32_ROUNDING = 2.0**-24
+"""Largest relative error of one operation."""
+
+
+def step(gan: GAN, *data: np.ndarray) -> dict[str, float]:
+    """Take one compiled step, and return the losses."""
     if not hasattr(gan, "compiled_for_test"):
         gan.compiled_for_test = tf.function(gan.train_step)
     return {name: float(value) for name, value in gan.compiled_for_test(data).items()}
 
 
-def test_model_space_and_back():
+def test_to_pixels_inverts_to_model_space() -> None:
     every = np.arange(256, dtype=np.uint8)
     assert np.asarray(to_model_space(every[[0, 255]])).tolist() == [-1, 1]
     np.testing.assert_array_equal(to_pixels(np.asarray(to_model_space(every))), every)
     assert to_pixels(np.array([-7.0, 7.0, np.nan])).tolist() == [0, 255, 0]
 
 
-def tiny(recipe: Recipe, rate: float = 1e-2, judge_seed: int = 0) -> GAN:
-    """Two small networks on pictures of 2 × 2 pixels, trained by plain gradient descent."""
-    keras.utils.set_random_seed(judge_seed)
+def tiny(recipe: Recipe, rate: float = 1e-2, seed: int = 0) -> GAN:
+    """Return two linear networks for images of 2 × 2 pixels, trained by plain gradient descent."""
+    keras.utils.set_random_seed(seed)
     generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(12), keras.layers.Reshape((2, 2, 3))])
     discriminator = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
     gan = GAN(generator, discriminator, recipe)
@@ -38,13 +44,13 @@ def tiny(recipe: Recipe, rate: float = 1e-2, judge_seed: int = 0) -> GAN:
     return gan
 
 
-def test_a_step_has_the_losses_of_binary_cross_entropy_and_moves_both_networks():
-    """The discriminator gives logits of its bias alone: the losses are then known."""
+def test_step_with_binary_cross_entropy_has_its_losses_and_gradients() -> None:
+    """With a kernel of zeros, all logits are the bias, so the losses are known."""
     gan = tiny(Recipe(loss="bce"))
     dense = gan.discriminator.layers[-1]
     dense.kernel.assign(np.zeros((12, 1)))
     dense.bias.assign([0.7])
-    result = stepped(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    result = step(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
     sigmoid = 1 / (1 + np.exp(-0.7))
     assert result["generator_loss"] == pytest.approx(-np.log(sigmoid), rel=1e-5)
     assert result["discriminator_loss"] == pytest.approx(-np.log(sigmoid) - np.log(1 - sigmoid), rel=1e-5)
@@ -57,8 +63,12 @@ def test_a_step_has_the_losses_of_binary_cross_entropy_and_moves_both_networks()
 
 
 @pytest.mark.parametrize(("regulariser", "penalties"), [("none", 0), ("r1", 1), ("r1_r2", 2)])
-def test_gradient_penalties_are_weighed_with_half_gamma_for_each_pixel(regulariser: str, penalties: int):
-    """A linear discriminator w·x: its gradient is w at every image, so each penalty is |w|² and pulls with γS²·w."""
+def test_step_with_gradient_penalties_weights_them_with_half_gamma_per_pixel(regulariser: str, penalties: int) -> None:
+    """The gradient of a linear discriminator w·x is w at every image: each penalty is |w|², with a gradient of γS²·w.
+
+    The effect is the difference of two kernels of up to 1, which float32 rounds to 6e-8 each; of the smallest non-zero
+    effect, rate · γS² · w = 1e-2 · 0.05 · 4 · w, this is a relative error of 6e-5 / w.
+    """
     gamma, rate, side = 0.05, 1e-2, 2
     plain = tiny(Recipe(loss="hinge"), rate)
     gan = tiny(Recipe(loss="hinge", regulariser=regulariser, gamma=gamma), rate)
@@ -66,14 +76,16 @@ def test_gradient_penalties_are_weighed_with_half_gamma_for_each_pixel(regularis
     real = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
     noise = np.random.default_rng(1).standard_normal((4, 2)).astype(np.float32)
     for each in (plain, gan):
-        stepped(each, real, noise, NO_DRAWS)
+        step(each, real, noise, NO_DRAWS)
     pulled = np.asarray(plain.discriminator.layers[-1].kernel) - np.asarray(gan.discriminator.layers[-1].kernel)
-    np.testing.assert_allclose(pulled, rate * penalties * gamma * side**2 * weights, rtol=2e-3, atol=1e-7)
+    # Both kernels are rounded after a few operations of their own.
+    rounding = 4 * FLOAT32_ROUNDING * np.abs(weights).max()
+    np.testing.assert_allclose(pulled, rate * penalties * gamma * side**2 * weights, rtol=1e-5, atol=rounding)
     np.testing.assert_array_equal(plain.generator.get_weights()[0], gan.generator.get_weights()[0])
 
 
-def test_the_dcgan_step_is_the_original_one_bit_for_bit():
-    """The original's step, written out: both tapes, binary cross-entropy of Keras' own terms, Adam."""
+def test_dcgan_step_equals_the_original_bit_by_bit() -> None:
+    """The original's step in full: two tapes, binary cross-entropy, Adam."""
     nets = architectures.load("dcgan")
     keras.utils.set_random_seed(3)
     gan = GAN(nets.generator(32), nets.discriminator(32), nets.RECIPE)
@@ -101,10 +113,10 @@ def test_the_dcgan_step_is_the_original_one_bit_for_bit():
             optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
 
     rng = np.random.default_rng(0)
-    for _ in range(3):
+    for _ in range(2):
         real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
         noise = rng.standard_normal((8, gan.generator.input_shape[-1])).astype(np.float32)
-        stepped(gan, real, noise, NO_DRAWS)
+        step(gan, real, noise, NO_DRAWS)
         original(real, noise)
     for ours, theirs in ((gan.generator, generator), (gan.discriminator, discriminator)):
         for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
@@ -114,16 +126,18 @@ def test_the_dcgan_step_is_the_original_one_bit_for_bit():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("loss", "regulariser"), [("bce", "none"), ("relativistic", "none"), ("bce", "r1")])
-def test_one_backward_pass_takes_the_same_step_as_two(loss: str, regulariser: str):
-    """Each step starts from equal weights: over several steps, rounding alone can flip the sign of an activation near
-    zero, and the paths then part on some processors and not on others."""
+@pytest.mark.parametrize(("loss", "regulariser"), [("relativistic", "none"), ("bce", "r1")])
+def test_step_with_one_backward_pass_equals_one_with_two(loss: str, regulariser: str) -> None:
+    """Each step starts from equal weights.
+
+    Over several steps, rounding can change the sign of an activation near zero, and results then differ by processor.
+    """
     nets = architectures.load("dcgan")
     recipe = Recipe(loss=loss, regulariser=regulariser, gamma=0.001)
 
-    def build(alone: bool) -> GAN:
-        keras.utils.set_random_seed(3)  # of dropout, too
-        gan = GAN(nets.generator(32), nets.discriminator(32), recipe, batch_independent=alone)
+    def build(independent: bool) -> GAN:
+        keras.utils.set_random_seed(3)  # also of dropout
+        gan = GAN(nets.generator(32), nets.discriminator(32), recipe, batch_independent=independent)
         gan.compile(keras.optimizers.SGD(1e-2), keras.optimizers.SGD(1e-2))
         return gan
 
@@ -141,63 +155,119 @@ def test_one_backward_pass_takes_the_same_step_as_two(loss: str, regulariser: st
         one.generator.set_weights(two.generator.get_weights())
         one.discriminator.set_weights(two.discriminator.get_weights())
         for gan in (two, one):
-            stepped(gan, real, noise, NO_DRAWS)
+            step(gan, real, noise, NO_DRAWS)
         after = ([*gan.generator.get_weights(), *gan.discriminator.get_weights()] for gan in (two, one))
         for start, expected, actual in zip(before, *after, strict=True):
             moved = np.abs(expected - start).max()
             assert np.abs(actual - expected).max() <= terms * unit * moved + unit * np.abs(expected).max()
 
 
-def test_one_backward_pass_serves_only_where_it_is_right():
-    """Not where the generator's loss has a gradient and the discriminator's none, nor with a penalty at synthetic
-    images."""
+def test_one_backward_pass_is_not_used_where_it_would_be_wrong() -> None:
+    """With hinge, only one of the losses may have a gradient; R2 penalises the gradient at synthetic images."""
     for recipe in (Recipe("hinge"), Recipe("bce", regulariser="r1_r2")):
         keras.utils.set_random_seed(0)
         networks = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]) for _ in range(2))
         assert not GAN(*networks, recipe, batch_independent=True).one_pass
 
 
-def test_a_discriminator_that_has_won_does_not_stop_the_generator_in_one_pass():
-    """At a logit of −70 its own loss has a gradient of 10⁻³¹, the generator's one of 1/N."""
+def test_step_with_one_backward_pass_and_a_perfect_discriminator_trains_the_generator() -> None:
+    """At a logit of −70, the discriminator's loss has a gradient of 10⁻³¹ and the generator's one of 1/N.
+
+    The ratio of both is about e⁷⁰: its exponent is rounded by 70 · 2⁻²⁴, so the result by 4e-6.
+    """
     gan = tiny(Recipe(loss="bce"), rate=1.0)
     gan.one_pass = True
     dense = gan.discriminator.layers[-1]
     dense.kernel.assign(np.full((12, 1), 1.0))
     dense.bias.assign([-70.0])
     before = gan.generator.get_weights()[1]
-    stepped(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    step(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
     np.testing.assert_allclose(gan.generator.get_weights()[1] - before, 1.0, rtol=1e-4)
 
 
-def test_the_sampler_is_the_moving_average_of_the_generator():
+@pytest.mark.parametrize("images_before", [0, 100])
+def test_sampler_is_the_moving_average_of_the_generator(images_before: int) -> None:
+    """The half-life in images is 10, but at most a twentieth of the images shown, including those of pretraining."""
     gan = tiny(Recipe(loss="bce", average_kimg=0.01), rate=0.3)
+    gan.images_before.assign(images_before)
     real, noise = np.full((4, 2, 2, 3), 200, np.uint8), np.ones((4, 2), np.float32)
     average = gan.generator.get_weights()
-    for step in range(1, 60):
-        stepped(gan, real, noise, NO_DRAWS)
-        # Half-life in images: 10, but no more than a twentieth of what was shown.
-        keep = 0.5 ** (4 / min(10, 0.05 * 4 * step))
+    steps = 60
+    for number in range(1, steps):
+        step(gan, real, noise, NO_DRAWS)
+        keep = 0.5 ** (4 / min(10, 0.05 * (images_before + 4 * number)))
         average = [now + keep * (a - now) for a, now in zip(average, gan.generator.get_weights(), strict=True)]
-    for made, expected in zip(gan.sampler.get_weights(), average, strict=True):
-        np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-6)
+    # Each step rounds three times, and a power of up to 2⁻²⁰ by 20 units.
+    rounding = steps * 23 * FLOAT32_ROUNDING
+    for output, expected in zip(gan.sampler.get_weights(), average, strict=True):
+        np.testing.assert_allclose(output, expected, rtol=rounding, atol=rounding * np.abs(expected).max())
     assert np.abs(gan.sampler.get_weights()[1] - gan.generator.get_weights()[1]).max() > 1e-3
 
 
-def test_the_sampler_has_the_running_statistics_of_the_generator():
-    nets = architectures.load("dcgan")
-    gan = GAN(nets.generator(32), nets.discriminator(32), Recipe(loss="bce", average_kimg=10.0))
-    gan.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+def normalised(recipe: Recipe) -> GAN:
+    """Return a GAN whose generator has two layers with batch normalisation."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,))
+    x = inputs
+    for units in (5, 12):
+        x = keras.layers.BatchNormalization()(keras.layers.Dense(units)(x))
+    discriminator = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    gan = GAN(keras.Model(inputs, keras.layers.Reshape((2, 2, 3))(x)), discriminator, recipe)
+    gan.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    return gan
+
+
+def test_refresh_statistics_gives_the_averaged_generator_those_of_its_own_activations() -> None:
+    """Its mean and variance are the means over the batches of noise; those of the live generator are others."""
+    gan = normalised(Recipe(loss="bce", average_kimg=10.0))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        noise = rng.standard_normal((8, 3)).astype(np.float32)
+        step(gan, rng.integers(0, 256, (8, 2, 2, 3), dtype=np.uint8), noise, NO_DRAWS)
+    noise = rng.standard_normal((3 * STATISTICS_BATCH_SIZE, 3)).astype(np.float32)
+    layers = [layer for layer in gan.sampler.layers if layer.weights]
+    found: list[list[np.ndarray]] = []
+    for batch in noise.astype(np.float64).reshape(3, STATISTICS_BATCH_SIZE, 3):
+        x, statistics = batch, []
+        for dense, normalisation in zip(layers[::2], layers[1::2], strict=True):
+            x = x @ np.asarray(dense.kernel) + np.asarray(dense.bias)
+            mean, variance = x.mean(axis=0), x.var(axis=0)
+            statistics += [mean, variance]
+            x = (x - mean) / np.sqrt(variance + normalisation.epsilon)
+            x = x * np.asarray(normalisation.gamma) + np.asarray(normalisation.beta)
+        found.append(statistics)
+    expected = [np.mean(values, axis=0) for values in zip(*found, strict=True)]
+
+    def statistics_of(model: keras.Model) -> list[np.ndarray]:
+        normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        return [np.array(v) for layer in normalisations for v in (layer.moving_mean, layer.moving_variance)]
+
+    live, trained = statistics_of(gan.generator), [np.array(v) for v in gan.sampler.trainable_variables]
+    # Sums of at most 32 values, 5 products and 3 batches, in two layers: at most 80 roundings of values of order 1.
+    rounding = 80 * FLOAT32_ROUNDING
+    assert not any(
+        np.allclose(one, other, rtol=rounding, atol=rounding) for one, other in zip(live, expected, strict=True)
+    )
+    gan.refresh_statistics(noise)
+    for output, mean in zip(statistics_of(gan.sampler), expected, strict=True):
+        np.testing.assert_allclose(output, mean, rtol=rounding, atol=rounding)
+    assert {layer.momentum for layer in layers[1::2]} == {0.99}
+    assert all(np.array_equal(one, other) for one, other in zip(gan.sampler.trainable_variables, trained, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(statistics_of(gan.generator), live, strict=True))
+    once = statistics_of(gan.sampler)
+    gan.refresh_statistics(noise)
+    assert all(np.array_equal(one, other) for one, other in zip(statistics_of(gan.sampler), once, strict=True))
+
+
+def test_refresh_statistics_without_a_moving_average_changes_nothing() -> None:
+    gan = normalised(Recipe(loss="bce"))
     before = gan.sampler.get_weights()
-    noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
-    stepped(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, NO_DRAWS)
-    pairs = list(zip(gan.sampler.get_weights(), gan.generator.get_weights(), strict=True))
-    assert all((one == other).all() for one, other in pairs)
-    assert not all((one == other).all() for one, (other, _) in zip(before, pairs, strict=True))
+    gan.refresh_statistics(np.ones((STATISTICS_BATCH_SIZE, 3), np.float32))
+    assert all(np.array_equal(one, other) for one, other in zip(gan.sampler.get_weights(), before, strict=True))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("regulariser", NAMES)
-def test_any_loss_goes_with_any_regulariser_and_augmentation(loss: str, regulariser: str):
+@pytest.mark.parametrize(("loss", "regulariser"), list(zip(LOSSES, (*NAMES, "none"), strict=False)))
+def test_step_with_a_combination_of_loss_and_regulariser_trains_every_weight(loss: str, regulariser: str) -> None:
     recipe = Recipe(loss=loss, regulariser=regulariser, augmentation="diffaugment", gamma=0.01)
     keras.utils.set_random_seed(0)
     generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(192), keras.layers.Reshape((8, 8, 3))])
@@ -209,33 +279,33 @@ def test_any_loss_goes_with_any_regulariser_and_augmentation(loss: str, regulari
     for _ in range(2):
         draws = rng.random((2, 4, augment.DRAWS)).astype(np.float32)
         noise = rng.standard_normal((4, 2)).astype(np.float32)
-        result = stepped(gan, rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), noise, draws)
+        result = step(gan, rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), noise, draws)
     assert np.isfinite(list(result.values())).all()
     assert np.asarray(gan.finite)
     after = [*generator.get_weights(), *gan.discriminator.get_weights()]
-    # All but the last bias, which pairing cancels, move.
+    # Every weight changes except the last bias, which relativistic pairing cancels.
     assert all(np.abs(a - b).max() > 0 for a, b in zip(before[:-1], after[:-1], strict=True))
 
 
-def test_minibatch_standard_deviation():
+def test_minibatch_std_appends_the_mean_deviation() -> None:
     from components.train_gan.architectures.resnet import MinibatchStd
 
     images = np.random.default_rng(0).normal(size=(5, 3, 3, 2)).astype(np.float32)
-    made = np.asarray(MinibatchStd()(images))
-    np.testing.assert_array_equal(made[..., :2], images)
-    np.testing.assert_allclose(made[..., 2], images.std(0).mean(), rtol=1e-4)
+    output = np.asarray(MinibatchStd()(images))
+    np.testing.assert_array_equal(output[..., :2], images)
+    np.testing.assert_allclose(output[..., 2], images.std(0).mean(), rtol=1e-4)
     assert np.asarray(MinibatchStd()(np.ones((4, 3, 3, 2), np.float32)))[..., 2].max() < 1e-3
 
 
-def test_many_steps_in_one_call_are_the_steps():
-    """Of several GANs, each on its own images; which are penalised goes by the step's number."""
+def test_several_gans_and_steps_in_one_call_equal_single_steps() -> None:
+    """Each GAN has its own images; whether a step is penalised depends on its number."""
     recipe = Recipe(
         loss="bce", regulariser="r1", gamma=0.5, penalise_every=3, augmentation="diffaugment", random_dihedral=True
     )
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (count, 2, 2, 3), dtype=np.uint8) for count in (5, 9)]
     rows = [rng.integers(0, len(own), (7, 4)) for own in images]
-    together, apart = ([tiny(recipe, judge_seed=seed) for seed in (1, 2)] for _ in range(2))
+    together, apart = ([tiny(recipe, seed=seed) for seed in (1, 2)] for _ in range(2))
     Together(together).advance(images, rows, 2)
     for gan, own, chosen in zip(apart, images, rows, strict=True):
         for step, row in enumerate(chosen, start=2):
@@ -248,13 +318,14 @@ def test_many_steps_in_one_call_are_the_steps():
     assert (kernels[0] != kernels[1]).any()
 
 
-def test_what_a_step_is_shown():
+def test_shown_returns_rotated_images_noise_and_augmentation_values() -> None:
     gan = tiny(Recipe(loss="bce", augmentation="diffaugment", random_dihedral=True))
     images = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     rows = np.array([2, 0, 0, 1] * 16, np.int32)
     real, noise, draws = (np.asarray(part) for part in gan.shown(images, rows))
     assert (noise.shape, draws.shape) == ((64, 2), (2, 64, augment.DRAWS))
-    assert noise.std() == pytest.approx(1, abs=0.2)
+    # The deviation of 128 values has a standard error of 1/√256 = 0.06; the bound is five times that.
+    assert noise.std() == pytest.approx(1, abs=0.32)
     assert ((draws >= 0) & (draws < 1)).all()
     assert len(np.unique(draws)) == draws.size
     np.testing.assert_array_equal(np.sort(real.reshape(64, -1)), np.sort(images[rows].reshape(64, -1)))
@@ -266,28 +337,28 @@ def test_what_a_step_is_shown():
     np.testing.assert_array_equal(np.asarray(plain), images[rows])
 
 
-def test_a_loss_that_is_no_number_and_a_silent_discriminator_are_noticed():
+def test_step_counts_silent_steps_and_records_losses_that_are_not_finite() -> None:
     gan = tiny(Recipe(loss="bce"), rate=0.0)
     dense = gan.discriminator.layers[-1]
     shown = (np.full((4, 2, 2, 3), 255, np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
     dense.kernel.assign(np.full((12, 1), 2.0))
     dense.bias.assign([-12.0])  # real: 24 − 12; synthetic: −12
     for _ in range(3):
-        stepped(gan, *shown)
+        step(gan, *shown)
     assert int(gan.silent_steps) == 3
     assert np.asarray(gan.finite)
     dense.bias.assign([0.0])
-    stepped(gan, *shown)
+    step(gan, *shown)
     assert int(gan.silent_steps) == 0
     dense.bias.assign([np.nan])
-    stepped(gan, *shown)
+    step(gan, *shown)
     dense.bias.assign([0.0])
-    stepped(gan, *shown)
+    step(gan, *shown)
     assert not np.asarray(gan.finite)
 
 
-def test_learns_a_colour():
-    """Two small networks on pictures of one colour: the generator's colour comes near it, from grey."""
+def test_training_on_images_of_one_colour_learns_the_colour() -> None:
+    """The generator starts at grey."""
     keras.utils.set_random_seed(0)
     generator = keras.Sequential([keras.Input((4,)), keras.layers.Dense(12, "tanh"), keras.layers.Reshape((2, 2, 3))])
     discriminator = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
@@ -298,20 +369,19 @@ def test_learns_a_colour():
     fixed = rng.standard_normal((256, 4)).astype(np.float32)
 
     def distance() -> float:
-        made = (np.asarray(generator(fixed)) + 1) * 127.5
-        return float(np.abs(made.mean((0, 1, 2)) - colour).mean())
+        output = (np.asarray(generator(fixed)) + 1) * 127.5
+        return float(np.abs(output.mean((0, 1, 2)) - colour).mean())
 
     before = distance()
     for _ in range(400):
         real = np.clip(colour + rng.normal(0, 20, (32, 2, 2, 3)), 0, 255).astype(np.uint8)
-        stepped(gan, real, rng.standard_normal((32, 4)).astype(np.float32), NO_DRAWS)
+        step(gan, real, rng.standard_normal((32, 4)).astype(np.float32), NO_DRAWS)
     assert before > 45
     assert distance() < 20
 
 
-@pytest.mark.parametrize("name", architectures.NAMES)
-def test_half_precision_keeps_weights_losses_and_samples_in_float32(name: str):
-    nets = architectures.load(name)
+def test_step_in_bfloat16_has_weights_losses_and_samples_in_float32() -> None:
+    nets = architectures.load("dcgan")
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         gan = GAN(nets.generator(32), nets.discriminator(32), nets.RECIPE)
@@ -320,7 +390,7 @@ def test_half_precision_keeps_weights_losses_and_samples_in_float32(name: str):
     gan.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
     noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
     draws = np.full((2, 4, augment.DRAWS), 0.5, np.float32)
-    result = stepped(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, draws)
+    result = step(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, draws)
     assert np.isfinite(list(result.values())).all()
     assert np.asarray(gan.finite)
     assert {variable.dtype for variable in gan.generator.trainable_variables} == {"float32"}
@@ -329,5 +399,4 @@ def test_half_precision_keeps_weights_losses_and_samples_in_float32(name: str):
     assert ops.dtype(gan.sampler(noise)) == "float32"
     gan.settle()
     one, other = gan.sampler.get_weights(), gan.generator.get_weights()
-    same = all((a == b).all() for a, b in zip(one, other, strict=True))
-    assert same == (not nets.RECIPE.average_kimg)
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))

@@ -1,135 +1,139 @@
+"""`pretrain`: a GAN of all rare classes, and the GANs that start from it."""
+
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from components.shared.checkpoint import unpack
-from components.shared.errors import UserError
-from components.shared.features import load_features
+from components.shared.checkpoint import pack, unpack
 from components.shared.files import file_sha256
-from components.shared.image_set import open_pixels
+from components.train_gan.loop import FINE_TUNING_RATE, export_start
 from components.train_gan.pretrain import pretrain
-from components.train_gan.train import train
+from components.train_gan.recipe import Recipe
+from components.train_gan.train import START_FILE
+from tests.helpers.errors import raises_user_error
+from tests.integration.train_gan.conftest import FakeSteps, Trainer, load_json
+
+KIMG = 0.064
 
 
-def pretrained(splits: dict[str, Path], folder: Path, **settings: Any) -> dict[str, float]:
-    arguments: dict[str, Any] = {
-        "classes": ["df", "vasc"],
-        "train_set": splits["train"],
-        "validation_set": splits["validation"],
-        "architecture": "dcgan",
-        "kimg": 0.2,
-        "seed": 1,
-        "features": folder / "features.keras",
-        "start": folder / "start",
-        "record": folder / "record",
-        "progress_page": folder / "progress",
-    }
-    return pretrain(**arguments | settings)
-
-
-@pytest.fixture(scope="module")
-def shared(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shared")
-    measured = pretrained(splits, folder)
-    assert measured["kid"] == json.loads((folder / "record").read_text())["kid"]["value"][-1]
-    return folder
-
-
-def class_trained(splits: dict[str, Path], shared: Path, folder: Path, **settings: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "classes": ["vasc"],
-        "train_set": splits["train"],
-        "validation_set": splits["validation"],
-        "features": shared / "features.keras",
-        "start": shared / "start",
-        "architecture": "dcgan",
-        "kimg": 0.03,
-        "seed": 1,
-        "failed_class": "fail",
-        "generators": folder / "generators",
-        "record": folder / "record",
-        "progress_page": folder / "progress",
-    }
-    train(**arguments | settings)
-    (record,) = json.loads((folder / "record").read_text())
-    return record
-
-
-def test_trains_the_ruler_and_one_gan_of_all_rare_classes(splits: dict[str, Path], shared: Path):
-    record = json.loads((shared / "record").read_text())
-    assert (record["trained_on"], record["real_images"], record["kimg"]) == (["df", "vasc"], 24, 0.224)
-    assert record["features_sha256"] == file_sha256(shared / "features.keras")
-    with open_pixels(splits["validation"], "validation") as pixels:
-        assert load_features(shared / "features.keras")(pixels.images).shape == (20, 224)
-    facts, arrays = unpack((shared / "start").read_bytes())
-    assert (facts["architecture"], facts["image_size"], facts["kimg"]) == ("dcgan", 32, 0.224)
-    assert sum(array.size for array in arrays.values()) == sum(record["parameters"].values())
-    page = (shared / "progress").read_text()
+def test_pretrain_writes_networks_record_and_page(trainer: Trainer, pretrained: Path) -> None:
+    assert {path.name for path in pretrained.iterdir()} == {START_FILE, "models"}
+    assert {path.name for path in (pretrained / "models").iterdir()} == {"shared.json", "shared.html"}
+    record = json.loads((pretrained / "models" / "shared.json").read_text())
+    assert (record["trained_on"], record["real_images"], record["kimg"]) == (["df", "vasc"], 24, KIMG)
+    assert record["features_sha256"] == file_sha256(trainer.features)
+    description, arrays = unpack((pretrained / START_FILE).read_bytes())
+    assert (description["architecture"], description["image_size"], description["kimg"]) == ("dcgan", 32, KIMG)
+    # Both networks and the sampler.
+    generator, discriminator = record["parameters"]["generator"], record["parameters"]["discriminator"]
+    assert sum(array.size for array in arrays.values()) >= 2 * generator + discriminator
+    page = (pretrained / "models" / "shared.html").read_text()
     assert page.count("data:image/png") == 1 + len(record["kid"]["kimg"])
+    assert page.rstrip().endswith("</html>")
 
 
-def test_a_class_goes_on_from_the_shared_networks(splits: dict[str, Path], shared: Path, tmp_path: Path):
-    (tmp_path / "cold").touch()
-    warm = class_trained(splits, shared, tmp_path / "warm")
-    cold = class_trained(splits, shared, tmp_path / "cold-start", start=tmp_path / "cold")
-    assert (warm["start_kimg"], cold["start_kimg"]) == (0.224, 0)
-    assert warm["model_sha256"] != cold["model_sha256"]
-    assert "begun from a GAN of all rare classes after 0.224 kimg" in (tmp_path / "warm" / "progress").read_text()
-    # After one step of a small rate the weights are still near those that it began from.
+def test_train_from_a_start_continues_with_its_weights(trainer: Trainer, pretrained: Path, tmp_path: Path) -> None:
+    """Adam moves a weight by at most its learning rate in the first step, here 2e-5."""
     import keras
 
-    model = keras.saving.load_model(tmp_path / "warm" / "generators" / "vasc.keras", compile=False)
-    arrays = unpack((shared / "start").read_bytes())[1]
-    for weight, name in zip(model.trainable_weights[:1], sorted(arrays)[:1], strict=True):
-        np.testing.assert_allclose(np.asarray(weight), arrays[name], atol=2e-4)
+    models = trainer.run(tmp_path, start=pretrained, kimg=0.032)
+    record = load_json(models)
+    assert record["start_kimg"] == KIMG
+    generator = keras.saving.load_model(models / "gan-vasc.keras", compile=False)
+    arrays = unpack((pretrained / START_FILE).read_bytes())[1]
+    first = arrays[sorted(arrays)[0]]
+    limit = FINE_TUNING_RATE * record["settings"]["learning_rate"]
+    # Float32 rounds the sum to 2⁻²⁴ of the weight, and Adam's quotient to a few units more.
+    assert np.abs(np.asarray(generator.weights[0]) - first).max() <= limit * 1.001 + 1e-7 * np.abs(first).max()
+    assert "starting from a GAN of all rare classes after 0.064 kimg" in (models / "gan-vasc.html").read_text()
+
+
+def test_training_from_a_start_continues_the_moving_average(trainer: Trainer) -> None:
+    recipe = Recipe("bce", average_kimg=10.0)
+    with trainer.training(recipe, kimg=0.64) as shared:
+        for variable in shared.gan.sampler.trainable_variables:
+            variable.assign(np.asarray(variable) + 1)  # an average differs from the weights
+        packed = pack(*export_start(shared, "dcgan"))
+        expected = [np.array(variable) for variable in shared.gan.sampler.trainable_variables]
+        generator = shared.gan.generator.get_weights()
+    with trainer.training(recipe, seed=2, start=packed) as training:
+        averages = [np.array(variable) for variable in training.gan.sampler.trainable_variables]
+        assert all(np.array_equal(one, other) for one, other in zip(averages, expected, strict=True))
+        weights = training.gan.generator.get_weights()
+        assert all(np.array_equal(one, other) for one, other in zip(weights, generator, strict=True))
+        assert int(training.gan.images_before) == 640
+        assert training.start_kimg == 0.64
 
 
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
-    [(lambda data: data[:-9], "is damaged"), (lambda data: b"x", "is damaged"), (None, "is not of this run's arch")],
+    ("damage", "changes", "code"),
+    [
+        (lambda data: data[:-9], {}, "train_gan.corrupt_start"),
+        (lambda data: b"x", {}, "train_gan.corrupt_start"),
+        (lambda data: data, {"architecture": "resnet"}, "train_gan.other_start"),
+    ],
 )
-def test_a_start_that_does_not_fit_is_refused(
-    splits: dict[str, Path], shared: Path, tmp_path: Path, damage: Any, sentence: str
-):
-    settings = {} if damage else {"architecture": "resnet"}
-    data = (shared / "start").read_bytes()
-    (tmp_path / "start").write_bytes(damage(data) if damage else data)
-    with pytest.raises(UserError, match=sentence):
-        class_trained(splits, shared, tmp_path / "out", start=tmp_path / "start", **settings)
-    assert not (tmp_path / "out" / "record").exists()
+def test_train_from_a_start_that_does_not_fit_fails(
+    trainer: Trainer,
+    pretrained: Path,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    changes: dict[str, Any],
+    code: str,
+) -> None:
+    (tmp_path / START_FILE).write_bytes(damage((pretrained / START_FILE).read_bytes()))
+    with raises_user_error(code):
+        trainer.run(tmp_path / "out", start=tmp_path, **changes)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_without_a_budget_there_is_the_ruler_and_an_empty_start(splits: dict[str, Path], shared: Path, tmp_path: Path):
-    assert pretrained(splits, tmp_path, kimg=0.0) == {}
-    assert (tmp_path / "start").stat().st_size == 0
-    assert file_sha256(tmp_path / "features.keras") == file_sha256(shared / "features.keras")
-    assert "No GAN of all rare classes was asked for" in (tmp_path / "progress").read_text()
+def run(trainer: Trainer, folder: Path, **changes: Any) -> None:
+    settings: dict[str, Any] = {
+        "classes": ["df", "vasc"],
+        "training_data": trainer.training_data,
+        "features": trainer.features,
+        "architecture": "dcgan",
+        "kimg": KIMG,
+        "seed": 1,
+        "start": folder,
+    }
+    pretrain(**settings | changes)
+
+
+def test_pretrain_without_a_budget_writes_an_empty_start(trainer: Trainer, tmp_path: Path) -> None:
+    run(trainer, tmp_path / "start", kimg=0.0)
+    assert [path.name for path in (tmp_path / "start").iterdir()] == ["none.txt"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [({"kimg": -1.0}, "is -1.0"), ({"classes": ["nope"]}, "no training image of the class nope")],
+    ("changes", "code"),
+    [
+        ({"kimg": -1.0}, "parameter.out_of_range"),
+        ({"kimg": math.nan}, "parameter.out_of_range"),
+        ({"classes": ["unknown"]}, "train_gan.unknown_class"),
+    ],
 )
-def test_a_wrong_setting_is_one_sentence(
-    splits: dict[str, Path], tmp_path: Path, settings: dict[str, Any], sentence: str
-):
-    with pytest.raises(UserError, match=sentence):
-        pretrained(splits, tmp_path, **settings)
+def test_pretrain_with_an_invalid_setting_fails(
+    trainer: Trainer, tmp_path: Path, changes: dict[str, Any], code: str
+) -> None:
+    with raises_user_error(code):
+        run(trainer, tmp_path / "start", **changes)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_start_goes_on_with_the_ruler_that_it_began_with(
-    splits: dict[str, Path], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    kept, again = str(tmp_path / "kept"), tmp_path / "again"
-    pretrained(splits, tmp_path / "first", checkpoints=kept)
-    with monkeypatch.context() as patch:
-        patch.setattr("components.train_gan.pretrain.train_features", None)  # is not called
-        pretrained(splits, again, checkpoints=kept)
-    assert file_sha256(again / "features.keras") == file_sha256(shared / "features.keras")
-    (tmp_path / "kept/shared_pretraining-features/features").write_bytes(b"damaged")
-    pretrained(splits, again, checkpoints=kept)
-    assert file_sha256(again / "features.keras") == file_sha256(shared / "features.keras")
+def test_pretrain_with_checkpoints_resumes(
+    trainer: Trainer, fake_steps: type[FakeSteps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts = []
+    for name in ("first", "second"):
+        run(trainer, tmp_path / name, checkpoints=str(tmp_path / "checkpoints"))
+        starts.append((tmp_path / name / START_FILE).read_bytes())
+    assert "resuming at 0.1 of 0.064 kimg" in capsys.readouterr().out
+    assert unpack(starts[0])[0] == unpack(starts[1])[0]
+    arrays = [unpack(start)[1] for start in starts]
+    assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])

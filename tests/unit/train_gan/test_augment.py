@@ -7,7 +7,7 @@ from components.train_gan.gradients import with_input_gradient
 
 
 def independent(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The same by loops, after the published description."""
+    """Return the same by loops, after the published description."""
     side = len(image)
     image = image + (draws[0] - 0.5)
     grey = image.mean(2, keepdims=True)
@@ -30,28 +30,28 @@ def independent(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [16, 18, 32])
-def test_against_an_independent_implementation(side: int):
+def test_diffaugment_equals_an_independent_implementation(side: int) -> None:
     rng = np.random.default_rng(side)
     images = rng.uniform(-1, 1, (12, side, side, 3)).astype(np.float32)
     draws = rng.random((12, DRAWS)).astype(np.float32)
     draws[0], draws[1] = 0, np.nextafter(np.float32(1), np.float32(0))  # the ends of the range
-    made = np.asarray(diffaugment(ops.convert_to_tensor(images), draws))
+    output = np.asarray(diffaugment(ops.convert_to_tensor(images), draws))
     expected = np.stack([independent(*pair) for pair in zip(images.astype(np.float64), draws, strict=True)])
-    np.testing.assert_allclose(made, expected, atol=1e-5)
+    np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
-def test_what_changes_nothing_changes_nothing():
+def test_diffaugment_with_neutral_values_only_cuts_out_a_square() -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
     draws = np.tile(np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0], np.float32), (3, 1))
-    made = np.asarray(diffaugment(ops.convert_to_tensor(images), draws))
-    np.testing.assert_allclose(made[:, 4:, 4:], images[:, 4:, 4:], atol=1e-6)
-    assert (made[:, :4, :4] == 0).all()  # the corner of the square that is cut out
+    output = np.asarray(diffaugment(ops.convert_to_tensor(images), draws))
+    np.testing.assert_allclose(output[:, 4:, 4:], images[:, 4:, 4:], atol=1e-6)
+    assert (output[:, :4, :4] == 0).all()  # the corner of the square that is cut out
 
 
-def test_the_gradient_goes_through_where_the_image_is_seen():
+def test_diffaugment_has_a_gradient_of_one_where_the_image_is_visible() -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
     draws = np.random.default_rng(1).random((4, DRAWS)).astype(np.float32)
-    draws[:, :3] = 0.5  # colours as they are: the gradient of the sum is then 1 where a pixel is seen, else 0
+    draws[:, :3] = 0.5  # unchanged colours: the gradient of the sum is 1 where a pixel is visible, else 0
     _, gradient = with_input_gradient(lambda x: ops.sum(diffaugment(x, draws)), ops.convert_to_tensor(images))
     seen = np.asarray(diffaugment(ops.ones_like(images), draws)).sum()
     assert np.unique(np.round(np.asarray(gradient), 5)).tolist() == [0, 1]

@@ -12,8 +12,7 @@ REAL = np.array([[1.5], [-0.3], [0.0], [30.0]])
 FAKE = np.array([[-2.0], [0.8], [0.0], [-40.0]])
 
 
-def test_losses_at_logits():
-    """Against the logistic function and worked cases."""
+def test_losses_at_logits_equal_the_logistic_function_and_worked_cases() -> None:
     expected = {
         "bce": (-log_expit(FAKE).mean(), -log_expit(REAL).mean() - log_expit(-FAKE).mean()),
         # Worked by hand: −mean(−2, .8, 0, −40); mean(0, 1.3, 1, 0) + mean(0, 1.8, 1, 0).
@@ -22,20 +21,18 @@ def test_losses_at_logits():
     }
     assert expected.keys() == LOSSES.keys()
     for name, pair in expected.items():
-        made = [float(value) for value in LOSSES[name].pair(REAL.astype(np.float32), FAKE.astype(np.float32))]
-        assert made == pytest.approx(pair, rel=1e-5), name
+        output = [float(value) for value in LOSSES[name].pair(REAL.astype(np.float32), FAKE.astype(np.float32))]
+        assert output == pytest.approx(pair, rel=1e-5), name
 
 
-def test_pairing_is_by_row_and_bce_is_not():
-    """Relativistic pairing compares each image with its partner: another pairing has another loss."""
+def test_relativistic_loss_depends_on_the_pairing_and_others_do_not() -> None:
     swapped = FAKE[::-1].copy()
     for name, equal in (("bce", True), ("hinge", True), ("relativistic", False)):
         one, other = (float(LOSSES[name].pair(REAL, fake)[1]) for fake in (FAKE, swapped))
         assert (one == pytest.approx(other)) is equal
 
 
-def test_ratios_are_those_of_the_derivatives():
-    """By finite differences of the losses."""
+def test_ratio_equals_that_of_the_derivatives_by_finite_differences() -> None:
     step = 1e-6
     real, fake = REAL[:3], FAKE[:3]
     for name, loss in LOSSES.items():
@@ -48,12 +45,12 @@ def test_ratios_are_those_of_the_derivatives():
         if loss.ratio is None:
             assert 0 in discriminators, name
         else:
-            made = np.asarray(loss.ratio(real, fake))[:, 0]
-            np.testing.assert_allclose(made, generators / discriminators, rtol=1e-5, err_msg=name)
+            output = np.asarray(loss.ratio(real, fake))[:, 0]
+            np.testing.assert_allclose(output, generators / discriminators, rtol=1e-5, err_msg=name)
 
 
-def small_judge(seed: int) -> keras.Sequential:
-    """A smooth discriminator in float64, so that finite differences are exact to many digits."""
+def build_smooth_discriminator(seed: int) -> keras.Sequential:
+    """Return a smooth discriminator in float64, for which finite differences are exact to many digits."""
     keras.utils.set_random_seed(seed)
     layers = [
         keras.Input((5, 5, 3), dtype="float64"),
@@ -65,26 +62,28 @@ def small_judge(seed: int) -> keras.Sequential:
     return keras.Sequential(layers)
 
 
-def penalty_of(judge: keras.Model, images: np.ndarray) -> float:
-    """The gradient penalty by finite differences of the logits alone."""
+def penalty_of(discriminator: keras.Model, images: np.ndarray) -> float:
+    """Return the gradient penalty by finite differences of the logits."""
     step, pixels = 1e-5, images[0].size
     moves = step * np.eye(pixels).reshape(pixels, 1, *images[0].shape)
-    up, down = (np.asarray(judge((images + sign * moves).reshape(-1, *images[0].shape))) for sign in (1, -1))
+    up, down = (np.asarray(discriminator((images + sign * moves).reshape(-1, *images[0].shape))) for sign in (1, -1))
     return float((((up - down) / (2 * step)) ** 2).sum()) / len(images)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_penalty_and_its_double_gradient_against_finite_differences(seed: int):
-    judge = small_judge(seed)
+def test_penalty_and_its_double_gradient_equal_finite_differences() -> None:
+    seed = 0
+    discriminator = build_smooth_discriminator(seed)
     images = np.random.default_rng(seed).uniform(-1, 1, (2, 5, 5, 3))
-    weights = judge.trainable_variables
+    weights = discriminator.trainable_variables
 
     def losses(shown):
-        _, gradient = with_input_gradient(judge, shown)
+        _, gradient = with_input_gradient(discriminator, shown)
         return (ops.sum(shown), regularisers.penalty(gradient)), None, None
 
-    (_, value), _, (_, found) = gradients(lambda: ops.convert_to_tensor(images), losses, ([], weights), judge.variables)
-    assert float(value) == pytest.approx(penalty_of(judge, images), rel=1e-7)
+    (_, value), _, (_, found) = gradients(
+        lambda: ops.convert_to_tensor(images), losses, ([], weights), discriminator.variables
+    )
+    assert float(value) == pytest.approx(penalty_of(discriminator, images), rel=1e-7)
     rng, step = np.random.default_rng(seed), 1e-4
     for weight, gradient in zip(weights, found, strict=True):
         before = np.array(weight)
@@ -96,14 +95,14 @@ def test_the_penalty_and_its_double_gradient_against_finite_differences(seed: in
             values = []
             for sign in (1, -1):
                 weight.assign(before + sign * moved.reshape(before.shape))
-                values.append(penalty_of(judge, images))
+                values.append(penalty_of(discriminator, images))
             weight.assign(before)
             expected = (values[0] - values[1]) / (2 * step)
             assert float(np.asarray(gradient).ravel()[place]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("layer", [keras.layers.Conv2D(5, 3), keras.layers.Dense(5, use_bias=False)])
-def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(layer: keras.Layer):
+def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(layer: keras.Layer) -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 3))
     network = regularisers.spectral(keras.Model(inputs, layer(inputs)))
@@ -121,15 +120,22 @@ def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(layer: k
     expected = plain / largest + np.asarray(bias)
     np.testing.assert_allclose(np.asarray(network(images)), expected, rtol=1e-4, atol=1e-5)
     vector = np.array(wrapped.vector)
-    network(images)  # not in training: the vector stays
+    network(images)  # outside training, the vector does not change
     np.testing.assert_array_equal(np.array(wrapped.vector), vector)
 
 
-def test_spectral_norm_wraps_what_has_a_kernel_and_nothing_else():
+def test_spectral_norm_wraps_only_layers_with_a_kernel() -> None:
     from components.train_gan.architectures import dcgan
 
-    judge = regularisers.spectral(dcgan.discriminator(32))
-    wrapped = {layer.layer.__class__.__name__ for layer in judge.layers if isinstance(layer, regularisers.SpectralNorm)}
+    discriminator = regularisers.spectral(dcgan.discriminator(32))
+    wrapped = {
+        layer.layer.__class__.__name__ for layer in discriminator.layers if isinstance(layer, regularisers.SpectralNorm)
+    }
     assert wrapped == {"Conv2D", "Dense"}
-    assert {type(layer).__name__ for layer in judge.layers} == {"SpectralNorm", "LeakyReLU", "Dropout", "Flatten"}
-    assert len(judge.trainable_variables) == 8
+    assert {type(layer).__name__ for layer in discriminator.layers} == {
+        "SpectralNorm",
+        "LeakyReLU",
+        "Dropout",
+        "Flatten",
+    }
+    assert len(discriminator.trainable_variables) == 8
