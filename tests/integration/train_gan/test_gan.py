@@ -8,7 +8,7 @@ from keras import ops
 
 from components.shared.keras_setup import to_pixels
 from components.train_gan import architectures, augment
-from components.train_gan.gan import STATISTICS_BATCH_SIZE, GAN, Together, to_model_space
+from components.train_gan.gan import GAN, STATISTICS_BATCH_SIZE, Together, to_model_space
 from components.train_gan.losses import LOSSES
 from components.train_gan.recipe import Recipe
 from components.train_gan.regularisers import NAMES
