@@ -1,5 +1,7 @@
-"""Sides of a comparison take turns: each in a process of its own, so that none sees another's memory, threads or
-settings, and only one of them works at a time."""
+"""Measure the sides of a comparison alternately.
+
+Each has a separate process, with its memory, threads and settings; only one of them works at a time.
+"""
 
 import multiprocessing
 import time
@@ -7,15 +9,15 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
 Work = Callable[[], float]
-"""Does some work to its end and returns how much it was: images, or operations."""
+"""Do some work and return its amount: images, or operations."""
 
 
 def rate_of(work: Work, seconds: float) -> float:
-    """How much of it is done in a second, over at least so many seconds."""
-    begun, done = time.perf_counter(), 0.0
-    while time.perf_counter() - begun < seconds:
+    """Return the amount of work per second, measured over at least `seconds`."""
+    started, done = time.perf_counter(), 0.0
+    while time.perf_counter() - started < seconds:
         done += work()
-    return done / (time.perf_counter() - begun)
+    return done / (time.perf_counter() - started)
 
 
 def _serve(pipe: Connection, builders: Mapping[str, Callable[[], Work]]) -> None:
@@ -25,7 +27,7 @@ def _serve(pipe: Connection, builders: Mapping[str, Callable[[], Work]]) -> None
             for _ in range(2):  # the first compiles, and may choose kernels
                 work()
     except ImportError as error:
-        pipe.send(f"{error.name or error} can't be imported")
+        pipe.send(f"{error.name or error} cannot be imported")
         return
     pipe.send("")
     while turn := pipe.recv():
@@ -36,16 +38,16 @@ def _serve(pipe: Connection, builders: Mapping[str, Callable[[], Work]]) -> None
 def take_turns(
     sides: Mapping[str, Mapping[str, Callable[[], Work]]], rounds: int, seconds: float
 ) -> dict[str, dict[str, list[float]]]:
-    """Measures what several sides do in a second.
+    """Measure what several sides do in a second.
 
     Args:
-        sides: side → task → what builds its work. Called in the side's process: a function of a module, or a partial
-            of one.
-        rounds: how often each side has its turn at each of its tasks.
-        seconds: of a turn, at the least.
+        sides: side → task → builder of its work, called in the side's process: a function of a module, or a partial of
+            one.
+        rounds: number of measurements of each side and task.
+        seconds: minimum duration of a measurement.
 
     Returns:
-        task → side → the rate in each round. A side whose library can't be imported is left out, and that is said.
+        task → side → the rate in each round. A side whose library cannot be imported is skipped with a message.
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -61,9 +63,9 @@ def take_turns(
             try:
                 missing = pipes[side].recv()
             except EOFError:
-                raise RuntimeError(f"the side {side} ended before its turn; its error stands above") from None
+                raise RuntimeError(f"the side {side} failed before its first measurement; its error is above") from None
             if missing:
-                print(f"bench: nothing of {side}, since {missing}", flush=True)
+                print(f"bench: {side} is skipped: {missing}", flush=True)
                 del pipes[side]
         tasks = dict.fromkeys(task for builders in sides.values() for task in builders)
         for _ in range(rounds):

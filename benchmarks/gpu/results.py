@@ -1,4 +1,4 @@
-"""What an experiment found, as JSON and pictures that are small enough to keep in the project."""
+"""Results of an experiment, as JSON and images that are small enough for the repository."""
 
 import json
 from dataclasses import asdict
@@ -22,11 +22,11 @@ OF_IMAGES = ("images", "drawn", "kid", "density", "coverage", "texture", "copies
 
 
 def _gans(folder: Path) -> dict[str, Any]:
-    """Of each class: KID at each snapshot, the best, and how long training took."""
-    found = {}
+    """Return for each class its KID at each snapshot, the lowest KID, the training time and its images' quality."""
+    found: dict[str, dict[str, Any]] = {}
     path = folder / "start" / "models" / "shared.json"
     shared = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # A class's part of what was spent on all of them together.
+    # A class's share of the shared GAN's budget and time.
     before = {key: shared.get(key, 0.0) / len(shared.get("trained_on", "1")) for key in ("kimg", "seconds")}
     for path in sorted((folder / "gans" / "models").glob("gan-*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def _gans(folder: Path) -> dict[str, Any]:
 
 
 def _effect(folder: Path) -> dict[str, Any]:
-    """What the images bring on the test lesions."""
+    """Return the effect of the images on the test lesions."""
     results = json.loads((folder / "results" / "metrics.json").read_text(encoding="utf-8"))
     figures = {f"gan_effect_{key}": results["effect"][key] for key in ("value", "low", "high")}
     figures |= {f"{arm}_{name}": results["arms"][arm][name] for arm in ARMS for name in SCALARS}
@@ -49,7 +49,7 @@ def _effect(folder: Path) -> dict[str, Any]:
 
 
 def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
-    """KID over images shown and over time, a column for each class; with its part of what was spent on all classes."""
+    """Plot KID over images shown and over time, a column per class; both include the share of the shared GAN."""
     from matplotlib.figure import Figure
 
     classes = sorted({dx for of_recipe in gans.values() for dx in of_recipe})
@@ -78,7 +78,7 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def _sheet(images: Path, path: Path) -> None:
-    """The first images of each class that has enough, not chosen, a row for each."""
+    """Write the first images of each class that has enough, not selected, one row per class."""
     rows: dict[str, list[np.ndarray]] = {}
     tables = (table for file in sorted(images.glob("*.parquet")) for table in iter_tables(file))
     for table in tables:
@@ -90,7 +90,7 @@ def _sheet(images: Path, path: Path) -> None:
 
 
 def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: Path, speed: dict[str, Any]) -> None:
-    """Writes `<name>.json`, `<name>-kid.png` and for each recipe `<name>-<recipe>.jpg` into `out`."""
+    """Write `<name>.json`, `<name>-kid.png` and for each recipe `<name>-<recipe>.jpg` into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     gans = {recipe: _gans(work / recipe) for recipe in RECIPES}
     found = {

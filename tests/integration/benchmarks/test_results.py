@@ -15,7 +15,7 @@ def work(tmp_path):
     """The files of an experiment that its results depend on."""
     for number, recipe in enumerate(RECIPES):
         models, synthetic, results_ = (
-            tmp_path / recipe / name for name in ("synthetic_images/models", "synthetic_images/synthetic", "results")
+            tmp_path / recipe / name for name in ("gans/models", "synthetic/synthetic", "results")
         )
         for folder in (models, synthetic, results_):
             folder.mkdir(parents=True)
@@ -28,7 +28,9 @@ def work(tmp_path):
         for dx, count in (("a", 9), ("b", 32)):
             image_set(synthetic / f"{dx}.parquet", "train", 32, {dx: count}, number)
     shared = {"trained_on": ["a", "b"], "kimg": 3.0, "seconds": 8.0}
-    (tmp_path / "modern_shared/synthetic_images/models/shared.json").write_text(json.dumps(shared))
+    start = tmp_path / "modern_shared" / "start" / "models"
+    start.mkdir(parents=True)
+    (start / "shared.json").write_text(json.dumps(shared))
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "prepare.json").write_text(json.dumps({"seconds": 1.5, "result": None}))
     return tmp_path

@@ -9,9 +9,7 @@ from keras import ops
 from components.shared.keras_setup import to_pixels
 from components.train_gan import architectures, augment
 from components.train_gan.gan import GAN, STATISTICS_BATCH_SIZE, Together, to_model_space
-from components.train_gan.losses import LOSSES
 from components.train_gan.recipe import Recipe
-from components.train_gan.regularisers import NAMES
 
 NO_DRAWS = np.zeros((2, 1, augment.DRAWS), np.float32)
 
@@ -78,7 +76,7 @@ def test_step_with_gradient_penalties_weights_them_with_half_gamma_per_pixel(reg
     for each in (plain, gan):
         step(each, real, noise, NO_DRAWS)
     pulled = np.asarray(plain.discriminator.layers[-1].kernel) - np.asarray(gan.discriminator.layers[-1].kernel)
-    # Both kernels are rounded after a few operations of their own.
+    # Both kernels are rounded after a few operations.
     rounding = 4 * FLOAT32_ROUNDING * np.abs(weights).max()
     np.testing.assert_allclose(pulled, rate * penalties * gamma * side**2 * weights, rtol=1e-5, atol=rounding)
     np.testing.assert_array_equal(plain.generator.get_weights()[0], gan.generator.get_weights()[0])
@@ -211,6 +209,7 @@ def normalised(recipe: Recipe) -> GAN:
     x = inputs
     for units in (5, 12):
         x = keras.layers.BatchNormalization()(keras.layers.Dense(units)(x))
+        x = keras.layers.Activation("tanh")(x)
     discriminator = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
     gan = GAN(keras.Model(inputs, keras.layers.Reshape((2, 2, 3))(x)), discriminator, recipe)
     gan.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
@@ -234,7 +233,7 @@ def test_refresh_statistics_gives_the_averaged_generator_those_of_its_own_activa
             mean, variance = x.mean(axis=0), x.var(axis=0)
             statistics += [mean, variance]
             x = (x - mean) / np.sqrt(variance + normalisation.epsilon)
-            x = x * np.asarray(normalisation.gamma) + np.asarray(normalisation.beta)
+            x = np.tanh(x * np.asarray(normalisation.gamma) + np.asarray(normalisation.beta))
         found.append(statistics)
     expected = [np.mean(values, axis=0) for values in zip(*found, strict=True)]
 
@@ -266,7 +265,10 @@ def test_refresh_statistics_without_a_moving_average_changes_nothing() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(gan.sampler.get_weights(), before, strict=True))
 
 
-@pytest.mark.parametrize(("loss", "regulariser"), list(zip(LOSSES, (*NAMES, "none"), strict=False)))
+@pytest.mark.parametrize(
+    ("loss", "regulariser"),
+    [("bce", "none"), ("bce", "spectral"), ("hinge", "r1"), ("hinge", "spectral"), ("relativistic", "r1_r2")],
+)
 def test_step_with_a_combination_of_loss_and_regulariser_trains_every_weight(loss: str, regulariser: str) -> None:
     recipe = Recipe(loss=loss, regulariser=regulariser, augmentation="diffaugment", gamma=0.01)
     keras.utils.set_random_seed(0)
