@@ -1,1 +1,1 @@
-"""What the numbers in the README come from: `make bench [DATA=folder]`."""
+"""Benchmarks that produce the figures of the documentation: `make bench [DATA=folder]`."""

@@ -1,7 +1,7 @@
-"""Runs the benchmarks and writes build/bench.json: `python -m benchmarks [DATA=folder]`.
+"""Run the benchmarks and write build/bench.json: `python -m benchmarks [DATA=folder]`.
 
-Each compares, in one run on one machine, against the physical limit or what a user would do instead. Speeds drift on
-shared machines: the two sides of a ratio take turns, and the median of the rounds is what counts.
+Each compares with the physical limit or the usual alternative, in one run on one machine. Speeds drift on shared
+machines: the two sides of a ratio are measured alternately, and the median of the rounds is reported.
 """
 
 import json
@@ -20,7 +20,7 @@ OUT = Path("build/bench.json")
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     given = assignments(words(sys.argv[1:]))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     results = {

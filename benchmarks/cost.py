@@ -1,8 +1,8 @@
-"""What a GAN costs: its time over the images shown and over the pixels, its memory over the number of real images.
+"""Cost of a GAN: time over images shown and over pixels, memory over the number of real images.
 
-`python -m benchmarks.cost` trains the original networks with the product's own `train`, each time in a process of its
-own, draws docs/cost.svg and prints the figures; some three minutes on two cores. Time is the cores' (all threads'
-together), so that what else the machine does counts little.
+`python -m benchmarks.cost` trains the original networks with the product's `train`, each time in a new process, plots
+docs/cost.svg and prints the figures; about three minutes on two cores. Time is core time, the sum over all threads:
+other work on the machine has little effect on it.
 """
 
 import json
@@ -26,14 +26,22 @@ OUT = Path("docs/cost.svg")
 
 
 def image_set(path: Path, split: str, image_size: int, counts: dict[str, int], seed: int) -> None:
-    """An image set of drawn images: so many of each class."""
+    """Write an image set of random images.
+
+    Args:
+        path: the file to write.
+        split: of the set.
+        image_size: in pixels.
+        counts: class → number of images.
+        seed: of the pixels.
+    """
     from components.shared.image_set import Header, encode_png, pixel_sha256, write_image_set
 
     rng = np.random.default_rng(seed)
     with write_image_set(path, Header(tuple(counts), image_size, split, "data", "split")) as out:
-        for dx, many in counts.items():
-            for start in range(0, many, 256):
-                shape = (min(256, many - start), image_size // 8, image_size // 8, 3)
+        for dx, count in counts.items():
+            for start in range(0, count, 256):
+                shape = (min(256, count - start), image_size // 8, image_size // 8, 3)
                 images = np.kron(rng.integers(0, 256, shape, np.uint8), np.ones((1, 8, 8, 1), np.uint8))
                 names = [f"{split}-{dx}-{start + number}" for number in range(len(images))]
                 hashes = [pixel_sha256(image) for image in images]
@@ -42,28 +50,23 @@ def image_set(path: Path, split: str, image_size: int, counts: dict[str, int], s
 
 
 def prepare(folder: str, image_size: int, counts: dict[str, int]) -> None:
-    """Image sets, the training set of so many of each class, and the features that judge."""
+    """Write the inputs of `train` into a folder; `counts` are the images per class of the training set."""
     from components.shared.features import train_features
 
     few = dict.fromkeys(counts, 32)
     for name, own in (("train", counts), ("validation", few), ("few", few)):
-        image_set(
-            Path(folder, f"{name}.parquet"),
-            "validation" if name == "validation" else "train",
-            image_size,
-            own,
-            len(name),
-        )
+        split = "validation" if name == "validation" else "train"
+        image_set(Path(folder, f"{name}.parquet"), split, image_size, own, len(name))
     train_features(Path(folder, "few.parquet"), 1, Path(folder, "features.keras"), "features")
-    Path(folder, "start").mkdir(exist_ok=True)
+    Path(folder, "start").mkdir()
 
 
 def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[float, float]:
-    """Core seconds of `train`, with the making of networks and snapshots, and the peak memory of the process in GiB."""
+    """Return the core seconds of `train`, including networks and snapshots, and the process's peak memory in GiB."""
     from components.shared.log import log_line
     from components.train_gan.train import train
 
-    begun = time.process_time()
+    started = time.process_time()
     train(
         classes=classes,
         training_data=folder,
@@ -75,8 +78,8 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
         failed_class="fail",
         gans=f"{folder}/gans",
     )
-    seconds = time.process_time() - begun
-    # Not getrusage: its peak can be that of the process this one was started from.
+    seconds = time.process_time() - started
+    # The peak of getrusage can be that of the parent process.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     assert found
@@ -85,8 +88,8 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
     return seconds, gib
 
 
-def draw(seconds: dict[int, list[float]], gib: list[float], machine: str) -> None:
-    """The three relations side by side."""
+def plot(seconds: dict[int, list[float]], gib: list[float], machine: str) -> None:
+    """Plot the three relations."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -110,7 +113,7 @@ def draw(seconds: dict[int, list[float]], gib: list[float], machine: str) -> Non
 
 
 def main() -> None:
-    """Measures, draws and prints."""
+    """Measure, plot and print."""
     from benchmarks.machine import machine
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -132,7 +135,7 @@ def main() -> None:
             seconds[size] = [process.submit(measure, folder, kimg).result()[0] for kimg in KIMG]
         gib = [process.submit(measure, made(64, count), KIMG[0]).result()[1] for count in COUNTS]
     named = machine()
-    draw(seconds, gib, f"{named.get('gpu', named['cpu'])}, {named['cores']} cores")
+    plot(seconds, gib, f"{named.get('gpu', named['cpu'])}, {named['cores']} cores")
     found = {"machine": named, "kimg": KIMG, "seconds": seconds, "images": COUNTS, "peak_memory_gib": gib}
     print(json.dumps(found, indent=1))
 

@@ -1,4 +1,4 @@
-"""The product's own training steps, driven as its phases drive them."""
+"""The training steps of the product, called as its phases call them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from components.train_gan.loop import BATCH_SIZE, MAX_STEPS_PER_CALL, Training
 
 
 def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
-    """An image set as it is once decoded, of (N, S, S, 3) uint8 images and (N,) integer labels."""
+    """Return a decoded image set of (N, S, S, 3) uint8 images and (N,) integer labels."""
     classes = tuple(f"c{label}" for label in range(int(labels.max()) + 1))
     ones = np.ones(len(images), np.int64)
     header = Header(classes, images.shape[1], "train")
@@ -27,12 +27,11 @@ def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
 def gan(
     image_size: int, images: np.ndarray, steps: int, architecture: str, precision: str = "automatic"
 ) -> Callable[[], float]:
-    """Builds the GAN's steps with their input path, by the architecture's own recipe; without snapshots, which a phase
-    takes eight of.
+    """Build the GAN's steps with their input path, by the architecture's recipe; without the eight snapshots.
 
     Args:
         image_size: S.
-        images: (N, S, S, 3) uint8 to train on; on a GPU they lie there, as in training.
+        images: (N, S, S, 3) uint8 to train on; on a GPU they are in its memory, as in training.
         steps: in a call.
         architecture: a name in `architectures.NAMES`.
         precision: as in a recipe.
@@ -69,7 +68,7 @@ def gan(
 def classifier(
     image_size: int, images: np.ndarray, labels: np.ndarray, steps: int, precision: str = "automatic"
 ) -> Callable[[], float]:
-    """Builds the classifier's training with its input path, without augmentation.
+    """Build the classifier's training with its input path, without augmentation.
 
     Args:
         image_size: S.
@@ -80,9 +79,8 @@ def classifier(
     """
     keras_setup.seed_everything(1)
     pixels = pixels_of(images, labels)
-    trained = train_classifier.compile_fast_model(
-        network.build(len(pixels.header.classes), image_size), policy(precision)
-    )
+    model = network.build(len(pixels.header.classes), image_size)
+    trained = train_classifier.compile_fast_model(model, policy(precision))
     batches = train_classifier.batches(pixels, "none", 1, 1)
 
     def work() -> float:

@@ -35,17 +35,17 @@ def forward_flop(model: keras.Model) -> list[int]:
 
 
 def gan_step_flop(generator: keras.Model, discriminator: keras.Model) -> int:
-    """FLOP that a training step takes at the least for each real image.
+    """Return the minimum FLOP of a training step per real image.
 
-    Forward once through the generator and twice through the discriminator, real and synthetic; backward as much again
-    for the weights' gradients, and as much again for the inputs', but for noise and real images. Both losses share the
-    way back through the discriminator: for each image their gradients differ by a factor only.
+    Forward once through the generator and twice through the discriminator, for real and synthetic images; backward as
+    much again for the gradients of the weights, and as much again for those of the inputs (not noise and real images).
+    Both losses share the backward pass through the discriminator: per image, their gradients differ only by a factor.
     """
     g, d = forward_flop(generator), forward_flop(discriminator)
     return 3 * sum(g) - g[0] + 6 * sum(d) - d[0]
 
 
 def classifier_step_flop(model: keras.Model) -> int:
-    """FLOP of a training step for each image: forward, and backward for weights and inputs."""
+    """Return the FLOP of a training step per image: forward, and backward for weights and inputs."""
     found = forward_flop(model)
     return 3 * sum(found) - found[0]

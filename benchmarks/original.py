@@ -1,6 +1,8 @@
-"""The original system's loop, as its notebook and TensorFlow's DCGAN tutorial have it: float32, two tapes, one
-`tf.function` for a step. The networks are written anew, so that a change in the product's does not change what it is
-compared with."""
+"""The training loop of the original system, as in its notebook and TensorFlow's DCGAN tutorial.
+
+It uses float32, two tapes, and one `tf.function` per step. The networks are separate from the product's, so a change of
+those does not change the reference.
+"""
 
 from collections.abc import Callable
 
@@ -44,7 +46,7 @@ def discriminator(image_size: int) -> keras.Model:
 
 
 def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], float]:
-    """Builds the original's step.
+    """Build the original's step.
 
     Args:
         image_size: S.
@@ -53,7 +55,7 @@ def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], flo
     """
     import tensorflow as tf
 
-    made, judge = generator(image_size), discriminator(image_size)
+    generator_, discriminator_ = generator(image_size), discriminator(image_size)
     entropy = keras.losses.BinaryCrossentropy(from_logits=True)
     generator_optimizer, discriminator_optimizer = keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4)
     scaled = ((images.astype(np.float32) - 127.5) / 127.5).astype(np.float32)
@@ -65,20 +67,20 @@ def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], flo
     def train_step(real: tf.Tensor) -> None:
         noise = tf.random.normal([BATCH, LATENT])
         with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
-            fake = made(noise, training=True)
-            real_output, fake_output = judge(real, training=True), judge(fake, training=True)
+            fake = generator_(noise, training=True)
+            real_output, fake_output = discriminator_(real, training=True), discriminator_(fake, training=True)
             generator_loss = entropy(tf.ones_like(fake_output), fake_output)
             discriminator_loss = entropy(tf.ones_like(real_output), real_output)
             discriminator_loss += entropy(tf.zeros_like(fake_output), fake_output)
-        of_generator = generator_tape.gradient(generator_loss, made.trainable_variables)
-        of_discriminator = discriminator_tape.gradient(discriminator_loss, judge.trainable_variables)
-        generator_optimizer.apply_gradients(zip(of_generator, made.trainable_variables, strict=True))
-        discriminator_optimizer.apply_gradients(zip(of_discriminator, judge.trainable_variables, strict=True))
+        of_generator = generator_tape.gradient(generator_loss, generator_.trainable_variables)
+        of_discriminator = discriminator_tape.gradient(discriminator_loss, discriminator_.trainable_variables)
+        generator_optimizer.apply_gradients(zip(of_generator, generator_.trainable_variables, strict=True))
+        discriminator_optimizer.apply_gradients(zip(of_discriminator, discriminator_.trainable_variables, strict=True))
 
     def work() -> float:
         for _ in range(steps):
             train_step(next(batches))
-        made.trainable_variables[0].numpy()
+        generator_.trainable_variables[0].numpy()
         return steps * BATCH
 
     return work
@@ -103,7 +105,7 @@ def classifier_network(classes: int, image_size: int) -> keras.Model:
 
 
 def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: int = 8) -> Callable[[], float]:
-    """Builds a plain Keras `fit` of arrays in memory.
+    """Build a plain Keras `fit` of arrays in memory.
 
     Args:
         image_size: S.

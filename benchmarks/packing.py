@@ -1,7 +1,7 @@
-"""What it saves to train the GANs of several classes in one process: `python -m benchmarks.packing`.
+"""Compare the GANs of several classes in one process with one process each: `python -m benchmarks.packing`.
 
-Six classes at 32 px on each backend: each in a process of its own, one after another, as six pods on one machine; and
-all in one process, which JAX computes as one batch. Start of Python and the framework, compilation and snapshots count.
+Six classes at 32 px on each backend: each in a separate process, one after another, as six pods on one machine; and all
+in one process, which JAX computes as one batch. The time includes imports, compilation and snapshots.
 """
 
 import json
@@ -18,18 +18,18 @@ KIMG = 0.5
 
 
 def seconds_of(target: object, *arguments: object) -> float:
-    """Wall time of a call in a new process."""
-    begun = time.perf_counter()
+    """Return the wall time of a call in a new process."""
+    started = time.perf_counter()
     process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)  # type: ignore[arg-type]
     process.start()
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"ended with {process.exitcode}")
-    return time.perf_counter() - begun
+        raise RuntimeError(f"the process exited with {process.exitcode}")
+    return time.perf_counter() - started
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     found: dict[str, object] = {"machine": machine(), "classes": len(CLASSES), "kimg": KIMG}
     with tempfile.TemporaryDirectory() as folder:

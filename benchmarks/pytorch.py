@@ -1,5 +1,7 @@
-"""The original networks and the same training steps in plain PyTorch: eager, channels-last; in float32 on a CPU, with
-automatic mixed precision (bfloat16) on a GPU."""
+"""The original networks and the same training steps in plain PyTorch.
+
+Eager, channels-last; float32 on a CPU, automatic mixed precision (bfloat16) on a GPU.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +62,7 @@ def discriminator(image_size: int) -> Any:
 
 
 def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], float]:
-    """Builds the step: one pass through each network gives both losses, as in the original.
+    """Build the step: one pass through each network gives both losses, as in the original.
 
     Args:
         image_size: S.
@@ -70,23 +72,23 @@ def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], flo
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
-    made, device = _prepared(generator(image_size))
-    judge, _ = _prepared(discriminator(image_size))
-    optimizers = [torch.optim.Adam(network.parameters(), 1e-4) for network in (made, judge)]
+    generator_, device = _prepared(generator(image_size))
+    discriminator_, _ = _prepared(discriminator(image_size))
+    optimizers = [torch.optim.Adam(network.parameters(), 1e-4) for network in (generator_, discriminator_)]
     resident = _resident(images, device)
 
     def step() -> None:
         rows = torch.randint(len(resident), (BATCH,), device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             real = resident[rows].float() / 127.5 - 1
-            fake = made(torch.randn(BATCH, LATENT, device=device))
-            real_logits, fake_logits = judge(real), judge(fake)
+            fake = generator_(torch.randn(BATCH, LATENT, device=device))
+            real_logits, fake_logits = discriminator_(real), discriminator_(fake)
         ones, zeros = torch.ones_like(real_logits), torch.zeros_like(real_logits)
         generator_loss = entropy(fake_logits.float(), ones.float())
         discriminator_loss = entropy(real_logits.float(), ones.float()) + entropy(fake_logits.float(), zeros.float())
-        for network, loss, keep in ((made, generator_loss, True), (judge, discriminator_loss, False)):
+        for network, loss, keep in ((generator_, generator_loss, True), (discriminator_, discriminator_loss, False)):
             weights = list(network.parameters())
-            # Only these gradients, as a tape gives them: what the discriminator's weights would get is not computed.
+            # Only these gradients, as with a tape: the discriminator's are not computed for the generator's loss.
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, retain_graph=keep), strict=True):
                 weight.grad = gradient
         for optimizer in optimizers:

@@ -1,4 +1,4 @@
-"""Preparing the images and reading an epoch, against the bare work and what the original does."""
+"""Preparation of images and reading of an epoch, compared with the bare work and with the original."""
 
 import json
 import os
@@ -26,36 +26,35 @@ SECONDS = 3.0
 
 
 def bare(path: str) -> int:
-    """Decodes, resizes and encodes one file and does nothing else."""
+    """Decode, resize and encode one file, and return the number of bytes."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
     return len(encode_png(pixels))
 
 
 def bare_loop(paths: list[str]) -> float:
-    """Seconds for `bare` over all files, with a process for each core; the processes are started beforehand."""
+    """Return the seconds of `bare` over all files, with one process per core that is already running."""
     with Pool(os.cpu_count()) as pool:
         pool.map(bare, paths[:8])
-        begun = time.perf_counter()
+        started = time.perf_counter()
         pool.map(bare, paths, chunksize=64)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
 
 PREPARE = """
 import json, os, resource, sys, time
 from components.prepare_data.prepare import prepare
-begun = time.perf_counter()
-out = sys.argv[2]
-outputs = [f"{out}/{name}" for name in ("training_data", "test_data", "profile.html")]
+started = time.perf_counter()
+outputs = [f"{sys.argv[2]}/{name}" for name in ("training_data", "test_data", "profile.html")]
 prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
-seconds = time.perf_counter() - begun
+seconds = time.perf_counter() - started
 own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(json.dumps([seconds, own + os.cpu_count() * worker]))
 """
 
 
 def prepare_data(data: str, out: str) -> tuple[float, float]:
-    """Seconds, imports not counted, and peak memory in GiB of the phase in a process of its own with its workers."""
+    """Return the seconds without imports and the peak memory in GiB of the phase in a new process with its workers."""
     words = [sys.executable, "-c", PREPARE, data, out, str(SIZE)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     seconds, gib = json.loads(done.stdout.splitlines()[-1])
@@ -63,7 +62,7 @@ def prepare_data(data: str, out: str) -> tuple[float, float]:
 
 
 def epoch_reading(train: str, files: dict[str, Path]) -> dict[str, float]:
-    """Images/s of an epoch's batches: from decoded pixels, and by decoding each JPEG again as the original does."""
+    """Return the images/s of an epoch: from decoded pixels, and by decoding each JPEG again, as the original does."""
     names = pd.read_parquet(train, columns=["image_id"])["image_id"]
     paths = [files[name] for name in names]
     with open_pixels(train, "train") as pixels:
@@ -87,7 +86,7 @@ def epoch_reading(train: str, files: dict[str, Path]) -> dict[str, float]:
 
 
 def measure(data: str) -> dict[str, dict[str, Any]]:
-    """Both, of the images of a source, as `prepare` takes it."""
+    """Measure both with the images of a source, as `prepare` takes it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = sources.fetch(data, Path(scratch))
         files = image_reader.index(folder)
@@ -104,5 +103,5 @@ def measure(data: str) -> dict[str, dict[str, Any]]:
                 "ratio": round(statistics.median(limit / seconds for limit, seconds, _ in rounds), 2),
                 "peak_memory_gib": round(max(gib for *_, gib in rounds), 2),
             },
-            f"epoch_reading.{SIZE}": epoch_reading(str(out / "train"), files),
+            f"epoch_reading.{SIZE}": epoch_reading(str(out / "training_data" / "train.parquet"), files),
         }

@@ -1,4 +1,4 @@
-"""Images a second of the training steps, this engine against what one would do instead."""
+"""Images per second of the training steps, compared with the usual alternatives."""
 
 import importlib
 import statistics
@@ -18,12 +18,12 @@ DTYPES = ("float32", "bfloat16")
 
 
 def _images(image_size: int) -> np.ndarray:
-    """Drawn images, (512, S, S, 3) uint8: how long a step takes does not depend on what they show."""
+    """Return random images, (512, S, S, 3) uint8: the time of a step does not depend on their content."""
     return np.random.default_rng(0).integers(0, 256, (IMAGES, image_size, image_size, 3), np.uint8)
 
 
 def _work(module: str, task: str, image_size: int, steps: int, **settings: Any) -> Work:
-    """A side's work. Only that side is imported: TensorFlow and PyTorch can't live in one process."""
+    """Return a side's work. Only that side is imported: TensorFlow and PyTorch cannot be in one process."""
     data = {"images": _images(image_size)}
     if task == "classifier":
         data["labels"] = np.arange(IMAGES) % CLASSES
@@ -48,7 +48,7 @@ def _sides(task: str, steps: int, **modules: dict[str, Any]) -> dict[str, dict[s
 
 
 def _compared(rates: Mapping[str, list[float]], first: str = "engine") -> dict[str, Any]:
-    """Each side's median, and the median over the rounds of the first side's rate by each other's."""
+    """Return each side's median, and the median over rounds of the first side's rate divided by the other's."""
     found: dict[str, Any] = {side: round(statistics.median(values), 1) for side, values in rates.items()}
     for side, values in rates.items():
         if side not in (first, "modern"):
@@ -58,10 +58,10 @@ def _compared(rates: Mapping[str, list[float]], first: str = "engine") -> dict[s
 
 
 def measure(gan_steps: int = 2, classifier_steps: int = 8, side: int = 2048) -> dict[str, dict[str, Any]]:
-    """The speed table.
+    """Return the speed table.
 
     Args:
-        gan_steps, classifier_steps: in one call; on a GPU more, so that waiting for the last does not count.
+        gan_steps, classifier_steps: in one call; more on a GPU, so that the wait for the last one is negligible.
         side: of the matrices whose product is the limit.
 
     Returns:

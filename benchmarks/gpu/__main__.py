@@ -1,4 +1,4 @@
-"""Speed and the whole experiment, recipe against recipe, in pieces: `python -m benchmarks.gpu`; see README.md."""
+"""Measure the speed and compare recipes, in several calls if needed: `python -m benchmarks.gpu`; see README.md."""
 
 import argparse
 import hashlib
@@ -10,12 +10,12 @@ from pathlib import Path
 from benchmarks.gpu.profile_step import work
 
 RESULTS = Path("docs/results")
-AGAIN = 3
-"""Exit status where there is more to do."""
+EXIT_UNFINISHED = 3
+"""Exit code if steps remain."""
 
 
 def version(*folders: str) -> str:
-    """A fingerprint of the Python files: steps that other code did, and its GANs, are not gone on with."""
+    """Return a hash of the Python files: steps and checkpoints of other code are not used."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in folders for path in Path(folder).rglob("*.py")):
         digest.update(f"{path}\0".encode() + path.read_bytes())
@@ -23,13 +23,13 @@ def version(*folders: str) -> str:
 
 
 def main() -> int:
-    """A piece of the work."""
+    """Do steps until all are done or the time is used up."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--scale", choices=("auto", "full", "cpu", "smoke"), default="auto")
     parser.add_argument("--data", default="demo", help="demo, or a folder in HAM10000's layout")
-    parser.add_argument("--work", type=Path, default=Path("build/gpu"), help="where the pieces meet")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
-    parser.add_argument("--minutes", type=float, help="stop after so many; the same command goes on")
+    parser.add_argument("--work", type=Path, default=Path("build/gpu"), help="folder of the steps")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--minutes", type=float, help="stop after this time; the same command continues")
     parser.add_argument("--wheels", action="store_true", help="install what is missing from build/wheels first")
     given = parser.parse_args()
     if given.wheels:
@@ -45,10 +45,10 @@ def main() -> int:
     process.start()
     process.join(60 * given.minutes if given.minutes else None)
     if process.is_alive():
-        process.kill()  # every step stands it: GANs go on from their checkpoints
+        process.kill()  # GANs resume from their checkpoints, other steps are repeated
         process.join()
-        print(f"stopped after {given.minutes:g} minutes; the same command goes on")
-        return AGAIN
+        print(f"stopped after {given.minutes:g} minutes; the same command continues")
+        return EXIT_UNFINISHED
     if not process.exitcode:
         print(f"done: {given.out}/{scale}.json")
     return 1 if process.exitcode else 0

@@ -1,6 +1,6 @@
-"""A piece of the work, in a process of its own that may be ended at any moment.
+"""Do the experiment in a separate process that may be killed at any time.
 
-Nothing is imported before the settings of the libraries are made.
+Nothing is imported before the environment variables of the libraries are set.
 """
 
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def work(scale_name: str, data: str, folder: Path, out: Path) -> None:
-    """Does what is not done yet."""
+    """Do the steps that are not done yet."""
     os.environ.setdefault("KERAS_BACKEND", "jax" if scale_name == "full" else "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Several processes share the GPU's memory in the speed table; what was compiled once serves the next piece, too.
+    # In the speed table several processes share the GPU's memory. Compiled code is reused by the next process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((folder / "compiled").resolve()))
 

@@ -1,4 +1,4 @@
-"""Steps that are done once, whatever ends the process between them."""
+"""Steps that are done once, even if the process is killed between them."""
 
 import json
 import time
@@ -11,24 +11,23 @@ from components.shared.log import duration, log_line
 
 
 class Steps:
-    """Remembers in a folder what is done.
+    """Record in a folder which steps are done.
 
     Args:
-        folder: an empty one, or that of an earlier start. A step that was ended in its middle is done anew, into the
-            same files.
+        folder: empty, or that of an earlier process. A step that was interrupted is repeated into the same files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def once(self, name: str, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-        """The function's result, which must fit into JSON: from now, or from when it was done."""
+        """Return the result of a function, which must be a JSON value; the earlier one if the step is done."""
         done = self.folder / "done" / f"{name}.json"
         if not done.exists():
             log_line("benchmark", name)
-            begun = time.monotonic()
+            started = time.monotonic()
             result = function(*arguments, **settings)
-            seconds = round(time.monotonic() - begun, 1)
+            seconds = round(time.monotonic() - started, 1)
             done.parent.mkdir(parents=True, exist_ok=True)
             write_text(done, json.dumps({"seconds": seconds, "result": result}))
             log_line("benchmark", f"{name} done in {duration(seconds)}")

@@ -1,7 +1,7 @@
-"""Collects what the phases import as wheels, for a machine without a network: `python -m benchmarks.gpu.vendor_wheels`.
+"""Download the phases' requirements as wheels, for a machine without a network.
 
-What the machine has need not travel: `--have FILE` names it, a package in a line, as `pip list --format=freeze` there
-prints it.
+`python -m benchmarks.gpu.vendor_wheels --have FILE` excludes the packages that the machine has: FILE is the output of
+`pip list --format=freeze` there.
 """
 
 import argparse
@@ -17,7 +17,7 @@ GROUPS = ("train", "page", "report", "storage")
 
 
 def wanted() -> list[str]:
-    """What the phases' logic imports: the requirements in pyproject.toml, without a backend for Keras."""
+    """Return the requirements of the phases' logic in pyproject.toml, without a backend for Keras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found = [*project["project"]["dependencies"]]
     for group in GROUPS:
@@ -26,25 +26,25 @@ def wanted() -> list[str]:
 
 
 def install() -> None:
-    """Installs what is missing here from the wheels, and leaves what is there as it is."""
+    """Install from the wheels the requirements that are missing; others are not changed."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     subprocess.run([*command, f"--find-links={FOLDER}", *wanted()], check=True)
 
 
 def name_of(line: str) -> str:
-    """A package's name as it stands in the names of wheels, of a requirement or of a wheel."""
+    """Return the package name of a requirement or a wheel, as in the names of wheels."""
     return re.sub(r"[-_.]+", "_", re.split(r"[=<>!~;@\[ ]", line.strip())[0]).lower()
 
 
 def main() -> None:
-    """Fills build/wheels, which git ignores."""
+    """Write the wheels into build/wheels, which git ignores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.vendor_wheels", description=__doc__)
-    parser.add_argument("--have", type=Path, help="file that names what the machine has")
+    parser.add_argument("--have", type=Path, help="list of the packages that the machine has")
     parser.add_argument("--python", default="3.12", help="Python of the machine (default: 3.12)")
     given = parser.parse_args()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--only-binary=:all:", f"--python-version={given.python}", f"--dest={FOLDER}"]
-    # What an older glibc is enough for runs on a newer one.
+    # Wheels for an older glibc run on a newer one.
     command += [f"--platform=manylinux{version}_x86_64" for version in ("2014", "_2_17", "_2_27", "_2_28")]
     subprocess.run([*command, *wanted()], check=True)
     had = {name_of(line) for line in given.have.read_text(encoding="utf-8").splitlines()} if given.have else set()

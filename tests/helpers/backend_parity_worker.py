@@ -32,7 +32,7 @@ def build() -> GAN:
     keras.utils.set_random_seed(1)
     layers = keras.layers
     inputs = keras.Input((LATENT,))
-    x = layers.Reshape((4, 4, 8))(layers.BatchNormalization()(layers.Dense(128)(inputs)))
+    x = layers.Reshape((4, 4, 8))(layers.BatchNormalization()(layers.Dense(128, use_bias=False)(inputs)))
     x = layers.Activation("softplus")(layers.Conv2DTranspose(8, 5, 2, "same")(x))
     x = layers.Conv2D(3, 3, padding="same", activation="tanh")(layers.UpSampling2D(2)(x))
     generator = keras.Model(inputs, x)
@@ -41,7 +41,7 @@ def build() -> GAN:
     x = MinibatchStd()(layers.AveragePooling2D(2)(layers.Conv2D(8, 3, 1, "same", activation="softplus")(x)))
     discriminator = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
     gan = GAN(generator, discriminator, RECIPE)
-    gan.compile(*(keras.optimizers.SGD(0.01) for _ in range(2)))
+    gan.compile(*(keras.optimizers.SGD(0.1) for _ in range(2)))
     return gan
 
 
@@ -97,8 +97,9 @@ def check_two_gans_as_one_batch() -> None:
     for i in range(2):
         Together([apart[i]]).advance([images[i]], [rows[i]], 0)
         for one, other, start in zip(*map(network_weights, (together[i], apart[i])), before, strict=True):
-            # As in test_gradients.py.
-            assert np.linalg.norm(one - other) <= 0.01 * np.linalg.norm(other - start) + 1e-6 * np.linalg.norm(start)
+            # As in test_gradients.py, two steps.
+            moved, size = np.linalg.norm(other - start), np.linalg.norm(start)
+            assert np.linalg.norm(one - other) <= 6e-3 * moved + 2 * 2**-23 * size + 1e-8
     assert any((one != other).any() for one, other in zip(*map(network_weights, together), strict=True))
 
 

@@ -38,7 +38,7 @@ def test_pretrain_writes_networks_record_and_page(trainer: Trainer, pretrained: 
 
 
 def test_train_from_a_start_continues_with_its_weights(trainer: Trainer, pretrained: Path, tmp_path: Path) -> None:
-    """Adam moves a weight by at most its learning rate in the first step, here 2e-5."""
+    """Adam moves a weight by at most its learning rate in the first step."""
     import keras
 
     models = trainer.run(tmp_path, start=pretrained, kimg=0.032)

@@ -1,5 +1,6 @@
 """Collect the synthetic images of all classes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,69 +8,85 @@ import pandas as pd
 import pytest
 
 from components.balance_dataset.balance import balance
-from components.shared.files import atomic_folder
-from components.shared.image_set import encode_png, read_header, write_image_set
+from components.shared.image_set import encode_png, pixel_sha256, read_header, write_image_set
 from tests.helpers.errors import raises_user_error
 
 
-def write_class(folder: Path, dx: str, count: int, train: Path) -> Path:
-    """Write the output of generate_images for one class."""
-    (folder / "synthetic").mkdir(parents=True, exist_ok=True)
-    rows = pd.DataFrame({"image_id": [f"{dx}-{n}" for n in range(count)], "dx": dx, "source": "dcgan"})
-    with write_image_set(folder / "synthetic" / f"{dx}.parquet", read_header(train)) as out:
-        out.write(rows, [encode_png(np.full((32, 32, 3), n % 256, np.uint8)) for n in range(count)])
+def write_folder(root: Path, *names: str) -> Path:
+    """Write files whose content is their name."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return root
+
+
+def write_synthetic(folder: Path, dx: str, count: int, train_set: Path) -> Path:
+    """Write what generate_images writes for a class."""
+    write_folder(folder, f"synthetic/{dx}.json", f"synthetic/{dx}.html")
+    pixels = [np.full((32, 32, 3), n % 256, np.uint8) for n in range(count)]
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"{dx}-{n}" for n in range(count)],
+            "dx": dx,
+            "source": "dcgan",
+            "pixel_sha256": [pixel_sha256(image) for image in pixels],
+        }
+    )
+    with write_image_set(folder / "synthetic" / f"{dx}.parquet", read_header(train_set)) as out:
+        out.write(rows, [encode_png(image) for image in pixels])
     return folder
 
 
 @pytest.fixture
-def inputs(splits: dict[str, Path], tmp_path: Path) -> dict:
-    for name in ("gans-1", "gans-2", "start"):
-        (tmp_path / name / "models").mkdir(parents=True)
-    (tmp_path / "gans-1" / "models" / "gan-df.json").write_text("{}")
-    (tmp_path / "gans-2" / "models" / "gan-vasc.json").write_text("{}")
-    (tmp_path / "start" / "models" / "shared.json").write_text("{}")
-    (tmp_path / "start" / "start.bin").write_bytes(b"networks")
-    (tmp_path / "features.keras").write_bytes(b"extractor")
-    (tmp_path / "training_data").mkdir()
-    (tmp_path / "training_data" / "train.parquet").write_bytes(splits["train"].read_bytes())
-    train = tmp_path / "training_data" / "train.parquet"
-    return {
-        "training_data": tmp_path / "training_data",
-        "features": tmp_path / "features.keras",
-        "start": tmp_path / "start",
-        "gans": [tmp_path / "gans-1", tmp_path / "gans-2"],
-        "synthetic": [write_class(tmp_path / f"s-{dx}", dx, 3, train) for dx in ("df", "vasc")],
-        "synthetic_images": tmp_path / "out",
-    }
-
-
-def test_balance_collects_models_and_images_under_their_published_names(inputs: dict):
-    balance(**inputs)
-    out = inputs["synthetic_images"]
-    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
-        "models/features.keras",
-        "models/gan-df.json",
-        "models/gan-vasc.json",
-        "models/shared.json",
-        "synthetic/df.parquet",
-        "synthetic/vasc.parquet",
+def collect(training_data: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`balance` with the folders of two GAN tasks, and synthetic images that the test passes."""
+    features = write_folder(tmp_path, "features.keras") / "features.keras"
+    start = write_folder(tmp_path / "start", "start.bin", "models/shared.json", "models/shared.html")
+    gans = [
+        write_folder(tmp_path / f"gans-{dx}", *(f"models/gan-{dx}.{suffix}" for suffix in ("keras", "json", "html")))
+        for dx in ("df", "vasc")
     ]
-    assert (out / "models" / "features.keras").read_bytes() == b"extractor"
+
+    def run(*synthetic: Path) -> Path:
+        balance(training_data, features, start, gans, synthetic, tmp_path / "out")
+        return tmp_path / "out"
+
+    return run
 
 
-def test_balance_without_any_image_is_an_error_and_writes_nothing(inputs: dict):
-    with raises_user_error("balance_dataset.no_images"):
-        balance(**inputs | {"synthetic": [inputs["start"]]})
-    assert not inputs["synthetic_images"].exists()
+def test_balance_collects_the_files_of_all_tasks(
+    collect: Callable[..., Path], training_data: Path, tmp_path: Path
+) -> None:
+    train_set = training_data / "train.parquet"
+    sources = [write_synthetic(tmp_path / dx, dx, count, train_set) for dx, count in (("df", 3), ("vasc", 0))]
+    out = collect(*sources)
+    models = ["features.keras", "shared.json", "shared.html"]
+    models += [f"gan-{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("keras", "json", "html")]
+    expected = {f"models/{name}" for name in models}
+    expected |= {f"synthetic/{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("parquet", "json", "html")}
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == expected
+    for name in models[1:]:
+        assert (out / "models" / name).read_text() == f"models/{name}"
+    for source, dx in zip(sources, ("df", "vasc"), strict=True):
+        name = f"synthetic/{dx}.parquet"
+        assert (out / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_balance_refuses_images_of_another_training_set(inputs: dict, splits: dict[str, Path], tmp_path: Path):
-    header = read_header(splits["train"])
-    with atomic_folder(tmp_path / "foreign") as part:
-        (part / "synthetic").mkdir()
-        foreign = type(header)(header.classes, header.image_size, "train", "e" * 64, header.split_sha256)
-        with write_image_set(part / "synthetic" / "df.parquet", foreign) as out:
-            rows = pd.DataFrame({"image_id": ["a"], "dx": "df", "source": "dcgan"})
-            out.write(rows, [encode_png(np.zeros((32, 32, 3), np.uint8))])
-    with raises_user_error("image_set.mixed"):
-        balance(**inputs | {"synthetic": [tmp_path / "foreign"]})
+def test_balance_without_any_image_fails(collect: Callable[..., Path], training_data: Path, tmp_path: Path) -> None:
+    """As after GANs that failed or that only copy."""
+    train_set = training_data / "train.parquet"
+    for sources in ([], [write_synthetic(tmp_path / "vasc", "vasc", 0, train_set)]):
+        with raises_user_error("balance_dataset.no_images"):
+            collect(*sources)
+    assert not (tmp_path / "out").exists()
+
+
+def test_balance_with_images_of_another_run_fails(
+    collect: Callable[..., Path], tmp_path: Path, make_set: Callable[..., Path]
+) -> None:
+    other = make_set(tmp_path / "other.parquet", "train", {"df": 4}, size=48)
+    folder = write_synthetic(tmp_path / "df", "df", 3, other)
+    with raises_user_error("image_set.mixed") as caught:
+        collect(folder)
+    assert caught.value.fields == {"path": str(folder / "synthetic" / "df.parquet")}
+    assert not (tmp_path / "out").exists()
