@@ -46,6 +46,25 @@ def _windows(patterns: np.ndarray, down: int, across: int) -> np.ndarray:
     return np.asarray(window / np.maximum(np.linalg.norm(window, axis=1, keepdims=True), 1e-3))
 
 
+def estimate_threshold(distances: np.ndarray) -> float:
+    """Return the threshold below which the next distance of the same kind is with a probability of 1 %.
+
+    It is an unbiased first percentile (Hyndman & Fan 1996, type 6). Of fewer than 99 distances it is the smallest, and
+    the probability is 1 / (N + 1).
+
+    Args:
+        distances: (N,) from real images to the training images. Distances below 0.01 are excluded: they belong to one
+            image that has two lesion ids. Infinite ones are excluded, too.
+
+    Returns:
+        From 0.01 to 0.2.
+    """
+    known = distances[np.isfinite(distances) & (distances >= MIN_THRESHOLD)]
+    if not len(known):
+        return MIN_THRESHOLD
+    return min(MAX_THRESHOLD, float(np.quantile(known, FALSE_POSITIVE_RATE, method="weibull")))
+
+
 class CopyCheck:
     """Compare images with the training images of a class.
 
@@ -55,12 +74,10 @@ class CopyCheck:
         held_out: (M, S, S, 3) uint8 real images of other lesions.
 
     Attributes:
-        threshold: an image with a smaller distance is a copy. It is the first percentile of the held-out images'
-            distances to the training images, estimated so that another real image is below it with a probability of
-            1 % (Hyndman & Fan 1996, type 6). With fewer than 100 held-out images, the distances of the training images
-            to those of other lesions are included. With fewer than 99 distances, it is the smallest one, and the
-            probability is 1 / (number of lesions + 1). Distances below 0.01 are excluded: they belong to one image
-            that has two lesion ids. The threshold is from 0.01 to 0.2.
+        threshold: an image with a smaller distance is a copy. It is estimated from the distances of the held-out images
+            to the training images. With fewer than 100 held-out images, the distances of the training images to those
+            of other lesions are included. Images of one lesion are alike, so the effective number of distances is that
+            of lesions.
     """
 
     def __init__(self, training: np.ndarray, lesions: np.ndarray, held_out: np.ndarray) -> None:
@@ -71,15 +88,12 @@ class CopyCheck:
 
         nearest = [self.nearest(block)[0] for block in blocks(held_out)]
         if len(held_out) < MIN_HELD_OUT_IMAGES:
-            apart = np.concatenate([self._distances(block)[0] for block in blocks(training)])
+            apart = np.concatenate([self.distances(block)[0] for block in blocks(training)])
             apart[lesions[:, None] == lesions] = np.inf
             nearest.append(apart.min(axis=1))
-        known = np.concatenate(nearest)
-        known = known[np.isfinite(known) & (known >= MIN_THRESHOLD)]
-        quantile = float(np.quantile(known, FALSE_POSITIVE_RATE, method="weibull")) if len(known) else MIN_THRESHOLD
-        self.threshold = min(MAX_THRESHOLD, quantile)
+        self.threshold = estimate_threshold(np.concatenate(nearest))
 
-    def _distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return each image's distance to each training image, and the position in which the two agree best."""
         distances = np.full((len(images), len(self._training)), np.inf, np.float32)
         positions = np.zeros(distances.shape, np.int8)
@@ -104,7 +118,7 @@ class CopyCheck:
             (N,) float32 distances in [0, 2], (N,) rows of the training images, and (N,) int8 the positions (indices in
             the order of `iter_positions`) in which the images agree best with them.
         """
-        distances, positions = self._distances(images)
+        distances, positions = self.distances(images)
         rows = np.arange(len(images))
         nearest = distances.argmin(axis=1)
         return distances[rows, nearest], nearest, positions[rows, nearest]

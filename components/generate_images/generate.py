@@ -14,9 +14,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.generate_images.copy_detection import CopyCheck
+from components.generate_images.curate import rank_best_first
 from components.generate_images.page import render_parts, stack_pairs
-from components.generate_images.sample import SHOWN_COPIES, ImageFile, RealImages, sample
+from components.generate_images.real_images import RealImages, load_real_images, sample_other_features
+from components.generate_images.sample import SHOWN_COPIES, ImageFile, sample
 from components.shared import html_page, keras_setup
 from components.shared.dihedral import to_position
 from components.shared.errors import UserError
@@ -27,10 +28,8 @@ from components.shared.image_set import (
     Header,
     ImageSetWriter,
     encode_png,
-    open_pixels,
     pixel_sha256,
     read_header,
-    read_rows,
 )
 from components.shared.log import log_line
 from components.shared.records import (
@@ -41,71 +40,14 @@ from components.shared.records import (
     load_gan_record,
     write_record,
 )
-from components.shared.sample_metrics import MIN_REAL_IMAGES, density_and_coverage, kid, texture
+from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
 
 SHEET_IMAGES = 64
 NEAREST_PAIRS = 5
 TEXTURE_IMAGES = 256
-OTHER_IMAGES = 1_000
-"""Training images whose features are compared with those of a class to which they do not belong."""
 PAIRS_BYTES = 12_000
 """Of the image with the nearest pairs in the quality record, in base64."""
-
-
-def rank_best_first(probability: np.ndarray, strangeness: np.ndarray) -> np.ndarray:
-    """Return the rows from the best image to the worst.
-
-    The rank of an image is the worse of two: by the probability of its class, and by its distance from real images.
-
-    Args:
-        probability: (N,) in [0, 1].
-        strangeness: (N,) 0 or more.
-
-    Returns:
-        (N,) int64; among equals, the earlier row is first.
-    """
-    ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (-probability, strangeness)]
-    return np.argsort(np.maximum(*ranks), kind="stable")
-
-
-def _sample_other_features(train_set: Path, features: Features, seed: int) -> dict[str, np.ndarray]:
-    """Return, for each class, the features of random training images of all other classes."""
-    with open_pixels(train_set, "train") as pixels:
-        rng = np.random.default_rng(derive_seed(seed, "generate_images", "others"))
-        rows = rng.permutation(len(pixels.images))[:OTHER_IMAGES]
-        values, labels = features(pixels.images[np.sort(rows)]), pixels.labels[np.sort(rows)]
-        return {dx: values[labels != label] for label, dx in enumerate(pixels.header.classes)}
-
-
-def _load_real_images(
-    dx: str, train_set: Path, validation_set: Path, features: Features, others: np.ndarray
-) -> RealImages:
-    rows = read_rows(train_set, "train", ["dx", "image_id", "lesion_id"])
-    rows = rows[rows["dx"] == dx]
-    with (
-        open_pixels(train_set, "train", dx) as pixels,
-        open_pixels(validation_set, "validation", dx) as validation_pixels,
-    ):
-        if not len(pixels.images) or not len(validation_pixels.images):
-            raise UserError(
-                f"the class {dx} has no training or no validation image",
-                "re-create the split",
-                "generate_images.no_real_images",
-                dx=dx,
-            )
-        training, validation = np.array(pixels.images), np.array(validation_pixels.images)
-    training_features, reference = features(training), features(validation)
-    few = len(validation) < MIN_REAL_IMAGES
-    return RealImages(
-        training=training,
-        names=rows["image_id"].tolist(),
-        features=training_features,
-        reference=np.concatenate([reference, training_features]) if few else reference,
-        has_training=few,
-        others=others,
-        check=CopyCheck(training, rows["lesion_id"].to_numpy(), validation),
-    )
 
 
 def _write_images(rows: pd.DataFrame, record: TrainedGan, seed: int, file: ImageFile, out: ImageSetWriter) -> None:
@@ -288,7 +230,7 @@ def generate(
         for record in records
         if isinstance(record, TrainedGan)
     }
-    others = _sample_other_features(train_set, extractor, seed)
+    others = sample_other_features(train_set, extractor, seed)
     with atomic_folder(synthetic) as folder:
         (folder / "synthetic").mkdir()
         for record in records:
@@ -299,7 +241,7 @@ def generate(
                 page = html_page.render(f"Synthetic images of {dx}", [f"None: the GAN failed ({record.failed})."])
                 stem.with_suffix(".html").write_text(page, encoding="utf-8")
                 continue
-            real = _load_real_images(dx, train_set, validation_set, extractor, others[dx])
+            real = load_real_images(dx, train_set, validation_set, extractor, others[dx])
             with closing(ImageSetWriter(stem.with_suffix(".parquet"), header)) as out:
                 quality, parts = _generate_class(record, models[dx], extractor, real, count, reject, seed, out)
             write_record(stem.with_suffix(".json"), quality)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.generate_images.copy_detection import CopyCheck
+from components.generate_images.real_images import RealImages
 from components.shared import keras_setup
 from components.shared.dihedral import to_position
 from components.shared.features import Features
@@ -72,29 +72,6 @@ class ImageFile:
     def close(self) -> None:
         """Delete the file."""
         self._file.close()
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """Real images of a class.
-
-    Attributes:
-        training: (T, S, S, 3) uint8.
-        names: their image ids.
-        features: (T, 224) features of the training images.
-        reference: features of the images that synthetic ones are compared with.
-        has_training: whether the reference includes the training images, since there are few others.
-        others: features of real images of other classes.
-        check: the copy check.
-    """
-
-    training: np.ndarray
-    names: list[str]
-    features: np.ndarray
-    reference: np.ndarray
-    has_training: bool
-    others: np.ndarray
-    check: CopyCheck
 
 
 @dataclass(frozen=True)

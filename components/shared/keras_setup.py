@@ -1,4 +1,4 @@
-"""What every phase that trains or predicts with Keras does the same way."""
+"""Seeds, saving, prediction and sampling with Keras, the same in every phase."""
 
 import json
 import platform
@@ -16,9 +16,8 @@ SAMPLING_BATCH = 64
 
 
 def seed_everything(seed: int) -> None:
-    """Makes the process repeatable: seeds Python, NumPy and the backend, and asks TensorFlow for deterministic
-    kernels; JAX's are so on a CPU."""
-    keras.backend.clear_session()  # layer names count up within a process
+    """Seed Python, NumPy and the backend, and use deterministic kernels (those of JAX are deterministic on a CPU)."""
+    keras.backend.clear_session()  # otherwise layer names depend on earlier models of the process
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -27,7 +26,7 @@ def seed_everything(seed: int) -> None:
 
 
 def library_versions() -> dict[str, str]:
-    """Python, Keras, NumPy and backend versions, for the record of a model."""
+    """Return the versions of Python, Keras, NumPy and the backend, for the record of a model."""
     backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
@@ -38,10 +37,10 @@ def library_versions() -> dict[str, str]:
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:
-    """Saves a plain `.keras` file, whole or not at all, with the same bytes for the same model.
+    """Save a plain `.keras` file atomically, with the same bytes for the same model.
 
-    Keras writes the time of saving and memory addresses into the file: the same training would have another hash each
-    time, and so would every synthetic image that names its model by it.
+    Keras writes the time and memory addresses into the file. With them, the same training would have another hash each
+    time, and so would every synthetic image that identifies its model by this hash.
     """
     with atomic_write(path) as part:
         model.save(part)
@@ -56,15 +55,15 @@ def save_model(model: keras.Model, path: str | Path) -> None:
         )
         with zipfile.ZipFile(part, "w") as file:
             for name, data in members.items():
-                file.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's own time is 1980
+                file.writestr(zipfile.ZipInfo(name), data)  # the default time of ZipInfo is 1980
 
 
 def predict_probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """A classifier's class probabilities, a batch at a time, so that memory does not grow with the number of images.
+    """Return class probabilities; computed in batches, so that memory does not grow with the number of images.
 
     Args:
         model: takes (N, H, W, 3) in [0, 255].
-        images: (N, H, W, 3) uint8, may lie in a file.
+        images: (N, H, W, 3) uint8; may be memory-mapped.
 
     Returns:
         (N, classes) float32, rows sum to 1.
@@ -74,13 +73,13 @@ def predict_probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] to uint8 in [0, 255], any shape; 0 for what is not a number."""
+    """Convert floats in [-1, 1] of any shape to uint8 in [0, 255]; NaN becomes 0."""
     images = np.nan_to_num(np.asarray(images, np.float32), nan=-1.0)
     return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def sample_images(generator: keras.Model, noise: np.ndarray) -> np.ndarray:
-    """A generator's images, drawn `SAMPLING_BATCH` at a time.
+    """Return the images of a generator for some noise, sampled in batches of `SAMPLING_BATCH`.
 
     Args:
         generator: from (N, latent) to (N, S, S, 3) in [-1, 1].

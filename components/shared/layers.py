@@ -1,4 +1,4 @@
-"""Layers that do what a Keras layer does in less time."""
+"""Faster equivalents of Keras layers."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from keras import layers, ops
 
 
 def _random_bits(shape: tuple[int, ...], seed: Any) -> Any:
-    """uint16 of the shape, uniform in [0, 2¹⁶); the shape has an even number of elements.
+    """Return uniform uint16 in [0, 2¹⁶) of a shape with an even number of elements.
 
     Args:
-        shape: known numbers.
+        shape: without unknown dimensions.
         seed: (2,) uint32.
     """
     if keras.backend.backend() == "jax":
@@ -25,12 +25,14 @@ def _random_bits(shape: tuple[int, ...], seed: Any) -> Any:
 
 
 class Dropout(layers.Layer):
-    """Keras' dropout, by 16 random bits for an element instead of a float: on a CPU their making is most of its cost,
-    and half precision has too few digits for a fair draw (at .3 it keeps .695).
+    """Dropout with 16 random bits per element instead of a float.
+
+    On a CPU, most of the cost of dropout is the random numbers. Half precision has too few digits for the exact rate
+    (at .3 it keeps .695).
 
     Args:
-        rate: the share that is set to 0, in [0, 1); what is kept is scaled by 1/(1 − rate).
-        seed: of the draws; random where it is None.
+        rate: share of the elements that is set to 0, in [0, 1); the others are scaled by 1/(1 − rate).
+        seed: of the random numbers; None for a random one.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **settings: Any) -> None:
@@ -39,17 +41,17 @@ class Dropout(layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Same shape and dtype; as it is, unless training."""
+        """Return a tensor of the same shape and dtype; the input itself, unless training."""
         if not training or not self.rate:
             return inputs
         bits = _random_bits(tuple(inputs.shape), self.seed_generator.next())
-        kept = bits >= np.uint16(round(self.rate * 2**16))
-        return ops.where(kept, inputs * ops.cast(1 / (1 - self.rate), inputs.dtype), ops.zeros_like(inputs))
+        is_kept = bits >= np.uint16(round(self.rate * 2**16))
+        return ops.where(is_kept, inputs * ops.cast(1 / (1 - self.rate), inputs.dtype), ops.zeros_like(inputs))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's."""
+        """Return the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """As Keras asks."""
+        """Return the configuration; called by Keras."""
         return super().get_config() | {"rate": self.rate}

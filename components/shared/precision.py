@@ -1,4 +1,4 @@
-"""In which precision networks compute while they are trained; their weights are always float32."""
+"""Precision of training; weights are always float32."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,11 @@ CPU = Path("/proc/cpuinfo")
 
 
 def policy(precision: str) -> str:
-    """The Keras dtype policy of a precision.
+    """Return the Keras dtype policy of a precision.
 
     Args:
-        precision: `float32`; or `automatic`, which is bfloat16 where the hardware multiplies matrices in it: an NVIDIA
-            GPU of compute capability 8 or more, or, where there is no GPU, a CPU with AVX512-BF16 or AMX.
+        precision: `float32`, or `automatic`: bfloat16 if the hardware multiplies matrices in it. This is an NVIDIA GPU
+            of compute capability 8 or more or, without a GPU, a CPU with AVX512-BF16 or AMX.
 
     Returns:
         `float32` or `mixed_bfloat16`.
@@ -23,12 +23,12 @@ def policy(precision: str) -> str:
 
 
 def has_gpu() -> bool:
-    """Whether the backend computes on a GPU."""
+    """Return whether the backend computes on a GPU."""
     return _compute_capability() is not None
 
 
 def has_bfloat16() -> bool:
-    """Whether the first GPU, or without one the CPU, multiplies matrices in bfloat16."""
+    """Return whether the first GPU or, without a GPU, the CPU multiplies matrices in bfloat16."""
     capability = _compute_capability()
     if capability is not None:
         return capability >= 8
@@ -36,7 +36,7 @@ def has_bfloat16() -> bool:
 
 
 def _compute_capability() -> float | None:
-    """Of the first GPU, or None where there is none."""
+    """Return the compute capability of the first GPU, or None without a GPU."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -12,6 +12,7 @@ from components.generate_images.copy_detection import (
     MIN_THRESHOLD,
     CopyCheck,
     _patterns,
+    estimate_threshold,
 )
 from components.shared.dihedral import iter_positions
 from tests.integration.generate_images.conftest import Demo
@@ -109,7 +110,7 @@ def test_threshold_with_few_held_out_images_includes_training_images_of_other_le
     training = np.repeat(demo.images["train"]["vasc"][::2], 2, axis=0)  # two identical images of each lesion
     lesions = np.arange(len(training)) // 2
     check = CopyCheck(training, lesions, held_out)
-    distances = check._distances(training)[0]
+    distances = check.distances(training)[0]
     distances[lesions[:, None] == lesions] = np.inf
     expected = np.concatenate([check.nearest(held_out)[0], distances.min(axis=1)])
     assert len(expected) < MIN_HELD_OUT_IMAGES
@@ -123,16 +124,18 @@ def test_threshold_excludes_one_image_with_two_lesion_ids(demo: Demo) -> None:
     assert (check.nearest(training)[0] < check.threshold).all()
 
 
-def test_threshold_flags_one_in_a_hundred_further_images() -> None:
-    """For independent distances, whatever their distribution, an image is flagged with a probability of 1 %."""
-    rng = np.random.default_rng(0)
-    trials = 4000
-    for count in (120, 250):
-        values = rng.lognormal(size=(trials, count + 1))
-        thresholds = np.quantile(values[:, 1:], FALSE_POSITIVE_RATE, axis=1, method="weibull")
-        flagged = int((values[:, 0] < thresholds).sum())
-        # Four standard deviations of a binomial count: 4 · √(4000 · 0.01 · 0.99) = 25.
-        assert abs(flagged - trials * FALSE_POSITIVE_RATE) < 25
+@pytest.mark.parametrize(("count", "rate"), [(40, 1 / 41), (120, 0.01), (250, 0.01)])
+def test_estimate_threshold_flags_another_image_at_the_stated_rate(count: int, rate: float) -> None:
+    rng, trials = np.random.default_rng(0), 4000
+    distances = rng.uniform(2 * MIN_THRESHOLD, MAX_THRESHOLD, size=(trials, count + 1))
+    flagged = sum(float(row[0]) < estimate_threshold(row[1:]) for row in distances)
+    # Four standard deviations of a binomial count.
+    assert abs(flagged - trials * rate) < 4 * np.sqrt(trials * rate)
+
+
+def test_estimate_threshold_without_a_distance_is_the_smallest() -> None:
+    assert estimate_threshold(np.array([0.0, 0.005, np.inf])) == MIN_THRESHOLD
+    assert estimate_threshold(np.array([0.9, 1.0])) == MAX_THRESHOLD
 
 
 def test_copy_check_with_one_training_image_uses_the_largest_threshold() -> None:

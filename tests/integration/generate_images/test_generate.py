@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.generate_images.generate import rank_best_first
+from components.generate_images.curate import rank_best_first
 from components.generate_images.sample import BLOCK_SIZE, MAX_SAMPLES_RATIO, sample_block
 from components.shared.features import load_features
 from components.shared.files import file_sha256

@@ -53,7 +53,7 @@ def test_kid_is_unbiased_whatever_the_sizes():
 
 
 def independent_density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
-    """With scikit-learn's neighbours, one synthetic image and one ball at a time."""
+    """Compute both with scikit-learn's neighbours, one synthetic image and one ball at a time."""
     radii = NearestNeighbors(n_neighbors=k + 1).fit(real).kneighbors(real)[0][:, -1]
     apart = euclidean_distances(fake, real)
     density = np.mean([np.sum(row < radii) / k for row in apart])
@@ -82,7 +82,7 @@ def test_coverage_does_not_grow_with_the_number_of_synthetic_images():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(7, 40), st.integers(1, 60), st.integers(1, 6), st.floats(0, 3), st.integers(0, 1000))
-def test_density_and_coverage_against_an_independent_implementation(
+def test_density_and_coverage_agree_with_an_independent_implementation(
     reals: int, fakes: int, k: int, shift: float, seed: int
 ):
     rng = np.random.default_rng(seed)
@@ -90,27 +90,30 @@ def test_density_and_coverage_against_an_independent_implementation(
     assert density_and_coverage(real, fake, k) == pytest.approx(independent_density_and_coverage(real, fake, k))
 
 
-def test_density_and_coverage_say_what_they_should():
+def test_density_and_coverage_of_known_distributions():
     rng = np.random.default_rng(0)
     real, same = rng.normal(size=(400, 4)), rng.normal(size=(400, 4))
     density, coverage = density_and_coverage(real, same)
     assert density == pytest.approx(1, abs=0.1)
     assert coverage == pytest.approx(1 - 2**-5, abs=0.03)  # expected for equal distributions (section 3.3 of the paper)
-    assert density_and_coverage(real, real[:1] + 1e-9 + np.zeros((400, 4)))[1] < 0.1  # one image, again and again
+    assert density_and_coverage(real, real[:1] + 1e-9 + np.zeros((400, 4)))[1] < 0.1  # one image, repeated
     assert density_and_coverage(real, same + 100) == (0, 0)
-    # Two real images, 1 apart: k can be no more than 1.
+    # Two real images at a distance of 1: k is at most 1.
     assert density_and_coverage(np.array([[0.0], [1.0]]), np.array([[0.5], [1.5]])) == (1.5, 1.0)
 
 
 @given(arrays.arrays(np.float64, (4, 3), elements=st.floats(-1e3, 1e3)))
-def test_distances(points: np.ndarray):
+def test_distances_are_euclidean(points: np.ndarray):
     direct = np.array([[np.linalg.norm(a - b) for b in points] for a in points])
     np.testing.assert_allclose(distances(points, points), direct, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]:
-    """Demo images by class, of training and of validation, and the ruler made of the former."""
+Demo = tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Return demo images by class, of training and validation, and the feature extractor of the former."""
     folder = tmp_path_factory.mktemp("quality")
     parts = {name: folder / name for name in ("training_data", "test_data", "data_profile")}
     prepare("demo", "random", "none", "move_to_train", 48, "auto", 0, 1, **parts)
@@ -123,70 +126,70 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.nda
     return sets[0], sets[1], load_features(folder / "features.keras")
 
 
-def spoilt(images: np.ndarray) -> dict[str, np.ndarray]:
-    """What a bad GAN draws."""
+def degrade(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return images with the faults of a bad GAN."""
     rng, values = np.random.default_rng(0), images.astype(float)
     checks = np.indices(images.shape[1:3]).sum(0)[..., None] % 2 * 2 - 1
-    made = {
+    degraded = {
         "blurred": gaussian_filter(values, (0, 2, 2, 0)),
         "noised": values + rng.normal(0, 12, values.shape),
         "checkerboard": values + 8 * checks,
         "one image": np.repeat(values[:1], 40, axis=0),
     }
-    return {name: np.clip(np.rint(value), 0, 255).astype(np.uint8) for name, value in made.items()}
+    return {name: np.clip(np.rint(value), 0, 255).astype(np.uint8) for name, value in degraded.items()}
 
 
 def test_texture_is_the_share_of_fine_detail():
     rng = np.random.default_rng(0)
 
     def waves(amplitude: float, noise: float) -> np.ndarray:
-        """Broad waves, of 32 pixels, and noise, which has the same power at every wavelength."""
+        """Return waves of 32 pixels with noise, which has the same power at every wavelength."""
         broad = amplitude * np.sin(np.arange(64) / 32 * 2 * np.pi)[:, None] + rng.normal(0, noise, (200, 64, 64))
         return np.clip(np.rint(128 + broad), 0, 255).astype(np.uint8)[..., None].repeat(3, axis=3)
 
     real = waves(40, 12)
     assert texture(real, real) == 1
     assert texture(real, waves(40, 12)) == pytest.approx(1, rel=0.02)
-    assert texture(real, waves(20, 12)) == pytest.approx(1, rel=0.02)  # what is broad does not count
+    assert texture(real, waves(20, 12)) == pytest.approx(1, rel=0.02)  # long waves do not count
     assert texture(real, waves(40, 6)) == pytest.approx(36 / 144, rel=0.03)
     assert texture(waves(40, 6), real) == pytest.approx(144 / 36, rel=0.03)
-    # Rounding to whole levels is noise with a variance of 1/12, and an even image counts as no less.
+    # Rounding to grey levels is noise with a variance of 1/12, which is also the minimum for a uniform image.
     even = np.full((3, 64, 64, 3), 90, np.uint8)
     assert texture(real, even) == pytest.approx((1 / 12) / (144 + 1 / 12 + 1 / 12), rel=0.05)
     assert texture(even, even) == 1
     assert texture(real[:1], real[:1, ::-1]) == pytest.approx(1)
 
 
-def test_features_rank_what_a_person_would(pictures: tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]):
-    train, validation, features = pictures
-    # The one class with more than a dozen validation lesions: with fewer, KID says little of small faults.
+def test_features_give_degraded_and_other_images_a_larger_kid(demo: Demo):
+    train, validation, features = demo
+    # The only class with more than a dozen validation lesions: with fewer, KID does not resolve small faults.
     reference = features(validation["nv"])
     same = kid(reference, features(train["nv"]))
     others = {dx: kid(reference, features(images)) for dx, images in train.items() if dx != "nv"}
-    worse = {name: kid(reference, features(images)) for name, images in spoilt(train["nv"]).items()}
+    worse = {name: kid(reference, features(images)) for name, images in degrade(train["nv"]).items()}
     assert abs(same) < 0.15
     assert min(worse.values()) > max(0.3, 3 * abs(same)), (same, worse)
     assert min(others.values()) > max(0.1, 2 * abs(same)), (same, others)
 
 
-def test_features_are_on_one_scale(pictures: tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]):
-    train, _, features = pictures
-    seen, probabilities = features.both(np.concatenate(list(train.values())))
-    assert seen.shape == (sum(map(len, train.values())), 224)
-    assert seen.dtype == np.float64
-    np.testing.assert_allclose(np.sinh(seen).mean(0), 0, atol=1e-4)  # the arcsinh of what is standardised
-    assert np.median(np.sinh(seen).std(0)) == pytest.approx(1, abs=1e-4)
-    assert np.sinh(seen).std(0).max() < 1 + 1e-4
+def test_features_are_standardised(demo: Demo):
+    train, _, features = demo
+    values, probabilities = features.both(np.concatenate(list(train.values())))
+    assert values.shape == (sum(map(len, train.values())), 224)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(np.sinh(values).mean(0), 0, atol=1e-4)  # features are the arcsinh of standardised values
+    assert np.median(np.sinh(values).std(0)) == pytest.approx(1, abs=1e-4)
+    assert np.sinh(values).std(0).max() < 1 + 1e-4
     noise = np.random.default_rng(0).integers(0, 256, (20, 48, 48, 3), dtype=np.uint8)
-    assert np.abs(features(noise)).max() < 10  # no channel that is silent on real images decides alone
+    assert np.abs(features(noise)).max() < 10  # no channel that hardly varies over real images dominates
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     labels = np.repeat(np.arange(7), [len(images) for images in train.values()])
     recalls = [(probabilities[labels == label].argmax(1) == label).mean() for label in range(7)]
     assert np.mean(recalls) > 0.5
-    assert min(recalls) > 0.2  # rare classes count as much as the others
+    assert min(recalls) > 0.2  # all classes have equal weight
 
 
-def test_a_ruler_has_the_same_bytes_for_the_same_training(make_set: Callable[..., Path], tmp_path: Path):
+def test_train_features_with_the_same_seed_gives_the_same_bytes(make_set: Callable[..., Path], tmp_path: Path):
     make_set(tmp_path / "train", "train", {"df": 6, "nv": 30, "vasc": 8})
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train_features(tmp_path / "train", seed, tmp_path / f"{name}.keras", "test")
@@ -202,7 +205,7 @@ def test_a_ruler_has_the_same_bytes_for_the_same_training(make_set: Callable[...
     assert both[1].shape == (5, 3)
 
 
-def test_what_is_no_ruler_is_one_sentence(tmp_path: Path):
+def test_load_features_of_another_file_fails(tmp_path: Path):
     (tmp_path / "text.keras").write_text("no model")
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as file:
         file.writestr("config.json", "{}")
