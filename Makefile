@@ -92,17 +92,7 @@ $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" scripts/setup.sh "$(VENV)"
 
 # Only `bench` needs PyTorch; other targets neither install nor remove it.
-$(VENV)/.generate: $(VENV)/.ready ## Regenerate the reference pages from the code
-	@$(BIN)/python -m scripts.generate || true
-
-verify: $(VENV)/.ready ## Regenerate the reference pages and fail if they differ
-	@$(BIN)/python -m scripts.generate
-
-docs: $(VENV)/.ready ## Build the documentation site into build/site, with strict link checks
-	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group docs
-	@$(BIN)/zensical build --strict --config-file zensical.toml
-
-bench: $(VENV)/.ready
+$(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing PyTorch to compare with" >&2
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
