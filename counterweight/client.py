@@ -102,6 +102,7 @@ def address(host: str) -> str:
     try:
         parts = urlsplit(host)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")  # labels that are empty or too long
     except ValueError:
         known = False
     if not known or parts.query or parts.fragment or host != "".join(host.split()):
@@ -134,7 +135,7 @@ def bearer(environment: Mapping[str, str], host: str) -> Callable[[], str]:
         raise UserError(f"KFP_AUTH is {way!r}", "choose one of none, token, cluster, iap", "api.invalid_auth", auth=way)
     parts = urlsplit(host)
     name = parts.hostname or ""
-    inside = way == "cluster" and ("." not in name or name.endswith(".svc") or ".svc." in name)
+    inside = way == "cluster" and ("." not in name or name.endswith((".svc", ".svc.cluster.local")))
     if parts.scheme == "http" and name not in _LOOPBACK and not inside:
         raise UserError(
             f"KFP_HOST is {host}, and the token would be sent without encryption",

@@ -9,6 +9,7 @@ Exit codes: 0 done (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 cancel
 
 import os
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -110,23 +111,28 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
         raise
 
 
-def _tasks(api: Api, run_id: str, shown: dict[str, tuple[str, str]], out: TextIO) -> tuple[Task, ...]:
-    """Return the run's tasks; without them, print why, once."""
+def read_workflow(api: Api, run_id: str) -> Workflow | UserError:
+    """Return the tasks of a run, or why the API returns the run without them."""
     try:
-        return api.workflow(run_id).tasks
+        return api.workflow(run_id)
     except RejectedError as error:
-        problem: UserError = error
+        return error
     except ApiError as error:
         if error.code not in ("api.forbidden", "api.absent"):
             raise
-        problem = error
+        return error
     except UserError as error:
-        if error.code == "workflow.absent":
-            return ()
-        problem = error
-    if "tasks" not in shown:
+        return error
+
+
+def _tasks(api: Api, run_id: str, shown: dict[str, tuple[str, str]], out: TextIO) -> tuple[Task, ...]:
+    """Return the run's tasks; without them, print why, once."""
+    found = read_workflow(api, run_id)
+    if isinstance(found, Workflow):
+        return found.tasks
+    if found.code != "workflow.absent" and "tasks" not in shown:
         shown["tasks"] = ("", "")
-        _print(out, f"warning: the tasks of the run are unknown: {problem}")
+        _print(out, f"warning: the tasks of the run are unknown: {found}")
     return ()
 
 
@@ -270,9 +276,21 @@ def report(api: Api, run: Any, found: Workflow, name: str, out: TextIO) -> None:
         elif task.pod:
             namespace = found.namespace or api.namespace
             _print(out, f"\n{task.label}: the API does not return its log; read it from the pod while that exists:")
-            _print(out, f"  kubectl logs{f' -n {namespace}' if namespace else ''} {task.pod} -c main")
+            _print(out, f"  {kubectl_logs(namespace)} {shlex.quote(task.pod)} -c main")
         else:
             _print(out, f"\n{task.label}: no pod was started, so there is no log")
+
+
+def kubectl_logs(namespace: str) -> str:
+    """Return the start of a command that prints logs."""
+    return "kubectl logs" + (f" -n {shlex.quote(namespace)}" if namespace else "")
+
+
+def report_without_tasks(api: Api, run: Any, problem: UserError, out: TextIO) -> None:
+    """Print a run's state, why its tasks are unknown, and the command that reads the logs of all of its pods."""
+    _print(out, f"{run.display_name} ({run.run_id}): {state_of(run)}{_error(run)}")
+    _print(out, f"warning: the tasks of the run are unknown: {problem}; read the logs from its pods while they exist:")
+    _print(out, f"  {kubectl_logs(api.namespace)} -l pipeline/runid={run.run_id} -c main --prefix --tail=-1")
 
 
 def options(words: list[str], *names: str) -> dict[str, str]:
@@ -337,8 +355,11 @@ def run(words: list[str], out: TextIO) -> int:
     api = Api(os.environ)
     code = follow(api, given["RUN"], seconds, out) if wait else 0
     if code not in (ExitCode.TIMEOUT, ExitCode.INTERRUPTED):
-        found = get_run(api, given["RUN"])
-        report(api, found, api.workflow(given["RUN"]), given.get("TASK", ""), out)
+        found, tasks = get_run(api, given["RUN"]), read_workflow(api, given["RUN"])
+        if isinstance(tasks, Workflow):
+            report(api, found, tasks, given.get("TASK", ""), out)
+        else:
+            report_without_tasks(api, found, tasks, out)
     return code
 
 

@@ -45,7 +45,8 @@ DEFAULT = ROOT / "manifests" / "schedules.yaml"
 PIPELINE = "counterweight"
 RELEASES = f"{PIPELINE}-released"
 """The pipeline on the cluster whose newest version the recurring runs start; trials upload to another one."""
-UNFINISHED = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
+UNFINISHED = ("PENDING", "RUNNING", "PAUSED")
+"""States of a run that must not be harmed. A run whose workflow was deleted stays in CANCELING after `terminate`."""
 
 _MARK = re.compile(r"counterweight schedule: (\S+) of pipeline (\S+), specification ([0-9a-f]{16})\b")
 _FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")

@@ -53,6 +53,7 @@ REMOTE_WORDS = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external"
 MAX_RUN_NAME = 28
 """Characters of a run's name that the list in the UI shows."""
 
+_PINNED_IMAGE = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?")
 
 
@@ -85,7 +86,7 @@ def compiled(local_images: bool = False) -> Package:
         local_images: name images that only the cluster's nodes have.
 
     Raises:
-        UserError: `images.not_pushed`, or the placement file is invalid.
+        UserError: `images.not_pushed`, `images.not_pinned`, or the placement file is invalid.
     """
     warnings.filterwarnings("ignore")  # of kfp, about its future versions
     from counterweight import compile as compiler
@@ -100,11 +101,32 @@ def compiled(local_images: bool = False) -> Package:
         path = Path(folder, "pipeline.yaml")
         compiler.main(path, local_images=local_images)
         content = path.read_bytes()
+    if not local_images:
+        check_images(content)
     from pipeline import counterweight
 
     spec = counterweight.pipeline_spec
     digest = hashlib.sha256(content).hexdigest()
     return Package(spec.pipeline_info.name, revision(ROOT, digest), content, defaults())
+
+
+def check_images(content: bytes) -> None:
+    """Check that a compiled pipeline names each image by its registry and digest.
+
+    A name without registry and digest would resolve to a public registry, where others may own the name.
+
+    Raises:
+        UserError: `images.not_pinned`.
+    """
+    executors = next(yaml.safe_load_all(content))["deploymentSpec"]["executors"]
+    for name in sorted({executor["container"]["image"] for executor in executors.values()}):
+        if not _PINNED_IMAGE.fullmatch(name):
+            raise UserError(
+                f"the image {name} has no registry or no digest",
+                "delete docker/digests.json and run make push REGISTRY=host/path",
+                "images.not_pinned",
+                image=name,
+            )
 
 
 def revision(root: Path, digest: str) -> str:

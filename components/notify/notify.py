@@ -6,6 +6,7 @@ posts them to a webhook if one is configured. No failure here fails the run.
 
 import json
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -56,13 +57,35 @@ def send(request: urllib.request.Request, deadline: float) -> bytes:
 
     Args:
         request: to an http or https address.
-        deadline: in seconds of `time.monotonic`.
+        deadline: in seconds of `time.monotonic`; a thread that has not finished then is abandoned, because neither
+            the resolution of a name nor slow headers have a time limit in the standard library.
 
     Raises:
         OSError, HTTPException, ValueError: there is no answer, it is too large, or its status is not a success.
     """
     if not request.full_url.startswith(("https://", "http://")):
         raise ValueError("not an http address")
+    results: list[bytes] = []
+    problems: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            results.append(_exchange(request, deadline))
+        except BaseException as problem:
+            problems.append(problem)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(max(deadline - time.monotonic(), 0))
+    for problem in problems:
+        raise problem
+    if not results:
+        raise TimeoutError
+    return results[0]
+
+
+def _exchange(request: urllib.request.Request, deadline: float) -> bytes:
+    """Send the request and return the body of its answer; see `send`."""
     opener = urllib.request.build_opener(_NoRedirect)
     body = bytearray()
     with opener.open(request, timeout=_remaining(deadline)) as answer:

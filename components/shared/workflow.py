@@ -35,11 +35,14 @@ _ITERATION = re.compile(r".*\((\d+):[^()]*\)(?=\.)")
 _CANCELLED_PODS = re.compile(
     r"exit code 143|exceeded its deadline|workflow (deadline|shutdown)|[Tt]erminate|[Ss]topped"
 )
+_OUT_OF_MEMORY, _OUT_OF_TIME = "out of memory", "time limit exceeded"
+_FINAL_REASONS = (_OUT_OF_MEMORY, _OUT_OF_TIME)
+"""Failures that neither KFP's retry policy nor the one in `manifests/workflow-controller` repeats."""
 _REASONS = (
-    ("OOMKilled", "out of memory"),
-    ("DeadlineExceeded", "time limit exceeded"),
-    ("exceeded its deadline", "time limit exceeded"),
-    ("longer than the specified deadline", "time limit exceeded"),
+    ("OOMKilled", _OUT_OF_MEMORY),
+    ("DeadlineExceeded", _OUT_OF_TIME),
+    ("exceeded its deadline", _OUT_OF_TIME),
+    ("longer than the specified deadline", _OUT_OF_TIME),
     ("low on resource", "evicted from its node"),
     ("Evicted", "evicted from its node"),
     ("evicted", "evicted from its node"),
@@ -372,6 +375,8 @@ def _task(
     reason, error = ("", None)
     if state in (WAITING, FAILED, RETRYING) and source:
         reason, error = describe_failure(source.message or (top.message if top else ""))
+    if state == RETRYING and (error or reason in _FINAL_REASONS):
+        state = FAILED  # Argo waits out the backoff, a minute, before it decides not to repeat the task
     started = min((node.started for node in pods if node.started), default=None)
     if state == CACHED and source:
         started = source.started

@@ -306,8 +306,8 @@ class KfpServer:
 
     def get_run(self, query: Any, body: Any, key: str) -> Any:
         row = self.get("runs", "run_id", key)
-        if row["state"] == "CANCELING":  # ends as FAILED
-            row["state"] = "FAILED"
+        if row["state"] == "CANCELING":  # ends as FAILED; never ends if the workflow was deleted
+            row["state"] = row["state"] if self.life[-1][0] == "CANCELING" else "FAILED"
         elif not row.get("state_history"):
             row["state"], row["tasks"] = self.life[min(row["asked"], len(self.life) - 1)]
             row["asked"] += 1
@@ -355,7 +355,9 @@ class KfpServer:
 
         row = recordings.load(name)[1]
         final = json.loads(recordings.load(name)[0]["pipeline_runtime"]["workflow_manifest"])
-        history = row.pop("state_history")
+        if not row:  # of one run only the Workflow was recorded
+            row = {"run_id": str(uuid.uuid4()), "display_name": name, "state": "FAILED"}
+        history = row.pop("state_history", [])
         end = (row.pop("state"), {})
         self.tables["runs"].append({**row, "state": "PENDING", "asked": 0})
         self.tables["runs"][-1]["manifest"] = [*(recordings.manifest_as_of(name, at) for at in moments), final]

@@ -10,7 +10,9 @@ import pytest
 
 from components.shared import workflow
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError
-from counterweight import client, logs, terminate
+from counterweight import client, logs, runs, terminate
+from counterweight.schedule import PIPELINE
+from tests.helpers import recordings
 from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
 
@@ -133,6 +135,51 @@ def test_logs_wait_api_becomes_unreachable_reports_that_the_run_continues(
     assert code == 5
     assert f"make logs RUN={run_id} WAIT=1" in out
     assert "is unreachable" in err
+
+
+def test_logs_without_the_manifest_prints_the_state_and_one_kubectl_command(
+    kfp: KfpServer, do: Command, run_id: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KFP_NAMESPACE", "team")
+    kfp.fault("GET /apis/v1beta1/runs", "status", status=404)
+    code, out, _ = do(logs, f"RUN={run_id}")
+    assert (code, out.splitlines()[0].partition("): ")[2].partition(":")[0]) == (0, "failed")
+    command = f"  kubectl logs -n team -l pipeline/runid={run_id} -c main --prefix --tail=-1"
+    assert out.splitlines()[-1] == command
+
+
+def test_logs_names_of_a_manifest_are_quoted_in_the_command(kfp: KfpServer, do: Command, run_id: str):
+    kfp.tables["runs"][0]["manifest"][-1]["metadata"]["name"] = "x; touch y"
+    assert "kubectl logs -n kubeflow 'x; touch y-retry" in do(logs, f"RUN={run_id}")[1]
+
+
+EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3, "cancelling": 4}
+
+
+@pytest.mark.parametrize("name", recordings.NAMES)
+def test_commands_replay_of_each_recording(kfp: KfpServer, do: Command, name: str):
+    """Each task is printed once with its final state; the exit code is that of the run."""
+    run_id = kfp.record(name)
+    found = workflow.parse_run(recordings.load(name)[0])
+    state = "cancelling" if name == "workflow-deleted-with-its-schedule" else found.state
+    code, followed, err = do(logs, f"RUN={run_id}", "WAIT=1", "TIMEOUT=1")
+    assert code == EXIT_CODES[state], err
+    assert f" run: {state}" in followed
+    code, shown, err = do(logs, f"RUN={run_id}")
+    assert code == 0, err
+    listed = shown.partition("\n\n")[0].splitlines()
+    assert len(listed) == 1 + len(found.tasks)
+    for task in found.tasks:
+        line = next(line for line in listed[1:] if f"Z  {task.label} " in line or f"--  {task.label} " in line)
+        assert f" {task.state}" in line
+        if state in workflow.FINAL_STATES:
+            assert followed.count(f"Z {task.label}: ") == 1
+    assert shown.count("kubectl logs") == sum(task.state == "failed" and bool(task.pod) for task in found.tasks)
+    code, out, err = do(terminate, f"RUN={run_id}")
+    assert (code, "had finished" in out) == (0, state != "cancelling"), err
+    kfp.tables["pipelines"].append({"pipeline_id": "p", "display_name": PIPELINE, "name": PIPELINE})
+    kfp.tables["runs"][0]["pipeline_version_reference"] = {"pipeline_id": "p", "pipeline_version_id": "v"}
+    assert f"  {state} " in do(runs)[1]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,14 @@ def test_runs_remove_schedules_keeps_one_with_a_run_in_progress(filled: KfpServe
     assert names(filled, "recurring_runs") == ["by-hand"]
 
 
+def test_runs_remove_run_that_never_finishes_its_cancellation(filled: KfpServer, do: Command):
+    """As recorded: the workflow of the run was deleted with its schedule, and the run was terminated."""
+    filled.tables["runs"][1] |= {"recurring_run_id": "weekly", "state": "CANCELING"}
+    out = do(runs, "REMOVE=runs,schedules")[1]
+    assert "remove run unfinished" in out
+    assert "remove schedule weekly" in out
+
+
 def test_runs_dry_run_removes_nothing(filled: KfpServer, do: Command):
     out = do(runs, "REMOVE=runs,versions,schedules", "DRY_RUN=1")[1]
     assert [line.split()[:3] for line in out.splitlines()] == [

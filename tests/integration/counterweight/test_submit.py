@@ -260,6 +260,21 @@ def test_submit_without_pushed_images_is_refused(tmp_path: Path, monkeypatch: py
     assert caught.value.code == "images.not_pushed"
 
 
+@pytest.mark.parametrize(
+    "image", ["counterweight/publish:0123456789abcdef", f"docker@sha256:{'0' * 64}", "host/path/publish:1"]
+)
+def test_check_images_without_registry_or_digest_is_refused(package: submit.Package, image: str):
+    """Such a name would resolve to a public registry, where others may own it."""
+    with pytest.raises(UserError) as caught:
+        submit.check_images(package.content)
+    assert caught.value.code == "images.not_pinned"
+    pinned = re.sub(rb"image: counterweight/(\S+):\S+", rb"image: host:5000/\1@sha256:" + b"0" * 64, package.content)
+    submit.check_images(pinned)
+    with pytest.raises(UserError) as caught:
+        submit.check_images(pinned.replace(b"image: host:5000/publish@sha256:" + b"0" * 64, f"image: {image}".encode()))
+    assert caught.value.fields["image"] == image
+
+
 def test_submit_archived_experiment_is_refused(kfp: KfpServer):
     submit.run([OUT], sys.stdout)
     kfp.tables["experiments"][0]["storage_state"] = "ARCHIVED"

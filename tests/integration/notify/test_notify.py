@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -193,16 +194,18 @@ def test_notify_answer_that_is_not_http_fails_nothing(
     assert "s3cret" not in capsys.readouterr().out
 
 
-def test_notify_slow_api_stops_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """One byte per read would never exceed the time limit of a single read."""
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_notify_slow_api_stops_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes):
+    """One byte per read, of the body or of a header, would never exceed the time limit of a single read."""
     monkeypatch.setattr(module, "DEADLINE_S", 0.3)
+    started = time.monotonic()
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection = listener.accept()[0]
             connection.recv(1000)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            connection.sendall(begin)
             while not stop.wait(0.02):
                 try:
                     connection.sendall(b" ")
@@ -211,7 +214,17 @@ def test_notify_slow_api_stops_at_the_deadline(tmp_path: Path, monkeypatch: pyte
 
         threading.Thread(target=serve, daemon=True).start()
         assert call(tmp_path, api=f"http://127.0.0.1:{listener.getsockname()[1]}") == "succeeded"
+        assert time.monotonic() - started < 5
         stop.set()
+
+
+@pytest.mark.parametrize("name", recordings.NAMES)
+def test_notify_replay_of_each_recording_reports_its_state(tmp_path: Path, name: str):
+    found = parse_run(recordings.load(name)[0])
+    ended = found.handled if found.handled in module._FINISHED else "unknown"
+    with server(recorded(name)) as (api, _):
+        assert call(tmp_path, state="RUNNING", api=api) == ended
+    assert ("incomplete" in (tmp_path / "summary.md").read_text()) == (ended == "unknown")
 
 
 def test_notify_redirect_never_receives_the_token(tmp_path: Path):

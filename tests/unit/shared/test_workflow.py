@@ -25,6 +25,9 @@ def by_label(run: Workflow) -> dict[str, Task]:
     return {task.label: task for task in run.tasks}
 
 
+RECORD = ERROR_RECORD_PREFIX + UserError("image_size is 50", "choose 48", "parameter.invalid").to_json()
+
+
 def manifest_of(*nodes: dict[str, Any], **status: Any) -> dict[str, Any]:
     """Return a manifest with one task `x` whose nodes are these."""
     found = {node["name"]: {"id": f"w-{number}", "templateName": "", **node} for number, node in enumerate(nodes)}
@@ -134,11 +137,12 @@ def test_parse_manifest_in_an_exit_handler_reports_the_handled_part():
         ),
         ([pod("Running")], "running", ""),
         ([pod("Failed", "main: Error (exit code 1)")], "retrying", "main: Error"),
+        ([pod("Failed", "main: Error (exit code 1): " + RECORD)], "failed", "image_size is 50"),
         ([pod("Failed", "OOMKilled"), pod("Running", attempt=1)], "running", ""),
         ([pod("Error", "The node was low on resource: memory.")], "retrying", "evicted from its node"),
         (
             [pod("Failed", "Pod was active on the node longer than the specified deadline")],
-            "retrying",
+            "failed",
             "time limit exc",
         ),
     ],
