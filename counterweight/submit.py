@@ -178,13 +178,20 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return all parameters of a run on a cluster, after a check of values, places and the number of tasks.
 
     Raises:
-        UserError: `parameter.unreachable`, or as in `parameters.check` and `workflow_size.check_size`.
+        UserError: `parameter.unreachable`, `kaggle.no_credentials`, or as in `parameters.check` and
+            `workflow_size.check_size`.
     """
     complete = check(values)
     for name, words in REMOTE_WORDS.items():
         if complete[name] not in words and not _BUCKET.fullmatch(complete[name]):
             choice = ", ".join((*words, "gs://bucket/prefix"))
             raise _unreachable(name, complete[name], f"choose from {choice}")
+    if complete["data"] == "kaggle" and not placement().kaggle_secret:
+        raise UserError(
+            "data is kaggle, and no task has Kaggle credentials",
+            "name a Kubernetes secret as kaggle_secret in the placement file",
+            "kaggle.no_credentials",
+        )
     split = complete["data_split"]
     if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
         raise _unreachable("data_split", split, "give it as gs://bucket/name.csv")

@@ -38,16 +38,28 @@ FILTER_KEYS = {
     "recurring_runs": {"recurring_run_id", "display_name", "name", "created_at", "updated_at", "description"},
 }
 
+ENTRIES = {"experiments": "Experiment", "pipelines": "Pipeline", "pipeline_versions": "PipelineVersion"}
+ENTRIES |= {"runs": "Run", "recurring_runs": "Job"}
+KINDS: dict[str, tuple[str, str, Any]] = {
+    "STRING": ("string", "string", str),
+    "NUMBER_INTEGER": ("double or integer", "number", (int, float)),
+    "NUMBER_DOUBLE": ("double or integer", "number", (int, float)),
+    "LIST": ("list", "list", list),
+}
+"""Parameter type → how the API names it, names its values, and their type: it takes 32.5 for an integer."""
+
 
 class ProblemError(Exception):
-    """Answer a request with an error, as gRPC's gateway writes it."""
+    """Answer a request with an error, as gRPC's gateway writes it; without details if it has no such route."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, routed: bool = True) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.routed = status, routed
 
     def body(self) -> dict[str, Any]:
         code = CODES[self.status]
+        if not self.routed:
+            return {"code": code, "message": str(self)}
         inner = {"@type": "type.googleapis.com/google.rpc.Status", "code": code, "message": str(self)}
         return {"code": code, "message": f"Failed: InternalPrefix: {self}", "details": [inner]}
 
@@ -163,7 +175,7 @@ class KfpServer:
             if found := re.fullmatch(pattern, f"{method} {path}"):
                 with self.lock:
                     return action(self, query, body, *map(unquote, found.groups()))
-        raise ProblemError(404 if method == "GET" else 501, "Not Found")
+        raise ProblemError(404 if method == "GET" else 501, "Not Found", routed=False)
 
     def healthz(self, query: Any, body: Any) -> Any:
         return {
@@ -210,7 +222,7 @@ class KfpServer:
     def get(self, table: str, name: str, value: str) -> dict[str, Any]:
         row = next((row for row in self.tables[table] if row[name] == value), None)
         if row is None:
-            raise ProblemError(404, f"{table} {value} not found")
+            raise ProblemError(404, f"{ENTRIES[table]} {value} not found")
         return row
 
     def add(self, table: str, id_name: str, model: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -281,12 +293,14 @@ class KfpServer:
             raise ProblemError(500, "Internal Server Error")
         newest = max(rows, key=lambda row: row["created_at"])
         inputs = newest["pipeline_spec"].get("pipeline_spec", newest["pipeline_spec"])["root"]["inputDefinitions"]
-        kinds = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "LIST": list}
         for name, value in ((row.get("runtime_config") or {}).get("parameters") or {}).items():
             if name not in inputs["parameters"]:
-                raise ProblemError(400, f"invalid pipeline job inputs: parameter {name} not found")
-            if not isinstance(value, kinds[inputs["parameters"][name]["parameterType"]]):
-                raise ProblemError(400, f"invalid pipeline job inputs: parameter {name} has another type")
+                raise ProblemError(400, f"parameter(s) provided are not required by pipeline: {name}")
+            wanted, got, kind = KINDS[inputs["parameters"][name]["parameterType"]]
+            if isinstance(value, bool) or not isinstance(value, kind):
+                subject = "parameter value" if got == "number" else "input parameter"
+                text = f"input parameter {name} requires type {wanted}, but the {subject} is not of {got} value type"
+                raise ProblemError(400, text)
         return reference, newest
 
     # Runs

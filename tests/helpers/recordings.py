@@ -22,6 +22,12 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return content["v1beta1"], content["v2beta1"]
 
 
+def answers() -> list[dict[str, Any]]:
+    """Return single requests and the answers to them: what, request, status, response."""
+    found: list[dict[str, Any]] = json.loads((FOLDER / "answers.json").read_text(encoding="utf-8"))
+    return found
+
+
 def manifest(name: str) -> dict[str, Any]:
     """Return the Workflow manifest of a run, with nodes that are not compressed."""
     found: dict[str, Any] = json.loads(load(name)[0]["pipeline_runtime"]["workflow_manifest"])

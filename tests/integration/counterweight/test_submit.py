@@ -238,6 +238,7 @@ def test_submit_api_without_create_pipeline_uses_the_upload(kfp: KfpServer, do: 
         (["data_image_size=50"], "parameter.invalid"),
         (["classifier_seeds=1,1"], "parameter.invalid"),
         ([f"synthetic_classes={','.join(f'c{n}' for n in range(60))}"], "workflow.too_many_classes"),
+        (["DATA=kaggle"], "kaggle.no_credentials"),
         (["PRESET=gpu"], "preset.unknown"),
         (["PARAMS=nowhere.yaml"], "yaml.unreadable"),
         (["WAIT=yes"], "arguments.invalid_switch"),
