@@ -193,17 +193,22 @@ def _print(out: TextIO, text: str) -> None:
     print(lead + printable(text.removeprefix("\n")), file=out, flush=True)
 
 
-def read_log(api: Api, run_id: str, task: Task) -> str | None:
-    """Return the log of a task's last pod; None if neither the pod nor the `executor-logs` artifact can be read."""
+def read_log(api: Api, run_id: str, namespace: str, task: Task) -> str | None:
+    """Return the log of a task's last pod; None if neither the pod nor the `executor-logs` artifact can be read.
+
+    The API reads the log of a pod if users have namespaces; the UI, which may be at the same address, otherwise too.
+    """
     addresses = []
-    if task.node:
-        addresses.append(f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{quote(task.node, safe='')}/log")
+    where = f"namespace={quote(namespace, safe='')}" if namespace else ""
+    if task.pod:
+        pod = quote(task.pod, safe="")
+        addresses.append(f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{pod}/log")
+        addresses.append(f"/k8s/pod/logs?podname={pod}&runid={quote(run_id)}&pod{where}")
     scheme, _, path = task.log_uri.partition("://")
     bucket, _, key = path.partition("/")
     source = {"minio": "minio", "s3": "s3", "gs": "gcs"}.get(scheme)
     if source and key:
-        namespace = f"&namespace={quote(api.namespace)}" if api.namespace else ""
-        addresses.append(f"/artifacts/get?source={source}&bucket={quote(bucket)}&key={quote(key, safe='')}{namespace}")
+        addresses.append(f"/artifacts/get?source={source}&bucket={quote(bucket)}&key={quote(key, safe='')}&{where}")
     for address in addresses:
         api.connection.give_up = time.monotonic() + ATTEMPT_S
         try:
@@ -269,16 +274,16 @@ def report(api: Api, run: Any, found: Workflow, name: str, out: TextIO) -> None:
             choices=labels,
         )
     for task in chosen:
-        text = read_log(api, run.run_id, task) if task.pod or task.log_uri else None
+        namespace = found.namespace or api.namespace
+        text = read_log(api, run.run_id, namespace, task)
         if text is not None:
             _print(out, f"\n{task.label}: the last lines of its log")
             print("\n".join(log_lines(text)), file=out, flush=True)
         elif task.pod:
-            namespace = found.namespace or api.namespace
             _print(out, f"\n{task.label}: the API does not return its log; read it from the pod while that exists:")
             _print(out, f"  {kubectl_logs(namespace)} {shlex.quote(task.pod)} -c main")
         else:
-            _print(out, f"\n{task.label}: no pod was started, so there is no log")
+            _print(out, f"\n{task.label}: no pod was created, so there is no log")
 
 
 def kubectl_logs(namespace: str) -> str:

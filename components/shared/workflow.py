@@ -61,10 +61,11 @@ class Task:
         state: one of this module's constants.
         reason: why it waits or failed; empty otherwise.
         error: the record that the task printed as its error, if Argo has it.
-        pods: number of pods that were started.
+        attempts: how often a pod was requested.
+        pods: number of pods that were created; the cluster may refuse one.
         intervals: start and end of each pod; None if it has not finished.
-        node, pod: id of the last pod's node, and its name; empty if no pod was started.
-        log_uri: address of the `executor-logs` artifact; may be empty.
+        pod: name of the last pod that was created; empty if there is none.
+        log_uri: address of its `executor-logs` artifact; may be empty.
     """
 
     key: str
@@ -73,10 +74,10 @@ class Task:
     state: str
     reason: str = ""
     error: UserError | None = None
+    attempts: int = 0
     pods: int = 0
     intervals: tuple[tuple[datetime, datetime | None], ...] = ()
     started: datetime | None = None
-    node: str = ""
     pod: str = ""
     log_uri: str = ""
 
@@ -87,8 +88,8 @@ class Task:
 
     @property
     def retries(self) -> int:
-        """Number of pods after the first."""
-        return max(self.pods - 1, 0)
+        """Number of attempts after the first."""
+        return max(self.attempts - 1, 0)
 
     def seconds(self, now: datetime) -> float:
         """Return the time of all pods from creation to end, including their wait for a node."""
@@ -124,6 +125,7 @@ class _Node:
     template: str
     boundary: str
     message: str
+    host: str
     started: datetime | None
     finished: datetime | None
     parameters: dict[str, str]
@@ -138,6 +140,11 @@ class _Node:
     @property
     def ended(self) -> bool:
         return self.phase in ("Succeeded", "Failed", "Error", "Skipped", "Omitted")
+
+    @property
+    def created(self) -> bool:
+        """Whether the pod of this node was created."""
+        return self.kind == "Pod" and (self.phase != "Error" or bool(self.host))
 
 
 @dataclass
@@ -257,6 +264,7 @@ def _node(key: str, node: Mapping[str, Any]) -> _Node:
         template=str(node.get("templateName") or ""),
         boundary=str(node.get("boundaryID") or ""),
         message=str(node.get("message") or ""),
+        host=str(node.get("hostNodeName") or ""),
         started=_time(node.get("startedAt")),
         finished=_time(node.get("finishedAt")),
         parameters=_parameters(node.get("inputs")),
@@ -377,6 +385,10 @@ def _task(
         reason, error = describe_failure(source.message or (top.message if top else ""))
     if state == RETRYING and (error or reason in _FINAL_REASONS):
         state = FAILED  # Argo waits out the backoff, a minute, before it decides not to repeat the task
+    created = [node for node in pods if node.created]
+    logged = created[-1] if created else None
+    if not pods and state == FAILED and driver and driver.created:
+        logged = driver
     started = min((node.started for node in pods if node.started), default=None)
     if state == CACHED and source:
         started = source.started
@@ -389,12 +401,12 @@ def _task(
         state=state,
         reason=reason,
         error=error,
-        pods=len(pods),
-        intervals=tuple((node.started, node.finished) for node in pods if node.started),
+        attempts=len(pods),
+        pods=len(created),
+        intervals=tuple((node.started, node.finished) for node in created if node.started),
         started=started,
-        node=last.id if last else (driver.id if driver and state == FAILED else ""),
-        pod=_pod_name(content, last or (driver if driver and state == FAILED else None)),
-        log_uri=_log_uri(last) if last else "",
+        pod=_pod_name(content, logged) if logged else "",
+        log_uri=_log_uri(logged) if logged else "",
     )
 
 
@@ -533,10 +545,8 @@ def _pack(content: _Manifest, arms: str, number: int) -> str:
         return ""
 
 
-def _pod_name(content: _Manifest, node: _Node | None) -> str:
+def _pod_name(content: _Manifest, node: _Node) -> str:
     """Return the name of a node's pod, as Argo composes it."""
-    if node is None:
-        return ""
     if not content.long_pod_names:
         return node.id
     number = node.id.rpartition("-")[2]

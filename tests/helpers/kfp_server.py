@@ -131,6 +131,8 @@ class KfpServer:
     Attributes:
         asked: (method, path with query, body, headers) of each request.
         life: run states, one for each request for a run: (state, {task: state}); the last one is repeated.
+        logs: pod → its log, as the API returns it where users have namespaces.
+        ui_logs: (namespace, pod) → its log, as the UI at the same address returns it.
         token: what must be in the Authorization header, if anything.
     """
 
@@ -142,6 +144,7 @@ class KfpServer:
         self.tables: dict[str, list[dict[str, Any]]] = {name: [] for name in FILTER_KEYS}
         self.life: list[tuple[str, dict[str, str]]] = [("SUCCEEDED", {})]
         self.logs: dict[str, str] = {}
+        self.ui_logs: dict[tuple[str, str], str] = {}
         self.artifacts: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.histories: dict[str, list[dict[str, Any]]] = {}
@@ -167,6 +170,8 @@ class KfpServer:
         path = parts.path
         if path == "/artifacts/get" and query.get("key") in self.artifacts:
             return self.artifacts[query["key"]]
+        if path == "/k8s/pod/logs" and (found_log := self.ui_logs.get((query["podnamespace"], query["podname"]))):
+            return found_log
         if log := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
             return self.logs.get(
                 unquote(log[2]), '{"error_message":"Failed to read logs","error_details":"pods not found"}'

@@ -17,6 +17,8 @@ from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[3]
+POD = "counterweight-ftv8h-retry-system-container-impl-1649534573"
+"""The pod of the only task that failed in `failed-user-error`."""
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_logs_of_a_cancelled_run_reports_it_as_cancelled(kfp: KfpServer, do: Com
 def test_logs_of_a_failed_task_shows_the_error_of_its_log(kfp: KfpServer, do: Command, run_id: str):
     error = UserError("the folder x does not exist", "name another folder", "data.missing")
     text = f"{'epoch 1' + chr(10)}" * 500 + f"Killed\x1b[31m\n{ERROR_RECORD_PREFIX}{error.to_json()}\n{error.lines()}\n"
-    kfp.logs["counterweight-ftv8h-1649534573"] = text
+    kfp.logs[POD] = text
     code, out, _ = do(logs, f"RUN={run_id}")
     assert code == 0
     lines = out.splitlines()
@@ -57,6 +59,18 @@ def test_logs_of_a_failed_task_shows_the_error_of_its_log(kfp: KfpServer, do: Co
     assert lines[-3:] == [r"Killed\x1b[31m", *error.lines().splitlines()]
     assert lines.count("epoch 1") == logs.LOG_LINES - 4
     assert ERROR_RECORD_PREFIX not in out
+
+
+def test_logs_of_the_ui_at_the_same_address_are_read(kfp: KfpServer, do: Command, run_id: str):
+    kfp.ui_logs["kubeflow", POD] = "from the UI"
+    assert do(logs, f"RUN={run_id}")[1].endswith("its log\nfrom the UI\n")
+
+
+@pytest.mark.parametrize(("name", "task"), [("refused-by-pod-security", "Prepare data"), ("too-wide", "Evaluate")])
+def test_logs_of_a_pod_that_was_not_created_names_no_command(kfp: KfpServer, do: Command, name: str, task: str):
+    out = do(logs, f"RUN={kfp.record(name)}")[1]
+    assert f"{task}: no pod was created" in out
+    assert "kubectl" not in out
 
 
 def test_logs_without_the_pod_reads_the_artifact(kfp: KfpServer, do: Command, run_id: str):
@@ -68,8 +82,7 @@ def test_logs_without_the_pod_reads_the_artifact(kfp: KfpServer, do: Command, ru
 
 def test_logs_without_any_log_prints_one_kubectl_command(kfp: KfpServer, do: Command, run_id: str):
     out = do(logs, f"RUN={run_id}")[1]
-    pod = "counterweight-ftv8h-retry-system-container-impl-1649534573"
-    assert out.splitlines()[-1] == f"  kubectl logs -n kubeflow {pod} -c main"
+    assert out.splitlines()[-1] == f"  kubectl logs -n kubeflow {POD} -c main"
     assert out.count("kubectl") == 1
     assert "error_message" not in out
 

@@ -113,6 +113,14 @@ def test_parse_run_failed_task_has_the_reason(name: str, label: str, reason: str
     assert by_label(read(name))[label].reason.startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "retries"), [("too-wide", "Evaluate", 1), ("refused-by-pod-security", "Prepare data", 80)]
+)
+def test_parse_run_refused_pods_take_no_time(name: str, label: str, retries: int):
+    task = by_label(read(name))[label]
+    assert (task.retries, task.pods, task.pod, task.seconds(NOW)) == (retries, 0, "", 0)
+
+
 def test_parse_run_terminated_tasks_are_cancelled_with_their_classes():
     tasks = by_label(read("terminated"))
     assert tasks["Train GAN [df]"].state == tasks["Train GAN [vasc]"].state == "cancelled"
