@@ -81,20 +81,17 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
             run = get_run(api, run_id)
             state, tasks = state_of(run), _tasks(api, run_id, shown, out)
             finished = state in EXIT_CODES
-            lines = [
-                (
-                    task.key,
-                    f"{task.label}: {describe(task)}",
-                    (task.state, task.reason if task.state != "failed" else ""),
-                )
+            changes = [
+                (task.key, (task.state, task.reason if task.state != "failed" else ""), _lines(task))
                 for task in tasks
                 if finished or task.state not in (workflow.PENDING, workflow.SKIPPED)
             ]
-            lines.insert(len(lines) if finished else 0, ("", f"run: {state}{_error(run)}", (state, "")))
-            for key, line, current in lines:
+            changes.insert(len(changes) if finished else 0, ("", (state, ""), [f"run: {state}{_error(run)}"]))
+            for key, current, lines in changes:
                 if shown.get(key) != current:
                     shown[key] = current
-                    _print(out, f"{_clock()} {line}")
+                    for line in lines:
+                        _print(out, f"{_clock()} {line}")
             if finished:
                 return EXIT_CODES[state]
             left = give_up - time.monotonic()
@@ -109,6 +106,12 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
     except ApiError:
         _print(out, f"the run may continue. {how_to(run_id)}")
         raise
+
+
+def _lines(task: Task) -> list[str]:
+    """Return what happened to a task, and the hint of its error."""
+    hint = task.error.hint if task.error and task.state == workflow.FAILED else ""
+    return [f"{task.label}: {describe(task)}", *([f"hint: {hint}"] if hint else [])]
 
 
 def read_workflow(api: Api, run_id: str) -> Workflow | UserError:
@@ -279,7 +282,11 @@ def report(api: Api, run: Any, found: Workflow, name: str, out: TextIO) -> None:
         if text is not None:
             _print(out, f"\n{task.label}: the last lines of its log")
             print("\n".join(log_lines(text)), file=out, flush=True)
-        elif task.pod:
+            continue
+        if task.error:
+            _print(out, f"\n{task.label}: its error")
+            print("\n".join(map(printable, task.error.lines().splitlines())), file=out, flush=True)
+        if task.pod:
             _print(out, f"\n{task.label}: the API does not return its log; read it from the pod while that exists:")
             _print(out, f"  {kubectl_logs(namespace)} {shlex.quote(task.pod)} -c main")
         else:

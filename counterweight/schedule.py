@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+import time
 import zoneinfo
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,8 @@ RELEASES = f"{PIPELINE}-released"
 """The pipeline on the cluster whose newest version the recurring runs start; trials upload to another one."""
 UNFINISHED = ("PENDING", "RUNNING", "PAUSED")
 """States of a run that must not be harmed. A run whose workflow was deleted stays in CANCELING after `terminate`."""
+SETTLE_S = 2.0
+"""Pause after a recurring run is disabled: Kubeflow may be starting a run of it, which it lists a moment later."""
 
 _MARK = re.compile(r"counterweight schedule: (\S+) of pipeline (\S+), specification ([0-9a-f]{16})\b")
 _FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
@@ -306,7 +309,8 @@ def remove(api: Api, recurring: Any) -> str:
     """
     try:
         if recurring.mode != "DISABLE":
-            switch_to(api, recurring.recurring_run_id, False)  # before the check, so that no run starts after it
+            switch_to(api, recurring.recurring_run_id, False)
+            time.sleep(SETTLE_S)
         if unfinished := api.call(unfinished_run, api, recurring):
             return unfinished
         api.call(api.recurring_runs.recurring_run_service_delete_recurring_run, recurring.recurring_run_id)

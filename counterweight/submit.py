@@ -39,7 +39,7 @@ import kfp_server_api
 import yaml
 
 from components.placement import FILE_VARIABLE, placement
-from components.shared.errors import UserError, printable
+from components.shared.errors import ExitCode, UserError, printable
 from components.shared.parameters import check, defaults, parse
 from components.shared.workflow_size import check_size
 from counterweight import build_images, parameters
@@ -438,7 +438,10 @@ def run(words: list[str], out: TextIO) -> int:
     run = started(api, name, (pipeline_id, version_id), experiment_id, values)
     base = placement().ui.rstrip("/") or api.host
     print(f"run {name}\n{base}/#/runs/details/{printable(run.run_id or '')}", file=out, flush=True)
-    return follow(api, run.run_id, seconds, out) if wait else 0
+    code = follow(api, run.run_id, seconds, out) if wait else ExitCode.SUCCEEDED
+    if code == ExitCode.FAILED:
+        print(f"To see the logs of its failed tasks: make logs RUN={printable(run.run_id)}", file=out, flush=True)
+    return code
 
 
 if __name__ == "__main__":

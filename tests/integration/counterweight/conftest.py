@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from counterweight import client, logs, submit
+from counterweight import client, logs, schedule, submit
 from counterweight.exit_codes import run_command
 from tests.helpers.kfp_server import KfpServer, serving
 
@@ -22,6 +22,7 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
         (client, "PAUSE_S", 0.02),
         (client, "LOOK_AGAIN_S", 0.05),
         (logs, "FIRST_PAUSE_S", 0.01),
+        (schedule, "SETTLE_S", 0.01),
     ):
         monkeypatch.setattr(module, name, seconds)
     with serving(KfpServer()) as api:
@@ -37,7 +38,7 @@ def package() -> submit.Package:
 
 @pytest.fixture
 def do(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command's module as its `__main__` does; gives its exit code, output and errors."""
+    """Return a function that runs a command's module as its `__main__` does: exit code, output and errors."""
 
     def run(module: ModuleType, *words: str) -> tuple[int, str, str]:
         out = io.StringIO()

@@ -248,6 +248,23 @@ def test_schedule_with_a_run_in_progress_is_disabled_and_deleted_later(released:
     assert there(released)["weekly"]["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * 1"
 
 
+def test_schedule_run_that_starts_while_it_is_disabled_is_kept(
+    released: KfpServer, do: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Kubeflow lists a run a moment after it has started it."""
+    do(schedule, write(file, WEEKLY))
+    (old,) = released.tables["recurring_runs"]
+
+    def start_late(seconds: float) -> None:
+        if old["mode"] == "DISABLE":
+            start_run(released, old)
+
+    monkeypatch.setattr(schedule.time, "sleep", start_late)
+    out = do(schedule, write(file))[1]
+    assert "disable weekly" in out
+    assert released.tables["recurring_runs"] == [old]
+
+
 def test_schedule_changed_back_enables_the_old_one(released: KfpServer, do: Command, file: Path):
     do(schedule, write(file, WEEKLY))
     old = released.tables["recurring_runs"][0]["recurring_run_id"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.shared.errors import UserError
-from counterweight import client, submit
+from components.shared.errors import ERROR_RECORD_PREFIX, UserError
+from counterweight import client, logs, submit
 from tests.helpers import kfp_server
 from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
@@ -132,6 +132,18 @@ def test_submit_wait_prints_each_task_and_exits_with_the_state_of_the_run(
     error = r": no GPU\x1b[2J left\nat all" if life == "FAILED" else ""
     assert f"train-gan: {end.lower()} after 2 min 00 s{error}" in shown
     assert shown[-1].startswith("run: " + {0: "succeeded", 1: "failed", 3: "cancelled"}[code])
+    assert ("make logs RUN=" in out) == (code == 1)
+
+
+def test_submit_wait_failed_task_has_the_hint_of_its_error(kfp: KfpServer, do: Command):
+    error = UserError("data is gs://b, which is empty", "name another folder", "input.missing")
+    kfp.errors["check-inputs"] = f"main: Error (exit code 1): {ERROR_RECORD_PREFIX}{error.to_json()}"
+    kfp.life = [("FAILED", {"check-inputs": "FAILED"})]
+    out = do(submit, OUT, "WAIT=1")[1]
+    assert "check-inputs: failed after 2 min 00 s: data is gs://b, which is empty\n" in out
+    assert "Z hint: name another folder\n" in out
+    run_id = kfp.tables["runs"][0]["run_id"]
+    assert f"\ncheck-inputs: its error\n{error.lines()}\n" in do(logs, f"RUN={run_id}")[1]
 
 
 def test_submit_timeout_prints_how_to_cancel_the_run(kfp: KfpServer, do: Command):
