@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,24 @@ from components.train_gan.loop import Training
 from components.train_gan.pretrain import pretrain
 from components.train_gan.recipe import Recipe
 from components.train_gan.train import train
+from tests.helpers import tiny_architecture
 
-KIMG = 0.3
-"""Of the trained GANs: 10 steps."""
+KIMG = 0.256
+"""Of the trained GANs: 8 steps, a snapshot after each. All calls have the same length, so one is compiled."""
+
+
+RECIPES = {name: replace(architectures.load(name).RECIPE, penalise_every=1) for name in architectures.NAMES}
+"""Of the trained GANs: only one kind of step is compiled. Others are checked in test_gan.py."""
+
+SNAPSHOT_IMAGES = 64
+"""Images that the KID of a snapshot is measured on, instead of 256."""
+
+
+def train_quickly(**settings: Any) -> None:
+    """`train` with small snapshots."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("components.train_gan.loop.SNAPSHOT_IMAGES", SNAPSHOT_IMAGES)
+        train(**settings)
 
 
 @dataclass(frozen=True)
@@ -52,13 +67,12 @@ class Trainer:
 
     def run(self, folder: Path, **changes: Any) -> Path:
         """Train, and return the folder with models and records."""
-        train(**self.settings(folder, **changes))
+        train_quickly(**self.settings(folder, **changes))
         return folder / "gans" / "models"
 
     @contextmanager
     def training(self, recipe: Recipe | None = None, **changes: Any) -> Iterator[Training]:
-        """Yield a training of `vasc` that has not started."""
-        networks = architectures.load("dcgan")
+        """Yield a training of `vasc` with tiny networks that has not started."""
         values: dict[str, Any] = {"kimg": KIMG, "seed": 1, "settings": {}} | changes
         with (
             open_pixels(self.training_data / "train.parquet", "train", "vasc") as pixels,
@@ -66,14 +80,24 @@ class Trainer:
         ):
             yield Training(
                 "train_gan vasc",
-                "dcgan",
-                networks,
-                recipe or networks.RECIPE,
+                "tiny",
+                tiny_architecture,
+                recipe or tiny_architecture.RECIPE,
                 pixels,
                 validation_pixels,
                 load_features(self.features),
                 **values,
             )
+
+
+def checkpointed(folder: Path, architecture: str) -> dict[str, Any]:
+    """Return settings of `train` with a checkpoint in a folder after each snapshot."""
+    return {
+        "architecture": architecture,
+        "recipe": RECIPES[architecture],
+        "checkpoints": str(folder / "checkpoints"),
+        "checkpoint_interval_s": 0.0,
+    }
 
 
 def load_json(models: Path, dx: str = "vasc") -> dict[str, Any]:
@@ -93,7 +117,7 @@ def trained(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """For each architecture, the folder of a GAN of `vasc`, with a checkpoint after each of its eight snapshots."""
     folders = {name: tmp_path_factory.mktemp(name) for name in architectures.NAMES}
     for name, folder in folders.items():
-        trainer.run(folder, architecture=name, checkpoints=str(folder / "checkpoints"), checkpoint_interval_s=0.0)
+        trainer.run(folder, **checkpointed(folder, name))
     return folders
 
 
@@ -132,10 +156,11 @@ class FakeSteps:
 
 @pytest.fixture
 def fake_steps(monkeypatch: pytest.MonkeyPatch) -> type[FakeSteps]:
-    """Training without real steps; set `faults` to disturb it."""
+    """Training of tiny networks without real steps; set `faults` to disturb it."""
 
     class Steps(FakeSteps):
         pass
 
     monkeypatch.setattr("components.train_gan.loop.Together", Steps)
+    monkeypatch.setattr(architectures, "load", lambda name: tiny_architecture)
     return Steps

@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.shared.checkpoint import pack
 from components.shared.files import file_sha256
 from components.shared.image_set import read_rows
 from components.shared.records import FailedGan, TrainedGan, load_gan_record
 from components.train_gan import architectures
 from components.train_gan.gan import GAN
-from components.train_gan.loop import FINE_TUNING_RATE, DivergedError, Training
+from components.train_gan.loop import FINE_TUNING_RATE, DivergedError, Training, export_start
 from components.train_gan.progress_html import STRIP_BYTES, strips
 from components.train_gan.recipe import Recipe
 from components.train_gan.state import History
-from components.train_gan.train import START_FILE
 from tests.helpers.errors import raises_user_error
 from tests.integration.train_gan.conftest import FakeSteps, Trainer, load_json
 
@@ -82,15 +82,14 @@ def test_train_writes_generator_record_and_page(
     assert {path.name for path in models.iterdir()} == {"gan-vasc.keras", "gan-vasc.json", "gan-vasc.html"}
     record = load_gan_record(models / "gan-vasc.json")
     assert isinstance(record, TrainedGan)
-    assert (record.dx, record.real_images, record.kimg, record.start_kimg) == ("vasc", 14, 0.32, 0)
+    assert (record.dx, record.real_images, record.kimg, record.start_kimg) == ("vasc", 14, 0.256, 0)
     assert record.model_sha256 == file_sha256(models / "gan-vasc.keras")
-    # After each call: calls end at the eight snapshots.
-    assert record.losses.kimg == record.kid.kimg == [0.064, 0.096, 0.128, 0.16, 0.224, 0.256, 0.288, 0.32]
+    assert record.losses.kimg == record.kid.kimg == [round(0.032 * step, 3) for step in range(1, 9)]
     assert np.isfinite([*record.losses.generator, *record.losses.discriminator]).all()
     assert record.recipe["loss"] == {"dcgan": "bce", "resnet": "relativistic"}[architecture]
     rows = pd.concat([read_rows(training_data / f"{split}.parquet", split) for split in ("train", "validation")])
     assert record.seen == sorted(rows.loc[rows["dx"] == "vasc", "pixel_sha256"].str[:16])
-    assert [snapshot.kimg for snapshot in record.snapshots] == [0, 0.096, 0.16, 0.256, 0.32]
+    assert [snapshot.kimg for snapshot in record.snapshots] == [0, 0.064, 0.128, 0.192, 0.256]
     for snapshot in record.snapshots:
         with Image.open(io.BytesIO(base64.b64decode(snapshot.jpeg)), formats=("JPEG",)) as image:
             assert image.size == (5 * 32, 32)
@@ -289,11 +288,12 @@ def test_snapshots_are_at_the_end_of_a_call(trainer: Trainer, kimg: float, steps
 
 
 @pytest.mark.parametrize(("start", "factor"), [(False, 1.0), (True, FINE_TUNING_RATE)])
-def test_learning_rate_decays_along_a_cosine_to_the_final_share(
-    trainer: Trainer, pretrained: Path, start: bool, factor: float
-) -> None:
+def test_learning_rate_decays_along_a_cosine_to_the_final_share(trainer: Trainer, start: bool, factor: float) -> None:
     recipe = Recipe("bce", learning_rate=1e-3, final_rate=0.1)
-    packed = (pretrained / START_FILE).read_bytes() if start else b""
+    packed = b""
+    if start:
+        with trainer.training(recipe, kimg=0.032) as shared:
+            packed = pack(*export_start(shared, "tiny"))
     with trainer.training(recipe, kimg=3.2, start=packed) as training:
         rates = []
         for training.history.step in (0, 50, 100):
