@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.shared.features import load_features
+from components.shared.features import Features, load_features
 from components.shared.image_set import open_pixels
 from components.train_gan import architectures
 from components.train_gan.gan import GAN
@@ -44,11 +44,13 @@ class Trainer:
 
     Attributes:
         training_data, features, no_start: inputs of the phase.
+        extractor: `features`, loaded; its compiled prediction serves all tests.
     """
 
     training_data: Path
     features: Path
     no_start: Path
+    extractor: Features
 
     def settings(self, folder: Path, **changes: Any) -> dict[str, Any]:
         """Return the arguments of `train`."""
@@ -85,7 +87,7 @@ class Trainer:
                 recipe or tiny_architecture.RECIPE,
                 pixels,
                 validation_pixels,
-                load_features(self.features),
+                self.extractor,
                 **values,
             )
 
@@ -109,7 +111,7 @@ def load_json(models: Path, dx: str = "vasc") -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def trainer(training_data: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    return Trainer(training_data, features, tmp_path_factory.mktemp("no_start"))
+    return Trainer(training_data, features, tmp_path_factory.mktemp("no_start"), load_features(features))
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +157,7 @@ class FakeSteps:
 
 
 @pytest.fixture
-def fake_steps(monkeypatch: pytest.MonkeyPatch) -> type[FakeSteps]:
+def fake_steps(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> type[FakeSteps]:
     """Training of tiny networks without real steps; set `faults` to disturb it."""
 
     class Steps(FakeSteps):
@@ -163,4 +165,6 @@ def fake_steps(monkeypatch: pytest.MonkeyPatch) -> type[FakeSteps]:
 
     monkeypatch.setattr("components.train_gan.loop.Together", Steps)
     monkeypatch.setattr(architectures, "load", lambda name: tiny_architecture)
+    for module in ("train", "pretrain"):
+        monkeypatch.setattr(f"components.train_gan.{module}.load_features", lambda path: trainer.extractor)
     return Steps
