@@ -7,15 +7,17 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from kfp import dsl, kubernetes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.container_images import PHASE_OF
 from components.shared.errors import UserError
 from components.shared.parameters import Options, parse
+
+if TYPE_CHECKING:
+    from kfp import dsl
 
 DEFAULT = Path(__file__).resolve().parent.parent / "manifests" / "placement.yaml"
 FILE_VARIABLE = "PLACEMENT"
@@ -157,8 +159,10 @@ def placement() -> Placement:
     return content.model_copy(update={"options": content.options.model_copy(update=_overrides)})
 
 
-def place(task: dsl.PipelineTask, phase: str) -> dsl.PipelineTask:
+def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
     """Set a task's nodes, resources, retries and time limit."""
+    from kfp import kubernetes  # takes a second, which commands that compile nothing save
+
     file = placement()
     resources = file.phases[phase]
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
@@ -181,7 +185,9 @@ def place(task: dsl.PipelineTask, phase: str) -> dsl.PipelineTask:
     return task
 
 
-def _select_nodes(task: dsl.PipelineTask, nodes: Nodes) -> None:
+def _select_nodes(task: "dsl.PipelineTask", nodes: Nodes) -> None:
+    from kfp import kubernetes
+
     for key, value in nodes.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
     for toleration in nodes.tolerations:

@@ -22,7 +22,6 @@ from urllib.parse import quote
 from components.shared import workflow
 from components.shared.errors import ExitCode, UserError, printable
 from components.shared.log import duration
-from components.shared.storage import download_file
 from components.shared.workflow import Task, Workflow, parse_error_record
 from counterweight import parameters
 from counterweight.client import ATTEMPT_S, Api, ApiError, RejectedError, settings
@@ -221,6 +220,8 @@ def read_log(api: Api, run_id: str, namespace: str, task: Task) -> str | None:
         if _is_log(text):
             return text
     if scheme == "gs":
+        from components.shared.storage import download_file  # Google's client takes a second to import
+
         try:
             with tempfile.TemporaryDirectory() as folder:
                 download_file(task.log_uri, Path(folder, "log"))
