@@ -402,8 +402,11 @@ run("# metadata", opened)
 raw.chmod(0)
 run("# folder", opened)
 """
-    for folder in [tmp_path, *tmp_path.parents][:4]:
+    # Up to pytest's own folder below the temporary directory; with xdist there is one more.
+    for folder in [tmp_path, *tmp_path.parents]:
         folder.chmod(0o755)
+        if folder.name.startswith("pytest-of-"):
+            break
     closed, opened = tmp_path / "closed", tmp_path / "opened"
     closed.mkdir(mode=0o755)
     opened.mkdir()

@@ -1,4 +1,4 @@
-"""A bucket gives the image sets that the same folder gives, and takes a split file as well."""
+"""A bucket gives the same image sets as the folder, and can hold the split file."""
 
 import pytest
 from google.cloud.storage import Client
@@ -6,7 +6,7 @@ from google.cloud.storage import Client
 server = pytest.importorskip("gcp_storage_emulator.server")
 
 
-def test_a_bucket_is_prepared_as_the_folder_is(raw, run, monkeypatch):
+def test_prepare_from_a_bucket_gives_the_sets_of_the_folder(raw, run, monkeypatch):
     emulator = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket="raw")
     emulator.start()
     try:
@@ -17,7 +17,7 @@ def test_a_bucket_is_prepared_as_the_folder_is(raw, run, monkeypatch):
             if path.is_file():
                 bucket.blob(f"sets/ham/{path.relative_to(raw.path)}").upload_from_filename(path)
         from_bucket = run("gs://raw/sets/ham", out="bucket")
-        bucket.blob("splits.csv").upload_from_filename(from_bucket.out / "splits.csv")
+        bucket.blob("splits.csv").upload_from_filename(from_bucket.splits)
         again = run("gs://raw/sets/ham", out="again", split="gs://raw/splits.csv", seed=2)
     finally:
         emulator.stop()
