@@ -84,16 +84,16 @@ class GAN(keras.Model):
         every += [*generator_optimizer.variables, *discriminator_optimizer.variables]
         self.state = list({id(variable): variable for variable in every}.values())
 
-    def _score(self, images: Any, draws: Any, penalised: bool) -> tuple[Any, Any]:
+    def _discriminate(self, images: Any, random_values: Any, penalised: bool) -> tuple[Any, Any]:
         """Return logits (N, 1) float32 of augmented images in model space, and the gradient penalty."""
 
-        def judge(shown: Any) -> Any:
+        def score(shown: Any) -> Any:
             return ops.cast(self.discriminator(shown, training=True), "float32")
 
-        shown = augment.diffaugment(images, draws) if self.recipe.augmentation == "diffaugment" else images
+        shown = augment.diffaugment(images, random_values) if self.recipe.augmentation == "diffaugment" else images
         if not penalised:
-            return judge(shown), 0.0
-        logits, gradient = with_input_gradient(judge, shown)
+            return score(shown), 0.0
+        logits, gradient = with_input_gradient(score, shown)
         return logits, regularisers.penalty(ops.cast(gradient, "float32"))
 
     def shown(self, images: Any, rows: Any) -> tuple[Any, Any, Any]:
@@ -105,12 +105,12 @@ class GAN(keras.Model):
         """
         real, batch = ops.take(images, rows, axis=0), rows.shape[0]
         noise = keras.random.normal((batch, self.generator.input_shape[-1]), seed=self.seeds)
-        draws = ops.zeros((2, batch, augment.DRAWS))
+        random_values = ops.zeros((2, batch, augment.RANDOM_VALUES))
         if self.recipe.augmentation == "diffaugment":
-            draws = keras.random.uniform((2, batch, augment.DRAWS), seed=self.seeds)
+            random_values = keras.random.uniform((2, batch, augment.RANDOM_VALUES), seed=self.seeds)
         if self.recipe.random_dihedral:
             real = augment.random_dihedral(real, keras.random.uniform((batch, 3), seed=self.seeds))
-        return real, noise, draws
+        return real, noise, random_values
 
     def step(self, images: Any, rows: Any, penalised: bool = True) -> None:
         """Call `train_step` with the images in `rows`."""
@@ -127,7 +127,7 @@ class GAN(keras.Model):
         Returns:
             The mean losses since the metrics were last reset, without penalties.
         """
-        real, noise, draws = data
+        real, noise, random_values = data
         real = to_model_space(real)
         r1, r2 = (penalised and self.recipe.regulariser in names for names in (("r1", "r1_r2"), ("r1_r2",)))
         weight = self.recipe.gamma * self.recipe.penalise_every * real.shape[1] ** 2 / 2
@@ -135,11 +135,11 @@ class GAN(keras.Model):
         def generate() -> Any:
             return ops.cast(self.generator(noise, training=True), "float32")
 
-        def judge(fake: Any) -> tuple[tuple[Any, Any], Any, Any]:
+        def score(fake: Any) -> tuple[tuple[Any, Any], Any, Any]:
             # Both losses come from one pass through each network, as in the original: the generator does not use the
             # updated discriminator.
-            real_logits, real_penalty = self._score(real, draws[0], r1)
-            fake_logits, fake_penalty = self._score(fake, draws[1], r2)
+            real_logits, real_penalty = self._discriminate(real, random_values[0], r1)
+            fake_logits, fake_penalty = self._discriminate(fake, random_values[1], r2)
             generator_loss, discriminator_loss = self.loss.pair(real_logits, fake_logits)
             whole = discriminator_loss + weight * (real_penalty + fake_penalty) if r1 else discriminator_loss
             ratio = self.loss.ratio(real_logits, fake_logits) if self.loss.ratio and self.one_pass else None
@@ -147,7 +147,7 @@ class GAN(keras.Model):
 
         networks = (self.generator, self.discriminator)
         groups = tuple(network.trainable_variables for network in networks)
-        (generator_loss, _), discriminator_loss, found = gradients(generate, judge, groups, self.state)
+        (generator_loss, _), discriminator_loss, found = gradients(generate, score, groups, self.state)
         optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         for network, optimizer, of_network in zip(networks, optimizers, found, strict=True):
             optimizer.apply(of_network, network.trainable_variables)
@@ -168,9 +168,9 @@ class GAN(keras.Model):
     def refresh_statistics(self, noise: np.ndarray) -> None:
         """Recompute the batch statistics of the averaged generator.
 
-        The running statistics belong to the live generator's weights, and averaging them does not help: the statistics
-        of the averaged weights are the mean over batches of their own activations (Izmailov et al., arXiv 1803.05407,
-        §3.2).
+        The running statistics belong to the weights of the live generator, and averaging them does not help. Those of
+        the averaged weights are means over batches of the activations that these weights give (Izmailov et al., arXiv
+        1803.05407, §3.2).
 
         Args:
             noise: (N, latent) float32, N ≥ `STATISTICS_BATCH_SIZE`; always the same, so that training is repeatable.

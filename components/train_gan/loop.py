@@ -32,7 +32,7 @@ SNAPSHOTS = 8
 GRID_IMAGES = 16
 SNAPSHOT_IMAGES = 256
 """Images that a snapshot's KID is measured on."""
-CHECKPOINT_FORMAT = 4
+CHECKPOINT_FORMAT = 5
 """Checkpoints of another format are rejected."""
 MAX_SILENT_STEPS = 200
 COLLAPSED_SPREAD = 0.1

@@ -1,12 +1,12 @@
-"""What generator and discriminator minimise, from the discriminator's logits of real and synthetic images."""
+"""Losses of generator and discriminator, from the discriminator's logits of real and synthetic images."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from keras import ops
 
-MOST = 80.0
-"""Differences of logits count as at most this in a ratio, so that it stays a number: e⁸⁰ is 10³⁴."""
+MAX_DIFFERENCE = 80.0
+"""Upper bound of a difference of logits in a ratio, which keeps it finite: e⁸⁰ is 10³⁴."""
 
 
 class Loss(NamedTuple):
@@ -15,8 +15,8 @@ class Loss(NamedTuple):
     Attributes:
         pair: from (N, 1) logits of real and (N, 1) of synthetic images to the generator's and the discriminator's loss.
         ratio: from the same, for each synthetic image, (N, 1): the derivative of the generator's loss by its logit,
-            divided by that of the discriminator's loss. With it one backward pass through the discriminator serves
-            both. None where the latter may be 0.
+            divided by that of the discriminator's loss. With it, one backward pass through the discriminator
+            serves both. None if the latter may be 0.
     """
 
     pair: Callable[[Any, Any], tuple[Any, Any]]
@@ -24,23 +24,23 @@ class Loss(NamedTuple):
 
 
 def bce(real: Any, fake: Any) -> tuple[Any, Any]:
-    """Binary cross-entropy, the generator's in its non-saturating form (Goodfellow et al., arXiv 1406.2661)."""
+    """Return binary cross-entropy, non-saturating for the generator (Goodfellow et al., arXiv 1406.2661)."""
     return ops.mean(ops.softplus(-fake)), ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake))
 
 
 def hinge(real: Any, fake: Any) -> tuple[Any, Any]:
-    """Hinge loss (Lim and Ye, arXiv 1705.02894)."""
+    """Return the hinge loss (Lim and Ye, arXiv 1705.02894)."""
     return -ops.mean(fake), ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake))
 
 
 def relativistic(real: Any, fake: Any) -> tuple[Any, Any]:
-    """Relativistic pairing: each synthetic image against one real image (R3GAN, Huang et al., arXiv 2501.05441)."""
+    """Return the relativistic pairing loss of pairs of a real and a synthetic image (R3GAN, arXiv 2501.05441)."""
     return ops.mean(ops.softplus(real - fake)), ops.mean(ops.softplus(fake - real))
 
 
 def _ratio(difference: Any) -> Any:
-    """−σ(d)/σ(−d) = −eᵈ."""
-    return -ops.exp(ops.minimum(difference, MOST))
+    """Return −σ(d)/σ(−d) = −eᵈ."""
+    return -ops.exp(ops.minimum(difference, MAX_DIFFERENCE))
 
 
 LOSSES = {

@@ -1,4 +1,4 @@
-"""What keeps the discriminator from winning: penalties on its gradient, or a bound on its layers."""
+"""Discriminator regularisers: gradient penalties and spectral normalisation."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import keras
 from keras import layers, ops
 
 NAMES = ("none", "r1", "r1_r2", "spectral")
-"""`r1`: gradient penalty at real images; `r1_r2`: at real and at synthetic ones; `spectral`: spectral norm."""
+"""`r1`: gradient penalty at real images; `r1_r2`: at real and synthetic images; `spectral`: spectral norm."""
 
 
 def penalty(gradient: Any) -> Any:
-    """Zero-centred gradient penalty (Mescheder et al., arXiv 1801.04406), without its weight γ/2.
+    """Return the zero-centred gradient penalty (Mescheder et al., arXiv 1801.04406), without its weight γ/2.
 
     Args:
         gradient: (N, H, W, 3), of each image's logit with respect to that image.
@@ -22,22 +22,23 @@ def penalty(gradient: Any) -> Any:
 
 
 class SpectralNorm(layers.Wrapper):
-    """A linear layer whose kernel is divided by its largest singular value (Miyato et al., arXiv 1802.05957), which one
-    step of power iteration a training pass follows.
+    """A linear layer whose kernel is divided by its largest singular value (Miyato et al., arXiv 1802.05957).
+
+    Each training pass takes one step of power iteration to estimate this value.
 
     Args:
-        layer: with a `kernel`, its output channels last, and no activation.
+        layer: has a `kernel` with its output channels last, and no activation.
     """
 
     def build(self, input_shape: Any) -> None:
-        """Adds the left singular vector."""
+        """Add the left singular vector."""
         super().build(input_shape)
         assert self.layer.activation is keras.activations.linear, f"{self.layer.name} is not linear"
         outputs = self.layer.kernel.shape[-1]
         self.vector = self.add_weight((outputs,), "random_normal", trainable=False, name="vector")
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """The layer's output, as if its kernel were normalised."""
+        """Return the layer's output with a normalised kernel."""
         matrix = ops.reshape(self.layer.kernel, (-1, self.vector.shape[0]))
         fixed = ops.stop_gradient(matrix)
         right = ops.normalize(ops.matmul(fixed, self.vector), axis=0)
@@ -45,13 +46,13 @@ class SpectralNorm(layers.Wrapper):
             self.vector.assign(ops.normalize(ops.matmul(right, fixed), axis=0))
         left = ops.normalize(ops.stop_gradient(ops.convert_to_tensor(self.vector)), axis=0)
         norm = ops.sum(right * ops.matmul(matrix, left))
-        # The layer is linear: dividing what comes out of it is dividing its kernel.
+        # The layer is linear: dividing its output, without the bias, is dividing its kernel.
         bias = self.layer.bias if self.layer.use_bias else 0.0
         return (self.layer(inputs) - bias) / norm + bias
 
 
 def spectral(network: keras.Model) -> keras.Model:
-    """A fresh copy of a network with every convolution and dense layer under `SpectralNorm`."""
+    """Return a newly initialised copy of a network with `SpectralNorm` around each convolution and dense layer."""
 
     def wrapped(layer: layers.Layer) -> layers.Layer:
         copy = type(layer).from_config(layer.get_config())

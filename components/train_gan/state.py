@@ -1,4 +1,4 @@
-"""Where a GAN's training stands: what it knows beside its variables, and a moment of both."""
+"""State of a GAN's training: its variables, its history, and copies of both."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,24 +7,24 @@ import numpy as np
 
 from components.train_gan.gan import GAN
 
-Moment = tuple[dict[str, Any], dict[str, np.ndarray]]
-"""Facts as JSON values, and arrays by name."""
+SavedState = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""JSON values and arrays, by name: what `checkpoint.pack` takes."""
 
 
 @dataclass
 class History:
-    """What training knows beside its variables; JSON values, but for the arrays.
+    """The state of a training besides its variables; JSON values, except for the arrays.
 
     Attributes:
-        step: how many are done: with the seed, it gives the place in the data and in all random numbers.
+        step: steps taken; with the seed, it determines the position in the data and in all random numbers.
         losses: (kimg, generator's, discriminator's).
         kid: (kimg, value) of each snapshot.
         best_kimg: of the snapshot with the lowest KID.
-        spread: the most that a snapshot's samples varied.
+        spread: the largest spread of a snapshot's samples.
         rolled_back_kimg: where training diverged and was rolled back, or None.
-        seconds: of all processes that trained, without what was rolled back.
-        precision: the Keras dtype policy; several where training went on on another kind of machine.
-        grid_kimg: when the grids were drawn.
+        seconds: of all processes that trained, without steps that were rolled back.
+        precision: the Keras dtype policy; several if training resumed on other hardware.
+        grid_kimg: when the grids were sampled.
         grids: (16, S, S, 3) uint8, of the same noise.
         best: the weights of the best snapshot.
     """
@@ -42,40 +42,42 @@ class History:
     best: list[np.ndarray] = field(default_factory=list)
 
 
-ARRAYS = ("grids", "best")
+ARRAY_FIELDS = ("grids", "best")
 """The fields of a history that hold arrays."""
 
 
-def capture_state(gan: GAN, history: History) -> Moment:
-    """A copy of everything, from which `restore_state` makes it again."""
-    facts = {key: list(value) if isinstance(value, list) else value for key, value in vars(history).items()}
-    lists = {"state": [np.array(variable) for variable in gan.state]} | {key: facts.pop(key) for key in ARRAYS}
-    return facts, {f"{key}/{i:04d}": array for key, arrays in lists.items() for i, array in enumerate(arrays)}
+def capture_state(gan: GAN, history: History) -> SavedState:
+    """Return a copy of all state, which `restore_state` restores."""
+    values = {key: list(value) if isinstance(value, list) else value for key, value in vars(history).items()}
+    lists = {"state": [np.array(variable) for variable in gan.state]} | {key: values.pop(key) for key in ARRAY_FIELDS}
+    return values, {f"{key}/{i:04d}": array for key, arrays in lists.items() for i, array in enumerate(arrays)}
 
 
-def restore_state(gan: GAN, moment: Moment) -> History:
-    """Puts the capture_state values into the GAN, and gives the history."""
-    facts, arrays = moment
+def restore_state(gan: GAN, saved: SavedState) -> History:
+    """Set the variables of the GAN to a captured state, and return the history of that state."""
+    values, arrays = saved
     names = sorted(arrays)
-    lists: dict[str, Any] = {key: [arrays[n] for n in names if n.startswith(f"{key}/")] for key in ("state", *ARRAYS)}
+    lists: dict[str, Any] = {
+        key: [arrays[n] for n in names if n.startswith(f"{key}/")] for key in ("state", *ARRAY_FIELDS)
+    }
     for variable, value in zip(gan.state, lists.pop("state"), strict=True):
         variable.assign(value)
-    copied: dict[str, Any] = {key: list(value) if isinstance(value, list) else value for key, value in facts.items()}
+    copied: dict[str, Any] = {key: list(value) if isinstance(value, list) else value for key, value in values.items()}
     return History(**copied, **lists)
 
 
-def join_states(now: Moment, good: Moment) -> Moment:
-    """The present and the one to go back to as one moment; the same one is held once."""
-    parts = {"good": good} if now is good else {"good": good, "now": now}
+def join_states(current: SavedState, good: SavedState) -> SavedState:
+    """Join the current state and the one for a rollback into one; if they are the same object, it is stored once."""
+    parts = {"good": good} if current is good else {"good": good, "current": current}
     arrays = {f"{part}/{name}": array for part, (_, held) in parts.items() for name, array in held.items()}
-    return {part: facts for part, (facts, _) in parts.items()}, arrays
+    return {part: values for part, (values, _) in parts.items()}, arrays
 
 
-def split_states(both: Moment) -> tuple[Moment, Moment]:
-    """The two moments that `join_states` was given."""
-    facts, arrays = both
+def split_states(joined: SavedState) -> tuple[SavedState, SavedState]:
+    """Return the two arguments of `join_states`."""
+    all_values, arrays = joined
     parts = {
-        part: (held, {name[len(part) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{part}/")})
-        for part, held in facts.items()
+        part: (values, {name[len(part) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{part}/")})
+        for part, values in all_values.items()
     }
-    return parts.get("now", parts["good"]), parts["good"]
+    return parts.get("current", parts["good"]), parts["good"]

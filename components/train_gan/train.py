@@ -1,7 +1,7 @@
 """Train the GANs of one or several classes, each on the real training images of its class.
 
-Killed at any moment and started again with the same checkpoints, training resumes and, on a CPU, ends with the same
-bytes; up to rounding only where several classes are computed as one batch.
+A killed training resumes from its checkpoints. On a CPU it then ends with the same bytes; if several classes are
+computed as one batch, the result is equal up to rounding.
 """
 
 import math
@@ -15,7 +15,7 @@ from components.shared import html_page, keras_setup
 from components.shared.errors import UserError, as_user_error, printable
 from components.shared.features import load_features
 from components.shared.files import atomic_folder, file_sha256
-from components.shared.image_set import open_pixels, read_header, read_rows, seen_hashes
+from components.shared.image_set import Pixels, open_pixels, read_header, read_rows, seen_hashes
 from components.shared.log import log_line
 from components.shared.records import FailedGan, TrainedGan, write_record
 from components.shared.seeds import derive_seed
@@ -81,10 +81,8 @@ def train(
     start_file = Path(start) / START_FILE
     start_bytes = start_file.read_bytes() if start_file.exists() else b""
     data = {"data_sha256": header.data_sha256, "split_sha256": header.split_sha256}
-    settings = data | {
-        "features": file_sha256(features),
-        "start": file_sha256(start_file) if start_bytes else "",
-    }
+    settings = data | {"features": file_sha256(features), "start": file_sha256(start_file) if start_bytes else ""}
+    common = data | {"classes": list(header.classes), "architecture": architecture, "image_size": header.image_size}
     failures: dict[str, str] = {}
 
     def fail(dx: str, error: Exception) -> None:
@@ -100,21 +98,20 @@ def train(
         models.mkdir()
         for group in [list(classes)] if gradients.BATCHES else [[dx] for dx in classes]:
             with ExitStack() as stack:
+                pixels: dict[str, tuple[Pixels, Pixels]] = {}
                 trainings: dict[str, Training] = {}
-                seen, validation_counts = {}, {}
                 for dx in group:
-                    pixels = stack.enter_context(open_pixels(train_set, "train", dx))
-                    validation_pixels = stack.enter_context(open_pixels(validation_set, "validation", dx))
-                    seen[dx] = seen_hashes(pixels, validation_pixels)
-                    validation_counts[dx] = len(validation_pixels.images)
+                    pixels[dx] = (
+                        stack.enter_context(open_pixels(train_set, "train", dx)),
+                        stack.enter_context(open_pixels(validation_set, "validation", dx)),
+                    )
                     try:
                         trainings[dx] = Training(
                             f"train_gan {dx}",
                             architecture,
                             networks,
                             recipe,
-                            pixels,
-                            validation_pixels,
+                            *pixels[dx],
                             extractor,
                             kimg,
                             derive_seed(seed, "train_gan", dx),
@@ -125,25 +122,39 @@ def train(
                         )
                     except Exception as error:
                         fail(dx, error)
-                names = {id(training): dx for dx, training in trainings.items()}
-                run(list(trainings.values()), lambda training, error: fail(names[id(training)], error))  # noqa: B023
+                class_of = {id(training): dx for dx, training in trainings.items()}
+                run(list(trainings.values()), lambda training, error: fail(class_of[id(training)], error))  # noqa: B023
                 for dx in group:
-                    page = models / f"gan-{dx}.html"
-                    common: dict[str, Any] = {"dx": dx, "classes": list(header.classes), **data}
-                    common |= {"architecture": architecture, "image_size": header.image_size}
                     if dx in failures:
-                        write_record(models / f"gan-{dx}.json", FailedGan(**common, failed=failures[dx]))
-                        page.write_text(html_page.render(f"GAN of {dx}", [f"Failed: {failures[dx]}"]), encoding="utf-8")
-                        continue
-                    training, path = trainings[dx], models / f"gan-{dx}.keras"
-                    keras_setup.save_model(load_best(training), path)
-                    record = describe_training(training, architecture, validation_counts[dx]) | common
-                    record |= {"model_sha256": file_sha256(path), "seen": seen[dx]}
-                    record["settings"] = {"seed": seed, "batch": BATCH_SIZE, "learning_rate": recipe.learning_rate}
-                    record["snapshots"] = progress_html.strips(training.history)
-                    write_record(models / f"gan-{dx}.json", TrainedGan(**record))
-                    parts = progress_html.progress(f"GAN of {dx}", record, training.history)
-                    page.write_text(html_page.render(f"GAN of {dx}", parts), encoding="utf-8")
+                        _write_failure(models, dx, common, failures[dx])
+                    else:
+                        _write_gan(models, dx, common, trainings[dx], *pixels[dx], seed)
+
+
+def _write_failure(models: Path, dx: str, common: dict[str, Any], failed: str) -> None:
+    write_record(models / f"gan-{dx}.json", FailedGan(dx=dx, failed=failed, **common))
+    page = html_page.render(f"GAN of {dx}", [f"Failed: {failed}"])
+    (models / f"gan-{dx}.html").write_text(page, encoding="utf-8")
+
+
+def _write_gan(
+    models: Path,
+    dx: str,
+    common: dict[str, Any],
+    training: Training,
+    pixels: Pixels,
+    validation_pixels: Pixels,
+    seed: int,
+) -> None:
+    path = models / f"gan-{dx}.keras"
+    keras_setup.save_model(load_best(training), path)
+    record = describe_training(training, common["architecture"], len(validation_pixels.images)) | common
+    record |= {"dx": dx, "model_sha256": file_sha256(path), "seen": seen_hashes(pixels, validation_pixels)}
+    record["settings"] = {"seed": seed, "batch": BATCH_SIZE, "learning_rate": training.recipe.learning_rate}
+    record["snapshots"] = progress_html.strips(training.history)
+    write_record(models / f"gan-{dx}.json", TrainedGan(**record))
+    parts = progress_html.progress(f"GAN of {dx}", record, training.history)
+    (models / f"gan-{dx}.html").write_text(html_page.render(f"GAN of {dx}", parts), encoding="utf-8")
 
 
 def check_inputs(

@@ -79,7 +79,7 @@ def train_ten_steps(gan: GAN) -> dict[str, np.ndarray]:
     for number in range(1, STEPS + 1):
         real = rng.integers(0, 256, (BATCH_SIZE, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype=np.uint8)
         noise = rng.standard_normal((BATCH_SIZE, LATENT), np.float32)
-        result = step((real, noise, rng.random((2, BATCH_SIZE, augment.DRAWS)).astype(np.float32)))
+        result = step((real, noise, rng.random((2, BATCH_SIZE, augment.RANDOM_VALUES)).astype(np.float32)))
         losses.append([float(result[name]) for name in ("generator_loss", "discriminator_loss")])
         if number in (1, STEPS):
             weights |= {f"{number} {i:03d}": weight for i, weight in enumerate(network_weights(gan))}

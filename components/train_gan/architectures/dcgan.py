@@ -12,8 +12,13 @@ BATCH_INDEPENDENT = True
 
 
 def generator(image_size: int) -> keras.Model:
-    """From (N, 100) standard normal to (N, S, S, 3) in [-1, 1]; 2,782,432 parameters at 128 px. S is a multiple of
-    16."""
+    """Return a network from (N, 100) standard normal to (N, S, S, 3) in [-1, 1].
+
+    It has 2,782,432 parameters at 128 px.
+
+    Args:
+        image_size: a multiple of 16.
+    """
     side = image_size // 16
     model = keras.Sequential([keras.Input((LATENT,))], name="generator")
     model.add(layers.Dense(side * side * 256, use_bias=False))
@@ -29,7 +34,7 @@ def generator(image_size: int) -> keras.Model:
 
 
 def discriminator(image_size: int) -> keras.Model:
-    """From (N, S, S, 3) in [-1, 1] to (N, 1) logits of "real"; 1,094,785 parameters at 128 px."""
+    """Return a network from (N, S, S, 3) in [-1, 1] to (N, 1) logits of "real"; 1,094,785 parameters at 128 px."""
     model = keras.Sequential([keras.Input((image_size, image_size, 3))], name="discriminator")
     for filters in (64, 128, 256):
         model.add(layers.Conv2D(filters, 5, 2, "same"))

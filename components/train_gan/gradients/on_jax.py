@@ -1,4 +1,4 @@
-"""The gradient step on JAX: functions of the variables' values, which Keras puts in the variables' place."""
+"""The gradient step on JAX: pure functions of the variables' values, which Keras substitutes for the variables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def _values(variables: Sequence[Any]) -> list[Any]:
 
 
 def _pure(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., tuple[Any, list[Any]]]:
-    """A function of the variables' values and its own arguments, to its result and the variables' new values."""
+    """Return a pure function: (values of the variables, arguments) → (result, new values of the variables)."""
 
     def run(values: Sequence[Any], *arguments: Any) -> tuple[Any, list[Any]]:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
@@ -25,31 +25,33 @@ def _pure(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..
 
 def gradients(
     generate: Callable[[], Any],
-    judge: Callable[[Any], tuple[tuple[Any, Any], Any, Any]],
+    score: Callable[[Any], tuple[tuple[Any, Any], Any, Any]],
     groups: tuple[Sequence[Any], Sequence[Any]],
     variables: Sequence[Any],
 ) -> tuple[tuple[Any, Any], Any, list[list[Any]]]:
-    """See the package. Where two losses are differentiated, their passes forward are the same computation, which the
-    compiler does once."""
-    before = _values(variables)
-    place = {id(variable): index for index, variable in enumerate(variables)}
-    places = [[place[id(variable)] for variable in group] for group in groups]
+    """See the package.
 
-    def mixed(values: Sequence[Any], group: int, part: Sequence[Any]) -> list[Any]:
+    If two losses are differentiated, the compiler merges their forward passes, which are equal.
+    """
+    before = _values(variables)
+    index_of = {id(variable): index for index, variable in enumerate(variables)}
+    indices = [[index_of[id(variable)] for variable in group] for group in groups]
+
+    def replaced(values: Sequence[Any], group: int, part: Sequence[Any]) -> list[Any]:
         result = list(values)
-        for index, value in zip(places[group], part, strict=True):
+        for index, value in zip(indices[group], part, strict=True):
             result[index] = value
         return result
 
     def part_of(values: Sequence[Any], group: int) -> list[Any]:
-        return [values[index] for index in places[group]]
+        return [values[index] for index in indices[group]]
 
     images, pull_back, between = jax.vjp(
-        lambda part: _pure(generate, variables)(mixed(before, 0, part)), part_of(before, 0), has_aux=True
+        lambda part: _pure(generate, variables)(replaced(before, 0, part)), part_of(before, 0), has_aux=True
     )
 
     def one_loss(which: int, part: list[Any], shown: Any) -> tuple[Any, Any]:
-        (losses, ratio, rest), after = _pure(judge, variables)(mixed(between, 1, part), shown)
+        (losses, ratio, rest), after = _pure(score, variables)(replaced(between, 1, part), shown)
         return losses[which], (losses, ratio, rest, after)
 
     discriminators = part_of(between, 1)
@@ -73,7 +75,10 @@ def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[An
 def compiled(
     steps: Sequence[Callable[[Any, Any, bool], None]], states: Sequence[Sequence[Any]], lazy: bool
 ) -> Callable[[Sequence[Any], Sequence[Any], Any], None]:
-    """See the package. The GANs are one batch of values, stacked, under the first one's step."""
+    """See the package.
+
+    The values of several GANs are stacked, and the step of the first GAN is mapped over the stack.
+    """
     step = _pure(steps[0], states[0])
 
     def loop(values: list[Any], images: Any, rows: Any, penalised: Any) -> list[Any]:

@@ -8,22 +8,22 @@ import tensorflow as tf
 
 def gradients(
     generate: Callable[[], Any],
-    judge: Callable[[Any], tuple[tuple[Any, Any], Any, Any]],
+    score: Callable[[Any], tuple[tuple[Any, Any], Any, Any]],
     groups: tuple[Sequence[Any], Sequence[Any]],
     variables: Sequence[Any],
 ) -> tuple[tuple[Any, Any], Any, list[list[Any]]]:
     """See the package."""
-    with tf.GradientTape() as generators_tape:
+    with tf.GradientTape() as generator_tape:
         images = generate()
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(images)
-        losses, ratio, rest = judge(images)
+        losses, ratio, rest = score(images)
     if ratio is None:
         of_images, of_discriminator = tape.gradient(losses[0], images), tape.gradient(losses[1], groups[1])
     else:
         *of_discriminator, of_images = tape.gradient(losses[1], [*groups[1], images])
         of_images *= tf.reshape(ratio, [-1, *[1] * (len(images.shape) - 1)])
-    return losses, rest, [generators_tape.gradient(images, groups[0], of_images), of_discriminator]
+    return losses, rest, [generator_tape.gradient(images, groups[0], of_images), of_discriminator]
 
 
 def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
@@ -37,8 +37,11 @@ def with_input_gradient(function: Callable[[Any], Any], inputs: Any) -> tuple[An
 def compiled(
     steps: Sequence[Callable[[Any, Any, bool], None]], states: Sequence[Sequence[Any]], lazy: bool
 ) -> Callable[[Sequence[Any], Sequence[Any], Any], None]:
-    """See the package. XLA, where there is a GPU: on a CPU its convolutions are slower than TensorFlow's own. One GAN
-    after the other: TensorFlow can't batch what changes variables."""
+    """See the package.
+
+    The GANs are computed one after another: TensorFlow cannot batch functions that change variables. XLA is used only
+    on a GPU: on a CPU, its convolutions are slower than those of TensorFlow.
+    """
     gpu = bool(tf.config.list_physical_devices("GPU"))
 
     def looped(step: Callable[[Any, Any, bool], None]) -> Callable[[Any, Any, Any], None]:

@@ -11,7 +11,7 @@ from components.train_gan import architectures, augment
 from components.train_gan.gan import GAN, STATISTICS_BATCH_SIZE, Together, to_model_space
 from components.train_gan.recipe import Recipe
 
-NO_DRAWS = np.zeros((2, 1, augment.DRAWS), np.float32)
+NO_VALUES = np.zeros((2, 1, augment.RANDOM_VALUES), np.float32)
 
 
 FLOAT32_ROUNDING = 2.0**-24
@@ -48,7 +48,7 @@ def test_step_with_binary_cross_entropy_has_its_losses_and_gradients() -> None:
     dense = gan.discriminator.layers[-1]
     dense.kernel.assign(np.zeros((12, 1)))
     dense.bias.assign([0.7])
-    result = step(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    result = step(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_VALUES)
     sigmoid = 1 / (1 + np.exp(-0.7))
     assert result["generator_loss"] == pytest.approx(-np.log(sigmoid), rel=1e-5)
     assert result["discriminator_loss"] == pytest.approx(-np.log(sigmoid) - np.log(1 - sigmoid), rel=1e-5)
@@ -74,7 +74,7 @@ def test_step_with_gradient_penalties_weights_them_with_half_gamma_per_pixel(reg
     real = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
     noise = np.random.default_rng(1).standard_normal((4, 2)).astype(np.float32)
     for each in (plain, gan):
-        step(each, real, noise, NO_DRAWS)
+        step(each, real, noise, NO_VALUES)
     pulled = np.asarray(plain.discriminator.layers[-1].kernel) - np.asarray(gan.discriminator.layers[-1].kernel)
     # Both kernels are rounded after a few operations.
     rounding = 4 * FLOAT32_ROUNDING * np.abs(weights).max()
@@ -114,7 +114,7 @@ def test_dcgan_step_equals_the_original_bit_by_bit() -> None:
     for _ in range(2):
         real = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
         noise = rng.standard_normal((8, gan.generator.input_shape[-1])).astype(np.float32)
-        step(gan, real, noise, NO_DRAWS)
+        step(gan, real, noise, NO_VALUES)
         original(real, noise)
     for ours, theirs in ((gan.generator, generator), (gan.discriminator, discriminator)):
         for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
@@ -153,7 +153,7 @@ def test_step_with_one_backward_pass_equals_one_with_two(loss: str, regulariser:
         one.generator.set_weights(two.generator.get_weights())
         one.discriminator.set_weights(two.discriminator.get_weights())
         for gan in (two, one):
-            step(gan, real, noise, NO_DRAWS)
+            step(gan, real, noise, NO_VALUES)
         after = ([*gan.generator.get_weights(), *gan.discriminator.get_weights()] for gan in (two, one))
         for start, expected, actual in zip(before, *after, strict=True):
             moved = np.abs(expected - start).max()
@@ -179,7 +179,7 @@ def test_step_with_one_backward_pass_and_a_perfect_discriminator_trains_the_gene
     dense.kernel.assign(np.full((12, 1), 1.0))
     dense.bias.assign([-70.0])
     before = gan.generator.get_weights()[1]
-    step(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    step(gan, np.zeros((4, 2, 2, 3), np.uint8), np.zeros((4, 2), np.float32), NO_VALUES)
     np.testing.assert_allclose(gan.generator.get_weights()[1] - before, 1.0, rtol=1e-4)
 
 
@@ -192,7 +192,7 @@ def test_sampler_is_the_moving_average_of_the_generator(images_before: int) -> N
     average = gan.generator.get_weights()
     steps = 60
     for number in range(1, steps):
-        step(gan, real, noise, NO_DRAWS)
+        step(gan, real, noise, NO_VALUES)
         keep = 0.5 ** (4 / min(10, 0.05 * (images_before + 4 * number)))
         average = [now + keep * (a - now) for a, now in zip(average, gan.generator.get_weights(), strict=True)]
     # Each step rounds three times, and a power of up to 2⁻²⁰ by 20 units.
@@ -222,7 +222,7 @@ def test_refresh_statistics_gives_the_averaged_generator_those_of_its_own_activa
     rng = np.random.default_rng(0)
     for _ in range(20):
         noise = rng.standard_normal((8, 3)).astype(np.float32)
-        step(gan, rng.integers(0, 256, (8, 2, 2, 3), dtype=np.uint8), noise, NO_DRAWS)
+        step(gan, rng.integers(0, 256, (8, 2, 2, 3), dtype=np.uint8), noise, NO_VALUES)
     noise = rng.standard_normal((3 * STATISTICS_BATCH_SIZE, 3)).astype(np.float32)
     layers = [layer for layer in gan.sampler.layers if layer.weights]
     found: list[list[np.ndarray]] = []
@@ -279,9 +279,9 @@ def test_step_with_a_combination_of_loss_and_regulariser_trains_every_weight(los
     rng = np.random.default_rng(0)
     before = [*generator.get_weights(), *gan.discriminator.get_weights()]
     for _ in range(2):
-        draws = rng.random((2, 4, augment.DRAWS)).astype(np.float32)
+        values = rng.random((2, 4, augment.RANDOM_VALUES)).astype(np.float32)
         noise = rng.standard_normal((4, 2)).astype(np.float32)
-        result = step(gan, rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), noise, draws)
+        result = step(gan, rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), noise, values)
     assert np.isfinite(list(result.values())).all()
     assert np.asarray(gan.finite)
     after = [*generator.get_weights(), *gan.discriminator.get_weights()]
@@ -324,12 +324,12 @@ def test_shown_returns_rotated_images_noise_and_augmentation_values() -> None:
     gan = tiny(Recipe(loss="bce", augmentation="diffaugment", random_dihedral=True))
     images = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     rows = np.array([2, 0, 0, 1] * 16, np.int32)
-    real, noise, draws = (np.asarray(part) for part in gan.shown(images, rows))
-    assert (noise.shape, draws.shape) == ((64, 2), (2, 64, augment.DRAWS))
+    real, noise, values = (np.asarray(part) for part in gan.shown(images, rows))
+    assert (noise.shape, values.shape) == ((64, 2), (2, 64, augment.RANDOM_VALUES))
     # The deviation of 128 values has a standard error of 1/√256 = 0.06; the bound is five times that.
     assert noise.std() == pytest.approx(1, abs=0.32)
-    assert ((draws >= 0) & (draws < 1)).all()
-    assert len(np.unique(draws)) == draws.size
+    assert ((values >= 0) & (values < 1)).all()
+    assert len(np.unique(values)) == values.size
     np.testing.assert_array_equal(np.sort(real.reshape(64, -1)), np.sort(images[rows].reshape(64, -1)))
     positions = {image.tobytes() for image in real[rows == 0]}
     assert len(positions) == 8
@@ -342,7 +342,7 @@ def test_shown_returns_rotated_images_noise_and_augmentation_values() -> None:
 def test_step_counts_silent_steps_and_records_losses_that_are_not_finite() -> None:
     gan = tiny(Recipe(loss="bce"), rate=0.0)
     dense = gan.discriminator.layers[-1]
-    shown = (np.full((4, 2, 2, 3), 255, np.uint8), np.zeros((4, 2), np.float32), NO_DRAWS)
+    shown = (np.full((4, 2, 2, 3), 255, np.uint8), np.zeros((4, 2), np.float32), NO_VALUES)
     dense.kernel.assign(np.full((12, 1), 2.0))
     dense.bias.assign([-12.0])  # real: 24 − 12; synthetic: −12
     for _ in range(3):
@@ -377,7 +377,7 @@ def test_training_on_images_of_one_colour_learns_the_colour() -> None:
     before = distance()
     for _ in range(400):
         real = np.clip(colour + rng.normal(0, 20, (32, 2, 2, 3)), 0, 255).astype(np.uint8)
-        step(gan, real, rng.standard_normal((32, 4)).astype(np.float32), NO_DRAWS)
+        step(gan, real, rng.standard_normal((32, 4)).astype(np.float32), NO_VALUES)
     assert before > 45
     assert distance() < 20
 
@@ -391,8 +391,8 @@ def test_step_in_bfloat16_has_weights_losses_and_samples_in_float32() -> None:
         keras.config.set_dtype_policy("float32")
     gan.compile(keras.optimizers.Adam(1e-4), keras.optimizers.Adam(1e-4))
     noise = np.random.default_rng(0).standard_normal((4, gan.generator.input_shape[-1])).astype(np.float32)
-    draws = np.full((2, 4, augment.DRAWS), 0.5, np.float32)
-    result = step(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, draws)
+    values = np.full((2, 4, augment.RANDOM_VALUES), 0.5, np.float32)
+    result = step(gan, np.zeros((4, 32, 32, 3), np.uint8), noise, values)
     assert np.isfinite(list(result.values())).all()
     assert np.asarray(gan.finite)
     assert {variable.dtype for variable in gan.generator.trainable_variables} == {"float32"}
