@@ -1,4 +1,4 @@
-"""Spec of collecting the synthetic images of all classes: see `balance.py`."""
+"""Component specification of collecting the synthetic images of all classes; see `balance.py`."""
 
 from kfp import dsl
 

@@ -1,4 +1,4 @@
-"""Spec of generating the synthetic images of some classes: see `generate.py`."""
+"""Component specification of generating the synthetic images of some classes; see `generate.py`."""
 
 from kfp import dsl
 

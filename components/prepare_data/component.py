@@ -1,4 +1,4 @@
-"""Spec of the data preparation: see `prepare.py`."""
+"""Component specification of data preparation; see `prepare.py`."""
 
 from kfp import dsl
 
@@ -24,7 +24,7 @@ def prepare_data(
 ) -> list[str]:
     """Check and scale the images, split them by lesion, and return the rare classes in groups, one per GAN task.
 
-    `data_identity` is not read: another value makes Kubeflow read the source again instead of using the cached result.
+    `data_identity` only invalidates the cache: a new value makes Kubeflow read the source again.
     The groups are the return value because `kfp.local` can only iterate over return values.
     """
     from components.shared.errors import exit_on_user_error

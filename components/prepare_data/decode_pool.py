@@ -1,4 +1,4 @@
-"""All images of a source, decoded in processes; their PNG bytes wait in a scratch file until the split is known."""
+"""Decode the images of a source in worker processes and keep their PNG bytes in a scratch file until the split."""
 
 import ctypes
 import os
@@ -17,59 +17,59 @@ import numpy as np
 import pandas as pd
 
 from components.prepare_data import image_reader
-from components.prepare_data.near_duplicates import SIDE, perceptual_hashes
+from components.prepare_data.near_duplicates import THUMBNAIL_PX, perceptual_hashes
 from components.shared.errors import UserError
 from components.shared.log import Progress
 
-CHUNK = 32
-"""Images a task: handing them over one by one costs a sixth of the rate."""
-AHEAD = 16
-"""Tasks that wait or are done before the reader comes to them, so that memory stays bounded."""
+CHUNK_IMAGES = 32
+"""Images per task: one image per task would cost a sixth of the throughput."""
+MAX_PENDING_TASKS = 16
+"""Maximum number of tasks that are queued or finished but not yet consumed; it bounds the memory."""
 
 
 @dataclass
 class Findings:
-    """What was seen on the way, for the data profile.
+    """Observations made while reading, for the data profile.
 
     Attributes:
-        left_out: (image id, reason) of each row that could not be used.
-        notes: how many images were grey, had a palette, …, and were used.
-        sizes: how many originals had which (width, height).
-        without_row: image files that no row names.
-        unused: how many images the split leaves out.
-        moved: the images that were moved to train, as they stood before.
-        twins: images whose pixels are those of another lesion's image on the same side.
+        skipped: (image id, reason) of each row that could not be used.
+        notes: number of images that were converted and used, by conversion: grey, palette, ….
+        sizes: number of original images by (width, height).
+        without_row: number of image files without a row.
+        unused: number of images that the split excludes.
+        moved: the images that were moved to train, with their former split.
+        repeated: number of images that are pixel-identical to another lesion's image in the same split.
         samples: PNG bytes of the first training images of each class.
     """
 
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     without_row: int = 0
     unused: int = 0
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
-    twins: int = 0
+    repeated: int = 0
     samples: dict[str, list[bytes]] = field(default_factory=dict)
 
     def refuse_more_than(self, max_bad_images: int) -> None:
-        """Raises a UserError where more rows were left out."""
-        if len(self.left_out) > max_bad_images:
-            listed = "; ".join(f"{name}: {reason}" for name, reason in self.left_out[:5])
+        """Raise a `UserError` if more rows were skipped."""
+        if len(self.skipped) > max_bad_images:
+            listed = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:5])
             raise UserError(
-                f"more than {max_bad_images} images are unusable ({listed}{'; …' if len(self.left_out) > 5 else ''})",
+                f"more than {max_bad_images} images are unusable ({listed}{'; …' if len(self.skipped) > 5 else ''})",
                 "fix or remove them, or raise max_bad_images",
                 "images.too_many_unusable",
                 limit=max_bad_images,
-                count=len(self.left_out),
+                count=len(self.skipped),
             )
 
 
 @dataclass
 class Decoded:
-    """The images that can be used.
+    """The usable images.
 
     Attributes:
-        rows: (N rows) the metadata with pixel_sha256 and perceptual_hash; the index counts from 0.
+        rows: N rows of metadata with pixel_sha256 and perceptual_hash; the index is 0 … N − 1.
         thumbnails: (N, 32, 32) uint8, grey.
     """
 
@@ -79,16 +79,16 @@ class Decoded:
     _ends: np.ndarray
 
     def png(self, rows: Sequence[int] | pd.Index) -> list[bytes]:
-        """The PNG bytes of some rows, by their index."""
+        """Return the PNG bytes of the rows with these indices."""
         starts = np.concatenate([[0], self._ends])
         return [os.pread(self._file.fileno(), int(starts[row + 1] - starts[row]), int(starts[row])) for row in rows]
 
 
 def _die_with_parent(parent: int) -> None:
-    """Has Linux kill this worker with the phase: it would wait for work for ever."""
+    """Kill the worker when its parent dies (Linux); otherwise it would block forever."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before we could ask
+        if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 
 
@@ -97,11 +97,11 @@ def _read(paths: list[Path], size: int) -> list[image_reader.Accepted | str]:
 
 
 def _in_order(pool: ProcessPoolExecutor, paths: list[Path], size: int) -> Iterator[image_reader.Accepted | str]:
-    """Reads files in parallel and gives the results in order."""
+    """Read files in parallel and yield the results in order."""
     waiting: deque[Future[list[image_reader.Accepted | str]]] = deque()
-    for start in range(0, len(paths), CHUNK):
-        waiting.append(pool.submit(_read, paths[start : start + CHUNK], size))
-        if len(waiting) > AHEAD:
+    for start in range(0, len(paths), CHUNK_IMAGES):
+        waiting.append(pool.submit(_read, paths[start : start + CHUNK_IMAGES], size))
+        if len(waiting) > MAX_PENDING_TASKS:
             yield from waiting.popleft().result()
     while waiting:
         yield from waiting.popleft().result()
@@ -111,42 +111,42 @@ def _in_order(pool: ProcessPoolExecutor, paths: list[Path], size: int) -> Iterat
 def decode(
     table: pd.DataFrame, files: dict[str, Path], size: int, findings: Findings, max_bad_images: int, label: str
 ) -> Iterator[Decoded]:
-    """Decodes and resizes the image of each row; what can't be used goes into `findings`.
+    """Decode and resize the image of each row; record the unusable ones in `findings`.
 
     Args:
-        table: image_id and whatever else of each image.
+        table: image_id of each image, and further columns that are passed through.
         files: image id → file.
         size: height and width to scale to, in pixels.
-        findings: is added to.
-        max_bad_images: so many may be unusable, those that already stand in `findings` among them.
-        label: of the progress.
+        findings: extended in place.
+        max_bad_images: maximum number of unusable images, including those already in `findings`.
+        label: label of the progress lines.
 
     Raises:
-        UserError: too many can't be used.
+        UserError: too many images are unusable.
     """
     with ExitStack() as stack:
         spool: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
-        # Processes: with threads the interpreter's lock costs a fifth of the codecs' rate.
+        # Processes, since with threads the global interpreter lock costs a fifth of the throughput.
         pool = ProcessPoolExecutor(initializer=_die_with_parent, initargs=(os.getpid(),))
         stack.callback(pool.shutdown, cancel_futures=True)
         progress = Progress(label, len(table), "images")
         names = table["image_id"].tolist()
         used: list[int] = []
-        ends: list[int] = []
+        sizes: list[int] = []
         pixels: list[str] = []
-        thumbnails = np.empty((len(table), SIDE, SIDE), np.uint8)
+        thumbnails = np.empty((len(table), THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
         for row, result in enumerate(_in_order(pool, [files[name] for name in names], size)):
             progress.update(row + 1)
             if isinstance(result, str):
-                findings.left_out.append((names[row], result))
+                findings.skipped.append((names[row], result))
                 findings.refuse_more_than(max_bad_images)
                 continue
             findings.notes.update(result.notes)
             findings.sizes[result.size] += 1
             spool.write(result.png)
-            thumbnails[len(used)] = np.frombuffer(result.thumbnail, np.uint8).reshape(SIDE, SIDE)
+            thumbnails[len(used)] = np.frombuffer(result.thumbnail, np.uint8).reshape(THUMBNAIL_PX, THUMBNAIL_PX)
             used.append(row)
-            ends.append(spool.tell())
+            sizes.append(len(result.png))
             pixels.append(result.pixel_sha256)
         spool.flush()
         thumbnails = thumbnails[: len(used)]
@@ -155,4 +155,4 @@ def decode(
         rows = rows.assign(
             pixel_sha256=pd.Series(pixels, dtype=object), perceptual_hash=pd.Series(hashes, dtype=object)
         )
-        yield Decoded(rows, thumbnails, spool, np.array(ends, np.int64))
+        yield Decoded(rows, thumbnails, spool, np.cumsum(sizes, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Raw image files: found, opened as hostile input, and brought to one form without guessing."""
+"""Find raw image files, open them as untrusted input, and convert them to one format without guessing."""
 
 import filecmp
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from components.shared.image_set import encode_png, pixel_sha256
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 MAX_PIXELS = 64_000_000
-"""An image with more is refused before it is decoded: a file of a few kB can claim gigabytes."""
-MIN_SIDE = 16
+"""A larger image is rejected before it is decoded: a file of a few kB can claim gigabytes."""
+MIN_SIZE_PX = 16
 
-Image.init()  # loads the codecs here, once, and not in each worker process
+Image.init()  # loads the codecs once, before the worker processes fork
 
 
 def index(folder: Path) -> dict[str, Path]:
-    """Image files at any depth below a folder, by their name without the suffix.
+    """Return the image files at any depth below a folder, by file name without suffix.
 
-    A name that stands twice with the same bytes, as in Kaggle's release, is one image.
+    Two files with the same name and bytes, as in Kaggle's release, are one image.
 
     Raises:
-        UserError: two different images have one name.
+        UserError: two different images have the same name.
     """
     found: dict[str, Path] = {}
     for path in scan.scan(folder).files:
@@ -42,14 +42,14 @@ def index(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An image that can be used.
+    """A usable image.
 
     Attributes:
         png: the resized image's PNG bytes.
         pixel_sha256: hash of the resized pixels.
-        thumbnail: of the resized pixels, see `duplicates`.
+        thumbnail: of the resized pixels, see `near_duplicates.thumbnail`.
         size: width and height of the original, in pixels.
-        notes: what was done to it that a reader of the profile should know.
+        notes: conversions that the data profile reports.
     """
 
     png: bytes
@@ -60,34 +60,36 @@ class Accepted:
 
 
 def read(path: Path, size: int) -> Accepted | str:
-    """Opens, checks and resizes one image file to `size` × `size` px, RGB; its sides are scaled each for itself.
+    """Open, check and resize one image file to `size` × `size` px, RGB; the aspect ratio is not kept.
 
     Returns:
-        The image, or the reason why it can't be used without guessing.
+        The image, or the reason why it cannot be used without guessing.
     """
     try:
-        return _read(path, size) if path.stat().st_size else "an empty file"
+        return _read(path, size) if path.stat().st_size else "empty file"
     except UnidentifiedImageError:
         return f"not an image ({', '.join(FORMATS)})"
     except Image.DecompressionBombError:
         return f"more than {MAX_PIXELS:,} pixels"
     except FileNotFoundError:
-        return "the file vanished"
+        return "file not found"
     except PermissionError:
-        return "no permission to read the file"
+        return "permission denied"
     except MemoryError:
-        return "too large for the memory"
-    except Exception as error:  # a decoder fails on hostile bytes in ways that nobody has listed
-        return f"damaged ({printable(str(error))[:80] or type(error).__name__})"
+        return "not enough memory to decode"
+    except Exception as error:  # decoders raise undocumented exceptions on malformed bytes
+        return f"corrupt ({printable(str(error))[:80] or type(error).__name__})"
 
 
 def _over_8_bits(image: ImageFile.ImageFile) -> bool:
-    """Whether a channel has more than 8 bits; Pillow opens 16-bit colour as if it had 8, and names it in the decoder's
-    raw mode alone."""
+    """Return whether a channel has more than 8 bits.
+
+    Pillow opens 16-bit colour as if it had 8; only the decoder's raw mode shows it.
+    """
     if image.mode.startswith(("I", "F")):
         return True
     raw_modes = [str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in image.tile]
-    # `BGR;16` is a bitmap of 16 bits for all three.
+    # `BGR;16` is a bitmap with 16 bits for all three channels.
     return any(";16" in raw and not raw.startswith("BGR") for raw in raw_modes)
 
 
@@ -96,21 +98,21 @@ def _read(path: Path, size: int) -> Accepted | str:
         original = image.size
         if original[0] * original[1] > MAX_PIXELS:
             return f"more than {MAX_PIXELS:,} pixels ({original[0]}×{original[1]})"
-        if min(original) < MIN_SIDE:
+        if min(original) < MIN_SIZE_PX:
             return f"too small to show a lesion ({original[0]}×{original[1]})"
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            return f"animated or several pictures in one ({frames})"
+            return f"animated or multi-page ({frames} frames)"
         if _over_8_bits(image):
-            return "more than 8 bits a channel"
+            return "more than 8 bits per channel"
         if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
-            return f"colour space {image.mode}, whose conversion would be a guess"
+            return f"unsupported colour space {image.mode}"
         notes: tuple[str, ...] = ()
         if image.mode in ("L", "1", "LA"):
             notes += ("grey",)
         if image.mode in ("P", "PA"):
             notes += ("palette",)
-        rotated = image.getexif().get(0x0112) in range(2, 9)  # cameras also write 0, which says nothing
+        rotated = image.getexif().get(0x0112) in range(2, 9)  # cameras also write 0, which means unknown
         if rotated:
             notes += ("rotated",)
         if min(original) < size:
@@ -120,8 +122,8 @@ def _read(path: Path, size: int) -> Accepted | str:
             ImageOps.exif_transpose(image, in_place=True)
         may_be_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         if may_be_transparent and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
-            return "transparent in places"
+            return "partly transparent"
         colour = image if image.mode == "RGB" else image.convert("RGB")
         small = colour.resize((size, size), Image.Resampling.LANCZOS)
-        small.info = {}  # or the original's profile and text would stand in every PNG
+        small.info = {}  # otherwise the PNG would contain the original's ICC profile and text
         return Accepted(encode_png(small), pixel_sha256(np.asarray(small)), thumbnail(small), original, notes)

@@ -1,4 +1,4 @@
-"""What stands on two sides and must not: a lesion, identical pixels, or one picture in two files."""
+"""Detect leakage between splits: a lesion, identical pixels or a near-duplicate in two of them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +15,11 @@ LISTED = 20
 
 
 class Pair(NamedTuple):
-    """Two images that belong on one side.
+    """Two images that must be in the same split.
 
     Attributes:
         first, second: their rows.
-        why: what they have in common, for a sentence.
+        why: what they have in common, for messages.
     """
 
     first: int
@@ -27,12 +27,14 @@ class Pair(NamedTuple):
     why: str
 
 
-LESION, PIXELS, PICTURE = "one lesion", "identical pixels", "the same picture again"
+LESION, PIXELS, NEAR = "same lesion", "identical pixels", "near-duplicate"
 
 
 def _equal(values: pd.Series, lesions: pd.Series, why: str) -> list[Pair]:
-    """The first row of each value that several lesions share, with each other row of it; with `LESION`, the first row
-    of each lesion with each of its other rows."""
+    """Pair the first row of each value with the other rows of the same value.
+
+    Only rows of different lesions are paired, unless `why` is `LESION`.
+    """
     rows = pd.DataFrame({"value": values, "lesion": lesions, "row": np.arange(len(values))})
     first = rows.groupby("value")[["lesion", "row"]].transform("first")
     other = rows["row"] != first["row"]
@@ -42,10 +44,10 @@ def _equal(values: pd.Series, lesions: pd.Series, why: str) -> list[Pair]:
 
 
 def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> list[Pair]:
-    """The pairs that belong on one side, with at least one image of each that is held out.
+    """Return the pairs that must be in the same split; at least one image of each pair is held out.
 
     Args:
-        rows: lesion_id and pixel_sha256 and perceptual_hash of N images; the index counts from 0.
+        rows: lesion_id, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
         thumbnails: (N, 32, 32) uint8.
         held_out: (N,) bool.
     """
@@ -57,12 +59,12 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
     names = lesions.to_numpy()
     for first, second in {(min(a, b), max(a, b)): None for a, b in zip(asked[near[:, 0]], near[:, 1], strict=True)}:
         if names[first] != names[second] and frozenset((first, second)) not in known:
-            found.append(Pair(int(first), int(second), PICTURE))
+            found.append(Pair(int(first), int(second), NEAR))
     return found
 
 
 def _listed(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair]) -> list[str]:
-    """`A (train, lesion L) and B (test, lesion M): identical pixels`, for each pair."""
+    """Describe each pair, as in `A (train, lesion L) and B (test, lesion M): identical pixels`."""
 
     def describe(row: pd.Series) -> str:
         return f"{printable(row['image_id'][:80])} ({row['split']}, lesion {printable(row['lesion_id'][:80])})"
@@ -73,7 +75,7 @@ def _listed(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair])
 def _leakage_error(
     rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair], fault: str, hint: str
 ) -> UserError:
-    """Return the error, and log more of the offending pairs than it can list."""
+    """Return the error; log the offending pairs, since the message can list only a few."""
     listed = _listed(rows, others, offending[:LISTED])
     for line in listed:
         log_line("prepare_data", line)
@@ -91,12 +93,12 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     """Refuse leakage between splits, or move the lesions concerned to train.
 
     Args:
-        rows: image_id, lesion_id, split, pixel_sha256 and perceptual_hash of N images; the index counts from 0.
+        rows: image_id, lesion_id, split, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
         thumbnails: (N, 32, 32) uint8.
         policy: `refuse`, or `move_to_train`: all images of lesions in two splits move to train.
 
     Returns:
-        The rows, and those that were moved, with their former split.
+        All rows with their new split, and the moved rows with their former split.
 
     Raises:
         UserError: with `refuse`, a pair that must stay together is in two splits.
@@ -127,36 +129,36 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     return rows.assign(split=split), rows[split != rows["split"]]
 
 
-def outside(
+def external_only(
     rows: pd.DataFrame,
     thumbnails: np.ndarray,
     known: pd.DataFrame,
     known_thumbnails: np.ndarray | None,
     policy: str,
 ) -> pd.Series:
-    """Sees that no image of an external set is one of the run's, in any of its splits.
+    """Detect images of an external set that are also in the run, in any of its splits.
 
     Args:
         rows: image_id, lesion_id, split, pixel_sha256 and perceptual_hash of the external images.
         thumbnails: (N, 32, 32) uint8.
-        known: the same of the run's images.
-        known_thumbnails: (M, 32, 32) uint8; without them the hashes alone decide.
-        policy: `refuse`, or `move_to_train`: the lesions of the offending, which stay where they are in the run, are
-            excluded from the external set.
+        known: the same columns of the run's images.
+        known_thumbnails: (M, 32, 32) uint8; without them, the hashes alone decide.
+        policy: `refuse`, or `move_to_train`: the lesions of the offending images are excluded from the external set;
+            the run's splits do not change.
 
     Returns:
-        (N,) bool, which images are outside.
+        (N,) bool; True for an image that is not in the run.
 
     Raises:
-        UserError: with `refuse`, an image, its lesion or its picture is the run's.
+        UserError: with `refuse`, an image, its lesion or a near-duplicate of it is in the run.
     """
     offending = []
     for column, why in (("lesion_id", LESION), ("pixel_sha256", PIXELS)):
         first = {value: row for row, value in reversed(list(enumerate(known[column])))}
         offending += [Pair(row, first[value], why) for row, value in enumerate(rows[column]) if value in first]
-    accused = {pair.first for pair in offending}
+    exact = {pair.first for pair in offending}
     near = near_duplicates.pairs(thumbnails, known["perceptual_hash"].tolist(), known_thumbnails)
-    offending += [Pair(int(a), int(b), PICTURE) for a, b in near if int(a) not in accused]
+    offending += [Pair(int(a), int(b), NEAR) for a, b in near if int(a) not in exact]
     if offending and policy == "refuse":
         raise _leakage_error(
             rows,

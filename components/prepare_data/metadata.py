@@ -1,4 +1,4 @@
-"""The metadata table: found, read and checked, row by row, before any image is opened."""
+"""Find, read and validate the metadata table before any image is opened."""
 
 import csv
 import re
@@ -13,25 +13,25 @@ from components.shared.errors import UserError
 REQUIRED = ("lesion_id", "image_id", "dx")
 OPTIONAL = ("dx_type", "age", "sex", "localization")
 
-# A class names files, pipeline tasks and table cells further on: it must be plain.
+# Class names become file names, pipeline tasks and table cells.
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 MAX_CLASSES = 100
-MAX_ID = 200
-"""Characters of an id: a file's name can't be much longer, and every list of images would be."""
+MAX_ID_CHARACTERS = 200
+"""Characters of an id: file names cannot be much longer, and lists of images stay readable."""
 
 
 def _some(values: "pd.Series | list[str]") -> str:
-    """The first few of many values, for a sentence."""
+    """Join the first few values for a message."""
     names = [str(value)[:80] for value in list(values)[:3]]
     more = len(values) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def find(folder: Path) -> Path:
-    """The metadata file somewhere below a folder: `HAM10000_metadata`, or else the one CSV with `metadata` in its name.
+    """Return the metadata file below a folder: `HAM10000_metadata`, or the only CSV with `metadata` in its name.
 
     Raises:
-        UserError: there is none, or several that could be meant.
+        UserError: there is no such file, or more than one.
     """
     files = scan.scan(folder).files
     exact = [p for p in files if p.name in ("HAM10000_metadata.csv", "HAM10000_metadata")]
@@ -55,12 +55,12 @@ def find(folder: Path) -> Path:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """The header, the rows and the line that each row ends in; blank rows are passed over.
+    """Return the header, the rows and the last line number of each row; skip blank rows.
 
-    Not by pandas: it takes a row with too many fields for one with an index, and shifts the columns.
+    pandas is not used because it treats a row with too many fields as one with an index, and shifts the columns.
 
     Raises:
-        UserError: it is not UTF-8, not CSV, or a row is longer or shorter than the header.
+        UserError: the file is not UTF-8 or not CSV, or a row is longer or shorter than the header.
     """
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -96,19 +96,19 @@ def csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     return rows[0], rows[1:], lines[1:]
 
 
-def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
-    """The checked metadata.
+def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
+    """Read and validate the metadata.
 
     Args:
-        folder: where the metadata file stands, at any depth.
-        least_classes: so many different values of dx are needed.
+        folder: contains the metadata file, at any depth.
+        min_classes: minimum number of different values of dx.
 
     Returns:
-        One row an image, sorted by image id: image_id, lesion_id and dx (non-empty strings), dx_type, sex, localization
-        (strings or null), age (float, years, or null).
+        One row per image, sorted by image id: image_id, lesion_id and dx (non-empty strings), dx_type, sex and
+        localization (strings or null), age (float, years, or null).
 
     Raises:
-        UserError: the file or a row can't be used; the sentence names the file and the rows.
+        UserError: the file or a row is invalid; the message names the file and the lines.
     """
     path = find(folder)
     name = path.name
@@ -137,7 +137,7 @@ def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
     for column in OPTIONAL:
         table[column] = raw[column].replace("", None) if column in raw else None
     age = pd.to_numeric(table["age"], errors="coerce").astype(float)
-    table["age"] = age.where(np.isfinite(age))  # `inf` is no age either
+    table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
 
     for column in REQUIRED:
         empty = np.flatnonzero(table[column] == "")
@@ -149,11 +149,11 @@ def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
                 "metadata.missing_value",
                 column=column,
             )
-        odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID for value in table[column]])
+        odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID_CHARACTERS for value in table[column]])
         if len(odd):
             raise UserError(
                 f"{name} has an invalid {column} in line {lines[odd[0]]} ({_some([table[column].iloc[odd[0]]])})",
-                f"use up to {MAX_ID} printable characters",
+                f"use up to {MAX_ID_CHARACTERS} printable characters",
                 "metadata.invalid_value",
                 column=column,
                 line=lines[odd[0]],
@@ -191,7 +191,7 @@ def read(folder: Path, least_classes: int = 2) -> pd.DataFrame:
             "metadata.lesion_with_two_classes",
         )
     classes = table["dx"].nunique()
-    if classes < least_classes:
+    if classes < min_classes:
         raise UserError(
             f"{name} has only the class {table['dx'].iloc[0]}", "add images of another class", "metadata.one_class"
         )

@@ -1,9 +1,10 @@
-"""Near-duplicates: one picture in two files, each saved, scaled, brightened, cropped a little, flipped or turned for
-itself.
+"""Detect near-duplicates: two files of one image.
 
-Two nevi look alike in everything coarse: a perceptual hash of 64 bits accuses thousands of innocent pairs of HAM10000.
-Ours has 256 bits, and where the pixels are at hand, they decide. What it can't find is another photograph of the same
-lesion: only the lesion's id tells that.
+Each may have been re-encoded, scaled, brightened, slightly cropped, flipped or rotated.
+
+Nevi are similar at coarse scales: a 64-bit perceptual hash flags thousands of unrelated pairs in HAM10000. This hash
+has 256 bits, and the pixels decide where they are available. Another photograph of the same lesion is not a
+near-duplicate; only the lesion id reveals it.
 """
 
 from collections.abc import Sequence
@@ -13,71 +14,78 @@ from PIL import Image
 
 from components.shared.dihedral import iter_positions
 
-SIDE = 32
-"""Height and width of the grey thumbnail that a picture is compared by, in pixels."""
-NEAR = 60
-"""Bits of two hashes that may differ for the thumbnails to be compared."""
-NEAR_COARSE = 12
-"""The same for the 64 bits of the coarsest pattern, which are looked at first."""
-SAME = 24
-"""Bits that may differ where there are no thumbnails to compare."""
-AGREEMENT, AGREEMENT_OF_SAME = 0.98, 0.95
-"""From this on two thumbnails show one picture; the second is enough where the hashes are the same but for `SAME`."""
-PLAIN = 8
-"""Bits that are set in the hash of a picture with any pattern, at the least: two plain ones are no duplicates."""
+THUMBNAIL_PX = 32
+"""Height and width of the grey thumbnails that are compared, in pixels."""
+NEAR_BITS = 60
+"""Maximum number of different bits of two hashes for which the thumbnails are compared."""
+NEAR_COARSE_BITS = 12
+"""The same for the 64 bits of the coarsest pattern, which are compared first."""
+DUPLICATE_BITS = 24
+"""Maximum number of different bits of near-duplicates if there are no thumbnails to compare."""
+MIN_AGREEMENT, MIN_AGREEMENT_OF_SIMILAR = 0.98, 0.95
+"""Minimum agreement of two thumbnails of near-duplicates: in general, and if at most `DUPLICATE_BITS` bits differ."""
+MIN_PATTERN_BITS = 8
+"""Minimum number of set coarse bits; an image with fewer has no pattern and matches nothing."""
 
 # The lowest 16 rows of the discrete cosine transform (DCT-II) of 32 values: (16, 32).
-_COSINES = np.cos(np.pi * np.outer(np.arange(16), 2 * np.arange(SIDE) + 1) / (2 * SIDE)).astype(np.float32)
+_ANGLES = np.pi * np.outer(np.arange(16), 2 * np.arange(THUMBNAIL_PX) + 1) / (2 * THUMBNAIL_PX)
+_COSINES = np.cos(_ANGLES).astype(np.float32)
 _ROW, _COLUMN = np.divmod(np.arange(256), 16)
 _COARSEST_FIRST = np.argsort(np.maximum(_ROW, _COLUMN) >= 8, kind="stable")
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """The bytes of (32, 32) uint8 in [0, 255], grey."""
-    return image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS).tobytes()
+    """Return the bytes of a grey thumbnail: (32, 32) uint8 in [0, 255]."""
+    return image.convert("L").resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS).tobytes()
 
 
 def _words(thumbnails: np.ndarray) -> np.ndarray:
-    """The hashes of (…, 32, 32) thumbnails: (…, 4) uint64, the coarsest pattern in the first."""
-    # Without the mean a plain picture is exactly zero, and not what rounding leaves.
+    """Return the hashes of (…, 32, 32) thumbnails as (…, 4) uint64, the coarsest pattern first."""
+    # Subtracting the mean makes a uniform image exactly zero; otherwise its signs would be rounding errors.
     centred = thumbnails - thumbnails.mean(axis=(-2, -1), keepdims=True, dtype=np.float32)
     signs = (_COSINES @ centred @ _COSINES.T).reshape(*thumbnails.shape[:-2], 256) > 0
     return np.ascontiguousarray(np.packbits(signs[..., _COARSEST_FIRST], axis=-1)).view(np.uint64)
 
 
 def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
-    """Of each thumbnail 64 hexadecimal digits: the signs of the 16 × 16 coarsest coefficients of its discrete cosine
-    transform, the 8 × 8 coarsest first.
+    """Return the perceptual hash of each thumbnail.
 
-    After C. Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), who takes 64 of them.
+    It holds the signs of the 16 × 16 coarsest coefficients of the discrete cosine transform, the 8 × 8 coarsest first.
+    C. Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010), uses 64 of them.
 
     Args:
         thumbnails: (N, 32, 32) uint8.
+
+    Returns:
+        N strings of 64 hexadecimal digits.
     """
     return [words.tobytes().hex() for words in _words(thumbnails)]
 
 
 def _near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Where a hash of `queries` (N, 8, 4) is near one of `others` (M, 4): (P, 4) of n, position, m, bits apart."""
+    """Return (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4)."""
     found = [np.empty((0, 4), np.int64)]
-    patterned = np.flatnonzero(np.bitwise_count(queries[:, 0]).sum(axis=1) >= PLAIN)
-    for start in range(0, len(others), 8192):  # so many that what is made of them stays in the cache
+    patterned = np.flatnonzero(np.bitwise_count(queries[:, 0]).sum(axis=1) >= MIN_PATTERN_BITS)
+    for start in range(0, len(others), 8192):  # a block's intermediate results fit into the CPU cache
         block = others[start : start + 8192]
         coarse = np.ascontiguousarray(block[:, 0])
         for n in patterned:
-            near = np.flatnonzero(np.bitwise_count(queries[n, :, :1] ^ coarse) <= NEAR_COARSE)
+            near = np.flatnonzero(np.bitwise_count(queries[n, :, :1] ^ coarse) <= NEAR_COARSE_BITS)
             position, m = np.divmod(near, len(block))
             apart = np.bitwise_count(queries[n, position] ^ block[m]).sum(axis=1, dtype=np.int64)
             pairs = np.stack([np.full(len(m), n), position, start + m, apart], axis=1)
-            found.append(pairs[apart <= NEAR])
+            found.append(pairs[apart <= NEAR_BITS])
     return np.concatenate(found)
 
 
 def _filtered(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 32, 32) float32 without what is coarser than some 10 pixels (all nevi share it) and finer than 2 (a JPEG
-    makes it)."""
-    frequency = np.pi * np.arange(SIDE) / SIDE  # radians a pixel
-    basis = np.cos(np.outer(np.arange(SIDE), np.arange(SIDE) + 0.5) * np.pi / SIDE) * np.sqrt(2 / SIDE)
+    """Band-pass filter thumbnails: (N, 32, 32) float32.
+
+    Structures coarser than about 10 pixels are common to all nevi; those finer than 2 pixels are JPEG artefacts.
+    """
+    index = np.arange(THUMBNAIL_PX)
+    frequency = np.pi * index / THUMBNAIL_PX  # radians per pixel
+    basis = np.cos(np.outer(index, index + 0.5) * np.pi / THUMBNAIL_PX) * np.sqrt(2 / THUMBNAIL_PX)
     basis[0] /= np.sqrt(2)
     squared = frequency[:, None] ** 2 + frequency**2
     kept = np.exp(-(0.7**2) * squared / 2) - np.exp(-(3.0**2) * squared / 2)  # Gaussians of 0.7 and 3 pixels
@@ -86,42 +94,44 @@ def _filtered(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How much of each second picture is the first one, in another light and moved, scaled or sheared by a pixel or so.
+    """Return how well each first image explains the second, up to lighting and small motions.
 
-    The share of variance that a linear regression explains: on the first picture, its derivatives, and these times
-    the place, which is the first-order effect of such a movement (B. Lucas and T. Kanade, 1981).
+    This is the share of variance that a linear regression explains. Its regressors are the first image, its
+    derivatives, and the derivatives times the position: to first order, the effect of a shift, scaling or shear of
+    about a pixel (B. Lucas and T. Kanade, 1981).
 
     Args:
         first, second: (N, 32, 32) uint8 thumbnails.
 
     Returns:
-        (N,) float32 up to 1; 0 for a picture without any pattern.
+        (N,) float32, at most 1; 0 if the second image has no pattern.
     """
     a, b = _filtered(first), _filtered(second)
     down, across = np.gradient(a, axis=(1, 2))
-    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : THUMBNAIL_PX * 1j, -1 : 1 : THUMBNAIL_PX * 1j].astype(np.float32)
     terms = [a, np.ones_like(a), down, y * down, x * down, across, y * across, x * across]
-    inner = np.s_[:, 2:-2, 2:-2]  # at the border a movement brings in what was outside
+    inner = np.s_[:, 2:-2, 2:-2]  # at the border, a motion reveals pixels from outside
     design = np.stack([term[inner].reshape(len(a), 28 * 28) for term in terms], axis=2)
-    wanted = b[inner].reshape(len(a), 28 * 28, 1)
+    target = b[inner].reshape(len(a), 28 * 28, 1)
     transposed = design.swapaxes(1, 2)
-    fit = np.linalg.solve(transposed @ design + 1e-3 * np.eye(len(terms), dtype=np.float32), transposed @ wanted)
-    rest = ((wanted - design @ fit) ** 2).sum(axis=(1, 2))
-    total = ((wanted - wanted.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2))
-    pattern = np.sqrt(total / wanted.shape[1]) > 0.5  # grey levels
+    fit = np.linalg.solve(transposed @ design + 1e-3 * np.eye(len(terms), dtype=np.float32), transposed @ target)
+    rest = ((target - design @ fit) ** 2).sum(axis=(1, 2))
+    total = ((target - target.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2))
+    pattern = np.sqrt(total / target.shape[1]) > 0.5  # grey levels
     return np.where(pattern, 1 - rest / np.maximum(total, 1e-6), 0)
 
 
 def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray | None = None) -> np.ndarray:
-    """The near-duplicates between some pictures and known ones, in any of the eight positions.
+    """Return the near-duplicates between images and known images, in any of the eight flips and rotations.
 
-    A third of a second for 2,550 pictures and 8,499 known ones, a minute for 30,000 and 100,000; beyond a kilobyte a
-    picture, memory does not grow with them.
+    2,550 images and 8,499 known ones take a third of a second; 30,000 and 100,000 take a minute. Each image needs
+    1 kB of memory.
 
     Args:
         thumbnails: (N, 32, 32) uint8.
         known_hashes: M perceptual hashes.
-        known: (M, 32, 32) uint8, their thumbnails; without them the hashes alone decide, which finds no cropped one.
+        known: (M, 32, 32) uint8, their thumbnails; without them, the hashes alone decide and cropped
+            duplicates are missed.
 
     Returns:
         (P, 2) int64 of n and m, sorted.
@@ -132,10 +142,10 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
         views = np.stack(list(iter_positions(thumbnails[start : start + 1024])), axis=1)
         near = _near(_words(views), others)
         n, position, m, apart = near.T
-        same = apart <= SAME
+        same = apart <= DUPLICATE_BITS
         if known is not None:
-            wanted = np.where(same, AGREEMENT_OF_SAME, AGREEMENT)
-            asked = apart > 0
-            same[asked] = agreement(known[m[asked]], views[n[asked], position[asked]]) > wanted[asked]
+            required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
+            compared = apart > 0
+            same[compared] = agreement(known[m[compared]], views[n[compared], position[compared]]) > required[compared]
         found.append(np.stack([start + n, m], axis=1)[same])
     return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)

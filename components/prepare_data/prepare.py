@@ -1,8 +1,8 @@
-"""Phase 1: raw data in, a lesion-disjoint split of checked and resized images out.
+"""Phase 1: turn raw data into a lesion-disjoint split of validated and resized images.
 
-Reads a source (see `sources`). Writes one image set for each split, one of an external source, the split as a CSV and
-a data profile. Bounded by the image codecs: 8,499 images of 200×150 px take some 6 s on two cores. An image takes a
-kilobyte of memory; its pixels wait in a scratch file until all have been compared.
+It reads a source (see `sources`) and writes one image set per split, one for the external source, the split as a CSV
+and a data profile. The image codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Each
+image needs 1 kB of memory; its pixels wait in a scratch file until all images have been compared.
 """
 
 import hashlib
@@ -28,20 +28,20 @@ NO_EXTERNAL = "none"
 SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
 
 
-def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
-    """The classes to rebalance, sorted.
+def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
+    """Return the classes to rebalance, sorted.
 
     Args:
         table: dx of each image.
-        wanted: `auto` for all but the largest class, or names with commas between them.
+        selection: `auto` for all but the largest class, or comma-separated names.
 
     Raises:
-        UserError: an unknown class, or none.
+        UserError: a class is unknown, or the selection is empty.
     """
     counts = table["dx"].value_counts()
-    if wanted.strip() == "auto":
+    if selection.strip() == "auto":
         return sorted(set(counts.index) - {counts.index[0]})
-    names = sorted({name.strip() for name in wanted.split(",") if name.strip()})
+    names = sorted({name.strip() for name in selection.split(",") if name.strip()})
     unknown = [name for name in names if name not in counts.index]
     if unknown:
         raise UserError(
@@ -62,7 +62,7 @@ def rare_classes(table: pd.DataFrame, wanted: str) -> list[str]:
 
 
 def _why_missing(folder: Path) -> str:
-    """Why a row may have no image file: a folder that was not entered is worth a word."""
+    """Return why image files may be missing; mention a folder that was not entered."""
     closed = scan.scan(folder).closed
     if not closed:
         return "no image file"
@@ -90,23 +90,23 @@ def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
         )
 
 
-def _leave_out(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
-    """The table without some rows, which are listed."""
-    findings.left_out += [(name, reason) for name in table.loc[rows, "image_id"]]
+def _skip(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
+    """Return the table without some rows, and list them in `findings`."""
+    findings.skipped += [(name, reason) for name in table.loc[rows, "image_id"]]
     return table[~rows]
 
 
 def _with_files(folder: Path, table: pd.DataFrame, findings: Findings) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """The rows that have an image file, and the files."""
+    """Return the rows that have an image file, and the files."""
     files = image_reader.index(folder)
     findings.without_row = len(set(files) - set(table["image_id"]))
-    # Not by `isin`: a file's name may hold what is no text, which pandas' strings can't.
+    # Not by `isin`: a file name may contain bytes that are not valid text, which pandas rejects.
     missing = ~table["image_id"].map(lambda name: name in files).astype(bool)
-    return _leave_out(table, missing, _why_missing(folder) if missing.any() else "", findings), files
+    return _skip(table, missing, _why_missing(folder) if missing.any() else "", findings), files
 
 
 def _write(part: Path, header: Header, found: Decoded, rows: pd.DataFrame) -> None:
-    """Writes some of the decoded images as an image set, class by class."""
+    """Write some of the decoded images as an image set, sorted by class."""
     with closing(ImageSetWriter(part, header)) as out:
         for _, of_class in rows.groupby("dx"):
             for start in range(0, len(of_class), ROW_GROUP):
@@ -134,11 +134,11 @@ def _external(
     known: pd.DataFrame,
     known_thumbnails: np.ndarray | None,
 ) -> pd.DataFrame:
-    """Writes the image set of an external source, if none of its images is known, and returns its rows."""
+    """Write the image set of an external source, without images of the run, and return its rows."""
     log_line("prepare_data", f"reading {printable(external)}, the external set")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         folder, findings = sources.fetch(external, Path(scratch)), Findings()
-        table = metadata.read(folder, least_classes=1).assign(split="external", source=REAL)
+        table = metadata.read(folder, min_classes=1).assign(split="external", source=REAL)
         unknown = sorted(set(table["dx"]) - set(classes))
         if unknown:
             raise UserError(
@@ -150,14 +150,14 @@ def _external(
         table, files = _with_files(folder, table, findings)
         findings.refuse_more_than(max_bad_images)
         with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as found:
-            rows = found.rows[leakage.outside(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
+            rows = found.rows[leakage.external_only(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
             if rows.empty:
                 raise UserError(
                     "no usable image remains in the external set", "add images of other lesions", "external.no_images"
                 )
             _write(part, _header(classes, image_size, rows, "external"), found, rows)
-    for name, reason in findings.left_out:
-        log_line("prepare_data", f"left out of the external set {name}: {reason}")
+    for name, reason in findings.skipped:
+        log_line("prepare_data", f"skipped {name} of the external set: {reason}")
     log_line("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
     return rows
 
@@ -171,22 +171,22 @@ def prepare_external(
     known: str | Path,
     out: str | Path,
 ) -> None:
-    """Makes the external image set for a run that is finished.
+    """Create the external image set for a finished run.
 
-    The run's pixels are gone. So a picture of the run in another file is recognised by its perceptual hash alone, which
-    finds it saved, scaled, brightened, flipped or turned for itself, but hardly cropped.
+    The run's pixels no longer exist, so near-duplicates are detected by their perceptual hash alone. It detects images
+    that were re-encoded, scaled, brightened, flipped or rotated, but rarely cropped ones.
 
     Args:
-        external: a source of images, whose classes are some of the run's.
+        external: a source of images; its classes must be a subset of the run's.
         classes: the run's classes.
-        image_size: the run's.
-        duplicates: `refuse` images of the run, or `move_to_train`: leave their lesions out.
-        max_bad_images: so many images may be unusable; they are listed and left out.
+        image_size: the run's image size, in pixels.
+        duplicates: `refuse` images of the run, or `move_to_train`: exclude their lesions.
+        max_bad_images: maximum number of unusable images, which are listed and skipped.
         known: the run's `splits.csv`.
-        out: where the image set goes.
+        out: the image set to write.
 
     Raises:
-        UserError: the images can't be used, or belong to images of the run; nothing is written then.
+        UserError: the images are unusable, or belong to lesions of the run; then nothing is written.
     """
     _check(image_size, max_bad_images, duplicates)
     path = Path(known)
@@ -217,29 +217,29 @@ def prepare(
     test_data: str | Path,
     data_profile: str | Path,
 ) -> list[str]:
-    """Checks, resizes and splits the images of a source.
+    """Check, resize and split the images of a source.
 
     Args:
         data: `demo`, `kaggle`, `gs://bucket/prefix` or a folder.
         split: `random`, `k/n` for fold k of n, or a CSV file (also `gs://…`) with the columns image_id and split.
-        external: `none`, or a source of images from elsewhere, whose classes are some of the data's.
-        duplicates: `refuse`, or `move_to_train` the lesions that the split puts on two sides.
+        external: `none`, or a source of images from elsewhere; its classes must be a subset of the data's.
+        duplicates: `refuse` lesions and near-duplicates in two splits, or `move_to_train`: move their lesions to train.
         image_size: height and width to scale to, in pixels; a multiple of 16 from 32 to 512.
-        rare: `auto` (all classes but the largest) or class names with commas between them.
-        max_bad_images: so many images may be unusable; they are listed and left out. Of the external ones as many.
-        seed: of the split.
+        rare: `auto` (all classes but the largest) or comma-separated class names.
+        max_bad_images: maximum number of unusable images, which are listed and skipped; the same for the external set.
+        seed: seed of the split.
         training_data: folder to write: `train.parquet`, `validation.parquet` and `classes.json`.
         test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set) and
-            `splits.csv`, which can be used as `split` again.
+            `splits.csv`, which can be used as `split` of another run.
         data_profile: the HTML page to write.
 
     Returns:
         The rare classes, sorted.
 
     Raises:
-        UserError: something about the data or the parameters can't be used, or the split puts on two sides what belongs
-            together; nothing is written then.
-        OSError: nor when a disk is full or a folder can't be written.
+        UserError: the data or a parameter is invalid, or images that must stay together are in different splits.
+            Nothing is written then.
+        OSError: the disk is full or a folder is not writable. Nothing is written then either.
     """
     _check(image_size, max_bad_images, duplicates)
     if seed < 0:
@@ -248,7 +248,7 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="counterweight-") as folder_name, ExitStack() as stack:
         scratch = Path(folder_name)
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # Pillow warns of what is refused here anyway
+        warnings.simplefilter("ignore")  # Pillow warns about images that are rejected below
         (scratch / "data").mkdir()
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
         table = metadata.read(folder)
@@ -256,12 +256,12 @@ def prepare(
         table, files = _with_files(folder, table, findings)
         table = table.assign(split=splitting.assign(table, split, seed, scratch), source=REAL)
         unnamed = table["split"].isna()
-        table = _leave_out(table, unnamed, "the split does not name it; name it, with none to leave it out", findings)
+        table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)
         findings.refuse_more_than(max_bad_images)
         findings.unused = int((table["split"] == splitting.UNUSED).sum())
         table = table[table["split"] != splitting.UNUSED]
 
-        # All are renamed together, at the very end.
+        # All outputs are renamed together at the end.
         training_part, test_part = (stack.enter_context(atomic_folder(folder)) for folder in (training_data, test_data))
         (page,) = stack.enter_context(atomic_writes(data_profile))
         sets = (training_part / "train.parquet", training_part / "validation.parquet", test_part / "test.parquet")
@@ -270,14 +270,14 @@ def prepare(
         found = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
         used, findings.moved = leakage.resolve(found.rows, found.thumbnails, duplicates)
         for dx in classes:
-            for side in splitting.SHARES:
-                if not ((used["dx"] == dx) & (used["split"] == side)).any():
+            for name in splitting.SHARES:
+                if not ((used["dx"] == dx) & (used["split"] == name)).any():
                     raise UserError(
-                        f"no usable image of the class {dx} remains in {side}",
+                        f"no usable image of the class {dx} remains in {name}",
                         "fix the skipped images, add lesions, or remove the class",
                         "split.empty_class",
                         dx=dx,
-                        split=side,
+                        split=name,
                     )
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
@@ -286,26 +286,26 @@ def prepare(
             outside = _external(
                 outside_part, external, classes, image_size, duplicates, max_bad_images, used, found.thumbnails
             )
-        for side, part in zip(splitting.SHARES, sets, strict=True):
-            _write(part, _header(classes, image_size, used, side), found, used[used["split"] == side])
+        for name, part in zip(splitting.SHARES, sets, strict=True):
+            _write(part, _header(classes, image_size, used, name), found, used[used["split"] == name])
         used[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
         of_pixels = used.groupby("pixel_sha256")["lesion_id"].transform("nunique")
-        findings.twins = int((of_pixels > 1).sum())
+        findings.repeated = int((of_pixels > 1).sum())
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
             findings.samples[str(dx)] = found.png(rows.index[:6])
         header = _header(classes, image_size, used, "")
         text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside)
         page.write_text(text, encoding="utf-8")
-    for name, reason in findings.left_out:
-        log_line("prepare_data", f"left out {name}: {reason}")
-    if findings.twins:
+    for name, reason in findings.skipped:
+        log_line("prepare_data", f"skipped {name}: {reason}")
+    if findings.repeated:
         log_line(
             "prepare_data",
-            f"{findings.twins:,} images have the pixels of another lesion's image on the same side: look at their "
-            "lesion_id",
+            f"{findings.repeated:,} images are pixel-identical to another lesion's image in the same split; "
+            "check their lesion_id",
         )
     if findings.unused:
-        log_line("prepare_data", f"{findings.unused:,} images are not used, as the split says")
+        log_line("prepare_data", f"{findings.unused:,} images are excluded by the split")
     if len(findings.moved):
         lesions = findings.moved["lesion_id"].nunique()
         log_line("prepare_data", f"{len(findings.moved):,} images of {lesions:,} lesions were moved to train")
@@ -315,6 +315,6 @@ def prepare(
 
 
 def _hash(table: pd.DataFrame, columns: list[str]) -> str:
-    """SHA-256 of some columns, whatever the order of the rows."""
+    """Return the SHA-256 of some columns; the order of the rows does not matter."""
     rows = table.sort_values("image_id")[columns].to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(rows.encode()).hexdigest()

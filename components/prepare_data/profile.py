@@ -1,4 +1,4 @@
-"""The data profile: what is in the data, for a person to look at before anything is trained."""
+"""The data profile: an overview of the data to review before training."""
 
 import base64
 from pathlib import Path
@@ -21,15 +21,15 @@ def render(
     findings: Findings,
     external: pd.DataFrame,
 ) -> str:
-    """The profile as one self-contained HTML page.
+    """Render the profile as one self-contained HTML page.
 
     Args:
         data: where the data came from.
-        split: `random`, a fold, or the file that says it.
+        split: `random`, a fold, or the file that defines it.
         table: the accepted rows: image_id, lesion_id, dx, split, dx_type, age, sex, localization.
         header: the classes and the image size.
         rare: the classes that are rebalanced.
-        findings: what was seen while reading.
+        findings: observations made while reading.
         external: the rows of the external set, if any.
     """
     counts = table["dx"].value_counts()

@@ -1,4 +1,4 @@
-"""The files of a raw folder, which is hostile input: links that run in circles, folders a thousand deep, pipes."""
+"""List the files of a raw folder, which is untrusted: circular links, folders a thousand levels deep, pipes."""
 
 import contextlib
 import os
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class Tree(NamedTuple):
-    """What stands below a folder.
+    """The contents of a folder.
 
     Attributes:
-        files: regular files at any depth, sorted; a link to one counts, a hidden file or macOS's `__MACOSX` does not.
-        closed: folders that were not entered: links, which may lead anywhere, and those that this user may not read.
+        files: regular files at any depth, and links to them, sorted; hidden files and macOS's `__MACOSX` are skipped.
+        closed: folders that were not entered: links, which may lead anywhere, and folders without read permission.
     """
 
     files: list[Path]
@@ -19,17 +19,17 @@ class Tree(NamedTuple):
 
 
 def scan(folder: Path) -> Tree:
-    """Looks through a folder, without recursion and without opening a file.
+    """List a folder without recursion and without opening a file.
 
     Raises:
-        OSError: the folder itself can't be read.
+        OSError: the folder itself cannot be read.
     """
     tree, waiting = Tree([], []), [folder]
     while waiting:
         at = waiting.pop()
         try:
             entries = list(os.scandir(at))
-        except PermissionError:  # the lost+found of a volume is no reason to stop
+        except PermissionError:  # such as a volume's lost+found
             if at == folder:
                 raise
             tree.closed.append(at)
@@ -38,10 +38,10 @@ def scan(folder: Path) -> Tree:
             path = at / entry.name
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
-            with contextlib.suppress(PermissionError):  # a link to where this user may not look
+            with contextlib.suppress(PermissionError):  # a link into a folder without read permission
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                elif path.is_file() if entry.is_symlink() else entry.is_file():  # the first takes a link to itself
+                elif path.is_file() if entry.is_symlink() else entry.is_file():  # the former handles loops
                     tree.files.append(path)
                 elif entry.is_symlink() and path.is_dir():
                     tree.closed.append(path)

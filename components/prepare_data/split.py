@@ -22,8 +22,8 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series
 
     Args:
         table: image_id, lesion_id and dx of each image.
-        how: `random`; `k/n`; a CSV file, or one at `gs://…`.
-        seed: of the hash.
+        how: `random`, `k/n`, or a CSV file, also at `gs://…`.
+        seed: seed of the hash.
         scratch: a folder for downloads.
 
     Returns:
@@ -174,7 +174,7 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int) -> pd.Series:
 def _assign_folds(lesions: list[str], n: int, seed: int) -> dict[str, int]:
     """Return lesion → fold, by hash.
 
-    Where a fold is empty, or another leaves fewer than two lesions for training and validation, the largest passes its
+    If a fold is empty, or another leaves fewer than two lesions for training and validation, the largest passes its
     lesion with the smallest hash to the smallest fold.
     """
     fractions = {lesion: hash_fraction(seed, "folds", lesion) for lesion in lesions}

@@ -1,4 +1,4 @@
-"""Spec of the classifiers' training, the same for all arms: see `train.py`."""
+"""Component specification of classifier training, the same for all arms; see `train.py`."""
 
 from kfp import dsl
 

@@ -1,4 +1,4 @@
-"""Spec of the feature extractor: see `train.py`."""
+"""Component specification of feature-extractor training; see `train.py`."""
 
 from kfp import dsl
 

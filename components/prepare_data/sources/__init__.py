@@ -1,7 +1,7 @@
-"""Where raw data comes from: one file for each kind. Every source ends as a folder in the Kaggle layout of HAM10000.
+"""Sources of raw data, one module each. Every source yields a folder in the Kaggle layout of HAM10000.
 
 A source is a module with `handles(data) -> bool` and `fetch(data, scratch) -> Path`; the first that handles the value
-of the parameter `data` is taken.
+of the parameter `data` is used.
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ SOURCES = (demo, kaggle, gcs, folder)
 
 
 def fetch(data: str, scratch: Path) -> Path:
-    """The local folder that holds the raw data.
+    """Return the local folder that contains the raw data.
 
     Args:
         data: `demo`, `kaggle`, `gs://bucket/prefix` or a folder.
-        scratch: an empty folder for what has to be drawn or downloaded.
+        scratch: an empty folder for generated or downloaded files.
 
     Raises:
-        UserError: there is no such data, or it can't be reached.
+        UserError: the data does not exist or cannot be read.
     """
     return next(source for source in SOURCES if source.handles(data)).fetch(data, scratch)

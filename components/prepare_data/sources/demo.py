@@ -1,6 +1,6 @@
-"""Generated images that resemble skin lesions, in the layout of HAM10000, for trials without a download.
+"""Generate images that resemble skin lesions, in the layout of HAM10000, for trials without a download.
 
-They show no person. They share the layout and classes of the real dataset, the shape of its imbalance, and several
+They show no real person. They share the layout and classes of the real dataset, the shape of its imbalance, and several
 images per lesion. Each class tends to show the signs that a dermatoscopist looks for.
 """
 
@@ -20,15 +20,15 @@ Array = NDArray[np.floating[Any]]
 SEED = 10_015
 WIDTH, HEIGHT, QUALITY = 200, 150, 92
 COUNTS = {"akiec": 60, "bcc": 70, "bkl": 100, "df": 44, "mel": 110, "nv": 600, "vasc": 48}
-IMAGES_PER_LESION = (0.6, 0.25, 0.15)  # chances of 1, 2 and 3
+IMAGES_PER_LESION = (0.6, 0.25, 0.15)  # probabilities of 1, 2 and 3
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 SITES = ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest", "neck", "scalp")
 MEAN_AGE = {"akiec": 66, "bcc": 67, "bkl": 64, "df": 52, "mel": 61, "nv": 46, "vasc": 51}
-UNKNOWN = 0.02  # chance that an age is empty, or that a sex or a site is "unknown"
+UNKNOWN = 0.02  # probability that an age is empty, or that a sex or a site is "unknown"
 
 
 class Signs(NamedTuple):
-    """What a lesion shows: a colour in 0..255, lengths in pixels, and strengths, which lie in 0..1."""
+    """The signs of a lesion: a colour in 0..255, lengths in pixels, and strengths in 0..1."""
 
     red: float
     green: float
@@ -58,17 +58,17 @@ TYPICAL = {
     "vasc": Signs(168, 84, 84, 36, 8, 0.12, veil=0.05, lacunae=0.8),
 }
 SPREAD = Signs(5, 5, 5, 8, 2.5, 0.05, *[0.13] * 10)  # standard deviations within a class
-SHADE = 0.09  # and of the brightness of the colour, relative
-# A lesion leans toward a class that it can be mistaken for, or else the classes would come apart too easily.
+SHADE = 0.09  # relative standard deviation of the brightness
+# Each lesion is mixed with a class that resembles it; otherwise the classes would be too easy to separate.
 LOOKALIKES = {
     "akiec": ("bkl", "bcc"), "bcc": ("akiec", "df", "nv"), "bkl": ("nv", "mel", "akiec"), "df": ("nv", "bcc"),
     "mel": ("nv", "bkl"), "nv": ("mel", "bkl", "df"), "vasc": ("bcc", "nv"),
 }  # fmt: skip
-LEANING = (1.0, 5.0)  # parameters of the Beta distribution of how far
+LEANING = (1.0, 5.0)  # parameters of the Beta distribution of the mixing weight
 
 
 class Mark(NamedTuple):
-    """A kind of small structure: at most so many, each a disc of a radius or a line of a width, in pixels."""
+    """A kind of small structure: discs of a radius, or lines of a width, in pixels; at most `most` of them."""
 
     colour: tuple[int, int, int]  # 0..255
     opacity: float
@@ -90,21 +90,21 @@ MARKS = {
 
 @dataclass
 class Lesion:
-    """All that the images of one lesion share; places are in pixels from its centre."""
+    """The properties that all images of a lesion share; positions are in pixels from its centre."""
 
     signs: Signs
     skin: Array  # (3,), 0..255
     aspect: float
     waves: Array  # (6, 2): strength and phase of the outline's harmonics, from the second on
     side: float  # direction of the asymmetry, radians
-    origins: Array  # (3, 2) float32: where in the tiles of noise its textures begin
-    marks: dict[str, list[Array]]  # of each kind: the corners (n, 2) of every disc or line
+    origins: Array  # (3, 2) float32: offsets of its textures in the noise tiles
+    marks: dict[str, list[Array]]  # kind → corners (n, 2) of each disc or line
 
 
 def noise(finest: float, slope: float) -> Array:
-    """Smooth noise that tiles: (512, 512) float32, mean 0, variance 1, with little below `finest` pixels."""
+    """Return smooth, tileable noise: (512, 512) float32, mean 0, variance 1, little below `finest` pixels."""
     frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512))
-    # Nothing is wider than a lesion: that would only shift its colour.
+    # No structure is wider than a lesion: it would only shift the colour.
     strength = np.maximum(frequency, 1 / 80) ** -slope * np.exp(-((frequency * finest) ** 2))
     tile = np.fft.ifft2(np.fft.fft2(np.random.default_rng(SEED).standard_normal((512, 512))) * strength).real
     return np.asarray((tile - tile.mean()) / tile.std(), np.float32)
@@ -115,13 +115,13 @@ ROW, COLUMN = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
 
 
 def step(x: Array) -> Array:
-    """Rises smoothly from 0 at x = 0 to 1 at x = 1."""
+    """Interpolate smoothly from 0 at x = 0 to 1 at x = 1."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
 def outline(waves: Array, irregularity: float, angle: Array) -> Array:
-    """The lesion's radius at each `angle` (radians), relative to its mean radius: of the same shape."""
+    """Return the radius of the lesion at each `angle` (radians), relative to its mean radius; same shape as `angle`."""
     radius = np.ones_like(angle)
     for k, (strength, phase) in enumerate(waves.tolist(), start=2):
         radius += irregularity * strength / (k - 1) ** 0.8 * np.cos(k * angle + phase)
@@ -129,20 +129,20 @@ def outline(waves: Array, irregularity: float, angle: Array) -> Array:
 
 
 def disc(rng: np.random.Generator, centre: Array, mark: Mark) -> Array:
-    """An ellipse as a polygon: (12, 2)."""
+    """Return a random ellipse as a polygon: (12, 2)."""
     angle, turn = np.linspace(0, 2 * np.pi, 12, endpoint=False), rng.uniform(0, np.pi)
     radius = rng.uniform(*mark.radius) * (1 + rng.uniform(0, 0.35) * np.cos(2 * (angle - turn)))
     return centre + np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
 def walk(rng: np.random.Generator, start: Array, length: float, bend: float) -> Array:
-    """A line that bends at random: 16 places (16, 2), `length` pixels apart."""
+    """Return a randomly bending line: (16, 2), points `length` pixels apart."""
     angle = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, bend, 16))
     return start + length * np.cumsum(np.stack([np.cos(angle), np.sin(angle)], axis=1), axis=0)
 
 
-def draw_lesion(dx: str, rng: np.random.Generator) -> Lesion:
-    """Chooses a lesion of class `dx`."""
+def sample_lesion(dx: str, rng: np.random.Generator) -> Lesion:
+    """Sample the properties of a lesion of class `dx`."""
     leaning, other = rng.beta(*LEANING), str(rng.choice(LOOKALIKES[dx]))
     values = rng.normal((1 - leaning) * np.array(TYPICAL[dx]) + leaning * np.array(TYPICAL[other]), SPREAD)
     values[:3] *= rng.normal(1, SHADE)
@@ -154,7 +154,7 @@ def draw_lesion(dx: str, rng: np.random.Generator) -> Lesion:
             n = int(rng.integers(3, mark.most)) if rng.random() < 0.06 else 0
             marks[name] = [walk(rng, rng.uniform(-110, 110, 2), 7, 0.06) for _ in range(n)]
             continue
-        n = round(mark.most * max(getattr(signs, name) - 0.2, 0))  # a trace of a sign is none
+        n = round(mark.most * max(getattr(signs, name) - 0.2, 0))  # weak signs are not visible
         angle = rng.uniform(0, 2 * np.pi, n)
         reach = 0.88 * signs.radius * np.sqrt(rng.random(n)) * outline(waves, signs.irregularity, angle)
         centres = np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1)
@@ -164,13 +164,13 @@ def draw_lesion(dx: str, rng: np.random.Generator) -> Lesion:
     return Lesion(signs, skin, aspect, waves, side, 512 * rng.random((3, 2), np.float32), marks)
 
 
-def draw_view(lesion: Lesion, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One image of the lesion, from a place and in a light of its own: (150, 200, 3) uint8."""
+def render_view(lesion: Lesion, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Render one image of the lesion with a random position, rotation, zoom and lighting: (150, 200, 3) uint8."""
     signs = lesion.signs
     zoom, turn = rng.uniform(1.1, 1.4), rng.uniform(-0.35, 0.35)
     centre = np.array([WIDTH / 2, HEIGHT / 2]) + rng.normal(0, (6, 4))
     rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    # Where every pixel lies on the lesion, in the lesion's own pixels: (150, 200) float32 each.
+    # Position of each pixel in the coordinates of the lesion: (150, 200) float32 each.
     place = np.stack([COLUMN, ROW]) - centre.astype(np.float32)[:, None, None]
     x, y = np.tensordot((rotation / zoom).astype(np.float32), place, 1)
     image = np.empty((3, HEIGHT, WIDTH), np.float32)
@@ -205,7 +205,7 @@ def draw_view(lesion: Lesion, rng: np.random.Generator) -> NDArray[np.uint8]:
     across = (math.cos(lesion.side) * x + math.sin(lesion.side) * y) / signs.radius
     lay((64, 42, 42), 0.8 * signs.asymmetry * inside * step(0.5 + across + 0.5 * blotch))
     lay((116, 118, 136), 0.85 * signs.veil * inside * step(0.1 - 0.9 * across + 0.6 * cloud))
-    # Three waves at 60 degrees make a honeycomb: its walls are the network. Noise bends and interrupts them.
+    # Three waves at 60 degrees form a honeycomb; its walls are the network. Noise bends and interrupts them.
     bent_x, bent_y = x + 2.2 * blotch + rough, y + 2.2 * cloud - rough
     third = 2 * math.pi / 3
     comb = sum(np.cos(math.cos(a) * bent_x + math.sin(a) * bent_y) for a in (0, third, -third))
@@ -229,7 +229,7 @@ def draw_view(lesion: Lesion, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def patient(dx: str, rng: np.random.Generator) -> tuple[str, str, str, str]:
-    """The columns dx_type, age, sex and localization of a lesion."""
+    """Sample the columns dx_type, age, sex and localization of a lesion."""
     others = str(rng.choice(["follow_up", "consensus", "confocal"], p=[0.7, 0.25, 0.05]))
     proof = "histo" if dx in ("akiec", "bcc", "mel") or rng.random() < 0.5 else others
     age = f"{5 * round(float(np.clip(rng.normal(MEAN_AGE[dx], 14), 5, 85)) / 5):.1f}"
@@ -239,16 +239,16 @@ def patient(dx: str, rng: np.random.Generator) -> tuple[str, str, str, str]:
 
 
 def handles(data: str) -> bool:
-    """The word `demo`."""
+    """Handle the value `demo`."""
     return data == "demo"
 
 
 def fetch(data: str, scratch: Path) -> Path:
-    """Draws the demo set below `scratch` and returns the folder, in the Kaggle layout of HAM10000."""
+    """Generate the demo set below `scratch` and return the folder, in the Kaggle layout of HAM10000."""
     folder, total = scratch / "demo", sum(COUNTS.values())
     for part in (1, 2):
         (folder / f"HAM10000_images_part_{part}").mkdir(parents=True, exist_ok=True)
-    # As in the real set, neither the number of an image nor its folder says anything of its class.
+    # As in the real set, the number and the folder of an image are independent of its class.
     numbers = np.random.default_rng(SEED).permutation(total).tolist()
     rows: list[tuple[str, ...]] = []
     lesion_index = 0
@@ -256,12 +256,12 @@ def fetch(data: str, scratch: Path) -> Path:
         while left:
             rng = np.random.default_rng([SEED, lesion_index])
             views = min(left, int(rng.choice([1, 2, 3], p=IMAGES_PER_LESION)))
-            about, lesion = patient(dx, rng), draw_lesion(dx, rng)
+            about, lesion = patient(dx, rng), sample_lesion(dx, rng)
             for _ in range(views):
                 number = numbers.pop()
                 image_id, part = f"DEMO_{number + 1:07}", 1 + 2 * number // total
                 path = folder / f"HAM10000_images_part_{part}" / f"{image_id}.jpg"
-                Image.fromarray(draw_view(lesion, rng)).save(path, quality=QUALITY)
+                Image.fromarray(render_view(lesion, rng)).save(path, quality=QUALITY)
                 rows.append((f"DEMO_L{lesion_index + 1:06}", image_id, dx, *about))
             left -= views
             lesion_index += 1

@@ -7,15 +7,15 @@ from components.shared.errors import UserError
 
 
 def handles(data: str) -> bool:
-    """Everything that no other source takes is a folder's name."""
+    """Handle every value: this source is the last."""
     return True
 
 
 def fetch(data: str, scratch: Path) -> Path:
-    """The folder itself: nothing is copied.
+    """Return the folder itself, without copying.
 
     Raises:
-        UserError: it isn't there, or is something else.
+        UserError: the folder does not exist, is not a folder, or cannot be read.
     """
     if "://" in data:
         raise UserError(
@@ -30,7 +30,7 @@ def fetch(data: str, scratch: Path) -> Path:
         path = Path(data).expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{data}: the user in the path does not exist", "write the complete path", "data.unknown_user", data=data
+            f"{data}: the user in the path does not exist", "use the full path", "data.unknown_user", data=data
         ) from error
     if not path.exists():
         raise UserError(

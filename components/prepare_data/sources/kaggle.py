@@ -1,4 +1,4 @@
-"""HAM10000 from Kaggle, with the official client."""
+"""Download HAM10000 from Kaggle with the official client."""
 
 import contextlib
 import io
@@ -11,19 +11,19 @@ DATASET = "kmader/skin-cancer-mnist-ham10000"
 
 
 def handles(data: str) -> bool:
-    """The word `kaggle`."""
+    """Handle the value `kaggle`."""
     return data == "kaggle"
 
 
 def fetch(data: str, scratch: Path) -> Path:
-    """Downloads and unpacks the data set (5 GB on disk) and returns the folder.
+    """Download and unpack the dataset (5 GB on disk) and return the folder.
 
     Raises:
-        UserError: there are no credentials, or Kaggle can't be reached.
+        UserError: there are no credentials, or the download failed.
     """
     printed = io.StringIO()
     try:
-        # The client prints advice and may end the process where it finds no credentials.
+        # Without credentials, the client prints advice and may exit the process.
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             from kaggle.api.kaggle_api_extended import KaggleApi
 
@@ -41,7 +41,7 @@ def fetch(data: str, scratch: Path) -> Path:
         with contextlib.redirect_stdout(printed):
             api.dataset_download_files(DATASET, path=str(scratch), unzip=True, quiet=True)
     except Exception as error:
-        # A full disk is not Kaggle's fault.
+        # A full disk has its own message.
         raise as_user_error(error) or UserError(
             f"downloading {DATASET} from Kaggle failed ({type(error).__name__})",
             "check the network and the token, then rerun the command",
