@@ -81,8 +81,8 @@ def raw(tmp_path: Path) -> RawFolder:
                 number = len(made.rows)
                 name = f"ISIC_{number:07}"
                 draw(number, dx).save(made.path / f"HAM10000_images_part_{1 + number % 2}" / f"{name}.jpg", quality=95)
-                facts = ("histo", str(20 + number), ("male", "female")[number % 2], "back")
-                values = (f"HAM_{lesion:07}", name, dx, *facts)
+                columns = ("histo", str(20 + number), ("male", "female")[number % 2], "back")
+                values = (f"HAM_{lesion:07}", name, dx, *columns)
                 made.rows.append(dict(zip(COLUMNS, values, strict=True)))
             lesion += 1
     return made.write()
@@ -120,11 +120,11 @@ def run(tmp_path: Path) -> Callable[..., Prepared]:
     """Prepare a folder; `out` names the folder of the results."""
 
     def run(data: Path | str, out: str | Path = "out", **changes: object) -> Prepared:
-        there = tmp_path / out
+        folder = tmp_path / out
         values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
         values |= {"split": "random", "external": "none", "duplicates": "refuse"}
-        values |= {"training_data": there / "training_data", "test_data": there / "test_data"}
-        values |= {"data_profile": there / "profile.html"} | changes
-        return Prepared(there, prepare(data=str(data), **values))
+        values |= {"training_data": folder / "training_data", "test_data": folder / "test_data"}
+        values |= {"data_profile": folder / "profile.html"} | changes
+        return Prepared(folder, prepare(data=str(data), **values))
 
     return run

@@ -1,4 +1,4 @@
-"""The demo set has the form of HAM10000, is the same every time, and its images of one lesion look alike."""
+"""The demo set has the layout of HAM10000, is reproducible, and its images of one lesion are similar."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def paths(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in folder.glob("HAM10000_images_part_*/*.jpg")}
 
 
-def test_table_has_the_columns_and_gaps_of_the_real_one(table: pd.DataFrame) -> None:
+def test_demo_table_has_the_columns_and_missing_values_of_ham10000(table: pd.DataFrame) -> None:
     assert list(table) == ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
     assert table["image_id"].str.fullmatch(r"DEMO_\d{7}").all()
     assert table["image_id"].is_unique
@@ -32,7 +32,7 @@ def test_table_has_the_columns_and_gaps_of_the_real_one(table: pd.DataFrame) -> 
     assert set(table["dx_type"]) == {"histo", "follow_up", "consensus", "confocal"}
     assert set(table["sex"]) == {"male", "female", "unknown"}
     assert table["age"].dropna().between(5, 85).all()
-    # A few values are missing, by no means many.
+    # A few values are missing, as in HAM10000.
     assert 0 < table["age"].isna().mean() < 0.05
     assert 0 < (table["localization"] == "unknown").mean() < 0.05
     assert not table.drop(columns="age").isna().any(axis=None)
@@ -44,9 +44,9 @@ def test_demo_class_counts_are_imbalanced(table: pd.DataFrame) -> None:
 
 
 def test_demo_rows_and_image_files_match(folder: Path, table: pd.DataFrame) -> None:
-    pictures = paths(folder)
-    assert sorted(pictures) == sorted(table["image_id"])
-    for path in pictures.values():
+    files = paths(folder)
+    assert sorted(files) == sorted(table["image_id"])
+    for path in files.values():
         with Image.open(path) as image:
             assert (image.format, image.size, image.mode) == ("JPEG", (200, 150), "RGB")
     parts = [len(list(folder.glob(f"HAM10000_images_part_{part}/*"))) for part in (1, 2)]
@@ -59,7 +59,7 @@ def test_demo_numbers_are_independent_of_the_class(table: pd.DataFrame) -> None:
     assert first_half[table["dx"] == "nv"].sum() == pytest.approx(300, abs=32)
 
 
-def test_lesions_have_one_class_one_patient_and_one_to_three_images(table: pd.DataFrame) -> None:
+def test_demo_lesions_have_one_class_one_patient_and_one_to_three_images(table: pd.DataFrame) -> None:
     lesions = table.drop(columns="image_id").groupby("lesion_id")
     assert (lesions.nunique(dropna=False) == 1).all(axis=None)
     assert set(lesions.size()) == {1, 2, 3}
@@ -75,10 +75,10 @@ def test_demo_is_reproducible(folder: Path, tmp_path: Path) -> None:
 
 
 def test_demo_images_of_one_lesion_are_similar_but_differ(folder: Path, table: pd.DataFrame) -> None:
-    pictures = paths(folder)
-    images = [Image.open(pictures[name]).resize((16, 12), Image.Resampling.BOX) for name in table["image_id"]]
+    files = paths(folder)
+    images = [Image.open(files[name]).resize((16, 12), Image.Resampling.BOX) for name in table["image_id"]]
     small = np.stack([np.asarray(image, np.float32) for image in images])
-    # Without the mean colour, of which the light has a part: what is left is the lesion's shape and pattern.
+    # Without the mean colour, which depends on the lighting; the lesion's shape and pattern remain.
     flat = (small - small.mean(axis=(1, 2), keepdims=True)).reshape(len(small), -1)
     for dx in demo.COUNTS:
         rows = np.flatnonzero(table["dx"] == dx)[:120]

@@ -1,4 +1,4 @@
-"""A bucket gives the same image sets as the folder, and can hold the split file."""
+"""A bucket yields the same image sets as the folder; the split file can be in a bucket."""
 
 import pytest
 from google.cloud.storage import Client
@@ -6,7 +6,7 @@ from google.cloud.storage import Client
 server = pytest.importorskip("gcp_storage_emulator.server")
 
 
-def test_prepare_from_a_bucket_gives_the_sets_of_the_folder(raw, run, monkeypatch):
+def test_prepare_from_a_bucket_yields_the_sets_of_the_folder(raw, run, monkeypatch):
     emulator = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket="raw")
     emulator.start()
     try:

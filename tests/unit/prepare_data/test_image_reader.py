@@ -1,4 +1,4 @@
-"""One image file as hostile input: what can be used is used the same way, the rest gets a reason, and nothing hangs."""
+"""Untrusted image files: usable ones are converted consistently, the others are rejected with a reason."""
 
 import io
 import os
@@ -22,8 +22,8 @@ SIZE = 32
 
 
 @pytest.fixture
-def picture():
-    """40×30 px with a light and a dark end, so that every turn and flip shows."""
+def image():
+    """A 40×30 px gradient that differs in each flip and rotation."""
     ramp = np.add.outer(np.arange(30) * 3, np.arange(40) * 4)
     return Image.fromarray(np.stack([ramp, 255 - ramp, ramp // 2], axis=2).astype(np.uint8))
 
@@ -46,117 +46,120 @@ def refused(path):
     return got
 
 
-def expected(picture):
-    return np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+def expected(image):
+    return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
 
 
 LOSSLESS = {"PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 
 
 @pytest.mark.parametrize("form", LOSSLESS)
-def test_a_lossless_file_is_resized_and_nothing_else(tmp_path, picture, form):
+def test_read_lossless_file_only_resizes(tmp_path, image, form):
     path = tmp_path / f"a{LOSSLESS[form]}"
-    picture.save(path, form, **({"lossless": True} if form == "WEBP" else {}))
+    image.save(path, form, **({"lossless": True} if form == "WEBP" else {}))
     got, pixels = accepted(path)
-    assert np.array_equal(pixels, expected(picture))
+    assert np.array_equal(pixels, expected(image))
     assert (got.size, got.notes) == ((40, 30), ("scaled up",))
 
 
 @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"subsampling": 0}, {"icc": True}])
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.jpeg", "a.png"], ids=str)
-def test_jpegs_of_any_kind_and_name(tmp_path, picture, how, name):
+def test_read_jpeg_of_any_kind_and_suffix_is_accepted(tmp_path, image, how, name):
     how = dict(how)
     if how.pop("icc", False):
         how["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = tmp_path / name
-    picture.save(path, "JPEG", quality=95, **how)
+    image.save(path, "JPEG", quality=95, **how)
     pixels = accepted(path)[1]
-    assert np.abs(pixels.astype(int) - expected(picture)).mean() < 6
+    assert np.abs(pixels.astype(int) - expected(image)).mean() < 6
     assert image_reader.index(tmp_path) == {"a": path}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_exif_rotation_gives_the_pixels_of_the_upright_image(tmp_path, picture, orientation, form):
-    # What a camera that was held otherwise stores: the inverse of what a viewer has to do.
-    turns = Image.Transpose
+def test_read_exif_orientation_returns_the_upright_pixels(tmp_path, image, orientation, form):
+    # A rotated camera stores the inverse of the transformation that a viewer applies.
+    transpose = Image.Transpose
     inverse = [
-        None, turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM,
-        turns.TRANSPOSE, turns.ROTATE_90, turns.TRANSVERSE, turns.ROTATE_270,
+        None, transpose.FLIP_LEFT_RIGHT, transpose.ROTATE_180, transpose.FLIP_TOP_BOTTOM,
+        transpose.TRANSPOSE, transpose.ROTATE_90, transpose.TRANSVERSE, transpose.ROTATE_270,
     ][orientation - 1]  # fmt: skip
-    stored = picture if inverse is None else picture.transpose(inverse)
+    stored = image if inverse is None else image.transpose(inverse)
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a{LOSSLESS[form]}"
     stored.save(path, form, exif=exif)
-    assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(path))), np.asarray(picture))
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(path))), np.asarray(image))
     got, pixels = accepted(path)
-    assert np.array_equal(pixels, expected(picture))
+    assert np.array_equal(pixels, expected(image))
     assert ("rotated" in got.notes) == (orientation > 1)
 
 
-def test_an_orientation_that_says_nothing_is_no_rotation(tmp_path, picture):
+def test_read_invalid_exif_orientation_does_not_rotate(tmp_path, image):
     for value in (0, 9):
         exif = Image.Exif()
         exif[0x0112] = value
-        picture.save(tmp_path / "a.png", exif=exif)
+        image.save(tmp_path / "a.png", exif=exif)
         got, pixels = accepted(tmp_path / "a.png")
         assert "rotated" not in got.notes
-        assert np.array_equal(pixels, expected(picture))
+        assert np.array_equal(pixels, expected(image))
 
 
-def test_a_large_rotated_jpeg_is_turned_after_it_is_decoded_at_a_fraction(tmp_path, picture):
-    upright = picture.resize((640, 480), Image.Resampling.BICUBIC)
+def test_read_large_rotated_jpeg_is_decoded_at_reduced_size_and_rotated(tmp_path, image):
+    upright = image.resize((640, 480), Image.Resampling.BICUBIC)
     upright.save(tmp_path / "upright.jpg", quality=95)
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=exif)
-    (turned, turned_pixels), (_, upright_pixels) = accepted(tmp_path / "turned.jpg"), accepted(tmp_path / "upright.jpg")
-    assert turned.notes == ("rotated",)
-    assert np.abs(turned_pixels.astype(int) - upright_pixels).mean() < 3
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "rotated.jpg", quality=95, exif=exif)
+    (rotated, rotated_pixels), (_, upright_pixels) = (
+        accepted(tmp_path / "rotated.jpg"),
+        accepted(tmp_path / "upright.jpg"),
+    )
+    assert rotated.notes == ("rotated",)
+    assert np.abs(rotated_pixels.astype(int) - upright_pixels).mean() < 3
 
 
 @pytest.mark.parametrize(
     ("mode", "note"), [("L", "grey"), ("1", "grey"), ("P", "palette"), ("RGBA", None), ("LA", "grey")]
 )
-def test_grey_palette_and_opaque_images_are_used_and_counted(tmp_path, picture, mode, note):
-    image = picture.convert(mode)
+def test_read_grey_palette_or_opaque_image_is_accepted_with_a_note(tmp_path, image, mode, note):
+    image = image.convert(mode)
     image.save(tmp_path / "a.png")
     got, pixels = accepted(tmp_path / "a.png")
     assert np.array_equal(pixels, expected(image))
     assert set(got.notes) - {"scaled up"} == ({note} if note else set())
 
 
-def test_a_gif_with_one_picture_is_a_palette_image(tmp_path, picture):
-    picture.convert("P").save(tmp_path / "a.gif")
+def test_read_gif_with_one_frame_is_a_palette_image(tmp_path, image):
+    image.convert("P").save(tmp_path / "a.gif")
     got, pixels = accepted(tmp_path / "a.gif")
     assert "palette" in got.notes
-    assert np.array_equal(pixels, expected(picture.convert("P")))
+    assert np.array_equal(pixels, expected(image.convert("P")))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
-def test_transparent_images_are_refused(tmp_path, picture, mode):
+def test_read_transparent_image_is_refused(tmp_path, image, mode):
     if mode in ("RGBA", "LA"):
-        image = picture.convert(mode)
+        image = image.convert(mode)
         image.putalpha(Image.new("L", image.size, 254))
         image.save(tmp_path / "a.png")
     else:
-        image = picture.convert(mode)
+        image = image.convert(mode)
         first = image.getpixel((0, 0))
         image.save(tmp_path / "a.png", transparency=first)
-    assert refused(tmp_path / "a.png") == "transparent in places"
+    assert refused(tmp_path / "a.png") == "partly transparent"
 
 
-def test_a_transparent_colour_that_no_pixel_has_is_no_reason(tmp_path, picture):
-    picture.save(tmp_path / "a.png", transparency=(1, 2, 3))
-    assert np.array_equal(accepted(tmp_path / "a.png")[1], expected(picture))
+def test_read_unused_transparent_colour_is_accepted(tmp_path, image):
+    image.save(tmp_path / "a.png", transparency=(1, 2, 3))
+    assert np.array_equal(accepted(tmp_path / "a.png")[1], expected(image))
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr"])
-def test_other_colour_spaces_are_refused(tmp_path, picture, mode):
+def test_read_other_colour_space_is_refused(tmp_path, image, mode):
     image = ImageCms.profileToProfile(
-        picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
-    ) if mode == "LAB" else picture.convert(mode)  # fmt: skip
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    ) if mode == "LAB" else image.convert(mode)  # fmt: skip
     image.save(tmp_path / "a.tif")
     assert mode in refused(tmp_path / "a.tif")
     if mode == "CMYK":
@@ -169,7 +172,7 @@ def chunk(kind, data):
 
 
 def png(width, height, bits, colour, data=None, extra=b""):
-    """A PNG file made by hand, of what Pillow doesn't write."""
+    """Return a PNG file of a kind that Pillow does not write."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     if data is None:
         data = b"".join(b"\0" + b"\x80" * (width * channels * bits // 8) for _ in range(height))
@@ -184,24 +187,24 @@ def png(width, height, bits, colour, data=None, extra=b""):
 
 
 @pytest.mark.parametrize("colour", [0, 2, 4, 6])
-def test_png_of_16_bits_a_channel_is_refused(tmp_path, colour):
+def test_read_16_bit_png_is_refused(tmp_path, colour):
     (tmp_path / "a.png").write_bytes(png(40, 30, 16, colour))
-    assert refused(tmp_path / "a.png") == "more than 8 bits a channel"
+    assert refused(tmp_path / "a.png") == "more than 8 bits per channel"
     (tmp_path / "b.png").write_bytes(png(40, 30, 8, colour))
     got = image_reader.read(tmp_path / "b.png", SIZE)
-    assert got == "transparent in places" if colour > 2 else isinstance(got, image_reader.Accepted)
+    assert got == "partly transparent" if colour > 2 else isinstance(got, image_reader.Accepted)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_deep_grey_tiff_is_refused(tmp_path, mode):
+def test_read_16_or_32_bit_grey_tiff_is_refused(tmp_path, mode):
     Image.fromarray(np.full((30, 40), 7, {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])).save(
         tmp_path / "a.tif"
     )
-    assert refused(tmp_path / "a.tif") == "more than 8 bits a channel"
+    assert refused(tmp_path / "a.tif") == "more than 8 bits per channel"
 
 
-def test_tiff_of_16_bit_colour_is_refused(tmp_path):
-    """Made by hand: 20×20 px, three channels of 16 bits, not compressed."""
+def test_read_16_bit_colour_tiff_is_refused(tmp_path):
+    """Pillow does not write this file: 20×20 px, three channels of 16 bits, not compressed."""
     width = height = 20
     entries = [
         (256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 300),
@@ -212,15 +215,15 @@ def test_tiff_of_16_bit_colour_is_refused(tmp_path):
     data = data.ljust(200, b"\0") + struct.pack("<HHH", 16, 16, 16)
     (tmp_path / "a.tif").write_bytes(data.ljust(300, b"\0") + b"\x11" * (width * height * 6))
     with Image.open(tmp_path / "a.tif") as image:
-        assert image.mode == "RGB"  # that is why the mode alone does not tell
-    assert refused(tmp_path / "a.tif") == "more than 8 bits a channel"
+        assert image.mode == "RGB"  # the mode alone does not reveal the depth
+    assert refused(tmp_path / "a.tif") == "more than 8 bits per channel"
 
 
 @pytest.mark.parametrize("width", [16, 40, 53, 54, 160, 200, 533, 1600])
 @pytest.mark.parametrize("form", ["BMP", "TIFF"])
-def test_no_width_is_mistaken_for_16_bits(tmp_path, picture, form, width):
-    """The stride of a row stands beside the raw mode: 54 px of BMP are 164 bytes."""
-    image = picture.resize((width, 30))
+def test_read_8_bit_image_of_any_width_is_accepted(tmp_path, image, form, width):
+    """The row stride is next to the raw mode and must not be mistaken for it: 54 px of BMP are 164 bytes."""
+    image = image.resize((width, 30))
     path = tmp_path / f"a{LOSSLESS[form]}"
     image.save(path)
     assert np.array_equal(accepted(path)[1], expected(image))
@@ -229,49 +232,51 @@ def test_no_width_is_mistaken_for_16_bits(tmp_path, picture, form, width):
         assert np.array_equal(accepted(path)[1], expected(image))
 
 
-def test_animations_and_several_pictures_in_one_are_refused(tmp_path, picture):
-    others = [picture.rotate(90), picture.rotate(180)]
+def test_read_animated_or_multi_page_image_is_refused(tmp_path, image):
+    others = [image.rotate(90), image.rotate(180)]
     for name in ("a.gif", "a.png", "a.webp", "a.tif"):
-        picture.save(tmp_path / name, save_all=True, append_images=others)
-        assert refused(tmp_path / name) == "animated or several pictures in one (3)"
-    picture.save(tmp_path / "a.mpo", save_all=True, append_images=others)  # as some cameras do, with a name in .jpg
+        image.save(tmp_path / name, save_all=True, append_images=others)
+        assert refused(tmp_path / name) == "animated or multi-page (3 frames)"
+    image.save(
+        tmp_path / "a.mpo", save_all=True, append_images=others
+    )  # some cameras write MPO files with the suffix .jpg
     (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
-    assert refused(tmp_path / "a.jpg") == "animated or several pictures in one (3)"
+    assert refused(tmp_path / "a.jpg") == "animated or multi-page (3 frames)"
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.9])
-def test_truncated_files_are_refused(tmp_path, picture, form, part):
+def test_read_truncated_file_is_refused(tmp_path, form, part):
     buffer = io.BytesIO()
     noisy = Image.effect_noise((200, 150), 90).convert("RGB")
     noisy.save(buffer, form)
     whole = buffer.getvalue()
     (tmp_path / "a.jpg").write_bytes(whole[: int(part * len(whole))])
-    assert refused(tmp_path / "a.jpg").startswith(("damaged", "not an image"))
+    assert refused(tmp_path / "a.jpg").startswith(("corrupt", "not an image"))
 
 
-def test_what_is_no_image(tmp_path):
+def test_read_file_that_is_not_an_image_is_refused(tmp_path):
     (tmp_path / "empty.jpg").touch()
-    assert refused(tmp_path / "empty.jpg") == "an empty file"
+    assert refused(tmp_path / "empty.jpg") == "empty file"
     (tmp_path / "text.jpg").write_text("<html>404 not found</html>")
     assert refused(tmp_path / "text.jpg").startswith("not an image")
-    # Pillow knows it and would call Ghostscript.
+    # For this format, Pillow would run Ghostscript.
     (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\n")
     assert refused(tmp_path / "script.png").startswith("not an image")
-    assert refused(tmp_path / "gone.png") == "the file vanished"
+    assert refused(tmp_path / "gone.png") == "file not found"
 
 
-def test_sizes_at_the_limits(tmp_path, picture):
+def test_read_checks_the_minimum_size(tmp_path, image):
     for width, height in ((1, 1), (15, 40), (40, 15)):
-        picture.resize((width, height)).save(tmp_path / "a.png")
+        image.resize((width, height)).save(tmp_path / "a.png")
         assert refused(tmp_path / "a.png") == f"too small to show a lesion ({width}×{height})"
     for width, height in ((16, 16), (16, 5000), (5000, 16)):
-        picture.resize((width, height)).save(tmp_path / "a.png")
+        image.resize((width, height)).save(tmp_path / "a.png")
         assert accepted(tmp_path / "a.png")[0].size == (width, height)
 
 
 @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (12000, 12000), (60000, 60000), (2**31 - 1, 16)])
-def test_decompression_bombs_are_refused_undecoded(tmp_path, width, height):
+def test_read_decompression_bomb_is_refused_before_decoding(tmp_path, width, height):
     data = zlib.compress(b"\0" * 4_000_000)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b""))
@@ -280,25 +285,25 @@ def test_decompression_bombs_are_refused_undecoded(tmp_path, width, height):
         assert refused(tmp_path / "a.png").startswith("more than 64,000,000 pixels")
 
 
-def test_text_that_unpacks_to_much_is_refused(tmp_path):
+def test_read_decompression_bomb_in_a_text_chunk_is_refused(tmp_path):
     bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 50_000_000))
     (tmp_path / "a.png").write_bytes(png(40, 30, 8, 2, extra=bomb))
-    assert refused(tmp_path / "a.png").startswith("damaged")
+    assert refused(tmp_path / "a.png").startswith("corrupt")
 
 
-def test_text_and_icc_chunks_do_no_harm(tmp_path, picture):
+def test_read_ignores_text_and_icc_chunks(tmp_path, image):
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "<script>alert(1)</script>" * 100, zip=True)
-    picture.save(tmp_path / "a.png", pnginfo=info, icc_profile=b"not a profile")
-    assert np.array_equal(accepted(tmp_path / "a.png")[1], expected(picture))
+    image.save(tmp_path / "a.png", pnginfo=info, icc_profile=b"not a profile")
+    assert np.array_equal(accepted(tmp_path / "a.png")[1], expected(image))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, picture, data):
+def test_read_corrupt_bytes_returns_an_image_or_a_reason(tmp_path, image, data):
     form = data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"]))
     buffer = io.BytesIO()
-    picture.save(buffer, form)
+    image.save(buffer, form)
     raw = bytearray(buffer.getvalue())
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -313,15 +318,15 @@ def test_flipped_bytes_give_an_image_or_a_reason(tmp_path, picture, data):
         assert decode_png(got.png).shape == (SIZE, SIZE, 3)
 
 
-def test_index_finds_files_at_any_depth_and_passes_over_what_is_none(tmp_path, picture):
-    wanted = [
+def test_index_finds_files_at_any_depth_and_skips_others(tmp_path, image):
+    names = [
         "a.jpg", "deep/er/and/deeper/b.PNG", "c d'e\"f.jpeg", "two\nlines.jpg", "ä.jpg", "x" * 250 + ".jpg", "m.n.tiff",
     ]  # fmt: skip
-    for name in wanted:
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(tmp_path / name, "PNG")
-    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.jpg")
-    picture.save(odd, "PNG")
+        image.save(tmp_path / name, "PNG")
+    not_utf8 = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.jpg")
+    image.save(not_utf8, "PNG")
     for name in ("._a.jpg", "__MACOSX/a.jpg", ".thumbnails/a.jpg", "notes.txt", "HAM10000_metadata.csv", "jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("other")
@@ -332,49 +337,49 @@ def test_index_finds_files_at_any_depth_and_passes_over_what_is_none(tmp_path, p
     (tmp_path / "dangling.png").symlink_to("nowhere")
     (tmp_path / "device.jpg").symlink_to("/dev/zero")
     found = image_reader.index(tmp_path)
-    assert set(found) == {Path(name).stem for name in wanted} | {Path(odd).stem}
+    assert set(found) == {Path(name).stem for name in names} | {Path(not_utf8).stem}
     assert found["a"] == tmp_path / "a.jpg"
 
 
-def test_index_follows_a_link_to_a_file_but_not_to_a_folder(tmp_path, picture):
+def test_index_follows_a_link_to_a_file_but_not_to_a_folder(tmp_path, image):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "raw").mkdir()
-    picture.save(tmp_path / "elsewhere" / "b.png")
+    image.save(tmp_path / "elsewhere" / "b.png")
     (tmp_path / "raw" / "a.png").symlink_to(tmp_path / "elsewhere" / "b.png")
     (tmp_path / "raw" / "root").symlink_to("/")
     assert set(image_reader.index(tmp_path / "raw")) == {"a"}
 
 
-def test_index_of_a_very_deep_folder(tmp_path, picture):
+def test_index_of_a_folder_1200_levels_deep_finds_the_file(tmp_path, image):
     at = tmp_path
     for _ in range(1200):
         at = at / "d"
         at.mkdir()  # one by one: `parents=True` is recursive
-    picture.save(at / "a.png")
+    image.save(at / "a.png")
     try:
         assert set(image_reader.index(tmp_path)) == {"a"}
     finally:
         (at / "a.png").unlink()
-        while at != tmp_path:  # pytest's own clean-up is recursive
+        while at != tmp_path:  # pytest's clean-up is recursive
             at.rmdir()
             at = at.parent
 
 
-def test_a_name_that_stands_twice(tmp_path, picture):
+def test_index_with_a_repeated_name_accepts_only_equal_files(tmp_path, image):
     for part in ("one", "two"):
         (tmp_path / part).mkdir()
-        picture.save(tmp_path / part / "a.png")
+        image.save(tmp_path / part / "a.png")
     assert image_reader.index(tmp_path) == {"a": tmp_path / "one" / "a.png"}
-    picture.rotate(90).save(tmp_path / "two" / "a.png")
+    image.rotate(90).save(tmp_path / "two" / "a.png")
     with raises_user_error("images.repeated_id"):
         image_reader.index(tmp_path)
 
 
-def test_odd_names_in_a_sentence_are_printable(tmp_path, picture):
+def test_index_error_with_unprintable_names_is_printable(tmp_path, image):
     first = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n")
-    for part, turn in ((Path(first), 0), (tmp_path / "two", 90)):
+    for part, angle in ((Path(first), 0), (tmp_path / "two", 90)):
         part.mkdir()
-        picture.rotate(turn).save(part / "a.png")
+        image.rotate(angle).save(part / "a.png")
     with pytest.raises(UserError) as caught:
         image_reader.index(tmp_path)
     assert str(caught.value).isprintable()

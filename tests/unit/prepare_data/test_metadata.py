@@ -1,4 +1,4 @@
-"""The metadata table: read as it is, or one sentence that says what is wrong, in which line, and how to mend it."""
+"""The metadata table: read unchanged, or rejected with an error that names the problem and the line."""
 
 import contextlib
 import csv
@@ -36,7 +36,7 @@ def read_code(folder):
     return caught.value.code
 
 
-def test_a_proper_file_is_read_as_it_is(write):
+def test_read_valid_file_returns_its_rows(write):
     table = metadata.read(write(HEADER + "L2,I2,mel,consensus,,unknown,\nL1,I1,nv,histo,45.0,male,back\n"))
     assert list(table["image_id"]) == ["I1", "I2"]
     assert list(table["dx"]) == ["nv", "mel"]
@@ -73,25 +73,25 @@ def test_a_proper_file_is_read_as_it_is(write):
         "extra column",
     ],
 )
-def test_other_ways_to_write_the_same(write, content):
+def test_read_other_csv_dialects_returns_the_same_rows(write, content):
     pd.testing.assert_frame_equal(metadata.read(write(content)), metadata.read(write(HEADER + ROWS)))
 
 
-def test_only_the_three_columns_are_needed(write):
+def test_read_requires_only_three_columns(write):
     table = metadata.read(write("image_id,dx,lesion_id\nI1,nv,L1\nI2,mel,L2\n"))
     assert list(table["lesion_id"]) == ["L1", "L2"]
     assert table[["dx_type", "age", "sex", "localization"]].isna().all(axis=None)
     assert table["age"].dtype == float
 
 
-def test_an_age_that_is_no_number_is_missing(write):
+def test_read_invalid_age_is_missing(write):
     rows = "".join(
         f"L{i},I{i},{('nv', 'mel')[i % 2]},,{age},,\n" for i, age in enumerate(["x", "inf", "1e999", "7", ""])
     )
     assert metadata.read(write(HEADER + rows))["age"].dropna().tolist() == [7]
 
 
-def test_words_that_pandas_takes_for_missing_stay_words(write):
+def test_read_keeps_strings_that_pandas_treats_as_missing(write):
     table = metadata.read(write("lesion_id,image_id,dx\nNA,null,nan\nnone,NaN,None\n"))
     assert set(table["image_id"]) == {"null", "NaN"}
     assert set(table["dx"]) == {"nan", "None"}
@@ -108,7 +108,7 @@ def test_words_that_pandas_takes_for_missing_stay_words(write):
         ((HEADER + ROWS).replace(",", "\t"), "metadata.missing_column"),
         ("lesion_id,image_id,dx,dx\nL1,I1,nv,mel\n", "metadata.repeated_column"),
         (HEADER + "L1,I1,nv\n", "metadata.invalid_csv"),
-        # pandas would take the first column of these for an index and shift the rest.
+        # pandas would treat the first column of these as an index and shift the others.
         (HEADER + ROWS.replace("\n", ",\n"), "metadata.invalid_csv"),
         (HEADER + ROWS + "L3,I3,nv,histo,45,male,back,more\n", "metadata.invalid_csv"),
         (HEADER + '"L\n1",I1,nv,,,,\n\nL2,I2,mel\n', "metadata.invalid_csv"),
@@ -138,35 +138,35 @@ def test_words_that_pandas_takes_for_missing_stay_words(write):
     ],
     ids=lambda value: value[:30] if isinstance(value, str) and "\n" not in value else "",
 )
-def test_what_can_not_be_used_is_one_read_code(write, content, code):
+def test_read_invalid_file_raises(write, content, code):
     assert read_code(write(content)) == code
 
 
-def test_ids_are_not_paths_and_markup_is_text(write):
+def test_read_paths_and_markup_as_plain_text(write):
     rows = "../../etc/passwd,/etc/passwd,nv,,,<b>,\nL2,=1+1,mel,,,,\n"
     assert set(metadata.read(write(HEADER + rows))["image_id"]) == {"/etc/passwd", "=1+1"}
 
 
 @pytest.mark.parametrize("name", ["HAM10000_metadata", "my_Metadata.CSV", "a/b/c/metadata_2.csv"])
-def test_the_file_is_found_by_its_name_at_any_depth(tmp_path, write, name):
+def test_find_by_name_at_any_depth(tmp_path, write, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    write("not it", "hmnist_8_8_L.csv")
+    write("other", "hmnist_8_8_L.csv")
     assert metadata.find(write(HEADER + ROWS, name)) == tmp_path / name
 
 
-def test_the_exact_name_comes_before_others(tmp_path, write):
+def test_find_prefers_the_exact_name(tmp_path, write):
     write("other", "isic_metadata.csv")
     assert metadata.find(write(HEADER + ROWS)).name == "HAM10000_metadata.csv"
 
 
-def test_none_or_several(tmp_path, write):
+def test_read_without_or_with_several_files_raises(tmp_path, write):
     assert read_code(tmp_path) == "metadata.missing"
     for name in ("a_metadata.csv", "b_metadata.csv"):
         write(HEADER + ROWS, name)
     assert read_code(tmp_path) == "metadata.several"
 
 
-def test_what_only_looks_like_the_file_is_passed_over(tmp_path, write):
+def test_find_skips_folders_pipes_and_hidden_files(tmp_path, write):
     (tmp_path / "metadata.csv").mkdir()
     os.mkfifo(tmp_path / "pipe_metadata.csv")
     (tmp_path / "loop_metadata.csv").symlink_to("loop_metadata.csv")
@@ -183,7 +183,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, names, names), min_size=2, max_size=12, unique_by=lambda row: row[1]))
-def test_any_printable_ids_come_back_unchanged(tmp_path_factory, rows):
+def test_read_any_printable_id_returns_it_unchanged(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("any")
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -195,7 +195,7 @@ def test_any_printable_ids_come_back_unchanged(tmp_path_factory, rows):
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda s: (HEADER + s).encode("utf-8", "replace")))
-def test_any_bytes_give_a_table_or_a_read_code(tmp_path_factory, content):
+def test_read_any_bytes_returns_a_table_or_raises(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("any")
     (folder / "metadata.csv").write_bytes(content)
     with contextlib.suppress(UserError):

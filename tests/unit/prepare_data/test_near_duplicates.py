@@ -1,4 +1,4 @@
-"""One picture in two files is found however the second was made; look-alikes are not accused."""
+"""Near-duplicates are detected after common edits; similar lesions are not flagged."""
 
 import io
 
@@ -37,9 +37,9 @@ COPIES = {
     "blurred": lambda image: saved(image.filter(ImageFilter.GaussianBlur(1)), 85),
     "mirrored": lambda image: saved(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 70),
     "upside down": lambda image: saved(image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), 70),
-    "quarter turn": lambda image: saved(image.transpose(Image.Transpose.ROTATE_90), 70),
-    "half turn": lambda image: saved(image.transpose(Image.Transpose.ROTATE_180), 70),
-    "three quarters": lambda image: saved(image.transpose(Image.Transpose.ROTATE_270), 70),
+    "rotated 90°": lambda image: saved(image.transpose(Image.Transpose.ROTATE_90), 70),
+    "rotated 180°": lambda image: saved(image.transpose(Image.Transpose.ROTATE_180), 70),
+    "rotated 270°": lambda image: saved(image.transpose(Image.Transpose.ROTATE_270), 70),
     "transposed": lambda image: saved(image.transpose(Image.Transpose.TRANSPOSE), 70),
     "transversed": lambda image: saved(image.transpose(Image.Transpose.TRANSVERSE), 70),
 }
@@ -52,8 +52,8 @@ def thumbnail(image, size=SIZE):
 
 
 @pytest.fixture(scope="module")
-def drawn(demo_folder):
-    """The demo set: its images and the lesion of each."""
+def demo_set(demo_folder):
+    """The images of the demo set and their lesions."""
     table = pd.read_csv(demo_folder / "HAM10000_metadata.csv")
     files = {path.stem: path for path in demo_folder.rglob("*.jpg")}
     images = [Image.open(files[name]).convert("RGB") for name in table["image_id"]]
@@ -61,43 +61,43 @@ def drawn(demo_folder):
 
 
 @pytest.fixture(scope="module")
-def known(drawn):
-    thumbnails = np.stack([thumbnail(image) for image in drawn[0]])
+def known(demo_set):
+    thumbnails = np.stack([thumbnail(image) for image in demo_set[0]])
     return thumbnails, near_duplicates.perceptual_hashes(thumbnails)
 
 
-def found(images, hashes, thumbnails=None):
-    """Share of images, the first ones of the demo set, that are found as what they are; and the wrongly found."""
-    lesions = near_duplicates.pairs(np.stack(images), hashes, thumbnails)
-    return len({n for n, m in lesions if n == m}) / len(images), lesions
+def recall(images, hashes, thumbnails=None):
+    """Return the share of images that match the demo image of the same index, and all matches."""
+    pairs = near_duplicates.pairs(np.stack(images), hashes, thumbnails)
+    return len({n for n, m in pairs if n == m}) / len(images), pairs
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_copies_are_found_with_pixels_and_by_the_hash_alone(drawn, known, name):
+def test_pairs_finds_edited_copies_with_pixels_and_by_hash_alone(demo_set, known, name):
     thumbnails, hashes = known
-    copies = [thumbnail(COPIES[name](image)) for image in drawn[0][:100]]
-    assert found(copies, hashes, thumbnails)[0] >= 0.99
-    assert found(copies, hashes)[0] >= 0.98
+    copies = [thumbnail(COPIES[name](image)) for image in demo_set[0][:100]]
+    assert recall(copies, hashes, thumbnails)[0] >= 0.99
+    assert recall(copies, hashes)[0] >= 0.98
 
 
 @pytest.mark.parametrize("name", CROPS)
-def test_slightly_cropped_copies_are_found_with_pixels(drawn, known, name):
+def test_pairs_finds_slightly_cropped_copies_with_pixels(demo_set, known, name):
     thumbnails, hashes = known
-    copies = [thumbnail(saved(cropped(image, CROPS[name]), 85)) for image in drawn[0][:100]]
-    assert found(copies, hashes, thumbnails)[0] >= 0.95
+    copies = [thumbnail(saved(cropped(image, CROPS[name]), 85)) for image in demo_set[0][:100]]
+    assert recall(copies, hashes, thumbnails)[0] >= 0.95
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_copies_are_found_at_any_image_size(drawn, size):
-    images = drawn[0][:60]
+def test_pairs_finds_rotated_copies_at_any_image_size(demo_set, size):
+    images = demo_set[0][:60]
     thumbnails = np.stack([thumbnail(image, size) for image in images])
     hashes = near_duplicates.perceptual_hashes(thumbnails)
-    copies = [thumbnail(COPIES["quarter turn"](image), size) for image in images]
-    assert found(copies, hashes, thumbnails)[0] == 1
+    copies = [thumbnail(COPIES["rotated 90°"](image), size) for image in images]
+    assert recall(copies, hashes, thumbnails)[0] == 1
 
 
-def test_no_two_lesions_of_the_demo_set_are_accused(drawn, known):
-    lesions = drawn[1]
+def test_pairs_of_the_demo_set_are_of_one_lesion(demo_set, known):
+    lesions = demo_set[1]
     thumbnails, hashes = known
     for pairs in (near_duplicates.pairs(thumbnails, hashes, thumbnails), near_duplicates.pairs(thumbnails, hashes)):
         first, second = pairs.T
@@ -105,14 +105,14 @@ def test_no_two_lesions_of_the_demo_set_are_accused(drawn, known):
         assert set(range(len(lesions))) <= {n for n, m in pairs.tolist() if n == m}
 
 
-def test_pictures_without_a_pattern_are_no_duplicates():
+def test_pairs_of_uniform_images_is_empty():
     plain = np.stack([np.full((32, 32), level, np.uint8) for level in (0, 90, 91, 255)])
     hashes = near_duplicates.perceptual_hashes(plain)
     assert len(near_duplicates.pairs(plain, hashes, plain)) == 0
     assert len(near_duplicates.pairs(plain, hashes)) == 0
 
 
-def test_noise_agrees_with_nothing_but_itself():
+def test_agreement_of_noise_is_high_only_with_itself():
     noise = np.random.default_rng(0).integers(0, 256, (50, 32, 32), np.uint8)
     assert near_duplicates.agreement(noise, noise) == pytest.approx(np.ones(50), abs=1e-3)
     assert near_duplicates.agreement(noise, noise[::-1]).max() < 0.2
@@ -122,7 +122,7 @@ def test_noise_agrees_with_nothing_but_itself():
     assert near_duplicates.pairs(noise, [], noise[:0]).shape == (0, 2)
 
 
-def test_the_hash_is_the_signs_of_the_cosine_transform():
+def test_perceptual_hashes_are_the_signs_of_the_cosine_transform():
     from scipy.fft import dctn
 
     thumb = np.random.default_rng(1).integers(0, 256, (32, 32), np.uint8)
@@ -134,11 +134,11 @@ def test_the_hash_is_the_signs_of_the_cosine_transform():
     assert bits.sum() == signs.sum()
 
 
-def test_many_are_compared_in_blocks(monkeypatch):
-    """More known pictures than one block holds, and more asked ones than one chunk."""
+def test_pairs_compares_more_than_one_block_and_chunk():
+    """Compare more known images than fit in one block, and more queries than fit in one chunk."""
     noise = np.random.default_rng(2).integers(0, 256, (9000, 32, 32), np.uint8)
     hashes = near_duplicates.perceptual_hashes(noise)
-    asked = noise[np.r_[0:5, 8190:8195, 8999, np.zeros(1500, int)]]
-    pairs = near_duplicates.pairs(asked, hashes, noise)
+    queries = noise[np.r_[0:5, 8190:8195, 8999, np.zeros(1500, int)]]
+    pairs = near_duplicates.pairs(queries, hashes, noise)
     assert pairs[:11].tolist() == [[n, m] for n, m in enumerate([*range(5), *range(8190, 8195), 8999])]
     assert pairs[11:].tolist() == [[n, 0] for n in range(11, 1511)]

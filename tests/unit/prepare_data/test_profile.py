@@ -1,4 +1,4 @@
-"""The data profile: right numbers, real pictures, one file that needs nothing else."""
+"""The data profile: correct counts, training images, one self-contained file."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ from components.shared.image_set import decode_png, pixel_sha256
 
 
 class Cells(HTMLParser):
-    """The text of every row's cells, and every attribute that would load something."""
+    """Collect the text of the table cells, and the attributes that load resources."""
 
     def __init__(self, text):
         super().__init__()
@@ -37,13 +37,13 @@ class Cells(HTMLParser):
 @pytest.fixture
 def page(raw, run):
     raw.rows[0]["age"] = ""
-    raw.rows[1]["age"] = "unheard of"
+    raw.rows[1]["age"] = "unknown"
     raw.rows[2]["localization"] = ""
     done = run(raw.write().path)
     return raw, done, Cells(done.profile)
 
 
-def test_the_class_distribution(page):
+def test_profile_shows_the_class_distribution(page):
     raw, done, cells = page
     rows = done.rows()
     header = cells.rows[0]
@@ -60,7 +60,7 @@ def test_the_class_distribution(page):
     assert len(re.findall('<tr class="rare">', done.profile)) == 2
 
 
-def test_samples_are_training_images_of_their_class(page):
+def test_profile_samples_are_training_images_of_their_class(page):
     _, done, _ = page
     hashes = {}
     for dx, png in re.findall(r'training image of class (\w+)"\s+src="data:image/png;base64,([^"]+)"', done.profile):
@@ -72,7 +72,7 @@ def test_samples_are_training_images_of_their_class(page):
         assert set(hashes[dx]) <= set(train["pixel_sha256"])
 
 
-def test_missing_values_and_sizes(page):
+def test_profile_counts_missing_values_and_sizes(page):
     raw, _, cells = page
     of_column = {row[0]: row[1:] for row in cells.rows}
     ages = sorted(int(row["age"]) for row in raw.rows[2:])
@@ -83,23 +83,23 @@ def test_missing_values_and_sizes(page):
     assert of_column["40 × 30 px"] == [str(len(raw.rows))]
 
 
-def test_it_loads_nothing_from_elsewhere(page):
+def test_profile_loads_no_external_resources(page):
     _, done, cells = page
     assert cells.loaded
     assert all(value.startswith("data:image/png;base64,") for value in cells.loaded)
     assert "url(" not in done.profile
     assert "<script" not in done.profile
-    assert "<li>0 left out</li>" in done.profile
+    assert "<li>0 skipped</li>" in done.profile
 
 
-def test_sizes_beyond_the_five_commonest_are_counted(raw, run):
+def test_profile_with_many_sizes_counts_them(raw, run):
     for index in range(7):
         raw.draw(index, raw.rows[index]["dx"], (50 + index, 40)).save(raw.image(index))
     done = run(raw.path)
-    assert "The five commonest of 8 sizes." in done.profile
+    assert "The five most common of 8 sizes." in done.profile
 
 
-def test_a_set_without_optional_columns(raw, run):
+def test_profile_without_optional_columns_shows_them_as_missing(raw, run):
     lines = ["image_id,lesion_id,dx", *(f"{r['image_id']},{r['lesion_id']},{r['dx']}" for r in raw.rows)]
     raw.metadata.write_text("\n".join(lines))
     of_column = {row[0]: row[1:] for row in Cells(run(raw.path).profile).rows}
@@ -107,26 +107,26 @@ def test_a_set_without_optional_columns(raw, run):
         assert of_column[column] == [str(len(raw.rows)), "–"]
 
 
-def test_an_enormous_value_does_not_fill_the_page(raw, run):
+def test_profile_shortens_long_values(raw, run):
     raw.rows[0]["localization"] = "x" * 100_000
     assert "x" * 100 not in run(raw.write().path).profile
 
 
-def test_the_same_picture_under_two_lesions_on_one_side_is_pointed_out(raw, run, capfd):
+def test_profile_reports_an_image_of_two_lesions_in_one_split(raw, run, capfd):
     rows = raw.rows
     train = list(run(raw.path).rows().query("split == 'train' and dx == 'nv'").drop_duplicates("lesion_id")["image_id"])
     one, other = (next(i for i, row in enumerate(rows) if row["image_id"] == name) for name in train[:2])
     raw.image(other).write_bytes(raw.image(one).read_bytes())
-    assert "2 have the pixels of another lesion" in run(raw.path).profile
-    assert "2 images have the pixels of another lesion's image on the same side" in capfd.readouterr().out
+    assert "2 are pixel-identical to another lesion" in run(raw.path).profile
+    assert "2 images are pixel-identical to another lesion's image in the same split" in capfd.readouterr().out
 
 
-def test_it_says_how_the_split_came_about(raw, run, tmp_path):
-    assert "The split is drawn by lesion:" in run(raw.path).profile
-    assert "The split is fold 2/3, drawn by" in run(raw.path, split="2/3").profile
+def test_profile_describes_the_split(raw, run, tmp_path):
+    assert "The split is random, by lesion:" in run(raw.path).profile
+    assert "The split is fold 2/3, by" in run(raw.path, split="2/3").profile
     given = tmp_path / "<b>.csv"
     given.write_bytes((tmp_path / "out" / "test_data" / "splits.csv").read_bytes())
     profile = run(raw.path, out="given", split=str(given)).profile
-    assert "The split is given, by <code>" in profile
+    assert "The split is given by <code>" in profile
     assert "/&lt;b&gt;.csv</code>" in profile
     assert "external set" not in profile

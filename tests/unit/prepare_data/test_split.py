@@ -1,5 +1,4 @@
-"""The split: by lesion, within each class, and nobody's business but the seed's, the class's and its lesions'; or as a
-file gives it."""
+"""The split by lesion within each class, by hash, fold or file; it depends on the seed and the class alone."""
 
 from collections import Counter
 
@@ -14,7 +13,7 @@ from tests.helpers.errors import raises_user_error
 
 
 def table(lesions: dict[str, list[int]]) -> pd.DataFrame:
-    """Class → number of images of each of its lesions."""
+    """Return the metadata of a class → the number of images of each of its lesions."""
     rows = [
         {"lesion_id": f"{dx}-{lesion}", "image_id": f"{dx}-{lesion}-{image}", "dx": dx}
         for dx, counts in lesions.items()
@@ -35,17 +34,17 @@ seeds = st.integers(0, 2**31 - 1)
 
 @settings(max_examples=60, deadline=None)
 @given(tables, seeds)
-def test_invariants(rows, seed):
+def test_assign_by_hash_covers_each_class_and_divides_no_lesion(rows, seed):
     assigned = rows.assign(split=split.assign_by_hash(rows, seed))
     assert set(assigned["split"]) == {"train", "validation", "test"}
-    # No lesion on two sides; every class on every side.
+    # No lesion is in two splits; each class is in each split.
     assert (assigned.groupby("lesion_id")["split"].nunique() == 1).all()
     assert (assigned.groupby("dx")["split"].nunique() == 3).all()
 
 
 @settings(max_examples=40, deadline=None)
 @given(tables, seeds, st.randoms(use_true_random=False))
-def test_the_order_of_the_rows_does_not_matter(rows, seed, random):
+def test_assign_by_hash_ignores_the_order_of_rows(rows, seed, random):
     order = list(range(len(rows)))
     random.shuffle(order)
     assert of_images(rows.iloc[order], seed) == of_images(rows, seed)
@@ -78,7 +77,7 @@ def test_assign_by_hash_of_a_set_that_grows_in_five_steps_moves_no_lesion():
 
 @settings(max_examples=40, deadline=None)
 @given(tables, seeds, counts)
-def test_another_class_moves_no_lesion(rows, seed, other):
+def test_assign_by_hash_with_another_class_moves_no_lesion(rows, seed, other):
     before = of_images(rows, seed)
     after = of_images(pd.concat([rows, table({"vasc": other})], ignore_index=True), seed)
     assert {name: after[name] for name in before} == before
@@ -86,13 +85,13 @@ def test_another_class_moves_no_lesion(rows, seed, other):
 
 @settings(max_examples=40, deadline=None)
 @given(tables, seeds)
-def test_another_image_of_a_lesion_goes_where_the_lesion_is(rows, seed):
+def test_assign_by_hash_with_another_image_keeps_its_lesion_together(rows, seed):
     one = rows.iloc[[0]].assign(image_id="another")
     more = of_images(pd.concat([rows, one], ignore_index=True), seed)
     assert more["another"] == of_images(rows, seed)[rows["image_id"].iloc[0]]
 
 
-def test_large_classes_have_the_shares_of_images_as_well():
+def test_assign_by_hash_of_large_classes_has_the_shares_in_images():
     rows = table({"nv": [1, 2, 1] * 700, "mel": [1, 1, 2, 3] * 100})
     for dx, of_class in rows.assign(split=split.assign_by_hash(rows, 3)).groupby("dx"):
         shares = of_class["split"].value_counts(normalize=True)
@@ -101,7 +100,7 @@ def test_large_classes_have_the_shares_of_images_as_well():
         assert shares["test"] == pytest.approx(0.15, abs=0.03), dx
 
 
-def test_the_seed_decides():
+def test_assign_by_hash_depends_on_the_seed():
     rows = table({"nv": [1] * 100, "mel": [1] * 40})
     assert of_images(rows, 1) == of_images(rows, 1)
     test_sets = {
@@ -110,10 +109,10 @@ def test_the_seed_decides():
     assert len(test_sets) == 20
 
 
-def test_over_many_seeds_every_lesion_is_tested_on_as_often():
+def test_assign_by_hash_over_many_seeds_is_uniform():
     rows = table({"nv": [1] * 20, "mel": [1] * 20})
     tested = Counter(name for seed in range(400) for name, part in of_images(rows, seed).items() if part == "test")
-    # 3 of 20 in 400 draws: 60 on average, with a standard deviation of 7.
+    # 3 of 20 with 400 seeds: 60 on average, with a standard deviation of 7.
     assert len(tested) == 40
     assert all(25 < count < 95 for count in tested.values())
 
@@ -126,7 +125,7 @@ def test_assign_by_hash_rejects_a_class_with_too_few_lesions(lesions):
     assert caught.value.fields == {"dx": "df", "lesions": lesions}
 
 
-def test_three_lesions_are_enough():
+def test_assign_by_hash_of_three_lesions_uses_each_split():
     rows = table({"nv": [1] * 9, "df": [1, 1, 1]})
     assert sorted(split.assign_by_hash(rows, 1)[rows["dx"] == "df"]) == ["test", "train", "validation"]
 
@@ -147,12 +146,12 @@ fold_tables = st.dictionaries(st.sampled_from(["akiec", "df", "mel", "nv"]), fol
 
 @settings(max_examples=60, deadline=None)
 @given(fold_tables, folds, seeds)
-def test_over_all_folds_every_lesion_is_tested_on_once(rows, n, seed):
+def test_assign_fold_over_all_folds_tests_each_lesion_once(rows, n, seed):
     assume(enough(rows, n))
     tested = Counter()
     for k in range(1, n + 1):
         assigned = rows.assign(split=split.assign_fold(rows, k, n, seed))
-        # No lesion on two sides; every class on every side.
+        # No lesion is in two splits; each class is in each split.
         assert (assigned.groupby("lesion_id")["split"].nunique() == 1).all()
         assert (assigned.groupby("dx")["split"].nunique() == 3).all()
         lesions = assigned.drop_duplicates("lesion_id")
@@ -163,7 +162,7 @@ def test_over_all_folds_every_lesion_is_tested_on_once(rows, n, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(fold_tables, st.integers(2, 4), seeds, st.randoms(use_true_random=False), counts)
-def test_a_fold_is_decided_by_seed_class_and_lesions_alone(rows, n, seed, random, other):
+def test_assign_fold_ignores_order_and_other_classes(rows, n, seed, random, other):
     assume(enough(rows, n))
 
     def of(rows: pd.DataFrame) -> dict[str, str]:
@@ -187,19 +186,19 @@ def test_assign_fold_sizes_are_near_their_mean():
 
 
 @pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "1/21", "21/21", "1/0"])
-def test_folds_that_are_none(fold, tmp_path):
+def test_assign_with_an_invalid_fold_raises(fold, tmp_path):
     with raises_user_error("split.unknown_fold"):
         split.assign(table({"nv": [1] * 40}), fold, 1, tmp_path)
 
 
-def test_a_fold_is_written_as_k_of_n(tmp_path):
+def test_assign_parses_folds_and_random(tmp_path):
     rows = table({"nv": [1] * 40, "df": [2] * 5})
     assert split.assign(rows, " 2 / 5 ", 3, tmp_path).equals(split.assign_fold(rows, 2, 5, 3))
     assert split.assign(rows, "random", 3, tmp_path).equals(split.assign_by_hash(rows, 3))
 
 
 @pytest.mark.parametrize(("lesions", "n"), [(4, 5), (3, 2), (2, 2), (19, 20)])
-def test_a_class_with_too_few_lesions_for_the_folds_is_named(lesions, n):
+def test_assign_fold_with_too_few_lesions_raises(lesions, n):
     with raises_user_error("split.too_few_lesions"):
         split.assign_fold(table({"nv": [1] * 40, "df": [1] * lesions}), 1, n, 1)
 
@@ -219,12 +218,12 @@ def given_split(tmp_path, text: str, images: str = "ABC") -> list:
     return split.assign(rows, str(tmp_path / "given.csv"), 1, tmp_path).tolist()
 
 
-def test_the_form_of_dermamnist_c(tmp_path):
+def test_assign_reads_the_split_of_dermamnist_c(tmp_path):
     assert given_split(tmp_path, DERMAMNIST_C) == ["train", "validation", "test"]
     assert given_split(tmp_path, DERMAMNIST_C, "CA") == ["test", "train"]
 
 
-def test_names_of_splits_and_images_that_are_not_there(tmp_path):
+def test_assign_from_a_file_accepts_aliases_and_missing_images(tmp_path):
     text = "\ufeffsplit , image_id\r\nTRAIN,A\r\n valid, B \r\nvalidation,C\r\n\r\nnone,D\r\ntest,E\r\n"
     assert given_split(tmp_path, text, "ABCD") == ["train", "validation", "validation", "none"]
     assert pd.isna(given_split(tmp_path, text, "AX")[1])
@@ -243,12 +242,12 @@ def test_names_of_splits_and_images_that_are_not_there(tmp_path):
         ("image_id,split\nA,external\n", "split.unknown_name"),
     ],
 )
-def test_files_that_can_not_be_used(tmp_path, text, code):
+def test_assign_with_an_invalid_file_raises(tmp_path, text, code):
     with raises_user_error(code):
         given_split(tmp_path, text)
 
 
 @pytest.mark.parametrize("how", ["", "half", "nowhere.csv", "s3://bucket/split.csv", "1/2/3", "-1/5", "a\0b"])
-def test_words_that_name_no_split(tmp_path, how):
+def test_assign_with_an_unknown_split_raises(tmp_path, how):
     with raises_user_error("split.unknown"):
         split.assign(table({"nv": [1] * 9}), how, 1, tmp_path)
