@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ("docker/Dockerfile", "docker/install.sh", "uv.lock")
-"""What all images have in common."""
+"""Files that are part of every image."""
 
 
 PHASE_OF = {"pretrain_gan": "train_gan"}

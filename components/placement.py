@@ -51,7 +51,7 @@ class Nodes(_Strict):
 
 
 class Accelerator(Nodes):
-    """What GAN training requests.
+    """The accelerators that GAN training requests.
 
     Attributes:
         type: name of the resource: `nvidia.com/gpu`, a MIG slice such as `nvidia.com/mig-1g.10gb`, or `none`.

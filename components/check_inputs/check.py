@@ -23,7 +23,7 @@ PROBE = ".counterweight-probe"
 
 @dataclass(frozen=True)
 class Checked:
-    """What the other tasks need.
+    """Values that the other tasks need.
 
     Attributes:
         seed_packs: the seeds of each classifier task, see `group_seeds`.
@@ -46,7 +46,7 @@ def check(
     Args:
         parameters: name → value, as Kubeflow passes them.
         gans_per_task, classifiers_per_task, checkpoints: options of the compiled pipeline.
-        environment: of the process; it shows whether this is a pod and whether Kaggle's credentials are set.
+        environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
     Raises:
         UserError: a parameter is invalid, an input is missing or unreadable, the output is not writable, or the run

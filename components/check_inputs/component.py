@@ -1,4 +1,4 @@
-"""Component of the phase; the logic is in `check.py`."""
+"""Component specification of the input check; see `check.py`."""
 
 from kfp import dsl
 

@@ -36,16 +36,16 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def fit_threshold(benign_scores: np.ndarray) -> float:
-    """Return the least score with 90 % of the benign images at or below it; scores above it count as malignant."""
+    """Return the smallest score with at least 90 % of the benign images at or below it; higher scores are malignant."""
     return float(np.quantile(benign_scores, SPECIFICITY, method="inverted_cdf"))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is fitted on validation for one model.
+    """Values fitted on validation for one model.
 
     Attributes:
-        temperature: of its scaling.
+        temperature: temperature of the scaling.
         threshold: a summed probability of the malignant classes above it counts as malignant; None if validation has no
             benign image or the data no malignant class.
     """

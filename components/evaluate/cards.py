@@ -1,8 +1,9 @@
 """Render model card and data sheet in Markdown.
 
 They answer the items of TRIPOD+AI (Collins et al., BMJ 2024) and CLAIM (Tejani et al., Radiology: AI 2024), in the form
-of Mitchell et al. 2019 and Gebru et al. 2021. They are filled from the run only. What a run cannot know (who was
-photographed, where, with whose consent) is “not recorded”; nothing is inferred from a data set's name.
+of Mitchell et al. 2019 and Gebru et al. 2021. They are filled from the run only. Information that a run does
+not have (who was photographed, where, with whose consent) is “not recorded”; nothing is inferred from the name of a
+dataset.
 """
 
 from collections.abc import Mapping

@@ -56,9 +56,9 @@ def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -
     p-values exist for one seed only: a test of lesions ignores how much the result depends on the seed.
 
     Args:
-        bootstrap: of the arms.
+        bootstrap: metrics and resamples of the arms.
         differences: (L,), the lesions' differences.
-        seed: of the tests.
+        seed: seed of the tests.
     """
     sample, found = bootstrap.sample, {}
     one_seed = bootstrap.seeds == 1
@@ -109,7 +109,7 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
 
     Args:
         low, high: interval of the primary difference.
-        p: of the paired permutation test.
+        p: p-value of the paired permutation test.
         direction: sum of the differences that it tests.
         seeds: number of the classifiers' seeds.
     """
@@ -136,9 +136,9 @@ def compare(
         sample: the images; some classes may have none.
         arms: predictions of each arm, with the same seeds in the same order.
         rare: the classes of the primary figure: those that have synthetic images.
-        seeds: of the models, in that order.
-        seed: of the resampling.
-        resamples: how many.
+        seeds: seeds of the models, in that order.
+        seed: seed of the resampling.
+        resamples: number of resamples.
 
     Returns:
         Metrics by arm, the effect, and the verdict, in the form of `metrics.json`.
@@ -172,7 +172,7 @@ def compare(
 
 
 def count_images(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return class → numbers of images and lesions, of rows with dx and lesion_id."""
+    """Return class → numbers of images and lesions, for rows with dx and lesion_id."""
     return {
         dx: {
             "images": int((rows["dx"] == dx).sum()),

@@ -1,4 +1,4 @@
-"""Component of the phase; the logic is in `evaluate.py`."""
+"""Component specification of the evaluation; see `evaluate.py`."""
 
 from kfp import dsl
 

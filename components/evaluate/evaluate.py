@@ -51,7 +51,7 @@ def evaluate(
     Args:
         training_data, test_data, synthetic_images, classifiers: folders, see `inputs.read_inputs`.
         positive_classes: the classes whose sensitivity as a group is measured; those that the data lacks are ignored.
-        parameters: of the pipeline, by their names in its form; `data`, `data_external`, `data_split` and
+        parameters: parameters of the pipeline, by their names in its form; `data`, `data_external`, `data_split` and
             `random_seed` are required.
         results: folder to create, with `metrics.json`, `predictions.parquet` (a row for each arm, seed and image of
             validation, test and external set), `comparison.md`, `model_card.md` and `data_sheet.md`.

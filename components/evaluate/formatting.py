@@ -1,6 +1,6 @@
 """Numbers and names as text, for HTML, Markdown and plain text.
 
-Every name in the results (run, data, class, setting) is hostile input: Jinja escapes it in HTML, `markdown` in
+Every name in the results (run, data, class, setting) is untrusted input: Jinja escapes it in HTML, `markdown` in
 Markdown, and `plain` removes what cannot be printed.
 """
 

@@ -1,4 +1,4 @@
-"""Images of the report: samples, training progress of the GANs, nearest neighbours, and decisions worth a look."""
+"""Images of the report: samples, training progress of the GANs, nearest neighbours, and selected decisions."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ class Neighbour:
 
     Attributes:
         synthetic, real: the images.
-        image_id: of the real one.
+        image_id: id of the real one.
         distance: see `NearestImages`; None if unknown.
     """
 
@@ -54,7 +54,7 @@ class Decision:
     Attributes:
         image: the test image.
         heat: Grad-CAM overlay; None if it cannot be computed.
-        image_id, lesion_id, dx: of the image.
+        image_id, lesion_id, dx: metadata of the image.
         predicted, confidence: the class with the largest probability, and that probability.
         others: the other arms: name → (predicted, confidence).
     """
@@ -166,7 +166,7 @@ def _progress(record: TrainedGan | FailedGan) -> list[tuple[float, ShownImage]]:
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a heat map over a grey version of its image.
+    """Overlay a heat map on a grey version of its image.
 
     Args:
         pixels: (H, W, 3) uint8.
@@ -294,7 +294,7 @@ def collect(
     classifier gets; memory grows with their number by that layer's width only.
 
     Args:
-        inputs: of the run.
+        inputs: inputs of the run.
         classes: all of them, as in the image sets' header.
         malignant: those whose errors are shown.
         probabilities: arm → (S, N, classes) probabilities of each seed for each row of the test set.

@@ -16,7 +16,7 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
 
     Args:
         classifiers: arm → classifiers, one per seed.
-        header: of the test set.
+        header: header of the test set.
 
     Raises:
         UserError: a record belongs to another model, a model to another split, or the arms differ in settings, library

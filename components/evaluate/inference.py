@@ -13,7 +13,7 @@ DRAWS = 2_000
 """Bootstrap resamples."""
 PERMUTATIONS = 10_000
 EFFECT = 0.10
-"""Difference in recall that `lesions_needed` is about."""
+"""Difference in recall that `lesions_needed` is to detect."""
 POWER = 0.80
 MAX_VALUES = {"brier": 2.0}
 """Largest value of a metric if it is not 1; the smallest is 0."""
@@ -38,10 +38,10 @@ def _resample_lesions(sample: Sample, resamples: int, rng: np.random.Generator) 
 def _agresti_coull_pseudo_lesions(
     sample: Sample, arms: int, resamples: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return for each arm hits and images, (resamples, groups) each, of about two random lesions more in every group.
+    """Return for each arm the hits and images, (resamples, groups) each, of about two extra random lesions per group.
 
-    Without them a class whose dozen lesions all have one result would have an interval of zero width. Two, because that
-    is what Agresti & Coull (1998) and Agresti & Min (2005) add for a share and for the difference of two paired ones.
+    Without them, a class whose lesions all have the same result would have an interval of zero width. Agresti & Coull
+    (1998) and Agresti & Min (2005) add two observations to a proportion and to a difference of paired proportions.
     """
     lesions = np.maximum((sample.sums(sample.groups) > 0).sum(0), 1)
     size = sample.groups.sum(0) / lesions
@@ -65,8 +65,8 @@ class Bootstrap:
         sample: the images.
         arms: predictions of each arm; all arms have the same seeds in the same order.
         rare: the classes of the primary figure.
-        seed: of the resampling.
-        resamples: how many.
+        seed: seed of the resampling.
+        resamples: number of resamples.
 
     Attributes:
         points: arm → metric → (seeds,) or (seeds, classes).
@@ -99,9 +99,9 @@ class Bootstrap:
         self._picks = rng.multinomial(self.seeds, np.full(self.seeds, 1 / self.seeds), size=resamples).T
 
     def _centre(self, arm: str) -> None:
-        """Centre an arm's resamples on its metrics, except single shares, which the pseudo-lesions are meant to move.
+        """Centre an arm's resamples on its metrics, except single shares, which the pseudo-lesions are meant to shift.
 
-        A mean over classes they would move too far.
+        They would shift a mean over classes too far.
         """
         points, resampled, sample = self.points[arm], self.resampled[arm], self.sample
         for name in ("macro_f1", "brier"):
@@ -125,9 +125,9 @@ class Bootstrap:
         narrow with few seeds, and too wide if seeds and lesions interact.
 
         Args:
-            name: of a scalar, or `recall` with a label.
+            name: name of a scalar metric, or `recall` with a label.
             arm, control: their names.
-            label: of the class.
+            label: label of the class.
 
         Returns:
             value, low, high; None if undefined, and no interval for `WITHOUT_INTERVAL`.
@@ -193,9 +193,9 @@ class Bootstrap:
         return (own, seeds - 1) if own > pooled else (pooled, freedom)
 
     def recall_noise(self, label: int, arm: str, control: str) -> tuple[float, float]:
-        """Return variance of a difference in recall that is due to seeds, of the mean over them, and its freedom.
+        """Return the variance due to seeds of a mean difference in recall, and its degrees of freedom.
 
-        0 and infinity with one seed, whose part is unknown.
+        With one seed it is unknown: 0 and infinity.
         """
         if self.seeds == 1:
             return 0.0, math.inf
@@ -205,7 +205,7 @@ class Bootstrap:
         return variance / self.seeds, freedom
 
     def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:
-        """Return degrees of freedom of a variance over lesions that is a sum over classes (Satterthwaite 1946).
+        """Return the degrees of freedom of a variance over lesions that is a sum over classes (Satterthwaite 1946).
 
         The classes' parts come from the resamples of recall, (seeds, resamples, classes).
         """
@@ -235,7 +235,7 @@ def sign_flip(differences: np.ndarray, seed: int) -> tuple[float, int]:
 
     Args:
         differences: (L,) weighted differences.
-        seed: of the random signs, used if there are too many arrangements.
+        seed: seed of the random signs, used if there are too many arrangements.
 
     Returns:
         p, and the number of arrangements of signs: all 2^L, or `PERMUTATIONS` random ones.

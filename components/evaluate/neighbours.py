@@ -1,4 +1,4 @@
-"""Nearest training images of synthetic images, in the features of a classifier: a second look for copies."""
+"""Nearest training images of synthetic images, in the features of a classifier: a second search for copies."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -136,10 +136,10 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
     """Return metrics by epoch: one line per model, with a mark at the selected epoch.
 
     Args:
-        salt: of the ids.
+        salt: salt of the ids.
         models: arm → seed → record of a model.
         lines: name in the history → dash.
-        title: of the figure.
+        title: title of the figure.
     """
 
     def draw(axes: Any) -> None:

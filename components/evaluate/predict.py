@@ -13,7 +13,7 @@ from components.shared.log import log_line
 from components.shared.records import ARMS
 
 SUM_TOLERANCE = 1e-3
-"""How far the probabilities of a stored row may add up to another number than 1; float32 rounding is far below."""
+"""Maximum deviation from 1 of the sum of probabilities in a stored row; float32 rounding is far below."""
 
 
 def predict(
@@ -46,11 +46,13 @@ def predictions_table(
     seeds: Sequence[int],
     classes: Sequence[str],
 ) -> pd.DataFrame:
-    """Return a row for each arm, seed and image of a set: image_id, lesion_id, dx, arm, seed, set, p_<class>…
+    """Return a row for each arm, seed and image of a set.
+
+    The columns are image_id, lesion_id, dx, arm, seed, set and p_<class> for each class.
 
     Args:
         rows: image_id, lesion_id and dx of the set's N images.
-        name: of the set.
+        name: name of the set.
         probabilities: arm → (seeds, N, classes).
         seeds, classes: names of these axes.
     """
@@ -71,7 +73,7 @@ def load_probabilities(
 
     Raises:
         UserError: `predictions.invalid`: an image of an arm or seed is missing or repeated, a class is unknown, or a
-            row is no probability distribution.
+            row is not a probability distribution.
     """
     columns = [f"p_{dx}" for dx in classes]
     try:

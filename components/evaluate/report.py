@@ -20,7 +20,7 @@ from components.shared.log import duration
 from components.shared.records import ARMS
 
 MAX_PAGE_BYTES = 1_950_000
-"""Size of the HTML page, images included; these get the best quality that fits."""
+"""Maximum size of the HTML page, including its images, which get the best quality that fits."""
 _QUALITIES = (
     (192, 95), (192, 88), (192, 80), (160, 80), (144, 75), (128, 70), (112, 60), (96, 55), (80, 50), (64, 45), (48, 40),
     (32, 30),
@@ -98,7 +98,7 @@ def _class_rows(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
 
 
 def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a comparison shows: rows of the classes, rows of the metrics over all classes, and the figures.
+    """Return the content of a comparison: rows of the classes, rows of the metrics over all classes, and the figures.
 
     Args:
         results: the whole.
@@ -244,7 +244,7 @@ environment.globals |= {"names": ARMS, "style": plots.STYLE, "demo_notice": DEMO
 
 
 def view(results: dict[str, Any]) -> dict[str, Any]:
-    """Return what HTML and Markdown have in common."""
+    """Return the content that HTML and Markdown share."""
     run, external = results["run"], results.get("external")
     synthetic = {dx: _SYNTHETIC | details for dx, details in (results.get("synthetic") or {}).items()}
     return {

@@ -66,8 +66,8 @@ def compare_on(
         probabilities: arm → (seeds, N, classes).
         calibrations: arm → one per seed.
         classes, malignant, rebalanced: names; the primary figure is over the rebalanced classes.
-        seeds: of the models.
-        seed: of the resampling.
+        seeds: seeds of the models.
+        seed: seed of the resampling.
     """
     sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
     predictions = {arm: calibration.apply(probabilities[arm], calibrations[arm], sample.is_malignant) for arm in ARMS}
@@ -83,10 +83,10 @@ def describe_run(
     """Return `run` of the results: data, split, seeds, settings and versions.
 
     Args:
-        inputs: of the run.
-        seeds: of its classifiers.
+        inputs: inputs of the run.
+        seeds: seeds of its classifiers.
         malignant: the classes whose sensitivity as a group is measured.
-        parameters: of the pipeline, by their names in its form.
+        parameters: parameters of the pipeline, by their names in its form.
     """
     header, first = read_header(inputs.sets["test"]), inputs.classifiers[ARMS[0]][0].record
     settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
@@ -108,7 +108,7 @@ def describe_run(
 
 
 def describe_models(classifiers: Sequence[Classifier]) -> dict[str, Any]:
-    """Return what an arm's results have about its training: `train_rows` and `models`."""
+    """Return the part of an arm's results about its training: `train_rows` and `models`."""
     return {
         "train_rows": classifiers[0].record.train_rows,
         "models": {
@@ -146,7 +146,7 @@ def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") 
 
     Args:
         outcome: has `verdict` and `effect`.
-        seeds: of the classifiers.
+        seeds: seeds of the classifiers.
         where: inserted after the verdict.
     """
     effect = outcome["effect"]

@@ -1,7 +1,7 @@
 """Detect synthetic images that replicate a training image.
 
 Pixels are compared, not features: the feature extractor separates kinds of lesions, and misses a copy with a little
-noise or other brightness. `docs/concepts/synthetic-images.md` has the measured detection rates.
+noise or a different brightness. `docs/concepts/synthetic-images.md` has the measured detection rates.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ MAX_SHIFT_PX = 2
 """Shifts of a copy that are compensated, down and across, in pixels of the pattern."""
 FALSE_POSITIVE_RATE = 0.01
 MIN_HELD_OUT_IMAGES = 100
-"""With fewer held-out images, they cannot give the first percentile."""
+"""Minimum number of held-out images from which the first percentile can be estimated."""
 BLOCK_IMAGES = 64
 MIN_THRESHOLD, MAX_THRESHOLD = 0.01, 0.2
 """A nearer pair is one image, even if its lesions differ; a pair farther apart is never a copy."""

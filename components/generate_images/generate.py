@@ -47,7 +47,7 @@ SHEET_IMAGES = 64
 NEAREST_PAIRS = 5
 TEXTURE_IMAGES = 256
 PAIRS_BYTES = 12_000
-"""Of the image with the nearest pairs in the quality record, in base64."""
+"""Maximum size of the image with the nearest pairs in the quality record, in base64."""
 
 
 def _write_images(rows: pd.DataFrame, record: TrainedGan, seed: int, file: ImageFile, out: ImageSetWriter) -> None:
@@ -159,10 +159,10 @@ def _load_generator(path: Path, record: TrainedGan) -> keras.Model:
     """Return the generator of a record.
 
     Raises:
-        UserError: the file is not the one of its record.
+        UserError: the file does not match the record.
     """
     error = UserError(
-        f"the generator of {record.dx} is not the one of its record",
+        f"the generator of {record.dx} does not match its record",
         "use the unchanged output of train_gan",
         "generate_images.wrong_generator",
         dx=record.dx,
@@ -193,7 +193,7 @@ def generate(
         training_data: folder that prepare_data wrote.
         count: images per class; fewer if too many samples are copies of training images.
         reject: share of the remaining samples that is rejected as the worst, in [0, 1).
-        seed: of the noise. The images of a class do not depend on which other classes are generated.
+        seed: seed of the noise. The images of a class do not depend on which other classes are generated.
         synthetic: folder to write, for each class: `synthetic/<class>.parquet` (an image set of the split `train`),
             `.json` (its quality) and `.html` (a contact sheet).
 

@@ -26,8 +26,8 @@ def render_parts(
     """Return the parts of the page.
 
     Args:
-        record: of the GAN.
-        quality: of the images.
+        record: record of the GAN.
+        quality: quality of the images.
         required: number of images that was requested.
         first: the first images, (N, S, S, 3) uint8.
         pairs: the images nearest to a training image, with that image.

@@ -19,7 +19,7 @@ from components.shared.seeds import derive_seed
 
 BLOCK_SIZE = keras_setup.SAMPLING_BATCH
 MAX_SAMPLES_RATIO = 4
-"""At most this many times the required number of images are sampled."""
+"""Maximum number of sampled images, as a multiple of the required number."""
 SHOWN_COPIES = 8
 COLUMNS = ("index", "distance", "nearest", "position", "probability", "strangeness")
 
@@ -35,7 +35,7 @@ def sample_block(model: keras.Model, dx: str, latent: int, seed: int, block: int
         model: from (N, latent) standard normal to (N, S, S, 3) in [-1, 1].
         dx: the class.
         latent: length of the noise vector.
-        seed: as in the image's row.
+        seed: seed in the image's row.
         block: 0 or more.
 
     Returns:
@@ -108,11 +108,11 @@ def sample(
     """Sample until the required number of images are not copies, or `MAX_SAMPLES_RATIO` times as many were sampled.
 
     Args:
-        record, model: of the generator.
+        record, model: record and model of the generator.
         features: the feature extractor.
         real: the real images of the class.
         required: number of images.
-        seed: of the run.
+        seed: seed of the run.
         file: receives the images that pass, in the order of `Samples.rows`.
     """
     dx, label = record.dx, record.classes.index(record.dx)

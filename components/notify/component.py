@@ -1,4 +1,4 @@
-"""Component of the exit task; see `notify.py`."""
+"""Component specification of the exit task; see `notify.py`."""
 
 from kfp import dsl
 

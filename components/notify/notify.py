@@ -49,7 +49,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 _PROBLEMS = (OSError, HTTPException, ValueError, TypeError, KeyError, AttributeError, RecursionError, UserError)
-"""What a request and its answer may raise; `HTTPError` and `URLError` are subclasses of OSError."""
+"""Exceptions of a request and its answer; `HTTPError` and `URLError` are subclasses of OSError."""
 
 
 def send(request: urllib.request.Request, deadline: float) -> bytes:
@@ -122,7 +122,7 @@ def read_workflow(api: str, run_id: str, token: str) -> Workflow | None:
 
     Args:
         api: address of the API.
-        run_id: of the run.
+        run_id: id of the run.
         token: bearer token; may be empty.
     """
     deadline = time.monotonic() + DEADLINE_S
@@ -252,9 +252,9 @@ def notify(
     """Report how a run finished.
 
     Args:
-        state: of all other tasks together, from Kubeflow's metadata store.
-        error: its message; may be empty.
-        run_id, run_name, data: of the run.
+        state: state of all other tasks together, from Kubeflow's metadata store.
+        error: error message of the run; may be empty.
+        run_id, run_name, data: identification of the run.
         api: address of Kubeflow's API; empty in a local run.
         token: for the API; may be empty.
         ui: address of the user interface, for a link; may be empty.

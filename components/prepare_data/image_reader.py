@@ -47,7 +47,7 @@ class Accepted:
     Attributes:
         png: the resized image's PNG bytes.
         pixel_sha256: hash of the resized pixels.
-        thumbnail: of the resized pixels, see `near_duplicates.thumbnail`.
+        thumbnail: thumbnail of the resized pixels, see `near_duplicates.thumbnail`.
         size: width and height of the original, in pixels.
         notes: conversions that the data profile reports.
     """

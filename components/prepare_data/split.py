@@ -88,7 +88,7 @@ def assign_by_hash(table: pd.DataFrame, seed: int) -> pd.Series:
 
     Args:
         table: lesion_id and dx of each image.
-        seed: of the hash.
+        seed: seed of the hash.
 
     Returns:
         (N,) strings, `train`, `validation` or `test`, with the table's index.
@@ -136,7 +136,7 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int) -> pd.Series:
         table: lesion_id and dx of each image.
         k: the fold, from 1.
         n: number of folds, 2 to 20.
-        seed: of the hash; the same for all folds.
+        seed: seed of the hash; the same for all folds.
 
     Returns:
         (N,) strings, `train`, `validation` or `test`, with the table's index.

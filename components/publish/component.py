@@ -1,4 +1,4 @@
-"""Component of the phase; the logic is in `publish.py`."""
+"""Component specification of publishing; see `publish.py`."""
 
 from kfp import dsl
 

@@ -58,7 +58,7 @@ def collect(folders: Sequence[str | Path], others: Mapping[str, str | Path]) -> 
         Relative name → file.
 
     Raises:
-        UserError: `publish.name_conflict`, `publish.damaged`: a file is missing, truncated, or is not the one of its
+        UserError: `publish.name_conflict`, `publish.damaged`: a file is missing, truncated, or does not match its
             record; `record.invalid`.
     """
     files: dict[str, Path] = {}
@@ -104,7 +104,7 @@ def _find_damage(name: str, path: Path, files: Mapping[str, Path]) -> str:
             pq.read_metadata(path)
         elif name.endswith(".keras"):
             return _find_model_damage(name, path, files)
-    except (ValueError, OSError):  # pyarrow's errors are one of the two
+    except (ValueError, OSError):  # pyarrow's errors are subclasses of these
         return "is truncated"
     return ""
 
@@ -118,7 +118,7 @@ def _find_model_damage(name: str, path: Path, files: Mapping[str, Path]) -> str:
         expected = gan.model_sha256 if isinstance(gan, TrainedGan) else ""
     else:
         expected = load_record(record, ClassifierRecord).model_sha256
-    return "" if file_sha256(path) == expected else "is not the model of its record"
+    return "" if file_sha256(path) == expected else "does not match its record"
 
 
 class Target(Protocol):
@@ -263,7 +263,7 @@ def publish(
             which each run has a folder.
         files: relative name → file.
         artifact: folder to create; with another output it holds a copy of the manifest only.
-        verdict: of the evaluation.
+        verdict: verdict of the evaluation.
         promote_if: `improved`, `not_worse`, `always` or `never`; see `VERDICTS_OF_PROMOTION`.
         run: id of the run.
         artifact_address: where Kubeflow stores the artifact.

@@ -15,7 +15,7 @@ def endless_batches(repeat: np.ndarray, batch: int, seed: int) -> Iterator[np.nd
     Args:
         repeat: (N,) int, occurrences of each row in a pass; at least one is positive.
         batch: rows per batch.
-        seed: of the order.
+        seed: seed of the order.
 
     Yields:
         (batch,) int64 row numbers.

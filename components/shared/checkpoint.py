@@ -31,7 +31,7 @@ class Folder:
     """A folder on this machine.
 
     Args:
-        path: created if needed. It has one writer: partial files of a killed one are deleted.
+        path: created if needed. It has one writer: partial files of a killed writer are deleted.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -69,7 +69,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the arguments of `pack`.
 
     Raises:
-        DamagedError: the bytes are not those that it returned.
+        DamagedError: the bytes differ from those that `pack` returned.
     """
     digest, content = data[:32], data[32:]
     if hashlib.sha256(content).digest() != digest:
@@ -78,7 +78,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return json.loads(arrays.pop("state").tobytes()), arrays
-    except Exception as error:  # NumPy, zipfile and json raise a dozen kinds
+    except Exception as error:  # NumPy, zipfile and json raise many exception types
         raise DamagedError("it is not a checkpoint") from error
 
 
@@ -121,8 +121,8 @@ class Checkpoints:
                 continue
             if settings != self.settings:
                 raise UserError(
-                    f"{self.label}: its checkpoints are of a run with other settings or data",
-                    "give another place for checkpoints, or delete them",
+                    f"{self.label}: the checkpoints belong to a run with other settings or data",
+                    "choose another location for checkpoints, or delete them",
                     "checkpoints.other_settings",
                     label=self.label,
                 )

@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 IMAGE_SUFFIXES = ("", ".csv", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-"""Suffixes of files that are data. Results that are written into the data's folder are not."""
+"""Suffixes of files that are data. Results written into the data folder are ignored."""
 
 WORDS = ("demo", "kaggle", "none", "random")
-"""Values of the parameters that name no place. Their data is constant."""
+"""Parameter values that are not locations; their data is constant."""
 
 
 def data_identity(*places: str) -> str:
-    """Return 16 hexadecimal digits that identify the content of some places.
+    """Return 16 hexadecimal digits that identify the content of some locations.
 
     Args:
         places: folders, files, `gs://` addresses of objects or prefixes, or `WORDS`.
 
     Raises:
-        UserError: an address cannot be listed, or nothing is below it.
+        UserError: an address cannot be listed or has no objects.
     """
     digest = hashlib.sha256()
     for place in places:
@@ -36,7 +36,7 @@ def data_identity(*places: str) -> str:
 
 
 def _list_objects(uri: str) -> Iterator[str]:
-    from components.shared import storage  # Google's client takes half a second
+    from components.shared import storage  # importing Google's client takes half a second
 
     for name, size, generation in storage.list_objects(uri):
         if _is_data(name):

@@ -46,7 +46,7 @@ def train_features(train_set: str | Path, seed: int, path: str | Path, label: st
 
     Args:
         train_set: image set of the split `train`.
-        seed: of weights and order.
+        seed: seed of weights and order.
         path: the file to write.
         label: phase, for progress lines.
     """
@@ -103,7 +103,7 @@ def load_features(path: str | Path) -> Features:
     """Load the feature extractor that `train_features` saved.
 
     Raises:
-        UserError: the file is not one.
+        UserError: the file is not a feature extractor.
     """
     try:
         model = keras.saving.load_model(path, compile=False)

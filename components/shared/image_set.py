@@ -245,7 +245,7 @@ def refuse_overlap(path: str | Path, split: str, others: Sequence[str | Path]) -
 
     Args:
         path: the held-out set.
-        split: of the held-out set.
+        split: split of the held-out set.
         others: sets of the split `train` with real images, synthetic images or both.
 
     Raises:
@@ -300,7 +300,7 @@ class Pixels:
         repeat: (N,) int64, occurrences of each image in one pass of training.
         real: (N,) bool, False for a synthetic image.
         pixel_sha256: (N,) hash of each image, verified.
-        header: of the set.
+        header: header of the set.
     """
 
     images: np.ndarray

@@ -32,7 +32,7 @@ class Dropout(layers.Layer):
 
     Args:
         rate: share of the elements that is set to 0, in [0, 1); the others are scaled by 1/(1 − rate).
-        seed: of the random numbers; None for a random one.
+        seed: seed of the random numbers; None for a random one.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **settings: Any) -> None:

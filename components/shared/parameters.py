@@ -28,7 +28,7 @@ def _form(text: str) -> dict[str, Any]:
 
 
 class Parameters(BaseModel):
-    """The parameters of a run, as they stand in the form of the Kubeflow UI, in alphabetical order.
+    """The parameters of a run, as in the form of the Kubeflow UI, in alphabetical order.
 
     Example:
         >>> Parameters(classifier_seeds=[1, 2]).gan_kimg

@@ -1,6 +1,6 @@
-"""Records that one phase writes and another reads: typed, and validated as hostile input when they are read.
+"""Records that one phase writes and another reads: typed, and validated as untrusted input when they are read.
 
-A record may come from a run folder that somebody else published. Every name in it that becomes part of a path matches a
+A record may come from a run folder that someone else published. Every name in it that becomes part of a path matches a
 pattern, and `path_below` is the one place that turns such a name into a path.
 """
 
@@ -15,7 +15,7 @@ from components.shared.files import write_text
 ARMS = ("baseline", "oversampled", "augmented")
 """The ways of training the classifier that are compared, in the order in which pages show them."""
 MAX_RECORD_BYTES = 16 * 2**20
-MAX_SEED = 2**53  # beyond it, Kubeflow's numbers are not whole
+MAX_SEED = 2**53  # above it, Kubeflow's numbers (doubles) are not exact
 
 Arm = Literal["baseline", "oversampled", "augmented"]
 Verdict = Literal["improved", "no evidence", "worse", "not established"]
@@ -24,7 +24,7 @@ ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 DataHash = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{0,64}$")]
-"""As in an image set's header; empty if its writer did not set it."""
+"""Hash from the header of an image set; empty if its writer did not set it."""
 SeenHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """First 16 hexadecimal digits of the pixel hash of an image that a model was trained or selected on."""
 Text = Annotated[str, Field(max_length=2_000)]
@@ -67,13 +67,13 @@ class ClassifierRecord(Record):
         arm: the arm.
         parameters: number of the network's weights.
         model_sha256: hash of the `.keras` file.
-        data_sha256, split_sha256: of the image sets it was trained on.
+        data_sha256, split_sha256: hashes of the image sets it was trained on.
         train_set_sha256: identifies the training rows of the arm.
         train_rows: training images in an epoch, repeats included.
-        settings: of its training.
+        settings: training settings.
         epochs, best_epoch: epochs that were trained; the one whose weights were kept, from 1.
         history: metric → value of each epoch.
-        versions: of the libraries.
+        versions: versions of the libraries.
         seconds: duration of the training.
         seen: the real images it was trained or selected on.
     """
@@ -126,7 +126,7 @@ class Snapshot(Record):
 
 
 class _OfClass(Record):
-    """What the records of trained and failed GANs have in common."""
+    """Common fields of the records of trained and failed GANs."""
 
     dx: ClassName
     architecture: Text
@@ -148,7 +148,7 @@ class TrainedGan(_OfClass):
     Attributes:
         dx: the class.
         architecture: name of the module with the networks.
-        classes, image_size, data_sha256, split_sha256: of the image sets it was trained on.
+        classes, image_size, data_sha256, split_sha256: properties of the image sets it was trained on.
         recipe: how it was trained.
         latent: length of the generator's noise vector.
         kimg: training budget, in thousand real images shown.
@@ -156,7 +156,7 @@ class TrainedGan(_OfClass):
         best_kimg: the selected snapshot.
         real_images: training images of the class.
         parameters: weights of generator and discriminator.
-        precision: Keras' name of it.
+        precision: name of the Keras dtype policy.
         rolled_back_kimg: where training diverged and was rolled back; None if it did not.
         losses, kid: curves.
         snapshots: samples for the report.
@@ -280,15 +280,15 @@ class RunRecord(Record):
     Attributes:
         data, data_sha256: where the data came from; hash of every accepted row and its pixels.
         split, split_sha256: how it was split; hash of the assignment.
-        seed: of split, GANs and sampling.
-        seeds: of the classifiers.
+        seed: seed of split, GANs and sampling.
+        seeds: seeds of the classifiers.
         image_size: height and width in pixels.
         rare_classes: the classes to rebalance.
         rebalanced_classes: those of them that have synthetic images.
         malignant: the classes whose sensitivity as a group is measured.
-        settings: of the classifiers, equal in all arms.
-        parameters: of the pipeline, by their names in its form.
-        versions: of the libraries.
+        settings: settings of the classifiers, equal in all arms.
+        parameters: parameters of the pipeline, by their names in its form.
+        versions: versions of the libraries.
         folds: split and verdict of each fold, if the run pools folds.
         pooled_lesions: how many lesions of the data are tested in a fold, likewise.
     """
@@ -328,7 +328,8 @@ class ClassDifference(Difference):
     """Effect of the synthetic images on a class's recall.
 
     Attributes:
-        p, p_holm: of the paired permutation test at lesion level, and with Holm's correction; None with several seeds.
+        p, p_holm: p-value of the paired permutation test at lesion level, raw and with Holm's correction; None with
+            several seeds.
         lesions: tested lesions.
         few: whether an effect of 0.10 would most likely be missed.
         lesions_needed: lesions that would detect it with a probability of 80 %; None if it takes more seeds.
@@ -596,5 +597,5 @@ def path_below(root: str | Path, name: str) -> Path:
     except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of links
         pass
     raise UserError(
-        f"{name[:200]!r} is not a path inside of {root}", "use the unchanged folder of a run", "path.outside", name=name
+        f"{name[:200]!r} is not a path inside {root}", "use the unchanged folder of a run", "path.outside", name=name
     )

@@ -4,7 +4,7 @@ import hashlib
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """Return a seed in [0, 2³¹) that depends on the run's seed and on what it is for.
+    """Return a seed in [0, 2³¹) that depends on the seed of the run and on the names of its purpose.
 
     Example:
         >>> derive_seed(1, "train_gan", "df")

@@ -45,7 +45,7 @@ RETRY_DELAY_S = 0.3
 """Before the second attempt of a request; doubles for each further one."""
 MAX_PARALLEL_REQUESTS = 8
 CHUNK_BYTES = 8 << 20
-"""Part of a large file that is in memory and is sent again after an error; each thread holds one at most."""
+"""Part of a large file that is kept in memory and sent again after an error; at most one per thread."""
 MAX_UPLOAD_ATTEMPTS = 3
 """Uploads of one file if the server lost or damaged what it received."""
 
@@ -176,13 +176,13 @@ class Prefix:
         return blob and blob.updated
 
     def find_existing(self, names: Collection[str]) -> set[str]:
-        """Return the names of which there are objects."""
+        """Return the names of existing objects."""
         with _translate_errors(self.uri, WRITE):
             found = self._storage.run([partial(self._look, name) for name in names])
         return {name for name, blob in zip(names, found, strict=True) if blob}
 
     def find_unchanged(self, files: Mapping[str, tuple[Path, str]]) -> set[str]:
-        """Return the names of the objects that have the content of these files already.
+        """Return the names of the objects that already have the content of these files.
 
         Args:
             files: name → (file, its SHA-256).
@@ -346,7 +346,7 @@ def checkpoint_store(address: str, name: str) -> Store:
 
     Args:
         address: a folder, which is created if needed, or `gs://bucket/prefix`.
-        name: of the training, below the address.
+        name: name of the training, a folder below the address.
 
     Raises:
         UserError: the address is of another kind, or is not writable.
@@ -364,12 +364,12 @@ def checkpoint_store(address: str, name: str) -> Store:
 
 
 def checkpoint_address(option: str, artifact: str, environment: Mapping[str, str]) -> str:
-    """Return where a run's checkpoints are kept; empty for nowhere.
+    """Return the location of a run's checkpoints; empty if there is none.
 
     Args:
         option: `auto`, `none` or `gs://bucket/prefix`, below which each run has a folder.
         artifact: the address of an artifact of the run. On a cluster `auto` is beside it.
-        environment: of the process. COUNTERWEIGHT_CHECKPOINTS is the folder of `auto` in a local run, and unset on a
+        environment: environment variables. COUNTERWEIGHT_CHECKPOINTS is the folder of `auto` in a local run, unset on a
             cluster; COUNTERWEIGHT_RUN is the run's id, which is a part of `artifact`, and unset in a local run.
 
     Raises:
@@ -382,7 +382,7 @@ def checkpoint_address(option: str, artifact: str, environment: Mapping[str, str
         root, found, _ = artifact.partition(f"/{run}/")
         if not folder and not (artifact.startswith("gs://") and run and found):
             scheme = artifact.partition("://")[0]
-            log_line("checkpoints", f"none are kept: artifacts are at {scheme}://, and checkpoints need gs://")
+            log_line("checkpoints", f"disabled: artifacts are at {scheme}://, and checkpoints require gs://")
             return ""
         return folder or f"{root}/{run}/checkpoints"
     if not option.startswith("gs://"):
@@ -545,10 +545,8 @@ class _Connection:
         self.client = self.call(self._connected)
 
     def _connected(self) -> Client:
-        client = Client(project=None)  # searches for credentials, which may take long; no project is needed
-        client._bucket_metadata_cache = (
-            None  # otherwise it reads the bucket, for tracing, which needs another permission
-        )
+        client = Client(project=None)  # the search for credentials may take long; no project is required
+        client._bucket_metadata_cache = None  # tracing would read the bucket, which requires another permission
         for scheme in ("http://", "https://"):
             client._http.mount(scheme, _Adapter(self.watch))
         return client
@@ -666,7 +664,7 @@ def _translate_errors(uri: str, access: str) -> Iterator[None]:
         raise user_error("refused as a bad request", check, "bad_request") from error
     except exceptions.PreconditionFailed as error:
         hint = "rerun the command when the other writer has finished"
-        raise user_error("another program writes there at the same time", hint, "concurrent_write") from error
+        raise user_error("another program is writing there at the same time", hint, "concurrent_write") from error
     except exceptions.Forbidden as error:
         hint = f"give this account the role {_ROLES[access]} on the bucket"
         raise user_error(f"no permission to {access}", hint, "no_permission") from error

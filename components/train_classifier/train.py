@@ -81,10 +81,10 @@ def oversample(pixels: Pixels, rare: Sequence[str], added: int, seed: int) -> Pi
     """Return the images with repeats of the rare classes, so that each class counts `added` images more.
 
     Args:
-        pixels: of the training set.
+        pixels: images of the training set.
         rare: the classes.
         added: number of synthetic images that the augmented arm has of each class.
-        seed: of the run; decides which images count once more than others.
+        seed: seed of the run; decides which images count once more than others.
     """
     repeat = pixels.repeat.copy()
     for dx in rare:
@@ -123,14 +123,14 @@ def train(
     An epoch has as many steps as the *real* images fill, in every arm: all arms get the same number of steps.
 
     Args:
-        arms: of `ARMS`; `augmented` requires `synthetic_images`.
-        seeds: of weights, order, dropout and augmentation; the same for all arms.
+        arms: a subset of `ARMS`; `augmented` requires `synthetic_images`.
+        seeds: seeds of weights, order, dropout and augmentation; the same for all arms.
         first_seed: the seed whose files have no seed in their names; None if it is not among `seeds`.
         training_data: folder that prepare_data wrote.
         synthetic_images: folder that balance_dataset wrote.
         synthetic_per_class: repeats that `oversampled` adds to each rare class.
-        random_seed: of the run; decides which images are repeated.
-        epochs: of each classifier.
+        random_seed: seed of the run; decides which images are repeated.
+        epochs: number of epochs of each classifier.
         augmentation: `none` or `flips_and_rotations`.
         classifiers: folder to write: `models/<arm>.keras`, `.json` (the record) and `.html` (learning curves) of the
             first seed, and `models/<arm>-seed<N>.*` of the others.
@@ -185,7 +185,7 @@ def _check(arms: Sequence[str], seeds: Sequence[int], epochs: int, augmentation:
             "train_classifier.unknown_arm",
         )
     if not seeds:
-        raise UserError("there is no classifier seed", "pass at least one", "parameter.out_of_range", name="seeds")
+        raise UserError("classifier_seeds is empty", "pass at least one", "parameter.out_of_range", name="seeds")
     if epochs < 1:
         raise UserError(
             f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"

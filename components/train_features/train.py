@@ -16,7 +16,7 @@ def train(training_data: str | Path, seed: int, features: str | Path) -> None:
 
     Args:
         training_data: folder that prepare_data wrote.
-        seed: of the run; the extractor has its own below it.
+        seed: seed of the run; the extractor has its own below it.
         features: path of the `.keras` file to write.
 
     Raises:

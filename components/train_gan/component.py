@@ -1,4 +1,4 @@
-"""Specs of the two tasks that train GANs: `pretrain.py` and `train.py`."""
+"""Component specifications of the two tasks that train GANs; see `pretrain.py` and `train.py`."""
 
 from kfp import dsl
 

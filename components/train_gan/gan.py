@@ -37,7 +37,7 @@ class GAN(keras.Model):
         generator: (N, latent) → (N, S, S, 3) in [-1, 1].
         discriminator: (N, S, S, 3) → (N, 1) logits.
         recipe: loss, regulariser, augmentation and moving average.
-        seed: of noise, rotations and augmentation.
+        seed: seed of noise, rotations and augmentation.
         batch_independent: whether the discriminator scores images independently (no batch statistics); then one
             backward pass through it serves both networks, if loss and regulariser allow it.
 

@@ -27,16 +27,16 @@ from components.train_gan.state import History, capture_state, join_states, rest
 
 BATCH_SIZE = 32
 MAX_STEPS_PER_CALL = 16
-"""Between two calls, training can be monitored."""
+"""Training is monitored between two calls."""
 SNAPSHOTS = 8
 GRID_IMAGES = 16
 SNAPSHOT_IMAGES = 256
-"""Images that a snapshot's KID is measured on."""
+"""Samples from which the KID of a snapshot is computed."""
 CHECKPOINT_FORMAT = 5
 """Checkpoints of another format are rejected."""
 MAX_SILENT_STEPS = 200
 COLLAPSED_SPREAD = 0.1
-"""Samples that vary less than this share of the real images, and of what they varied before, have collapsed."""
+"""Samples with a spread below this share of that of the real images and of earlier samples have collapsed."""
 ROLLBACK_RATE = 0.5
 """Factor of the learning rate after a rollback."""
 FINE_TUNING_RATE = 1.0
@@ -65,11 +65,11 @@ class Training:
         pixels, validation_pixels: real images to learn from, and those that snapshots are compared with.
         features: the feature extractor.
         kimg: training budget.
-        seed: of weights, order, noise and augmentation.
+        seed: seed of weights, order, noise and augmentation.
         settings: all other values that the result depends on, as JSON values.
         checkpoints: folder or `gs://` address of the run; empty for none.
         checkpoint_interval_s: seconds between two checkpoints; each snapshot writes one as well.
-        start: what `export_start` returned for another GAN, packed; empty for random weights.
+        start: packed result of `export_start` for another GAN; empty for random weights.
 
     Raises:
         UserError: a checkpoint or the start has other settings.
@@ -153,7 +153,7 @@ class Training:
             self.history = restore_state(self.gan, current)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{self.label}: the checkpoint is not one of this GAN",
+                f"{self.label}: the checkpoint does not belong to this GAN",
                 "delete it",
                 "checkpoint.invalid",
                 label=self.label,
@@ -190,7 +190,7 @@ class Training:
 
         Args:
             count: steps taken since the last call.
-            seconds: that they took of the process's time.
+            seconds: duration of these steps.
 
         Raises:
             DivergedError: training diverged for the second time.
@@ -218,7 +218,7 @@ class Training:
                 history.best, history.best_kimg = gan.sampler.get_weights(), done
             history.kid.append((done, value))
         history.seconds += seconds + time.monotonic() - started
-        # During a silence that is not yet too long, a state may already be a bad one to roll back to.
+        # While the discriminator is silent, the state may already be bad, so it is not used for a rollback.
         is_good = is_snapshot and not int(gan.silent_steps)
         if is_good:
             self.good = capture_state(gan, history)
@@ -260,12 +260,12 @@ class Training:
 
 
 def run(trainings: Sequence[Training], fail: Callable[[Training, Exception], None]) -> None:
-    """Train to the end.
+    """Run trainings until each has finished or failed.
 
     Args:
-        trainings: of the same architecture and recipe.
+        trainings: they have the same architecture and recipe.
         fail: called with an error in one training; unless it raises, the others continue. An error in steps that are
-            computed together is one in each of them.
+            computed together counts for each of them.
     """
     if not trainings:
         return
@@ -313,9 +313,9 @@ def run(trainings: Sequence[Training], fail: Callable[[Training, Exception], Non
 
 
 def export_start(training: Training, architecture: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return what another GAN of the same architecture can start from: a description, and the weights.
+    """Return the starting point for other GANs of the same architecture: a description, and the weights.
 
-    The weights are those of both networks and of the moving average, which fine-tuning continues.
+    It contains the weights of both networks and of the moving average, which fine-tuning continues.
     """
     header = training.pixels.header
     description: dict[str, Any] = {
@@ -332,7 +332,7 @@ def _start_weights(gan: GAN) -> list[Any]:
 
 
 def load_start(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label: str) -> float:
-    """Load the weights of a start into a GAN.
+    """Load the weights of a starting point into a GAN.
 
     Returns:
         The budget that they were trained for, in kimg.

@@ -1,4 +1,4 @@
-"""Train one GAN of all rare classes, from which the GAN of each class starts (after STGAN's pretraining)."""
+"""Train one GAN of all rare classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def pretrain(
         features: the feature extractor of the run.
         architecture: see `architectures`.
         kimg: training budget, in thousand real images shown; 0 trains nothing.
-        seed: of the run.
+        seed: seed of the run.
         start: folder to write: `start.bin` with the networks, `models/shared.json` and `models/shared.html`; with a
             budget of 0 it has none of them.
         checkpoints, checkpoint_interval_s, recipe: as in `train`.

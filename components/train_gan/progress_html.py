@@ -9,7 +9,7 @@ from components.train_gan.state import History
 
 STRIPS, STRIP_IMAGES = 5, 5
 STRIP_BYTES = 7_500
-"""Of a strip of samples in the record, in base64: five strips stay below 40 kB."""
+"""Maximum size of a strip of samples in the record, in base64; five strips stay below 40 kB."""
 
 
 def strips(history: History) -> list[dict[str, Any]]:
@@ -29,8 +29,8 @@ def progress(title: str, record: dict[str, Any], history: History) -> list[Any]:
     """Return the parts of a page: losses, KID, and the samples of each snapshot.
 
     Args:
-        title: of this GAN.
-        record: of this GAN.
+        title: title of this GAN.
+        record: record of this GAN.
         history: at the end of training.
     """
     x, losses, kid = record["losses"]["kimg"], record["losses"], record["kid"]

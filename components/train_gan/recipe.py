@@ -10,11 +10,11 @@ class Recipe:
     Attributes:
         loss: a name in `losses.LOSSES`.
         regulariser: a name in `regularisers.NAMES`.
-        augmentation: of the discriminator's input, real and synthetic: a name in `augment.NAMES`.
-        random_dihedral: whether real images are flipped and rotated by quarters at random.
+        augmentation: augmentation of the discriminator's input, real and synthetic; a name in `augment.NAMES`.
+        random_dihedral: whether real images are flipped and rotated by multiples of 90° at random.
         average_kimg: half-life of the moving average of the generator's weights, which is sampled and saved; 0 for no
             average.
-        learning_rate, beta_1, beta_2: of Adam, for both networks.
+        learning_rate, beta_1, beta_2: Adam's hyperparameters, for both networks.
         final_rate: share of the learning rate at the end, reached along a cosine; 1 for a constant rate.
         gamma: weight of the gradient penalties per pixel: they are weighted with gamma · S².
         penalise_every: steps between gradient penalties, which are weighted as many times more (StyleGAN2's lazy

@@ -8,7 +8,7 @@ import numpy as np
 from components.train_gan.gan import GAN
 
 SavedState = tuple[dict[str, Any], dict[str, np.ndarray]]
-"""JSON values and arrays, by name: what `checkpoint.pack` takes."""
+"""JSON values and arrays by name: the arguments of `checkpoint.pack`."""
 
 
 @dataclass
@@ -19,10 +19,10 @@ class History:
         step: steps taken; with the seed, it determines the position in the data and in all random numbers.
         losses: (kimg, generator's, discriminator's).
         kid: (kimg, value) of each snapshot.
-        best_kimg: of the snapshot with the lowest KID.
+        best_kimg: budget at the snapshot with the lowest KID.
         spread: the largest spread of a snapshot's samples.
         rolled_back_kimg: where training diverged and was rolled back, or None.
-        seconds: of all processes that trained, without steps that were rolled back.
+        seconds: training time of all processes, without steps that were rolled back.
         precision: the Keras dtype policy; several if training resumed on other hardware.
         grid_kimg: when the grids were sampled.
         grids: (16, S, S, 3) uint8, of the same noise.

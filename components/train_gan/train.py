@@ -25,7 +25,7 @@ from components.train_gan.recipe import Recipe
 
 CHECKPOINT_INTERVAL_S = 300.0
 START_FILE = "start.bin"
-"""In the folder that GANs start from: the networks of the shared GAN; absent without pretraining."""
+"""File with the networks of the shared GAN, in the folder that GANs start from; absent without pretraining."""
 
 
 def train(
@@ -54,7 +54,7 @@ def train(
         start: folder that `pretrain` wrote.
         architecture: see `architectures`.
         kimg: training budget of each class, in thousand real images shown.
-        seed: of the run; each class has its own seed below it.
+        seed: seed of the run; each class has its own seed below it.
         failed_class: if the GAN of a class fails: `fail` raises the error; `continue` writes a record of the failure
             instead of a generator. An error while several classes are computed as one batch fails all of them.
         gans: folder to write: `models/gan-<class>.keras`, `.json` (the record) and `.html` (training progress).

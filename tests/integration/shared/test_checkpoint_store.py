@@ -121,7 +121,7 @@ def test_write_to_a_lost_bucket_prints_a_warning(strict: Server, fault: int, cap
     assert "warning: not written" in capsys.readouterr().out
 
 
-def test_a_slow_checkpoint_succeeds(strict: Server, monkeypatch: pytest.MonkeyPatch):
+def test_write_of_a_slow_checkpoint_succeeds(strict: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage, "TIMEOUT_S", 1.0)
     monkeypatch.setattr(storage, "STALL_S", 1.2)
     store, content = checkpoint_store("gs://raw/run", "df"), os.urandom(12 << 20)
@@ -167,6 +167,6 @@ def test_checkpoint_address_of_each_option(asked: str, folder: str, artifact: st
     assert checkpoint_address(asked, artifact, {name: value for name, value in environment.items() if value}) == address
 
 
-def test_checkpoint_address_prints_why_there_is_none(capsys: pytest.CaptureFixture[str]):
+def test_checkpoint_address_prints_why_checkpoints_are_disabled(capsys: pytest.CaptureFixture[str]):
     checkpoint_address("auto", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", ON_CLUSTER)
-    assert "none are kept: artifacts are at minio://" in capsys.readouterr().out
+    assert "disabled: artifacts are at minio://" in capsys.readouterr().out
