@@ -1,7 +1,7 @@
-"""Ten steps of a small GAN on the present backend of Keras, with the same weights and noise on every backend.
+"""Ten steps of a small GAN on the current Keras backend, with the same weights and noise on every backend.
 
 `python -m tests.helpers.backend_parity_worker FOLDER` reads `start.npz` and `settings.json` in the folder, writes
-`steps.npz`, and trains tiny networks with these settings of `train`. TensorFlow and JAX are not in one process.
+`steps.npz`, and trains tiny networks with these settings of `train`. TensorFlow and JAX cannot share a process.
 """
 
 import json
@@ -87,7 +87,7 @@ def train_ten_steps(gan: GAN) -> dict[str, np.ndarray]:
 
 
 def check_two_gans_as_one_batch() -> None:
-    """Two GANs that JAX computes as one batch have the weights of each alone; one of two steps is penalised."""
+    """Compare two GANs that JAX computes as one batch with each alone; one of two steps is penalised."""
     rng = np.random.default_rng(0)
     shape = (6, IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3)
     images = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2)]

@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[str, str, Any]] = {
     "NUMBER_DOUBLE": ("double or integer", "number", (int, float)),
     "LIST": ("list", "list", list),
 }
-"""Parameter type → how the API names it, names its values, and their type: it takes 32.5 for an integer."""
+"""Parameter type → its name and the name of its values in the API, and their Python type; an integer may be 32.5."""
 
 
 class ProblemError(Exception):
@@ -301,10 +301,10 @@ class KfpServer:
         for name, value in ((row.get("runtime_config") or {}).get("parameters") or {}).items():
             if name not in inputs["parameters"]:
                 raise ProblemError(400, f"parameter(s) provided are not required by pipeline: {name}")
-            wanted, got, kind = KINDS[inputs["parameters"][name]["parameterType"]]
+            expected, got, kind = KINDS[inputs["parameters"][name]["parameterType"]]
             if isinstance(value, bool) or not isinstance(value, kind):
                 subject = "parameter value" if got == "number" else "input parameter"
-                text = f"input parameter {name} requires type {wanted}, but the {subject} is not of {got} value type"
+                text = f"input parameter {name} requires type {expected}, but the {subject} is not of {got} value type"
                 raise ProblemError(400, text)
         return reference, newest
 
@@ -467,13 +467,13 @@ def uploaded_spec(body: Any) -> dict[str, Any]:
     return documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
 
 
-def matches(row: dict[str, Any], wanted: str, keys: set[str]) -> bool:
+def matches(row: dict[str, Any], encoded: str, keys: set[str]) -> bool:
     """Return whether a row matches a filter, which the server URL-decodes twice."""
     try:
-        predicates = json.loads(unquote_plus(wanted).replace('"stringValue":', '"string_value":'))["predicates"]
+        predicates = json.loads(unquote_plus(encoded).replace('"stringValue":', '"string_value":'))["predicates"]
         predicates = [parsed(predicate, "V2beta1Predicate") for predicate in predicates]
     except (ValueError, KeyError, TypeError):
-        raise ProblemError(400, f"failed to parse valid filter from {wanted!r}") from None
+        raise ProblemError(400, f"failed to parse valid filter from {encoded!r}") from None
     for predicate in predicates:
         if predicate.get("key") not in keys:
             raise ProblemError(400, f"no support for filtering on unrecognized field {predicate.get('key')!r}")
@@ -558,12 +558,12 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that hang up, as some tests do."""
 
 
 @contextmanager
 def serving(api: KfpServer, certificate: str = "") -> Iterator[KfpServer]:
-    """The API on a free port of this machine, with TLS where there is a certificate file."""
+    """Serve the API on a free port of this machine, with TLS if there is a certificate file."""
     server = Server(("127.0.0.1", 0), Handler)
     server.api = api  # type: ignore[attr-defined]
     if certificate:

@@ -1,6 +1,6 @@
 """Object storage as strict as Google's and as unreliable as a network; the emulator accepts more.
 
-Preconditions, generations and checksums count, listings come in pages, and a test may spoil any request.
+It checks preconditions, generations and checksums, paginates listings, and lets a test disturb any request.
 """
 
 import base64
@@ -36,7 +36,7 @@ class Stored:
 
 @dataclass
 class Request:
-    """What a fault decides by. `number` counts the requests with the same method and path, from 1."""
+    """The request that a fault decides about. `number` counts the requests with the same method and path, from 1."""
 
     method: str
     path: str
@@ -62,14 +62,14 @@ class Server(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.fault: Fault = lambda _: None
         self.after: Callable[[Request], None] = lambda _: None
-        """Called when a request is done, before the next: what another does meanwhile."""
+        """Called between two requests, to simulate another client."""
         self.bytes_per_s = 0
-        """How fast bodies are read and content is sent; 0 for no limit."""
+        """Rate at which bodies are read and content is sent; 0 for no limit."""
         self.lock = threading.RLock()
         self.generation = 1000
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that disconnect."""
 
     def put(self, name: str, content: bytes, metadata: dict[str, Any] | None = None) -> Stored:
         with self.lock:
@@ -251,7 +251,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def strict_storage() -> Iterator[Server]:
-    """A server that Google's client finds by a variable of the environment."""
+    """Run a server, and point Google's client to it with an environment variable."""
     server = Server()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:

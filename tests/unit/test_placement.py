@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Reads a file made of the default one with some entries replaced."""
+    """Read the default file with some entries replaced."""
 
     def read_(**entries: Any) -> placement.Placement:
         path = tmp_path / "placement.yaml"

@@ -19,7 +19,7 @@ KERNEL = RNG.normal(0, 1, (3, 2))  # a 1×1 convolution of three channels to two
 
 
 def _model(middle: list[keras.Layer], units: np.ndarray, last: keras.Layer | None = None) -> keras.Model:
-    """Convolution, `middle`, dense of known weights and softmax."""
+    """Return a network: convolution, `middle`, dense layer with known weights, and softmax."""
     model = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 1), *middle])
     model.add(layers.Dense(3, "softmax" if last is None else None))
     if last is not None:
@@ -31,7 +31,7 @@ def _model(middle: list[keras.Layer], units: np.ndarray, last: keras.Layer | Non
 
 
 def _expected(weights: np.ndarray) -> np.ndarray:
-    """ReLU(Σ α_k A_k) over its largest value; `weights`: (3, 2), the mean gradient of each class and map."""
+    """Return ReLU(Σ α_k A_k) over its largest value; `weights`: (3, 2), the mean gradient of each class and map."""
     maps = IMAGES @ KERNEL + np.array([0.3, -0.2])
     heat = np.maximum(np.einsum("nhwk,nk->nhw", maps, weights[LABELS]), 0)
     return heat / np.maximum(heat.max((1, 2), keepdims=True), 1e-30)

@@ -31,7 +31,7 @@ def raises(code: str) -> Iterator[None]:
 
 
 def made(folder: Path, contents: dict[str, str]) -> Files:
-    """Files to publish: name → a file with the content."""
+    """Write files to publish; return name → file."""
     files = {}
     for name, content in contents.items():
         files[name] = folder / name.replace("/", "-")
@@ -116,7 +116,7 @@ def strict_place(server: Server) -> Place:
 
 
 def is_of(files: Files, contents: dict[str, bytes]) -> bool:
-    """Whether exactly these files are there, and their manifest."""
+    """Return whether exactly these files and their manifest exist."""
     return {name: content for name, content in contents.items() if name != "manifest.json"} == {
         name: path.read_bytes() for name, path in files.items()
     } and set(json.loads(contents["manifest.json"])["files"]) == set(files)
@@ -141,7 +141,7 @@ def test_publish_of_the_same_files_changes_nothing(place: Place, files: Files, t
     assert (tmp_path / "artifact" / "manifest.json").exists()
 
 
-def test_publish_replaces_an_own_file_that_was_damaged(place: Place, files: Files, tmp_path: Path):
+def test_publish_replaces_its_damaged_file(place: Place, files: Files, tmp_path: Path):
     publish(place.output, files, tmp_path / "artifact", "worse")
     before = place.state()
     place.put("report.html", b"damaged!!!!")
@@ -186,7 +186,7 @@ def check_runs_side_by_side(place: Place, files: Files, others: Files, tmp_path:
 
 
 @pytest.mark.parametrize("run", ["..", ".", "a/b", "/a", "a b", "ä", "a\n", "-"])
-def test_publish_refuses_a_run_name_that_is_no_folder_name(run: str, files: Files, tmp_path: Path):
+def test_publish_refuses_a_run_name_that_is_not_a_folder_name(run: str, files: Files, tmp_path: Path):
     with raises("publish.invalid_run"):
         publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse", run=run)
     assert not (tmp_path / "out").exists()
@@ -250,7 +250,7 @@ def test_publish_interrupted_leaves_no_manifest_beside_files_of_two_runs(files: 
 
 
 def consistent(place: Place) -> bool:
-    """What a reader may rely on: where a manifest is, there is all that it lists."""
+    """Return whether all files that a manifest lists exist, which readers rely on."""
     contents = place.contents()
     if "manifest.json" not in contents:
         return True
@@ -398,7 +398,7 @@ def start_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     return start
 
 
-def test_publish_fails_when_storage_stops_and_completes_when_it_is_back(tmp_path: Path, start_emulator: Callable):
+def test_publish_fails_during_an_outage_and_completes_after_it(tmp_path: Path, start_emulator: Callable):
     files = made(tmp_path / "in", {f"{i:02}.bin": os.urandom(50_000).hex() for i in range(12)})
 
     def stored() -> dict[str, bytes]:

@@ -245,7 +245,7 @@ def test_download_folder_fails_in_time_if_an_answer_trickles(strict, tmp_path, f
     assert error_of("gs://raw/set", tmp_path).code == "storage.no_answer"
 
 
-def test_a_slow_transfer_succeeds(strict, tmp_path, monkeypatch):
+def test_download_folder_over_a_slow_connection_succeeds(strict, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "TIMEOUT_S", 1.0)  # the system's buffers take up to 4 MiB at once
     monkeypatch.setattr(storage, "STALL_S", 1.2)
     content = os.urandom(12 << 20)

@@ -239,7 +239,7 @@ def test_lesions_needed_detectable_effect_is_found() -> None:
             lesion_differences(sample, arms), *bootstrap.recall_noise(0, "augmented", "oversampled")
         )
         detectable += needed is not None and needed <= 160
-    # The variance of two or three trainings is itself uncertain: now and then it comes out small.
+    # The variance of two or three trainings is itself uncertain, and sometimes small by chance.
     assert detectable <= 4
 
 
@@ -257,12 +257,12 @@ def test_lesions_needed_gives_the_power() -> None:
         Case((9,), 1, 0.7, 0.0),
         Case((11, 15), 5, 0.6, 0.0, 0.3),
         Case((40,), 3, 0.6, 0.0, 0.6),
-        Case((60,), 3, 0.6, 0.0, 0.3, 5.0),  # arms of unequal luck
+        Case((60,), 3, 0.6, 0.0, 0.3, 5.0),  # arms with different offsets
         Case((34,), 1, 0.8, -0.1),
     ],
     ids=str,
 )
-def test_difference_interval_covers_the_truth_and_no_effect_is_found_in_null_worlds(case: Case) -> None:
+def test_difference_interval_covers_the_truth_and_rejects_no_null_effect(case: Case) -> None:
     """`python -m benchmarks.coverage` has more trials of more cases."""
     trials = 40
     found = measure(case, trials, draws=80)

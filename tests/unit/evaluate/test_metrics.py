@@ -36,7 +36,7 @@ def measured(sample: Sample, probabilities: np.ndarray, weights: np.ndarray | No
 
 
 def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
-    """Guo et al. 2017, equation 3, bin by bin."""
+    """Return equation 3 of Guo et al. 2017, bin by bin."""
     total = 0.0
     confidence = probabilities.max(1)
     for number in range(BINS):

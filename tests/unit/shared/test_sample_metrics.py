@@ -27,7 +27,7 @@ from tests.helpers.errors import raises_user_error
 
 
 def independent_kid(real: np.ndarray, fake: np.ndarray) -> float:
-    """The unbiased estimator with scikit-learn's kernel, whose defaults are KID's but for the degree."""
+    """Return the unbiased estimate with scikit-learn's kernel, which by default differs from KID in the degree only."""
 
     def within(images: np.ndarray) -> float:
         values = polynomial_kernel(images, degree=3, coef0=1)
@@ -37,18 +37,18 @@ def independent_kid(real: np.ndarray, fake: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("reals", "fakes"), [(2, 2), (7, 12), (20, 5)])
-def test_kid_against_an_independent_implementation(reals: int, fakes: int):
+def test_kid_agrees_with_an_independent_implementation(reals: int, fakes: int):
     rng = np.random.default_rng(reals)
     real, fake = rng.normal(size=(reals, 6)), rng.normal(0.4, 1.3, size=(fakes, 6))
     assert kid(real, fake) == pytest.approx(independent_kid(real, fake), rel=1e-10)
 
 
-def test_kid_is_unbiased_whatever_the_sizes():
+def test_kid_is_unbiased_for_all_sample_sizes():
     """Between samples of one distribution its mean is 0; between two it is their true distance."""
     rng = np.random.default_rng(0)
     same = [kid(rng.normal(size=(5, 2)), rng.normal(size=(30, 2))) for _ in range(4000)]
     assert abs(np.mean(same)) < 4 * np.std(same) / len(same) ** 0.5
-    # Features that are constant, a and b: k(a,a) + k(b,b) − 2 k(a,b), whose estimate needs no luck.
+    # Features that are constant, a and b: k(a,a) + k(b,b) − 2 k(a,b), whose estimate is exact.
     assert kid(np.full((3, 1), 2.0), np.full((4, 1), 1.0)) == pytest.approx(125 + 8 - 2 * 27)
 
 
@@ -217,7 +217,7 @@ def test_load_features_of_another_file_fails(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [32, 48, 128, 256])
-def test_the_network_takes_every_size(size: int):
+def test_build_accepts_every_image_size(size: int):
     inputs, features, probabilities = _network(7, size)
     assert inputs.shape == (None, size, size, 3)
     assert features.shape == (None, 224)
