@@ -22,7 +22,7 @@ from components.shared.errors import UserError
 from counterweight.build_images import PHASES
 from counterweight.tasks import CHECKPOINTS, ended
 
-INPUTS = ("data", "split", "external")
+INPUTS = ("data", "data_split", "data_external")
 """The pipeline's parameters that may name a file or folder to read."""
 LABEL = "counterweight.cache"
 USER = 10001
