@@ -1,4 +1,4 @@
-"""The graph: its parameters are the form in the Kubeflow UI, its tasks are the phases in `components/`.
+"""Define the pipeline: its parameters are the form in the Kubeflow UI, its tasks are the phases in `components/`.
 
 Names and defaults of the parameters are those of `components.shared.parameters.Parameters`, which checks their values
 and describes them. Where tasks run, and the options that are compiled in, are in `manifests/placement.yaml`.

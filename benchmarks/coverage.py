@@ -1,4 +1,4 @@
-"""How often the interval covers the truth and the verdict is wrong, by simulation.
+"""Simulate how often the interval covers the truth and the verdict is wrong.
 
 `python -m benchmarks.coverage [trials]`; 300 trials of all cases take an hour on one core.
 """

@@ -1,4 +1,4 @@
-"""How long the statistics of a comparison take, at the size of HAM10000's test split."""
+"""Measure the time of the statistics of a comparison, at the size of HAM10000's test split."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What the machine's matrix multiplication allows: its rate, and the operations in a step of the original networks."""
+"""Limits of speed: the rate of matrix multiplication, and the operations in a step of the original networks."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from keras import layers, ops
 
 
 def matrix_product(dtype: str, side: int) -> Callable[[], float]:
-    """Builds a product of two matrices, (side, side), in `float32` or `bfloat16`; its work is counted in FLOP."""
+    """Build a product of two matrices, (side, side), in `float32` or `bfloat16`; its work is counted in FLOP."""
     rng = np.random.default_rng(0)
     left, right = (ops.cast(ops.convert_to_tensor(rng.standard_normal((side, side))), dtype) for _ in range(2))
 
@@ -21,7 +21,7 @@ def matrix_product(dtype: str, side: int) -> Callable[[], float]:
 
 
 def forward_flop(model: keras.Model) -> list[int]:
-    """FLOP of each layer that multiplies matrices, for one image forward; a multiplication and an addition are two."""
+    """Return the FLOP of each layer that multiplies matrices, for one image forward; a multiply-add counts as two."""
     found = []
     for layer in model.layers:
         if isinstance(layer, layers.Conv2DTranspose):

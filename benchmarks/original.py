@@ -14,7 +14,7 @@ BATCH, LATENT = 32, 100
 
 
 def generator(image_size: int) -> keras.Model:
-    """From (N, 100) to (N, S, S, 3) in [-1, 1]."""
+    """Build the generator, from (N, 100) to (N, S, S, 3) in [-1, 1]."""
     side = image_size // 16
     model = keras.Sequential(
         [
@@ -34,7 +34,7 @@ def generator(image_size: int) -> keras.Model:
 
 
 def discriminator(image_size: int) -> keras.Model:
-    """From (N, S, S, 3) in [-1, 1] to (N, 1) logits."""
+    """Build the discriminator, from (N, S, S, 3) in [-1, 1] to (N, 1) logits."""
     model = keras.Sequential([keras.Input((image_size, image_size, 3))])
     for filters in (64, 128, 256):
         model.add(layers.Conv2D(filters, (5, 5), strides=(2, 2), padding="same"))
@@ -87,7 +87,7 @@ def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], flo
 
 
 def classifier_network(classes: int, image_size: int) -> keras.Model:
-    """The CNN, from (N, S, S, 3) in [-1, 1] to (N, classes) probabilities."""
+    """Build the CNN, from (N, S, S, 3) in [-1, 1] to (N, classes) probabilities."""
     model = keras.Sequential([keras.Input((image_size, image_size, 3))])
     for filters, dropout in ((32, 0.25), (64, 0.3), (128, 0.4)):
         model.add(layers.Conv2D(filters, (3, 3), padding="same"))

@@ -12,7 +12,7 @@ BATCH, LATENT = 32, 100
 
 
 def _prepared(network: Any) -> tuple[Any, Any]:
-    """The network on the device in channels-last form, and the device."""
+    """Return the network on the device in channels-last form, and the device."""
     import torch
 
     torch.backends.cudnn.benchmark = True
@@ -21,7 +21,7 @@ def _prepared(network: Any) -> tuple[Any, Any]:
 
 
 def _resident(images: np.ndarray, device: Any) -> Any:
-    """(N, 3, S, S) uint8 on the device."""
+    """Return the images as (N, 3, S, S) uint8 on the device."""
     import torch
 
     whole = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -36,7 +36,7 @@ def _wait() -> None:
 
 
 def generator(image_size: int) -> Any:
-    """From (N, 100) to (N, 3, S, S) in [-1, 1]."""
+    """Build the generator, from (N, 100) to (N, 3, S, S) in [-1, 1]."""
     from torch import nn
 
     side, narrower = image_size // 16, 256
@@ -51,7 +51,7 @@ def generator(image_size: int) -> Any:
 
 
 def discriminator(image_size: int) -> Any:
-    """From (N, 3, S, S) in [-1, 1] to (N, 1) logits."""
+    """Build the discriminator, from (N, 3, S, S) in [-1, 1] to (N, 1) logits."""
     from torch import nn
 
     parts, narrower = [], 3
@@ -104,7 +104,7 @@ def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], flo
 
 
 def classifier_network(classes: int, image_size: int) -> Any:
-    """The CNN, from (N, 3, S, S) in [-1, 1] to (N, classes) logits."""
+    """Build the CNN, from (N, 3, S, S) in [-1, 1] to (N, classes) logits."""
     from torch import nn
 
     parts, narrower = [], 3
@@ -118,7 +118,7 @@ def classifier_network(classes: int, image_size: int) -> Any:
 
 
 def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: int = 8) -> Callable[[], float]:
-    """Builds the classifier's training.
+    """Build the classifier's training.
 
     Args:
         image_size: S.

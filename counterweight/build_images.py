@@ -1,14 +1,15 @@
-"""The phases' images: `python -m counterweight.build_images build|push [NAME=value …]`.
+"""Build and push the images of the phases: `python -m counterweight.build_images build|push [NAME=value …]`.
 
-    build   each phase's image, as counterweight/<phase>:<hash of its content>, with Docker or Podman
-    push    builds what is missing, pushes to REGISTRY, and writes docker/digests.json, which `compile` reads
+    build   build the image of each phase, counterweight/<phase>:<hash of its content>, with Docker or Podman
+    push    build missing images, push them to REGISTRY, and write docker/digests.json, which `compile` reads
 
-    PHASES        with commas between them (default: all)
-    GPU           tensorflow or jax: the phases that ask for a GPU get CUDA (default: none)
+    PHASES        phases, separated by commas (default: all)
+    GPU           tensorflow or jax: install CUDA in the images of the phases that use a GPU (default: none)
     REGISTRY      where to push to: host[:port]/path
-    PYTHON_IMAGE  what the bases are built on (default python:3.11-slim)
+    PYTHON_IMAGE  the image that all others start from (default python:3.11-slim)
 
-PODMAN_BUILD_FLAGS and PODMAN_PUSH_FLAGS, in the environment, are handed to Podman. Exit codes: 0, or 2 with a sentence.
+The environment variables PODMAN_BUILD_FLAGS and PODMAN_PUSH_FLAGS are passed to Podman. Exit codes: see
+`components.shared.errors.ExitCode`.
 """
 
 import hashlib
@@ -20,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 from components.container_images import BASE, ROOT, content, image, repository
 from components.shared.errors import UserError
@@ -34,24 +34,27 @@ LOGS = ROOT / "build" / "images"
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/Dockerfile"))
 GPU_PHASES = ("train_gan",)
 LIBRARIES = ("tensorflow", "jax")
-NAMES = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE")
+PYTHON_IMAGE = "python:3.11-slim"
+OPTIONS = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE")
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*")
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; None where it fails or isn't there."""
+    """Return what a command prints; None if it fails or is not installed."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def engine() -> str:
-    """`docker` or `podman`: the command whose engine answers. Docker's command may well speak to Podman.
+    """Return the command whose engine responds: `docker` or `podman`.
+
+    The command `docker` may be an alias of Podman, so the answer of the server decides.
 
     Raises:
-        UserError: neither does.
+        UserError: `images.no_engine`.
     """
     server = _output("docker", "version", "--format", "{{json .Server}}")
     if server and "Podman" not in server:
@@ -64,28 +67,28 @@ def engine() -> str:
 
 
 def _flags(command: str, step: str) -> list[str]:
-    """What the user adds to Podman's `build` or `push`."""
+    """Return the user's additional flags for Podman's `build` or `push`."""
     return shlex.split(os.environ.get(f"PODMAN_{step.upper()}_FLAGS", "")) if command == "podman" else []
 
 
 def local_image(phase: str, gpu: str = "") -> str:
-    """The reference under which `build` keeps a phase's image: `image(phase)`, and more for a GPU's."""
+    """Return the local reference of a phase's image: `image(phase)`, with a suffix for CUDA."""
     return f"{image(phase)}-cuda-{gpu}" if gpu and phase in GPU_PHASES else image(phase)
 
 
 def _run(phase: str, command: list[str]) -> None:
-    """Runs a command of the engine's with its output in a log.
+    """Run a command of the engine and write its output to a log file.
 
     Raises:
-        UserError: it failed; with its last line and the log's name.
+        UserError: `images.build_failed`, with the last line of the output and the path of the log.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{command[1]}-{phase}.log"
     with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    if done.returncode:
+        result = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    if result.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = lines[-1] if lines else f"exit code {done.returncode}"
+        last = lines[-1] if lines else f"exit code {result.returncode}"
         raise UserError(
             f"{command[0]} {command[1]} of {phase} failed ({last})",
             f"read the complete output in {log}",
@@ -95,86 +98,95 @@ def _run(phase: str, command: list[str]) -> None:
 
 
 def _labels() -> list[str]:
-    """Flags that say what an image was built from. A remote's address may hold a password: it is left out."""
+    """Return the flags that label an image with the commit and repository that it was built from."""
     revision = _output("git", "-C", str(ROOT), "rev-parse", "HEAD") or "unknown"
     if _output("git", "-C", str(ROOT), "status", "--porcelain"):
         revision += "-dirty"
     source = _output("git", "-C", str(ROOT), "config", "--get", "remote.origin.url") or "unknown"
-    facts = {"revision": revision, "source": re.sub(r"//[^/@]*@", "//", source)}
-    return [f"--label=org.opencontainers.image.{name}={value}" for name, value in facts.items()]
+    source = re.sub(r"//[^/@]*@", "//", source)  # the address of a remote may contain a password
+    labels = {"revision": revision, "source": source}
+    return [f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items()]
 
 
-def _there(command: str, reference: str) -> bool:
-    """Whether an image is in the engine's store."""
+def _image_exists(command: str, reference: str) -> bool:
+    """Return whether the engine has an image."""
     return _output(command, "image", "inspect", "--format", "{{.Id}}", reference) is not None
 
 
 def groups(phase: str) -> list[str]:
-    """The dependency groups that a phase's Dockerfile asks for."""
-    found = re.search(r"^# groups: (.+)$", (ROOT / "components" / phase / "Dockerfile").read_text(), re.MULTILINE)
-    if not found:
+    """Return the dependency groups of a phase, which its Dockerfile lists.
+
+    Raises:
+        UserError: `images.no_groups`.
+    """
+    match = re.search(r"^# groups: (.+)$", (ROOT / "components" / phase / "Dockerfile").read_text(), re.MULTILINE)
+    if not match:
         raise UserError(
             f"components/{phase}/Dockerfile lists no dependency groups",
             "add a line `# groups: kfp …`",
             "images.no_groups",
             phase=phase,
         )
-    return found[1].split()
+    return match[1].split()
 
 
-def _base(command: str, phase: str, gpu: str, python_image: str) -> str:
-    """Builds what a phase's image is built on, where it is missing, and returns its name."""
+def _build_base(command: str, phase: str, gpu: str, python_image: str) -> str:
+    """Build the base image of a phase if it is missing, and return its reference."""
     names = [f"cuda-{gpu}" if gpu and name == "tensorflow" else name for name in groups(phase)]
     digest = hashlib.sha256(f"{python_image} {names}".encode())
     for name in (*BASE, "pyproject.toml"):
         digest.update((ROOT / name).read_bytes())
     target = "gpu" if gpu else "cpu"
     reference = f"counterweight/base:{'-'.join((target, *names, digest.hexdigest()[:16]))}"
-    if not _there(command, reference):
+    if not _image_exists(command, reference):
         arguments = [
             f"PYTHON_IMAGE={python_image}",
             f"DEPENDENCIES={' '.join(names)}",
             *([f"LIBRARY={gpu}"] if gpu else []),
         ]
         flags = [*_flags(command, "build"), *(f"--build-arg={argument}" for argument in arguments)]
-        named = [f"--target={target}", f"--tag={reference}", "--file=docker/Dockerfile"]
-        _run("-".join(("base", target, *names)), [command, "build", *flags, *named, "."])
+        flags += [f"--target={target}", f"--tag={reference}", "--file=docker/Dockerfile"]
+        _run("-".join(("base", target, *names)), [command, "build", *flags, "."])
     return reference
 
 
-def build(phases: list[str], gpu: str = "", python_image: str = "python:3.11-slim") -> None:
-    """Builds the images that are not there yet.
+def build(phases: list[str], gpu: str = "", python_image: str = PYTHON_IMAGE) -> None:
+    """Build the images that do not exist yet.
 
     Args:
-        phases: of `PHASES`.
-        gpu: of `LIBRARIES`, for the phases in `GPU_PHASES`, or empty.
-        python_image: what the bases are built on.
+        phases: entries of `PHASES`.
+        gpu: entry of `LIBRARIES`, for the phases in `GPU_PHASES`; empty for none.
+        python_image: the image that the base images start from.
 
     Raises:
-        UserError: no engine answers, or a build failed.
+        UserError: `images.no_engine` or `images.build_failed`.
     """
     command = engine()
     labels = _labels()
     for phase in phases:
         reference = local_image(phase, gpu)
-        if _there(command, reference):
-            print(f"{reference} is there", flush=True)
+        if _image_exists(command, reference):
+            print(f"{reference}: up to date", flush=True)
             continue
-        begun = time.monotonic()
-        base = _base(command, phase, gpu if phase in GPU_PHASES else "", python_image)
+        started = time.monotonic()
+        base = _build_base(command, phase, gpu if phase in GPU_PHASES else "", python_image)
         flags = [*_flags(command, "build"), f"--build-arg=BASE={base}", *labels, f"--tag={reference}"]
         _run(phase, [command, "build", *flags, f"--file=components/{phase}/Dockerfile", "."])
         size = int(_output(command, "image", "inspect", "--format", "{{.Size}}", reference) or 0)
-        print(f"{reference}: {size / 1e6:,.0f} MB, built in {duration(time.monotonic() - begun)}", flush=True)
+        print(f"{reference}: {size / 1e6:,.0f} MB, built in {duration(time.monotonic() - started)}", flush=True)
 
 
-def _recorded() -> dict[str, dict[str, str]]:
-    """What was pushed: phase → `content` (hash) and `image` (with its digest)."""
+def _read_digests() -> dict[str, dict[str, str]]:
+    """Return the pushed images: phase → `content` (hash) and `image` (reference with digest).
+
+    Raises:
+        UserError: `images.invalid_digests`.
+    """
     if not DIGESTS.exists():
         return {}
     try:
-        found: dict[str, dict[str, str]] = json.loads(DIGESTS.read_text(encoding="utf-8"))
-        return {phase: {key: entry[key] for key in ("content", "image")} for phase, entry in found.items()}
+        entries: dict[str, dict[str, str]] = json.loads(DIGESTS.read_text(encoding="utf-8"))
+        return {phase: {key: entry[key] for key in ("content", "image")} for phase, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{DIGESTS} is not readable", "delete it, and push the images again", "images.invalid_digests"
@@ -182,15 +194,15 @@ def _recorded() -> dict[str, dict[str, str]]:
 
 
 def push(registry: str, phases: list[str], gpu: str = "") -> None:
-    """Pushes images that were built, and records their digests in `docker/digests.json`, which is whole or unchanged.
+    """Push built images and record their digests in `docker/digests.json`, which a failure leaves unchanged.
 
     Args:
         registry: host[:port]/path.
-        phases: of `PHASES`; what was recorded of others stays.
+        phases: entries of `PHASES`; the recorded digests of other phases stay.
         gpu: as for `build`.
 
     Raises:
-        UserError: the registry does not take an image.
+        UserError: `images.invalid_registry`, `images.no_digest`, or `images.build_failed` if the push fails.
     """
     if not _REGISTRY.fullmatch(registry):
         raise UserError(f"REGISTRY is {registry!r}", "use host[:port]/path in lower case", "images.invalid_registry")
@@ -202,7 +214,7 @@ def push(registry: str, phases: list[str], gpu: str = "") -> None:
         remote = f"{name}:{local.rpartition(':')[2]}"
         _run(phase, [command, "tag", local, remote])
         with tempfile.NamedTemporaryFile("r", prefix="counterweight-") as digest_file:
-            # Podman compresses what it sends: the digest in its own store is another.
+            # Podman compresses the layers for the push, so the digest in its local store differs.
             digest_flags = [f"--digestfile={digest_file.name}"] if command == "podman" else []
             _run(phase, [command, "push", *_flags(command, "push"), *digest_flags, remote])
             digest = digest_file.read().strip()
@@ -213,17 +225,16 @@ def push(registry: str, phases: list[str], gpu: str = "") -> None:
             raise UserError(f"{command} did not report the digest of {remote}", "push it again", "images.no_digest")
         pushed[phase] = {"content": content(phase), "image": f"{name}@{digest}"}
         print(pushed[phase]["image"], flush=True)
-    write_text(DIGESTS, json.dumps(dict(sorted((_recorded() | pushed).items())), indent=1) + "\n")
+    write_text(DIGESTS, json.dumps(dict(sorted((_read_digests() | pushed).items())), indent=1) + "\n")
 
 
 def pinned() -> dict[str, str]:
-    """What a compiled pipeline is to name in place of each `image(phase)`: `registry/…@sha256:…` where images were
-    pushed, nothing where none were.
+    """Return the pushed image, `registry/…@sha256:…`, for each `image(phase)`; empty if no images were pushed.
 
     Raises:
-        UserError: an image was pushed of other code than this, or not at all while others were.
+        UserError: `images.stale_digests`: some images were pushed, but not those of the current code of each phase.
     """
-    recorded = _recorded()
+    recorded = _read_digests()
     stale = [phase for phase in PHASES if recorded and recorded.get(phase, {}).get("content") != content(phase)]
     if stale:
         raise UserError(
@@ -235,14 +246,18 @@ def pinned() -> dict[str, str]:
     return {image(phase): recorded[phase]["image"] for phase in PHASES if recorded}
 
 
-def _chosen(given: dict[str, str], name: str, choices: tuple[str, ...] | list[str]) -> list[str]:
-    """The words of a variable, each of which must be one of the choices."""
+def _choices(given: dict[str, str], name: str, allowed: tuple[str, ...] | list[str]) -> list[str]:
+    """Return the comma-separated values of an option.
+
+    Raises:
+        UserError: `images.unknown_choice`.
+    """
     words = [word.strip() for word in given.get(name, "").split(",") if word.strip()]
     for word in words:
-        if word not in choices:
+        if word not in allowed:
             raise UserError(
                 f"{name} has the unknown value {word!r}",
-                f"choose from {', '.join(choices)}",
+                f"choose from {', '.join(allowed)}",
                 "images.unknown_choice",
                 name=name,
             )
@@ -250,25 +265,28 @@ def _chosen(given: dict[str, str], name: str, choices: tuple[str, ...] | list[st
 
 
 def run(step: str, words: list[str]) -> None:
-    """Does what the command asks for.
+    """Run the command.
+
+    Args:
+        step: `build` or `push`.
+        words: options as `NAME=value`.
 
     Raises:
-        UserError: something can't be used or failed.
+        UserError: an option is invalid, or a step failed.
     """
     if step not in ("build", "push"):
         raise UserError("no action given", "choose build or push", "images.no_action")
     given = parameters.assignments(words)
     for name in given:
-        if name not in NAMES:
+        if name not in OPTIONS:
             raise UserError(
-                f"unknown option {name}", f"choose from {', '.join(NAMES)}", "images.unknown_option", name=name
+                f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "images.unknown_option", name=name
             )
-    phases = _chosen(given, "PHASES", PHASES) or PHASES
-    gpu = "".join(_chosen(given, "GPU", LIBRARIES)[:1])
+    phases = _choices(given, "PHASES", PHASES) or PHASES
+    gpu = "".join(_choices(given, "GPU", LIBRARIES)[:1])
     if step == "push" and not given.get("REGISTRY"):
         raise UserError("REGISTRY is missing", "run `make push REGISTRY=host/path`", "images.no_registry")
-    more: dict[str, Any] = {"python_image": given["PYTHON_IMAGE"]} if given.get("PYTHON_IMAGE") else {}
-    build(phases, gpu, **more)
+    build(phases, gpu, given.get("PYTHON_IMAGE") or PYTHON_IMAGE)
     if step == "push":
         push(given["REGISTRY"], phases, gpu)
 

@@ -1,7 +1,7 @@
-"""The phases in their own containers, for a local run: as on a cluster without a right that they do not need.
+"""Run the tasks of a local run in containers, each with the fewest possible privileges.
 
-Each runs as a user that is not root, on a read-only root, without capabilities and, unless it reads remote data,
-without a network. Its /tmp is a volume of its own: image sets are decoded there, which memory may not hold.
+A container has an unprivileged user, a read-only root file system, no capabilities and, unless its task reads remote
+data, no network. Its /tmp is a volume: decoded image sets are stored there, which may be larger than memory.
 """
 
 import contextlib
@@ -20,15 +20,17 @@ import docker
 from components.container_images import PHASE_OF, image
 from components.shared.errors import UserError
 from counterweight.build_images import PHASES
-from counterweight.tasks import CHECKPOINTS, ended
+from counterweight.tasks import CHECKPOINTS, describe_failure
 
 INPUTS = ("data", "data_split", "data_external")
-"""The pipeline's parameters that may name a file or folder to read."""
+"""Pipeline parameters that may name a local file or folder."""
 LABEL = "counterweight.cache"
+"""Label of all containers; its value is the folder of the task cache."""
 USER = 10001
-"""Of the images. A container's group is root's then, which has no rights of its own, and may write where we let it."""
+"""User of the images. Its group is root, which gives no privileges but can be given access to folders."""
 REMOTE = ("gs://", "kaggle")
-LENT = (
+"""Beginnings of `data` values that need a network."""
+CREDENTIAL_VARIABLES = (
     "GOOGLE_CLOUD_PROJECT",
     "STORAGE_EMULATOR_HOST",
     "KAGGLE_USERNAME",
@@ -37,18 +39,18 @@ LENT = (
     "HTTPS_PROXY",
     "NO_PROXY",
 )
-"""Variables of this process that a phase gets which reads remote data."""
-OCCUPIED = ("/opt/venv", "/opt/counterweight", "/usr/bin", "/lib", "/etc", "/proc", "/sys", "/dev", "/tmp")  # noqa: S108
+"""Environment variables that are passed to a task that reads remote data."""
+RESERVED_PATHS = ("/opt/venv", "/opt/counterweight", "/usr/bin", "/lib", "/etc", "/proc", "/sys", "/dev", "/tmp")  # noqa: S108
 _FAILURES = (DockerException, requests.RequestException, OSError)
 
 
 def connect() -> docker.DockerClient:
-    """A client of the engine that answers: the one in DOCKER_HOST, Docker's, or Podman's at one of its usual sockets.
+    """Return a client of the engine in DOCKER_HOST, of Docker, or of Podman at one of its usual sockets.
 
-    kfp makes clients of its own, for which DOCKER_HOST is set.
+    For Podman, this sets DOCKER_HOST, because kfp creates its own clients.
 
     Raises:
-        UserError: none answers.
+        UserError: `containers.no_engine`.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     sockets = [] if "DOCKER_HOST" in os.environ else [f"{runtime}/podman/podman.sock", "/run/podman/podman.sock"]
@@ -69,10 +71,10 @@ def connect() -> docker.DockerClient:
 
 
 class Container:
-    """A task in its container.
+    """A task in a container.
 
     Attributes:
-        lines: what it says, as it says it.
+        lines: its output, line by line, while it runs.
     """
 
     def __init__(self, container: Any) -> None:
@@ -81,7 +83,7 @@ class Container:
 
     def _lines(self) -> Iterator[str]:
         rest = b""
-        with contextlib.suppress(*_FAILURES):  # `wait` says what became of it
+        with contextlib.suppress(*_FAILURES):  # `wait` returns the reason
             for chunk in self._container.logs(stream=True, follow=True):
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
@@ -90,9 +92,9 @@ class Container:
             yield rest.decode(errors="replace") + "\n"
 
     def wait(self) -> str:
-        """Waits for the end and removes the container; empty where all went well, else how it ended.
+        """Wait until the container finishes, remove it, and return why it failed; empty if it succeeded.
 
-        The engine is not asked to remove it by itself: then its exit code would be lost with it.
+        The engine does not remove it automatically, because its exit code would be lost.
         """
         try:
             code = self._container.wait()["StatusCode"]
@@ -100,31 +102,31 @@ class Container:
             out_of_memory = self._container.attrs["State"].get("OOMKilled")
             self._container.remove(v=True)
         except NotFound:
-            return "its container was removed by another"
+            return "its container was removed by another process"
         except _FAILURES as error:
-            return f"the engine did not say how it ended ({error})"
+            return f"the engine did not return its exit code ({error})"
         if out_of_memory:
             return f"out of memory (exit code {code})"
-        return ended(code)
+        return describe_failure(code)
 
     def kill(self) -> None:
-        """Kills and removes it; with a client of its own, since a signal may have broken into a call of the other."""
+        """Kill and remove the container, with a new client: a signal may have interrupted a call of the other."""
         with contextlib.suppress(*_FAILURES), contextlib.closing(docker.from_env()) as client:
             client.containers.get(self._container.id).remove(v=True, force=True)
 
 
 class Engine:
-    """Starts the containers of one run, and sees that none is left behind.
+    """Start the containers of one run, and remove them.
 
     Args:
-        values: the pipeline's parameters.
-        output: the folder of the results.
-        cache: the folder of finished tasks, on which the run holds a lock.
-        scratch: for what is lent to the containers; deleted after the run.
-        checkpoints: of those who train GANs.
+        values: the parameters of the pipeline.
+        output: folder of the results.
+        cache: folder of the task cache, on which the run holds a lock.
+        scratch: folder for copies of credentials; deleted after the run.
+        checkpoints: folder of the checkpoints of GAN training.
 
     Raises:
-        UserError: no engine answers, images are missing, or a folder can't be given to a container.
+        UserError: no engine responds, an image is missing, or a folder cannot be mounted.
     """
 
     def __init__(self, values: Mapping[str, Any], output: Path, cache: Path, scratch: Path, checkpoints: Path) -> None:
@@ -132,16 +134,16 @@ class Engine:
         info = self.client.info()
         options = info.get("SecurityOptions") or []
         rootless = info.get("Rootless") or "name=rootless" in options
-        # Where this user's number means another one inside, or root, the containers share its group instead.
+        # If the user's id is mapped to another one inside, or is root, the containers share its group instead.
         self.shares_group = rootless or not os.getuid()
         self.user = f"{USER}:0" if self.shares_group else f"{os.getuid()}:{os.getgid()}"
         self.label = {LABEL: str(cache.resolve())}
         self.security = ["no-new-privileges"]
         if "name=selinux" in options:
-            self.security.append("label=disable")  # rather than relabel the user's folders
+            self.security.append("label=disable")  # the alternative is to relabel the user's folders
         self.scratch = scratch
-        self.sweep()
-        self.images = {phase: self._image(phase) for phase in PHASES}
+        self.remove_containers()
+        self.images = {phase: self._find_image(phase) for phase in PHASES}
         if missing := [phase for phase, reference in self.images.items() if not reference]:
             raise UserError(
                 f"no image of the current code of {', '.join(missing)} exists",
@@ -151,26 +153,32 @@ class Engine:
             )
         given = {name: str(values[name]) for name in INPUTS if name in values}
         paths = {name: Path(value) for name, value in given.items()}
-        self.inputs = [self._input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()]
+        self.inputs = [
+            self._mount_input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()
+        ]
         self.remote = any(value.startswith(REMOTE) for value in given.values())
         self.output = output
         self.results = self._mount("OUT", output, read_only=False)
-        self._open(cache / "artifacts")
-        self._open(checkpoints)
+        self._allow_writes(cache / "artifacts")
+        self._allow_writes(checkpoints)
         self.checkpoints = checkpoints
-        if output.exists():  # what can't be used comes out now, what isn't there is made when there are results
-            self._open(output)
+        if output.exists():  # fails early if it is unusable; a new folder is created with the first results
+            self._allow_writes(output)
 
-    def _image(self, phase: str) -> str:
-        """The id of a phase's image; empty where there is none."""
-        for prefix in ("", "localhost/"):  # under which Podman keeps what has no registry
+    def _find_image(self, phase: str) -> str:
+        """Return the id of a phase's image; empty if it does not exist."""
+        for prefix in ("", "localhost/"):  # Podman's prefix for images without a registry
             with contextlib.suppress(ImageNotFound):
                 return str(self.client.images.get(f"{prefix}{image(phase)}").id)
         return ""
 
     def _mount(self, name: str, path: Path, read_only: bool) -> Mount:
-        """A folder at its own place in the container."""
-        if any(Path(place).is_relative_to(path) for place in OCCUPIED):
+        """Return a mount of a folder at the same path in the container.
+
+        Raises:
+            UserError: `containers.path_conflict`.
+        """
+        if any(Path(reserved).is_relative_to(path) for reserved in RESERVED_PATHS):
             raise UserError(
                 f"{name} is {path}, which conflicts with a path inside the container",
                 "use a separate folder",
@@ -179,7 +187,12 @@ class Engine:
             )
         return Mount(str(path), str(path), type="bind", read_only=read_only)
 
-    def _input(self, name: str, path: Path) -> Mount:
+    def _mount_input(self, name: str, path: Path) -> Mount:
+        """Return a read-only mount of an input.
+
+        Raises:
+            UserError: `containers.private_folder` or `containers.path_conflict`.
+        """
         mode = path.stat().st_mode
         if self.shares_group and not mode & (0o050 if path.is_dir() else 0o040) and not mode & 0o004:
             raise UserError(
@@ -190,16 +203,21 @@ class Engine:
             )
         return self._mount(name, path, read_only=True)
 
-    def _open(self, folder: Path) -> None:
-        """Lets the containers write to a folder of ours: where they share but the group, the group may."""
+    def _allow_writes(self, folder: Path) -> None:
+        """Create a folder and let the containers write to it: if they share only the group, the group may write.
+
+        Raises:
+            UserError: `containers.foreign_folder`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         if not self.shares_group:
             return
-        for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
-            facts = place.stat()
-            if facts.st_uid == os.getuid() and facts.st_gid == os.getgid():
-                place.chmod(facts.st_mode & 0o7777 | 0o070)
-            elif place == folder:
+        subfolders = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+        for path in (folder, *subfolders):
+            status = path.stat()
+            if status.st_uid == os.getuid() and status.st_gid == os.getgid():
+                path.chmod(status.st_mode & 0o7777 | 0o070)
+            elif path == folder:
                 raise UserError(
                     f"OUT is {folder}, which belongs to another user",
                     "choose another folder",
@@ -207,26 +225,26 @@ class Engine:
                 )
 
     def start(self, task: str, command: list[str], volumes: dict[str, Any], environment: dict[str, str]) -> Container:
-        """Starts a task.
+        """Start a task.
 
         Args:
             task: its name.
-            command: what kfp wants to be run: `sh -c` and its arguments.
-            volumes: what kfp wants to be mounted.
-            environment: further variables.
+            command: the command from kfp, `sh -c` and its arguments.
+            volumes: the volumes from kfp.
+            environment: additional environment variables.
 
         Raises:
-            UserError: the engine refuses.
+            UserError: `containers.start_failed`.
         """
         phase = PHASE_OF.get(task, task)
         reads_input = phase in ("check_inputs", "prepare_data")
         reads_remote = self.remote and reads_input
-        lent, mounts = self._lent() if reads_remote else ({}, [])
-        writes_output = phase in ("check_inputs", "publish")  # check_inputs tries whether it is writable
+        variables, mounts = self._credentials() if reads_remote else ({}, [])
+        writes_output = phase in ("check_inputs", "publish")  # check_inputs checks that it is writable
         if writes_output:
-            self._open(self.output)
+            self._allow_writes(self.output)
         if phase == "train_gan":
-            lent = {CHECKPOINTS: str(self.checkpoints)}
+            variables = {CHECKPOINTS: str(self.checkpoints)}
             mounts = [self._mount("the folder of checkpoints", self.checkpoints, read_only=False)]
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)
@@ -236,7 +254,7 @@ class Engine:
                 self.images[phase],
                 [shell, flag, f"umask 002; {script}", *rest],
                 user=self.user,
-                environment={**lent, **environment},
+                environment={**variables, **environment},
                 volumes=volumes,
                 mounts=[
                     Mount("/tmp", None, type="volume"),  # noqa: S108
@@ -247,7 +265,7 @@ class Engine:
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=self.security,
-                # This machine's own, as a process has it: with its proxies and its names.
+                # The network of the host has the same proxies and host names as a process.
                 network_mode="host" if reads_remote else "none",
                 labels=self.label,
             )
@@ -262,27 +280,27 @@ class Engine:
             ) from error
         return Container(container)
 
-    def _lent(self) -> tuple[dict[str, str], list[Mount]]:
-        """Variables and files by which remote data is reached."""
-        lent = {name: os.environ[name] for name in LENT if name in os.environ}
-        token = Path("~/.kaggle/kaggle.json").expanduser()
+    def _credentials(self) -> tuple[dict[str, str], list[Mount]]:
+        """Return the variables and mounts with the credentials for remote data."""
+        variables = {name: os.environ[name] for name in CREDENTIAL_VARIABLES if name in os.environ}
+        token_file = Path("~/.kaggle/kaggle.json").expanduser()
         with contextlib.suppress(OSError, ValueError, KeyError):
-            found = json.loads(token.read_text(encoding="utf-8"))
-            lent = {"KAGGLE_USERNAME": found["username"], "KAGGLE_KEY": found["key"]} | lent
-        own = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
-        credentials = Path(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or own)
+            token = json.loads(token_file.read_text(encoding="utf-8"))
+            variables = {"KAGGLE_USERNAME": token["username"], "KAGGLE_KEY": token["key"]} | variables
+        default = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
+        credentials = Path(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or default)
         if not credentials.is_file():
-            return lent, []
+            return variables, []
         copy = self.scratch / "credentials.json"
         copy.unlink(missing_ok=True)
         shutil.copyfile(credentials, copy)
         copy.chmod(0o440)
         inside = "/opt/credentials.json"
         mount = Mount(inside, str(copy), type="bind", read_only=True)
-        return lent | {"GOOGLE_APPLICATION_CREDENTIALS": inside}, [mount]
+        return variables | {"GOOGLE_APPLICATION_CREDENTIALS": inside}, [mount]
 
-    def sweep(self) -> None:
-        """Removes what is left of this folder's runs, of one that was killed, say."""
+    def remove_containers(self) -> None:
+        """Remove all containers of runs with this cache, such as those of a killed run."""
         (name, value) = next(iter(self.label.items()))
         with contextlib.suppress(*_FAILURES):
             for container in self.client.containers.list(all=True, filters={"label": f"{name}={value}"}):

@@ -1,4 +1,4 @@
-"""A task of a local run: as a process, or as `counterweight.containers` runs it; what they share."""
+"""Run a task of a local run in a process; `counterweight.containers` runs it in a container."""
 
 import contextlib
 import ctypes
@@ -11,47 +11,59 @@ from collections.abc import Iterator
 from typing import Protocol
 
 CHECKPOINTS = "COUNTERWEIGHT_CHECKPOINTS"
-"""The variable that tells a task where checkpoints are kept. It is no parameter of the task: that would stand in the
-cache's key, and no run could take another's result."""
+"""Environment variable with the folder of the checkpoints.
+
+It is not a parameter of the task: a parameter would be part of the cache key, so that runs could not share results."""
 
 
 def phase_of(command: list[str]) -> str:
-    """The phase, or the task with a name of its own, that a command of kfp's runs."""
+    """Return the name of the component that one of kfp's commands runs: a phase or, for example, `pretrain_gan`."""
     return command[command.index("--function_to_execute") + 1]
 
 
-def ended(code: int) -> str:
-    """How a task ended: empty for exit code 0; above 128 it is a signal's number, as a shell gives it."""
+def describe_failure(code: int) -> str:
+    """Return why a task failed, from its exit code; empty for 0.
+
+    Codes above 128 stand for signals, as in a shell.
+
+    Example:
+        >>> describe_failure(139)
+        'killed by signal 11'
+    """
     if code > 128:
-        hint = "; mostly that is for want of memory" if code == 128 + signal.SIGKILL else ""
+        hint = "; the usual cause is a lack of memory" if code == 128 + signal.SIGKILL else ""
         return f"killed by signal {code - 128}{hint}"
     return f"exit code {code}" if code else ""
 
 
 class Task(Protocol):
-    """A task that runs, as a process or in a container."""
+    """A running task.
+
+    Attributes:
+        lines: its output, line by line, while it runs.
+    """
 
     lines: Iterator[str]
 
     def wait(self) -> str:
-        """Waits for its end; empty where all went well, else how it ended."""
+        """Wait until the task finishes, and return why it failed; empty if it succeeded."""
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill the task."""
 
 
 class Process:
-    """A task in a process of its own.
+    """A task in a separate process.
 
     Args:
-        command: what kfp wants to be run.
-        environment: its variables.
+        command: the command from kfp, `sh -c` and its arguments.
+        environment: all environment variables of the process.
     """
 
     _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        # With exec the shell becomes the task's Python, so that what is asked of the child below holds for it.
+        # With exec the shell becomes the task's Python, so that the parent-death signal below applies to it.
         python = f"_KFP_RUNTIME=true exec {shlex.quote(sys.executable)} "
         parent = os.getpid()
         self._child = subprocess.Popen(
@@ -72,22 +84,22 @@ class Process:
         yield from self._child.stdout
         _, status, usage = os.wait4(self._child.pid, 0)
         self._child.returncode = os.waitstatus_to_exitcode(status)
-        # On macOS it is in bytes.
+        # ru_maxrss is in bytes on macOS and in KiB elsewhere.
         yield f"{usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 2**30:.2f} GiB at the peak\n"
 
     def _die_with(self, parent: int) -> None:
-        """Asks Linux to kill this child when the run is killed: an orphan would train on unseen."""
+        """Have Linux kill this process when its parent dies; otherwise it would continue unnoticed."""
         assert self._libc is not None
         self._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before we could ask
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
     def wait(self) -> str:
-        """Waits for its end; empty where all went well, else how it ended."""
+        """Wait until the process finishes, and return why it failed; empty if it succeeded."""
         code = self._child.wait()
-        return ended(128 - code if code < 0 else code)
+        return describe_failure(128 - code if code < 0 else code)
 
     def kill(self) -> None:
-        """Ends it and what it started at once."""
+        """Kill the process and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)

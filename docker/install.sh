@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes /opt/venv of the dependency groups in $1, as uv.lock names them, without what only a compiler or a test reads.
+# Install the dependency groups $1 from uv.lock into /opt/venv, without packages and files for compilers and tests.
 set -eu
 groups=$1
 set --
@@ -7,6 +7,6 @@ for group in $groups; do set -- "$@" --group "$group"; done
 uv sync --locked --no-install-project --no-default-groups --no-install-package libclang --no-install-package wheel "$@"
 find /opt/venv/lib -type d \( -name tests -o -name __pycache__ -o -path '*/tensorflow/include' -o -path '*/pyarrow/include' \) \
   -prune -exec rm -rf {} +
-# A read-only root can't keep bytecode, and without it TensorFlow takes longer to import.
-# Some packages bring templates that are no code: those fail, and no import reads them.
+# Python cannot write bytecode to a read-only root, and without it TensorFlow takes longer to import.
+# Templates of some packages are not valid Python: compiling them fails, but nothing imports them.
 /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib >/dev/null || true

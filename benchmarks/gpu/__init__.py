@@ -1,1 +1,1 @@
-"""The figures that take a GPU: see README.md."""
+"""Benchmarks on a GPU: see README.md."""

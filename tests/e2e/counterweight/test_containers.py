@@ -62,7 +62,7 @@ def start(engine: docker.DockerClient, reference: str, script: str, **more: obje
         ("true", ""),
         ("exit 3", "exit code 3"),
         ("sleep 3; exit 1", "exit code 1"),
-        ("exit 137", "killed by signal 9; mostly that is for want of memory"),
+        ("exit 137", "killed by signal 9; the usual cause is a lack of memory"),
         ("exit 139", "killed by signal 11"),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_container_without_memory_says_so(engine: docker.DockerClient, built: 
     )
     assert "".join(task.lines).strip() in ("", "Killed")
     # Not every engine hears of it from the kernel.
-    assert task.wait() in ("out of memory (exit code 137)", "killed by signal 9; mostly that is for want of memory")
+    assert task.wait() in ("out of memory (exit code 137)", "killed by signal 9; the usual cause is a lack of memory")
 
 
 def test_a_phase_has_no_more_rights_than_it_needs(engine: docker.DockerClient, folder: Path):
