@@ -50,11 +50,12 @@ test-e2e: $(VENV)/.ready ## Run whole pipelines, in processes and containers
 
 test-all: test test-e2e ## Run all tests
 
-check: $(VENV)/.ready ## Check format, lint, types and the lock file
+check: $(VENV)/.ready ## Check format, lint, types, style and the lock file
 	@$(BIN)/uv lock --check --quiet
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/python -m scripts.check_style . ':!tests/e2e/counterweight'
 	@$(BIN)/codespell README.md docs components counterweight tests scripts benchmarks manifests presets *.md pipeline.py
 	@$(BIN)/hadolint docker/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .

@@ -35,7 +35,7 @@ def test_logs_of_a_large_run_lists_each_task_once(kfp: KfpServer, do: Command):
     assert lines[0].endswith(": succeeded")
     assert lines[1].startswith("  2026-11-26 03:59:25Z  Prepare data")
     assert " ".join(lines[1].split()[2:]) == "Prepare data succeeded after 9 s"
-    assert lines[-1].split("Z  ")[1].startswith("Tell how it ended")
+    assert "how it ended" in lines[-1].split("Z  ")[1]
     assert sum("Train classifier" in line for line in lines) == 6
 
 

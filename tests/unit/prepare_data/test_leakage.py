@@ -15,7 +15,7 @@ from tests.helpers.errors import raises_user_error
 SIZE = (200, 150)
 
 
-def reencode(path, quality=75, change=lambda image: image):
+def resave(path, quality=75, change=lambda image: image):
     """Return the bytes of an image that was changed and re-encoded."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
@@ -25,14 +25,14 @@ def reencode(path, quality=75, change=lambda image: image):
 
 LEAKS = {
     "same bytes": (lambda path: path.read_bytes(), "identical pixels"),
-    "re-encoded": (lambda path: reencode(path, 70), "near-duplicate"),
-    "scaled": (lambda path: reencode(path, 80, lambda image: image.resize((188, 141))), "near-duplicate"),
+    "re-encoded": (lambda path: resave(path, 70), "near-duplicate"),
+    "scaled": (lambda path: resave(path, 80, lambda image: image.resize((188, 141))), "near-duplicate"),
     "brighter": (
-        lambda path: reencode(path, 80, lambda image: ImageEnhance.Brightness(image).enhance(1.1)),
+        lambda path: resave(path, 80, lambda image: ImageEnhance.Brightness(image).enhance(1.1)),
         "near-duplicate",
     ),
-    "mirrored": (lambda path: reencode(path, 80, lambda image: image.transpose(0)), "near-duplicate"),
-    "rotated": (lambda path: reencode(path, 80, lambda image: image.transpose(2)), "near-duplicate"),
+    "mirrored": (lambda path: resave(path, 80, lambda image: image.transpose(0)), "near-duplicate"),
+    "rotated": (lambda path: resave(path, 80, lambda image: image.transpose(2)), "near-duplicate"),
 }
 
 
@@ -106,8 +106,8 @@ def test_prepare_with_move_to_train_follows_chains_of_lesions(large, run, assign
     test = first["test"] if first["test"] not in (one, two) else nv.index[(nv["split"] == "test")][-1]
     given = {one: "validation", two: "validation"}
     train = next(name for name in nv.index[nv["split"] == "train"] if name not in (one, two))
-    file(large, one).write_bytes(reencode(file(large, train)))
-    file(large, test).write_bytes(reencode(file(large, two)))
+    file(large, one).write_bytes(resave(file(large, train)))
+    file(large, test).write_bytes(resave(file(large, two)))
     split = splits_file(tmp_path / "given.csv", rows, **given)
     after = run(large.path, split=split, duplicates="move_to_train").rows().set_index("image_id")
     assert (after.loc[[one, two, test, train], "split"] == "train").all()
@@ -116,7 +116,7 @@ def test_prepare_with_move_to_train_follows_chains_of_lesions(large, run, assign
 def test_prepare_with_an_image_twice_in_one_split_succeeds(large, run, assigned):
     rows, _ = assigned
     lesions = rows[(rows["dx"] == "nv") & (rows["split"] == "train")].drop_duplicates("lesion_id").index
-    file(large, lesions[1]).write_bytes(reencode(file(large, lesions[0])))
+    file(large, lesions[1]).write_bytes(resave(file(large, lesions[0])))
     assert len(run(large.path).rows()) == len(rows)
 
 
@@ -125,7 +125,7 @@ def test_prepare_with_a_class_that_loses_its_test_lesions_raises(large, run, ass
     df = rows[rows["dx"] == "df"]
     train, *_ = df.index[df["split"] == "train"]
     for name in df.index[df["split"] == "test"]:
-        file(large, name).write_bytes(reencode(file(large, train)))
+        file(large, name).write_bytes(resave(file(large, train)))
     with raises_user_error("split.empty_class"):
         run(large.path, duplicates="move_to_train")
 

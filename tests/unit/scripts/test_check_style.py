@@ -14,6 +14,9 @@ from scripts.check_style import findings
         ("said_so = 1\n", ["said"]),
         ('x = f"{y} was drawn"\n', ["drawn"]),
         ("mendel = 1  # understands\n", []),
+        ('row["drawn"] = record.drawn  # `drawn` is a key\n', []),
+        ("Quality(drawn=1)\n", []),
+        ('"""Images are drawn."""\n', ["drawn"]),
     ],
 )
 def test_findings_in_python_are_words_of_comments_strings_and_names(
