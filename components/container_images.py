@@ -13,7 +13,7 @@ BASE = ("docker/Dockerfile", "docker/install.sh", "uv.lock")
 
 
 PHASE_OF = {"pretrain_gan": "train_gan"}
-"""Task → the phase whose image and placement it uses, where the names differ."""
+"""Task → the phase whose image and placement it uses, if the names differ."""
 
 
 def content(phase: str) -> str:

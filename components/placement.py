@@ -69,7 +69,7 @@ class Resources(_Strict):
 
     Attributes:
         cpu, memory: in Kubernetes' notation.
-        retries: how often a failed task is started again, after 15 s, 30 s, one minute …
+        retries: maximum number of retries of a failed task, after 15 s, 30 s, one minute …
         timeout_h: hours after which a task is stopped.
         accelerator: whether it requests the accelerator.
     """
@@ -161,7 +161,7 @@ def placement() -> Placement:
 
 def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
     """Set a task's nodes, resources, retries and time limit."""
-    from kfp import kubernetes  # takes a second, which commands that compile nothing save
+    from kfp import kubernetes  # takes a second; commands that compile nothing skip it
 
     file = placement()
     resources = file.phases[phase]

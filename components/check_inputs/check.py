@@ -26,7 +26,7 @@ class Checked:
     """Values that the other tasks need.
 
     Attributes:
-        seed_packs: the seeds of each classifier task, see `group_seeds`.
+        seed_packs: seeds of each classifier task; see `group_seeds`.
         data_identity: hash of the input files' names, sizes and versions.
     """
 
@@ -89,7 +89,7 @@ def _check_input(name: str, place: str, in_pod: bool) -> None:
     if not (path.is_file() if is_file else path.is_dir()):
         kind = "file" if is_file else "folder"
         raise UserError(
-            f"{name} is {place!r}, and no such {kind} exists",
+            f"{name} is {place!r}, but this {kind} does not exist",
             f"give the path of a {kind}",
             "input.missing",
             name=name,
@@ -102,8 +102,8 @@ def _check_kaggle(environment: Mapping[str, str]) -> None:
     folder = Path(environment.get("KAGGLE_CONFIG_DIR") or Path(environment.get("HOME", "/"), ".kaggle"))
     if not variables and not any((folder / name).is_file() for name in ("kaggle.json", "access_token")):
         raise UserError(
-            "data is kaggle, and no Kaggle credentials are set",
-            "set KAGGLE_USERNAME and KAGGLE_KEY, or on a cluster kaggle_secret in the placement file",
+            "data is kaggle, but no Kaggle credentials are set",
+            "set KAGGLE_USERNAME and KAGGLE_KEY; on a cluster, set kaggle_secret in the placement file",
             "kaggle.no_credentials",
         )
 
@@ -114,7 +114,7 @@ def _check_output(name: str, place: str, in_pod: bool) -> None:
         return
     probe = f"{PROBE}-{uuid.uuid4().hex[:8]}"
     if place.startswith("gs://"):
-        from components.shared import storage  # Google's client takes half a second
+        from components.shared import storage  # importing Google's client takes half a second
 
         target = storage.Prefix(place)
         target.remove([probe])  # notes that it is absent

@@ -31,8 +31,8 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
         scaled = logs / np.exp(log_temperature)
         return float((special.logsumexp(scaled, axis=1) - scaled[np.arange(len(truth)), truth]).mean())
 
-    found = optimize.minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    return float(np.exp(found.x))
+    optimum = optimize.minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(optimum.x))
 
 
 def fit_threshold(benign_scores: np.ndarray) -> float:
@@ -76,7 +76,9 @@ def apply(probabilities: np.ndarray, calibrations: Sequence[Calibration], malign
         calibrations: one per seed.
         malignant: (classes,) bool.
     """
-    scaled = np.stack([scale(one, model.temperature) for one, model in zip(probabilities, calibrations, strict=True)])
+    scaled = np.stack(
+        [scale(of_seed, model.temperature) for of_seed, model in zip(probabilities, calibrations, strict=True)]
+    )
     thresholds = [model.threshold for model in calibrations]
     if None in thresholds:
         return Predictions(probabilities, scaled)

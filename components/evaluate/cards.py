@@ -36,19 +36,19 @@ def population(sets: Mapping[str, str | Path]) -> dict[str, Any]:
     Returns:
         Split → images, lesions, age (median, low, high, missing), and counts of sex, localization and dx_type.
     """
-    found = {}
+    by_split = {}
     for split, path in sets.items():
         rows = read_rows(path, split, ["lesion_id", "age", "sex", "localization", "dx_type"])
         ages = rows["age"].dropna()
         measures = {"median": ages.median(), "low": ages.min(), "high": ages.max()}
-        found[split] = {
+        by_split[split] = {
             "images": len(rows),
             "lesions": int(rows["lesion_id"].nunique()),
             "age": {name: float(value) if len(ages) else None for name, value in measures.items()}
             | {"missing": len(rows) - len(ages)},
             **{name: _count_values(rows[name]) for name in ("sex", "localization", "dx_type")},
         }
-    return found
+    return by_split
 
 
 def model_card(results: dict[str, Any]) -> str:

@@ -35,15 +35,15 @@ def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seed
     }
     support = np.bincount(sample.truth, minlength=len(sample.classes)).tolist()
     return {
-        **{name: found["value"] for name, found in scalars.items()},
-        "intervals": {name: [found["low"], found["high"]] for name, found in scalars.items()},
+        **{name: difference["value"] for name, difference in scalars.items()},
+        "intervals": {name: [difference["low"], difference["high"]] for name, difference in scalars.items()},
         "by_seed": {
             str(seed): {name: _known(points[name][number]) for name in SCALARS} for number, seed in enumerate(seeds)
         },
         **by_class,
         "support": dict(zip(sample.classes, support, strict=True)),
         "recall_interval": {
-            dx: [found["low"], found["high"]] for dx, found in zip(sample.classes, recalls, strict=True)
+            dx: [difference["low"], difference["high"]] for dx, difference in zip(sample.classes, recalls, strict=True)
         },
         "confusion": metrics.confusion(sample, predictions.probabilities).tolist(),
         "curves": curves(sample, predictions.probabilities, predictions.scaled),
@@ -53,19 +53,19 @@ def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seed
 def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
     """Return the effect on each class's recall.
 
-    p-values exist for one seed only: a test of lesions ignores how much the result depends on the seed.
+    p-values exist for one seed only: a test of lesions ignores the variation between seeds.
 
     Args:
         bootstrap: metrics and resamples of the arms.
         differences: (L,), the lesions' differences.
         seed: seed of the tests.
     """
-    sample, found = bootstrap.sample, {}
+    sample, effects = bootstrap.sample, {}
     one_seed = bootstrap.seeds == 1
     for label, dx in enumerate(sample.classes):
         of_class = differences[sample.label == label]
         test = one_seed and len(of_class)
-        found[dx] = bootstrap.difference("recall", "augmented", "oversampled", label) | {
+        effects[dx] = bootstrap.difference("recall", "augmented", "oversampled", label) | {
             "p": inference.sign_flip(of_class, derive_seed(seed, dx))[0] if test else None,
             "p_holm": None,
             "lesions": len(of_class),
@@ -75,11 +75,11 @@ def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -
         if len(of_class):
             noise = bootstrap.recall_noise(label, "augmented", "oversampled")
             needed = inference.lesions_needed(of_class, *noise)
-            found[dx] |= {"few": needed is None or len(of_class) < needed, "lesions_needed": needed}
-    tested = [dx for dx in found if found[dx]["p"] is not None]
-    for dx, p in zip(tested, inference.holm([found[dx]["p"] for dx in tested]), strict=True):
-        found[dx]["p_holm"] = p
-    return found
+            effects[dx] |= {"few": needed is None or len(of_class) < needed, "lesions_needed": needed}
+    tested = [dx for dx in effects if effects[dx]["p"] is not None]
+    for dx, p in zip(tested, inference.holm([effects[dx]["p"] for dx in tested]), strict=True):
+        effects[dx]["p_holm"] = p
+    return effects
 
 
 def lesion_differences(sample: Sample, arms: Mapping[str, Predictions]) -> np.ndarray:
@@ -105,7 +105,7 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
     """Return the verdict.
 
     `improved` and `worse` require an interval that excludes zero, and a paired test at lesion level that points in the
-    same direction. With one seed nothing is established: chance in one training run cannot be separated from an effect.
+    same direction. With one seed nothing is established: an effect cannot be separated from chance in one training run.
 
     Args:
         low, high: interval of the primary difference.

@@ -22,11 +22,11 @@ def roc(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
         positive: (N,) bool, both values occur.
         scores: (seeds, N).
     """
-    found = []
-    for one in scores:
-        fpr, tpr, _ = metrics.roc_curve(positive, one)
-        found.append(np.interp(_PLACES, fpr, tpr))
-    return _points(fpr=np.append(0.0, _PLACES), tpr=np.append(0.0, np.mean(found, 0)))
+    rates = []
+    for of_seed in scores:
+        fpr, tpr, _ = metrics.roc_curve(positive, of_seed)
+        rates.append(np.interp(_PLACES, fpr, tpr))
+    return _points(fpr=np.append(0.0, _PLACES), tpr=np.append(0.0, np.mean(rates, 0)))
 
 
 def precision_recall(positive: np.ndarray, scores: np.ndarray) -> dict[str, list[float]]:
@@ -38,11 +38,12 @@ def precision_recall(positive: np.ndarray, scores: np.ndarray) -> dict[str, list
         positive: (N,) bool, both values occur.
         scores: (seeds, N).
     """
-    found = []
-    for one in scores:
-        precision, recall, _ = metrics.precision_recall_curve(positive, one)  # recall decreases, to a last point at 0
-        found.append(precision[len(recall) - 2 - np.searchsorted(recall[:-1][::-1], _PLACES - 1e-12)])
-    return _points(recall=_PLACES, precision=np.mean(found, 0))
+    precisions = []
+    for of_seed in scores:
+        # Recall decreases, to a last point at 0.
+        precision, recall, _ = metrics.precision_recall_curve(positive, of_seed)
+        precisions.append(precision[len(recall) - 2 - np.searchsorted(recall[:-1][::-1], _PLACES - 1e-12)])
+    return _points(recall=_PLACES, precision=np.mean(precisions, 0))
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, list[float]]:
@@ -72,13 +73,13 @@ def curves(
         sample: the images.
         probabilities, scaled: (seeds, N, classes) as in `Predictions`.
     """
-    found: dict[str, dict[str, dict[str, list[float]]]] = {"roc": {}, "pr": {}, "reliability": {}}
+    by_kind: dict[str, dict[str, dict[str, list[float]]]] = {"roc": {}, "pr": {}, "reliability": {}}
     for label in np.flatnonzero(sample.present) if sample.present.sum() > 1 else ():
         positive = sample.truth == label
-        found["roc"][sample.classes[label]] = roc(positive, probabilities[:, :, label])
-        found["pr"][sample.classes[label]] = precision_recall(positive, probabilities[:, :, label])
-    found["reliability"] = {
+        by_kind["roc"][sample.classes[label]] = roc(positive, probabilities[:, :, label])
+        by_kind["pr"][sample.classes[label]] = precision_recall(positive, probabilities[:, :, label])
+    by_kind["reliability"] = {
         "before": reliability(sample.truth, probabilities),
         "after": reliability(sample.truth, scaled),
     }
-    return found
+    return by_kind

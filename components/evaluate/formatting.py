@@ -66,7 +66,7 @@ def plain(value: Any, width: int = 1000) -> str:
 
 
 def markdown(value: Any) -> Markup:
-    """Return literal text for a line or table cell: Markdown and HTML in it are escaped, addresses are no links."""
+    """Return literal text for a line or table cell: Markdown and HTML are escaped, addresses are not links."""
     text = re.sub(r"([\\`*_\[\]|~$]|(?<=:)/(?=/)|(?<=www)\.)", r"\\\1", plain(value))
     return Markup(html.escape(text, quote=False))
 

@@ -76,7 +76,7 @@ class Gallery:
     Attributes:
         real, synthetic: samples of the training split.
         neighbours: the synthetic images nearest to a training image, the nearest first.
-        searched: number of synthetic images that were compared for that.
+        searched: number of synthetic images that were compared.
         pairs: the pairs that the copy check of generate_images found nearest, the training image below.
         progress: kimg and a row of samples of the same noise.
         right, wrong: the decision with the highest confidence of each class, with Grad-CAM.
@@ -117,7 +117,7 @@ def _shrink(pixels: np.ndarray) -> ShownImage:
 
 
 def _sample_class(path: str | Path, dx: str) -> list[ShownImage]:
-    """Return the first images of a class, of as many different lesions as possible."""
+    """Return the first images of a class, from as many different lesions as possible."""
     for table in iter_tables(path, dx):
         lesions = table.column("lesion_id").to_pylist()
         repeated = [lesion is not None and lesions.index(lesion) < row for row, lesion in enumerate(lesions)]
@@ -140,7 +140,7 @@ def _read_images(path: str | Path, rows: Sequence[int], *classes: str) -> list[n
 def _neighbours(
     extractor: Any, train_set: str | Path, synthetic_set: str | Path, dx: str
 ) -> tuple[list[Neighbour], int]:
-    """Return the synthetic images of a class that are nearest to a training image, and how many were searched."""
+    """Return the synthetic images of a class nearest to a training image, and the number of searched images."""
     nearest, searched = search_neighbours(extractor, train_set, synthetic_set, dx)
     if nearest is None:
         return [], 0
@@ -148,8 +148,8 @@ def _neighbours(
     real = _read_images(train_set, nearest.partners[:PAIRS_PER_CLASS].tolist(), dx)
     pairs = zip(synthetic, real, nearest.names, nearest.distances.tolist(), strict=False)
     return [
-        Neighbour(_shrink(one), _shrink(other), name, None if np.isnan(distance) else distance)
-        for one, other, name, distance in pairs
+        Neighbour(_shrink(synthetic), _shrink(real), name, None if np.isnan(distance) else distance)
+        for synthetic, real, name, distance in pairs
     ], searched
 
 
@@ -219,15 +219,15 @@ def find_malignant_errors(
         of the lesion.
     """
     mean = probabilities.mean(0)
-    found = []
+    errors = []
     for name in np.unique(lesion[malignant[truth]]):
         rows = np.flatnonzero(lesion == name)
         of_lesion = mean[rows].mean(0)
         predicted = int(of_lesion.argmax())
         if not malignant[predicted]:
-            found.append((float(of_lesion[predicted]), int(rows[mean[rows, predicted].argmax()]), rows))
-    found.sort(key=lambda it: (-it[0], it[1]))
-    return [(row, rows) for _, row, rows in found[:MAX_ERRORS]]
+            errors.append((float(of_lesion[predicted]), int(rows[mean[rows, predicted].argmax()]), rows))
+    errors.sort(key=lambda it: (-it[0], it[1]))
+    return [(row, rows) for _, row, rows in errors[:MAX_ERRORS]]
 
 
 class _Decisions:
@@ -235,7 +235,7 @@ class _Decisions:
 
     Args:
         test_set: image set of the split `test`.
-        classes: all of them.
+        classes: all classes.
         probabilities: arm → (S, N, classes).
     """
 
@@ -267,14 +267,14 @@ class _Decisions:
 
         classifier = keras.saving.load_model(model, compile=False)
         of_first = self.probabilities[SHOWN_ARM][0]
-        found = []
+        decisions = []
         for chosen in _most_confident(self.truth, of_first):
             images = _read_images(self.test_set, chosen)
             maps = grad_cam.heatmaps(classifier, np.stack(images), of_first[chosen].argmax(1)) if images else None
             heats = [None] * len(images) if maps is None else list(maps)
             shown = zip(images, heats, chosen, strict=True)
-            found.append([self._decide(image, heat, row, [row], slice(0, 1)) for image, heat, row in shown])
-        return found
+            decisions.append([self._decide(image, heat, row, [row], slice(0, 1)) for image, heat, row in shown])
+        return decisions
 
     def malignant_errors(self, malignant: Sequence[str]) -> list[Decision]:
         """Return lesions of a malignant class that were called benign, by the mean over seeds."""
@@ -290,13 +290,13 @@ def collect(
 ) -> Gallery:
     """Collect the images of a run.
 
-    Nearest training images are searched for within the class, in the features that the last layer of the first baseline
-    classifier gets; memory grows with their number by that layer's width only.
+    Nearest training images are searched for within the class, in the input of the last layer of the first
+    baseline classifier; memory per image is the width of that layer.
 
     Args:
         inputs: inputs of the run.
-        classes: all of them, as in the image sets' header.
-        malignant: those whose errors are shown.
+        classes: all classes, in the order of the image sets' header.
+        malignant: malignant classes, whose errors are shown.
         probabilities: arm → (S, N, classes) probabilities of each seed for each row of the test set.
     """
     import keras
@@ -313,7 +313,7 @@ def collect(
     return Gallery(
         real={dx: _sample_class(inputs.train_set, dx) for dx in classes},
         synthetic={dx: _sample_class(inputs.synthetic_sets[dx], dx) for dx in inputs.rebalanced},
-        neighbours={dx: found for dx, (found, _) in neighbours.items()},
+        neighbours={dx: pairs for dx, (pairs, _) in neighbours.items()},
         searched={dx: searched for dx, (_, searched) in neighbours.items()},
         pairs={dx: _decode_jpeg(it.pairs_jpeg) for dx, it in inputs.qualities.items() if it.pairs_jpeg},
         progress={dx: _progress(record) for dx, record in inputs.gan_records.items()},

@@ -8,7 +8,7 @@ BATCH_IMAGES = 32
 
 
 def _rebuilt(model: keras.Model) -> keras.Model:
-    """Return the same network, built at once.
+    """Return the same network, built in one step.
 
     A network built layer by layer retains the graphs of its partial states, and `layer.output` refers to those.
     """
@@ -30,7 +30,7 @@ def _last_map(model: keras.Model) -> keras.KerasTensor | None:
 def _scores(layer: keras.Layer, features: keras.KerasTensor) -> keras.KerasTensor:
     """Return the class scores before the softmax.
 
-    Behind it the gradient of a decision with high confidence vanishes.
+    After the softmax, the gradient of a decision with high confidence vanishes.
     """
     if isinstance(layer, keras.layers.Dense):
         return ops.matmul(features, layer.kernel) + (layer.bias if layer.use_bias else 0)
@@ -38,7 +38,7 @@ def _scores(layer: keras.Layer, features: keras.KerasTensor) -> keras.KerasTenso
 
 
 def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Return which parts of an image support a class: ReLU(Σ α_k A_k).
+    """Return heat maps of the parts of images that support a class: ReLU(Σ α_k A_k).
 
     α_k is the mean gradient of the class's score with respect to the k-th map A_k of the last convolution.
 
@@ -60,15 +60,15 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
 
     last = model.layers[-1]
     inspected = keras.Model(model.inputs[0], [maps, _scores(last, last.input)])
-    found = []
+    maps = []
     for start in range(0, len(images), BATCH_IMAGES):
         rows = slice(start, start + BATCH_IMAGES)
         with tf.GradientTape() as tape:
             features, scores = inspected(ops.cast(images[rows], "float32"), training=False)
             chosen = tf.reduce_sum(scores * tf.one_hot(labels[rows], scores.shape[-1]))
         weights = tf.reduce_mean(tape.gradient(chosen, features), (1, 2), keepdims=True)
-        found.append(np.maximum(tf.reduce_sum(weights * features, -1).numpy(), 0))
-    heat = np.concatenate(found)
+        maps.append(np.maximum(tf.reduce_sum(weights * features, -1).numpy(), 0))
+    heat = np.concatenate(maps)
     top = heat.max((1, 2), keepdims=True)
     return np.divide(heat, top, out=np.zeros_like(heat), where=top > 0)
 

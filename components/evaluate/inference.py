@@ -182,7 +182,7 @@ class Bootstrap:
         """
         values = np.stack([of_arm[name][pick] for of_arm in self.points.values()])
         arms, seeds = values.shape
-        own = float(points.var(ddof=1))
+        variance = float(points.var(ddof=1))
         if paired:
             rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
             freedom = (arms - 1) * (seeds - 1)
@@ -190,7 +190,7 @@ class Bootstrap:
         else:
             freedom = arms * (seeds - 1)
             pooled = float(values.var(axis=1, ddof=1).mean())
-        return (own, seeds - 1) if own > pooled else (pooled, freedom)
+        return (variance, seeds - 1) if variance > pooled else (pooled, freedom)
 
     def recall_noise(self, label: int, arm: str, control: str) -> tuple[float, float]:
         """Return the variance due to seeds of a mean difference in recall, and its degrees of freedom.
@@ -244,20 +244,22 @@ def sign_flip(differences: np.ndarray, seed: int) -> tuple[float, int]:
     if len(moved) < 2:
         return 1.0, 2 ** len(moved)
     arrangements = min(2 ** len(moved), PERMUTATIONS)
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (moved,),
         lambda signed, axis: signed.sum(axis).round(12),  # sums that are equal except for rounding are ties
         permutation_type="samples",
-        n_resamples=arrangements if arrangements < PERMUTATIONS else PERMUTATIONS - 1,  # the data's own is one, too
+        n_resamples=arrangements
+        if arrangements < PERMUTATIONS
+        else PERMUTATIONS - 1,  # plus the arrangement of the data
         vectorized=True,
         batch=max(1, 2_000_000 // len(moved)),
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue), arrangements
+    return float(test.pvalue), arrangements
 
 
 def mcnemar(differences: np.ndarray) -> dict[str, Any]:
-    """Return lesions gained and lost, and the p-value of McNemar's exact test, which is for one seed.
+    """Return the lesions gained and lost, and the p-value of McNemar's exact test, which assumes one seed.
 
     Args:
         differences: (L,), above 0 if the arm was right in more seeds than its control.
@@ -277,23 +279,24 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def lesions_needed(differences: np.ndarray, seed_variance: float = 0.0, seed_freedom: float = math.inf) -> int | None:
-    """Return the lesions that are needed to detect a difference in recall of `EFFECT` with `POWER` at the 5 % level.
+    """Return the number of lesions needed to detect a difference in recall of `EFFECT` with `POWER` at the 5 % level.
 
-    It assumes as much disagreement between the arms as was seen (the mean square of the lesions' differences; for one
-    seed the share of lesions on which the arms disagree), at least EFFECT, without which there can be no such
-    difference; if none was seen, the most that this can hide, 3 / L (the rule of three), at most ½. For one seed this
-    is Connor's formula (1987). With several, the variance that is due to the seeds does not shrink with more lesions.
+    The assumed disagreement between the arms is the observed one: the mean square of the lesions' differences, which
+    for one seed is the share of lesions on which the arms disagree. It is at least `EFFECT`, which a difference of this
+    size requires. If no disagreement was observed, its upper limit is assumed: 3 / L (the rule of three), at most ½.
+    For one seed this is Connor's formula (1987). With several seeds, the variance due to the seeds does not shrink
+    with more lesions.
 
     Args:
-        differences: (L,) of the class's lesions, L at least 1: means over the seeds.
-        seed_variance: variance of the difference in recall, of the mean over the seeds, that is due to them.
+        differences: (L,) differences of the class's lesions, L ≥ 1, means over the seeds.
+        seed_variance: variance due to seeds of the mean difference in recall.
         seed_freedom: its degrees of freedom.
 
     Returns:
-        None if no number of lesions suffices: it takes more seeds.
+        The number, or None if no number of lesions suffices: more seeds are needed.
     """
-    seen = float((differences**2).mean()) or min(0.5, 3 / len(differences))
-    disagree = max(seen, EFFECT)
+    observed = float((differences**2).mean()) or min(0.5, 3 / len(differences))
+    disagree = max(observed, EFFECT)
     alpha, beta = stats.norm.ppf(0.975), stats.norm.ppf(POWER)
     if not seed_variance:
         root = alpha * math.sqrt(disagree) + beta * math.sqrt(disagree - EFFECT**2)

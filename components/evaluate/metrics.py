@@ -128,9 +128,9 @@ def _auc(scores: np.ndarray, positive: np.ndarray, sample: Sample, weights: np.n
     for part in np.array_split(mine, math.ceil(len(mine) * len(others) / CHUNK_PAIRS)):
         above = scores[part, None] > scores[others]
         pairs = above + 0.5 * (scores[part, None] == scores[others])
-        own, first = np.unique(sample.number[part], return_index=True)
+        positive_lesions, first = np.unique(sample.number[part], return_index=True)
         pairs = np.add.reduceat(np.add.reduceat(pairs, starts, axis=1), first, axis=0).astype(weights.dtype)
-        right += np.einsum("ij,ij->i", weights[:, own] @ pairs, weights[:, lesions])
+        right += np.einsum("ij,ij->i", weights[:, positive_lesions] @ pairs, weights[:, lesions])
     return right / (weights @ sample.sums(positive[:, None])[:, 0] * (weights @ sample.sums(~positive[:, None])[:, 0]))
 
 

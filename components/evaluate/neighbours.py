@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from components.shared.image_set import decode_png, iter_tables
 
 SEARCHED_IMAGES = 256
-"""Synthetic images of a class whose nearest training image is searched for."""
+"""Maximum number of synthetic images per class whose nearest training images are searched."""
 _BATCH_IMAGES = 32
 _CHUNK_ROWS = 64
 
@@ -84,7 +84,7 @@ def find_nearest(
 def search_neighbours(
     extractor: Any, train_set: str | Path, synthetic_set: str | Path, dx: str
 ) -> tuple[NearestImages | None, int]:
-    """Return the nearest training images of a class's synthetic images, and how many of the latter were searched."""
+    """Return the nearest training images of a class's synthetic images, and the number of searched images."""
     real, lesions, names = _embed(extractor, train_set, dx)
     synthetic, _, _ = _embed(extractor, synthetic_set, dx, SEARCHED_IMAGES)
     if not len(real) or not len(synthetic):

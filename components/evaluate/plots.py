@@ -18,14 +18,14 @@ class Axis:
     """A horizontal scale in percent of a figure's width: a figure fits any page while its text keeps its size.
 
     Args:
-        values: what it must include; unknown values are ignored.
+        values: values that it includes; unknown values are ignored.
     """
 
     def __init__(self, values: Sequence[float | None]) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        found = [number(value) for value in values if known(value)] or [0.0, 1.0]
-        low, high = min(found), max(found)
+        numbers = [number(value) for value in values if known(value)] or [0.0, 1.0]
+        low, high = min(numbers), max(numbers)
         if high - low < 0.01:  # three decimals cannot distinguish less
             low, high = low - 0.005, high + 0.005
         ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
@@ -72,13 +72,13 @@ def _square(axes: Any, x_label: str, y_label: str) -> None:
 
 def _lines(curves: dict[str, Any], kind: str, dx: str, keys: tuple[str, str]) -> list[tuple[str, list[Any], list[Any]]]:
     """Return (arm, x, y) of each arm that has the curve."""
-    found = []
+    lines = []
     for arm in ARMS:
         curve = ((curves.get(arm) or {}).get(kind) or {}).get(dx) or {}
         x, y = ([number(value) for value in curve.get(key) or []] for key in keys)
         if x and len(x) == len(y):
-            found.append((arm, x, y))
-    return found
+            lines.append((arm, x, y))
+    return lines
 
 
 def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
@@ -114,10 +114,10 @@ def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -
 def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
     """Return an arm's accuracy by confidence, before and after temperature scaling; empty if unknown."""
     colour, marker = STYLE[arm]
-    found = curves.get("reliability") or {}
+    diagrams = curves.get("reliability") or {}
     pairs = []
     for key, face, dash in (("before", "#ffffff", "--"), ("after", colour, "-")):
-        bins = found.get(key) or {}
+        bins = diagrams.get(key) or {}
         x, y = ([number(value) for value in bins.get(axis) or []] for axis in ("confidence", "accuracy"))
         if x and len(x) == len(y):
             pairs.append((x, y, face, dash))

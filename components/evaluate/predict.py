@@ -36,7 +36,7 @@ def predict(
             for name, pixels in images.items():
                 collected[name][arm].append(keras_setup.predict_probabilities(model, pixels))
         log_line("evaluate", f"{arm}: {len(paths)} models, {sizes} images")
-    return {name: {arm: np.stack(found) for arm, found in by_arm.items()} for name, by_arm in collected.items()}
+    return {name: {arm: np.stack(of_seeds) for arm, of_seeds in by_arm.items()} for name, by_arm in collected.items()}
 
 
 def predictions_table(

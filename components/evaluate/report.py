@@ -276,7 +276,7 @@ def render_html(results: dict[str, Any], gallery: Gallery) -> str:
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
     losses = {dx: details.get("losses") or {} for dx, details in page["synthetic"].items()}
     page["losses_svg"] = {
-        dx: plots.gan_losses(f"losses {place}", dx, found) for place, (dx, found) in enumerate(losses.items())
+        dx: plots.gan_losses(f"losses {place}", dx, curves) for place, (dx, curves) in enumerate(losses.items())
     }
     template = environment.get_template("report.html.j2")
     images = list_images(gallery)

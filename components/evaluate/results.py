@@ -130,15 +130,15 @@ def describe_synthetic(inputs: Inputs) -> dict[str, dict[str, Any]]:
     `failed` is the error of a GAN that failed; `positions` is the number of positions (flips and rotations) of an image
     that a GAN learned from.
     """
-    found: dict[str, dict[str, Any]] = {}
+    synthetic: dict[str, dict[str, Any]] = {}
     for dx, record in inputs.gan_records.items():
         if isinstance(record, TrainedGan):
             quality = inputs.qualities[dx].model_dump(include=_OF_IMAGES)
             positions = 8 if record.recipe.get("random_dihedral") or record.recipe.get("turns") else 1
-            found[dx] = quality | record.model_dump(include=_OF_GAN) | {"positions": positions}
+            synthetic[dx] = quality | record.model_dump(include=_OF_GAN) | {"positions": positions}
         else:
-            found[dx] = {"images": 0, "architecture": record.architecture, "failed": record.failed}
-    return found
+            synthetic[dx] = {"images": 0, "architecture": record.architecture, "failed": record.failed}
+    return synthetic
 
 
 def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") -> str:

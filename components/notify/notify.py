@@ -30,7 +30,7 @@ DEADLINE_S = 60.0
 WEBHOOK_S = 30.0
 """Time limit of the webhook."""
 PAUSE_S = 3.0
-"""Pause before the API is asked again: the manifest is some seconds old."""
+"""Pause between two requests: the manifest in the API is some seconds old."""
 MAX_ANSWER_BYTES = 64_000_000
 MAX_ERROR_LENGTH = 300
 
@@ -117,8 +117,8 @@ def _name_of(problem: BaseException) -> str:
 def read_workflow(api: str, run_id: str, token: str) -> Workflow | None:
     """Return the run's tasks from the API; None if it does not return them.
 
-    This task runs while the API's copy of the manifest is still being updated: asks again until the part of the run
-    that this task reports on has finished there, or the time limit is reached.
+    This task runs while the API's copy of the manifest is still being updated: it repeats the request until the part of
+    the run that this task reports on has finished there, or until the time limit.
 
     Args:
         api: address of the API.
@@ -127,22 +127,22 @@ def read_workflow(api: str, run_id: str, token: str) -> Workflow | None:
     """
     deadline = time.monotonic() + DEADLINE_S
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    found = None
+    run = None
     problem: BaseException | None = None
     while True:
         try:
             request = urllib.request.Request(f"{api.rstrip('/')}/apis/v1beta1/runs/{run_id}", headers=headers)  # noqa: S310
-            found = parse_run(json.loads(send(request, deadline)))
-            if found.handled in _FINISHED:
-                return found
+            run = parse_run(json.loads(send(request, deadline)))
+            if run.handled in _FINISHED:
+                return run
         except _PROBLEMS as error:
             problem = error
         if deadline - time.monotonic() < PAUSE_S or _is_final(problem):
             break
         time.sleep(PAUSE_S)
-    if found is None and problem is not None:
+    if run is None and problem is not None:
         log_line("notify", f"the API did not return the run's tasks ({_name_of(problem)})")
-    return found
+    return run
 
 
 def _is_final(problem: BaseException | None) -> bool:
@@ -156,7 +156,7 @@ def by_phase(tasks: tuple[Task, ...], rates: Mapping[str, Any], now: datetime) -
     """Return time and cost of each phase.
 
     The time of a task is that of its pods from creation to end, including the wait for a node and retries; the cost is
-    that of the requested resources. Tasks from the cache take none.
+    that of the requested resources. Cached tasks have neither.
 
     Args:
         tasks: as in `Workflow`.
@@ -169,17 +169,19 @@ def by_phase(tasks: tuple[Task, ...], rates: Mapping[str, Any], now: datetime) -
     """
     rows = []
     for phase, rate in rates["phases"].items():
-        own = [task for task in tasks if task.phase == phase and task.state not in (workflow.SKIPPED, workflow.PENDING)]
-        if not own:
+        of_phase = [
+            task for task in tasks if task.phase == phase and task.state not in (workflow.SKIPPED, workflow.PENDING)
+        ]
+        if not of_phase:
             continue
-        hours = sum(task.seconds(now) for task in own) / 3600
+        hours = sum(task.seconds(now) for task in of_phase) / 3600
         rows.append(
             {
                 "phase": phase,
-                "tasks": len(own),
-                "cached": sum(task.state == workflow.CACHED for task in own),
-                "failed": sum(task.state == workflow.FAILED for task in own),
-                "unknown": sum(task.pods - len(task.intervals) for task in own),
+                "tasks": len(of_phase),
+                "cached": sum(task.state == workflow.CACHED for task in of_phase),
+                "failed": sum(task.state == workflow.FAILED for task in of_phase),
+                "unknown": sum(task.pods - len(task.intervals) for task in of_phase),
                 "hours": hours,
                 "cpu_h": hours * rate["cpu"],
                 "memory_gib_h": hours * rate["memory_gib"],
@@ -218,16 +220,16 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~$<>#])", r"\\\1", printable(text))
 
 
-def _notes(found: Workflow | None, rows: list[dict[str, Any]], asked: bool) -> list[str]:
-    """Return what the reader must know about the figures."""
-    if not asked:
+def _notes(run: Workflow | None, rows: list[dict[str, Any]], has_api: bool) -> list[str]:
+    """Return notes on missing or incomplete figures."""
+    if not has_api:
         return []
-    if found is None:
+    if run is None:
         return [
             "Time and cost are unknown: the API did not return the run's tasks. The state may be wrong after retries."
         ]
     notes = ["Time is that of the pods, including their wait for a node and retries, without drivers."]
-    if found.handled not in _FINISHED:
+    if run.handled not in _FINISHED:
         notes.append("The figures are incomplete: the API's copy of the run was not up to date.")
     if unknown := sum(row["unknown"] for row in rows):
         notes.append(f"The time of {unknown} pods is unknown and not included.")
@@ -265,10 +267,10 @@ def notify(
     Returns:
         The state: `succeeded`, `failed`, `cancelled` or `unknown`.
     """
-    found = read_workflow(api, run_id, token) if api else None
-    tasks = tuple(task for task in found.tasks if task.phase != "notify") if found else ()
-    ended = found.handled if found and found.handled in _FINISHED else _STATES.get(str(state).upper(), "unknown")
-    if found and ended != found.handled and any(task.state == workflow.FAILED for task in tasks):
+    run = read_workflow(api, run_id, token) if api else None
+    tasks = tuple(task for task in run.tasks if task.phase != "notify") if run else ()
+    ended = run.handled if run and run.handled in _FINISHED else _STATES.get(str(state).upper(), "unknown")
+    if run and ended != run.handled and any(task.state == workflow.FAILED for task in tasks):
         ended = "failed"
     failures = [f"{task.label}: {task.reason}" for task in tasks if task.state == workflow.FAILED]
     detail = (failures[0] if failures else error) if ended == "failed" else ""
@@ -278,7 +280,7 @@ def notify(
         f"{run_name} on {data}: {ended}" + (f" ({detail[:MAX_ERROR_LENGTH]})" if detail else ""), token, webhook
     )
     currency = str(rates["currency"])
-    notes = _notes(found, rows, bool(api))
+    notes = _notes(run, rows, bool(api))
     write_text(summary, render(head, rows, currency, link, notes))
     log_line("notify", printable(head))
     for row in rows:
@@ -292,7 +294,7 @@ def notify(
             "status": ended,
             "phases": rows,
         }
-        message |= {"cost": sum(row["cost"] for row in rows) if found else None, "currency": currency, "link": link}
+        message |= {"cost": sum(row["cost"] for row in rows) if run else None, "currency": currency, "link": link}
         _post(webhook, message | {"notes": notes})
     return ended
 

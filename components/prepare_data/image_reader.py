@@ -29,15 +29,15 @@ def index(folder: Path) -> dict[str, Path]:
     Raises:
         UserError: two different images have the same name.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in scan.scan(folder).files:
         if path.suffix.lower() not in SUFFIXES:
             continue
-        first = found.setdefault(path.stem, path)
+        first = paths.setdefault(path.stem, path)
         if first is not path and not filecmp.cmp(first, path, shallow=False):
             names = f"{first.relative_to(folder)} and {path.relative_to(folder)}"
             raise UserError(f"two different images have one id ({names})", "remove the wrong one", "images.repeated_id")
-    return found
+    return paths
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,15 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
         held_out: (N,) bool.
     """
     lesions = rows["lesion_id"]
-    found = _equal(lesions, lesions, LESION) + _equal(rows["pixel_sha256"], lesions, PIXELS)
-    known = {frozenset(pair[:2]) for pair in found}
-    asked = np.flatnonzero(held_out)
-    near = near_duplicates.pairs(thumbnails[asked], rows["perceptual_hash"].tolist(), thumbnails)
+    together = _equal(lesions, lesions, LESION) + _equal(rows["pixel_sha256"], lesions, PIXELS)
+    known = {frozenset(pair[:2]) for pair in together}
+    queries = np.flatnonzero(held_out)
+    near = near_duplicates.pairs(thumbnails[queries], rows["perceptual_hash"].tolist(), thumbnails)
     names = lesions.to_numpy()
-    for first, second in {(min(a, b), max(a, b)): None for a, b in zip(asked[near[:, 0]], near[:, 1], strict=True)}:
+    for first, second in {(min(a, b), max(a, b)): None for a, b in zip(queries[near[:, 0]], near[:, 1], strict=True)}:
         if names[first] != names[second] and frozenset((first, second)) not in known:
-            found.append(Pair(int(first), int(second), NEAR))
-    return found
+            together.append(Pair(int(first), int(second), NEAR))
+    return together
 
 
 def _listed(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair]) -> list[str]:
@@ -117,7 +117,7 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
             rows,
             offending,
             f"{_count(offending)} that must stay together are in different splits",
-            "give images of one lesion one lesion_id, use another split, or set data_duplicates=move_to_train",
+            "give images of one lesion the same lesion_id, use another split, or set data_duplicates=move_to_train",
         )
     for line in _listed(rows, rows, offending[:LISTED]):
         log_line("prepare_data", f"moved to train: {line}")
@@ -165,7 +165,7 @@ def external_only(
             known,
             offending,
             f"{_count(offending)} of the external set and this run show the same lesion",
-            "remove them, give other lesions other ids, or set data_duplicates=move_to_train to exclude them",
+            "remove them, give different lesions different ids, or set data_duplicates=move_to_train to exclude them",
         )
     for line in _listed(rows, known, offending[:LISTED]):
         log_line("prepare_data", f"excluded from the external set: {line}")

@@ -35,23 +35,23 @@ def find(folder: Path) -> Path:
     """
     files = scan.scan(folder).files
     exact = [p for p in files if p.name in ("HAM10000_metadata.csv", "HAM10000_metadata")]
-    found = exact or [p for p in files if p.suffix.lower() == ".csv" and "metadata" in p.name.lower()]
-    if not found:
+    candidates = exact or [p for p in files if p.suffix.lower() == ".csv" and "metadata" in p.name.lower()]
+    if not candidates:
         raise UserError(
             f"{folder} has no metadata file",
             f"add HAM10000_metadata.csv with the columns {', '.join(REQUIRED + OPTIONAL)}",
             "metadata.missing",
             path=str(folder),
         )
-    if len(found) > 1:
-        names = _some([str(p.relative_to(folder)) for p in found])
+    if len(candidates) > 1:
+        names = _some([str(p.relative_to(folder)) for p in candidates])
         raise UserError(
             f"{folder} has several metadata files ({names})",
             "keep only one of them",
             "metadata.several",
             path=str(folder),
         )
-    return found[0]
+    return candidates[0]
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:

@@ -64,7 +64,7 @@ def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
 
 def _near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4)."""
-    found = [np.empty((0, 4), np.int64)]
+    candidates = [np.empty((0, 4), np.int64)]
     patterned = np.flatnonzero(np.bitwise_count(queries[:, 0]).sum(axis=1) >= MIN_PATTERN_BITS)
     for start in range(0, len(others), 8192):  # a block's intermediate results fit into the CPU cache
         block = others[start : start + 8192]
@@ -74,8 +74,8 @@ def _near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
             position, m = np.divmod(near, len(block))
             apart = np.bitwise_count(queries[n, position] ^ block[m]).sum(axis=1, dtype=np.int64)
             pairs = np.stack([np.full(len(m), n), position, start + m, apart], axis=1)
-            found.append(pairs[apart <= NEAR_BITS])
-    return np.concatenate(found)
+            candidates.append(pairs[apart <= NEAR_BITS])
+    return np.concatenate(candidates)
 
 
 def _filtered(thumbnails: np.ndarray) -> np.ndarray:
@@ -88,9 +88,9 @@ def _filtered(thumbnails: np.ndarray) -> np.ndarray:
     basis = np.cos(np.outer(index, index + 0.5) * np.pi / THUMBNAIL_PX) * np.sqrt(2 / THUMBNAIL_PX)
     basis[0] /= np.sqrt(2)
     squared = frequency[:, None] ** 2 + frequency**2
-    kept = np.exp(-(0.7**2) * squared / 2) - np.exp(-(3.0**2) * squared / 2)  # Gaussians of 0.7 and 3 pixels
+    passed = np.exp(-(0.7**2) * squared / 2) - np.exp(-(3.0**2) * squared / 2)  # Gaussians of 0.7 and 3 pixels
     basis = basis.astype(np.float32)
-    return basis.T @ (kept.astype(np.float32) * (basis @ thumbnails.astype(np.float32) @ basis.T)) @ basis
+    return basis.T @ (passed.astype(np.float32) * (basis @ thumbnails.astype(np.float32) @ basis.T)) @ basis
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
         (P, 2) int64 of n and m, sorted.
     """
     others = np.frombuffer(bytes.fromhex("".join(known_hashes)), np.uint64).reshape(-1, 4)
-    found = []
+    duplicates = []
     for start in range(0, len(thumbnails), 1024):
         views = np.stack(list(iter_positions(thumbnails[start : start + 1024])), axis=1)
         near = _near(_words(views), others)
@@ -147,5 +147,5 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
             required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
             compared = apart > 0
             same[compared] = agreement(known[m[compared]], views[n[compared], position[compared]]) > required[compared]
-        found.append(np.stack([start + n, m], axis=1)[same])
-    return np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
+        duplicates.append(np.stack([start + n, m], axis=1)[same])
+    return np.unique(np.concatenate(duplicates), axis=0) if duplicates else np.empty((0, 2), np.int64)

@@ -105,13 +105,13 @@ def _with_files(folder: Path, table: pd.DataFrame, findings: Findings) -> tuple[
     return _skip(table, missing, _why_missing(folder) if missing.any() else "", findings), files
 
 
-def _write(part: Path, header: Header, found: Decoded, rows: pd.DataFrame) -> None:
+def _write(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame) -> None:
     """Write some of the decoded images as an image set, sorted by class."""
     with closing(ImageSetWriter(part, header)) as out:
         for _, of_class in rows.groupby("dx"):
             for start in range(0, len(of_class), ROW_GROUP):
                 some = of_class.iloc[start : start + ROW_GROUP]
-                out.write(some, found.png(some.index))
+                out.write(some, decoded.png(some.index))
 
 
 def _header(classes: Sequence[str], image_size: int, rows: pd.DataFrame, split: str) -> Header:
@@ -149,13 +149,15 @@ def _external(
             )
         table, files = _with_files(folder, table, findings)
         findings.refuse_more_than(max_bad_images)
-        with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as found:
-            rows = found.rows[leakage.external_only(found.rows, found.thumbnails, known, known_thumbnails, duplicates)]
+        with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as decoded:
+            rows = decoded.rows[
+                leakage.external_only(decoded.rows, decoded.thumbnails, known, known_thumbnails, duplicates)
+            ]
             if rows.empty:
                 raise UserError(
                     "no usable image remains in the external set", "add images of other lesions", "external.no_images"
                 )
-            _write(part, _header(classes, image_size, rows, "external"), found, rows)
+            _write(part, _header(classes, image_size, rows, "external"), decoded, rows)
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name} of the external set: {reason}")
     log_line("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
@@ -267,8 +269,8 @@ def prepare(
         sets = (training_part / "train.parquet", training_part / "validation.parquet", test_part / "test.parquet")
         outside_part, splits_part = test_part / "external.parquet", test_part / "splits.csv"
         write_record(training_part / "classes.json", DataClasses(rare=rare_names))
-        found = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
-        used, findings.moved = leakage.resolve(found.rows, found.thumbnails, duplicates)
+        decoded = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
+        used, findings.moved = leakage.resolve(decoded.rows, decoded.thumbnails, duplicates)
         for dx in classes:
             for name in splitting.SHARES:
                 if not ((used["dx"] == dx) & (used["split"] == name)).any():
@@ -281,18 +283,18 @@ def prepare(
                     )
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
-            _write(outside_part, _header(classes, image_size, outside, "external"), found, outside)
+            _write(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
         else:
             outside = _external(
-                outside_part, external, classes, image_size, duplicates, max_bad_images, used, found.thumbnails
+                outside_part, external, classes, image_size, duplicates, max_bad_images, used, decoded.thumbnails
             )
         for name, part in zip(splitting.SHARES, sets, strict=True):
-            _write(part, _header(classes, image_size, used, name), found, used[used["split"] == name])
+            _write(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
         used[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
         of_pixels = used.groupby("pixel_sha256")["lesion_id"].transform("nunique")
         findings.repeated = int((of_pixels > 1).sum())
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
-            findings.samples[str(dx)] = found.png(rows.index[:6])
+            findings.samples[str(dx)] = decoded.png(rows.index[:6])
         header = _header(classes, image_size, used, "")
         text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside)
         page.write_text(text, encoding="utf-8")

@@ -198,7 +198,7 @@ class Folder:
 
 def _open_target(place: str) -> Target:
     if place.startswith("gs://"):
-        from components.shared import storage  # Google's client takes half a second
+        from components.shared import storage  # importing Google's client takes half a second
 
         return storage.Prefix(place)
     if "://" in place:
@@ -326,13 +326,13 @@ def _is_published(place: str, text: str) -> bool:
 
 
 def _publish_to(target: Target, place: str, sources: Files, entries: Mapping[str, Any], text: str) -> None:
-    """Copy what the target lacks, remove an earlier run's other files, and write the manifest last."""
+    """Copy missing files, remove other files of an earlier run, and write the manifest last."""
     manifest, journal = target.read(MANIFEST), target.read(JOURNAL)
     owned = _parse_listing(manifest, f"{place}/{MANIFEST}") | _parse_listing(journal, f"{place}/{JOURNAL}")
     missing = sources.keys() - target.find_unchanged(sources)
     if foreign := sorted(target.find_existing(missing - owned.keys())):
         raise UserError(
-            f"{place} has files that this pipeline did not write: {', '.join(foreign[:3])}",
+            f"{place} contains files that this pipeline did not write: {', '.join(foreign[:3])}",
             "give another output, or move them",
             "publish.foreign_files",
             place=place,

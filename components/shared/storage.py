@@ -178,8 +178,8 @@ class Prefix:
     def find_existing(self, names: Collection[str]) -> set[str]:
         """Return the names of existing objects."""
         with _translate_errors(self.uri, WRITE):
-            found = self._storage.run([partial(self._look, name) for name in names])
-        return {name for name, blob in zip(names, found, strict=True) if blob}
+            blobs = self._storage.run([partial(self._look, name) for name in names])
+        return {name for name, blob in zip(names, blobs, strict=True) if blob}
 
     def find_unchanged(self, files: Mapping[str, tuple[Path, str]]) -> set[str]:
         """Return the names of the objects that already have the content of these files.
@@ -188,8 +188,8 @@ class Prefix:
             files: name → (file, its SHA-256).
         """
         with _translate_errors(self.uri, WRITE):
-            found = self._storage.run([partial(self._holds, name, *source) for name, source in files.items()])
-        return {name for name, unchanged in zip(files, found, strict=True) if unchanged}
+            are_unchanged = self._storage.run([partial(self._holds, name, *source) for name, source in files.items()])
+        return {name for name, unchanged in zip(files, are_unchanged, strict=True) if unchanged}
 
     def upload(self, files: Mapping[str, tuple[Path, str]]) -> None:
         """Upload files in parallel, with their SHA-256 as metadata."""
@@ -379,8 +379,8 @@ def checkpoint_address(option: str, artifact: str, environment: Mapping[str, str
     if option == "none":
         return ""
     if option == "auto":
-        root, found, _ = artifact.partition(f"/{run}/")
-        if not folder and not (artifact.startswith("gs://") and run and found):
+        root, separator, _ = artifact.partition(f"/{run}/")
+        if not folder and not (artifact.startswith("gs://") and run and separator):
             scheme = artifact.partition("://")[0]
             log_line("checkpoints", f"disabled: artifacts are at {scheme}://, and checkpoints require gs://")
             return ""

@@ -285,34 +285,34 @@ def _latest(nodes: Iterable[_Node]) -> _Node:
 
 
 def _tasks(content: _Manifest, finished: bool) -> list[Task]:
-    found: dict[str, list[_Node]] = {}
+    nodes_by_key: dict[str, list[_Node]] = {}
     drivers: dict[str, list[_Node]] = {}
     pods: dict[str, list[_Node]] = {}
     for node in content.nodes.values():
         if node.kind == "Pod" and node.template in _IMPLEMENTATIONS:
             pods.setdefault(node.key, []).append(node)
         elif node.template in _EXECUTORS:
-            found.setdefault(node.key, []).append(node)
+            nodes_by_key.setdefault(node.key, []).append(node)
         elif node.key.endswith("-driver") and node.kind != "Skipped":
             drivers.setdefault(node.key.removesuffix("-driver"), []).append(node)
     rank = _ranks(content.nodes)
-    made: list[tuple[tuple[Any, ...], Task]] = []
-    items = _loop_items(content, found, pods)
-    for key in found.keys() | drivers.keys():
-        is_container = key in found or any(node.template not in ("", _DAG_DRIVER) for node in drivers[key])
+    ordered_tasks: list[tuple[tuple[Any, ...], Task]] = []
+    items = _loop_items(content, nodes_by_key, pods)
+    for key in nodes_by_key.keys() | drivers.keys():
+        is_container = key in nodes_by_key or any(node.template not in ("", _DAG_DRIVER) for node in drivers[key])
         attempts = sorted(pods.get(f"{key}.executor", []), key=lambda node: (node.attempts, node.id))
-        task = _task(content, key, found.get(key, []), drivers.get(key, []), attempts, finished)
+        task = _task(content, key, nodes_by_key.get(key, []), drivers.get(key, []), attempts, finished)
         if not is_container:
             if task.state != FAILED:
                 continue
             task = _changed(task, label=f"{_display_name(content, drivers[key][0], key)} (driver)")
         else:
-            node = (found.get(key) or drivers[key])[0]
+            node = (nodes_by_key.get(key) or drivers[key])[0]
             task = _changed(task, label=_label(_display_name(content, node, key), items.get(key, ())))
-        first = min(rank.get(node.id, 0) for node in (*found.get(key, ()), *drivers.get(key, ())))
+        first = min(rank.get(node.id, 0) for node in (*nodes_by_key.get(key, ()), *drivers.get(key, ())))
         order = task.started.timestamp() if task.started else float("inf")
-        made.append(((order, first, key), task))
-    return list(_unique(task for _, task in sorted(made, key=lambda pair: pair[0])))
+        ordered_tasks.append(((order, first, key), task))
+    return list(_unique(task for _, task in sorted(ordered_tasks, key=lambda pair: pair[0])))
 
 
 def _changed(task: Task, **values: Any) -> Task:
@@ -448,8 +448,8 @@ def parse_error_record(line: str) -> UserError | None:
             str(record["message"]), str(record.get("hint") or ""), str(record.get("code") or "unspecified")
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        found = re.match(r'\{"message": "((?:[^"\\]|\\.)*)"', text)
-        return UserError(found[1], "", "unspecified") if found else None
+        match = re.match(r'\{"message": "((?:[^"\\]|\\.)*)"', text)
+        return UserError(match[1], "", "unspecified") if match else None
 
 
 def _spec(content: _Manifest, node: _Node, key: str) -> dict[str, Any]:
@@ -473,11 +473,11 @@ def _label(name: str, item: Iterable[str]) -> str:
 
 
 def _loop_items(
-    content: _Manifest, found: Mapping[str, list[_Node]], pods: Mapping[str, list[_Node]]
+    content: _Manifest, nodes_by_key: Mapping[str, list[_Node]], pods: Mapping[str, list[_Node]]
 ) -> dict[str, tuple[str, ...]]:
     """Return what distinguishes the tasks of loops: classes, arms and seeds, otherwise the number of the iteration."""
     known: dict[str, dict[str, str]] = {}
-    for key, nodes in found.items():
+    for key, nodes in nodes_by_key.items():
         values: dict[str, Any] = {}
         for name, value in (_spec(content, nodes[0], key).get("inputs") or {}).get("parameters", {}).items():
             if "constant" in (value.get("runtimeValue") or {}):
@@ -515,10 +515,10 @@ def _arguments(node: _Node) -> dict[str, Any]:
 def _executor_input(node: _Node) -> dict[str, Any]:
     try:
         command = json.loads(node.parameters.get("pod-spec-patch") or "{}")["containers"][0]["command"]
-        found = json.loads(command[command.index("--executor_input") + 1])
+        executor_input = json.loads(command[command.index("--executor_input") + 1])
     except (ValueError, KeyError, IndexError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return executor_input if isinstance(executor_input, dict) else {}
 
 
 def _log_uri(node: _Node) -> str:

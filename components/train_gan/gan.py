@@ -147,9 +147,9 @@ class GAN(keras.Model):
 
         networks = (self.generator, self.discriminator)
         groups = tuple(network.trainable_variables for network in networks)
-        (generator_loss, _), discriminator_loss, found = gradients(generate, score, groups, self.state)
+        (generator_loss, _), discriminator_loss, of_networks = gradients(generate, score, groups, self.state)
         optimizers = (self.generator_optimizer, self.discriminator_optimizer)
-        for network, optimizer, of_network in zip(networks, optimizers, found, strict=True):
+        for network, optimizer, of_network in zip(networks, optimizers, of_networks, strict=True):
             optimizer.apply(of_network, network.trainable_variables)
         if self.recipe.average_kimg:
             self._follow(real.shape[0])
