@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test with its folder (`unit`, `integration`, `e2e`) and gives it that folder's time limit."""
+    """Mark each test with its folder (`unit`, `integration`, `e2e`) and set the time limit of that folder."""
     for item in items:
         kind = item.path.relative_to(TESTS).parts[0]
         item.add_marker(kind)
@@ -102,7 +102,7 @@ def make_set() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
-    """A client of the container engine that answers; skips where none does."""
+    """A client of the available container engine; the test is skipped without one."""
     try:
         client = connect()
     except UserError:
@@ -113,6 +113,6 @@ def engine() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def built(engine: docker.DockerClient) -> dict[str, str]:
-    """The images of the present code, phase → reference; builds what is missing, which takes minutes."""
+    """The images of the current code, phase → reference; missing ones are built, which takes minutes."""
     build_images.build(build_images.PHASES)
     return {phase: build_images.image(phase) for phase in build_images.PHASES}

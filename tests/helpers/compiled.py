@@ -23,7 +23,7 @@ def is_loop(task: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Both documents of a compiled pipeline: `spec`, and what `platform` asks of Kubernetes for each executor."""
+    """Both documents of a compiled pipeline: `spec`, and `platform`, the Kubernetes settings of each executor."""
 
     content: bytes
     spec: dict[str, Any]

@@ -108,7 +108,7 @@ def written(data: dict[str, Any], model: str) -> dict[str, Any]:
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests whose method and path match.
+    """A fault in the next `times` requests whose method and path match.
 
     Attributes:
         match: a regular expression for `METHOD /path`.
@@ -289,7 +289,7 @@ class KfpServer:
         return written(self.get("pipeline_versions", "pipeline_version_id", version), "V2beta1PipelineVersion")
 
     def source(self, row: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-        """Return the version that a run starts: the one that it names, or the newest."""
+        """Return the version that a run starts: the named one, or the newest."""
         reference = row.get("pipeline_version_reference") or {}
         rows = [v for v in self.tables["pipeline_versions"] if v["pipeline_id"] == reference.get("pipeline_id")]
         if version := reference.get("pipeline_version_id"):

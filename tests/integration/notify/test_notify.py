@@ -29,7 +29,7 @@ Seen = list[dict[str, Any]]
 
 @contextmanager
 def server(answer: bytes = b"{}", status: int = 200, **headers: str) -> Iterator[tuple[str, Seen]]:
-    """Run an HTTP server with one answer; give its address and the requests."""
+    """Run an HTTP server with one answer; yield its address and the requests."""
     seen: Seen = []
 
     class Handler(BaseHTTPRequestHandler):

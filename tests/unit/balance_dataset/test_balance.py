@@ -39,7 +39,7 @@ def write_synthetic(folder: Path, dx: str, count: int, train_set: Path) -> Path:
 
 @pytest.fixture
 def collect(training_data: Path, tmp_path: Path) -> Callable[..., Path]:
-    """`balance` with the folders of two GAN tasks, and synthetic images that the test passes."""
+    """Run `balance` with the folders of two GAN tasks and the synthetic images of a test."""
     features = write_folder(tmp_path, "features.keras") / "features.keras"
     start = write_folder(tmp_path / "start", "start.bin", "models/shared.json", "models/shared.html")
     gans = [
@@ -73,7 +73,7 @@ def test_balance_collects_the_files_of_all_tasks(
 
 
 def test_balance_without_any_image_fails(collect: Callable[..., Path], training_data: Path, tmp_path: Path) -> None:
-    """As after GANs that failed or that only copy."""
+    """All GANs may have failed, or generated only copies."""
     train_set = training_data / "train.parquet"
     for sources in ([], [write_synthetic(tmp_path / "vasc", "vasc", 0, train_set)]):
         with raises_user_error("balance_dataset.no_images"):
