@@ -50,7 +50,7 @@ test-e2e: $(VENV)/.ready ## Run whole pipelines, in processes and containers
 
 test-all: test test-e2e ## Run all tests
 
-check: $(VENV)/.ready ## Check format, lint, types, style and the lock file
+check: $(VENV)/.ready ## Check format, lint, types, style, the lock file and generated files
 	@$(BIN)/uv lock --check --quiet
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
@@ -59,15 +59,16 @@ check: $(VENV)/.ready ## Check format, lint, types, style and the lock file
 	@$(BIN)/codespell README.md docs components counterweight tests scripts benchmarks manifests presets *.md pipeline.py
 	@$(BIN)/hadolint docker/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .
+	@$(BIN)/python -m scripts.generate
 
 format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-generate: $(VENV)/.ready ## Regenerate the reference pages from the code
+generate: $(VENV)/.ready ## Regenerate the reference pages and tests/golden/pipeline.yaml from the code
 	@$(BIN)/python -m scripts.generate || true
 
-verify: $(VENV)/.ready ## Regenerate the reference pages and fail if they differ
+verify: $(VENV)/.ready ## Do the same, and fail if a file has changed
 	@$(BIN)/python -m scripts.generate
 
 docs: $(VENV)/.ready ## Build the documentation site into build/site, with strict link checks

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from scripts import generate
+from scripts.error_reference import collect_errors
+from scripts.record_reference import models, section, type_of
+
+SOURCE = """
+CHECK = "check the name"
+
+def missing(option, hint):
+    return UserError(f"{option} is missing", hint, "option.missing")
+
+def run(value):
+    if not value:
+        raise missing("RUN", CHECK)
+    if value == 1:
+        raise ApiError(f"no answer from {self.host} ({', '.join(sorted(names))})", CHECK, "api.no_answer")
+    raise UserError("a" if value else "b", "c", "api.both" if value else "api.neither", value=value)
+
+def copy(error):
+    return UserError(str(error), error.hint, error.code)
+"""
+
+
+def test_collect_errors_returns_each_code_with_its_templates(tmp_path: Path):
+    (tmp_path / "module.py").write_text(SOURCE)
+    assert [(error.code, error.message, error.hint, int(error.exit_code)) for error in collect_errors(tmp_path)] == [
+        ("api.both", "…", "c", 2),
+        ("api.neither", "…", "c", 2),
+        ("api.no_answer", "no answer from {host} ({names})", "check the name", 5),
+        ("option.missing", "RUN is missing", "check the name", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}, "number ≥ 0 or null"),
+        ({"enum": ["a", "b"], "type": "string"}, "`a` or `b`"),
+        ({"const": "a"}, "`a`"),
+        ({"type": "array", "items": {"$ref": "#/$defs/Losses"}}, "list of [Losses](#losses)"),
+        ({"type": "object", "propertyNames": {"maxLength": 9}, "additionalProperties": {}}, "object: string → any"),
+    ],
+)
+def test_type_of_describes_a_schema(schema: dict, text: str):
+    assert type_of(schema) == text
+
+
+def test_section_has_a_row_for_each_field():
+    for model in models():
+        text = section(model)
+        assert all(f"| `{name}`" in text for name in model.model_fields)
+    assert "| `split_sha256` | string `^[0-9A-Za-z-]{0,64}$` | hashes of the image sets" in "".join(
+        map(section, models())
+    )
+
+
+def test_compiled_pipeline_does_not_depend_on_the_code_of_the_phases():
+    text = generate.compiled_pipeline()
+    assert "image: counterweight/train-gan:content\n" in text
+    assert text.count("image: counterweight/") == text.count(":content\n")
+
+
+def test_main_fails_once_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "FILES", {"docs/page.md": lambda: "text\n"})
+    assert generate.main() == 1
+    assert (tmp_path / "docs/page.md").read_text() == "text\n"
+    assert generate.main() == 0
