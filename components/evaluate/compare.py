@@ -20,7 +20,7 @@ OTHER_METRICS = (
 LEVEL = 0.05
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
@@ -30,7 +30,7 @@ def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seed
     scalars = {name: bootstrap.difference(name, arm) for name in SCALARS}
     recalls = [bootstrap.difference("recall", arm, label=label) for label in range(len(sample.classes))]
     by_class = {
-        name: dict(zip(sample.classes, map(_known, points[name].mean(0)), strict=True))
+        name: dict(zip(sample.classes, map(_none_if_nan, points[name].mean(0)), strict=True))
         for name in ("recall", "precision", "f1", "auc")
     }
     support = np.bincount(sample.truth, minlength=len(sample.classes)).tolist()
@@ -38,7 +38,8 @@ def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seed
         **{name: difference["value"] for name, difference in scalars.items()},
         "intervals": {name: [difference["low"], difference["high"]] for name, difference in scalars.items()},
         "by_seed": {
-            str(seed): {name: _known(points[name][number]) for name in SCALARS} for number, seed in enumerate(seeds)
+            str(seed): {name: _none_if_nan(points[name][number]) for name in SCALARS}
+            for number, seed in enumerate(seeds)
         },
         **by_class,
         "support": dict(zip(sample.classes, support, strict=True)),

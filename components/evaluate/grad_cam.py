@@ -7,7 +7,7 @@ from keras import ops
 BATCH_IMAGES = 32
 
 
-def _rebuilt(model: keras.Model) -> keras.Model:
+def _rebuild(model: keras.Model) -> keras.Model:
     """Return the same network, built in one step.
 
     A network built layer by layer retains the graphs of its partial states, and `layer.output` refers to those.
@@ -52,7 +52,7 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
         all are 0 if nothing supports the class. None for a network without convolution, or if the backend is not
         TensorFlow, whose gradient tape this uses.
     """
-    model = _rebuilt(model)
+    model = _rebuild(model)
     maps = _last_map(model)
     if maps is None or keras.backend.backend() != "tensorflow":
         return None
@@ -75,5 +75,5 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
 
 def extractor(model: keras.Model) -> keras.Model:
     """Return the network without its last layer: from (N, H, W, 3) in [0, 255] to that layer's (N, D) input."""
-    model = _rebuilt(model)
+    model = _rebuild(model)
     return keras.Model(model.inputs[0], model.layers[-1].input)

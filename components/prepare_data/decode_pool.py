@@ -92,15 +92,15 @@ def _die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _read(paths: list[Path], size: int) -> list[image_reader.Accepted | str]:
+def _read_chunk(paths: list[Path], size: int) -> list[image_reader.Accepted | str]:
     return [image_reader.read(path, size) for path in paths]
 
 
-def _in_order(pool: ProcessPoolExecutor, paths: list[Path], size: int) -> Iterator[image_reader.Accepted | str]:
+def _read_in_order(pool: ProcessPoolExecutor, paths: list[Path], size: int) -> Iterator[image_reader.Accepted | str]:
     """Read files in parallel and yield the results in order."""
     waiting: deque[Future[list[image_reader.Accepted | str]]] = deque()
     for start in range(0, len(paths), CHUNK_IMAGES):
-        waiting.append(pool.submit(_read, paths[start : start + CHUNK_IMAGES], size))
+        waiting.append(pool.submit(_read_chunk, paths[start : start + CHUNK_IMAGES], size))
         if len(waiting) > MAX_PENDING_TASKS:
             yield from waiting.popleft().result()
     while waiting:
@@ -135,7 +135,7 @@ def decode(
         sizes: list[int] = []
         pixels: list[str] = []
         thumbnails = np.empty((len(table), THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
-        for row, result in enumerate(_in_order(pool, [files[name] for name in names], size)):
+        for row, result in enumerate(_read_in_order(pool, [files[name] for name in names], size)):
             progress.update(row + 1)
             if isinstance(result, str):
                 findings.skipped.append((names[row], result))

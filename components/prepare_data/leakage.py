@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 LESION, PIXELS, NEAR = "same lesion", "identical pixels", "near-duplicate"
 
 
-def _equal(values: pd.Series, lesions: pd.Series, why: str) -> list[Pair]:
+def _pair_equal(values: pd.Series, lesions: pd.Series, why: str) -> list[Pair]:
     """Pair the first row of each value with the other rows of the same value.
 
     Only rows of different lesions are paired, unless `why` is `LESION`.
@@ -52,7 +52,7 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
         held_out: (N,) bool.
     """
     lesions = rows["lesion_id"]
-    together = _equal(lesions, lesions, LESION) + _equal(rows["pixel_sha256"], lesions, PIXELS)
+    together = _pair_equal(lesions, lesions, LESION) + _pair_equal(rows["pixel_sha256"], lesions, PIXELS)
     known = {frozenset(pair[:2]) for pair in together}
     queries = np.flatnonzero(held_out)
     near = near_duplicates.pairs(thumbnails[queries], rows["perceptual_hash"].tolist(), thumbnails)
@@ -63,7 +63,7 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
     return together
 
 
-def _listed(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair]) -> list[str]:
+def _describe_pairs(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair]) -> list[str]:
     """Describe each pair, as in `A (train, lesion L) and B (test, lesion M): identical pixels`."""
 
     def describe(row: pd.Series) -> str:
@@ -76,7 +76,7 @@ def _leakage_error(
     rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair], fault: str, hint: str
 ) -> UserError:
     """Return the error; log the offending pairs, since the message can list only a few."""
-    listed = _listed(rows, others, offending[:LISTED])
+    listed = _describe_pairs(rows, others, offending[:LISTED])
     for line in listed:
         log_line("prepare_data", line)
     if len(offending) > LISTED:
@@ -85,7 +85,7 @@ def _leakage_error(
     return UserError(f"{fault} ({'; '.join(listed[:3])}{more})", hint, "leakage.found", listed=listed[:100])
 
 
-def _count(offending: Sequence[Pair]) -> str:
+def _count_pairs(offending: Sequence[Pair]) -> str:
     return f"{len(offending):,} pair{'s' * (len(offending) > 1)} of images"
 
 
@@ -116,10 +116,10 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
             rows,
             rows,
             offending,
-            f"{_count(offending)} that must stay together are in different splits",
+            f"{_count_pairs(offending)} that must stay together are in different splits",
             "give images of one lesion the same lesion_id, use another split, or set data_duplicates=move_to_train",
         )
-    for line in _listed(rows, rows, offending[:LISTED]):
+    for line in _describe_pairs(rows, rows, offending[:LISTED]):
         log_line("prepare_data", f"moved to train: {line}")
     # Everything that must stay with a moved image moves as well, and so on.
     while offending:
@@ -164,9 +164,9 @@ def external_only(
             rows,
             known,
             offending,
-            f"{_count(offending)} of the external set and this run show the same lesion",
+            f"{_count_pairs(offending)} of the external set and this run show the same lesion",
             "remove them, give different lesions different ids, or set data_duplicates=move_to_train to exclude them",
         )
-    for line in _listed(rows, known, offending[:LISTED]):
+    for line in _describe_pairs(rows, known, offending[:LISTED]):
         log_line("prepare_data", f"excluded from the external set: {line}")
     return ~rows["lesion_id"].isin({rows["lesion_id"].iloc[pair.first] for pair in offending})

@@ -20,7 +20,7 @@ MAX_ID_CHARACTERS = 200
 """Characters of an id: file names cannot be much longer, and lists of images stay readable."""
 
 
-def _some(values: "pd.Series | list[str]") -> str:
+def _join_some(values: "pd.Series | list[str]") -> str:
     """Join the first few values for a message."""
     names = [str(value)[:80] for value in list(values)[:3]]
     more = len(values) - len(names)
@@ -44,7 +44,7 @@ def find(folder: Path) -> Path:
             path=str(folder),
         )
     if len(candidates) > 1:
-        names = _some([str(p.relative_to(folder)) for p in candidates])
+        names = _join_some([str(p.relative_to(folder)) for p in candidates])
         raise UserError(
             f"{folder} has several metadata files ({names})",
             "keep only one of them",
@@ -116,7 +116,7 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
     missing = [column for column in REQUIRED if column not in header]
     if missing:
         raise UserError(
-            f"{name} lacks the columns {', '.join(missing)} (it has {_some(header)})",
+            f"{name} lacks the columns {', '.join(missing)} (it has {_join_some(header)})",
             "add them, separated by commas, with these names",
             "metadata.missing_column",
             columns=list(missing),
@@ -142,7 +142,7 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
     for column in REQUIRED:
         empty = np.flatnonzero(table[column] == "")
         if len(empty):
-            where = _some([str(lines[row]) for row in empty])
+            where = _join_some([str(lines[row]) for row in empty])
             raise UserError(
                 f"{name} has no {column} in line {where}",
                 "complete or remove these rows",
@@ -152,7 +152,7 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
         odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID_CHARACTERS for value in table[column]])
         if len(odd):
             raise UserError(
-                f"{name} has an invalid {column} in line {lines[odd[0]]} ({_some([table[column].iloc[odd[0]]])})",
+                f"{name} has an invalid {column} in line {lines[odd[0]]} ({_join_some([table[column].iloc[odd[0]]])})",
                 f"use up to {MAX_ID_CHARACTERS} printable characters",
                 "metadata.invalid_value",
                 column=column,
@@ -161,14 +161,14 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
     repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
     if len(repeated):
         raise UserError(
-            f"{name} lists an image more than once ({_some(list(repeated))})",
+            f"{name} lists an image more than once ({_join_some(list(repeated))})",
             "keep one row per image",
             "metadata.repeated_image",
         )
     names = [dx for dx in table["dx"].unique() if not _CLASS_NAME.fullmatch(dx)]
     if names:
         raise UserError(
-            f"{name} has an invalid class name ({_some([repr(dx) for dx in names])})",
+            f"{name} has an invalid class name ({_join_some([repr(dx) for dx in names])})",
             "use up to 31 letters, digits, - and _",
             "metadata.invalid_class",
             names=list(map(str, names)),
@@ -177,7 +177,7 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
     alike = by_case[by_case.str.lower().duplicated(keep=False)]
     if len(alike):
         raise UserError(
-            f"{name} spells a class in two ways ({_some(sorted(alike))})",
+            f"{name} spells a class in two ways ({_join_some(sorted(alike))})",
             "use one spelling",
             "metadata.class_spelling",
             names=sorted(alike),
@@ -186,7 +186,7 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
     torn = of_lesion.index[of_lesion > 1]
     if len(torn):
         raise UserError(
-            f"{name} assigns two classes to one lesion ({_some(list(torn))})",
+            f"{name} assigns two classes to one lesion ({_join_some(list(torn))})",
             "correct dx, or give the lesions different ids",
             "metadata.lesion_with_two_classes",
         )

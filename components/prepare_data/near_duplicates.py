@@ -39,7 +39,7 @@ def thumbnail(image: Image.Image) -> bytes:
     return image.convert("L").resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS).tobytes()
 
 
-def _words(thumbnails: np.ndarray) -> np.ndarray:
+def _hash_words(thumbnails: np.ndarray) -> np.ndarray:
     """Return the hashes of (…, 32, 32) thumbnails as (…, 4) uint64, the coarsest pattern first."""
     # Subtracting the mean makes a uniform image exactly zero; otherwise its signs would be rounding errors.
     centred = thumbnails - thumbnails.mean(axis=(-2, -1), keepdims=True, dtype=np.float32)
@@ -59,10 +59,10 @@ def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
     Returns:
         N strings of 64 hexadecimal digits.
     """
-    return [words.tobytes().hex() for words in _words(thumbnails)]
+    return [words.tobytes().hex() for words in _hash_words(thumbnails)]
 
 
-def _near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _find_near_hashes(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4)."""
     candidates = [np.empty((0, 4), np.int64)]
     patterned = np.flatnonzero(np.bitwise_count(queries[:, 0]).sum(axis=1) >= MIN_PATTERN_BITS)
@@ -78,7 +78,7 @@ def _near(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.concatenate(candidates)
 
 
-def _filtered(thumbnails: np.ndarray) -> np.ndarray:
+def _band_pass(thumbnails: np.ndarray) -> np.ndarray:
     """Band-pass filter thumbnails: (N, 32, 32) float32.
 
     Structures coarser than about 10 pixels are common to all nevi; those finer than 2 pixels are JPEG artefacts.
@@ -106,7 +106,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Returns:
         (N,) float32, at most 1; 0 if the second image has no pattern.
     """
-    a, b = _filtered(first), _filtered(second)
+    a, b = _band_pass(first), _band_pass(second)
     down, across = np.gradient(a, axis=(1, 2))
     y, x = np.mgrid[-1 : 1 : THUMBNAIL_PX * 1j, -1 : 1 : THUMBNAIL_PX * 1j].astype(np.float32)
     terms = [a, np.ones_like(a), down, y * down, x * down, across, y * across, x * across]
@@ -140,7 +140,7 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
     duplicates = []
     for start in range(0, len(thumbnails), 1024):
         views = np.stack(list(iter_positions(thumbnails[start : start + 1024])), axis=1)
-        near = _near(_words(views), others)
+        near = _find_near_hashes(_hash_words(views), others)
         n, position, m, apart = near.T
         same = apart <= DUPLICATE_BITS
         if known is not None:

@@ -61,7 +61,7 @@ def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
     return names
 
 
-def _why_missing(folder: Path) -> str:
+def _explain_missing(folder: Path) -> str:
     """Return why image files may be missing; mention a folder that was not entered."""
     closed = scan.scan(folder).closed
     if not closed:
@@ -96,13 +96,15 @@ def _skip(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings)
     return table[~rows]
 
 
-def _with_files(folder: Path, table: pd.DataFrame, findings: Findings) -> tuple[pd.DataFrame, dict[str, Path]]:
+def _keep_rows_with_files(
+    folder: Path, table: pd.DataFrame, findings: Findings
+) -> tuple[pd.DataFrame, dict[str, Path]]:
     """Return the rows that have an image file, and the files."""
     files = image_reader.index(folder)
     findings.without_row = len(set(files) - set(table["image_id"]))
     # Not by `isin`: a file name may contain bytes that are not valid text, which pandas rejects.
     missing = ~table["image_id"].map(lambda name: name in files).astype(bool)
-    return _skip(table, missing, _why_missing(folder) if missing.any() else "", findings), files
+    return _skip(table, missing, _explain_missing(folder) if missing.any() else "", findings), files
 
 
 def _write(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame) -> None:
@@ -147,7 +149,7 @@ def _external(
                 "external.unknown_class",
                 dx=unknown[0],
             )
-        table, files = _with_files(folder, table, findings)
+        table, files = _keep_rows_with_files(folder, table, findings)
         findings.refuse_more_than(max_bad_images)
         with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as decoded:
             rows = decoded.rows[
@@ -255,7 +257,7 @@ def prepare(
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
         table = metadata.read(folder)
         rare_names, classes = rare_classes(table, rare), sorted(table["dx"].unique())
-        table, files = _with_files(folder, table, findings)
+        table, files = _keep_rows_with_files(folder, table, findings)
         table = table.assign(split=splitting.assign(table, split, seed, scratch), source=REAL)
         unnamed = table["split"].isna()
         table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)

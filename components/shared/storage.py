@@ -90,7 +90,7 @@ def list_objects(uri: str) -> list[ListedObject]:
             blob = storage.call(lambda: storage.client.bucket(bucket).get_blob(prefix, **storage.options))
             blobs = {prefix.rpartition("/")[2]: blob} if blob else {}
     if not blobs:
-        raise _nothing_below(uri)
+        raise _empty_error(uri)
     return sorted(ListedObject(name, blob.size, blob.generation) for name, blob in blobs.items())
 
 
@@ -106,7 +106,7 @@ def download_folder(uri: str, folder: Path) -> None:
         storage = _Connection()
         blobs = _list_blobs(storage, bucket, f"{prefix}/" if prefix else "")
         if not blobs:
-            raise _nothing_below(uri)
+            raise _empty_error(uri)
         jobs = [partial(storage.download, blob, folder / name) for name, blob in blobs.items()]
         storage.run(jobs, f"download {uri}", sum(blob.size for blob in blobs.values()))
 
@@ -119,7 +119,7 @@ def _list_blobs(storage: "_Connection", bucket: str, below: str) -> dict[str, Bl
     return {name: blob for name, blob in blobs.items() if _is_relative_file(name)}
 
 
-def _nothing_below(uri: str) -> UserError:
+def _empty_error(uri: str) -> UserError:
     return UserError(f"{uri}: no object is below this prefix", "check its spelling", "storage.empty", uri=uri)
 
 
@@ -246,7 +246,7 @@ class Prefix:
         return blob and blob.download_as_bytes(**self._storage.options).decode(errors="replace")
 
     def _holds(self, name: str, path: Path, sha256: str) -> bool:
-        """Return whether an object has a file's content: by our hash, and by the server's of what it stores."""
+        """Return whether an object has the content of a file, according to our hash and the hash of the server."""
         blob = self._look(name)
         if blob is None or blob.size != path.stat().st_size or (blob.metadata or {}).get("sha256") != sha256:
             return False
@@ -456,17 +456,17 @@ class _Watch:
 
     def step(self, count: int = 0) -> None:
         """Record progress of the calling thread: received bytes, or a finished request."""
-        self._moved(count)
+        self._record_progress(count)
         self._sent[threading.get_ident()] = 0
 
     def sent(self, position: int) -> None:
         """Record how much of a request's body is sent; what an earlier attempt sent is no progress."""
         before = self._sent.get(threading.get_ident(), 0)
         if position > before:
-            self._moved(position - before)
+            self._record_progress(position - before)
             self._sent[threading.get_ident()] = position
 
-    def _moved(self, count: int) -> None:
+    def _record_progress(self, count: int) -> None:
         self.check()
         with self._lock:
             self.bytes += count
@@ -542,9 +542,9 @@ class _Connection:
         self.watch = _Watch()
         retry = DEFAULT_RETRY.with_timeout(None).with_delay(initial=RETRY_DELAY_S, maximum=2)  # `run` limits it
         self.options = {"retry": partial(retry, on_error=self.watch.failed), "timeout": TIMEOUT_S}
-        self.client = self.call(self._connected)
+        self.client = self.call(self._connect)
 
-    def _connected(self) -> Client:
+    def _connect(self) -> Client:
         client = Client(project=None)  # the search for credentials may take long; no project is required
         client._bucket_metadata_cache = None  # tracing would read the bucket, which requires another permission
         for scheme in ("http://", "https://"):
@@ -625,7 +625,7 @@ class _Connection:
                 sink = _Sink(file, self.watch)
                 blob.download_to_file(sink, checksum="crc32c" if packed else None, **self.options)
         except exceptions.NotFound as error:
-            raise self._changed(blob, "was replaced or removed during the download") from error
+            raise self._changed_error(blob, "was replaced or removed during the download") from error
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
                 raise
@@ -634,10 +634,10 @@ class _Connection:
                 f"{uri} cannot be a file on this machine ({error.strerror})", "rename it", "storage.bad_name", uri=uri
             ) from error
         if not packed and _base64(sink.crc32c) != crc32c:
-            raise self._changed(blob, "does not have the checksum that was listed")
+            raise self._changed_error(blob, "does not have the checksum that was listed")
 
     @staticmethod
-    def _changed(blob: Blob, problem: str) -> UserError:
+    def _changed_error(blob: Blob, problem: str) -> UserError:
         uri = f"gs://{blob.bucket.name}/{blob.name}"
         hint = "rerun the command when nothing writes to the bucket"
         return UserError(f"{uri} {problem}", hint, "storage.changed", uri=uri)

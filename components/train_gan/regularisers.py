@@ -54,8 +54,8 @@ class SpectralNorm(layers.Wrapper):
 def spectral(network: keras.Model) -> keras.Model:
     """Return a newly initialised copy of a network with `SpectralNorm` around each convolution and dense layer."""
 
-    def wrapped(layer: layers.Layer) -> layers.Layer:
+    def wrap(layer: layers.Layer) -> layers.Layer:
         copy = type(layer).from_config(layer.get_config())
         return SpectralNorm(copy) if isinstance(layer, layers.Conv2D | layers.Dense) else copy
 
-    return keras.models.clone_model(network, clone_function=wrapped)
+    return keras.models.clone_model(network, clone_function=wrap)

@@ -46,26 +46,26 @@ def _widths(image_size: int) -> list[int]:
     return [min(MAX_CHANNELS, MIN_CHANNELS << level) for level in range(len(sizes))]
 
 
-def _convolution(x: Any, filters: int) -> Any:
+def _convolve(x: Any, filters: int) -> Any:
     return layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal")(x)
 
 
-def _mirrored(x: Any, filters: int, initial: str = "he_normal") -> Any:
+def _convolve_mirrored(x: Any, filters: int, initial: str = "he_normal") -> Any:
     """Convolve with a mirrored border: zeros would give every image a frame that real images do not have."""
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
     return layers.Conv2D(filters, 3, kernel_initializer=initial)(x)
 
 
-def _activated(x: Any) -> Any:
+def _activate(x: Any) -> Any:
     return layers.LeakyReLU(0.2)(x)
 
 
-def _normalised(x: Any) -> Any:
+def _normalise(x: Any) -> Any:
     # The default momentum of .99 converges too slowly for a training of a few hundred steps.
-    return _activated(layers.BatchNormalization(momentum=0.9)(x))
+    return _activate(layers.BatchNormalization(momentum=0.9)(x))
 
 
-def _doubled(x: Any) -> Any:
+def _upsample(x: Any) -> Any:
     return layers.UpSampling2D(interpolation="bilinear")(x)
 
 
@@ -85,18 +85,18 @@ def generator(image_size: int) -> keras.Model:
         noise = layers.Reshape((side, side, 1))(inputs[:, used : used + side**2])
         used += side**2
         short = x if x.shape[-1] == filters else layers.Conv2D(filters, 1, use_bias=False)(x)
-        x = _mirrored(_doubled(_normalised(x)), filters)
+        x = _convolve_mirrored(_upsample(_normalise(x)), filters)
         initial = keras.initializers.RandomNormal(stddev=NOISE_STDDEV)
         x = layers.Add()([x, layers.Conv2D(filters, 1, use_bias=False, kernel_initializer=initial)(noise)])
-        x = _mirrored(_normalised(x), filters)
-        x = layers.Add()([x, _doubled(short)])
-    x = _mirrored(_normalised(x), 3, initial="glorot_uniform")
+        x = _convolve_mirrored(_normalise(x), filters)
+        x = layers.Add()([x, _upsample(short)])
+    x = _convolve_mirrored(_normalise(x), 3, initial="glorot_uniform")
     # In float32 with every precision: the output becomes pixels.
     return keras.Model(inputs, layers.Activation("tanh", dtype="float32")(x), name="generator")
 
 
 class MinibatchStd(layers.Layer):
-    """Appends a channel with one value: the standard deviation over the images of a batch, mean over all activations.
+    """A layer that appends one channel: the standard deviation over the images of a batch, mean over all activations.
 
     The discriminator can then detect a generator that repeats itself.
     """
@@ -113,14 +113,14 @@ def discriminator(image_size: int) -> keras.Model:
     """Return a network from (N, S, S, 3) in [-1, 1] to (N, 1) logits of "real"."""
     narrowest, *wider = _widths(image_size)
     inputs = keras.Input((image_size, image_size, 3))
-    x = _convolution(inputs, narrowest)
+    x = _convolve(inputs, narrowest)
     for filters in wider:
         short = layers.AveragePooling2D(2)(x)
         short = short if short.shape[-1] == filters else layers.Conv2D(filters, 1, use_bias=False)(short)
-        x = layers.AveragePooling2D(2)(_convolution(_activated(x), x.shape[-1]))
-        x = _convolution(_activated(x), filters)
+        x = layers.AveragePooling2D(2)(_convolve(_activate(x), x.shape[-1]))
+        x = _convolve(_activate(x), filters)
         x = layers.Add()([x, short])
     x = MinibatchStd()(x)
-    x = _activated(_convolution(_activated(x), MAX_CHANNELS))
+    x = _activate(_convolve(_activate(x), MAX_CHANNELS))
     x = layers.Flatten()(x)
     return keras.Model(inputs, layers.Dense(1, dtype="float32")(x), name="discriminator")

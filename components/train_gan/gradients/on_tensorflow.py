@@ -44,7 +44,7 @@ def compiled(
     """
     gpu = bool(tf.config.list_physical_devices("GPU"))
 
-    def looped(step: Callable[[Any, Any, bool], None]) -> Callable[[Any, Any, Any], None]:
+    def compile_loop(step: Callable[[Any, Any, bool], None]) -> Callable[[Any, Any, Any], None]:
         @tf.function(jit_compile=gpu, reduce_retracing=True)
         def loop(images: Any, rows: Any, penalised: Any) -> None:
             for i in tf.range(tf.shape(rows)[0]):
@@ -55,7 +55,7 @@ def compiled(
 
         return loop
 
-    loops = [looped(step) for step in steps]
+    loops = [compile_loop(step) for step in steps]
 
     def run(images: Sequence[Any], rows: Sequence[Any], penalised: Any) -> None:
         for loop, own_images, own_rows in zip(loops, images, rows, strict=True):
