@@ -130,11 +130,11 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "cut":
             self.close_connection = True
             content = content[: len(content) // 2]
-        self._paced(len(content), lambda start, size: self.wfile.write(content[start : start + size]))
+        self._transfer_paced(len(content), lambda start, size: self.wfile.write(content[start : start + size]))
 
     do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
-    def _paced(self, length: int, move: Callable[[int, int], Any]) -> None:
+    def _transfer_paced(self, length: int, move: Callable[[int, int], Any]) -> None:
         rate = self.server.bytes_per_s
         block = max(rate // 20, 1) if rate else max(length, 1)
         for start in range(0, length, block):
@@ -144,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         body = bytearray()
-        self._paced(int(self.headers.get("Content-Length", 0)), lambda _, size: body.extend(self.rfile.read(size)))
+        self._transfer_paced(
+            int(self.headers.get("Content-Length", 0)), lambda _, size: body.extend(self.rfile.read(size))
+        )
         return bytes(body)
 
     def _resource(self, name: str) -> dict[str, Any]:

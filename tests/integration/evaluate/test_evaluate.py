@@ -226,7 +226,7 @@ def test_evaluate_rare_class_without_gan_record_is_refused(changed_run: RunFolde
 def test_evaluate_class_whose_gan_failed_is_reported_and_not_in_the_primary_figure(
     changed_run: RunFolders, capsys: Any
 ) -> None:
-    """The audit's case: .131 was reported over two classes, one of which had no synthetic images."""
+    """Regression: .131 was reported over two classes, one of which had no synthetic images."""
     edit(changed_run.arguments["training_data"] / "classes.json", rare=["df", "vasc"])
     header = read_header(changed_run.arguments["training_data"] / "train.parquet")
     failed = FailedGan(

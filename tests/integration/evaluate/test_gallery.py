@@ -103,13 +103,13 @@ def test_collect_planted_copy_is_the_nearest_neighbour(collected: gallery.Galler
     assert first.distance == pytest.approx(0, abs=1e-3)
     np.testing.assert_array_equal(first.synthetic.pixels, first.real.pixels)
     np.testing.assert_array_equal(first.real.pixels, _images(splits["train"], "df")["train-df-3"])
-    assert all(1 < it.distance < 100 for it in others)  # noise is further off than one real image from the next
+    assert all(1 < it.distance < 100 for it in others)  # noise is farther away than neighbouring real images
     assert [it.distance for it in others] == sorted(it.distance for it in others)
 
 
 def test_collect_samples_are_of_different_lesions(collected: gallery.Gallery, splits: dict[str, Path]):
     images = _images(splits["train"], "nv")
-    expected = [images[f"train-nv-{n}"] for n in range(0, 16, 2)]  # two images a lesion
+    expected = [images[f"train-nv-{n}"] for n in range(0, 16, 2)]  # two images per lesion
     assert all((one.pixels == other).all() for one, other in zip(collected.real["nv"], expected, strict=True))
     assert len(collected.real["df"]) == len(collected.synthetic["df"]) == 8
     assert "vasc" not in collected.synthetic

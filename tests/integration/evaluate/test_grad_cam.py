@@ -1,6 +1,6 @@
 """Grad-CAM against cases by hand.
 
-The score of a class is linear behind the last convolution, so the gradient is a row of weights.
+The score of a class is linear after the last convolution, so the gradient is a row of weights.
 """
 
 from pathlib import Path

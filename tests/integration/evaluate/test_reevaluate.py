@@ -167,7 +167,7 @@ def test_open_run_hostile_results_are_refused(published: Path, change: Callable[
 
 
 def test_command_hostile_seed_writes_nothing_outside(published: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """The audit's case: a seed with a path in it made `make evaluate` create files outside its scratch folder."""
+    """Regression: a seed with a path in it made `make evaluate` create files outside its scratch folder."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     change_results(published, lambda it: it["run"].update(seeds=[1, "/../../../../escaped"]))
@@ -318,7 +318,7 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
 def test_pool_folds_runs_that_differ_in_more_than_the_fold_are_refused(
     tmp_path: Path, details: dict[str, Any], name: str
 ) -> None:
-    """The audit's case: folds whose GANs, image counts or versions differ were pooled."""
+    """Regression: folds whose GANs, image counts or versions differ were pooled."""
     one, two = write_fold(tmp_path / "a", "1/2", range(30)), write_fold(tmp_path / "b", "2/2", range(30, 60), **details)
     with pytest.raises(UserError) as caught:
         reevaluate.pool_folds([open_local(one), open_local(two)])

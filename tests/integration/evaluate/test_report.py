@@ -434,7 +434,7 @@ def test_report_does_not_change_the_results() -> None:
 
 
 def test_report_several_seeds_show_no_p_value(page: Page, results: dict[str, Any]) -> None:
-    """The audit's cases: p-values that ignore the seeds, and "by the augmented arm alone" for "in more seeds"."""
+    """Regression: p-values that ignore the seeds, and "by the augmented arm alone" for "in more seeds"."""
     exact = results["effect"]["mcnemar"]
     assert f"{exact['lesions_gained']} are classified correctly in more seeds by the augmented arm" in page.text
     assert "No p-value is given" in page.text

@@ -47,7 +47,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture
 def others(tmp_path: Path) -> Files:
-    """Of another run: a file less, one the same, one changed, one more."""
+    """The files of another run: one is removed, one unchanged, one changed, one added."""
     return made(
         tmp_path / "others",
         {"report.html": "report.html", "models/baseline.keras": "new", "models/baseline-seed2.keras": "two"},
@@ -233,7 +233,7 @@ def test_publish_to_a_file_fails(files: Files, tmp_path: Path):
 
 
 def test_publish_interrupted_leaves_no_manifest_beside_files_of_two_runs(files: Files, tmp_path: Path):
-    """The second run's copy breaks off in the middle: the first one's manifest is gone by then."""
+    """The copy of the second run fails midway; by then, the manifest of the first run is removed."""
     out = tmp_path / "out"
     publish(str(out), files, tmp_path / "artifact", "worse")
     for path in files.values():
@@ -264,7 +264,7 @@ def consistent(place: Place) -> bool:
 def test_publish_interrupted_at_any_request_is_completed_by_the_next(
     files: Files, others: Files, tmp_path: Path, fault: str | int
 ):
-    """Another run's results are replaced; each request that changes something is the last, once."""
+    """The results of another run are replaced; the process stops once after each request that changes something."""
     for last in range(1, 100):
         with strict_storage() as server:
             place = strict_place(server)
@@ -352,7 +352,7 @@ def test_publish_by_two_runs_at_once_never_mixes_their_files(files: Files, other
 
 
 def test_publish_writes_no_manifest_if_a_file_is_lost_meanwhile(files: Files, tmp_path: Path):
-    """As in an emulator that forgets everything when it is started again."""
+    """An emulator, for example, loses its data when it restarts."""
     with strict_storage() as server:
         place = strict_place(server)
 
@@ -383,7 +383,7 @@ with exit_on_user_error():
 
 @pytest.fixture
 def start_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Starts an emulator that keeps its data on the disk, always at the same port."""
+    """Start an emulator that keeps its data on disk, always at the same port."""
     emulator = pytest.importorskip("gcp_storage_emulator.server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -21,14 +21,14 @@ from components.train_gan.train import train
 from tests.helpers import tiny_architecture
 
 KIMG = 0.256
-"""Of the trained GANs: 8 steps, a snapshot after each. All calls have the same length, so one is compiled."""
+"""Budget of the trained GANs: 8 steps, a snapshot after each. All calls have the same length, so one is compiled."""
 
 
 RECIPES = {name: replace(architectures.load(name).RECIPE, penalise_every=1) for name in architectures.NAMES}
-"""Of the trained GANs: only one kind of step is compiled. Others are checked in test_gan.py."""
+"""Recipe of the trained GANs: only one kind of step is compiled. test_gan.py checks the others."""
 
 SNAPSHOT_IMAGES = 64
-"""Images that the KID of a snapshot is measured on, instead of 256."""
+"""Samples from which the KID of a snapshot is computed, instead of 256."""
 
 
 def train_quickly(**settings: Any) -> None:
@@ -132,7 +132,7 @@ def pretrained(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 class FakeSteps:
-    """Replaces `Together`: moves the weights by the learning rate and the images of each step, and nothing else.
+    """A replacement of `Together` that only moves the weights by the learning rate and the images of each step.
 
     The training loop around the steps is the real one; nothing is compiled.
     """

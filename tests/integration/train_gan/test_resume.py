@@ -16,15 +16,14 @@ from components.train_gan import architectures
 from tests.helpers.errors import raises_user_error
 from tests.integration.train_gan.conftest import Trainer, checkpointed, load_json, train_quickly
 
-# Forked from a server that has imported TensorFlow and never ran it: a new process then starts without ten seconds of
-# imports.
+# Processes are forked from a server that has imported, but not run, TensorFlow: this saves ten seconds of imports.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.integration.train_gan.conftest"])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A killed process leaves its decoded images; here, not in the system's folder. The server inherits the setting."""
+    """A folder for the decoded images that killed processes leave behind; the fork server inherits the setting."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
         yield

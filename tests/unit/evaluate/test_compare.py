@@ -103,7 +103,7 @@ def test_compare_without_images_of_a_rare_class_gives_no_evidence() -> None:
 
 
 def test_compare_several_seeds_have_no_p_values() -> None:
-    """The audit's case: seeds that disagree totally had p = 1e-7 beside an interval of (−1, +1).
+    """Regression: seeds that disagree totally had p = 1e-7 beside an interval of (−1, +1).
 
     A test of lesions takes the seeds' models as given; with several seeds no p-value is reported.
     """
@@ -159,7 +159,7 @@ def test_compare_same_seed_gives_the_same_intervals() -> None:
         (0.0, 0.2, 0.001, 1, 3, "no evidence"),
         (0.01, 0.2, 0.05, 1, 3, "no evidence"),
         (None, None, 0.001, 1, 3, "no evidence"),
-        (0.01, 0.2, 0.013, -25, 3, "no evidence"),  # the audit's case: 35 lesions gained, 60 lost, "improved"
+        (0.01, 0.2, 0.013, -25, 3, "no evidence"),  # regression: 35 lesions gained, 60 lost, "improved"
         (-0.2, -0.01, 0.013, 25, 3, "no evidence"),
         (0.01, 0.2, 0.001, 1, 1, "not established"),
         (-0.01, 0.2, 0.9, 1, 1, "not established"),

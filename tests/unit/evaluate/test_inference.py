@@ -95,7 +95,7 @@ def test_difference_equal_arms_differ_by_the_pseudo_lesions_only() -> None:
 
 
 def test_difference_calibration_error_has_no_interval() -> None:
-    """The audit's case: a calibrated arm, whose true error is 0, had an interval of .013 to .046."""
+    """Regression: a calibrated arm, whose true error is 0, had an interval of .013 to .046."""
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), 300)
     truth = (probabilities.cumsum(1) < rng.random((300, 1))).sum(1)
@@ -108,7 +108,7 @@ def test_difference_calibration_error_has_no_interval() -> None:
 
 
 def test_difference_perfect_auc_of_few_positives_has_an_interval_with_width() -> None:
-    """The audit's case: [1.0, 1.0] for nine positive images."""
+    """Regression: [1.0, 1.0] for nine positive images."""
     truth = np.repeat([0, 1], [200, 9])
     score = truth + np.random.default_rng(0).uniform(0, 0.5, 209)
     probabilities = np.column_stack([1 - score / 2, score / 2])[None]
@@ -120,7 +120,7 @@ def test_difference_perfect_auc_of_few_positives_has_an_interval_with_width() ->
 
 @pytest.mark.parametrize("positives", [9, 30])
 def test_difference_interval_of_a_high_auc_covers_it(positives: int) -> None:
-    """The audit's cases: with a true AUC of .98 the interval covered it in .76 (9 positives) and .89 (30) of worlds."""
+    """Regression: with a true AUC of .98 the interval covered it in .76 (9 positives) and .89 (30) of worlds."""
     rng, trials, covered = np.random.default_rng(1), 120, 0
     truth = np.repeat([0, 1], [200, positives])
     sample = Sample(truth, np.arange(len(truth)).astype(str), ("a", "b"))
@@ -230,7 +230,7 @@ def test_lesions_needed_more_variance_from_seeds_than_the_effect_allows_is_none(
 
 
 def test_lesions_needed_detectable_effect_is_found() -> None:
-    """The audit's case: 160 lesions and three seeds were called enough for .10, which was found in .19 of worlds."""
+    """Regression: 160 lesions and three seeds were called enough for .10, which was found in .19 of worlds."""
     rng, detectable = np.random.default_rng(0), 0
     for trial in range(20):
         sample, arms, _ = simulate(Case((160,), 3, 0.6, 0.1, 0.3), rng)
