@@ -151,7 +151,7 @@ def placement() -> Placement:
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
             f"{path}: {where}: {first['msg']}",
-            "correct that entry; manifests/placement.yaml documents each",
+            "correct that entry; manifests/placement.yaml documents each entry",
             "placement.invalid",
             path=str(path),
             entry=where,

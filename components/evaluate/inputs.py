@@ -130,7 +130,7 @@ def read_inputs(
     gan_records = read_gan_records(synthetic)
     if set(gan_records) != set(rare):
         raise UserError(
-            f"the rare classes are {', '.join(rare)}, the GAN records are of {', '.join(gan_records) or 'none'}",
+            f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gan_records) or 'none'}",
             "use the synthetic images of this run",
             "evaluate.other_classes",
             rare=list(rare),

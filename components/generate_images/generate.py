@@ -150,7 +150,7 @@ def _read_records(gans: Path, header: Header) -> list[TrainedGan | FailedGan]:
         records.append(record)
     if not records:
         raise UserError(
-            f"{gans} has no record of a GAN", "use the output of train_gan", "generate_images.no_gans", path=str(gans)
+            f"{gans} contains no GAN record", "use the output of train_gan", "generate_images.no_gans", path=str(gans)
         )
     return records
 
@@ -223,7 +223,9 @@ def generate(
     inputs, (_, probabilities) = extractor.model.input_shape, extractor.model.output_shape
     if inputs != (None, header.image_size, header.image_size, 3) or probabilities != (None, len(header.classes)):
         raise UserError(
-            f"{features} was trained on other images or classes", "use the one of this run", "features.other_data"
+            f"{features} was trained on other images or classes",
+            "use the feature extractor of this run",
+            "features.other_data",
         )
     models = {
         record.dx: _load_generator(Path(gans) / "models" / f"gan-{record.dx}.keras", record)

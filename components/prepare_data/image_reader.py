@@ -36,7 +36,9 @@ def index(folder: Path) -> dict[str, Path]:
         first = paths.setdefault(path.stem, path)
         if first is not path and not filecmp.cmp(first, path, shallow=False):
             names = f"{first.relative_to(folder)} and {path.relative_to(folder)}"
-            raise UserError(f"two different images have one id ({names})", "remove the wrong one", "images.repeated_id")
+            raise UserError(
+                f"two different images have the same id ({names})", "remove the wrong one", "images.repeated_id"
+            )
     return paths
 
 

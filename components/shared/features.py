@@ -111,6 +111,9 @@ def load_features(path: str | Path) -> Features:
             raise ValueError(f"{len(model.outputs)} outputs")
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{path} is not a feature extractor", "use the one of this run", "features.invalid", path=str(path)
+            f"{path} is not a feature extractor",
+            "use the feature extractor of this run",
+            "features.invalid",
+            path=str(path),
         ) from error
     return Features(model)

@@ -209,7 +209,7 @@ def read_rows(path: str | Path, split: str, columns: Sequence[str] | None = None
     header = read_header(path)
     if header.split != split:
         raise UserError(
-            f"{path} is the split {header.split!r}, not {split!r}",
+            f"{path} contains the split {header.split!r}, not {split!r}",
             f"use the split {split!r}",
             "image_set.wrong_split",
             path=str(path),

@@ -44,13 +44,26 @@ class Record(BaseModel):
 
 
 class DataClasses(Record):
-    """Record of the split's classes, `classes.json`; written by prepare_data. `rare`: the classes to rebalance."""
+    """Record of the classes, `classes.json`; written by prepare_data.
+
+    Attributes:
+        rare: the classes to rebalance.
+    """
 
     rare: list[ClassName]
 
 
 class ClassifierSettings(Record):
-    """Settings of a classifier's training; all but the seed are equal in all arms."""
+    """Settings of a classifier's training; all except the seed are equal in all arms.
+
+    Attributes:
+        epochs: maximum number of epochs.
+        patience: epochs without improvement after which training stopped; in older records only.
+        augmentation: `none` or `flips_and_rotations`.
+        seed: seed of weights, order, dropout and augmentation.
+        batch: images per batch.
+        precision: name of the Keras dtype policy.
+    """
 
     epochs: Count
     patience: Count | None = None
@@ -67,15 +80,17 @@ class ClassifierRecord(Record):
         arm: the arm.
         parameters: number of the network's weights.
         model_sha256: hash of the `.keras` file.
-        data_sha256, split_sha256: hashes of the image sets it was trained on.
-        train_set_sha256: identifies the training rows of the arm.
-        train_rows: training images in an epoch, repeats included.
+        data_sha256: hash of the data; see `RunRecord`.
+        split_sha256: hash of the split; see `RunRecord`.
+        train_set_sha256: hash of the training rows of the arm.
+        train_rows: number of training images per epoch, including repeats.
         settings: training settings.
-        epochs, best_epoch: epochs that were trained; the one whose weights were kept, from 1.
+        epochs: number of epochs that were trained.
+        best_epoch: epoch whose weights were kept, from 1.
         history: metric → value of each epoch.
         versions: versions of the libraries.
         seconds: duration of the training.
-        seen: the real images it was trained or selected on.
+        seen: the real images that it was trained or selected on, as hashes.
     """
 
     arm: Arm
@@ -95,7 +110,13 @@ class ClassifierRecord(Record):
 
 
 class Losses(Record):
-    """Losses of a GAN, each list as long as `kimg`."""
+    """Losses of a GAN.
+
+    Attributes:
+        kimg: thousand real images shown, at each point.
+        generator: losses of the generator.
+        discriminator: losses of the discriminator, without penalties.
+    """
 
     kimg: list[NonNegative]
     generator: list[float]
@@ -103,14 +124,26 @@ class Losses(Record):
 
 
 class KidImages(Record):
-    """Numbers of images that KID was measured on."""
+    """Numbers of images from which KID was computed.
+
+    Attributes:
+        validation: validation images of the class.
+        synthetic: samples of each snapshot.
+    """
 
     validation: Count
     synthetic: Count
 
 
 class KidCurve(Record):
-    """KID of each snapshot. `against`: the splits of the real images it was measured against."""
+    """KID of each snapshot.
+
+    Attributes:
+        kimg: thousand real images shown, at each snapshot.
+        value: KID of each snapshot.
+        against: splits of the real images; training images are added if there are few validation images.
+        images: numbers of images.
+    """
 
     kimg: list[NonNegative]
     value: list[float]
@@ -119,7 +152,12 @@ class KidCurve(Record):
 
 
 class Snapshot(Record):
-    """Samples of the same noise after `kimg` thousand images, as one row of images."""
+    """Samples of a GAN during training; all snapshots use the same noise.
+
+    Attributes:
+        kimg: thousand real images shown.
+        jpeg: the samples in one row, as a JPEG image in base64.
+    """
 
     kimg: NonNegative
     jpeg: Jpeg
@@ -148,20 +186,28 @@ class TrainedGan(_OfClass):
     Attributes:
         dx: the class.
         architecture: name of the module with the networks.
-        classes, image_size, data_sha256, split_sha256: properties of the image sets it was trained on.
-        recipe: how it was trained.
+        classes: all classes of the data.
+        image_size: height and width in pixels.
+        data_sha256: hash of the data; see `RunRecord`.
+        split_sha256: hash of the split; see `RunRecord`.
+        status: always `trained`.
+        recipe: losses, regularisation and other choices of training; see `components/train_gan/recipe.py`.
         latent: length of the generator's noise vector.
         kimg: training budget, in thousand real images shown.
         start_kimg: budget of the shared GAN whose weights it started from; 0 for random weights.
-        best_kimg: the selected snapshot.
-        real_images: training images of the class.
-        parameters: weights of generator and discriminator.
-        precision: name of the Keras dtype policy.
-        rolled_back_kimg: where training diverged and was rolled back; None if it did not.
-        losses, kid: curves.
+        best_kimg: thousand real images shown at the selected snapshot.
+        real_images: number of training images of the class.
+        parameters: network → number of its weights.
+        precision: name of the Keras dtype policy; several if training resumed on other hardware.
+        rolled_back_kimg: thousand images after which training diverged and was rolled back; null if it did not.
+        losses: losses over the training.
+        kid: KID of the snapshots.
         snapshots: samples for the report.
         settings: seed, batch size and learning rate.
-        versions, seconds, model_sha256, seen: as in `ClassifierRecord`.
+        versions: versions of the libraries.
+        seconds: duration of the training.
+        model_sha256: hash of the `.keras` file.
+        seen: the real images that it was trained or selected on, as hashes.
     """
 
     status: Literal["trained"] = "trained"
@@ -185,7 +231,18 @@ class TrainedGan(_OfClass):
 
 
 class FailedGan(_OfClass):
-    """Record of a class whose GAN failed while `failed_class` is `continue`; `failed` is the error, on one line."""
+    """Record of a class whose GAN failed while `failed_class` is `continue`.
+
+    Attributes:
+        dx: the class.
+        architecture: name of the module with the networks.
+        classes: all classes of the data.
+        image_size: height and width in pixels.
+        data_sha256: hash of the data; see `RunRecord`.
+        split_sha256: hash of the split; see `RunRecord`.
+        status: always `failed`.
+        failed: the error, on one line.
+    """
 
     status: Literal["failed"] = "failed"
     failed: Text
@@ -195,7 +252,13 @@ GanRecord = Annotated[TrainedGan | FailedGan, Field(discriminator="status")]
 
 
 class NearestPair(Record):
-    """A synthetic image near a training image: its index, the training image and the distance of the copy check."""
+    """A synthetic image near a training image.
+
+    Attributes:
+        distance: distance of the copy check, from 0 for the same image to about 1 for unrelated images.
+        image_id: id of the training image.
+        index: index of the synthetic image in the sequence of its generator.
+    """
 
     distance: NonNegative
     image_id: Text
@@ -207,15 +270,20 @@ class SampleQuality(Record):
 
     Attributes:
         dx: the class.
-        images: images in the set.
-        drawn: images that were generated for it.
-        kid, density, coverage, texture: metrics; None if there are too few images.
+        images: number of images in the set.
+        drawn: number of images that were generated.
+        kid: Kernel Inception Distance; null if there are too few images, like the next metrics.
+        density: how closely real images surround a synthetic image; about 1 for real images.
+        coverage: share of real images with a synthetic image nearby.
         other_coverage: coverage by real images of other classes, which a useful generator exceeds.
-        copies: images dropped by the copy check, which drops distances below `copy_threshold`.
-        curated: images rejected as the worst; `reject` is the share that was to be rejected.
-        against: the splits of the real images that the metrics compare with.
-        nearest: the pairs nearest to a training image.
-        pairs_jpeg: these pairs as one image.
+        texture: fine detail relative to that of training images.
+        copies: number of images that the copy check dropped.
+        copy_threshold: distance to a training image below which an image is a copy.
+        curated: number of images rejected as the worst.
+        reject: share of the images that was to be rejected as the worst.
+        against: splits of the real images that the metrics compare with.
+        nearest: the pairs of a synthetic and a training image with the smallest distances.
+        pairs_jpeg: these pairs as a JPEG image in base64.
     """
 
     dx: ClassName
@@ -253,7 +321,12 @@ RelativePath = Annotated[str, AfterValidator(_check_relative)]
 
 
 class ManifestEntry(Record):
-    """Hash and size of a published file."""
+    """Hash and size of a published file.
+
+    Attributes:
+        sha256: hash of the content.
+        bytes: size.
+    """
 
     sha256: Sha256
     bytes: Count
@@ -264,8 +337,9 @@ class Manifest(Record):
 
     Attributes:
         files: relative path → hash and size.
-        candidate: the model that is proposed for use; None if the verdict does not allow it.
-        promote_if, verdict: why.
+        candidate: the model that is proposed for use; null if the verdict does not allow it.
+        promote_if: the condition for a candidate, an option of the pipeline.
+        verdict: the verdict of the evaluation.
     """
 
     files: dict[RelativePath, ManifestEntry]
@@ -278,19 +352,21 @@ class RunRecord(Record):
     """`run` of `metrics.json`: what identifies a run and what its result depends on.
 
     Attributes:
-        data, data_sha256: where the data came from; hash of every accepted row and its pixels.
-        split, split_sha256: how it was split; hash of the assignment.
+        data: source of the data, the parameter `data`.
+        data_sha256: hash of all accepted rows and their pixels.
+        split: how the data was split, the parameter `data_split`.
+        split_sha256: hash of the assignment of images to splits.
         seed: seed of split, GANs and sampling.
         seeds: seeds of the classifiers.
         image_size: height and width in pixels.
         rare_classes: the classes to rebalance.
-        rebalanced_classes: those of them that have synthetic images.
+        rebalanced_classes: the rare classes that have synthetic images.
         malignant: the classes whose sensitivity as a group is measured.
         settings: settings of the classifiers, equal in all arms.
         parameters: parameters of the pipeline, by their names in its form.
         versions: versions of the libraries.
         folds: split and verdict of each fold, if the run pools folds.
-        pooled_lesions: how many lesions of the data are tested in a fold, likewise.
+        pooled_lesions: number of lesions that were tested in a fold, and of all, if the run pools folds.
     """
 
     data: Text
@@ -317,7 +393,13 @@ ByClass = dict[ClassName, Figure]
 
 
 class Difference(Record):
-    """Difference of two arms in a metric, with its 95 % interval."""
+    """Difference of two arms in a metric.
+
+    Attributes:
+        value: the difference.
+        low: lower limit of the 95 % interval.
+        high: upper limit of the 95 % interval.
+    """
 
     value: Figure
     low: Figure
@@ -328,11 +410,14 @@ class ClassDifference(Difference):
     """Effect of the synthetic images on a class's recall.
 
     Attributes:
-        p, p_holm: p-value of the paired permutation test at lesion level, raw and with Holm's correction; None with
-            several seeds.
-        lesions: tested lesions.
+        value: the difference in recall, augmented − oversampled.
+        low: lower limit of the 95 % interval.
+        high: upper limit of the 95 % interval.
+        p: p-value of the paired permutation test at lesion level; null with several seeds.
+        p_holm: the same, with Holm's correction for the number of classes.
+        lesions: number of tested lesions.
         few: whether an effect of 0.10 would most likely be missed.
-        lesions_needed: lesions that would detect it with a probability of 80 %; None if it takes more seeds.
+        lesions_needed: number of lesions that would detect it with a probability of 80 %; null if it takes more seeds.
     """
 
     p: Figure
@@ -343,14 +428,25 @@ class ClassDifference(Difference):
 
 
 class MetricDifferences(Record):
-    """Differences in a metric: `gan` is augmented − oversampled, `improvement` augmented − baseline."""
+    """Differences in a metric.
+
+    Attributes:
+        gan: augmented − oversampled.
+        improvement: augmented − baseline.
+    """
 
     gan: Difference
     improvement: Difference
 
 
 class McNemar(Record):
-    """Rare classes' lesions gained and lost by the augmented arm, and McNemar's exact test, for one seed."""
+    """McNemar's exact test of the rare classes' lesions.
+
+    Attributes:
+        lesions_gained: lesions that the augmented arm classifies correctly in more seeds than the oversampled arm.
+        lesions_lost: the reverse.
+        p: p-value; null with several seeds.
+    """
 
     lesions_gained: Count
     lesions_lost: Count
@@ -358,7 +454,13 @@ class McNemar(Record):
 
 
 class Permutation(Record):
-    """Paired permutation test of the primary figure; `draws` is the number of sign arrangements."""
+    """Paired permutation test of the primary metric.
+
+    Attributes:
+        p: p-value; null with several seeds.
+        passed: whether the test is significant at the 5 % level.
+        draws: number of sign arrangements.
+    """
 
     p: Figure
     passed: bool
@@ -366,7 +468,20 @@ class Permutation(Record):
 
 
 class Effect(Difference):
-    """GAN effect: the difference augmented − oversampled in the primary metric, and in others."""
+    """GAN effect: the difference augmented − oversampled.
+
+    Attributes:
+        value: the difference in the primary metric.
+        low: lower limit of the 95 % interval.
+        high: upper limit of the 95 % interval.
+        metric: name of the primary metric.
+        augmented_minus_baseline: the improvement in the primary metric, which includes rebalancing.
+        by_metric: other metric → its differences.
+        by_class: class → the effect on its recall.
+        mcnemar: McNemar's exact test.
+        permutation: the permutation test that the verdict requires.
+        draws: number of bootstrap resamples.
+    """
 
     metric: Text
     augmented_minus_baseline: Difference
@@ -378,7 +493,13 @@ class Effect(Difference):
 
 
 class Curves(Record):
-    """Curves of an arm: `roc` and `pr` by class, `reliability` before and after temperature scaling."""
+    """Curves of an arm.
+
+    Attributes:
+        roc: class → ROC curve.
+        pr: class → precision–recall curve.
+        reliability: reliability diagram before and after temperature scaling.
+    """
 
     roc: dict[ClassName, dict[Literal["fpr", "tpr"], list[Figure]]]
     pr: dict[ClassName, dict[Literal["recall", "precision"], list[Figure]]]
@@ -386,7 +507,14 @@ class Curves(Record):
 
 
 class ModelCurves(Record):
-    """Training of one classifier, as in its record."""
+    """Training of one classifier, as in its record.
+
+    Attributes:
+        epochs: number of epochs that were trained.
+        best_epoch: epoch whose weights were kept, from 1.
+        history: metric → value of each epoch.
+        seconds: duration of the training.
+    """
 
     epochs: Count
     best_epoch: Count
@@ -395,7 +523,33 @@ class ModelCurves(Record):
 
 
 class ArmResults(Record):
-    """Metrics of an arm, means over its seeds; `train_rows` and `models` exist for the run's own test set only."""
+    """Metrics of an arm, means over its seeds.
+
+    Attributes:
+        accuracy: share of images that are classified correctly.
+        balanced_accuracy: mean recall of all classes with images.
+        rare_recall: mean recall of the rare classes that have synthetic images, the primary metric.
+        macro_f1: mean F1 of the classes.
+        macro_auc: mean area under the ROC curve of each class against the rest.
+        malignant_sensitivity: sensitivity for malignant images at the threshold fitted on validation.
+        malignant_specificity: specificity at the same threshold.
+        brier: Brier score, from 0 (best) to 2.
+        ece: expected calibration error of the predicted class.
+        ece_scaled: the same, after temperature scaling.
+        intervals: metric → limits of its 95 % interval.
+        by_seed: seed → metric → value.
+        recall: class → recall.
+        precision: class → precision.
+        f1: class → F1.
+        auc: class → area under the ROC curve.
+        support: class → number of images.
+        recall_interval: class → limits of the 95 % interval of recall.
+        confusion: confusion matrix, true classes in rows, summed over seeds.
+        curves: curves by class.
+        temperature: temperature of each model, fitted on validation.
+        train_rows: number of training images per epoch; on the test set only.
+        models: seed → training of its classifier; on the test set only.
+    """
 
     accuracy: Figure
     balanced_accuracy: Figure
@@ -423,14 +577,27 @@ class ArmResults(Record):
 
 
 class ImageCounts(Record):
-    """Numbers of images and lesions of a class."""
+    """Size of a class.
+
+    Attributes:
+        images: number of images.
+        lesions: number of lesions.
+    """
 
     images: Count
     lesions: Count
 
 
 class SyntheticDetails(Record):
-    """Synthetic images of a class and their GAN; see `SampleQuality` and `TrainedGan`. `failed`: the GAN's error."""
+    """Synthetic images of a class and their GAN; see `SampleQuality` and `TrainedGan` for the other fields.
+
+    Attributes:
+        images: number of synthetic images; 0 if the GAN failed.
+        architecture: name of the module with the networks.
+        failed: the error of the GAN; absent if it was trained.
+        positions: number of flips and rotations of each image that the GAN learned from, 1 or 8.
+        seconds: duration of the training of the GAN.
+    """
 
     images: Count
     architecture: Text
@@ -457,7 +624,14 @@ class SyntheticDetails(Record):
 
 
 class Ages(Record):
-    """Ages in years."""
+    """Ages in years.
+
+    Attributes:
+        median: median age.
+        low: lowest age.
+        high: highest age.
+        missing: number of images without age.
+    """
 
     median: Figure
     low: Figure
@@ -466,7 +640,16 @@ class Ages(Record):
 
 
 class Population(Record):
-    """Population of a split according to its metadata, counted by image."""
+    """Population of a split according to its metadata, counted by image.
+
+    Attributes:
+        images: number of images.
+        lesions: number of lesions.
+        age: ages.
+        sex: value → number of images.
+        localization: value → number of images.
+        dx_type: value → number of images.
+    """
 
     images: Count
     lesions: Count
@@ -477,7 +660,13 @@ class Population(Record):
 
 
 class Outcome(Record):
-    """Comparison of the arms on one set of images."""
+    """Comparison of the arms on one set of images.
+
+    Attributes:
+        arms: arm → metrics.
+        effect: the effect of the synthetic images.
+        verdict: the result in words.
+    """
 
     arms: dict[Arm, ArmResults]
     effect: Effect
@@ -491,7 +680,15 @@ class Outcome(Record):
 
 
 class ExternalOutcome(Outcome):
-    """Comparison on external images; `data`: where they came from."""
+    """Comparison of the arms on external images.
+
+    Attributes:
+        arms: arm → metrics.
+        effect: the effect of the synthetic images.
+        verdict: the result in words.
+        data: source of the images.
+        counts: class → size.
+    """
 
     data: Text
     counts: dict[ClassName, ImageCounts]
@@ -501,12 +698,15 @@ class Results(Outcome):
     """Record of an evaluation, `metrics.json`.
 
     Attributes:
+        arms: arm → metrics on the test set.
+        effect: the effect of the synthetic images.
+        verdict: the result in words.
         run: what the result depends on.
         classes: all classes of the data.
-        splits: split → class → numbers.
+        splits: split → class → size.
         population: split → population; absent if folds are pooled.
         synthetic: class → its synthetic images.
-        external: comparison on external images.
+        external: comparison on external images; null without an external set.
     """
 
     run: RunRecord

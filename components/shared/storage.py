@@ -120,7 +120,7 @@ def _list_blobs(storage: "_Connection", bucket: str, below: str) -> dict[str, Bl
 
 
 def _empty_error(uri: str) -> UserError:
-    return UserError(f"{uri}: no object is below this prefix", "check its spelling", "storage.empty", uri=uri)
+    return UserError(f"{uri}: there are no objects below this prefix", "check its spelling", "storage.empty", uri=uri)
 
 
 def download_file(uri: str, path: str | Path) -> None:
@@ -661,7 +661,7 @@ def _translate_errors(uri: str, access: str) -> Iterator[None]:
     except exceptions.NotFound as error:
         raise user_error("not found", check, "not_found") from error
     except exceptions.BadRequest as error:
-        raise user_error("refused as a bad request", check, "bad_request") from error
+        raise user_error("the request was rejected as invalid", check, "bad_request") from error
     except exceptions.PreconditionFailed as error:
         hint = "rerun the command when the other writer has finished"
         raise user_error("another program is writing there at the same time", hint, "concurrent_write") from error

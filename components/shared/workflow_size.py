@@ -89,7 +89,7 @@ def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, o
     groups = group(items, per_task)
     if len(groups) > limit:
         raise UserError(
-            f"{len(items)} {what} with {option} {per_task} are {len(groups)} tasks, and a workflow holds {limit}",
+            f"{len(items)} {what} with {option} {per_task} need {len(groups)} tasks, but a workflow holds {limit}",
             f"compile the pipeline with {option} {-(-len(items) // limit)}, or choose fewer {what}",
             f"workflow.too_many_{what}",
             count=len(items),

@@ -353,7 +353,7 @@ def load_start(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label:
     if not matches:
         raise UserError(
             f"{label}: the output of pretrain_gan has another architecture, image size or split",
-            "use the one of this run",
+            "use the output of this run",
             "train_gan.other_start",
             label=label,
         )
