@@ -65,6 +65,9 @@ format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
+phase: $(VENV)/.ready ## Create a phase from a template: NAME=name
+	@$(BIN)/python -m scripts.new_phase --make
+
 generate: $(VENV)/.ready ## Regenerate the reference pages and tests/golden/pipeline.yaml from the code
 	@$(BIN)/python -m scripts.generate || true
 
@@ -99,4 +102,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check generate verify docs format bench setup lock clean help
+.PHONY: run evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help

@@ -33,21 +33,6 @@ def uses(names: set[str], package: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for name in names)
 
 
-def test_components_has_every_phase():
-    assert PHASES == [
-        "balance_dataset",
-        "check_inputs",
-        "evaluate",
-        "generate_images",
-        "notify",
-        "prepare_data",
-        "publish",
-        "train_classifier",
-        "train_features",
-        "train_gan",
-    ]
-
-
 @pytest.mark.parametrize("path", LOGIC, ids=lambda path: str(path.relative_to(ROOT)))
 def test_logic_imports_neither_kfp_nor_other_phases_and_reads_no_environment(path: Path):
     names = imported(path)
