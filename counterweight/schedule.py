@@ -334,7 +334,7 @@ def run(words: list[str], out: TextIO) -> int:
     if version is None and entries:
         raise UserError(
             "no version is released for schedules",
-            "run python -m counterweight.release, which uploads the present version and synchronises the schedules",
+            "run make release, which uploads the current version and synchronises the schedules",
             "schedule.no_release",
         )
     synchronise(api, entries, version, dry, out)

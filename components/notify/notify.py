@@ -285,8 +285,9 @@ def notify(
     log_line("notify", printable(head))
     for row in rows:
         cost = f", {row['cost']:.2f} {currency}" if row["cost"] else ""
-        failed = f", {row['failed']} failed" if row["failed"] else ""
-        log_line("notify", f"{row['phase']}: {row['tasks']} tasks{failed}, {duration(row['hours'] * 3600)}{cost}")
+        counts = "".join(f", {row[key]} {key}" for key in ("cached", "failed") if row[key])
+        tasks = "1 task" if row["tasks"] == 1 else f"{row['tasks']} tasks"
+        log_line("notify", f"{row['phase']}: {tasks}{counts}, {duration(row['hours'] * 3600)}{cost}")
     if webhook:
         message: dict[str, Any] = {
             "text": f"{printable(head)}\n{link}".strip(),

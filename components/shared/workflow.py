@@ -297,7 +297,7 @@ def _tasks(content: _Manifest, finished: bool) -> list[Task]:
             drivers.setdefault(node.key.removesuffix("-driver"), []).append(node)
     rank = _ranks(content.nodes)
     ordered_tasks: list[tuple[tuple[Any, ...], Task]] = []
-    items = _loop_items(content, nodes_by_key, pods)
+    items = _loop_items(content, drivers | nodes_by_key, pods)
     for key in nodes_by_key.keys() | drivers.keys():
         is_container = key in nodes_by_key or any(node.template not in ("", _DAG_DRIVER) for node in drivers[key])
         attempts = sorted(pods.get(f"{key}.executor", []), key=lambda node: (node.attempts, node.id))

@@ -63,6 +63,11 @@ def pod(phase: str, message: str = "", attempt: int = 0) -> dict[str, Any]:
         ("twenty-seeds", "failed", {"cached": 27, "failed": 1, "skipped": 1, "succeeded": 41}),
         ("too-wide", "failed", {"cached": 7, "failed": 1, "skipped": 1, "succeeded": 151}),
         ("workflow-deleted-with-its-schedule", "running", {"pending": 1}),
+        ("flat-succeeded", "succeeded", {"succeeded": 11}),
+        ("flat-all-cached", "succeeded", {"cached": 9, "succeeded": 2}),
+        ("flat-succeeded-after-retry", "succeeded", {"cached": 6, "succeeded": 6}),
+        ("flat-user-error", "failed", {"failed": 1, "skipped": 3}),
+        ("flat-terminated", "cancelled", {"cancelled": 1, "skipped": 4, "succeeded": 2}),
     ],
 )
 def test_parse_run_recording_gives_each_task_once_with_its_state(name: str, state: str, states: dict[str, int]):
@@ -76,7 +81,7 @@ def test_parse_run_recording_gives_each_task_once_with_its_state(name: str, stat
 
 
 def test_parse_run_every_recording_is_covered():
-    assert len(recordings.NAMES) == 13
+    assert len(recordings.NAMES) == 18
 
 
 def test_parse_run_loop_tasks_carry_their_item():
@@ -87,6 +92,35 @@ def test_parse_run_loop_tasks_carry_their_item():
     assert tasks["Train GAN [df]"].pod == "counterweight-krvfj-retry-system-container-impl-1382389040"
     assert tasks["Train GAN [df]"].log_uri.endswith("/executor-logs")
     assert tasks["Train GAN [df]"].seconds(NOW) == 30
+
+
+def test_parse_run_loops_in_a_nested_pipeline_carry_their_item():
+    labels = [task.label for task in read("flat-succeeded").tasks]
+    assert labels == [
+        "Check inputs",
+        "Prepare data",
+        "Train features",
+        "Train classifier [baseline,oversampled; seeds 1,2]",
+        "Pretrain GAN",
+        "Train GAN [df,vasc]",
+        "Generate images [df,vasc]",
+        "Collect images",
+        "Train classifier [augmented; seeds 1,2]",
+        "Evaluate",
+        "Publish",
+    ]
+
+
+def test_parse_run_error_record_in_the_termination_message_is_the_reason():
+    task = by_label(read("flat-user-error"))["Check inputs"]
+    assert task.error is not None
+    assert (task.error.code, task.reason) == ("storage.empty", "gs://lab/missing: no object is below this prefix")
+
+
+def test_parse_manifest_loop_task_keeps_its_label_while_its_driver_runs():
+    manifest = recordings.manifest_as_of("flat-all-cached", "2026-11-26T11:01:10Z")
+    (task,) = (task for task in parse_manifest(manifest).tasks if task.name == "train-gan")
+    assert task.label == "Train GAN [item 1]"
 
 
 def test_parse_run_cached_loop_tasks_are_numbered():
