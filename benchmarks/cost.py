@@ -123,7 +123,7 @@ def main() -> None:
         ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as process,
     ):
 
-        def made(size: int, count: int) -> str:
+        def write_folder(size: int, count: int) -> str:
             folder = Path(scratch, f"{size}-{count}")
             folder.mkdir()
             process.submit(prepare, str(folder), size, {"a": count, "b": 32}).result()
@@ -131,9 +131,9 @@ def main() -> None:
 
         seconds: dict[int, list[float]] = {}
         for size in SIZES:
-            folder = made(size, FEW)
+            folder = write_folder(size, FEW)
             seconds[size] = [process.submit(measure, folder, kimg).result()[0] for kimg in KIMG]
-        gib = [process.submit(measure, made(64, count), KIMG[0]).result()[1] for count in COUNTS]
+        gib = [process.submit(measure, write_folder(64, count), KIMG[0]).result()[1] for count in COUNTS]
     named = machine()
     plot(seconds, gib, f"{named.get('gpu', named['cpu'])}, {named['cores']} cores")
     found = {"machine": named, "kimg": KIMG, "seconds": seconds, "images": COUNTS, "peak_memory_gib": gib}

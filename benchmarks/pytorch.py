@@ -11,7 +11,7 @@ import numpy as np
 BATCH, LATENT = 32, 100
 
 
-def _prepared(network: Any) -> tuple[Any, Any]:
+def _to_device(network: Any) -> tuple[Any, Any]:
     """Return the network on the device in channels-last form, and the device."""
     import torch
 
@@ -20,7 +20,7 @@ def _prepared(network: Any) -> tuple[Any, Any]:
     return network.to(device=device, memory_format=torch.channels_last), device
 
 
-def _resident(images: np.ndarray, device: Any) -> Any:
+def _images_on_device(images: np.ndarray, device: Any) -> Any:
     """Return the images as (N, 3, S, S) uint8 on the device."""
     import torch
 
@@ -72,10 +72,10 @@ def gan(image_size: int, images: np.ndarray, steps: int = 1) -> Callable[[], flo
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
-    generator_, device = _prepared(generator(image_size))
-    discriminator_, _ = _prepared(discriminator(image_size))
+    generator_, device = _to_device(generator(image_size))
+    discriminator_, _ = _to_device(discriminator(image_size))
     optimizers = [torch.optim.Adam(network.parameters(), 1e-4) for network in (generator_, discriminator_)]
-    resident = _resident(images, device)
+    resident = _images_on_device(images, device)
 
     def step() -> None:
         rows = torch.randint(len(resident), (BATCH,), device=device)
@@ -129,9 +129,9 @@ def classifier(image_size: int, images: np.ndarray, labels: np.ndarray, steps: i
     import torch
     from torch.nn.functional import cross_entropy
 
-    network, device = _prepared(classifier_network(int(labels.max()) + 1, image_size))
+    network, device = _to_device(classifier_network(int(labels.max()) + 1, image_size))
     optimizer = torch.optim.Adam(network.parameters())
-    resident, truth = _resident(images, device), torch.from_numpy(labels).to(device)
+    resident, truth = _images_on_device(images, device), torch.from_numpy(labels).to(device)
 
     def work() -> float:
         for _ in range(steps):

@@ -25,7 +25,7 @@ ROUNDS = 3
 SECONDS = 3.0
 
 
-def bare(path: str) -> int:
+def prepare_image(path: str) -> int:
     """Decode, resize and encode one file, and return the number of bytes."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
@@ -33,11 +33,11 @@ def bare(path: str) -> int:
 
 
 def bare_loop(paths: list[str]) -> float:
-    """Return the seconds of `bare` over all files, with one process per core that is already running."""
+    """Return the seconds of `prepare_image` over all files, with one process per core that is already running."""
     with Pool(os.cpu_count()) as pool:
-        pool.map(bare, paths[:8])
+        pool.map(prepare_image, paths[:8])
         started = time.perf_counter()
-        pool.map(bare, paths, chunksize=64)
+        pool.map(prepare_image, paths, chunksize=64)
         return time.perf_counter() - started
 
 

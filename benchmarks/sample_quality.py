@@ -42,33 +42,33 @@ Degradation = Callable[[np.ndarray], np.ndarray]
 """(N, S, S, 3) float64 in [0, 255] to the same."""
 
 
-def noise(level: float) -> Degradation:
+def add_noise(level: float) -> Degradation:
     """Add normal noise with this standard deviation, in grey levels."""
     return lambda images: images + np.random.default_rng(SEED).normal(0, level, images.shape)
 
 
-def checkerboard(images: np.ndarray) -> np.ndarray:
+def add_checkerboard(images: np.ndarray) -> np.ndarray:
     """Add a checkerboard of 8 grey levels."""
     across = np.indices(images.shape[1:3]).sum(0) % 2 * 2 - 1
     return images + 8 * across[..., None]
 
 
-def blurred(images: np.ndarray) -> np.ndarray:
+def blur(images: np.ndarray) -> np.ndarray:
     """Blur by a Gaussian of 1.5 px."""
     return np.asarray(ndimage.gaussian_filter(images, (0, 1.5, 1.5, 0)))
 
 
-def mixed(share: float) -> Degradation:
+def mix(share: float) -> Degradation:
     """Mix each image with the next one; `share` is that of the first."""
     return lambda images: share * images + (1 - share) * np.roll(images, 1, axis=0)
 
 
-def rotated_by_quarters(images: np.ndarray) -> np.ndarray:
+def move_to_other_positions(images: np.ndarray) -> np.ndarray:
     """Put each eighth of the images in another of the eight positions."""
     return np.concatenate([list(iter_positions(part))[n % 8] for n, part in enumerate(np.array_split(images, 8))])
 
 
-def compressed(images: np.ndarray) -> np.ndarray:
+def compress(images: np.ndarray) -> np.ndarray:
     """Compress as JPEG with quality 40."""
     results = []
     for image in np.clip(images, 0, 255).astype(np.uint8):
@@ -78,44 +78,44 @@ def compressed(images: np.ndarray) -> np.ndarray:
     return np.stack(results)
 
 
-def shifted(share: float) -> Degradation:
+def shift(share: float) -> Degradation:
     """Shift down and to the left, by a share of the height."""
     by = share * SIZE
     return lambda images: np.asarray(ndimage.shift(images, (0, by, -by, 0), order=1, mode="nearest"))
 
 
-def enlarged(images: np.ndarray) -> np.ndarray:
+def enlarge(images: np.ndarray) -> np.ndarray:
     """Enlarge by 8 % around the centre."""
     scale, middle = 1 / 1.08, (SIZE - 1) / 2
     matrix, offset = np.diag([1, scale, scale, 1]), [0, middle * (1 - scale), middle * (1 - scale), 0]
     return np.asarray(ndimage.affine_transform(images, matrix, offset, order=1, mode="nearest"))
 
 
-def rotated(images: np.ndarray) -> np.ndarray:
+def rotate(images: np.ndarray) -> np.ndarray:
     """Rotate by 7 degrees."""
     return np.asarray(ndimage.rotate(images, 7, axes=(1, 2), reshape=False, order=1, mode="nearest"))
 
 
 DEGRADATIONS: dict[str, Degradation] = {
-    "blurred by 1.5 px": blurred,
-    "noise of 8": noise(8),
-    "checkerboard of 8": checkerboard,
-    "averages of two": mixed(0.5),
+    "blurred by 1.5 px": blur,
+    "noise of 8": add_noise(8),
+    "checkerboard of 8": add_checkerboard,
+    "averages of two": mix(0.5),
 }
 COPIES: dict[str, Degradation] = {
     "exact": lambda images: images,
-    "flipped and rotated": rotated_by_quarters,
+    "flipped and rotated": move_to_other_positions,
     "brighter, less contrast": lambda images: 0.8 * images + 40,
     "tinted": lambda images: images * [1.1, 1, 0.9],
-    "poor JPEG": compressed,
-    "blurred by 1.5 px": blurred,
-    "noise of 10": noise(10),
-    "noise of 25": noise(25),
-    "shifted by 3 %": shifted(0.03),
-    "shifted by 6 %": shifted(0.06),
-    "enlarged by 8 %": enlarged,
-    "mixed 75 to 25": mixed(0.75),
-    "rotated by 7°": rotated,
+    "poor JPEG": compress,
+    "blurred by 1.5 px": blur,
+    "noise of 10": add_noise(10),
+    "noise of 25": add_noise(25),
+    "shifted by 3 %": shift(0.03),
+    "shifted by 6 %": shift(0.06),
+    "enlarged by 8 %": enlarge,
+    "mixed 75 to 25": mix(0.75),
+    "rotated by 7°": rotate,
 }
 
 

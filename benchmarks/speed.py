@@ -47,7 +47,7 @@ def _sides(task: str, steps: int, **modules: dict[str, Any]) -> dict[str, dict[s
     }
 
 
-def _compared(rates: Mapping[str, list[float]], first: str = "engine") -> dict[str, Any]:
+def _compare(rates: Mapping[str, list[float]], first: str = "engine") -> dict[str, Any]:
     """Return each side's median, and the median over rounds of the first side's rate divided by the other's."""
     found: dict[str, Any] = {side: round(statistics.median(values), 1) for side, values in rates.items()}
     for side, values in rates.items():
@@ -100,7 +100,7 @@ def measure(gan_steps: int = 2, classifier_steps: int = 8, side: int = 2048) -> 
             if task.startswith("gan_step")
             else limits.classifier_step_flop(original.classifier_network(CLASSES, size))
         )
-        found[task] = _compared(of_task) | {"mflop_per_image": round(flop / 1e6)}
+        found[task] = _compare(of_task) | {"mflop_per_image": round(flop / 1e6)}
         for dtype, rate in product.items():
             found[task][f"share_of_{dtype}_product"] = round(statistics.median(of_task["engine"]) * flop / rate, 3)
     return found

@@ -32,12 +32,12 @@ from components.shared.errors import ExitCode, UserError
 from components.shared.workflow import Workflow, parse_run
 from counterweight import parameters
 
-PATIENCE_S = 25.0
+CALL_LIMIT_S = 25.0
 """Time limit of a call, including repeated attempts and pauses."""
 ATTEMPT_S = 10.0
 PAUSE_S = 0.5
 """Pause before a call is repeated; doubled each time."""
-LOOK_AGAIN_S = 2.0
+CREATE_PAUSE_S = 2.0
 """The same for a call that creates something: the server may still be processing it."""
 LIMIT_BYTES = 64_000_000
 """Size limit of an answer; a run with the most tasks that are allowed has about 10 MB."""
@@ -119,7 +119,7 @@ def address(host: str) -> str:
     return host.rstrip("/")
 
 
-def bearer(environment: Mapping[str, str], host: str) -> Callable[[], str]:
+def make_token_reader(environment: Mapping[str, str], host: str) -> Callable[[], str]:
     """Return a function that returns the token of a request, empty for none.
 
     It reads or renews the token each time, because tokens expire.
@@ -232,7 +232,7 @@ class Connection(kfp_server_api.ApiClient):
 
     Args:
         host: checked by `address`.
-        token: function that `bearer` returns.
+        token: function that `make_token_reader` returns.
 
     Attributes:
         give_up: time limit of the attempt, in seconds of `time.monotonic`.
@@ -326,7 +326,7 @@ class Connection(kfp_server_api.ApiClient):
                 return _Answer(response.status_code, response.reason, response.headers, bytes(data))
 
         try:
-            answer = _within(seconds, attempt)
+            answer = _run_with_time_limit(seconds, attempt)
         except requests.exceptions.SSLError as error:
             raise ApiError(
                 f"the certificate of {self.host} cannot be verified",
@@ -341,7 +341,9 @@ class Connection(kfp_server_api.ApiClient):
             raise unanswered.after(0, late=sent_it) from error
         except requests.exceptions.RequestException as error:
             raise UnansweredError(
-                f"{self.host} is unreachable ({_why(error)})", "check KFP_HOST and the network", "api.unreachable"
+                f"{self.host} is unreachable ({_network_reason(error)})",
+                "check KFP_HOST and the network",
+                "api.unreachable",
             ) from error
         if not 200 <= answer.status <= 299:
             raise self._error(method, urlsplit(url).path, answer)
@@ -407,7 +409,7 @@ def _message(data: bytes) -> tuple[str, int | None]:
     return str(message)[:300], code
 
 
-def _why(error: BaseException | None) -> str:
+def _network_reason(error: BaseException | None) -> str:
     """Return the operating system's reason for a broken connection, from the causes of an exception."""
     seen = error
     while seen is not None:
@@ -417,7 +419,7 @@ def _why(error: BaseException | None) -> str:
     return "connection closed"
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T:
+def _run_with_time_limit(seconds: float, work: Callable[[], T]) -> T:
     """Return `work()` or raise a timeout.
 
     The work is done in a thread that is abandoned after the timeout, because resolving a name cannot be interrupted.
@@ -454,7 +456,7 @@ class Api:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.host = address(environment.get("KFP_HOST", ""))
-        self.connection = Connection(self.host, bearer(environment, self.host))
+        self.connection = Connection(self.host, make_token_reader(environment, self.host))
         self.namespace = environment.get("KFP_NAMESPACE", "")
         self.experiments = kfp_server_api.ExperimentServiceApi(self.connection)
         self.pipelines = kfp_server_api.PipelineServiceApi(self.connection)
@@ -471,13 +473,13 @@ class Api:
                 "api.no_namespace",
             )
 
-    def call(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a method that may be repeated, for `PATIENCE_S`.
+    def call(self, method: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+        """Call a method that may be repeated, for `CALL_LIMIT_S`.
 
         Raises:
             ApiError: all attempts failed.
         """
-        return self._patiently(lambda again: method(*arguments, **named), PAUSE_S)
+        return self._repeat(lambda again: method(*arguments, **keywords), PAUSE_S)
 
     def create(self, make: Callable[[], T], find: Callable[[], T | None]) -> T:
         """Create something once.
@@ -516,10 +518,10 @@ class Api:
                     raise
                 return found
 
-        return self._patiently(attempt, LOOK_AGAIN_S)
+        return self._repeat(attempt, CREATE_PAUSE_S)
 
-    def _patiently(self, attempt: Callable[[bool], T], pause: float) -> T:
-        self.connection.give_up = time.monotonic() + PATIENCE_S
+    def _repeat(self, attempt: Callable[[bool], T], pause: float) -> T:
+        self.connection.give_up = time.monotonic() + CALL_LIMIT_S
         again = False
         while True:
             try:
@@ -529,7 +531,7 @@ class Api:
                 if time.monotonic() + wait > self.connection.give_up:
                     raise
                 if not again:
-                    print(f"warning: {error}; retrying for {PATIENCE_S:.0f} s", file=sys.stderr, flush=True)
+                    print(f"warning: {error}; retrying for {CALL_LIMIT_S:.0f} s", file=sys.stderr, flush=True)
             time.sleep(wait)
             again, pause = True, min(pause * 2, 8)
 
@@ -543,22 +545,24 @@ class Api:
         url = f"{self.host}/apis/v1beta1/runs/{quote(run_id, safe='')}"
         return parse_run(json.loads(self.call(self.connection.request, "GET", url).data))
 
-    def pages(self, method: Callable[..., Any], field: str, *arguments: Any, **named: Any) -> Iterator[Any]:
+    def pages(self, method: Callable[..., Any], field: str, *arguments: Any, **keywords: Any) -> Iterator[Any]:
         """Yield all entries of a list, page by page; each page is requested once."""
         token, seen = "", set[str]()
         while True:
-            answer = method(*arguments, page_size=100, **named, **({"page_token": token} if token else {}))
+            answer = method(*arguments, page_size=100, **keywords, **({"page_token": token} if token else {}))
             yield from getattr(answer, field) or []
             token = answer.next_page_token or ""
             if not token or token in seen:
                 return
             seen.add(token)
 
-    def named(self, method: Callable[..., Any], field: str, name: str, *arguments: Any, **named: Any) -> list[Any]:
+    def find_by_name(
+        self, method: Callable[..., Any], field: str, name: str, *arguments: Any, **keywords: Any
+    ) -> list[Any]:
         """Return the entries of a list with this display name; the server filters them."""
         predicate = kfp_server_api.V2beta1Predicate(operation="EQUALS", key="display_name", string_value=name)
         wanted = self.connection.sanitize_for_serialization(kfp_server_api.V2beta1Filter(predicates=[predicate]))
-        entries = self.pages(method, field, *arguments, filter=json.dumps(wanted), **named)
+        entries = self.pages(method, field, *arguments, filter=json.dumps(wanted), **keywords)
         return [entry for entry in entries if entry.display_name == name]
 
 

@@ -22,7 +22,7 @@ from counterweight.client import Api, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import check_names, switch
 from counterweight.schedule import DEFAULT, RELEASES, read, released_version, synchronise
-from counterweight.submit import Package, compiled, uploaded
+from counterweight.submit import Package, compile_package, upload
 
 
 def run(words: list[str], out: TextIO) -> int:
@@ -34,7 +34,7 @@ def run(words: list[str], out: TextIO) -> int:
         placement.cache_clear()
     entries = read(Path(given.get("FILE") or os.path.relpath(DEFAULT)))
     dry = switch(given, "DRY_RUN")
-    package = compiled(switch(given, "LOCAL_IMAGES"))
+    package = compile_package(switch(given, "LOCAL_IMAGES"))
     api = Api(os.environ)
     version = api.call(released_version, api)
     if version is not None and f"sha256:{package.digest}" in (version.description or ""):
@@ -51,10 +51,10 @@ def run(words: list[str], out: TextIO) -> int:
 
 def release(api: Api, package: Package) -> Any:
     """Upload the package as the newest version of the pipeline of releases and return it."""
-    *_, exists = uploaded(api, package, RELEASES)
+    *_, exists = upload(api, package, RELEASES)
     if exists:  # an earlier version again: only the newest is the released one
         again = replace(package, version=f"{package.version}-{datetime.now(UTC):%y%m%d-%H%M%S}")
-        uploaded(api, again, RELEASES)
+        upload(api, again, RELEASES)
     return api.call(released_version, api)
 
 

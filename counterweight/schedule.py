@@ -33,12 +33,12 @@ from counterweight.exit_codes import run_command
 from counterweight.logs import check_names, switch
 from counterweight.submit import (
     ROOT,
+    add_location,
+    check_parameters,
     check_values,
-    checked,
-    experiment,
+    find_or_create_experiment,
     find_pipeline,
     in_namespace,
-    located,
     read_yaml,
 )
 
@@ -141,10 +141,10 @@ def read(path: Path) -> list[tuple[Schedule, dict[str, Any]]]:
                 name=entry.name,
             )
         try:
-            values = parameters.preset(entry.preset) | checked(entry.parameters, "parameters")
+            values = parameters.preset(entry.preset) | check_parameters(entry.parameters, "parameters")
             check_values(values)
         except UserError as error:
-            raise located(error, where) from error
+            raise add_location(error, where) from error
         account = entry.service_account or os.environ.get("KFP_SERVICE_ACCOUNT", "")
         found[entry.name] = entry.model_copy(update={"service_account": account}), values
     return list(found.values())
@@ -266,7 +266,7 @@ def create(api: Api, entry: Schedule, values: Mapping[str, Any], mark: str, vers
     new = kfp_server_api.V2beta1RecurringRun(
         display_name=entry.name,
         description=mark,
-        experiment_id=experiment(api, entry.experiment or PIPELINE),
+        experiment_id=find_or_create_experiment(api, entry.experiment or PIPELINE),
         pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
         ),

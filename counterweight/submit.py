@@ -79,7 +79,7 @@ class Package:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def compiled(local_images: bool = False) -> Package:
+def compile_package(local_images: bool = False) -> Package:
     """Compile `pipeline.py`.
 
     Args:
@@ -150,7 +150,7 @@ def revision(root: Path, digest: str) -> str:
     return f"{commit}-dirty-{digest[:8]}" if changed else commit
 
 
-def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def check_parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the parameters of a file, each of its parameter's type.
 
     Args:
@@ -165,11 +165,11 @@ def checked(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         try:
             values[str(key)] = check({str(key): value})[str(key)]
         except UserError as error:
-            raise located(error, where) from error
+            raise add_location(error, where) from error
     return values
 
 
-def located(error: UserError, where: str) -> UserError:
+def add_location(error: UserError, where: str) -> UserError:
     """Return the error with the file or entry before its message."""
     return UserError(f"{where}: {error}", error.hint, error.code, **error.fields)
 
@@ -217,13 +217,13 @@ def arguments(given: Mapping[str, str]) -> dict[str, Any]:
         given: `NAME` → value, without the options of the command.
 
     Raises:
-        UserError: `arguments.repeated`, or as in `read_yaml`, `checked`, `parse` and `check_values`.
+        UserError: `arguments.repeated`, or as in `read_yaml`, `check_parameters`, `parse` and `check_values`.
     """
     given = dict(given)
     name, file = given.pop("PRESET", "") or "demo", given.pop("PARAMS", "")
     values = parameters.preset(name)
     if file:
-        values |= checked(read_yaml(Path(file), "PARAMS"), file)
+        values |= check_parameters(read_yaml(Path(file), "PARAMS"), file)
     for word, parameter in (("DATA", "data"), ("OUT", "output")):
         if word in given and parameter in given:
             raise UserError(
@@ -271,7 +271,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 def find_pipeline(api: Api, name: str) -> Any:
     """Return the pipeline of this name, or None."""
-    found = api.named(api.pipelines.pipeline_service_list_pipelines, "pipelines", name, **in_namespace(api))
+    found = api.find_by_name(api.pipelines.pipeline_service_list_pipelines, "pipelines", name, **in_namespace(api))
     return found[0] if found else None
 
 
@@ -283,11 +283,11 @@ def in_namespace(api: Api) -> dict[str, str]:
 def find_version(api: Api, pipeline_id: str, name: str) -> Any:
     """Return the version of this name, or None."""
     method = api.pipelines.pipeline_service_list_pipeline_versions
-    found = api.named(method, "pipeline_versions", name, pipeline_id)
+    found = api.find_by_name(method, "pipeline_versions", name, pipeline_id)
     return found[0] if found else None
 
 
-def uploaded(api: Api, package: Package, pipeline_name: str = "") -> tuple[str, str, str, bool]:
+def upload(api: Api, package: Package, pipeline_name: str = "") -> tuple[str, str, str, bool]:
     """Upload the package unless it exists.
 
     A version of the same name with another package, compiled with another placement or other images from the same
@@ -338,7 +338,7 @@ def uploaded(api: Api, package: Package, pipeline_name: str = "") -> tuple[str, 
         return key, version.pipeline_version_id, name, exists
 
 
-def experiment(api: Api, name: str) -> str:
+def find_or_create_experiment(api: Api, name: str) -> str:
     """Return the id of the experiment of this name, which is created if it does not exist.
 
     Raises:
@@ -347,7 +347,9 @@ def experiment(api: Api, name: str) -> str:
     """
 
     def find() -> Any:
-        found = api.named(api.experiments.experiment_service_list_experiments, "experiments", name, **in_namespace(api))
+        found = api.find_by_name(
+            api.experiments.experiment_service_list_experiments, "experiments", name, **in_namespace(api)
+        )
         return found[0] if found else None
 
     def make() -> Any:
@@ -377,7 +379,7 @@ def run_name(data: str, preset: str, now: datetime) -> str:
     return (stem.strip("-")[: MAX_RUN_NAME - len(end)].strip("-") or "data") + end
 
 
-def started(api: Api, name: str, ids: tuple[str, str], experiment_id: str, values: Mapping[str, Any]) -> Any:
+def start_run(api: Api, name: str, ids: tuple[str, str], experiment_id: str, values: Mapping[str, Any]) -> Any:
     """Start a run once; a random text in its description identifies it if the answer is lost.
 
     Args:
@@ -404,7 +406,7 @@ def started(api: Api, name: str, ids: tuple[str, str], experiment_id: str, value
     )
 
     def find() -> Any:
-        runs = api.named(api.runs.run_service_list_runs, "runs", name, experiment_id=experiment_id)
+        runs = api.find_by_name(api.runs.run_service_list_runs, "runs", name, experiment_id=experiment_id)
         return next((run for run in runs if run.description == mark), None)
 
     try:
@@ -429,13 +431,13 @@ def run(words: list[str], out: TextIO) -> int:
     for option in ("TIMEOUT", "WAIT", "LOCAL_IMAGES"):
         given.pop(option, None)
     values = arguments(given)
-    package = compiled(local)
+    package = compile_package(local)
     api = Api(os.environ)
-    experiment_id = experiment(api, group or package.name)
-    pipeline_id, version_id, version, exists = uploaded(api, package)
+    experiment_id = find_or_create_experiment(api, group or package.name)
+    pipeline_id, version_id, version, exists = upload(api, package)
     print(f"pipeline {package.name}, version {version}: {'exists' if exists else 'uploaded'}", file=out, flush=True)
     name = run_name(str(values["data"]), given.get("PRESET") or "demo", datetime.now(UTC))
-    run = started(api, name, (pipeline_id, version_id), experiment_id, values)
+    run = start_run(api, name, (pipeline_id, version_id), experiment_id, values)
     base = placement().ui.rstrip("/") or api.host
     print(f"run {name}\n{base}/#/runs/details/{printable(run.run_id or '')}", file=out, flush=True)
     code = follow(api, run.run_id, seconds, out) if wait else ExitCode.SUCCEEDED

@@ -16,7 +16,7 @@ FOLDER = Path("build/wheels")
 GROUPS = ("train", "page", "report", "storage")
 
 
-def wanted() -> list[str]:
+def requirements() -> list[str]:
     """Return the requirements of the phases' logic in pyproject.toml, without a backend for Keras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found = [*project["project"]["dependencies"]]
@@ -28,7 +28,7 @@ def wanted() -> list[str]:
 def install() -> None:
     """Install from the wheels the requirements that are missing; others are not changed."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    subprocess.run([*command, f"--find-links={FOLDER}", *wanted()], check=True)
+    subprocess.run([*command, f"--find-links={FOLDER}", *requirements()], check=True)
 
 
 def name_of(line: str) -> str:
@@ -46,7 +46,7 @@ def main() -> None:
     command += ["--only-binary=:all:", f"--python-version={given.python}", f"--dest={FOLDER}"]
     # Wheels for an older glibc run on a newer one.
     command += [f"--platform=manylinux{version}_x86_64" for version in ("2014", "_2_17", "_2_27", "_2_28")]
-    subprocess.run([*command, *wanted()], check=True)
+    subprocess.run([*command, *requirements()], check=True)
     had = {name_of(line) for line in given.have.read_text(encoding="utf-8").splitlines()} if given.have else set()
     for path in FOLDER.glob("*.whl"):
         if name_of(path.name.split("-")[0]) in had:

@@ -32,7 +32,7 @@ def test_version_depends_on_the_code(tmp_path):
 
 
 def test_vendored_wheels_are_the_requirements_of_the_phases():
-    names = {name.split(">")[0] for name in vendor_wheels.wanted()}
+    names = {name.split(">")[0] for name in vendor_wheels.requirements()}
     assert {"keras", "pyarrow", "pandas", "numpy", "pillow", "scikit-learn", "matplotlib"} <= names
     assert not {name for name in names if name.startswith(("tensorflow", "jax", "kfp"))}
     assert [

@@ -20,7 +20,7 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
         monkeypatch.setenv(f"KFP_{name}", "")
     for module, name, seconds in (
         (client, "PAUSE_S", 0.02),
-        (client, "LOOK_AGAIN_S", 0.05),
+        (client, "CREATE_PAUSE_S", 0.05),
         (logs, "FIRST_PAUSE_S", 0.01),
         (schedule, "SETTLE_S", 0.01),
     ):
@@ -33,7 +33,7 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 @pytest.fixture(scope="session")
 def package() -> submit.Package:
     """The compiled pipeline."""
-    return submit.compiled(local_images=True)
+    return submit.compile_package(local_images=True)
 
 
 @pytest.fixture

@@ -166,9 +166,9 @@ def test_api_invalid_variable_is_a_user_error(
 def test_bearer_cluster_token_is_allowed_over_http_within_the_cluster(tmp_path: Path, host: str):
     (tmp_path / "token").write_text(TOKEN)
     variables = {"KFP_AUTH": "cluster", "KFP_TOKEN_FILE": str(tmp_path / "token")}
-    assert client.bearer(variables, f"http://{host}:8888")() == TOKEN
+    assert client.make_token_reader(variables, f"http://{host}:8888")() == TOKEN
     with pytest.raises(UserError):
-        client.bearer({"KFP_AUTH": "token", "KFP_TOKEN": TOKEN}, f"http://{host}:8888")
+        client.make_token_reader({"KFP_AUTH": "token", "KFP_TOKEN": TOKEN}, f"http://{host}:8888")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_bearer_cluster_token_is_allowed_over_http_within_the_cluster(tmp_path: 
 def test_api_failure_has_its_codes(
     kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], exit_code: int, code: str, path: str
 ):
-    monkeypatch.setattr(client, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 0.2)
     monkeypatch.setenv("KFP_AUTH", "token")
     monkeypatch.setenv("KFP_TOKEN", TOKEN)
     kfp.fault(f"GET /apis/v2beta1/{path}", times=99, **fault)
@@ -241,7 +241,7 @@ def test_api_refused_connection_is_an_api_error(kfp: KfpServer, monkeypatch: pyt
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("KFP_HOST", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        monkeypatch.setattr(client, "PATIENCE_S", 0.2)
+        monkeypatch.setattr(client, "CALL_LIMIT_S", 0.2)
         with pytest.raises(client.ApiError) as caught:
             logs.run(["RUN=x"], sys.stdout)
     assert caught.value.code == "api.unreachable"
@@ -252,15 +252,15 @@ def test_api_host_name_without_answer_respects_the_time_limit(
     do: Command, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
-    monkeypatch.setattr(client, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 0.5)
     start = time.monotonic()
     assert do(logs, "RUN=x")[0] == 5
     assert time.monotonic() - start < 4
 
 
 def test_api_time_limits_are_below_half_a_minute():
-    assert client.PATIENCE_S + client.ATTEMPT_S / 100 < 30
-    assert client.ATTEMPT_S < client.PATIENCE_S
+    assert client.CALL_LIMIT_S + client.ATTEMPT_S / 100 < 30
+    assert client.ATTEMPT_S < client.CALL_LIMIT_S
 
 
 def certificate(folder: Path) -> Path:

@@ -134,7 +134,7 @@ def test_logs_wait_without_the_manifest_still_follows_the_run(kfp: KfpServer, do
 def test_logs_wait_api_becomes_unreachable_reports_that_the_run_continues(
     kfp: KfpServer, do: Command, run_id: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(client, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 0.3)
     kfp.life = [("RUNNING", {})]
     original = KfpServer.handle
 

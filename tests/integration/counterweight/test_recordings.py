@@ -50,7 +50,7 @@ def test_submit_wait_recorded_run_exits_with_its_true_state(
     name: str,
     end: str,
 ):
-    monkeypatch.setattr(submit, "compiled", lambda local_images: package)
+    monkeypatch.setattr(submit, "compile_package", lambda local_images: package)
     run_id = kfp.record(name)
     monkeypatch.setitem(kfp_server.ROUTES, "POST /apis/v2beta1/runs", lambda *_: {"run_id": run_id})
     code, out, _ = do(submit, "WAIT=1", "TIMEOUT=1")

@@ -26,7 +26,7 @@ NIGHTLY: dict[str, Any] = {**WEEKLY, "name": "nightly", "cron": "0 30 1 * * *", 
 
 @pytest.fixture(autouse=True)
 def compiled_once(package: submit.Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release, "compiled", lambda local_images: package)
+    monkeypatch.setattr(release, "compile_package", lambda local_images: package)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_schedule_interrupted_sync_loses_nothing_and_is_completed(
 ):
     """The server becomes unreachable after a number of requests about recurring runs."""
     do(schedule, write(file, WEEKLY, NIGHTLY))
-    monkeypatch.setattr(client, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 0.1)
     changed = write(file, {**WEEKLY, "cron": "0 0 4 * * 1"}, {**NIGHTLY, "cron": "0 0 5 * * *"})
     released.asked.clear()
     original = KfpServer.handle
@@ -197,7 +197,7 @@ def test_schedule_interrupted_sync_loses_nothing_and_is_completed(
     assert code in (0, 5)
     assert {row["display_name"] for row in released.tables["recurring_runs"]} == {"weekly", "nightly"}
     released.faults.clear()
-    monkeypatch.setattr(client, "PATIENCE_S", 5)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 5)
     assert do(schedule, changed)[0] == 0
     assert {row["trigger"]["cron_schedule"]["cron"] for row in there(released).values()} == {
         "0 0 4 * * 1",
@@ -303,11 +303,11 @@ def test_release_replaces_schedules_and_submit_does_not(
     do(release, words)
     before = there(kfp)["weekly"]["recurring_run_id"]
     other = submit.Package(package.name, "other", package.content + b"# other\n", package.defaults)
-    monkeypatch.setattr(submit, "compiled", lambda local_images: other)
+    monkeypatch.setattr(submit, "compile_package", lambda local_images: other)
     do(submit)
     assert do(schedule, words)[0] == 0
     assert there(kfp)["weekly"]["recurring_run_id"] == before
-    monkeypatch.setattr(release, "compiled", lambda local_images: other)
+    monkeypatch.setattr(release, "compile_package", lambda local_images: other)
     assert do(release, words)[0] == 0
     assert there(kfp)["weekly"]["recurring_run_id"] != before
 
@@ -318,9 +318,9 @@ def test_release_of_an_earlier_version_becomes_the_newest(
     words = write(file, WEEKLY)
     do(release, words)
     other = submit.Package(package.name, "other", package.content + b"# other\n", package.defaults)
-    monkeypatch.setattr(release, "compiled", lambda local_images: other)
+    monkeypatch.setattr(release, "compile_package", lambda local_images: other)
     do(release, words)
-    monkeypatch.setattr(release, "compiled", lambda local_images: package)
+    monkeypatch.setattr(release, "compile_package", lambda local_images: package)
     assert do(release, words)[0] == 0
     versions = [version["name"] for version in kfp.tables["pipeline_versions"]]
     assert versions[:2] == [package.version, "other"]

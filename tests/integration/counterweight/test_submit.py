@@ -24,7 +24,7 @@ OUT = "OUT=gs://bucket/results"
 
 @pytest.fixture(autouse=True)
 def compiled_once(package: submit.Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "compiled", lambda local_images: package)
+    monkeypatch.setattr(submit, "compile_package", lambda local_images: package)
 
 
 def test_submit_first_run_creates_pipeline_version_and_experiment(kfp: KfpServer, do: Command, package: submit.Package):
@@ -72,7 +72,7 @@ def test_submit_same_revision_with_another_package_is_another_version(
 ):
     do(submit, OUT)
     other = submit.Package(package.name, package.version, package.content + b"# other images\n", package.defaults)
-    monkeypatch.setattr(submit, "compiled", lambda local_images: other)
+    monkeypatch.setattr(submit, "compile_package", lambda local_images: other)
     for _ in range(2):
         assert do(submit, OUT)[0] == 0
     names = [version["name"] for version in kfp.tables["pipeline_versions"]]
@@ -85,8 +85,8 @@ def test_submit_same_revision_with_another_package_is_another_version(
 
 def test_submit_pipeline_on_a_later_page_is_reused(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     do(submit, OUT)
-    named = {"display_name": "other", "name": "other", "pipeline_id": "x", "created_at": kfp.now()}
-    kfp.tables["pipelines"][:0] = [{**named, "pipeline_id": f"other-{n}"} for n in range(250)]
+    other = {"display_name": "other", "name": "other", "pipeline_id": "x", "created_at": kfp.now()}
+    kfp.tables["pipelines"][:0] = [{**other, "pipeline_id": f"other-{n}"} for n in range(250)]
     monkeypatch.setattr(kfp_server, "matches", lambda *_: True)
     assert do(submit, OUT)[0] == 0
     assert kfp.count(r"GET /apis/v2beta1/pipelines\?.*page_token") == 2
@@ -188,7 +188,7 @@ def test_submit_late_start_is_not_repeated(kfp: KfpServer, do: Command, monkeypa
 
 
 def test_submit_proxy_timeout_starts_no_second_run(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(client, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 0.5)
     kfp.fault("POST /apis/v2beta1/runs", "status", status=504)
     code, _, err = do(submit, OUT)
     assert (code, "it is unknown whether" in err) == (5, True)
@@ -197,7 +197,7 @@ def test_submit_proxy_timeout_starts_no_second_run(kfp: KfpServer, do: Command, 
 
 def test_submit_unknown_start_names_the_run_to_check(kfp: KfpServer, do: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(client, "ATTEMPT_S", 0.3)
-    monkeypatch.setattr(client, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(client, "CALL_LIMIT_S", 1.0)
     kfp.fault("POST /apis/v2beta1/runs", "late", seconds=5)
     code, _, err = do(submit, OUT)
     assert code == 5
@@ -269,7 +269,7 @@ def test_submit_without_pushed_images_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.undo()
     monkeypatch.setattr(submit.build_images, "DIGESTS", tmp_path / "digests.json")
     with pytest.raises(UserError) as caught:
-        submit.compiled()
+        submit.compile_package()
     assert caught.value.code == "images.not_pushed"
 
 
