@@ -286,8 +286,8 @@ def notify(
     for row in rows:
         cost = f", {row['cost']:.2f} {currency}" if row["cost"] else ""
         counts = "".join(f", {row[key]} {key}" for key in ("cached", "failed") if row[key])
-        tasks = "1 task" if row["tasks"] == 1 else f"{row['tasks']} tasks"
-        log_line("notify", f"{row['phase']}: {tasks}{counts}, {duration(row['hours'] * 3600)}{cost}")
+        number = "1 task" if row["tasks"] == 1 else f"{row['tasks']} tasks"
+        log_line("notify", f"{row['phase']}: {number}{counts}, {duration(row['hours'] * 3600)}{cost}")
     if webhook:
         message: dict[str, Any] = {
             "text": f"{printable(head)}\n{link}".strip(),
