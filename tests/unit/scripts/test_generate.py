@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.records import Record, Sha256
 from scripts import generate
 from scripts.error_reference import collect_errors
 from scripts.record_reference import models, section, type_of
@@ -52,9 +53,36 @@ def test_section_has_a_row_for_each_field():
     for model in models():
         text = section(model)
         assert all(f"| `{name}`" in text for name in model.model_fields)
-    assert "| `split_sha256` | string `^[0-9A-Za-z-]{0,64}$` | hashes of the image sets" in "".join(
-        map(section, models())
-    )
+
+
+def test_section_describes_fields_by_the_docstring():
+    class Example(Record):
+        """An example,
+        `example.json`.
+
+        Attributes:
+            first, second: two hashes,
+                in hexadecimal.
+            third: a number.
+        """
+
+        first: Sha256
+        second: Sha256
+        third: int = 0
+        fourth: float
+
+    assert section(Example).splitlines() == [
+        "## Example",
+        "",
+        "An example, `example.json`.",
+        "",
+        "| field | type | |",
+        "|---|---|---|",
+        "| `first` | string `^[0-9a-f]{64}$` | two hashes, in hexadecimal. |",
+        "| `second` | string `^[0-9a-f]{64}$` | two hashes, in hexadecimal. |",
+        "| `third` (optional) | integer | a number. |",
+        "| `fourth` | number |  |",
+    ]
 
 
 def test_compiled_pipeline_does_not_depend_on_the_code_of_the_phases():
