@@ -47,6 +47,10 @@ def _template(node: ast.expr | None, values: Values) -> str:
     return "…"
 
 
+def _text(node: ast.expr | None, values: Values) -> str:
+    return _template(node, values).replace("……", "…")
+
+
 def _variables(node: ast.expr) -> list[str]:
     """Return the variables in an expression, without those that it defines."""
     parts = list(ast.walk(node))
@@ -74,8 +78,7 @@ def _errors_of(call: ast.Call, exit_code: ExitCode, values: Values) -> Iterator[
     for choice in (code.body, code.orelse) if isinstance(code, ast.IfExp) else (code,):
         name = _template(choice, values)
         if "." in name:  # otherwise the error is a copy of another one
-            texts = (_template(text, values).replace("……", "…") for text in (message, hint))
-            yield ErrorText(name, *texts, exit_code)
+            yield ErrorText(name, _text(message, values), _text(hint, values), exit_code)
 
 
 def _name(call: ast.Call) -> str:
