@@ -398,8 +398,11 @@ def run(words: list[str], console: TextIO) -> int:
                 print_line(console, f"the run failed; the complete log is in {log_path}")
                 return 1
             finally:
-                if engine:  # an interruption may come between the start of a container and its registration
+                if engine:
+                    # An interruption may come between the start of a container and its registration.
                     engine.remove_containers()
+                    with contextlib.suppress(OSError):  # if nothing was published, only the empty mount point exists
+                        folder.rmdir()
                 shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
         _print_results(folder, runner, console)

@@ -1,4 +1,4 @@
-"""The phases' images: what is in them, who may do what, and how a compiled pipeline comes to name them."""
+"""The images of the phases: content, permissions, digests, and the references in a compiled pipeline."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ import yaml
 
 import docker
 from components.container_images import content, image
-from components.shared.errors import UserError
 from counterweight import build_images
 from counterweight import compile as compiling
 from counterweight.containers import Container
+from tests.helpers.errors import raises_user_error
 
 ROOT = Path(__file__).resolve().parents[3]
-WITH_TENSORFLOW = {"train_classifier", "train_gan", "generate_images", "evaluate"}
+WITH_TENSORFLOW = {"train_classifier", "train_features", "train_gan", "generate_images", "evaluate"}
 TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "git", "curl", "wget")
 LOOK = r"""
 import ast, importlib, importlib.util, json, os, pathlib, shutil, sys
@@ -39,7 +39,7 @@ def writable(path):
     except OSError:
         return False
 def imported(module, seen):
-    # All that a file imports, wherever it stands in it, and what the modules of the project import in turn.
+    # All imports of a file, at any level, and those of the project's modules that it imports.
     path = here / (module.replace(".", "/") + ".py")
     path = path if path.exists() else path.with_suffix("") / "__init__.py"
     if module in seen or not path.exists():
@@ -61,7 +61,7 @@ for name in files:
         imported(module, needed)
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:  # told below
+        except ModuleNotFoundError as error:  # reported as missing
             needed.add(error.name)
 missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
 importlib.import_module("kfp.dsl.executor_main")
@@ -81,14 +81,14 @@ print(json.dumps({
 
 @pytest.fixture
 def digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of digests that is not the one in use."""
+    """Return a temporary path that replaces docker/digests.json."""
     path = tmp_path / "digests.json"
     monkeypatch.setattr(build_images, "DIGESTS", path)
     return path
 
 
 def pushed() -> dict[str, dict[str, str]]:
-    """What a push of all phases would have written."""
+    """Return the content of docker/digests.json after a push of all phases."""
     return {
         phase: {
             "content": content(phase),
@@ -103,7 +103,7 @@ def test_every_phase_has_a_dockerfile():
     assert set(build_images.GPU_PHASES) <= set(build_images.PHASES)
 
 
-def test_the_hash_is_of_what_goes_into_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_content_changes_with_the_files_of_the_image_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("components", "docker"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "digests.json"))
     shutil.copy(ROOT / "uv.lock", tmp_path)
@@ -111,7 +111,7 @@ def test_the_hash_is_of_what_goes_into_the_image(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("components.container_images.ROOT", tmp_path)
 
     def changed(file: str) -> set[str]:
-        """The phases whose hash a change in a file changes."""
+        """Return the phases whose hash depends on a file."""
         path = tmp_path / file
         old = path.read_bytes()
         path.write_bytes(old + b"\n")
@@ -126,7 +126,7 @@ def test_the_hash_is_of_what_goes_into_the_image(tmp_path: Path, monkeypatch: py
         assert changed(file) == set(build_images.PHASES)
 
 
-def test_uv_is_the_makefiles():
+def test_uv_version_is_the_same_in_makefile_and_image():
     of_makefile = re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())
     of_image = re.search(r"ARG UV_VERSION=(\S+)", (ROOT / "docker/Dockerfile").read_text())
     assert of_makefile
@@ -135,7 +135,7 @@ def test_uv_is_the_makefiles():
 
 
 @pytest.mark.parametrize("library", build_images.LIBRARIES)
-def test_the_lock_file_has_cuda_for_both_libraries(library: str):
+def test_lock_file_has_cuda_for_each_library(library: str):
     groups = ["kfp", "train", "report", f"cuda-{library}"]
     uv = Path(sys.executable).parent / "uv"
     done = subprocess.run(
@@ -151,11 +151,11 @@ def test_the_lock_file_has_cuda_for_both_libraries(library: str):
     assert not re.search(r"^tensorflow-cpu==", done.stdout, re.MULTILINE)
 
 
-def test_without_a_push_hashes_are_named(digests: Path):
+def test_pinned_without_a_push_is_empty(digests: Path):
     assert build_images.pinned() == {}
 
 
-def test_digests_are_named_after_a_push(digests: Path, tmp_path: Path):
+def test_compile_after_a_push_names_digests(digests: Path, tmp_path: Path):
     digests.write_text(json.dumps(pushed()))
     compiling.main(tmp_path / "pipeline.yaml")
     spec = next(iter(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())))
@@ -165,49 +165,50 @@ def test_digests_are_named_after_a_push(digests: Path, tmp_path: Path):
     assert all("@sha256:" in reference for reference in named)
 
 
-@pytest.mark.parametrize("mend", ["stale", "missing"])
-def test_stale_and_fresh_images_are_not_mixed(digests: Path, tmp_path: Path, mend: str):
+@pytest.mark.parametrize("problem", ["stale", "missing"])
+def test_compile_with_stale_or_missing_digest_is_refused(digests: Path, tmp_path: Path, problem: str):
     known = pushed()
-    if mend == "stale":
+    if problem == "stale":
         known["evaluate"]["content"] = "0" * 16
     else:
         del known["evaluate"]
     digests.write_text(json.dumps(known))
-    with pytest.raises(UserError, match="holds no image of the present code of evaluate; run make push"):
+    with raises_user_error("images.stale_digests") as caught:
         compiling.main(tmp_path / "pipeline.yaml")
+    assert caught.value.fields["phases"] == ["evaluate"]
     assert not (tmp_path / "pipeline.yaml").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"evaluate": {}}', '{"evaluate": 1}'])
-def test_a_damaged_file_of_digests_is_one_sentence(digests: Path, text: str):
+def test_pinned_with_a_corrupt_file_raises_user_error(digests: Path, text: str):
     digests.write_text(text)
-    with pytest.raises(UserError, match="delete it, and push the images again"):
+    with raises_user_error("images.invalid_digests"):
         build_images.pinned()
 
 
 @pytest.mark.parametrize(
-    ("step", "words", "sentence"),
+    ("step", "words", "code"),
     [
-        ("build", ["PHASES=evaluat"], "PHASES names 'evaluat'; choose from balance_dataset"),
-        ("build", ["GPU=torch"], "GPU names 'torch'; choose from tensorflow, jax"),
-        ("build", ["seed=1"], "seed means nothing here"),
-        ("push", [], "REGISTRY is not given; write make push REGISTRY=host/path."),
+        ("build", ["PHASES=evaluat"], "images.unknown_choice"),
+        ("build", ["GPU=torch"], "images.unknown_choice"),
+        ("build", ["seed=1"], "images.unknown_option"),
+        ("push", [], "images.no_registry"),
     ],
 )
-def test_a_mistake_is_one_sentence(step: str, words: list[str], sentence: str):
-    with pytest.raises(UserError, match=re.escape(sentence)):
+def test_run_with_invalid_option_raises_user_error(step: str, words: list[str], code: str):
+    with raises_user_error(code):
         build_images.run(step, words)
 
 
 @pytest.mark.parametrize("registry", ["--tls-verify=false", "http://host/x", "host/X", "host/../x y", "/x"])
-def test_a_registry_is_a_name_and_no_flag(registry: str):
-    with pytest.raises(UserError, match="give host"):
+def test_push_to_invalid_registry_raises_user_error(registry: str):
+    with raises_user_error("images.invalid_registry"):
         build_images.push(registry, ["publish"])
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("phase", build_images.PHASES)
-def test_an_image_holds_its_phase_and_little_else(engine: docker.DockerClient, built: dict[str, str], phase: str):
+def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[str, str], phase: str):
     found = engine.images.get(built[phase])
     limit = 2.2e9 if phase in WITH_TENSORFLOW else 0.8e9
     assert 0 < found.attrs["Size"] < limit
@@ -232,8 +233,8 @@ def test_an_image_holds_its_phase_and_little_else(engine: docker.DockerClient, b
     assert task.wait() == "", output
     seen: dict[str, Any] = json.loads(output[-1])
     assert seen["user"] == 10001
-    # With the other backend in its place, JAX is there and TensorFlow is not.
-    assert seen["missing"] == (["jax"] if phase in ("train_gan", "train_classifier") else [])
+    # JAX is in the images for GPUs only.
+    assert seen["missing"] == (["jax"] if phase in ("train_gan", "train_classifier", "train_features") else [])
     assert seen["tools"] == seen["installers"] == []
     assert seen["tensorflow"] == (phase in WITH_TENSORFLOW)
     assert seen["writable"] == ["/tmp"]
@@ -250,10 +251,10 @@ def test_an_image_holds_its_phase_and_little_else(engine: docker.DockerClient, b
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
-    """A registry on a free port of this machine."""
+    """Yield the address of a registry that runs on a free port."""
     server = shutil.which("docker-registry") or shutil.which("registry")
     if not server:
-        pytest.skip("PUSHING IS NOT TESTED: there is no docker-registry here (Debian: apt-get install docker-registry)")
+        pytest.skip("docker-registry is not installed (Debian: apt-get install docker-registry)")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -280,11 +281,11 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.engine
-def test_what_is_pushed_is_what_its_digest_says(
+def test_push_records_the_digest_of_the_registry(
     registry: str, built: dict[str, str], digests: Path, monkeypatch: pytest.MonkeyPatch
 ):
     flags = os.environ.get("PODMAN_PUSH_FLAGS", "")
-    monkeypatch.setenv("PODMAN_PUSH_FLAGS", f"{flags} --tls-verify=false")  # Docker trusts this machine's anyway
+    monkeypatch.setenv("PODMAN_PUSH_FLAGS", f"{flags} --tls-verify=false")  # Docker trusts local registries by default
     build_images.push(registry, ["balance_dataset"])
     build_images.push(registry, ["publish"])
     known = json.loads(digests.read_text())
@@ -307,7 +308,8 @@ def test_what_is_pushed_is_what_its_digest_says(
 
 
 @pytest.mark.engine
-def test_a_registry_that_is_not_there_is_one_sentence(built: dict[str, str], digests: Path):
-    with pytest.raises(UserError, match="push of publish failed"):
+def test_push_to_unreachable_registry_raises_user_error(built: dict[str, str], digests: Path):
+    with raises_user_error("images.build_failed") as caught:
         build_images.push("127.0.0.1:1/team", ["publish"])
+    assert caught.value.fields["phase"] == "publish"
     assert not digests.exists()

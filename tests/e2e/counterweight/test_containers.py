@@ -1,4 +1,4 @@
-"""Tasks in real containers: how they end is what the run says, and nothing is left behind."""
+"""Tasks in real containers: failure reasons, permissions, and cleanup."""
 
 import os
 import signal
@@ -10,18 +10,27 @@ from pathlib import Path
 import pytest
 
 import docker
-from components.shared.errors import UserError
 from counterweight.containers import LABEL, Container, Engine
+from tests.helpers.errors import raises_user_error
 
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = ["RUNNER=containers", "image_size=32", "rare_classes=df,vasc", "gan_kimg=5", "classifier_epochs=2"]
+SMALL = [
+    "RUNNER=containers",
+    "data_image_size=32",
+    "synthetic_classes=df,vasc",
+    "synthetic_per_class=6",
+    "gan_kimg=5",
+    "gan_shared_kimg=0",
+    "classifier_epochs=2",
+    "classifier_seeds=1",
+]
 
 
 def command(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "counterweight.run", *SMALL, *words],
+        [sys.executable, "-m", "counterweight", "run", *SMALL, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -31,7 +40,7 @@ def command(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def until(process: subprocess.Popen[str], text: str) -> str:
-    """Reads output up to a line with `text`."""
+    """Read the output up to a line with `text`, and return it."""
     seen = ""
     for line in process.stdout or ():
         seen += line
@@ -41,14 +50,14 @@ def until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def containers(engine: docker.DockerClient, folder: Path) -> list[docker.models.containers.Container]:
-    """Those of the runs in a folder, running or not."""
+    """Return the containers of the runs in a folder, running or not."""
     label = f"{LABEL}={(folder / 'runs/.cache').resolve()}"
     return engine.containers.list(all=True, filters={"label": label})
 
 
 @pytest.fixture(scope="module")
 def folder(built: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs of this file go, so that they prepare the data once."""
+    """Return the folder of all runs of this module, which prepare the data once."""
     return tmp_path_factory.mktemp("containers")
 
 
@@ -66,15 +75,15 @@ def start(engine: docker.DockerClient, reference: str, script: str, **more: obje
         ("exit 139", "killed by signal 11"),
     ],
 )
-def test_how_a_container_ends_is_told(engine: docker.DockerClient, built: dict[str, str], script: str, how: str):
+def test_wait_returns_the_failure_reason(engine: docker.DockerClient, built: dict[str, str], script: str, how: str):
     task = start(engine, built["publish"], f"echo one; printf 'two é'; {script}")
     assert [line.rstrip("\n") for line in task.lines] == ["one", "two é"]
     assert task.wait() == how
 
 
-def test_a_container_without_memory_says_so(engine: docker.DockerClient, built: dict[str, str]):
+def test_wait_out_of_memory_is_reported(engine: docker.DockerClient, built: dict[str, str]):
     if not engine.info().get("MemoryLimit"):
-        pytest.skip("OUT OF MEMORY IS NOT TESTED: this engine can't limit memory")
+        pytest.skip("this engine cannot limit memory")
     task = start(
         engine, built["publish"], "python3 -c 'x = bytearray(10**9)'; exit $?", mem_limit="64m", memswap_limit="64m"
     )
@@ -83,7 +92,7 @@ def test_a_container_without_memory_says_so(engine: docker.DockerClient, built: 
     assert task.wait() in ("out of memory (exit code 137)", "killed by signal 9; the usual cause is a lack of memory")
 
 
-def test_a_phase_has_no_more_rights_than_it_needs(engine: docker.DockerClient, folder: Path):
+def test_start_grants_only_the_required_permissions(engine: docker.DockerClient, folder: Path):
     data = folder / "data"
     data.mkdir()
     data.chmod(0o755)
@@ -104,35 +113,37 @@ def test_a_phase_has_no_more_rights_than_it_needs(engine: docker.DockerClient, f
     assert (Path(artifacts) / "probe").exists()
     assert not list(data.iterdir())
     script = "cd $COUNTERWEIGHT_CHECKPOINTS && mkdir -p df && echo $0 >> df/checkpoint-a"
-    for name in ("train_gan", "shared_pretraining"):
+    for name in ("train_gan", "pretrain_gan"):
         assert parts.start(name, ["sh", "-c", script, name], {}, {}).wait() == ""
-    assert (folder / "checkpoints/df/checkpoint-a").read_text() == "train_gan\nshared_pretraining\n"
+    assert (folder / "checkpoints/df/checkpoint-a").read_text() == "train_gan\npretrain_gan\n"
     task = parts.start("generate_images", ["sh", "-c", "echo $COUNTERWEIGHT_CHECKPOINTS"], {}, {})
     assert ("".join(task.lines).strip(), task.wait()) == ("", "")
     parts.client.close()
 
 
-def test_a_users_mistake_is_one_sentence(folder: Path):
+def test_run_with_invalid_data_prints_an_error_and_a_hint(folder: Path):
     empty = folder / "empty"
     empty.mkdir()
     process = command(folder, f"DATA={empty}")
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 2, output
-    assert f"{empty.name} holds no metadata file" in output
-    assert output.splitlines()[-1].startswith("error: ")
+    error, hint = output.splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert "has no metadata file" in error
+    assert hint.startswith("hint: ")
     assert "Traceback" not in output
     assert {path.name for path in (folder / "runs").iterdir()} == {".cache"}
 
 
 @pytest.mark.parametrize("words", [["DATA=/"], ["DATA=/opt"], ["OUT=/tmp"]])
-def test_a_folder_in_the_way_is_one_sentence(folder: Path, words: list[str]):
+def test_run_with_a_reserved_folder_prints_an_error(folder: Path, words: list[str]):
     process = command(folder, *words)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 2, output
-    assert "stands in a container's way" in output
+    assert "conflicts with a path inside the container" in output
 
 
-def test_a_phase_that_is_killed_fails_the_run(engine: docker.DockerClient, folder: Path):
+def test_run_fails_if_a_container_is_killed(engine: docker.DockerClient, folder: Path):
     process = command(folder)
     until(process, "train_gan")
     for container in containers(engine, folder):
@@ -140,21 +151,21 @@ def test_a_phase_that_is_killed_fails_the_run(engine: docker.DockerClient, folde
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 1, output
     assert "train_gan: killed by signal 9" in output
-    assert "the run failed; all output is in runs/.cache/logs" in output
+    assert "the run failed; the complete log is in " in output
     assert not containers(engine, folder)
 
 
-def test_an_interrupted_run_leaves_no_container(engine: docker.DockerClient, folder: Path):
+def test_interrupted_run_removes_its_containers(engine: docker.DockerClient, folder: Path):
     process = command(folder)
     until(process, "train_gan")
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
-    assert "the same command goes on from here" in output
+    assert "stopped; rerun the same command to resume" in output
     assert not containers(engine, folder)
 
 
-def test_the_next_run_removes_what_a_killed_one_left(engine: docker.DockerClient, folder: Path):
+def test_run_after_a_killed_one_removes_its_containers(engine: docker.DockerClient, folder: Path):
     process = command(folder)
     until(process, "train_gan")
     process.kill()
@@ -173,21 +184,25 @@ def test_the_next_run_removes_what_a_killed_one_left(engine: docker.DockerClient
     assert not containers(engine, folder)
 
 
-def test_without_an_engine_it_is_one_sentence(tmp_path: Path):
+def test_run_without_an_engine_prints_an_error(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     done = subprocess.run(
-        [sys.executable, "-m", "counterweight.run", "RUNNER=containers"],
+        [sys.executable, "-m", "counterweight", "run", "RUNNER=containers"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: neither Docker nor Podman answers; start one")
-    assert len(done.stderr.splitlines()) == 1
+    error, hint = done.stderr.splitlines()
+    assert error == "error: neither Docker nor Podman responds"
+    assert hint.startswith("hint: start one")
 
 
-def test_a_missing_image_is_one_sentence(built: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_engine_with_a_missing_image_raises_user_error(
+    built: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("counterweight.containers.image", lambda phase: f"{built[phase]}{'0' * (phase == 'evaluate')}")
-    with pytest.raises(UserError, match="there is no image of the present code of evaluate; run make images"):
+    with raises_user_error("containers.no_image") as caught:
         Engine({}, folder / "out", folder / "runs/.cache", folder, folder / "checkpoints")
+    assert caught.value.fields["phases"] == ["evaluate"]
