@@ -130,12 +130,12 @@ def _build(name: str) -> click.Command:
         click.Option([option], help=help_text, metavar="TEXT") for option, (_, help_text) in options.items()
     ]
     if takes_parameters:
-        for parameter, description in parameters.descriptions().items():
+        for parameter in parameters.descriptions():
             if f"--{parameter}" in options:  # `--data` is one of both
                 continue
             names[parameter] = parameter
-            help_text = f"{description} {parameters.allowed(parameter)}."
-            declared.append(click.Option([f"--{parameter.replace('_', '-')}"], help=help_text, metavar="TEXT"))
+            option = f"--{parameter.replace('_', '-')}"
+            declared.append(click.Option([option], help=parameters.help_text(parameter), metavar="TEXT"))
     declared.append(click.Option(["--make"], is_flag=True, hidden=True))
     declared.append(click.Argument(["assignments"], nargs=-1, metavar="[NAME=value]..."))
 

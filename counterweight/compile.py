@@ -28,9 +28,8 @@ def load_pipeline() -> Any:
     from pipeline import counterweight
 
     form = counterweight.pipeline_spec.root.input_definitions.parameters
-    for name, description in parameters.descriptions().items():
-        allowed = parameters.allowed(name)
-        form[name].description = f"{description} {allowed[:1].upper()}{allowed[1:]}."
+    for name in parameters.descriptions():
+        form[name].description = parameters.help_text(name)
     for name, choices in parameters.choices().items():
         del form[name].literals[:]
         for choice in choices:

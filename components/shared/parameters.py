@@ -58,7 +58,8 @@ class Parameters(BaseModel):
         json_schema_extra=_form("demo, kaggle, gs://bucket/prefix or a folder"),
     )
     data_duplicates: Literal["refuse", "move_to_train"] = Field(
-        default="refuse", description="Action if near-duplicates are in two splits: fail, or move them to train."
+        default="refuse",
+        description="Action if near-duplicates are in two splits: refuse fails the run, move_to_train moves them.",
     )
     data_external: Place = Field(
         default="none",
@@ -221,6 +222,25 @@ def allowed(name: str, model: type[BaseModel] = Parameters) -> str:
     if get_origin(field.annotation) is list:
         return f"at most {MAX_SEEDS} different whole numbers{span}, separated by commas"
     return str(cast(dict[str, Any], field.json_schema_extra)["form"])
+
+
+def help_text(name: str, model: type[BaseModel] = Parameters) -> str:
+    """Return description and allowed values of a parameter, for the form and the command line.
+
+    Values keep their case, because users copy them.
+
+    Example:
+        >>> help_text("gan_architecture")
+        'Networks of the GANs. One of: resnet, dcgan.'
+    """
+    values = allowed(name, model)
+    if options := choices(model).get(name):
+        sentence = f"One of: {', '.join(options)}"
+    elif model.model_fields[name].json_schema_extra:
+        sentence = f"Accepts {values}"
+    else:
+        sentence = f"{values[:1].upper()}{values[1:]}"
+    return f"{descriptions(model)[name]} {sentence}."
 
 
 def check(values: Mapping[str, Any], model: type[BaseModel] = Parameters) -> dict[str, Any]:

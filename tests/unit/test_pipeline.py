@@ -168,7 +168,7 @@ def test_form_is_the_parameter_model(compiled: Compiled):
     for name, default in parameters.defaults().items():
         entry = form[name]
         assert entry["defaultValue"] == default, name
-        assert entry["description"].startswith(parameters.descriptions()[name])
+        assert entry["description"] == parameters.help_text(name)
         kinds = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", list: "LIST"}
         assert entry["parameterType"] == kinds[type(default)], name
 

@@ -37,6 +37,26 @@ def test_every_parameter_has_a_description_and_an_allowed_form():
         assert parameters.allowed(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("data", "Accepts demo, kaggle, gs://bucket/prefix or a folder."),
+        ("data_external", "Accepts none, gs://bucket/prefix or a folder."),
+        ("data_split", "Accepts random, k/n (fold k of n), or a CSV file with the columns image_id and split."),
+        ("data_duplicates", "One of: refuse, move_to_train."),
+        ("classifier_epochs", "A whole number from 1 to 1,000,000."),
+    ],
+)
+def test_help_text_keeps_the_case_of_values(name: str, ending: str):
+    assert parameters.help_text(name) == f"{parameters.descriptions()[name]} {ending}"
+
+
+def test_descriptions_name_the_values_of_their_choices():
+    for model, name in ((parameters.Parameters, "data_duplicates"), (parameters.Options, "failed_class")):
+        for value in parameters.choices(model)[name]:
+            assert value in parameters.descriptions(model)[name]
+
+
 def test_choices_match_the_modules_that_implement_them():
     assert set(parameters.choices()["gan_architecture"]) == set(architectures.NAMES)
     assert parameters.choices()["classifier_augmentation"] == AUGMENTATIONS
