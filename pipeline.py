@@ -119,13 +119,13 @@ def make_synthetic_images(
 
 @dsl.pipeline(name="counterweight")
 def counterweight(
-    classifier_augmentation: str = "none",
-    classifier_epochs: int = 50,
+    classifier_augmentation: str = "flips_and_rotations",
+    classifier_epochs: int = 20,
     classifier_seeds: list[int] = [1, 2, 3],  # noqa: B006 (the compiler reads it)
     data: str = "demo",
     data_duplicates: str = "refuse",
     data_external: str = "none",
-    data_image_size: int = 128,
+    data_image_size: int = 64,
     data_split: str = "random",
     gan_architecture: str = "resnet",
     gan_kimg: float = 8.0,

@@ -38,10 +38,10 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     classifier_augmentation: Literal["none", "flips_and_rotations"] = Field(
-        default="none", description="Random changes of the training images, equal in all arms."
+        default="flips_and_rotations", description="Random changes of the training images, equal in all arms."
     )
     classifier_epochs: int = Field(
-        default=50,
+        default=20,
         ge=1,
         le=1_000_000,
         description="Epochs of each classifier; the one with the best validation score is kept.",
@@ -67,7 +67,7 @@ class Parameters(BaseModel):
         json_schema_extra=_form("none, gs://bucket/prefix or a folder"),
     )
     data_image_size: int = Field(
-        default=128, ge=32, le=512, multiple_of=16, description="Height and width of the scaled images in pixels."
+        default=64, ge=32, le=512, multiple_of=16, description="Height and width of the scaled images in pixels."
     )
     data_split: Place = Field(
         default="random",

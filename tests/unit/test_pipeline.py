@@ -173,6 +173,10 @@ def test_form_is_the_parameter_model(compiled: Compiled):
         assert entry["parameterType"] == kinds[type(default)], name
 
 
+def test_form_defaults_are_the_preset_for_cpus():
+    assert parameters.defaults() == parameters.defaults() | preset("cpu")
+
+
 def test_form_has_a_drop_down_for_each_parameter_with_choices(compiled: Compiled):
     form = compiled.spec["root"]["inputDefinitions"]["parameters"]
     literals = {name: tuple(entry["literals"]) for name, entry in form.items() if "literals" in entry}
