@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.shared.data_identity import data_identity
+from components.shared.data_identity import input_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
 from components.shared.parameters import FOLD
@@ -65,7 +65,7 @@ def check(
             _check_input(name, place, in_pod)
     if values["data"] == "kaggle":
         _check_kaggle(environment)
-    identity = data_identity(*(place for place, _ in inputs.values()))
+    identity = input_identity(values["data"], values["data_split"], values["data_external"])
     _check_output("output", values["output"], in_pod)
     if checkpoints.startswith("gs://"):
         _check_output("checkpoints", checkpoints, in_pod)

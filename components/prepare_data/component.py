@@ -24,7 +24,8 @@ def prepare_data(
 ) -> list[str]:
     """Check and scale the images, split them by lesion, and return the rare classes in groups, one per GAN task.
 
-    `data_identity` only invalidates the cache: a new value makes Kubeflow read the source again.
+    `data_identity` is part of the cache key: a new value makes Kubeflow read the source again. The task fails if the
+    source has another identity after it was read, so that nothing is cached under the identity of other data.
     The groups are the return value because `kfp.local` can only iterate over return values.
     """
     from components.shared.errors import exit_on_user_error
@@ -38,6 +39,7 @@ def prepare_data(
 
         names = prepare(
             data=data,
+            data_identity=data_identity,
             split=split,
             external=external,
             duplicates=duplicates,

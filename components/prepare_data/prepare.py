@@ -18,6 +18,7 @@ import pandas as pd
 from components.prepare_data import image_reader, leakage, metadata, profile, scan, sources
 from components.prepare_data import split as splitting
 from components.prepare_data.decode_pool import Decoded, Findings, decode
+from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_write, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
@@ -220,6 +221,7 @@ def prepare(
     training_data: str | Path,
     test_data: str | Path,
     data_profile: str | Path,
+    data_identity: str = "",
 ) -> list[str]:
     """Check, resize and split the images of a source.
 
@@ -236,13 +238,14 @@ def prepare(
         test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set) and
             `splits.csv`, which can be used as `split` of another run.
         data_profile: the HTML page to write.
+        data_identity: the inputs' identity before they are read; see `shared.data_identity`. Empty for no check.
 
     Returns:
         The rare classes, sorted.
 
     Raises:
-        UserError: the data or a parameter is invalid, or images that must stay together are in different splits.
-            Nothing is written then.
+        UserError: the data or a parameter is invalid, or images that must stay together are in different splits,
+            or the inputs changed while they were read. Nothing is written then.
         OSError: the disk is full or a folder is not writable. Nothing is written then either.
     """
     _check(image_size, max_bad_images, duplicates)
@@ -297,6 +300,8 @@ def prepare(
         findings.repeated = int((of_pixels > 1).sum())
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])
+        if data_identity:
+            check_unchanged(data_identity, data, split, external)
         header = _header(classes, image_size, used, "")
         text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside)
         page.write_text(text, encoding="utf-8")

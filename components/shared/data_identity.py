@@ -10,6 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.shared.errors import UserError
+from components.shared.parameters import FOLD
+
 IMAGE_SUFFIXES = ("", ".csv", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Suffixes of files that are data. Results written into the data folder are ignored."""
 
@@ -33,6 +36,34 @@ def data_identity(*places: str) -> str:
             for line in _list_objects(place) if place.startswith("gs://") else _list_files(Path(place)):
                 digest.update(line.encode(errors="replace"))
     return digest.hexdigest()[:16]
+
+
+def input_identity(data: str, data_split: str, data_external: str) -> str:
+    """Return the identity of a run's inputs, which are the parameters of these names; a fold such as `2/5` is none.
+
+    Raises:
+        UserError: as in `data_identity`.
+    """
+    return data_identity(data, "random" if FOLD.fullmatch(data_split) else data_split, data_external)
+
+
+def check_unchanged(identity: str, data: str, data_split: str, data_external: str) -> None:
+    """Check, after a run's inputs have been read, that they are still those with this identity.
+
+    Otherwise the results would be cached for the data as it was before, or mix both.
+
+    Raises:
+        UserError: `input.changed`, or as in `data_identity`.
+    """
+    if input_identity(data, data_split, data_external) != identity:
+        raise UserError(
+            "the data changed while it was read",
+            "rerun the command when nothing writes to the data",
+            "input.changed",
+            data=data,
+            data_split=data_split,
+            data_external=data_external,
+        )
 
 
 def _list_objects(uri: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from components.prepare_data import prepare as phase
 from components.prepare_data import sources
+from components.shared.data_identity import input_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError, as_user_error
 from components.shared.image_set import decode_png, pixel_sha256, read_header
 
@@ -548,3 +549,16 @@ with exit_on_user_error():
 def test_sources_handle_their_values(data, name):
     chosen = next(source for source in sources.SOURCES if source.handles(data))
     assert chosen.__name__.rpartition(".")[2] == name
+
+
+def test_prepare_with_data_that_changes_while_it_is_read_raises(raw, run, refused, monkeypatch):
+    identity = input_identity(str(raw.path), "random", "none")
+    assert run(raw.path, data_identity=identity).rare == ["df", "mel"]
+    resolve = phase.leakage.resolve
+
+    def edit(*given):
+        raw.image(0).write_bytes(raw.image(1).read_bytes())
+        return resolve(*given)
+
+    monkeypatch.setattr(phase.leakage, "resolve", edit)
+    assert refused(raw.path, data_identity=identity) == "input.changed"
