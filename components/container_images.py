@@ -16,15 +16,20 @@ PHASE_OF = {"pretrain_gan": "train_gan"}
 """Task → the phase whose image and placement it uses, if the names differ."""
 
 
-def content(phase: str) -> str:
-    """Return a hash of everything that a phase's image consists of, as 16 hexadecimal digits."""
+def content(phase: str, root: Path = ROOT) -> str:
+    """Return a hash of everything that a phase's image consists of, as 16 hexadecimal digits.
+
+    Args:
+        phase: name of the phase.
+        root: the checkout, or a copy of it.
+    """
     digest = hashlib.sha256()
-    folders = (ROOT / "components" / phase, ROOT / "components" / "shared")
+    folders = (root / "components" / phase, root / "components" / "shared")
     files = [
         path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     ]
-    for path in [*sorted(files), *(ROOT / name for name in BASE)]:
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
+    for path in [*sorted(files), *(root / name for name in BASE)]:
+        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -34,6 +39,6 @@ def repository(phase: str) -> str:
     return f"counterweight/{phase.replace('_', '-')}"
 
 
-def image(phase: str) -> str:
-    """Return the image reference of a phase, `counterweight/<phase>:<hash>`."""
-    return f"{repository(phase)}:{content(phase)}"
+def image(phase: str, root: Path = ROOT) -> str:
+    """Return the image reference of a phase, `counterweight/<phase>:<hash>`; see `content`."""
+    return f"{repository(phase)}:{content(phase, root)}"

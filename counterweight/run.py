@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from counterweight.containers import Engine
 
 START_S = time.monotonic()
-ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path("runs/.cache")
 RUNNERS = ("processes", "containers")
 UNCACHED_TASKS = 2
@@ -209,7 +208,7 @@ class Runner:
         """
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self.scratch / "code"),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.scratch),
             "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -334,7 +333,9 @@ def run(words: list[str], console: TextIO) -> int:
     """Run the pipeline and return the exit code."""
     warnings.filterwarnings("ignore")  # kfp warns that a local run ignores images, accelerators and limits
     from kfp import local
-    from kfp.local import docker_task_handler, subprocess_task_handler
+    from kfp.local import cache, docker_task_handler, subprocess_task_handler
+
+    from counterweight.task_cache import VerifiedCache, copy_code
 
     runner_name, words = split_runner(words)
     given, options = parameters.split_options(parameters.assignments(words))
@@ -348,6 +349,9 @@ def run(words: list[str], console: TextIO) -> int:
         scratch = (CACHE / "scratch").resolve()
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
         scratch.mkdir(parents=True)
+        executors = counterweight.pipeline_spec.deployment_spec["executors"]
+        copy_code(scratch / "code", {executors[name]["container"]["image"] for name in executors})
+        cache.LocalCache = VerifiedCache
         checkpoints = checkpoint_folder(run_id)
         engine = None
         if runner_name == "containers":
