@@ -36,6 +36,7 @@ from components.shared.log import PREFIX, duration
 from components.shared.parameters import defaults, parse
 from counterweight import parameters
 from counterweight.exit_codes import run_command
+from counterweight.output_lock import lock_output
 from counterweight.tasks import CHECKPOINTS, Process, Task, phase_of
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def run(words: list[str], console: TextIO) -> int:
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the task cache")
-    with lock_cache():
+    with lock_cache(), lock_output(folder):
         scratch = (CACHE / "scratch").resolve()
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
         scratch.mkdir(parents=True)

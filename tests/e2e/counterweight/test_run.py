@@ -275,3 +275,15 @@ def test_in_containers_the_same_comes_out(whole: tuple[Path, str], built: dict[s
     assert len(timeless) >= 9
     assert {name: one[name] for name in timeless} == {name: other[name] for name in timeless}
     assert not any(line for line in output.splitlines() if "Traceback" in line)
+
+
+def test_two_runs_with_one_output_in_different_directories_are_refused(tmp_path: Path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    first = command(tmp_path / "one", *SMALL, f"OUT={tmp_path}/out")
+    until(first, "results in")
+    code, output = finish(tmp_path / "other", *SMALL, f"OUT={tmp_path}/out")
+    kill(first, signal.SIGTERM, tmp_path)
+    assert code == 2
+    assert "another run writes to" in output
+    assert not (tmp_path / "out").exists()
