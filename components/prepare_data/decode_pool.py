@@ -20,11 +20,23 @@ from components.prepare_data import image_reader
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, perceptual_hashes
 from components.shared.errors import UserError
 from components.shared.log import Progress
+from components.shared.machine_limits import usable_cpus, usable_memory_bytes
 
 CHUNK_IMAGES = 32
 """Images per task: one image per task would cost a sixth of the throughput."""
 MAX_PENDING_TASKS = 16
 """Maximum number of tasks that are queued or finished but not yet consumed; it bounds the memory."""
+
+
+WORKER_BYTES = 720 * 2**20
+"""Peak memory of a worker: an image of `image_reader.MAX_PIXELS` pixels, its alpha channel, and a copy as RGB."""
+PARENT_BYTES = 2**30
+"""Memory that is left to the process that collects the images."""
+
+
+def count_workers() -> int:
+    """Return the number of worker processes for which this container has CPUs and memory, at least 1."""
+    return max(1, min(usable_cpus(), (usable_memory_bytes() - PARENT_BYTES) // WORKER_BYTES))
 
 
 @dataclass
@@ -127,7 +139,7 @@ def decode(
     with ExitStack() as stack:
         spool: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
         # Processes, since with threads the global interpreter lock costs a fifth of the throughput.
-        pool = ProcessPoolExecutor(initializer=_die_with_parent, initargs=(os.getpid(),))
+        pool = ProcessPoolExecutor(count_workers(), initializer=_die_with_parent, initargs=(os.getpid(),))
         stack.callback(pool.shutdown, cancel_futures=True)
         progress = Progress(label, len(table), "images")
         names = table["image_id"].tolist()

@@ -95,6 +95,11 @@ def _over_8_bits(image: ImageFile.ImageFile) -> bool:
     return any(";16" in raw and not raw.startswith("BGR") for raw in raw_modes)
 
 
+def _alpha(image: Image.Image) -> Image.Image:
+    """Return the alpha channel, without a copy of the other channels if the image has one."""
+    return (image if image.mode in ("RGBA", "LA") else image.convert("RGBA")).getchannel("A")
+
+
 def _read(path: Path, size: int) -> Accepted | str:
     with Image.open(path, formats=FORMATS) as image:
         original = image.size
@@ -123,7 +128,7 @@ def _read(path: Path, size: int) -> Accepted | str:
         if rotated:
             ImageOps.exif_transpose(image, in_place=True)
         may_be_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        if may_be_transparent and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
+        if may_be_transparent and any(_alpha(image).histogram()[:255]):
             return "partly transparent"
         colour = image if image.mode == "RGB" else image.convert("RGB")
         small = colour.resize((size, size), Image.Resampling.LANCZOS)
