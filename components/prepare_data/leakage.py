@@ -44,7 +44,11 @@ def _pair_equal(values: pd.Series, lesions: pd.Series, why: str) -> list[Pair]:
 
 
 def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> list[Pair]:
-    """Return the pairs that must be in the same split; at least one image of each pair is held out.
+    """Return the pairs that must be in the same split.
+
+    Images with identical pixels are paired with the first of them, and only that one is compared with others: all pairs
+    of thousands of copies would take minutes and gigabytes. Only images that are held out, or whose pixels are, are
+    compared with others.
 
     Args:
         rows: lesion_id, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
@@ -54,12 +58,20 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
     lesions = rows["lesion_id"]
     together = _pair_equal(lesions, lesions, LESION) + _pair_equal(rows["pixel_sha256"], lesions, PIXELS)
     known = {frozenset(pair[:2]) for pair in together}
-    queries = np.flatnonzero(held_out)
-    near = near_duplicates.pairs(thumbnails[queries], rows["perceptual_hash"].tolist(), thumbnails)
-    names = lesions.to_numpy()
-    for first, second in {(min(a, b), max(a, b)): None for a, b in zip(queries[near[:, 0]], near[:, 1], strict=True)}:
-        if names[first] != names[second] and frozenset((first, second)) not in known:
-            together.append(Pair(int(first), int(second), NEAR))
+    groups = pd.factorize(lesions)[0]
+    images = np.flatnonzero(~rows["pixel_sha256"].duplicated())
+    queries = images[pd.Series(held_out).groupby(rows["pixel_sha256"].to_numpy()).transform("any").to_numpy()[images]]
+    near = near_duplicates.pairs(
+        thumbnails[queries],
+        rows["perceptual_hash"].iloc[images].tolist(),
+        thumbnails[images],
+        groups[queries],
+        groups[images],
+    )
+    found = zip(queries[near[:, 0]].tolist(), images[near[:, 1]].tolist(), strict=True)
+    for first, second in {(min(pair), max(pair)): None for pair in found}:
+        if frozenset((first, second)) not in known:
+            together.append(Pair(first, second, NEAR))
     return together
 
 
@@ -157,8 +169,13 @@ def external_only(
         first = {value: row for row, value in reversed(list(enumerate(known[column])))}
         offending += [Pair(row, first[value], why) for row, value in enumerate(rows[column]) if value in first]
     exact = {pair.first for pair in offending}
-    near = near_duplicates.pairs(thumbnails, known["perceptual_hash"].tolist(), known_thumbnails)
-    offending += [Pair(int(a), int(b), NEAR) for a, b in near if int(a) not in exact]
+    images = np.flatnonzero(~known["pixel_sha256"].duplicated())
+    near = near_duplicates.pairs(
+        thumbnails,
+        known["perceptual_hash"].iloc[images].tolist(),
+        None if known_thumbnails is None else known_thumbnails[images],
+    )
+    offending += [Pair(int(a), int(images[b]), NEAR) for a, b in near if int(a) not in exact]
     if offending and policy == "refuse":
         raise _leakage_error(
             rows,

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from components.shared.dihedral import iter_positions
+from components.shared.errors import UserError
 
 THUMBNAIL_PX = 32
 """Height and width of the grey thumbnails that are compared, in pixels."""
@@ -24,6 +25,10 @@ DUPLICATE_BITS = 24
 """Maximum number of different bits of near-duplicates if there are no thumbnails to compare."""
 MIN_AGREEMENT, MIN_AGREEMENT_OF_SIMILAR = 0.98, 0.95
 """Minimum agreement of two thumbnails of near-duplicates: in general, and if at most `DUPLICATE_BITS` bits differ."""
+MAX_PAIRS = 100_000
+"""More pairs are an error: a few hundred copies of one image have as many; pairs of thousands fill the memory."""
+QUERY_IMAGES, COMPARED_PAIRS = 128, 4096
+"""Images whose hashes, and pairs whose thumbnails are compared at a time; they bound the memory."""
 MIN_PATTERN_BITS = 8
 """Minimum number of set coarse bits; an image with fewer has no pattern and matches nothing."""
 
@@ -62,8 +67,13 @@ def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
     return [words.tobytes().hex() for words in _hash_words(thumbnails)]
 
 
-def _find_near_hashes(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4)."""
+def _find_near_hashes(
+    queries: np.ndarray, others: np.ndarray, groups: np.ndarray, known_groups: np.ndarray
+) -> np.ndarray:
+    """Return (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4).
+
+    Only images of different groups, (N,) and (M,) int64, are compared.
+    """
     candidates = [np.empty((0, 4), np.int64)]
     patterned = np.flatnonzero(np.bitwise_count(queries[:, 0]).sum(axis=1) >= MIN_PATTERN_BITS)
     for start in range(0, len(others), 8192):  # a block's intermediate results fit into the CPU cache
@@ -72,6 +82,8 @@ def _find_near_hashes(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
         for n in patterned:
             near = np.flatnonzero(np.bitwise_count(queries[n, :, :1] ^ coarse) <= NEAR_COARSE_BITS)
             position, m = np.divmod(near, len(block))
+            other_group = known_groups[start + m] != groups[n]
+            position, m = position[other_group], m[other_group]
             apart = np.bitwise_count(queries[n, position] ^ block[m]).sum(axis=1, dtype=np.int64)
             pairs = np.stack([np.full(len(m), n), position, start + m, apart], axis=1)
             candidates.append(pairs[apart <= NEAR_BITS])
@@ -121,7 +133,13 @@ def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.where(pattern, 1 - rest / np.maximum(total, 1e-6), 0)
 
 
-def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray | None = None) -> np.ndarray:
+def pairs(
+    thumbnails: np.ndarray,
+    known_hashes: Sequence[str],
+    known: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    known_groups: np.ndarray | None = None,
+) -> np.ndarray:
     """Return the near-duplicates between images and known images, in any of the eight flips and rotations.
 
     2,550 images and 8,499 known ones take a third of a second; 30,000 and 100,000 take a minute. Each image needs
@@ -132,20 +150,35 @@ def pairs(thumbnails: np.ndarray, known_hashes: Sequence[str], known: np.ndarray
         known_hashes: M perceptual hashes.
         known: (M, 32, 32) uint8, their thumbnails; without them, the hashes alone decide and cropped
             duplicates are missed.
+        groups, known_groups: (N,) and (M,) int64; images of the same group, such as a lesion, are not paired.
 
     Returns:
         (P, 2) int64 of n and m, sorted.
+
+    Raises:
+        UserError: `leakage.too_many_pairs`: there are more than `MAX_PAIRS`.
     """
     others = np.frombuffer(bytes.fromhex("".join(known_hashes)), np.uint64).reshape(-1, 4)
-    duplicates = []
-    for start in range(0, len(thumbnails), 1024):
-        views = np.stack(list(iter_positions(thumbnails[start : start + 1024])), axis=1)
-        near = _find_near_hashes(_hash_words(views), others)
-        n, position, m, apart = near.T
-        same = apart <= DUPLICATE_BITS
-        if known is not None:
-            required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
-            compared = apart > 0
-            same[compared] = agreement(known[m[compared]], views[n[compared], position[compared]]) > required[compared]
-        duplicates.append(np.stack([start + n, m], axis=1)[same])
-    return np.unique(np.concatenate(duplicates), axis=0) if duplicates else np.empty((0, 2), np.int64)
+    groups = np.full(len(thumbnails), -1) if groups is None else groups
+    known_groups = np.full(len(others), -2) if known_groups is None else known_groups
+    found: set[tuple[int, int]] = set()
+    for start in range(0, len(thumbnails), QUERY_IMAGES):
+        views = np.stack(list(iter_positions(thumbnails[start : start + QUERY_IMAGES])), axis=1)
+        near = _find_near_hashes(_hash_words(views), others, groups[start : start + QUERY_IMAGES], known_groups)
+        for chunk in range(0, len(near), COMPARED_PAIRS):
+            n, position, m, apart = near[chunk : chunk + COMPARED_PAIRS].T
+            same = apart <= DUPLICATE_BITS
+            if known is not None:
+                required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
+                compared = apart > 0
+                agreements = agreement(known[m[compared]], views[n[compared], position[compared]])
+                same[compared] = agreements > required[compared]
+            found.update(zip((start + n[same]).tolist(), m[same].tolist(), strict=True))
+            if len(found) > MAX_PAIRS:
+                raise UserError(
+                    f"more than {MAX_PAIRS:,} pairs of images are near-duplicates",
+                    "give images of one lesion the same lesion_id, or remove repeated images",
+                    "leakage.too_many_pairs",
+                    limit=MAX_PAIRS,
+                )
+    return np.array(sorted(found), np.int64).reshape(-1, 2)

@@ -4,10 +4,13 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
+from components.prepare_data import leakage
+from components.prepare_data.near_duplicates import perceptual_hashes
 from components.prepare_data.prepare import prepare_external
 from components.shared.image_set import open_pixels, read_header, read_rows
 from tests.helpers.errors import raises_user_error
@@ -257,3 +260,23 @@ def test_prepare_external_with_another_csv_raises(elsewhere, tmp_path, text):
     (tmp_path / "splits.csv").write_text(text)
     with raises_user_error("external.no_splits"):
         prepare_external(str(elsewhere()), ["nv"], 32, "refuse", 0, tmp_path / "splits.csv", tmp_path / "out")
+
+
+def test_resolve_of_thousands_of_copies_pairs_each_once():
+    count = 4000
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32), np.uint8)
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"image {n}" for n in range(count)],
+            "lesion_id": [f"lesion {n}" for n in range(count)],
+            "split": ["train", "test"] * (count // 2),
+            "pixel_sha256": "0" * 64,
+            "perceptual_hash": perceptual_hashes(image)[0],
+        }
+    )
+    thumbnails = np.repeat(image, count, axis=0)
+    assert len(leakage.pairs(rows, thumbnails, (rows["split"] == "test").to_numpy())) == count - 1
+    with raises_user_error("leakage.found"):
+        leakage.resolve(rows, thumbnails, "refuse")
+    moved = leakage.resolve(rows, thumbnails, "move_to_train")[0]
+    assert set(moved["split"]) == {"train"}

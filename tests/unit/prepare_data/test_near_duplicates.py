@@ -1,6 +1,7 @@
 """Near-duplicates are detected after common edits; similar lesions are not flagged."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from components.prepare_data import near_duplicates
+from tests.helpers.errors import raises_user_error
 
 SIZE = 64
 
@@ -142,3 +144,22 @@ def test_pairs_compares_more_than_one_block_and_chunk():
     pairs = near_duplicates.pairs(queries, hashes, noise)
     assert pairs[:11].tolist() == [[n, m] for n, m in enumerate([*range(5), *range(8190, 8195), 8999])]
     assert pairs[11:].tolist() == [[n, 0] for n in range(11, 1511)]
+
+
+def test_pairs_of_images_of_one_group_are_omitted(known):
+    thumbnails, hashes = known
+    groups = np.arange(len(hashes)) // 2
+    pairs = near_duplicates.pairs(thumbnails, hashes, thumbnails, groups, groups)
+    assert (groups[pairs[:, 0]] != groups[pairs[:, 1]]).all()
+
+
+def test_pairs_of_thousands_of_copies_raises_within_bounded_memory(known):
+    noise = np.random.default_rng(0).integers(-2, 3, (3000, 32, 32))
+    copies = np.clip(known[0][0].astype(int) + noise, 0, 255).astype(np.uint8)
+    tracemalloc.start()
+    with raises_user_error("leakage.too_many_pairs"):
+        near_duplicates.pairs(copies, near_duplicates.perceptual_hashes(copies), copies)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # At a time, the regressions of 4,096 pairs have 28 × 28 rows of 8 float32, twice: 206 MB each.
+    assert peak < 10**9
