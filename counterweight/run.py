@@ -6,6 +6,9 @@
     RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
 
 and any pipeline parameter. Finished tasks are cached below runs/.cache: rerun the same command to resume.
+
+On a terminal, a table shows the state and progress of each task. In a pipe, in CI, in a pod, and with NO_COLOR or
+TERM=dumb, progress is printed as lines.
 """
 
 import contextlib
@@ -37,6 +40,7 @@ from components.shared.parameters import defaults, parse
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
+from counterweight.task_table import PER_CLASS, TaskTable, class_labels, is_interactive, planned_labels, task_labels
 from counterweight.tasks import CHECKPOINTS, Process, Task, phase_of
 
 if TYPE_CHECKING:
@@ -179,6 +183,7 @@ class Runner:
         log: receives the complete output.
         scratch: folder of temporary files.
         checkpoints: folder of the checkpoints of GAN training.
+        table: shows the progress instead of lines on `console`; None for lines.
 
     Attributes:
         user_errors: errors that tasks reported, or that prevented one from starting.
@@ -186,8 +191,11 @@ class Runner:
         task_count: number of tasks that were started.
     """
 
-    def __init__(self, console: TextIO, log: TextIO, scratch: Path, checkpoints: Path) -> None:
+    def __init__(
+        self, console: TextIO, log: TextIO, scratch: Path, checkpoints: Path, table: TaskTable | None = None
+    ) -> None:
         self.console, self.log, self.scratch, self.checkpoints = console, log, scratch, checkpoints
+        self.table = table
         self.user_errors: list[UserError] = []
         self.failure: list[str] = []
         self.task_count = 0
@@ -196,11 +204,47 @@ class Runner:
         self._tasks: list[Task] = []
         self._lock = threading.RLock()  # a signal's handler runs in the main thread, which may hold it
         self._stopping = False
+        self._killed = False
+        self._thread = threading.local()
+        """The task that the current thread executes: `labels`, and whether it was `started`, that is, not cached."""
+        self._classes_of: dict[str, str] = {}
 
     def show(self, text: str) -> None:
         """Print a line with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - START_S), 60)
         print_line(self.console, f"[{minutes:3}:{seconds:02}] {text}")
+
+    def execute_task(self, execute: Callable[..., tuple[dict[str, Any], Any]], **details: Any) -> Any:
+        """Execute a task, or take its result from the cache, and keep its rows of the table up to date.
+
+        Replaces `kfp.local.orchestrator.task_executor.execute_single_task`, which is `execute`, on a terminal.
+        """
+        from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
+        from kfp.local.status import Status
+
+        assert self.table is not None
+        component, labels = "", [details["task_name"]]
+        given: dict[str, Any] = {}
+        try:
+            specification = details["components"][details["task_spec"].component_ref.name]
+            container = details["executors"][specification.executor_label].container
+            component = phase_of([*container.command, *container.args])
+            given = OrchestratorUtils.make_task_arguments(details["task_spec"].inputs, details["io_store"])
+            labels = task_labels(component, given, self._classes_of)
+        except Exception:  # an error of the display does not fail the run
+            traceback.print_exc(file=self.log)
+        self._thread.labels, self._thread.started = labels, False
+        outputs, status = execute(**details)
+        if status == Status.SUCCESS:
+            self.table.end(labels, "done" if self._thread.started else "cached")
+            if component == "prepare_data":
+                for name in PER_CLASS:
+                    self.table.expand(name, class_labels(name, ",".join(outputs["Output"])))
+            elif component == "train_gan":
+                self._classes_of[outputs["gans"].uri] = given.get("classes", "")
+        elif self._thread.started:
+            self.table.end(labels, "stopped" if self._killed else "failed")
+        return outputs, status
 
     def run_process(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
         """Run a task in a process and return 0, or 1 if it failed.
@@ -253,13 +297,20 @@ class Runner:
                 self._stopping = True
                 return 1
             self._tasks.append(task)
+        if self.table:
+            self._thread.started = True
+            self.table.start(self._thread.labels)
         last_lines: deque[str] = deque(maxlen=30)
         for line in task.lines:
             last_lines.append(line)
             if line.startswith(ERROR_RECORD_PREFIX):
                 self.user_errors.append(UserError.from_json(line.removeprefix(ERROR_RECORD_PREFIX)))
             elif line.startswith(PREFIX):
-                self.show(line.removeprefix(PREFIX).rstrip())
+                text = line.removeprefix(PREFIX).rstrip()
+                if self.table:
+                    self.table.update(self._thread.labels, text)
+                else:
+                    self.show(text)
             self._log(line)
         reason = task.wait()
         with self._lock:
@@ -287,7 +338,7 @@ class Runner:
     def stop(self) -> None:
         """Kill the running tasks, and start no more."""
         with self._lock:
-            self._stopping = True
+            self._stopping = self._killed = True
             for task in self._tasks:
                 task.kill()
 
@@ -335,6 +386,7 @@ def run(words: list[str], console: TextIO) -> int:
     warnings.filterwarnings("ignore")  # kfp warns that a local run ignores images, accelerators and limits
     from kfp import local
     from kfp.local import cache, docker_task_handler, subprocess_task_handler
+    from kfp.local.orchestrator import task_executor
 
     from counterweight.task_cache import VerifiedCache, copy_code
 
@@ -362,7 +414,11 @@ def run(words: list[str], console: TextIO) -> int:
         log_path = CACHE / "logs" / f"{run_id}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("w", encoding="utf-8") as log:
-            runner = Runner(console, log, scratch, checkpoints)
+            interactive = is_interactive(console, os.environ)
+            table = TaskTable(console, planned_labels(values), START_S) if interactive else None
+            runner = Runner(console, log, scratch, checkpoints, table)
+            if table:
+                task_executor.execute_single_task = partial(runner.execute_task, task_executor.execute_single_task)
             subprocess_task_handler.run_local_subprocess = runner.run_process
             if engine:
                 docker_task_handler.run_docker_container = partial(runner.run_container, engine)
@@ -386,7 +442,7 @@ def run(words: list[str], console: TextIO) -> int:
                 signal.signal(number, interrupted)
             remove_retries(counterweight.pipeline_spec)
             try:
-                with contextlib.redirect_stdout(log):
+                with table or contextlib.nullcontext(), contextlib.redirect_stdout(log):
                     counterweight(**values)
             except KeyboardInterrupt:
                 print_line(console, "\nstopped; rerun the same command to resume")

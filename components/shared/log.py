@@ -1,8 +1,15 @@
 """Progress lines of a phase: rate-limited plain text, with a prefix by which a runner recognises them."""
 
+import re
 import time
+from dataclasses import dataclass
 
 PREFIX = "counterweight "
+
+_PROGRESS = re.compile(
+    r"(?P<label>.+?): (?P<count>[\d,.]+) of (?P<total>[\d,.]+) (?P<unit>\S+), (?P<rate>[\d,]+) (?P<rate_unit>\S+)/s"
+    r"(?:, (?:(?P<h>\d+) h )?(?:(?P<min>\d+) min ?)?(?:(?P<s>\d+) s)? ?left)?(?:, .*)?"
+)
 
 
 def log_line(label: str, text: str) -> None:
@@ -64,3 +71,47 @@ class Progress:
         text = f"{count:,.{digits}f} of {self.total:,.{digits}f} {self.unit}"
         text += f", {rate * self.each:,.0f} {self.rate_unit}/s{remaining}"
         log_line(self.label, f"{text}, {detail}" if detail else text)
+
+
+@dataclass(frozen=True)
+class ProgressLine:
+    """The values of a line that `Progress` logged.
+
+    Attributes:
+        label: phase, and class or arm.
+        count: number of units that are complete.
+        total: the final count.
+        unit: what is counted, plural.
+        rate: number of `rate_unit` per second.
+        rate_unit: what the rate counts.
+        left_s: the remaining seconds; None if the line has none.
+        digits: number of decimals of count and total.
+    """
+
+    label: str
+    count: float
+    total: float
+    unit: str
+    rate: float
+    rate_unit: str
+    left_s: int | None
+    digits: int
+
+
+def parse_progress(text: str) -> ProgressLine | None:
+    """Return the values of a line of `Progress`, without its prefix; None if it is another line.
+
+    Example:
+        >>> parse_progress("train_gan df: 3.0 of 12.0 kimg, 100 images/s, 1 min 30 s left").left_s
+        90
+    """
+    match = _PROGRESS.fullmatch(text)
+    if not match:
+        return None
+    units = [match["h"], match["min"], match["s"]]
+    hours, minutes, seconds = (int(unit or 0) for unit in units)
+    count, total, rate = (float(match[name].replace(",", "")) for name in ("count", "total", "rate"))
+    left_s = hours * 3600 + minutes * 60 + seconds if any(units) else None
+    return ProgressLine(
+        match["label"], count, total, match["unit"], rate, match["rate_unit"], left_s, int("." in match["total"])
+    )
