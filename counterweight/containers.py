@@ -7,7 +7,10 @@ data, no network. Its /tmp is a volume: decoded image sets are stored there, whi
 import contextlib
 import json
 import os
+import queue
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from docker.types import Mount
 
 import docker
 from components.container_images import PHASE_OF, image
+from components.publish.publish import JOURNAL, MANIFEST
 from components.shared.errors import UserError
 from counterweight.build_images import PHASES
 from counterweight.tasks import CHECKPOINTS, describe_failure
@@ -40,6 +44,10 @@ CREDENTIAL_VARIABLES = (
     "NO_PROXY",
 )
 """Environment variables that are passed to a task that reads remote data."""
+SILENCE_S = 30.0
+"""Seconds without output after which the engine is asked whether the container still runs."""
+ENGINE_TIMEOUT_S = 300.0
+"""Seconds without an answer of the engine after which a task fails."""
 RESERVED_PATHS = ("/opt/venv", "/opt/counterweight", "/usr/bin", "/lib", "/etc", "/proc", "/sys", "/dev", "/tmp")  # noqa: S108
 _FAILURES = (DockerException, requests.RequestException, OSError)
 
@@ -70,6 +78,38 @@ def connect() -> docker.DockerClient:
     )
 
 
+def list_folders(folder: Path) -> list[Path]:
+    """Return the direct subfolders of a folder, without links; none if it does not exist."""
+    return [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
+
+
+def list_published_folders(output: Path) -> list[Path]:
+    """Return the direct subfolders that an earlier publication created, and not, for example, the user's `.ssh`."""
+    names: set[str] = set()
+    for listing in (MANIFEST, JOURNAL):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            files = json.loads((output / listing).read_text(encoding="utf-8"))["files"]
+            names |= {name.partition("/")[0] for name in files}
+    return [path for path in list_folders(output) if path.name in names]
+
+
+def check_not_private(output: Path) -> None:
+    """Check that a folder of results, whose group may write afterwards, is not a private folder of the user.
+
+    Raises:
+        UserError: `containers.private_output`.
+    """
+    if not output.is_dir() or output.stat().st_mode & 0o020 or not any(output.iterdir()):
+        return
+    if not any((output / name).exists() for name in (MANIFEST, JOURNAL)):
+        raise UserError(
+            f"OUT is {output}, which contains other files and which its group may not write",
+            "choose a new folder, or let its group write (`chmod g+rwx`)",
+            "containers.private_output",
+            path=str(output),
+        )
+
+
 class Container:
     """A task in a container.
 
@@ -79,27 +119,59 @@ class Container:
 
     def __init__(self, container: Any) -> None:
         self._container = container
+        self._answered_s = time.monotonic()
         self.lines = self._lines()
 
     def _lines(self) -> Iterator[str]:
+        chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=1000)
+        threading.Thread(target=self._read_log, args=(chunks,), daemon=True).start()
         rest = b""
-        with contextlib.suppress(*_FAILURES):  # `wait` returns the reason
-            for chunk in self._container.logs(stream=True, follow=True):
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    yield line.decode(errors="replace") + "\n"
+        while True:
+            try:
+                chunk = chunks.get(timeout=SILENCE_S)
+            except queue.Empty:
+                if self._is_running():
+                    continue
+                break  # the stream of the log stalled
+            if chunk is None:
+                break
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield line.decode(errors="replace") + "\n"
         if rest:
             yield rest.decode(errors="replace") + "\n"
+
+    def _read_log(self, chunks: "queue.Queue[bytes | None]") -> None:
+        """Pass the output on, in a separate thread: a read from an engine that hangs has no time limit."""
+        with contextlib.suppress(*_FAILURES):  # `wait` returns the reason
+            for chunk in self._container.logs(stream=True, follow=True):
+                chunks.put(chunk)
+        chunks.put(None)
+
+    def _is_running(self) -> bool:
+        """Return whether the container runs; True while the engine does not answer, for at most `ENGINE_TIMEOUT_S`."""
+        try:
+            self._container.reload()
+        except NotFound:
+            return False
+        except _FAILURES:
+            return time.monotonic() - self._answered_s < ENGINE_TIMEOUT_S
+        self._answered_s = time.monotonic()
+        return self._container.attrs["State"]["Status"] not in ("exited", "dead", "stopped")
 
     def wait(self) -> str:
         """Wait until the container finishes, remove it, and return why it failed; empty if it succeeded.
 
         The engine does not remove it automatically, because its exit code would be lost.
         """
+        pause_s = 0.05
+        while self._is_running():
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, SILENCE_S)
         try:
-            code = self._container.wait()["StatusCode"]
             self._container.reload()
-            out_of_memory = self._container.attrs["State"].get("OOMKilled")
+            state = self._container.attrs["State"]
+            code, out_of_memory = state["ExitCode"], state.get("OOMKilled")
             self._container.remove(v=True)
         except NotFound:
             return "its container was removed by another process"
@@ -159,11 +231,13 @@ class Engine:
         self.remote = any(value.startswith(REMOTE) for value in given.values())
         self.output = output
         self.results = self._mount("OUT", output, read_only=False)
-        self._allow_writes(cache / "artifacts")
-        self._allow_writes(checkpoints)
+        for folder in (cache / "artifacts", checkpoints):
+            self._allow_writes(folder, list_folders(folder))
         self.checkpoints = checkpoints
+        if self.shares_group:
+            check_not_private(output)
         if output.exists():  # fails early if it is unusable; a new folder is created with the first results
-            self._allow_writes(output)
+            self._allow_writes(output, list_published_folders(output))
 
     def _find_image(self, phase: str) -> str:
         """Return the id of a phase's image; empty if it does not exist."""
@@ -203,8 +277,12 @@ class Engine:
             )
         return self._mount(name, path, read_only=True)
 
-    def _allow_writes(self, folder: Path) -> None:
+    def _allow_writes(self, folder: Path, subfolders: list[Path]) -> None:
         """Create a folder and let the containers write to it: if they share only the group, the group may write.
+
+        Args:
+            folder: the folder.
+            subfolders: existing ones that the containers write to; other ones keep their permissions.
 
         Raises:
             UserError: `containers.foreign_folder`.
@@ -212,7 +290,6 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         if not self.shares_group:
             return
-        subfolders = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
         for path in (folder, *subfolders):
             status = path.stat()
             if status.st_uid == os.getuid() and status.st_gid == os.getgid():
@@ -242,7 +319,7 @@ class Engine:
         variables, mounts = self._credentials() if reads_remote else ({}, [])
         writes_output = phase in ("check_inputs", "publish")  # check_inputs checks that it is writable
         if writes_output:
-            self._allow_writes(self.output)
+            self._allow_writes(self.output, list_published_folders(self.output))
         if phase == "train_gan":
             variables = {CHECKPOINTS: str(self.checkpoints)}
             mounts = [self._mount("the folder of checkpoints", self.checkpoints, read_only=False)]

@@ -1,8 +1,100 @@
-"""Settings of local runs in containers; tests/e2e runs the containers."""
+"""Local runs in containers, without an engine; tests/e2e runs the containers."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
 
 from components.shared.parameters import Parameters
-from counterweight.containers import INPUTS
+from counterweight import containers
+from counterweight.containers import INPUTS, Container, Engine, check_not_private, list_published_folders
+from tests.helpers.errors import raises_user_error
+
+
+class StallingContainer:
+    """A container whose log stream stalls; `states` are the engine's answers, None for no answer."""
+
+    id = "container"
+
+    def __init__(self, chunks: list[bytes], states: list[dict[str, Any] | None]) -> None:
+        self.chunks, self.states, self.removed = chunks, states, False
+        self.attrs: dict[str, Any] = {}
+
+    def logs(self, **options: object) -> Iterator[bytes]:
+        yield from self.chunks
+        threading.Event().wait()
+
+    def reload(self) -> None:
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if state is None:
+            raise requests.ReadTimeout("no answer")
+        self.attrs = {"State": state}
+
+    def remove(self, **options: object) -> None:
+        self.removed = True
+
+
+RUNNING = {"Status": "running", "ExitCode": 0}
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "SILENCE_S", 0.05)
+    monkeypatch.setattr(containers, "ENGINE_TIMEOUT_S", 0.5)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(("code", "reason"), [(0, ""), (3, "exit code 3")])
+def test_container_with_a_stalled_log_finishes(code: int, reason: str):
+    container = StallingContainer([b"one\ntw", b"o"], [RUNNING, None, RUNNING, {"Status": "exited", "ExitCode": code}])
+    task = Container(container)
+    assert list(task.lines) == ["one\n", "two\n"]
+    assert task.wait() == reason
+    assert container.removed
+
+
+@pytest.mark.timeout(20)
+def test_container_of_an_engine_that_does_not_answer_fails():
+    started = time.monotonic()
+    task = Container(StallingContainer([b"one\n"], [None]))
+    assert list(task.lines) == ["one\n"]
+    assert task.wait() == "the engine did not return its exit code (no answer)"
+    assert time.monotonic() - started >= 0.5
 
 
 def test_inputs_are_parameters_of_the_pipeline():
     assert set(INPUTS) <= set(Parameters.model_fields)
+
+
+def test_folders_of_the_user_keep_their_permissions(tmp_path: Path):
+    for name in (".ssh", "private", "models"):
+        (tmp_path / name).mkdir(mode=0o700)
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"models/augmented.keras": {}, "report.html": {}}}))
+    engine = Engine.__new__(Engine)
+    engine.shares_group = True
+    engine._allow_writes(tmp_path, list_published_folders(tmp_path))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_dir()}
+    assert modes == {".ssh": 0o700, "private": 0o700, "models": 0o770}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": {"../x": {}, "/etc": {}}}'])
+def test_list_published_folders_of_a_foreign_manifest_is_empty(tmp_path: Path, text: str):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "manifest.json").write_text(text)
+    assert list_published_folders(tmp_path) == []
+
+
+def test_check_not_private_refuses_a_private_folder_with_other_files(tmp_path: Path):
+    tmp_path.chmod(0o700)
+    check_not_private(tmp_path / "new")
+    check_not_private(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with raises_user_error("containers.private_output"):
+        check_not_private(tmp_path)
+    (tmp_path / "manifest.json").touch()
+    check_not_private(tmp_path)
