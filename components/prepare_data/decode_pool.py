@@ -51,6 +51,7 @@ class Findings:
         unused: number of images that the split excludes.
         moved: the images that were moved to train, with their former split.
         repeated: number of images that are pixel-identical to another lesion's image in the same split.
+        excluded: number of them that are excluded, because they are in validation or test.
         samples: PNG bytes of the first training images of each class.
     """
 
@@ -61,6 +62,7 @@ class Findings:
     unused: int = 0
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
     repeated: int = 0
+    excluded: int = 0
     samples: dict[str, list[bytes]] = field(default_factory=dict)
 
     def refuse_more_than(self, max_bad_images: int) -> None:

@@ -141,6 +141,19 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     return rows.assign(split=split), rows[split != rows["split"]]
 
 
+def keep_one_lesion(rows: pd.DataFrame) -> pd.Series:
+    """Detect held-out images under several lesion ids, which would count several times in all statistics.
+
+    Args:
+        rows: lesion_id, split and pixel_sha256 of N images.
+
+    Returns:
+        (N,) bool; False for an image that is not in train, with the same pixels as one of another lesion above it.
+    """
+    first = rows.groupby(["split", "pixel_sha256"])["lesion_id"].transform("first")
+    return (rows["split"] == "train") | (rows["lesion_id"] == first)
+
+
 def external_only(
     rows: pd.DataFrame,
     thumbnails: np.ndarray,

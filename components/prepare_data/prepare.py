@@ -156,6 +156,8 @@ def _external(
             rows = decoded.rows[
                 leakage.external_only(decoded.rows, decoded.thumbnails, known, known_thumbnails, duplicates)
             ]
+            once = leakage.keep_one_lesion(rows)
+            rows = rows[once]
             if rows.empty:
                 raise UserError(
                     "no usable image remains in the external set", "add images of other lesions", "external.no_images"
@@ -163,6 +165,10 @@ def _external(
             _write(part, _header(classes, image_size, rows, "external"), decoded, rows)
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name} of the external set: {reason}")
+    if not once.all():
+        log_line(
+            "prepare_data", f"excluded {(~once).sum():,} images of the external set: another lesion's has their pixels"
+        )
     log_line("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
     return rows
 
@@ -236,7 +242,8 @@ def prepare(
         seed: seed of the split.
         training_data: folder to write: `train.parquet`, `validation.parquet` and `classes.json`.
         test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set) and
-            `splits.csv`, which can be used as `split` of another run.
+            `splits.csv`, which can be used as `split` of another run. There, an image that also exists under another
+            lesion id is excluded (`none`).
         data_profile: the HTML page to write.
         data_identity: the inputs' identity before they are read; see `shared.data_identity`. Empty for no check.
 
@@ -276,6 +283,10 @@ def prepare(
         write_record(training_part / "classes.json", DataClasses(rare=rare_names))
         decoded = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
         used, findings.moved = leakage.resolve(decoded.rows, decoded.thumbnails, duplicates)
+        listed = used.assign(split=used["split"].where(leakage.keep_one_lesion(used), splitting.UNUSED))
+        used = listed[listed["split"] != splitting.UNUSED]
+        findings.excluded = len(listed) - len(used)
+        findings.repeated = int((decoded.rows.groupby("pixel_sha256")["lesion_id"].transform("nunique") > 1).sum())
         for dx in classes:
             for name in splitting.SHARES:
                 if not ((used["dx"] == dx) & (used["split"] == name)).any():
@@ -291,13 +302,11 @@ def prepare(
             _write(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
         else:
             outside = _external(
-                outside_part, external, classes, image_size, duplicates, max_bad_images, used, decoded.thumbnails
+                outside_part, external, classes, image_size, duplicates, max_bad_images, listed, decoded.thumbnails
             )
         for name, part in zip(splitting.SHARES, sets, strict=True):
             _write(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
-        used[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
-        of_pixels = used.groupby("pixel_sha256")["lesion_id"].transform("nunique")
-        findings.repeated = int((of_pixels > 1).sum())
+        listed[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])
         if data_identity:
@@ -310,8 +319,8 @@ def prepare(
     if findings.repeated:
         log_line(
             "prepare_data",
-            f"{findings.repeated:,} images are pixel-identical to another lesion's image in the same split; "
-            "check their lesion_id",
+            f"{findings.repeated:,} images are pixel-identical to another lesion's image in the same split; check "
+            f"their lesion_id; {findings.excluded:,} of them are excluded from validation and test",
         )
     if findings.unused:
         log_line("prepare_data", f"{findings.unused:,} images are excluded by the split")

@@ -123,6 +123,32 @@ def test_prepare_with_an_image_twice_in_one_split_succeeds(large, run, assigned)
     assert len(run(large.path).rows()) == len(rows)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_prepare_with_a_held_out_image_under_several_lesion_ids_uses_it_once(large, run, assigned, split, capfd):
+    rows, _ = assigned
+    first, *others = rows[(rows["dx"] == "nv") & (rows["split"] == split)].drop_duplicates("lesion_id").index[:2]
+    for name in others:
+        file(large, name).write_bytes(file(large, first).read_bytes())
+    done = run(large.path)
+    assert set(rows.index) - set(done.rows()["image_id"]) == set(others)
+    listed = pd.read_csv(done.splits).set_index("image_id")["split"]
+    assert set(listed.index) == set(rows.index)
+    assert set(listed[others]) == {"none"}
+    assert "each would count as a lesion" in done.profile
+    assert "1 of them are excluded from validation and test" in capfd.readouterr().out
+    again = run(large.path, out="again", split=str(done.splits))
+    assert set(again.rows()["image_id"]) == set(done.rows()["image_id"])
+
+
+def test_prepare_with_an_external_image_under_several_lesion_ids_uses_it_once(large, run, elsewhere, tmp_path, capfd):
+    large.draw(5000, "nv", SIZE).save(tmp_path / "outside.jpg", quality=95)
+    outside = (tmp_path / "outside.jpg").read_bytes()
+    done = run(large.path, external=str(elsewhere(OTHER_1=outside, OTHER_2=outside, OTHER_3=outside)))
+    rows = read_rows(done.set("external"), "external")
+    assert rows["image_id"].tolist() == ["OTHER_1", "OTHER_2"]
+    assert "excluded 1 images of the external set" in capfd.readouterr().out
+
+
 def test_prepare_with_a_class_that_loses_its_test_lesions_raises(large, run, assigned):
     rows, _ = assigned
     df = rows[rows["dx"] == "df"]
