@@ -19,6 +19,12 @@ MAX_CLASSES = 100
 MAX_ID_CHARACTERS = 200
 """Characters of an id: file names cannot be much longer, and lists of images stay readable."""
 
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""Beginnings of a cell that spreadsheets take for a formula, which can send data away; `splits.csv` contains the ids.
+
+They are refused: an escaped id would no longer match the metadata, the file name, or `data_split` of another run.
+"""
+
 
 def _join_some(values: "pd.Series | list[str]") -> str:
     """Join the first few values for a message."""
@@ -157,6 +163,16 @@ def read(folder: Path, min_classes: int = 2) -> pd.DataFrame:
                 "metadata.invalid_value",
                 column=column,
                 line=lines[odd[0]],
+            )
+        formulas = np.flatnonzero(table[column].str.startswith(FORMULA_STARTS))
+        if len(formulas):
+            raise UserError(
+                f"{name} has the {column} {table[column].iloc[formulas[0]][:80]!r} in line {lines[formulas[0]]}, "
+                "which spreadsheets take for a formula",
+                "let it begin with a letter or digit",
+                "metadata.formula",
+                column=column,
+                line=lines[formulas[0]],
             )
     repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
     if len(repeated):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.prepare_data import metadata
 from components.shared.errors import UserError
+from tests.helpers.errors import raises_user_error
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
 ROWS = "L1,I1,nv,histo,45.0,male,back\nL2,I2,mel,consensus,,unknown,\n"
@@ -143,8 +144,18 @@ def test_read_invalid_file_raises(write, content, code):
 
 
 def test_read_paths_and_markup_as_plain_text(write):
-    rows = "../../etc/passwd,/etc/passwd,nv,,,<b>,\nL2,=1+1,mel,,,,\n"
-    assert set(metadata.read(write(HEADER + rows))["image_id"]) == {"/etc/passwd", "=1+1"}
+    rows = "../../etc/passwd,/etc/passwd,nv,,,<b>,\nL2,x=1+1,mel,,,,\n"
+    assert set(metadata.read(write(HEADER + rows))["image_id"]) == {"/etc/passwd", "x=1+1"}
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "image_id"])
+@pytest.mark.parametrize("value", ['=HYPERLINK("http://a")', "+1", "-1", "@SUM(A1)", "＝1", " =1"])
+def test_read_id_that_is_a_formula_raises(write, column, value):
+    quoted = '"' + value.replace('"', '""') + '"'
+    text = HEADER + ROWS.replace({"lesion_id": "L2", "image_id": "I2"}[column], quoted)
+    with raises_user_error("metadata.formula") as caught:
+        metadata.read(write(text))
+    assert caught.value.fields == {"column": column, "line": 3}
 
 
 @pytest.mark.parametrize("name", ["HAM10000_metadata", "my_Metadata.CSV", "a/b/c/metadata_2.csv"])
@@ -178,7 +189,9 @@ def test_find_skips_folders_pipes_and_hidden_files(tmp_path, write):
     assert metadata.find(write(HEADER + ROWS)) == tmp_path / "HAM10000_metadata.csv"
 
 
-names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8)
+names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8).filter(
+    lambda name: not name.startswith(metadata.FORMULA_STARTS)
+)
 
 
 @settings(max_examples=60, deadline=None)
