@@ -370,6 +370,7 @@ class Engine:
             return variables, []
         copy = self.scratch / "credentials.json"
         copy.unlink(missing_ok=True)
+        copy.touch(mode=0o600, exist_ok=False)  # before the content is in it
         shutil.copyfile(credentials, copy)
         copy.chmod(0o440)
         inside = "/opt/credentials.json"

@@ -1,6 +1,7 @@
 """Detect near-duplicates: two files of one image.
 
-Each may have been re-encoded, scaled, brightened, slightly cropped, flipped or rotated.
+Each may have been re-encoded, scaled, brightened, cropped by up to about 3 % around the centre, flipped or rotated by
+a quarter. Other crops, such as a square from a 4:3 photograph, are not detected.
 
 Nevi are similar at coarse scales: a 64-bit perceptual hash flags thousands of unrelated pairs in HAM10000. This hash
 has 256 bits, and the pixels decide where they are available. Another photograph of the same lesion is not a

@@ -1,6 +1,7 @@
 """Local runs in containers, without an engine; tests/e2e runs the containers."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -98,3 +99,21 @@ def test_check_not_private_refuses_a_private_folder_with_other_files(tmp_path: P
         check_not_private(tmp_path)
     (tmp_path / "manifest.json").touch()
     check_not_private(tmp_path)
+
+
+def test_credentials_are_never_readable_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    original, modes = tmp_path / "key.json", []
+    original.write_text("{}")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(original))
+    copyfile = shutil.copyfile
+
+    def copy(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        modes.append(target.stat().st_mode & 0o777)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    engine = Engine.__new__(Engine)
+    engine.scratch = tmp_path / "scratch"
+    engine.scratch.mkdir()
+    engine._credentials()
+    assert [*modes, (engine.scratch / "credentials.json").stat().st_mode & 0o777] == [0o600, 0o440]
