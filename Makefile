@@ -56,7 +56,7 @@ check: $(VENV)/.ready ## Check format, lint, types, style, the lock file and gen
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/python -m scripts.check_style .
-	@$(BIN)/codespell --skip '*.html' README.md docs components counterweight tests scripts benchmarks manifests presets *.md pipeline.py
+	@$(BIN)/codespell README.md docs components counterweight tests scripts benchmarks manifests presets *.md pipeline.py
 	@$(BIN)/hadolint docker/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/python -m scripts.generate
