@@ -103,23 +103,22 @@ def test_every_phase_has_a_dockerfile():
     assert set(build_images.GPU_PHASES) <= set(build_images.PHASES)
 
 
-def test_content_changes_with_the_files_of_the_image_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_content_changes_with_the_files_of_the_image_only(tmp_path: Path):
     for name in ("components", "docker"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "digests.json"))
     shutil.copy(ROOT / "uv.lock", tmp_path)
     before = {phase: content(phase) for phase in build_images.PHASES}
-    monkeypatch.setattr("components.container_images.ROOT", tmp_path)
 
     def changed(file: str) -> set[str]:
         """Return the phases whose hash depends on a file."""
         path = tmp_path / file
         old = path.read_bytes()
         path.write_bytes(old + b"\n")
-        found = {phase for phase in build_images.PHASES if content(phase) != before[phase]}
+        found = {phase for phase in build_images.PHASES if content(phase, tmp_path) != before[phase]}
         path.write_bytes(old)
         return found
 
-    assert {phase: content(phase) for phase in build_images.PHASES} == before
+    assert {phase: content(phase, tmp_path) for phase in build_images.PHASES} == before
     assert changed("components/publish/publish.py") == {"publish"}
     assert changed("components/publish/Dockerfile") == {"publish"}
     for file in ("components/shared/files.py", "docker/Dockerfile", "docker/install.sh", "uv.lock"):
@@ -234,7 +233,7 @@ def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[
     seen: dict[str, Any] = json.loads(output[-1])
     assert seen["user"] == 10001
     # JAX is in the images for GPUs only.
-    assert seen["missing"] == (["jax"] if phase in ("train_gan", "train_classifier", "train_features") else [])
+    assert seen["missing"] == (["jax"] if phase in ("train_gan", "train_classifier") else [])
     assert seen["tools"] == seen["installers"] == []
     assert seen["tensorflow"] == (phase in WITH_TENSORFLOW)
     assert seen["writable"] == ["/tmp"]
