@@ -59,7 +59,7 @@ check: $(VENV)/.ready ## Check format, lint, types, style, the lock file and gen
 	@$(BIN)/codespell README.md docs components counterweight tests scripts benchmarks manifests presets *.md pipeline.py
 	@$(BIN)/hadolint docker/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .
-	@$(BIN)/python -m scripts.generate
+	@$(BIN)/python -m scripts.generate --check
 
 format: $(VENV)/.ready ## Format the code
 	@$(BIN)/ruff format --quiet .
@@ -69,10 +69,10 @@ phase: $(VENV)/.ready ## Create a phase from a template: NAME=name
 	@$(BIN)/python -m scripts.new_phase --make
 
 generate: $(VENV)/.ready ## Regenerate the reference pages and tests/golden/pipeline.yaml from the code
-	@$(BIN)/python -m scripts.generate || true
+	@$(BIN)/python -m scripts.generate
 
 verify: $(VENV)/.ready ## Do the same, and fail if a file has changed
-	@$(BIN)/python -m scripts.generate
+	@$(BIN)/python -m scripts.generate --check
 
 docs: $(VENV)/.ready ## Build the documentation site into build/site, with strict link checks
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group docs

@@ -133,6 +133,7 @@ class Container:
                 if self._is_running():
                     continue
                 break  # the stream of the log stalled
+            self._answered_s = time.monotonic()
             if chunk is None:
                 break
             *whole, rest = (rest + chunk).split(b"\n")

@@ -462,8 +462,6 @@ def run(words: list[str], console: TextIO) -> int:
                 if engine:
                     # An interruption may come between the start of a container and its registration.
                     engine.remove_containers()
-                    with contextlib.suppress(OSError):  # if nothing was published, only the empty mount point exists
-                        folder.rmdir()
                 shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
         _print_results(folder, runner, console)

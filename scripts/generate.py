@@ -1,4 +1,4 @@
-"""Generate files from the code: `python -m scripts.generate`; `make verify` fails if one of them differs.
+"""Generate files from the code: `python -m scripts.generate`; with `--check` it fails if one of them has changed.
 
 They are the reference pages, and the compiled pipeline, which shows the effect of a change on the graph in its diff.
 """
@@ -112,18 +112,18 @@ FILES = {
 """Path of a generated file → function that returns its content."""
 
 
-def main() -> int:
-    """Write the files; return 1 if one of them has changed."""
-    changed = 0
+def main() -> bool:
+    """Write the files, and return whether one of them has changed."""
+    changed = False
     for name, content in FILES.items():
         path, text = ROOT / name, content()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             print(f"changed: {name}")
-            changed = 1
+            changed = True
     return changed
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main() and "--check" in sys.argv)

@@ -4,6 +4,7 @@ Copies `RUN/report.html` to docs/assets/sample-report.html, and renders docs/ass
 Chromium: the verdict, and the real and synthetic images of each class with synthetic images.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(run: Path) -> None:
     report = run / "report.html"
     (ASSETS / "sample-report.html").write_bytes(report.read_bytes())
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH_PX, "height": 800})
         page.goto(report.resolve().as_uri())
         images = [Image.open(path).convert("RGB") for path in screenshots(page, Path(folder))]

@@ -164,7 +164,16 @@ class Snapshot(Record):
 
 
 class _OfClass(Record):
-    """Common fields of the records of trained and failed GANs."""
+    """Common fields of the records of trained and failed GANs.
+
+    Attributes:
+        dx: the class.
+        architecture: name of the module with the networks.
+        classes: all classes of the data.
+        image_size: height and width in pixels.
+        data_sha256: hash of the data; see `RunRecord`.
+        split_sha256: hash of the split; see `RunRecord`.
+    """
 
     dx: ClassName
     architecture: Text
@@ -184,12 +193,6 @@ class TrainedGan(_OfClass):
     """Record of a class's GAN, `models/gan-<class>.json`; written by train_gan.
 
     Attributes:
-        dx: the class.
-        architecture: name of the module with the networks.
-        classes: all classes of the data.
-        image_size: height and width in pixels.
-        data_sha256: hash of the data; see `RunRecord`.
-        split_sha256: hash of the split; see `RunRecord`.
         status: always `trained`.
         recipe: losses, regularisation and other choices of training; see `components/train_gan/recipe.py`.
         latent: length of the generator's noise vector.
@@ -234,12 +237,6 @@ class FailedGan(_OfClass):
     """Record of a class whose GAN failed while `failed_class` is `continue`.
 
     Attributes:
-        dx: the class.
-        architecture: name of the module with the networks.
-        classes: all classes of the data.
-        image_size: height and width in pixels.
-        data_sha256: hash of the data; see `RunRecord`.
-        split_sha256: hash of the split; see `RunRecord`.
         status: always `failed`.
         failed: the error, on one line.
     """

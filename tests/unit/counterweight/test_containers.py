@@ -68,6 +68,21 @@ def test_container_of_an_engine_that_does_not_answer_fails():
     assert time.monotonic() - started >= 0.5
 
 
+@pytest.mark.timeout(20)
+def test_container_that_printed_until_the_engine_paused_succeeds():
+    """Regression: output counts as an answer; otherwise one failed request after a long task would fail it."""
+
+    class Talking(StallingContainer):
+        def logs(self, **options: object) -> Iterator[bytes]:
+            for _ in range(40):
+                time.sleep(0.02)
+                yield b"line\n"
+
+    task = Container(Talking([], [None, {"Status": "exited", "ExitCode": 0}]))
+    assert list(task.lines) == ["line\n"] * 40
+    assert task.wait() == ""
+
+
 def test_inputs_are_parameters_of_the_pipeline():
     assert set(INPUTS) <= set(Parameters.model_fields)
 
