@@ -141,7 +141,7 @@ def placement() -> Placement:
         content = Placement.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
-            f"{path} cannot be read as YAML ({type(error).__name__})",
+            f"{path} cannot be read as YAML ({getattr(error, 'strerror', None) or type(error).__name__})",
             "name another file in PLACEMENT",
             "placement.unreadable",
             path=str(path),
