@@ -122,10 +122,10 @@ def test_write_to_a_lost_bucket_prints_a_warning(strict: Server, fault: int, cap
 
 
 def test_write_of_a_slow_checkpoint_succeeds(strict: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(storage, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr(storage, "STALL_S", 1.2)
-    store, content = checkpoint_store("gs://raw/run", "df"), os.urandom(12 << 20)
-    strict.bytes_per_s = 8 << 20
+    monkeypatch.setattr(storage, "TIMEOUT_S", 4.0)
+    monkeypatch.setattr(storage, "STALL_S", 4.0)
+    store, content = checkpoint_store("gs://raw/run", "df"), os.urandom(20 << 20)
+    strict.bytes_per_s = 4 << 20
     store.write("checkpoint-a", content)
     started = time.monotonic()
     assert store.read("checkpoint-a") == content
