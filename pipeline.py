@@ -67,7 +67,6 @@ def make_synthetic_images(
     kimg: float,
     shared_kimg: float,
     count: int,
-    reject: float,
     seed: int,
 ) -> SyntheticImages:
     """Train a GAN for each class and generate images with it."""
@@ -102,7 +101,6 @@ def make_synthetic_images(
             features=features.outputs["features"],
             training_data=training_data,
             count=count,
-            reject=reject,
             seed=seed,
         ).set_display_name("Generate images")
         place(generated, "generate_images")
@@ -119,6 +117,7 @@ def make_synthetic_images(
 
 @dsl.pipeline(name="counterweight")
 def counterweight(
+    arms: str = "all",
     classifier_augmentation: str = "flips_and_rotations",
     classifier_epochs: int = 20,
     classifier_seeds: list[int] = [1, 2, 3],  # noqa: B006 (the compiler reads it)
@@ -135,11 +134,12 @@ def counterweight(
     random_seed: int = 1,
     synthetic_classes: str = "auto",
     synthetic_per_class: int = 500,
-    synthetic_reject: float = 0.2,
+    synthetic_shares: list[float] = [0.25, 0.5, 1.0],  # noqa: B006
 ) -> None:
-    """Compare three remedies for class imbalance: none, oversampling, and synthetic images of a GAN per rare class."""
+    """Compare remedies for class imbalance, among them the synthetic images of a GAN per rare class."""
     with notified_end(data):
         checked = check_inputs(
+            arms=arms,
             classifier_augmentation=classifier_augmentation,
             classifier_epochs=classifier_epochs,
             classifier_seeds=classifier_seeds,
@@ -156,7 +156,7 @@ def counterweight(
             random_seed=random_seed,
             synthetic_classes=synthetic_classes,
             synthetic_per_class=synthetic_per_class,
-            synthetic_reject=synthetic_reject,
+            synthetic_shares=synthetic_shares,
             gans_per_task=OPTIONS.gans_per_task,
             classifiers_per_task=OPTIONS.classifiers_per_task,
             checkpoints=OPTIONS.checkpoints,
@@ -191,15 +191,13 @@ def counterweight(
             kimg=gan_kimg,
             shared_kimg=gan_shared_kimg,
             count=synthetic_per_class,
-            reject=synthetic_reject,
             seed=random_seed,
         ).set_display_name("Synthetic images")
         synthetic_images = made.outputs["synthetic_images"]
 
-        with dsl.ParallelFor(checked.outputs["Output"], name="train-on-real") as seeds:
+        with dsl.ParallelFor(checked.outputs["real"], name="train-on-real") as pack:
             real = train_classifier(
-                arms="baseline,oversampled",
-                seeds=seeds,
+                pack=pack,
                 training_data=training_data,
                 synthetic_per_class=synthetic_per_class,
                 random_seed=random_seed,
@@ -207,10 +205,9 @@ def counterweight(
                 augmentation=classifier_augmentation,
             ).set_display_name("Train classifier")
             place(real, "train_classifier")
-        with dsl.ParallelFor(checked.outputs["Output"], name="train-synthetic") as seeds:
+        with dsl.ParallelFor(checked.outputs["synthetic"], name="train-synthetic") as pack:
             synthetic = train_classifier(
-                arms="augmented",
-                seeds=seeds,
+                pack=pack,
                 training_data=training_data,
                 synthetic_images=synthetic_images,
                 synthetic_per_class=synthetic_per_class,
@@ -226,6 +223,7 @@ def counterweight(
             synthetic_images=synthetic_images,
             classifiers_real=dsl.Collected(real.outputs["classifiers"]),
             classifiers_synthetic=dsl.Collected(synthetic.outputs["classifiers"]),
+            arms=arms,
             data=data,
             data_duplicates=data_duplicates,
             data_external=data_external,
@@ -236,7 +234,7 @@ def counterweight(
             positive_classes=positive_classes,
             random_seed=random_seed,
             synthetic_per_class=synthetic_per_class,
-            synthetic_reject=synthetic_reject,
+            synthetic_shares=synthetic_shares,
         ).set_display_name("Evaluate")
         place(evaluated, "evaluate")
 

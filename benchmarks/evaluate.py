@@ -7,7 +7,7 @@ from scipy import special
 
 from components.evaluate.compare import compare
 from components.evaluate.metrics import Predictions, Sample
-from components.shared.records import ARMS
+from components.shared.arms import BASELINE, CONTROL, dose_arm
 
 LESIONS = {"akiec": 34, "bcc": 49, "bkl": 109, "df": 11, "mel": 92, "nv": 810, "vasc": 15}
 SEEDS = 5
@@ -20,7 +20,7 @@ def example() -> tuple[Sample, dict[str, Predictions]]:
     lesion = np.repeat(np.arange(len(label)), rng.choice([1, 2, 3], len(label), p=[0.73, 0.2, 0.07]))
     sample = Sample(label[lesion], lesion.astype(str), tuple(LESIONS), ("akiec", "bcc", "mel"))
     arms = {}
-    for arm in ARMS:
+    for arm in (BASELINE, CONTROL, dose_arm(1.0)):
         logits = rng.normal(0, 1, (SEEDS, len(lesion), len(LESIONS))) + 2 * np.eye(len(LESIONS))[sample.truth]
         probabilities = special.softmax(logits, axis=2)
         alarms = probabilities[..., sample.is_malignant].sum(2) > 0.3
@@ -32,7 +32,7 @@ def seconds() -> float:
     """Return the seconds for all metrics with their intervals, differences, tests and curves."""
     sample, arms = example()
     started = time.perf_counter()
-    compare(sample, arms, [dx for dx in LESIONS if dx != "nv"], range(1, SEEDS + 1), 1)
+    compare(sample, arms, dict.fromkeys(arms, 1.0), [dx for dx in LESIONS if dx != "nv"], range(1, SEEDS + 1), 1)
     return time.perf_counter() - started
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate import calibration
+from components.evaluate.calibration import ArmCalibration
 from components.evaluate.compare import compare, count_images
 from components.evaluate.guards import check_classifiers, refuse_seen, seen_by
 from components.evaluate.inputs import Classifier, classifier_stem, models_of
@@ -28,7 +29,6 @@ from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import Header, open_pixels, read_rows
 from components.shared.records import (
-    ARMS,
     ClassifierRecord,
     Manifest,
     Results,
@@ -74,7 +74,17 @@ class Run:
 
     def load(self, split: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         """Return rows and probabilities of a set, by arm; see `load_probabilities`."""
-        return load_probabilities(self.predictions, split, self.record.seeds, self.classes)
+        return load_probabilities(self.predictions, split, self.arms, self.record.seeds, self.classes)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of its arms."""
+        return tuple(self.results["arms"])
+
+    def calibrate(self) -> dict[str, ArmCalibration]:
+        """Return what was fitted on validation, by arm."""
+        images = {dx: counts["images"] for dx, counts in self.results["splits"]["train"].items()}
+        return calibrate_arms(*self.load("validation"), self.classes, self.record.malignant, images)
 
 
 def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
@@ -122,13 +132,13 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
 
 def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:
     seeds = run.record.seeds
-    stems = {arm: [f"models/{classifier_stem(arm, seed, seeds[0])}" for seed in seeds] for arm in ARMS}
+    stems = {arm: [f"models/{classifier_stem(arm, seed, seeds[0])}" for seed in seeds] for arm in run.arms}
     return {
         arm: [
             Classifier(run.file(f"{stem}.keras"), load_record(run.file(f"{stem}.json"), ClassifierRecord))
             for stem in stems[arm]
         ]
-        for arm in ARMS
+        for arm in run.arms
     }
 
 
@@ -163,7 +173,7 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
     keras_setup.seed_everything(derive_seed(record.seed, "evaluate"))
     with open_pixels(external_set, "external") as pixels:
         probabilities = predict(models_of(classifiers), {"external": pixels.images})["external"]
-    calibrations = calibrate_arms(*run.load("validation"), classes, record.malignant)
+    calibrations = run.calibrate()
     compared = compare_on(
         rows,
         probabilities,
@@ -184,7 +194,7 @@ def _fold_settings(run: Run) -> dict[str, Any]:
     """Return everything that must be equal in all folds."""
     record = run.record.model_dump(exclude={"split", "split_sha256", "parameters", "folds"})
     parameters = {key: value for key, value in run.record.parameters.items() if key not in _FOLD_PARAMETERS}
-    return record | parameters | {"classes": list(run.classes)}
+    return record | parameters | {"classes": list(run.classes), "arms": list(run.arms)}
 
 
 def _check_folds(runs: Sequence[Run]) -> None:
@@ -233,7 +243,7 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
     Returns:
         Results in the form of `metrics.json`, and the test predictions of all folds. Training and validation counts and
         details of GANs are those of the first fold; `run.folds` has each fold's split and verdict; a temperature is
-        the mean over folds.
+        the mean over folds. The share of synthetic images is chosen by the mean of the folds' validation losses.
 
     Raises:
         UserError: a fold is missing or repeated, or the runs differ in more than the fold.
@@ -242,21 +252,25 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
     runs = sorted(runs, key=lambda run: int(run.record.split.partition("/")[0]))
     first, record, classes = runs[0].results, runs[0].record, runs[0].classes
     group = np.isin(classes, record.malignant)
-    tests, parts, temperatures = [], [], []
+    arms_of_run = runs[0].arms
+    tests, parts, fitted = [], [], []
     for run in runs:
-        calibrations = calibrate_arms(*run.load("validation"), classes, record.malignant)
+        calibrations = run.calibrate()
         rows, probabilities = run.load("test")
         tests.append(rows)
-        parts.append({arm: calibration.apply(probabilities[arm], calibrations[arm], group) for arm in ARMS})
-        temperatures.append({arm: [model.temperature for model in calibrations[arm]] for arm in ARMS})
+        parts.append({arm: calibration.apply(probabilities[arm], calibrations[arm], group) for arm in arms_of_run})
+        fitted.append(calibrations)
     rows = pd.concat(tests, ignore_index=True)
     sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(record.malignant))
-    pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in ARMS}
-    arms, effect, verdict = compare(sample, pooled, record.rebalanced_classes, record.seeds, record.seed)
-    for arm in ARMS:
-        means = np.mean([of_fold[arm] for of_fold in temperatures], axis=0)
+    pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in arms_of_run}
+    losses = {arm: float(np.mean([of_fold[arm].log_loss for of_fold in fitted])) for arm in arms_of_run}
+    arms, effect, verdict = compare(sample, pooled, losses, record.rebalanced_classes, record.seeds, record.seed)
+    for arm in arms_of_run:
+        means = np.mean([[model.temperature for model in of_fold[arm].models] for of_fold in fitted], axis=0)
         arms[arm] |= {
             "temperature": np.round(means, 6).tolist(),
+            "validation_log_loss": losses[arm],
+            "prior_strength": float(np.mean([of_fold[arm].prior_strength for of_fold in fitted])),
             "train_rows": first["arms"][arm]["train_rows"],
             "models": {
                 f"{seed}, fold {run.record.split}": model

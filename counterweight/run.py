@@ -374,6 +374,22 @@ def checkpoint_folder(run_id: str) -> Path:
     return folder
 
 
+def let_loops_read_named_outputs() -> None:
+    """Let `kfp.local` loop over any output of a task: it only knows those that are named `Output`."""
+    from kfp.local import io
+
+    get_parent_input = io.IOStore.get_parent_input
+
+    def get(store: Any, key: str) -> Any:
+        try:
+            return get_parent_input(store, key)
+        except ValueError:
+            task, _, output = key.removeprefix("pipelinechannel--").rpartition("-")
+            return store.get_task_output(task, output)
+
+    io.IOStore.get_parent_input = get
+
+
 def remove_retries(spec: Any) -> None:
     """Remove the retries from a pipeline: they are for lost nodes, and kfp would wait minutes between them."""
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
@@ -392,7 +408,7 @@ def run(words: list[str], console: TextIO) -> int:
 
     runner_name, words = split_runner(words)
     given, options = parameters.split_options(parameters.assignments(words))
-    override_options({"gans_per_task": "1", "classifiers_per_task": "1"} | options)
+    override_options({"gans_per_task": "1", "classifiers_per_task": "3"} | options)
     from pipeline import counterweight
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
@@ -441,6 +457,7 @@ def run(words: list[str], console: TextIO) -> int:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, interrupted)
             remove_retries(counterweight.pipeline_spec)
+            let_loops_read_named_outputs()
             try:
                 with table or contextlib.nullcontext(), contextlib.redirect_stdout(log):
                     counterweight(**values)

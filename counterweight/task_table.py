@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from components.shared.log import ProgressLine, parse_progress
-from components.shared.parameters import split_names
-from components.shared.workflow_size import parse_seeds
+from components.shared.parameters import arm_names, split_names
+from components.shared.workflow_size import pack_classifiers, parse_pack
 
 STYLES = {"waiting": "dim", "running": "cyan", "cached": "green", "done": "green", "failed": "red", "stopped": "yellow"}
 """State of a row → its style."""
@@ -40,14 +40,14 @@ def is_interactive(console: TextIO, environment: Mapping[str, str]) -> bool:
     return console.isatty()
 
 
-def classifier_labels(arms: str, seeds: Sequence[int]) -> list[str]:
-    """Return the labels of a task that trains classifiers, in the order of training.
+def classifier_labels(packs: Sequence[str]) -> list[str]:
+    """Return the labels of tasks that train classifiers, in the order of training.
 
     Example:
-        >>> classifier_labels("baseline,oversampled", [1])
+        >>> classifier_labels(["baseline:1*", "oversampled:1*"])
         ['train_classifier baseline, seed 1', 'train_classifier oversampled, seed 1']
     """
-    return [f"train_classifier {arm}, seed {seed}" for arm in split_names(arms) for seed in seeds]
+    return [f"train_classifier {job.arm}, seed {job.seed}" for pack in packs for job in parse_pack(pack)]
 
 
 def class_labels(component: str, classes: str) -> list[str]:
@@ -67,17 +67,18 @@ def planned_labels(values: Mapping[str, Any]) -> list[str]:
         values: the parameters of the pipeline. If they do not name the classes, `train_gan` and `generate_images` are
             one row each until `prepare_data` has found the classes; see `TaskTable.expand`.
     """
-    classes, seeds = values["synthetic_classes"].strip(), values["classifier_seeds"]
+    classes = values["synthetic_classes"].strip()
+    packs = pack_classifiers(arm_names(values), values["classifier_seeds"], 1_000)
     per_class = [class_labels(name, classes) if classes != "auto" else [name] for name in PER_CLASS]
     return [
         "check_inputs",
         "prepare_data",
-        *(label for seed in seeds for label in classifier_labels("baseline,oversampled", [seed])),
+        *classifier_labels(packs.real),
         "train_features",
         "pretrain_gan",
         *(label for labels in per_class for label in labels),
         "balance_dataset",
-        *classifier_labels("augmented", seeds),
+        *classifier_labels(packs.synthetic),
         "evaluate",
         "publish",
     ]
@@ -96,7 +97,7 @@ def task_labels(component: str, arguments: Mapping[str, Any], classes_of: Mappin
     if component == "generate_images":
         return class_labels(component, classes_of.get(arguments["gans"].uri, "")) or [component]
     if component == "train_classifier":
-        return classifier_labels(arguments["arms"], parse_seeds(arguments["seeds"])[0])
+        return classifier_labels([arguments["pack"]])
     return [component]
 
 

@@ -13,6 +13,8 @@ from components.balance_dataset.balance import balance
 from components.evaluate.evaluate import evaluate
 from components.generate_images.generate import generate
 from components.prepare_data.prepare import prepare
+from components.shared.arms import BASELINE, CONTROL, dose_arm
+from components.shared.workflow_size import Job
 from components.train_classifier import train as classifier
 from components.train_features import train as features
 from components.train_gan import train as gan
@@ -139,9 +141,7 @@ class Experiment:
         self.steps.once(
             f"{name}.classifiers",
             classifier.train,
-            arms=list(arms),
-            seeds=list(self.scale.seeds),
-            first_seed=self.scale.seeds[0],
+            jobs=[Job(arm, seed, seed == self.scale.seeds[0]) for arm in arms for seed in self.scale.seeds],
             training_data=self.path("data", "training_data"),
             synthetic_images=synthetic_images,
             synthetic_per_class=self.scale.synthetic,
@@ -192,8 +192,8 @@ class Experiment:
                 self.pretrain_gan(recipe, architecture, kimg * len(rare) / 3, rare)
                 kimg, start = kimg * 2 / 3, recipe
             self.make_images(recipe, architecture, kimg, rare, start)
-        self.train_classifiers("common", ("baseline", "oversampled"), None)
+        self.train_classifiers("common", (BASELINE, CONTROL), None)
         for recipe in RECIPES:
-            self.train_classifiers(recipe, ("augmented",), self.path(recipe, "synthetic_images"))
+            self.train_classifiers(recipe, (dose_arm(1.0),), self.path(recipe, "synthetic_images"))
             self.compare(recipe)
         return rare

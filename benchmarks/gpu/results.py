@@ -12,9 +12,9 @@ from benchmarks.gpu.experiment import RECIPES, Scale
 from benchmarks.machine import machine
 from components.evaluate.metrics import SCALARS
 from components.shared import html_page
+from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.files import write_text
 from components.shared.image_set import decode_png, iter_tables
-from components.shared.records import ARMS
 
 SHOWN = 8
 OF_GAN = ("kimg", "best_kimg", "seconds", "precision", "rolled_back_kimg", "failed")
@@ -44,7 +44,8 @@ def _effect(folder: Path) -> dict[str, Any]:
     """Return the effect of the images on the test lesions."""
     results = json.loads((folder / "results" / "metrics.json").read_text(encoding="utf-8"))
     figures = {f"gan_effect_{key}": results["effect"][key] for key in ("value", "low", "high")}
-    figures |= {f"{arm}_{name}": results["arms"][arm][name] for arm in ARMS for name in SCALARS}
+    shown = {BASELINE: BASELINE, CONTROL: CONTROL, results["effect"]["arm"]: AUGMENTED}
+    figures |= {f"{title}_{name}": results["arms"][arm][name] for arm, title in shown.items() for name in SCALARS}
     return {"verdict": results["verdict"]} | {name: value for name, value in figures.items() if value is not None}
 
 

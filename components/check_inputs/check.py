@@ -13,9 +13,9 @@ from typing import Any
 from components.shared.data_identity import input_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD
+from components.shared.parameters import FOLD, arm_names
 from components.shared.parameters import check as check_parameters
-from components.shared.workflow_size import check_size
+from components.shared.workflow_size import Packs, check_size
 
 PROBE = ".counterweight-probe"
 """First part of the name of a file that is written and removed to test whether a place is writable."""
@@ -26,11 +26,11 @@ class Checked:
     """Values that the other tasks need.
 
     Attributes:
-        seed_packs: seeds of each classifier task; see `group_seeds`.
+        packs: the classifiers of each task.
         data_identity: hash of the input files' names, sizes and versions.
     """
 
-    seed_packs: list[str]
+    packs: Packs
     data_identity: str
 
 
@@ -53,7 +53,7 @@ def check(
             would need more tasks than a workflow holds.
     """
     values = check_parameters(parameters)
-    seed_packs = check_size(values, gans_per_task, classifiers_per_task)
+    packs = check_size(values, gans_per_task, classifiers_per_task)
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     inputs = {
         "data": (values["data"], ("demo", "kaggle")),
@@ -69,8 +69,9 @@ def check(
     _check_output("output", values["output"], in_pod)
     if checkpoints.startswith("gs://"):
         _check_output("checkpoints", checkpoints, in_pod)
-    log_line("check_inputs", f"data identity {identity}; output {values['output']}; {len(seed_packs)} seed packs")
-    return Checked(seed_packs, identity)
+    arms = ", ".join(arm_names(values))
+    log_line("check_inputs", f"data identity {identity}; output {values['output']}; arms {arms}")
+    return Checked(packs, identity)
 
 
 def _check_input(name: str, place: str, in_pod: bool) -> None:

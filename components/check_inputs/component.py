@@ -1,5 +1,7 @@
 """Component specification of the input check; see `check.py`."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.container_images import image
@@ -7,6 +9,7 @@ from components.container_images import image
 
 @dsl.component(base_image=image("check_inputs"), install_kfp_package=False)
 def check_inputs(
+    arms: str,
     classifier_augmentation: str,
     classifier_epochs: int,
     classifier_seeds: list[int],
@@ -23,27 +26,29 @@ def check_inputs(
     random_seed: int,
     synthetic_classes: str,
     synthetic_per_class: int,
-    synthetic_reject: float,
+    synthetic_shares: list[float],
     gans_per_task: int,
     classifiers_per_task: int,
     checkpoints: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
-) -> list[str]:
-    """Check everything that can fail before training, and return the seeds of each classifier task.
+) -> NamedTuple("Packs", real=list, synthetic=list):  # type: ignore[valid-type]
+    """Check everything that can fail before training, and return the classifiers of each task.
 
-    `kfp.local` can only iterate over a return value. `data_identity` is a hash of the names, sizes and versions of the
+    `data_identity` is a hash of the names, sizes and versions of the
     input files: tasks that get it are taken from the cache until the data changes.
     """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
         import os
+        from collections import namedtuple
 
         from components.check_inputs.check import check
         from components.shared.files import write_text
 
         checked = check(
             parameters={
+                "arms": arms,
                 "classifier_augmentation": classifier_augmentation,
                 "classifier_epochs": classifier_epochs,
                 "classifier_seeds": classifier_seeds,
@@ -60,7 +65,7 @@ def check_inputs(
                 "random_seed": random_seed,
                 "synthetic_classes": synthetic_classes,
                 "synthetic_per_class": synthetic_per_class,
-                "synthetic_reject": synthetic_reject,
+                "synthetic_shares": synthetic_shares,
             },
             gans_per_task=gans_per_task,
             classifiers_per_task=classifiers_per_task,
@@ -68,4 +73,4 @@ def check_inputs(
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)
-        return checked.seed_packs
+        return namedtuple("Packs", ["real", "synthetic"])(checked.packs.real, checked.packs.synthetic)  # type: ignore

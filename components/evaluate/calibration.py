@@ -1,21 +1,19 @@
 """Temperature and threshold of each model, fitted on validation before the test split is used."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
 
-from components.evaluate.metrics import Predictions
+from components.evaluate.metrics import MIN_PROBABILITY, Predictions, balanced_log_loss
 
 SPECIFICITY = 0.90
-_MIN_PROBABILITY = 1e-12
-"""Smaller probabilities count as this: a float32 softmax may return 0, whose logarithm cannot be scaled."""
+PRIOR_STRENGTHS = np.linspace(0, 1, 21)
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return (N, classes) probabilities after temperature scaling; a temperature above 1 makes them less confident."""
-    return special.softmax(np.log(np.maximum(probabilities, _MIN_PROBABILITY)) / temperature, axis=1)
+    return special.softmax(np.log(np.maximum(probabilities, MIN_PROBABILITY)) / temperature, axis=1)
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -25,7 +23,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
         truth: (N,) int label.
         probabilities: (N, classes).
     """
-    logs = np.log(np.maximum(np.asarray(probabilities, np.float64), _MIN_PROBABILITY))
+    logs = np.log(np.maximum(np.asarray(probabilities, np.float64), MIN_PROBABILITY))
 
     def loss(log_temperature: float) -> float:
         scaled = logs / np.exp(log_temperature)
@@ -54,6 +52,68 @@ class Calibration:
     threshold: float | None
 
 
+def correct_prior(probabilities: np.ndarray, frequencies: np.ndarray, strength: float) -> np.ndarray:
+    """Return (…, classes) probabilities divided by a power of the classes' frequencies, with a sum of 1.
+
+    Args:
+        probabilities: (…, classes).
+        frequencies: (classes,) shares of the classes among the real training images, above 0.
+        strength: the power: 0 changes nothing, 1 makes the classes equally frequent (Saerens et al. 2002).
+    """
+    divided = probabilities / frequencies**strength
+    return divided / divided.sum(-1, keepdims=True)
+
+
+def fit_prior_strength(truth: np.ndarray, scaled: np.ndarray, frequencies: np.ndarray) -> float:
+    """Return the strength of the prior correction of an arm with the lowest balanced log loss.
+
+    Args:
+        truth: (N,) int label of the validation images.
+        scaled: (seeds, N, classes) probabilities after temperature scaling.
+        frequencies: (classes,); see `correct_prior`.
+    """
+    losses = [
+        np.mean([balanced_log_loss(truth, of_seed) for of_seed in correct_prior(scaled, frequencies, strength)])
+        for strength in PRIOR_STRENGTHS
+    ]
+    return float(PRIOR_STRENGTHS[int(np.argmin(losses))])
+
+
+@dataclass(frozen=True)
+class ArmCalibration:
+    """Everything that is fitted on validation for an arm.
+
+    Attributes:
+        models: temperature and threshold of each seed's model.
+        frequencies: (classes,) shares of the classes among the real training images.
+        prior_strength: strength of the prior correction, one for all seeds.
+        log_loss: balanced log loss on validation after temperature scaling, mean over seeds; arms are chosen by it.
+    """
+
+    models: tuple[Calibration, ...]
+    frequencies: np.ndarray
+    prior_strength: float
+    log_loss: float
+
+
+def calibrate_arm(
+    truth: np.ndarray, probabilities: np.ndarray, malignant: np.ndarray, frequencies: np.ndarray
+) -> ArmCalibration:
+    """Fit an arm's models on validation.
+
+    Args:
+        truth: (N,) int label.
+        probabilities: (seeds, N, classes).
+        malignant: (classes,) bool.
+        frequencies: (classes,) shares of the classes among the real training images, above 0.
+    """
+    models = tuple(calibrate(truth, of_seed, malignant) for of_seed in probabilities)
+    scaled = np.stack([scale(of_seed, it.temperature) for of_seed, it in zip(probabilities, models, strict=True)])
+    strength = fit_prior_strength(truth, scaled, frequencies)
+    loss = float(np.mean([balanced_log_loss(truth, of_seed) for of_seed in scaled]))
+    return ArmCalibration(models, frequencies, strength, loss)
+
+
 def calibrate(truth: np.ndarray, probabilities: np.ndarray, malignant: np.ndarray) -> Calibration:
     """Fit temperature and threshold of a model on validation.
 
@@ -68,18 +128,19 @@ def calibrate(truth: np.ndarray, probabilities: np.ndarray, malignant: np.ndarra
     return Calibration(fit_temperature(truth, probabilities), threshold)
 
 
-def apply(probabilities: np.ndarray, calibrations: Sequence[Calibration], malignant: np.ndarray) -> Predictions:
-    """Return the predictions for other images, with temperature and threshold from validation.
+def apply(probabilities: np.ndarray, calibration: ArmCalibration, malignant: np.ndarray) -> Predictions:
+    """Return the predictions for other images, with everything fitted on validation.
 
     Args:
         probabilities: (seeds, N, classes).
-        calibrations: one per seed.
+        calibration: that of the arm.
         malignant: (classes,) bool.
     """
-    scaled = np.stack(
-        [scale(of_seed, model.temperature) for of_seed, model in zip(probabilities, calibrations, strict=True)]
-    )
-    thresholds = [model.threshold for model in calibrations]
-    if None in thresholds:
-        return Predictions(probabilities, scaled)
-    return Predictions(probabilities, scaled, probabilities[..., malignant].sum(2) > np.array(thresholds)[:, None])
+    models = calibration.models
+    scaled = np.stack([scale(of_seed, it.temperature) for of_seed, it in zip(probabilities, models, strict=True)])
+    corrected = correct_prior(scaled, calibration.frequencies, calibration.prior_strength).argmax(2)
+    thresholds = [model.threshold for model in models]
+    alarms = None
+    if None not in thresholds:
+        alarms = probabilities[..., malignant].sum(2) > np.array(thresholds)[:, None]
+    return Predictions(probabilities, scaled, alarms, corrected)

@@ -1,6 +1,12 @@
-"""Compare the arms on one set of images: metrics, the effect of the synthetic images, the verdict."""
+"""Compare the arms on one set of images: metrics, the effect of the synthetic images, the verdict.
+
+Which share of synthetic images, and which control, is compared was chosen on validation. Test lesions are independent
+of that choice, but the luck of a training is not: the chosen arm tends to be the one with the luckiest seeds. Intervals
+and tests of chosen arms are therefore corrected for the number of arms to choose from (Bonferroni).
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,16 +14,48 @@ import pandas as pd
 
 from components.evaluate import inference, metrics
 from components.evaluate.curves import curves
-from components.evaluate.inference import Bootstrap
+from components.evaluate.inference import LEVEL, Bootstrap
 from components.evaluate.metrics import SCALARS, Predictions, Sample
-from components.shared.records import ARMS, Verdict
+from components.shared.arms import BASELINE, CONTROL, share_of
+from components.shared.records import Verdict
 from components.shared.seeds import derive_seed
 
 METRIC = "mean recall of the rare classes"
 OTHER_METRICS = (
-    "balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "malignant_sensitivity", "brier", "ece", "ece_scaled",
+    "balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "balanced_log_loss", "corrected_recall",
+    "malignant_sensitivity", "brier", "ece", "ece_scaled",
 )  # fmt: skip
-LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Arms that were chosen on validation.
+
+    Attributes:
+        doses: the arms with synthetic images.
+        augmented: the one with the lowest balanced log loss.
+        controls: the arms without synthetic images, except the baseline.
+        control: the one with the lowest balanced log loss.
+        best: the arm with the lowest balanced log loss of all.
+    """
+
+    doses: tuple[str, ...]
+    augmented: str
+    controls: tuple[str, ...]
+    control: str
+    best: str
+
+
+def choose(losses: Mapping[str, float]) -> Choice:
+    """Choose arms by their balanced log loss on validation; the first of several equal ones.
+
+    Args:
+        losses: arm → balanced log loss, mean over seeds.
+    """
+    doses = tuple(arm for arm in losses if share_of(arm) is not None)
+    controls = tuple(arm for arm in losses if share_of(arm) is None and arm != BASELINE)
+    lowest = losses.__getitem__
+    return Choice(doses, min(doses, key=lowest), controls, min(controls, key=lowest), min(losses, key=lowest))
 
 
 def _none_if_nan(value: float) -> float | None:
@@ -51,13 +89,16 @@ def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seed
     }
 
 
-def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
+def _compare_classes(
+    bootstrap: Bootstrap, augmented: str, differences: np.ndarray, seed: int
+) -> dict[str, dict[str, Any]]:
     """Return the effect on each class's recall.
 
     p-values exist for one seed only: a test of lesions ignores the variation between seeds.
 
     Args:
         bootstrap: metrics and resamples of the arms.
+        augmented: the arm that is compared with the control.
         differences: (L,), the lesions' differences.
         seed: seed of the tests.
     """
@@ -66,7 +107,7 @@ def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -
     for label, dx in enumerate(sample.classes):
         of_class = differences[sample.label == label]
         test = one_seed and len(of_class)
-        effects[dx] = bootstrap.difference("recall", "augmented", "oversampled", label) | {
+        effects[dx] = bootstrap.difference("recall", augmented, CONTROL, label) | {
             "p": inference.sign_flip(of_class, derive_seed(seed, dx))[0] if test else None,
             "p_holm": None,
             "lesions": len(of_class),
@@ -74,7 +115,7 @@ def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -
             "lesions_needed": None,
         }
         if len(of_class):
-            noise = bootstrap.recall_noise(label, "augmented", "oversampled")
+            noise = bootstrap.recall_noise(label, augmented, CONTROL)
             needed = inference.lesions_needed(of_class, *noise)
             effects[dx] |= {"few": needed is None or len(of_class) < needed, "lesions_needed": needed}
     tested = [dx for dx in effects if effects[dx]["p"] is not None]
@@ -83,15 +124,13 @@ def _compare_classes(bootstrap: Bootstrap, differences: np.ndarray, seed: int) -
     return effects
 
 
-def lesion_differences(sample: Sample, arms: Mapping[str, Predictions]) -> np.ndarray:
-    """Return (L,) augmented − oversampled per lesion: 1 if correct, else 0, the mean over seeds."""
-    augmented, oversampled = (
-        inference.find_correct_lesions(sample, arms[arm].probabilities) for arm in ("augmented", "oversampled")
-    )
-    return (augmented.astype(float) - oversampled).mean(0)
+def lesion_differences(sample: Sample, augmented: Predictions, control: Predictions) -> np.ndarray:
+    """Return (L,) augmented − control per lesion: 1 if correct, else 0, the mean over seeds."""
+    right, others = (inference.find_correct_lesions(sample, it.probabilities) for it in (augmented, control))
+    return (right.astype(float) - others).mean(0)
 
 
-def weight_differences(sample: Sample, arms: Mapping[str, Predictions], rare: Sequence[str]) -> np.ndarray:
+def weight_differences(sample: Sample, differences: np.ndarray, rare: Sequence[str]) -> np.ndarray:
     """Return the differences of the rare classes' lesions, weighted as in the primary figure.
 
     Their sum is the mean over the rare classes of the mean over their lesions.
@@ -99,7 +138,7 @@ def weight_differences(sample: Sample, arms: Mapping[str, Predictions], rare: Se
     lesions = np.bincount(sample.label, minlength=len(sample.classes))
     inside = np.isin(np.array(sample.classes)[sample.label], rare)
     classes = len(np.unique(sample.label[inside]))
-    return (lesion_differences(sample, arms) / lesions[sample.label])[inside] / max(1, classes)
+    return (differences / lesions[sample.label])[inside] / max(1, classes)
 
 
 def decide_verdict(low: float | None, high: float | None, p: float, direction: float, seeds: int) -> Verdict:
@@ -110,7 +149,7 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
 
     Args:
         low, high: interval of the primary difference.
-        p: p-value of the paired permutation test.
+        p: p-value of the paired permutation test, corrected for the number of shares.
         direction: sum of the differences that it tests.
         seeds: number of the classifiers' seeds.
     """
@@ -126,6 +165,7 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
 def compare(
     sample: Sample,
     arms: Mapping[str, Predictions],
+    validation_losses: Mapping[str, float],
     rare: Sequence[str],
     seeds: Sequence[int],
     seed: int,
@@ -136,6 +176,7 @@ def compare(
     Args:
         sample: the images; some classes may have none.
         arms: predictions of each arm, with the same seeds in the same order.
+        validation_losses: arm → balanced log loss on validation.
         rare: the classes of the primary figure: those that have synthetic images.
         seeds: seeds of the models, in that order.
         seed: seed of the resampling.
@@ -144,26 +185,43 @@ def compare(
     Returns:
         Metrics by arm, the effect, and the verdict, in the form of `metrics.json`.
     """
-    rare = tuple(rare)
+    rare, chosen = tuple(rare), choose(validation_losses)
+    augmented, one_seed = chosen.augmented, len(seeds) == 1
     bootstrap = Bootstrap(sample, arms, rare, derive_seed(seed, "bootstrap"), resamples)
-    described = {arm: _describe_arm(bootstrap, arm, arms[arm], seeds) for arm in ARMS}
-    differences, weighted = lesion_differences(sample, arms), weight_differences(sample, arms, rare)
+    described = {arm: _describe_arm(bootstrap, arm, arms[arm], seeds) for arm in arms}
+    differences = lesion_differences(sample, arms[augmented], arms[CONTROL])
+    weighted = weight_differences(sample, differences, rare)
     p, arrangements = inference.sign_flip(weighted, derive_seed(seed, "permutation"))
-    gan = bootstrap.difference("rare_recall", "augmented", "oversampled")
+    p = min(1.0, p * len(chosen.doses))
     exact = inference.mcnemar(differences[np.isin(np.array(sample.classes)[sample.label], rare)])
-    one_seed = len(seeds) == 1
+
+    def differ(names: Sequence[str], control: str) -> list[dict[str, Any]]:
+        level = LEVEL / len(names)
+        return [{"arm": name, **bootstrap.difference("rare_recall", name, control, level=level)} for name in names]
+
+    doses = differ(chosen.doses, CONTROL)
+    gan = {key: value for key, value in doses[chosen.doses.index(augmented)].items() if key != "arm"}
+    pairs = len(chosen.doses) * len(chosen.controls)
     effect: dict[str, Any] = {
         "metric": METRIC,
+        "arm": augmented,
         **gan,
-        "augmented_minus_baseline": bootstrap.difference("rare_recall", "augmented", "baseline"),
+        "doses": doses,
+        "best_control": chosen.control,
+        "augmented_minus_best_control": bootstrap.difference(
+            "rare_recall", augmented, chosen.control, level=LEVEL / pairs
+        ),
+        "remedies": differ([arm for arm in arms if arm != BASELINE], BASELINE),
+        "best": chosen.best,
+        "augmented_minus_baseline": bootstrap.difference("rare_recall", augmented, BASELINE),
         "by_metric": {
             name: {
-                "gan": bootstrap.difference(name, "augmented", "oversampled"),
-                "improvement": bootstrap.difference(name, "augmented", "baseline"),
+                "gan": bootstrap.difference(name, augmented, CONTROL),
+                "improvement": bootstrap.difference(name, augmented, BASELINE),
             }
             for name in OTHER_METRICS
         },
-        "by_class": _compare_classes(bootstrap, differences, seed),
+        "by_class": _compare_classes(bootstrap, augmented, differences, seed),
         "mcnemar": exact | {"p": exact["p"] if one_seed else None},
         "permutation": {"p": p if one_seed else None, "passed": p < LEVEL, "draws": arrangements},
         "draws": resamples,

@@ -32,7 +32,7 @@ from components.shared import keras_setup
 from components.shared.files import atomic_folder
 from components.shared.image_set import open_pixels, read_header, read_rows
 from components.shared.log import log_line
-from components.shared.records import ARMS, Scalar
+from components.shared.records import Scalar
 from components.shared.seeds import derive_seed
 
 
@@ -75,7 +75,9 @@ def evaluate(
     with ExitStack() as stack:
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
         probabilities = predict(models, images)
-    calibrations = calibrate_arms(rows["validation"], probabilities["validation"], classes, malignant)
+    splits = describe_splits(inputs, classes)
+    train_images = {dx: counts["images"] for dx, counts in splits["train"].items()}
+    calibrations = calibrate_arms(rows["validation"], probabilities["validation"], classes, malignant, train_images)
     compared = {
         name: compare_on(
             rows[name], probabilities[name], calibrations, classes, malignant, inputs.rebalanced, seeds, seed
@@ -83,12 +85,12 @@ def evaluate(
         for name in inputs.sets
         if name != "validation"
     }
-    for arm in ARMS:
+    for arm in inputs.classifiers:
         compared["test"]["arms"][arm] |= describe_models(inputs.classifiers[arm])
     outcome: dict[str, Any] = {
         "run": describe_run(inputs, seeds, malignant, parameters),
         "classes": list(classes),
-        "splits": describe_splits(inputs, classes),
+        "splits": splits,
         **compared["test"],
         "population": cards.population(
             {"train": inputs.train_set} | {n: inputs.sets[n] for n in ("validation", "test")}
@@ -102,7 +104,7 @@ def evaluate(
             "counts": count_images(rows["external"], classes),
             **compared["external"],
         }
-    shown = gallery.collect(inputs, classes, malignant, probabilities["test"])
+    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome["effect"]["arm"])
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
     with atomic_folder(results) as folder:
         write_results(folder, outcome, pd.concat(tables))

@@ -11,6 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.shared.arms import share_of, title_of
+
 _VERDICTS = {
     "improved": "The synthetic images helped",
     "no evidence": "No evidence that the synthetic images helped",
@@ -98,4 +100,36 @@ def describe_verdict(outcome: dict[str, Any]) -> str:
     if outcome["verdict"] == "not established":
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
-    return f"{head}: {effect['metric']} was {change} with real images repeated ({interval})."
+    share = share_of(effect["arm"]) or 0.0
+    used = "" if share == 1 else f" when {share:.0%} of the added images were synthetic".replace("%", "\u00a0%")
+    return f"{head}: {effect['metric']} was {change} with real images repeated{used} ({interval})."
+
+
+def describe_remedy(outcome: dict[str, Any], gan_s: float | None = None, classifiers_s: float | None = None) -> str:
+    """Return which remedy to use according to the results, and what it costs, as a sentence.
+
+    Args:
+        outcome: as in `describe_verdict`.
+        gan_s: seconds that the training of all GANs took; None if unknown.
+        classifiers_s: seconds that the training of all classifiers took; None if unknown.
+    """
+    effect, verdict = outcome["effect"], outcome["verdict"]
+    add = verdict == "improved"
+    arm = effect["arm"] if add else effect["best_control"]
+    gain = next(it for it in effect["remedies"] if it["arm"] == arm)
+    if verdict == "not established" or not known(gain["value"], gain["low"], gain["high"]):
+        return "No remedy can be recommended: it takes test images of the rare classes, and at least three seeds."
+    interval = f"{show(gain['value'], '+')} ({show_interval(gain, '+')})"
+    advice = "Add synthetic images" if add else "Do not add synthetic images"
+    if gain["low"] > 0:
+        reason = f"{title_of(arm)} gains {interval} on the baseline"
+    else:
+        reason = f"{title_of(arm)}, the best other remedy on validation, has {interval} to the baseline"
+        reason += ", so no gain is shown" if gain["high"] >= 0 else ", a loss"
+    cost = ""
+    if known(gan_s, classifiers_s) and gan_s:
+        total = gan_s + (classifiers_s or 0)
+        unit, size = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
+        digits = 0 if total >= 10 * size else 1
+        cost = f"; the GANs took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
+    return f"{advice}: {reason}{cost}."

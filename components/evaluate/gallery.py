@@ -12,6 +12,7 @@ from PIL import Image
 
 from components.evaluate.inputs import Inputs
 from components.evaluate.neighbours import decode_table, search_neighbours
+from components.shared.arms import BASELINE, CONTROL
 from components.shared.image_set import iter_tables, read_rows
 from components.shared.records import FailedGan, TrainedGan
 
@@ -20,8 +21,6 @@ PAIRS_PER_CLASS = 4
 """Synthetic images of a class that are shown beside their nearest training image."""
 MAX_ERRORS = 8
 MAX_SIDE_PX = 192
-SHOWN_ARM = "augmented"
-"""The arm whose decisions are shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ class Gallery:
     right: list[Decision] = field(default_factory=list)
     wrong: list[Decision] = field(default_factory=list)
     malignant_errors: list[Decision] = field(default_factory=list)
-    arm: str = SHOWN_ARM
+    arm: str = ""
 
 
 def list_images(value: Any) -> list[ShownImage]:
@@ -237,10 +236,14 @@ class _Decisions:
         test_set: image set of the split `test`.
         classes: all classes.
         probabilities: arm → (S, N, classes).
+        arm: the shown arm.
     """
 
-    def __init__(self, test_set: str | Path, classes: Sequence[str], probabilities: Mapping[str, np.ndarray]) -> None:
-        self.test_set, self.classes, self.probabilities = test_set, classes, probabilities
+    def __init__(
+        self, test_set: str | Path, classes: Sequence[str], probabilities: Mapping[str, np.ndarray], arm: str
+    ) -> None:
+        self.test_set, self.classes, self.arm = test_set, classes, arm
+        self.probabilities = {name: probabilities[name] for name in (BASELINE, CONTROL, arm)}
         self.rows = read_rows(test_set, "test", ["image_id", "lesion_id", "dx"])
         self.truth = self.rows["dx"].map({name: label for label, name in enumerate(classes)}).to_numpy(np.int64)
 
@@ -254,9 +257,9 @@ class _Decisions:
             image_id=str(details["image_id"]),
             lesion_id=str(details["lesion_id"]),
             dx=str(details["dx"]),
-            predicted=predicted[SHOWN_ARM][0],
-            confidence=predicted[SHOWN_ARM][1],
-            others={name: other for name, other in predicted.items() if name != SHOWN_ARM},
+            predicted=predicted[self.arm][0],
+            confidence=predicted[self.arm][1],
+            others={name: other for name, other in predicted.items() if name != self.arm},
         )
 
     def most_confident(self, model: str | Path) -> list[list[Decision]]:
@@ -266,7 +269,7 @@ class _Decisions:
         from components.evaluate import grad_cam
 
         classifier = keras.saving.load_model(model, compile=False)
-        of_first = self.probabilities[SHOWN_ARM][0]
+        of_first = self.probabilities[self.arm][0]
         decisions = []
         for chosen in _most_confident(self.truth, of_first):
             images = _read_images(self.test_set, chosen)
@@ -279,14 +282,18 @@ class _Decisions:
     def malignant_errors(self, malignant: Sequence[str]) -> list[Decision]:
         """Return lesions of a malignant class that were called benign, by the mean over seeds."""
         lesion, group = self.rows["lesion_id"].to_numpy(str), np.isin(self.classes, malignant)
-        worst = find_malignant_errors(self.truth, lesion, self.probabilities[SHOWN_ARM], group)
+        worst = find_malignant_errors(self.truth, lesion, self.probabilities[self.arm], group)
         images = _read_images(self.test_set, [row for row, _ in worst])
         shown = zip(images, worst, strict=True)
         return [self._decide(image, None, row, rows.tolist(), slice(None)) for image, (row, rows) in shown]
 
 
 def collect(
-    inputs: Inputs, classes: Sequence[str], malignant: Sequence[str], probabilities: Mapping[str, np.ndarray]
+    inputs: Inputs,
+    classes: Sequence[str],
+    malignant: Sequence[str],
+    probabilities: Mapping[str, np.ndarray],
+    arm: str,
 ) -> Gallery:
     """Collect the images of a run.
 
@@ -298,14 +305,15 @@ def collect(
         classes: all classes, in the order of the image sets' header.
         malignant: malignant classes, whose errors are shown.
         probabilities: arm → (S, N, classes) probabilities of each seed for each row of the test set.
+        arm: the arm whose decisions are shown.
     """
     import keras
 
     from components.evaluate import grad_cam
 
-    decisions = _Decisions(inputs.sets["test"], classes, probabilities)
-    right, wrong = decisions.most_confident(inputs.classifiers[SHOWN_ARM][0].model)
-    baseline = keras.saving.load_model(inputs.classifiers["baseline"][0].model, compile=False)
+    decisions = _Decisions(inputs.sets["test"], classes, probabilities, arm)
+    right, wrong = decisions.most_confident(inputs.classifiers[arm][0].model)
+    baseline = keras.saving.load_model(inputs.classifiers[BASELINE][0].model, compile=False)
     extractor = grad_cam.extractor(baseline)
     neighbours = {
         dx: _neighbours(extractor, inputs.train_set, inputs.synthetic_sets[dx], dx) for dx in inputs.rebalanced
@@ -320,4 +328,5 @@ def collect(
         right=right,
         wrong=wrong,
         malignant_errors=decisions.malignant_errors(malignant),
+        arm=arm,
     )

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.inputs import Classifier, Inputs
+from components.shared.arms import AUGMENTED, BASELINE, CONTROL, share_of
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import Header, read_header, read_rows, refuse_overlap
-from components.shared.records import ARMS, FailedGan, TrainedGan
+from components.shared.records import FailedGan, TrainedGan
 
 
 def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: Header) -> list[int]:
@@ -23,11 +24,14 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             versions or seeds.
     """
     comparable: dict[str, str] = {}
-    for arm in ARMS:
-        if not classifiers[arm]:
-            raise UserError(
-                f"the arm {arm} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=arm
-            )
+    missing = [arm for arm in (BASELINE, CONTROL) if not classifiers.get(arm)]
+    if not any(share_of(arm) for arm in classifiers):
+        missing.append(AUGMENTED)
+    if missing:
+        raise UserError(
+            f"the arm {missing[0]} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=missing[0]
+        )
+    for arm in classifiers:
         for classifier in classifiers[arm]:
             _check_classifier(arm, classifier, header)
             record = classifier.record
@@ -49,8 +53,8 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             "evaluate.different_settings",
             arms=arms,
         )
-    seeds = {arm: [classifier.record.settings.seed for classifier in classifiers[arm]] for arm in ARMS}
-    first = seeds[ARMS[0]]
+    seeds = {arm: [classifier.record.settings.seed for classifier in classifiers[arm]] for arm in classifiers}
+    first = seeds[BASELINE]
     if any(of_arm != first for of_arm in seeds.values()) or len(set(first)) < len(first):
         raise UserError(
             f"the seeds of the arms differ or repeat: {seeds}",

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components.evaluate.metrics import SCALARS, Predictions, Sample, compute_metrics
+from components.evaluate.metrics import MIN_PROBABILITY, SCALARS, Predictions, Sample, compute_metrics
 
+LEVEL = 0.05
+"""Probability of a false alarm of each reported conclusion; 95 % intervals."""
 DRAWS = 2_000
 """Bootstrap resamples."""
 PERMUTATIONS = 10_000
 EFFECT = 0.10
 """Difference in recall that `lesions_needed` is to detect."""
 POWER = 0.80
-MAX_VALUES = {"brier": 2.0}
+MAX_VALUES = {"brier": 2.0, "balanced_log_loss": -math.log(MIN_PROBABILITY)}
 """Largest value of a metric if it is not 1; the smallest is 0."""
 WITHOUT_INTERVAL = ("ece", "ece_scaled")
 """The plug-in estimate of the calibration error is biased upwards (Roelofs et al. 2022, arXiv 2012.08668): an interval
@@ -45,15 +47,14 @@ def _agresti_coull_pseudo_lesions(
     """
     lesions = np.maximum((sample.sums(sample.groups) > 0).sum(0), 1)
     size = sample.groups.sum(0) / lesions
-    patterns = np.arange(2**arms)
-    counts = rng.poisson(2 / len(patterns), (resamples, len(size), len(patterns)))
-    images = (counts.sum(2) * size).astype(np.float32)
-    return [((counts @ (patterns >> arm & 1)) * size, images) for arm in range(arms)]
+    counts = rng.poisson(2.0, (resamples, len(size)))
+    images = (counts * size).astype(np.float32)
+    return [(rng.binomial(counts, 0.5) * size, images) for _ in range(arms)]
 
 
-def _student(freedom: float) -> float:
-    """Return half of Student's 95 % interval, in standard errors."""
-    return float(stats.t.ppf(0.975, freedom))
+def _student(freedom: float, level: float) -> float:
+    """Return half the width, in standard errors, of Student's interval that misses the truth with this probability."""
+    return float(stats.t.ppf(1 - level / 2, freedom))
 
 
 class Bootstrap:
@@ -83,17 +84,12 @@ class Bootstrap:
         self.points: dict[str, dict[str, np.ndarray]] = {}
         self.resampled: dict[str, dict[str, np.ndarray]] = {}
         for (arm, predictions), more in zip(arms.items(), extra, strict=True):
-            alarms = predictions.alarms
-            of_seeds = [
-                (sample, predictions.probabilities[i], predictions.scaled[i], None if alarms is None else alarms[i])
-                for i in range(len(predictions.probabilities))
-            ]
-            points = [compute_metrics(*of_seed, rare) for of_seed in of_seeds]
-            resampled = [compute_metrics(*of_seed, rare, weights, more) for of_seed in of_seeds]
+            of_seeds = [predictions.of_seed(number) for number in range(len(predictions.probabilities))]
+            points = [compute_metrics(sample, of_seed, rare) for of_seed in of_seeds]
+            resampled = [compute_metrics(sample, of_seed, rare, weights, more) for of_seed in of_seeds]
             self.points[arm] = {name: np.stack([point[name][0] for point in points]) for name in points[0]}
-            self.resampled[arm] = {
-                name: np.stack([of_seed[name] for of_seed in resampled]) for name in (*SCALARS, "recall", "auc")
-            }
+            kept = (*SCALARS, "recall", "corrected", "auc")
+            self.resampled[arm] = {name: np.stack([of_seed[name] for of_seed in resampled]) for name in kept}
             self._centre(arm)
         self.seeds = len(of_seeds)
         self._picks = rng.multinomial(self.seeds, np.full(self.seeds, 1 / self.seeds), size=resamples).T
@@ -104,30 +100,34 @@ class Bootstrap:
         They would shift a mean over classes too far.
         """
         points, resampled, sample = self.points[arm], self.resampled[arm], self.sample
-        for name in ("macro_f1", "brier"):
+        for name in ("macro_f1", "brier", "balanced_log_loss"):
             resampled[name] = resampled[name] + (points[name] - resampled[name].mean(1))[:, None]
         lesions = np.bincount(sample.label, minlength=len(sample.classes))
         widening = np.sqrt((lesions + 2) / np.maximum(lesions, 1))
-        for name, of_class in (("balanced_accuracy", "recall"), ("rare_recall", "recall"), ("macro_auc", "auc")):
+        means = {"balanced_accuracy": "recall", "rare_recall": "recall", "corrected_recall": "corrected"}
+        for name, of_class in (means | {"macro_auc": "auc"}).items():
             columns = self._classes(name)
             if len(columns):
                 values = resampled[of_class]
                 moves = (values - values.mean(1, keepdims=True)) * widening
                 resampled[name] = points[name][:, None] + moves[..., columns].mean(2)
 
-    def difference(self, name: str, arm: str, control: str | None = None, label: int | None = None) -> dict[str, Any]:
-        """Return a metric of an arm, or its difference to the control's, with a 95 % interval.
+    def difference(
+        self, name: str, arm: str, control: str | None = None, label: int | None = None, level: float = LEVEL
+    ) -> dict[str, Any]:
+        """Return a metric of an arm, or its difference to the control's, with an interval.
 
         Lesions and seeds are crossed random effects (Obuchowski & Rockette 1995): the seeds' part of the variance comes
         from the metrics of all arms, the lesions' part is the covariance between seeds that resampling lesions causes.
         Half-widths, each with its own t, add in squares (Zou & Donner 2008), and are at least what lesions alone give.
-        The interval is the middle 95 % of the resamples of lesions and seeds, stretched to that width: alone it is too
+        The interval is the middle of the resamples of lesions and seeds, stretched to that width: alone it is too
         narrow with few seeds, and too wide if seeds and lesions interact.
 
         Args:
             name: name of a scalar metric, or `recall` with a label.
             arm, control: their names.
             label: label of the class.
+            level: probability that the interval misses the truth.
 
         Returns:
             value, low, high; None if undefined, and no interval for `WITHOUT_INTERVAL`.
@@ -149,9 +149,9 @@ class Bootstrap:
         if not spread:
             return {"value": value, "low": value, "high": value}
         freedom = self._lesion_freedom(recall, self._classes(name, label))
-        width = self._square_half_width(name, pick, points, resampled, freedom, paired=control is not None)
-        stretch = math.sqrt(width) / (stats.norm.ppf(0.975) * spread)
-        low, high = value + stretch * (np.percentile(means, [2.5, 97.5]) - value)
+        width = self._square_half_width(name, pick, points, resampled, freedom, control is not None, level)
+        stretch = math.sqrt(width) / (stats.norm.ppf(1 - level / 2) * spread)
+        low, high = value + stretch * (np.quantile(means, [level / 2, 1 - level / 2]) - value)
         largest = MAX_VALUES.get(name, 1.0)
         smallest = 0.0 if control is None else -largest
         return {
@@ -161,17 +161,24 @@ class Bootstrap:
         }
 
     def _square_half_width(
-        self, name: str, pick: Any, points: np.ndarray, resampled: np.ndarray, freedom: float, paired: bool
+        self,
+        name: str,
+        pick: Any,
+        points: np.ndarray,
+        resampled: np.ndarray,
+        freedom: float,
+        paired: bool,
+        level: float,
     ) -> float:
         """Return the square of an interval's half-width; `freedom` is that of the lesions' part."""
-        seeds, square = len(points), _student(freedom) ** 2
+        seeds, square = len(points), _student(freedom, level) ** 2
         covariance = np.cov(resampled).reshape(seeds, seeds)
         width = square * float(covariance.mean())
         if seeds == 1:
             return width
         shared = float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
         variance, seed_freedom = self._between_seeds(name, pick, points, paired)
-        return max(width, _student(seed_freedom) ** 2 * variance / seeds + square * max(shared, 0.0))
+        return max(width, _student(seed_freedom, level) ** 2 * variance / seeds + square * max(shared, 0.0))
 
     def _between_seeds(self, name: str, pick: Any, points: np.ndarray, paired: bool) -> tuple[float, int]:
         """Return the variance of `points`, (seeds,), between seeds, and its degrees of freedom.
@@ -218,7 +225,7 @@ class Bootstrap:
         if label is not None:
             return np.array([label])
         chosen = self.sample.present
-        if name == "rare_recall":
+        if name in ("rare_recall", "corrected_recall"):
             chosen = chosen & np.isin(self.sample.classes, self.rare)
         elif name.startswith("malignant"):
             chosen = chosen & (self.sample.is_malignant == (name == "malignant_sensitivity"))

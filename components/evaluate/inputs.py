@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.shared.arms import sort_arms
 from components.shared.errors import UserError
 from components.shared.image_set import read_rows
 from components.shared.records import (
-    ARMS,
     ClassifierRecord,
     DataClasses,
     FailedGan,
@@ -60,21 +60,21 @@ def classifier_stem(arm: str, seed: int, first_seed: int) -> str:
 
 
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:
-    """Return the classifiers in `models/` of some folders, by arm.
+    """Return the classifiers in `models/` of some folders, by arm, in the order in which pages show the arms.
 
     Raises:
         UserError: a record is invalid, or its file does not have the name of its arm and seed.
     """
-    first: dict[str, list[Classifier]] = {arm: [] for arm in ARMS}
-    others: dict[str, list[Classifier]] = {arm: [] for arm in ARMS}
+    first: dict[str, list[Classifier]] = {}
+    others: dict[str, list[Classifier]] = {}
     for folder in folders:
         for path in sorted(Path(folder, "models").glob("*.json")):
             record = load_record(path, ClassifierRecord)
             classifier = Classifier(path.with_suffix(".keras"), record)
             if path.stem == record.arm:
-                first[record.arm].append(classifier)
+                first.setdefault(record.arm, []).append(classifier)
             elif path.stem == f"{record.arm}-seed{record.settings.seed}":
-                others[record.arm].append(classifier)
+                others.setdefault(record.arm, []).append(classifier)
             else:
                 raise UserError(
                     f"{path} is the record of another classifier (arm {record.arm}, seed {record.settings.seed})",
@@ -83,7 +83,10 @@ def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier
                     arm=record.arm,
                     seed=record.settings.seed,
                 )
-    return {arm: first[arm] + sorted(others[arm], key=lambda it: it.record.settings.seed) for arm in ARMS}
+    return {
+        arm: first.get(arm, []) + sorted(others.get(arm, []), key=lambda it: it.record.settings.seed)
+        for arm in sort_arms({*first, *others})
+    }
 
 
 def read_gan_records(folder: str | Path) -> dict[str, TrainedGan | FailedGan]:

@@ -15,8 +15,10 @@ BINS = 15
 """Number of bins of the expected calibration error, of equal width (Guo et al. 2017, arXiv 1706.04599)."""
 SCALARS = (
     "accuracy", "balanced_accuracy", "rare_recall", "macro_f1", "macro_auc", "malignant_sensitivity",
-    "malignant_specificity", "brier", "ece", "ece_scaled",
+    "malignant_specificity", "brier", "ece", "ece_scaled", "balanced_log_loss", "corrected_recall",
 )  # fmt: skip
+MIN_PROBABILITY = 1e-12
+"""Smaller probabilities count as this: a float32 softmax may return 0, whose logarithm is infinite."""
 CHUNK_PAIRS = 4_000_000
 """Pairs of images in memory at a time while AUC is counted."""
 
@@ -91,11 +93,17 @@ class Predictions:
         scaled: the same after each model's temperature scaling.
         alarms: (seeds, N) bool, whether an image counts as malignant at each model's own threshold; None if the data
             has no malignant class.
+        corrected: (seeds, N) int label after prior correction; without a correction that of the probabilities.
     """
 
     probabilities: np.ndarray
     scaled: np.ndarray
     alarms: np.ndarray | None = None
+    corrected: np.ndarray | None = None
+
+    def of_seed(self, number: int) -> "Predictions":
+        """Return the predictions of one seed, without the first axis."""
+        return Predictions(*(None if part is None else part[number] for part in vars(self).values()))  # type: ignore[arg-type]
 
 
 def _gaps(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -136,9 +144,7 @@ def _auc(scores: np.ndarray, positive: np.ndarray, sample: Sample, weights: np.n
 
 def compute_metrics(
     sample: Sample,
-    probabilities: np.ndarray,
-    scaled: np.ndarray,
-    alarms: np.ndarray | None,
+    predictions: Predictions,
     rare: tuple[str, ...],
     weights: np.ndarray | None = None,
     extra: tuple[np.ndarray, np.ndarray] | None = None,
@@ -147,7 +153,7 @@ def compute_metrics(
 
     Args:
         sample: the images.
-        probabilities, scaled, alarms: (N, classes), (N, classes) and (N,) as in `Predictions`, of one seed.
+        predictions: those of one seed, from `Predictions.of_seed`.
         rare: the classes of the primary figure.
         weights: (resamples, L), how often each lesion counts; once if not given.
         extra: (resamples, classes + 3) each: hits and images to add to the shares of `Sample.groups`, and to the
@@ -156,20 +162,27 @@ def compute_metrics(
     Returns:
         (resamples,) accuracy, balanced_accuracy (mean recall of the classes that have images), rare_recall, macro_f1,
         macro_auc (one class against the rest), malignant_sensitivity, malignant_specificity, brier (in [0, 2], summed
-        over classes as by Brier 1950), ece and ece_scaled (of the top label);
-        (resamples, classes) recall, precision, f1, auc. NaN if undefined.
+        over classes as by Brier 1950), ece and ece_scaled (of the top label), balanced_log_loss (mean over classes,
+        after temperature scaling), corrected_recall (rare_recall after prior correction);
+        (resamples, classes) recall, corrected (recall after prior correction), precision, f1, auc. NaN if undefined.
     """
     if weights is None:
         weights = np.ones((1, len(sample.label)))
+    probabilities, scaled, alarms = predictions.probabilities, predictions.scaled, predictions.alarms
     shares, precision, f1, images = _count_hits(sample, probabilities, alarms, weights, extra)
     classes, present = len(sample.classes), sample.present
     recall = shares[:, :classes]
     auc = _class_aucs(sample, probabilities, weights, images, extra)
     brier, ece, ece_scaled = _calibration_metrics(sample, probabilities, scaled, weights, images[:, classes])
+    losses = _class_losses(sample, scaled, weights, images[:, :classes])
+    corrected = recall
+    if predictions.corrected is not None:
+        corrected = _class_recalls(sample, predictions.corrected, weights, images[:, :classes], extra)
+    is_rare = present & np.isin(sample.classes, rare)
     return {
         "accuracy": shares[:, classes],
         "balanced_accuracy": _mean(recall, present),
-        "rare_recall": _mean(recall, present & np.isin(sample.classes, rare)),
+        "rare_recall": _mean(recall, is_rare),
         "macro_f1": _mean(f1, present),
         "macro_auc": _mean(auc, present),
         "malignant_sensitivity": shares[:, classes + 1],
@@ -177,7 +190,10 @@ def compute_metrics(
         "brier": brier,
         "ece": ece,
         "ece_scaled": ece_scaled,
+        "balanced_log_loss": _mean(losses, present),
+        "corrected_recall": _mean(corrected, is_rare),
         "recall": recall,
+        "corrected": corrected,
         "precision": precision,
         "f1": f1,
         "auc": auc,
@@ -242,6 +258,44 @@ def _calibration_metrics(
     sums = weights @ sample.sums(np.column_stack([brier, *gaps])).astype(weights.dtype)
     before, after = np.abs(sums[:, 1 : 1 + BINS]), np.abs(sums[:, 1 + BINS :])
     return sums[:, 0] / total, before.sum(1) / total, after.sum(1) / total
+
+
+def _class_losses(sample: Sample, scaled: np.ndarray, weights: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Return (resamples, classes) mean log loss of each class's images."""
+    rows = np.arange(len(sample.truth))
+    loss = np.zeros((len(rows), len(sample.classes)))
+    loss[rows, sample.truth] = -np.log(np.maximum(scaled[rows, sample.truth], MIN_PROBABILITY))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ sample.sums(loss).astype(weights.dtype) / images
+
+
+def _class_recalls(
+    sample: Sample,
+    predicted: np.ndarray,
+    weights: np.ndarray,
+    images: np.ndarray,
+    extra: tuple[np.ndarray, np.ndarray] | None,
+) -> np.ndarray:
+    """Return (resamples, classes) recall of (N,) predicted labels."""
+    classes = len(sample.classes)
+    hit = (predicted == sample.truth)[:, None] * sample.groups[:, :classes]
+    hits, added = (part[:, :classes] for part in extra) if extra is not None else (0.0, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = (weights @ sample.sums(hit).astype(weights.dtype) + hits) / (images + added)
+    shares[:, ~sample.present] = np.nan
+    return shares
+
+
+def balanced_log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean over the classes with images of the mean −log of the probability of the true class.
+
+    Args:
+        truth: (N,) int label.
+        probabilities: (N, classes).
+    """
+    losses = -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], MIN_PROBABILITY))
+    counts = np.bincount(truth)
+    return float((np.bincount(truth, losses)[counts > 0] / counts[counts > 0]).mean())
 
 
 def _mean(values: np.ndarray, columns: np.ndarray) -> np.ndarray:

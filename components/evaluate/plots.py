@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from components.evaluate.formatting import known, number, plain, show
-from components.shared.records import ARMS
+from components.shared.arms import CONTROL, share_of, title_of
 
-STYLE = {"baseline": ("#666666", "o"), "oversampled": ("#0b62a4", "s"), "augmented": ("#b5400c", "D")}
+STYLES = (("#666666", "o"), ("#0b62a4", "s"), ("#b5400c", "D"))
+"""Colour and marker of the baseline, the control and the augmented arm."""
 RULE = "#d5d9de"
 _FRAME = "#8a9099"
 
@@ -70,10 +71,15 @@ def _square(axes: Any, x_label: str, y_label: str) -> None:
     axes.grid()
 
 
+def style_of(arm: str) -> tuple[str, str]:
+    """Return colour and marker of an arm."""
+    return STYLES[2 if share_of(arm) else 1 if arm == CONTROL else 0]
+
+
 def _lines(curves: dict[str, Any], kind: str, dx: str, keys: tuple[str, str]) -> list[tuple[str, list[Any], list[Any]]]:
     """Return (arm, x, y) of each arm that has the curve."""
     lines = []
-    for arm in ARMS:
+    for arm in curves:
         curve = ((curves.get(arm) or {}).get(kind) or {}).get(dx) or {}
         x, y = ([number(value) for value in curve.get(key) or []] for key in keys)
         if x and len(x) == len(y):
@@ -88,10 +94,11 @@ def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], ":", color=_FRAME, linewidth=1)
         for arm, x, y in lines:
-            axes.plot(x, y, color=STYLE[arm][0], linewidth=1.5, clip_on=False)
+            axes.plot(x, y, color=style_of(arm)[0], linewidth=1.5, clip_on=False)
         _square(axes, "False positive rate", "True positive rate")
 
-    return draw_svg(salt, (200, 190), f"ROC curves of {plain(dx, 60)}, {', '.join(ARMS)}", draw) if lines else ""
+    label = f"ROC curves of {plain(dx, 60)}, {', '.join(map(title_of, curves))}"
+    return draw_svg(salt, (200, 190), label, draw) if lines else ""
 
 
 def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -> str:
@@ -104,16 +111,16 @@ def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -
     def draw(axes: Any) -> None:
         axes.axhline(share, linestyle=":", color=_FRAME, linewidth=1)
         for arm, x, y in lines:
-            axes.plot(x, y, color=STYLE[arm][0], linewidth=1.5, clip_on=False)
+            axes.plot(x, y, color=style_of(arm)[0], linewidth=1.5, clip_on=False)
         _square(axes, "Recall", "Precision")
 
-    label = f"Precision by recall of {plain(dx, 60)}, {', '.join(ARMS)}"
+    label = f"Precision by recall of {plain(dx, 60)}, {', '.join(map(title_of, curves))}"
     return draw_svg(salt, (200, 190), label, draw) if lines else ""
 
 
 def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
     """Return an arm's accuracy by confidence, before and after temperature scaling; empty if unknown."""
-    colour, marker = STYLE[arm]
+    colour, marker = style_of(arm)
     diagrams = curves.get("reliability") or {}
     pairs = []
     for key, face, dash in (("before", "#ffffff", "--"), ("after", colour, "-")):
@@ -128,7 +135,7 @@ def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
             axes.plot(x, y, f"{marker}{dash}", color=colour, mfc=face, markersize=5, linewidth=1.3, clip_on=False)
         _square(axes, "Confidence", "Accuracy")
 
-    label = f"Accuracy by confidence of the arm {arm}, before and after temperature scaling"
+    label = f"Accuracy by confidence of the arm {title_of(arm)}, before and after temperature scaling"
     return draw_svg(salt, (240, 225), label, draw) if pairs else ""
 
 
@@ -144,7 +151,7 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
 
     def draw(axes: Any) -> None:
         for arm, of_arm in models.items():
-            colour, marker = STYLE[arm]
+            colour, marker = style_of(arm)
             for order, record in enumerate(of_arm.values()):
                 for key, dash in lines.items():
                     values = [number(value) for value in (record.get("history") or {}).get(key) or []]

@@ -10,7 +10,6 @@ import pandas as pd
 from components.shared import keras_setup
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.records import ARMS
 
 SUM_TOLERANCE = 1e-3
 """Maximum deviation from 1 of the sum of probabilities in a stored row; float32 rounding is far below."""
@@ -67,7 +66,7 @@ def predictions_table(
 
 
 def load_probabilities(
-    table: pd.DataFrame, name: str, seeds: Sequence[int], classes: Sequence[str]
+    table: pd.DataFrame, name: str, arms: Sequence[str], seeds: Sequence[int], classes: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Return the rows and probabilities of a set: the inverse of `predictions_table`.
 
@@ -79,20 +78,20 @@ def load_probabilities(
     try:
         of_set = table[table["set"] == name]
         parts = dict(iter(of_set.groupby(["arm", "seed"])))
-        first = parts[ARMS[0], seeds[0]]
+        first = parts[arms[0], seeds[0]]
         names = first["image_id"]
         probabilities = {
             arm: np.stack(
                 [parts[arm, seed].set_index("image_id").loc[names, columns].to_numpy(float) for seed in seeds]
             )
-            for arm in ARMS
+            for arm in arms
         }
         if not names.is_unique:
             raise ValueError("repeated image")
         rows = first[["image_id", "lesion_id", "dx"]].reset_index(drop=True)
-        values = np.stack([probabilities[arm] for arm in ARMS])
+        values = np.stack([probabilities[arm] for arm in arms])
         valid = bool(
-            len(of_set) == len(rows) * len(ARMS) * len(seeds)
+            len(of_set) == len(rows) * len(arms) * len(seeds)
             and rows["dx"].isin(list(classes)).all()
             and rows["lesion_id"].notna().all()
             and np.isfinite(values).all()

@@ -16,8 +16,8 @@ from components.evaluate import formatting, plots
 from components.evaluate.formatting import known, plain, show, show_interval
 from components.evaluate.gallery import Gallery, ShownImage, list_images
 from components.evaluate.plots import Axis
+from components.shared.arms import BASELINE, CONTROL, recipe, share_of, title_of
 from components.shared.log import duration
-from components.shared.records import ARMS
 
 MAX_PAGE_BYTES = 1_950_000
 """Maximum size of the HTML page, including its images, which get the best quality that fits."""
@@ -37,6 +37,8 @@ _OVERALL = {
     "macro_f1": "Macro F1",
     "accuracy": "Accuracy",
     "macro_auc": "Macro AUC",
+    "balanced_log_loss": "Balanced log loss",
+    "corrected_recall": "Rare recall, prior-corrected",
     "malignant_sensitivity": "Sensitivity, malignant",
     "brier": "Brier score",
     "ece": "Calibration error",
@@ -44,6 +46,8 @@ _OVERALL = {
 }
 _NOTES = {
     PRIMARY: "primary metric",
+    "balanced_log_loss": "mean over classes, after temperature scaling; lower is better",
+    "corrected_recall": "class frequencies divided out, with a strength fitted on validation",
     "malignant_sensitivity": "at 90 % specificity on validation",
     "brier": "lower is better",
     "ece": "ECE; lower is better; biased upwards, so no interval",
@@ -64,6 +68,11 @@ DEMO_NOTICE = (
 )
 
 
+def shown_arms(outcome: dict[str, Any]) -> list[str]:
+    """Return the three arms that most tables and figures show: baseline, control, and the chosen augmented arm."""
+    return [BASELINE, CONTROL, outcome["effect"]["arm"]]
+
+
 def _minus(value: float | None, other: float | None) -> float | None:
     return value - other if value is not None and other is not None else None
 
@@ -82,7 +91,7 @@ def _row(name: str, values: list[float | None], intervals: list[Any], **more: An
 
 
 def _class_rows(results: dict[str, Any], outcome: dict[str, Any], counts: dict[str, Any]) -> list[dict[str, Any]]:
-    arms, effect, run = [outcome["arms"][arm] for arm in ARMS], outcome["effect"], results["run"]
+    arms, effect, run = [outcome["arms"][arm] for arm in shown_arms(outcome)], outcome["effect"], results["run"]
     rows = []
     for name in results["classes"]:
         # Without test images a recall of 0.0, which a library may return, would look like a failure.
@@ -105,7 +114,7 @@ def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
         outcome: the part with `arms`, `effect` and `verdict`: the results themselves, or their `external`.
         counts: class → tested images and lesions.
     """
-    arms, effect = [outcome["arms"][arm] for arm in ARMS], outcome["effect"]
+    arms, effect = [outcome["arms"][arm] for arm in shown_arms(outcome)], outcome["effect"]
     classes, overall = _class_rows(results, outcome, counts), []
     for key, title in _OVERALL.items():
         values = [arm.get(key) for arm in arms]
@@ -118,6 +127,8 @@ def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
     ends = [-0.02, 0.02] + [part.get(key) for part in (effect, improvement) for key in ("value", "low", "high")]
     summary = "; ".join(f"{plain(row['name'], 60)} {', '.join(map(show, row['values']))}" for row in classes)
     return {
+        "names": shown_arms(outcome),
+        "share": share_of(effect["arm"]),
         "classes": classes,
         "overall": overall,
         "sentence": formatting.describe_verdict(outcome),
@@ -129,44 +140,74 @@ def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
     }
 
 
+def _training_seconds(results: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Return how long the training of all GANs and of all classifiers took; None if unknown."""
+    gans = [it["seconds"] for it in (results.get("synthetic") or {}).values() if it.get("seconds") is not None]
+    models = [model.get("seconds") for arm in results["arms"].values() for model in (arm.get("models") or {}).values()]
+    return sum(gans) if gans else None, sum(models) if models and known(*models) else None
+
+
+def _remedies(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for each arm, with its difference to the baseline, and the doses of synthetic images."""
+    effect, rows = outcome["effect"], []
+    gains = {it["arm"]: it for it in effect["remedies"]}
+    for arm, figures in outcome["arms"].items():
+        models = (figures.get("models") or {}).values()
+        seconds = [model.get("seconds") for model in models]
+        rows.append(
+            {
+                "arm": arm,
+                "what": recipe(arm).title,
+                "figures": figures,
+                "limits": (figures.get("intervals") or {}).get(PRIMARY),
+                "gain": gains.get(arm) or _UNKNOWN,
+                "seconds": sum(seconds) if seconds and known(*seconds) else None,
+                "best": arm == effect["best"],
+            }
+        )
+    doses = [it | {"share": share_of(it["arm"])} for it in effect["doses"]]
+    ends = [-0.02, 0.02] + [it[key] for it in [*effect["remedies"], *doses] for key in ("value", "low", "high")]
+    return {"rows": rows, "doses": doses, "axis": Axis(ends)}
+
+
 def _curves(results: dict[str, Any]) -> dict[str, Any]:
     """Return ROC and precision–recall curves by class, and reliability diagrams by arm, as SVG."""
-    arms = results["arms"]
-    curves = {arm: arms[arm].get("curves") or {} for arm in ARMS}
-    support = arms[ARMS[0]]["support"] or {}
+    arms, shown = results["arms"], shown_arms(results)
+    curves = {arm: arms[arm].get("curves") or {} for arm in shown}
+    support = arms[BASELINE]["support"] or {}
     total = sum(support.values()) or 1
     by_class = [
         {
             "name": dx,
-            "auc": [(arms[arm]["auc"] or {}).get(dx) if support.get(dx) else None for arm in ARMS],
+            "auc": [(arms[arm]["auc"] or {}).get(dx) if support.get(dx) else None for arm in shown],
             "roc": plots.roc(f"roc {place}", curves, dx),
             "pr": plots.precision_recall(f"pr {place}", curves, dx, support.get(dx, 0) / total),
         }
         for place, dx in enumerate(results["classes"])
     ]
-    calibration = {arm: plots.reliability(f"reliability {arm}", arm, curves[arm]) for arm in ARMS}
+    calibration = {arm: plots.reliability(f"reliability {arm}", arm, curves[arm]) for arm in shown}
     return {"curves": [row for row in by_class if row["roc"] or row["pr"]], "calibration": calibration}
 
 
 def _seeds(results: dict[str, Any]) -> dict[str, Any]:
     """Return the primary figure of every arm and seed."""
-    arms = results["arms"]
-    names = list(dict.fromkeys(seed for arm in ARMS for seed in arms[arm].get("by_seed") or {}))
+    arms, shown = results["arms"], shown_arms(results)
+    names = list(dict.fromkeys(seed for arm in shown for seed in arms[arm].get("by_seed") or {}))
     rows = []
     for seed in names:
-        of_seed = [(arms[arm]["by_seed"].get(seed) or {}) for arm in ARMS]
+        of_seed = [(arms[arm]["by_seed"].get(seed) or {}) for arm in shown]
         values, balanced = ([it.get(key) for it in of_seed] for key in (PRIMARY, "balanced_accuracy"))
         gan, improvement = _minus(values[2], values[1]), _minus(values[2], values[0])
         rows.append(
             {"seed": seed, "values": values, "gan": gan, "improvement": improvement}
             | {"balanced": _minus(balanced[2], balanced[1])}
         )
-    axis = Axis([value for row in rows for value in row["values"]] + [arms[arm].get(PRIMARY) for arm in ARMS])
+    axis = Axis([value for row in rows for value in row["values"]] + [arms[arm].get(PRIMARY) for arm in shown])
     return {"seeds": rows, "seeds_axis": axis}
 
 
 def _training(results: dict[str, Any]) -> dict[str, Any]:
-    models = {arm: results["arms"][arm].get("models") or {} for arm in ARMS}
+    models = {arm: results["arms"][arm].get("models") or {} for arm in shown_arms(results)}
     loss = plots.training("loss", models, {"loss": ":", "val_loss": "-"}, "Loss")
     balanced = plots.training("balanced", models, {"val_balanced_accuracy": "-"}, "Balanced accuracy on validation")
     return {"loss_svg": loss, "balanced_svg": balanced, "models": models}
@@ -178,11 +219,11 @@ def _times(results: dict[str, Any]) -> list[tuple[str, str]]:
     for name, phase in (results["run"].get("phases") or {}).items():
         cost = phase.get("cost")
         times.append((name, _duration(phase.get("seconds")) + (f", {cost}" if cost is not None else "")))
-    for arm in ARMS:
+    for arm in results["arms"]:
         seconds = [model.get("seconds") for model in (results["arms"][arm].get("models") or {}).values()]
         if seconds and known(*seconds):
             each = f", {len(seconds)} models of {_duration(sum(seconds) / len(seconds))}" if len(seconds) > 1 else ""
-            times.append((f"Classifier, {arm}", f"{_duration(sum(seconds))}{each}"))
+            times.append((f"Classifier, {title_of(arm)}", f"{_duration(sum(seconds))}{each}"))
     for dx, details in (results.get("synthetic") or {}).items():
         if details.get("seconds") is not None:
             times.append((f"GAN of {plain(dx, 60)}", _duration(details["seconds"])))
@@ -239,8 +280,9 @@ environment.filters |= {
     "listed": formatting.listed,
     "duration": _duration,
     "known": known,
+    "arm_title": title_of,
 }
-environment.globals |= {"names": ARMS, "style": plots.STYLE, "demo_notice": DEMO_NOTICE}
+environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
 
 def view(results: dict[str, Any]) -> dict[str, Any]:
@@ -253,6 +295,9 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "main": _comparison(results, results, results["splits"]["test"]),
         "outside": _comparison(results, external, external["counts"]) if external else None,
         "external": external,
+        "names": shown_arms(results),
+        "remedies": _remedies(results),
+        "remedy": formatting.describe_remedy(results, *_training_seconds(results)),
         "population": results.get("population") or {},
         "folds": run.get("folds") or [],
         "pooled_lesions": run.get("pooled_lesions"),
@@ -296,6 +341,7 @@ def render_text(results: dict[str, Any]) -> str:
     """Return verdict and comparison table for a terminal, at most 100 columns wide."""
     page = view(results)
     lines = textwrap.wrap(plain(page["main"]["sentence"]), _TEXT_WIDTH)
+    lines += textwrap.wrap(plain(page["remedy"]), _TEXT_WIDTH)
     if page["demo"]:
         lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
     lines += ["", *_text_table(page["main"])]
@@ -305,18 +351,33 @@ def render_text(results: dict[str, Any]) -> str:
     for dx, details in page["failed"]:
         text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(details['failed'])}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
+    if len(page["remedies"]["rows"]) > len(page["names"]):
+        lines += ["", *_remedy_table(page["remedies"])]
     lines += ["", "GAN effect = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
 
 
+def _remedy_table(remedies: dict[str, Any]) -> list[str]:
+    form = "{:23}{:>12}{:>15}{:>9}{:>10}{:>11}{:>18}".format
+    lines = [form("remedy", "rare recall", "balanced acc.", "AUC", "log loss", "gain", "interval, all")]
+    for row in remedies["rows"]:
+        keys = (PRIMARY, "balanced_accuracy", "macro_auc", "balanced_log_loss")
+        cells = [show(row["figures"].get(key)) for key in keys]
+        gain = ["", ""]
+        if row["arm"] != BASELINE:
+            gain = [show(row["gain"]["value"], "+"), show_interval(row["gain"], "+")]
+        lines.append(form(title_of(row["arm"]) + " *" * row["best"], *cells, *gain))
+    return [*lines, "gain: rare recall - that of the baseline; intervals hold for all at once; * best on validation"]
+
+
 def _text_table(comparison: dict[str, Any]) -> list[str]:
-    form = "{:26}{:>7}{:>10}{:>13}{:>11}{:>12}{:>18}".format
-    lines = [form("recall by class", "lesions", *ARMS, "GAN effect", "95 % interval")]
+    form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11}{:>18}".format
+    lines = [form("recall by class", "lesions", *map(title_of, comparison["names"]), "GAN effect", "95 % interval")]
     for row in comparison["classes"] + comparison["overall"]:
         few = " *" if row.get("few") else ""
         cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
         limits = show_interval([row["gan"].get("low"), row["gan"].get("high")], "+")
-        name = plain(row["name"], 25 - len(few)) + few
+        name = plain(row["name"], 24 - len(few)) + few
         lesions = formatting.count(row["lesions"]) if row in comparison["classes"] else ""
         lines.append(form(name, lesions, *cells, limits))
     if any(row["few"] for row in comparison["classes"]):

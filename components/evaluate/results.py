@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate import calibration, cards, report
-from components.evaluate.calibration import Calibration
+from components.evaluate.calibration import ArmCalibration
 from components.evaluate.compare import compare, count_images
 from components.evaluate.gallery import Gallery
 from components.evaluate.inputs import Classifier, Inputs
 from components.evaluate.metrics import Sample
+from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.files import atomic_write, write_text
 from components.shared.image_set import read_header, read_rows
-from components.shared.records import ARMS, Scalar, TrainedGan
+from components.shared.records import Scalar, TrainedGan
 
 _OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
 _OF_IMAGES = {
@@ -33,26 +34,32 @@ def labels_of(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
 
 
 def calibrate_arms(
-    rows: pd.DataFrame, probabilities: Mapping[str, np.ndarray], classes: Sequence[str], malignant: Sequence[str]
-) -> dict[str, list[Calibration]]:
-    """Return arm → temperature and threshold of each model, fitted on validation.
+    rows: pd.DataFrame,
+    probabilities: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    malignant: Sequence[str],
+    train_images: Mapping[str, int],
+) -> dict[str, ArmCalibration]:
+    """Return arm → everything that is fitted on validation.
 
     Args:
         rows: dx of the N validation images.
         probabilities: arm → (seeds, N, classes).
         classes, malignant: names.
+        train_images: class → number of real training images.
     """
     truth, group = labels_of(rows, classes), np.isin(classes, malignant)
+    counts = np.maximum([train_images.get(dx, 0) for dx in classes], 1)
+    frequencies = counts / counts.sum()
     return {
-        arm: [calibration.calibrate(truth, of_seed, group) for of_seed in by_seed]
-        for arm, by_seed in probabilities.items()
+        arm: calibration.calibrate_arm(truth, by_seed, group, frequencies) for arm, by_seed in probabilities.items()
     }
 
 
 def compare_on(
     rows: pd.DataFrame,
     probabilities: Mapping[str, np.ndarray],
-    calibrations: Mapping[str, Sequence[Calibration]],
+    calibrations: Mapping[str, ArmCalibration],
     classes: Sequence[str],
     malignant: Sequence[str],
     rebalanced: Sequence[str],
@@ -64,16 +71,23 @@ def compare_on(
     Args:
         rows: image_id, lesion_id and dx of N images.
         probabilities: arm → (seeds, N, classes).
-        calibrations: arm → one per seed.
+        calibrations: arm → from `calibrate_arms`.
         classes, malignant, rebalanced: names; the primary figure is over the rebalanced classes.
         seeds: seeds of the models.
         seed: seed of the resampling.
     """
     sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
-    predictions = {arm: calibration.apply(probabilities[arm], calibrations[arm], sample.is_malignant) for arm in ARMS}
-    arms, effect, verdict = compare(sample, predictions, rebalanced, seeds, seed)
-    for arm in ARMS:
-        arms[arm]["temperature"] = [round(model.temperature, 6) for model in calibrations[arm]]
+    predictions = {
+        arm: calibration.apply(of_arm, calibrations[arm], sample.is_malignant) for arm, of_arm in probabilities.items()
+    }
+    losses = {arm: it.log_loss for arm, it in calibrations.items()}
+    arms, effect, verdict = compare(sample, predictions, losses, rebalanced, seeds, seed)
+    for arm, fitted in calibrations.items():
+        arms[arm] |= {
+            "temperature": [round(model.temperature, 6) for model in fitted.models],
+            "validation_log_loss": fitted.log_loss,
+            "prior_strength": fitted.prior_strength,
+        }
     return {"arms": arms, "effect": effect, "verdict": verdict}
 
 
@@ -88,7 +102,7 @@ def describe_run(
         malignant: the classes whose sensitivity as a group is measured.
         parameters: parameters of the pipeline, by their names in its form.
     """
-    header, first = read_header(inputs.sets["test"]), inputs.classifiers[ARMS[0]][0].record
+    header, first = read_header(inputs.sets["test"]), inputs.classifiers[BASELINE][0].record
     settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
     return {
         "data": parameters["data"],
@@ -166,7 +180,10 @@ def headline_metrics(outcome: Mapping[str, Any]) -> dict[str, float]:
     """
     effect = outcome["effect"]
     figures = {f"1_gan_effect{key}": effect[name] for key, name in (("", "value"), ("_low", "low"), ("_high", "high"))}
-    figures |= {f"{key}_{arm}": outcome["arms"][arm][name] for key, name in _METRICS.items() for arm in ARMS}
+    shown = {BASELINE: BASELINE, CONTROL: CONTROL, effect["arm"]: AUGMENTED}
+    figures |= {
+        f"{key}_{title}": outcome["arms"][arm][name] for key, name in _METRICS.items() for arm, title in shown.items()
+    }
     return {name: value for name, value in figures.items() if value is not None}
 
 

@@ -11,7 +11,6 @@ def generate_images(
     features: dsl.Input[dsl.Model],
     training_data: dsl.Input[dsl.Dataset],
     count: int,
-    reject: float,
     seed: int,
     synthetic: dsl.Output[dsl.Dataset],
 ) -> None:
@@ -19,14 +18,14 @@ def generate_images(
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.generate_images.generate import generate
+        from components.generate_images.generate import REJECT, generate
 
         generate(
             gans=gans.path,
             features=features.path,
             training_data=training_data.path,
             count=count,
-            reject=reject,
+            reject=REJECT,
             seed=seed,
             synthetic=synthetic.path,
         )

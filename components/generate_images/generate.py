@@ -43,6 +43,8 @@ from components.shared.records import (
 from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
 
+REJECT = 0.2
+"""Share of the samples that is rejected as the least realistic, after copies are removed."""
 SHEET_IMAGES = 64
 NEAREST_PAIRS = 5
 TEXTURE_IMAGES = 256
@@ -206,10 +208,10 @@ def generate(
         )
     if not 0 <= reject < 1:
         raise UserError(
-            f"synthetic_reject is {reject:g}",
+            f"reject is {reject:g}",
             "choose a share from 0 to below 1, such as 0.2",
             "parameter.out_of_range",
-            name="synthetic_reject",
+            name="reject",
         )
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
     header = read_header(train_set)

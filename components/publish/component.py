@@ -26,6 +26,7 @@ def publish(
     with exit_on_user_error():
         from components.publish.publish import collect
         from components.publish.publish import publish as publish_files
+        from components.shared.records import Results, load_record
 
         folders = [synthetic_images, *classifiers_real, *classifiers_synthetic, results]
         files = collect(
@@ -45,6 +46,7 @@ def publish(
             results_address=results.uri,
             finished=str(results.metadata.get("finished", "")),
             verdict=verdict,
+            arm=load_record(files["metrics.json"], Results).effect.arm,
             promote_if=promote_if,
         )
         published.metadata["place"] = place

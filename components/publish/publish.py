@@ -31,8 +31,6 @@ from components.shared.records import (
 MANIFEST = "manifest.json"
 JOURNAL = ".publishing.json"
 """Exists beside the manifest during a publication; lists all files that may exist, of any run."""
-CANDIDATE = "models/augmented.keras"
-"""The model that is proposed for use if the verdict allows it."""
 VERDICTS_OF_PROMOTION: dict[str, Collection[str]] = {
     "improved": {"improved"},
     "not_worse": {"improved", "no evidence"},
@@ -231,7 +229,7 @@ def _parse_listing(text: str | None, where: str) -> dict[str, ManifestEntry]:
         ) from error
 
 
-def _choose_candidate(verdict: str, promote_if: str) -> str | None:
+def _choose_candidate(model: str, verdict: str, promote_if: str) -> str | None:
     if promote_if not in VERDICTS_OF_PROMOTION:
         raise UserError(
             f"promote_if is {promote_if!r}",
@@ -240,7 +238,7 @@ def _choose_candidate(verdict: str, promote_if: str) -> str | None:
             name="promote_if",
             value=promote_if,
         )
-    candidate = CANDIDATE if verdict in VERDICTS_OF_PROMOTION[promote_if] else None
+    candidate = model if verdict in VERDICTS_OF_PROMOTION[promote_if] else None
     log_line("publish", f"candidate: {candidate or 'none'} (verdict: {verdict}; promote_if: {promote_if})")
     return candidate
 
@@ -250,6 +248,7 @@ def publish(
     files: Mapping[str, Path],
     artifact: str | Path,
     verdict: str,
+    arm: str,
     promote_if: str = "improved",
     run: str = "",
     artifact_address: str = "",
@@ -264,6 +263,7 @@ def publish(
         files: relative name → file.
         artifact: folder to create; with another output it holds a copy of the manifest only.
         verdict: verdict of the evaluation.
+        arm: the arm whose first model is proposed for use if the verdict allows it.
         promote_if: `improved`, `not_worse`, `always` or `never`; see `VERDICTS_OF_PROMOTION`.
         run: id of the run.
         artifact_address: where Kubeflow stores the artifact.
@@ -278,7 +278,7 @@ def publish(
     """
     if run and not RUN_NAME.fullmatch(run):
         raise UserError(f"run is {run!r}", "give letters, digits, dots and dashes", "publish.invalid_run", value=run)
-    candidate = _choose_candidate(verdict, promote_if)
+    candidate = _choose_candidate(f"models/{arm}.keras", verdict, promote_if)
     sources = {name: (path, file_sha256(path)) for name, path in sorted(files.items())}
     entries = {name: {"sha256": sha256, "bytes": path.stat().st_size} for name, (path, sha256) in sources.items()}
     content = {"files": entries, "candidate": candidate, "promote_if": promote_if, "verdict": verdict}

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from components.shared import arms as arms_module
 from components.shared.errors import UserError
 from components.shared.records import MAX_SEED
 
 MAX_SEEDS = 20
+MAX_SHARES = 5
 MAX_FOLDS = 20
 MAX_PLACE_LENGTH = 1_000
 
@@ -19,6 +21,7 @@ CLASS_LIST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}( *, *[A-Za-z0-9][A-Za-z
 FOLD = re.compile(r"\s*(\d{1,3})\s*/\s*(\d{1,3})\s*")
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+SyntheticShare = Annotated[float, Field(ge=0.01, le=1)]
 Place = Annotated[str, Field(min_length=1, max_length=MAX_PLACE_LENGTH)]
 
 
@@ -37,6 +40,15 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    arms: str = Field(
+        default="all",
+        max_length=MAX_PLACE_LENGTH,
+        description="Ways of training the classifier that are compared.",
+        json_schema_extra=_form(
+            f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas; "
+            f"{', '.join(arms_module.REQUIRED)} are required"
+        ),
+    )
     classifier_augmentation: Literal["none", "flips_and_rotations"] = Field(
         default="flips_and_rotations", description="Random changes of the training images, equal in all arms."
     )
@@ -107,11 +119,35 @@ class Parameters(BaseModel):
         default=500,
         ge=1,
         le=1_000_000,
-        description="Synthetic images per class, and repeated real images in the oversampled arm.",
+        description="Images added to each class: synthetic, or repeated real ones in the oversampled arm.",
     )
-    synthetic_reject: float = Field(
-        default=0.2, ge=0, le=0.9, description="Share of the generated images that is rejected as the least realistic."
+    synthetic_shares: list[SyntheticShare] = Field(
+        default=[0.25, 0.5, 1.0],
+        min_length=1,
+        max_length=MAX_SHARES,
+        description="Shares of synthetic images among the added ones; each share is an arm.",
     )
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_exist(cls, arms: str) -> str:
+        names = split_names(arms)
+        if unknown := [name for name in names if name not in (*arms_module.CHOICES, "all")]:
+            raise ValueError(f"there is no arm {unknown[0]}")
+        if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
+            raise ValueError("an arm is repeated")
+        if missing := [name for name in arms_module.REQUIRED if name not in names and "all" not in names]:
+            raise ValueError(f"{missing[0]} is missing")
+        return arms
+
+    @field_validator("synthetic_shares")
+    @classmethod
+    def _shares_differ(cls, shares: list[float]) -> list[float]:
+        if len({arms_module.dose_arm(share) for share in shares}) < len(shares):
+            raise ValueError("a share is repeated")
+        if any(arms_module.share_of(arms_module.dose_arm(share)) != share for share in shares):
+            raise ValueError("a share has more than four decimals")
+        return shares
 
     @field_validator("classifier_seeds")
     @classmethod
@@ -155,9 +191,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     gans_per_task: int = Field(default=2, ge=1, le=100, description="Classes whose GANs are trained in one task.")
-    classifiers_per_task: int = Field(
-        default=3, ge=1, le=20, description="Seeds whose classifiers are trained in one task."
-    )
+    classifiers_per_task: int = Field(default=6, ge=1, le=50, description="Classifiers that are trained in one task.")
     max_bad_images: int = Field(
         default=10, ge=0, le=1_000_000_000, description="Unusable images that are skipped; more fail the run."
     )
@@ -179,6 +213,12 @@ class Options(BaseModel):
 def split_names(names: str) -> list[str]:
     """Return the names in a comma-separated list."""
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def arm_names(values: Mapping[str, Any]) -> list[str]:
+    """Return the arms of a run with these parameters, in the order in which pages show them."""
+    chosen = split_names(values["arms"])
+    return arms_module.expand(arms_module.CHOICES if chosen == ["all"] else chosen, values["synthetic_shares"])
 
 
 def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:
@@ -220,7 +260,10 @@ def allowed(name: str, model: type[BaseModel] = Parameters) -> str:
         step = next((part.multiple_of for part in field.metadata if hasattr(part, "multiple_of")), None)
         return f"a multiple of {step}{span}" if step else f"{kind}{span}"
     if get_origin(field.annotation) is list:
-        return f"at most {MAX_SEEDS} different whole numbers{span}, separated by commas"
+        item = get_args(get_args(field.annotation)[0])[0]
+        most = next(part.max_length for part in field.metadata if hasattr(part, "max_length"))
+        kind = "whole numbers" if item is int else "numbers"
+        return f"at most {most} different {kind}{span}, separated by commas"
     return str(cast(dict[str, Any], field.json_schema_extra)["form"])
 
 
@@ -270,11 +313,14 @@ def check(values: Mapping[str, Any], model: type[BaseModel] = Parameters) -> dic
 
 
 def _as_whole(value: Any, annotation: Any) -> Any:
-    """Return 32 for 32.0 where an integer is needed; JSON has one kind of number."""
+    """Return 32 for 32.0 where an integer is needed, and the reverse; JSON has one kind of number."""
     if annotation is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if annotation is float and type(value) is int:
+        return float(value)
     if get_origin(annotation) is list and isinstance(value, list | tuple):
-        return [_as_whole(item, int) for item in value]
+        item = get_args(annotation)[0]
+        return [_as_whole(part, (get_args(item) or (item,))[0]) for part in value]
     return value
 
 
@@ -310,7 +356,8 @@ def parse(given: Mapping[str, str], model: type[BaseModel] = Parameters) -> dict
 def _parse_one(name: str, text: str, field: FieldInfo, model: type[BaseModel]) -> Any:
     try:
         if get_origin(field.annotation) is list:
-            return [int(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+            item = get_args(get_args(field.annotation)[0])[0]
+            return [item(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
         if field.annotation is int:
             return int(text)
         if field.annotation is float:

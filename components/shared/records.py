@@ -9,17 +9,27 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from components.shared.arms import BASELINE, CONTROL, recipe, share_of
 from components.shared.errors import UserError
 from components.shared.files import write_text
 
-ARMS = ("baseline", "oversampled", "augmented")
-"""The ways of training the classifier that are compared, in the order in which pages show them."""
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_SEED = 2**53  # above it, Kubeflow's numbers (doubles) are not exact
 
-Arm = Literal["baseline", "oversampled", "augmented"]
 Verdict = Literal["improved", "no evidence", "worse", "not established"]
 """`not established`: the run has one seed, so chance in one training run cannot be separated from an effect."""
+
+
+def _check_arm(name: str) -> str:
+    try:
+        recipe(name)
+    except UserError as error:
+        raise ValueError(error.message) from None
+    return name
+
+
+ArmName = Annotated[str, Field(max_length=40), AfterValidator(_check_arm)]
+"""Name of an arm that `components.shared.arms` knows."""
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -93,7 +103,7 @@ class ClassifierRecord(Record):
         seen: the real images that it was trained or selected on, as hashes.
     """
 
-    arm: Arm
+    arm: ArmName
     parameters: Count
     model_sha256: Sha256
     data_sha256: DataHash
@@ -424,6 +434,19 @@ class ClassDifference(Difference):
     lesions_needed: Count | None
 
 
+class ArmDifference(Difference):
+    """Difference of an arm to another in the primary metric.
+
+    Attributes:
+        value: the difference.
+        low: lower limit of the interval.
+        high: upper limit of the interval; both limits hold for all differences of the same list at once.
+        arm: the arm.
+    """
+
+    arm: ArmName
+
+
 class MetricDifferences(Record):
     """Differences in a metric.
 
@@ -465,13 +488,20 @@ class Permutation(Record):
 
 
 class Effect(Difference):
-    """GAN effect: the difference augmented − oversampled.
+    """GAN effect: the difference augmented − oversampled, for the share of synthetic images with the best validation.
 
     Attributes:
         value: the difference in the primary metric.
-        low: lower limit of the 95 % interval.
-        high: upper limit of the 95 % interval.
+        low: lower limit of the interval, which is corrected for the number of shares.
+        high: upper limit of the interval.
         metric: name of the primary metric.
+        arm: the augmented arm with the lowest balanced log loss on validation.
+        doses: augmented − oversampled for each share of synthetic images; the intervals hold at once.
+        best_control: the arm without synthetic images, other than the baseline, with the lowest balanced log loss on
+            validation.
+        augmented_minus_best_control: the difference augmented − best control.
+        remedies: difference of each arm to the baseline; the intervals hold at once.
+        best: the arm with the lowest balanced log loss on validation.
         augmented_minus_baseline: the improvement in the primary metric, which includes rebalancing.
         by_metric: other metric → its differences.
         by_class: class → the effect on its recall.
@@ -481,6 +511,12 @@ class Effect(Difference):
     """
 
     metric: Text
+    arm: ArmName
+    doses: list[ArmDifference]
+    best_control: ArmName
+    augmented_minus_best_control: Difference
+    remedies: list[ArmDifference]
+    best: ArmName
     augmented_minus_baseline: Difference
     by_metric: dict[Text, MetricDifferences]
     by_class: dict[ClassName, ClassDifference]
@@ -533,6 +569,11 @@ class ArmResults(Record):
         brier: Brier score, from 0 (best) to 2.
         ece: expected calibration error of the predicted class.
         ece_scaled: the same, after temperature scaling.
+        balanced_log_loss: mean over the classes of the mean log loss of their images, after temperature scaling.
+        corrected_recall: the primary metric after prior correction.
+        validation_log_loss: balanced log loss on validation, by which arms are chosen.
+        prior_strength: power of the class frequencies by which probabilities are divided for the prior correction; has
+            the lowest balanced log loss on validation.
         intervals: metric → limits of its 95 % interval.
         by_seed: seed → metric → value.
         recall: class → recall.
@@ -558,6 +599,10 @@ class ArmResults(Record):
     brier: Figure
     ece: Figure
     ece_scaled: Figure
+    balanced_log_loss: Figure
+    corrected_recall: Figure
+    validation_log_loss: Figure = None
+    prior_strength: Figure = None
     intervals: dict[Text, Interval]
     by_seed: dict[Text, dict[Text, Figure]]
     recall: ByClass
@@ -665,14 +710,19 @@ class Outcome(Record):
         verdict: the result in words.
     """
 
-    arms: dict[Arm, ArmResults]
+    arms: dict[ArmName, ArmResults]
     effect: Effect
     verdict: Verdict
 
     @model_validator(mode="after")
-    def _all_arms_are_compared(self) -> "Outcome":
-        if set(self.arms) != set(ARMS):
+    def _compared_arms_exist(self) -> "Outcome":
+        effect = self.effect
+        compared = {BASELINE, CONTROL, effect.arm, effect.best, effect.best_control}
+        compared |= {it.arm for it in (*effect.doses, *effect.remedies)}
+        if not compared <= set(self.arms):
             raise ValueError("an arm is missing")
+        if share_of(effect.arm) is None:
+            raise ValueError("the arm of the effect has no synthetic images")
         return self
 
 

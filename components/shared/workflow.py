@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError, printable
-from components.shared.workflow_size import group_seeds
+from components.shared.parameters import arm_names
+from components.shared.parameters import check as check_parameters
+from components.shared.workflow_size import describe_pack, pack_classifiers
 
 MAX_NODES_BYTES = 256_000_000
 """Size limit of the decompressed node status; Argo fails a workflow long before."""
@@ -472,6 +474,10 @@ def _label(name: str, item: Iterable[str]) -> str:
     return f"{name} [{shown}]" if shown else name
 
 
+_DISTINCTIVE = ("classes", "pack", "arms", "arm", "seeds", "seed")
+"""Inputs that distinguish the tasks of a loop."""
+
+
 def _loop_items(
     content: _Manifest, nodes_by_key: Mapping[str, list[_Node]], pods: Mapping[str, list[_Node]]
 ) -> dict[str, tuple[str, ...]]:
@@ -483,7 +489,7 @@ def _loop_items(
             if "constant" in (value.get("runtimeValue") or {}):
                 values[name] = value["runtimeValue"]["constant"]
         values |= next(iter(map(_arguments, (*pods.get(f"{key}.executor", ()), *nodes))), {})
-        known[key] = {name: str(values[name]) for name in ("classes", "arms", "arm", "seeds", "seed") if name in values}
+        known[key] = {name: str(values[name]) for name in _DISTINCTIVE if name in values}
     classes = {_iteration(key)[0]: values["classes"] for key, values in known.items() if "classes" in values}
     items: dict[str, tuple[str, ...]] = {}
     for key, values in known.items():
@@ -491,13 +497,25 @@ def _loop_items(
         if number is None:
             continue
         arms = values.get("arms") or values.get("arm") or ""
-        seeds = values.get("seeds") or (values.get("seed", "") if arms else "") or _pack(content, arms, number)
+        seeds = values.get("seeds") or (values.get("seed", "") if arms else "")
         label = values.get("classes") or (classes.get(prefix, "") if not arms else "")
-        parts = (label, arms, f"seed{'s' if ',' in seeds else ''} {seeds.replace('*', '')}" if seeds else "")
-        if not (label or seeds):
-            parts = (*parts[:2], f"item {number + 1}")
+        pack = values.get("pack") or _cached_pack(content, _spec(content, nodes_by_key[key][0], key), number)
+        if pack:
+            parts = _describe(pack)
+        else:  # of a run of an earlier version, which had arms and seeds
+            parts = (label, arms, f"seed{'s' if ',' in seeds else ''} {seeds.replace('*', '')}" if seeds else "")
+            if not (label or seeds):
+                parts = (*parts[:2], f"item {number + 1}")
         items[key] = tuple(printable(part) for part in parts)
     return items
+
+
+def _describe(pack: str) -> tuple[str, ...]:
+    """Return the parts of a label; a pack that cannot be read, as in another version, is shown unchanged."""
+    try:
+        return ("", *describe_pack(pack).split("; "))
+    except ValueError:
+        return ("", pack, "")
 
 
 def _iteration(key: str) -> tuple[str, int | None]:
@@ -529,18 +547,22 @@ def _log_uri(node: _Node) -> str:
         return ""
 
 
-def _pack(content: _Manifest, arms: str, number: int) -> str:
-    """Return the seeds of a cached classifier task, which has no arguments: the loop's items follow from the form."""
+def _cached_pack(content: _Manifest, spec: Mapping[str, Any], number: int) -> str:
+    """Return the pack of a cached classifier task, which has no arguments: the loop's items follow from the form."""
+    inputs = spec.get("inputs") or {}
+    form = content.runtime
+    arms, shares, seeds = form.get("arms"), form.get("synthetic_shares"), form.get("classifier_seeds")
     per_task: Any = 0
-    for (_, name), spec in content.specs.items():
+    for (_, name), other in content.specs.items():
         if name == "check-inputs":
-            parameters = (spec.get("inputs") or {}).get("parameters") or {}
+            parameters = (other.get("inputs") or {}).get("parameters") or {}
             per_task = ((parameters.get("classifiers_per_task") or {}).get("runtimeValue") or {}).get("constant")
-    seeds = content.runtime.get("classifier_seeds")
-    if not arms or not isinstance(seeds, list) or not isinstance(per_task, int | float) or per_task < 1:
+    if "pack" not in (inputs.get("parameters") or {}) or not isinstance(per_task, int | float) or per_task < 1:
         return ""
     try:
-        return group_seeds(seeds, int(per_task))[number]
+        given = check_parameters({"arms": arms, "synthetic_shares": shares, "classifier_seeds": seeds})
+        packs = pack_classifiers(arm_names(given), given["classifier_seeds"], int(per_task))
+        return (packs.synthetic if "synthetic_images" in (inputs.get("artifacts") or {}) else packs.real)[number]
     except (UserError, IndexError):
         return ""
 

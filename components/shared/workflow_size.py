@@ -5,15 +5,17 @@ Argo fails a workflow whose compressed node status exceeds 1 MiB, and a task who
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from components.shared.arms import share_of
 from components.shared.errors import UserError
-from components.shared.parameters import split_names
+from components.shared.parameters import arm_names, split_names
 
 MAX_CLASS_GROUPS = 20
 """Tasks that train GANs, each for the classes of one group."""
-MAX_SEED_PACKS = 10
-"""Tasks that train classifiers of one arm, each with the seeds of one pack."""
+MAX_CLASSIFIER_PACKS = 10
+"""Tasks of each of the two groups that train classifiers."""
 
 
 def group(items: Sequence[Any], per_task: int) -> list[str]:
@@ -42,47 +44,100 @@ def group_classes(names: Sequence[str], gans_per_task: int) -> list[str]:
     return _group_at_most(names, gans_per_task, MAX_CLASS_GROUPS, "classes", "gans_per_task")
 
 
-def group_seeds(seeds: Sequence[int], classifiers_per_task: int) -> list[str]:
-    """Return the seeds of each task that trains classifiers; a `*` marks the run's first seed.
+@dataclass(frozen=True)
+class Job:
+    """A classifier to train.
+
+    Attributes:
+        arm: name of the arm.
+        seed: seed of the training.
+        first: whether this is the run's first seed, whose files have no seed in their names.
+    """
+
+    arm: str
+    seed: int
+    first: bool
+
+
+@dataclass(frozen=True)
+class Packs:
+    """The classifiers of each task, for both groups of tasks; see `parse_pack`.
+
+    Attributes:
+        real: classifiers of the arms without synthetic images.
+        synthetic: classifiers of the arms with synthetic images.
+    """
+
+    real: list[str]
+    synthetic: list[str]
+
+
+def pack_classifiers(arms: Sequence[str], seeds: Sequence[int], classifiers_per_task: int) -> Packs:
+    """Return the classifiers of each task, one for each arm and seed; a `*` marks the run's first seed.
 
     The mark is a part of the loop's item because `kfp.local` replaces every other task output in a loop by the item.
 
     Raises:
-        UserError: `workflow.too_many_seeds`: there would be more than `MAX_SEED_PACKS` tasks.
+        UserError: `workflow.too_many_classifiers`: a group would have more than `MAX_CLASSIFIER_PACKS` tasks.
 
     Example:
-        >>> group_seeds([1, 2, 3], 2)
-        ['1*,2', '3']
+        >>> pack_classifiers(["baseline", "augmented@1"], [1, 2], 1)
+        Packs(real=['baseline:1*', 'baseline:2'], synthetic=['augmented@1:1*', 'augmented@1:2'])
     """
-    marked = [f"{seed}*" if number == 0 else str(seed) for number, seed in enumerate(seeds)]
-    return _group_at_most(marked, classifiers_per_task, MAX_SEED_PACKS, "seeds", "classifiers_per_task")
+
+    def pack(of_kind: list[str]) -> list[str]:
+        jobs = [f"{arm}:{seed}{'*' * (seed == seeds[0])}" for arm in of_kind for seed in seeds]
+        return _group_at_most(jobs, classifiers_per_task, MAX_CLASSIFIER_PACKS, "classifiers", "classifiers_per_task")
+
+    return Packs(
+        real=pack([arm for arm in arms if share_of(arm) is None]),
+        synthetic=pack([arm for arm in arms if share_of(arm) is not None]),
+    )
 
 
-def parse_seeds(pack: str) -> tuple[list[int], int | None]:
-    """Return the seeds of a pack, and which of them is the run's first; None if it is in another pack.
-
-    The files of the run's first seed have no seed in their names.
+def parse_pack(pack: str) -> list[Job]:
+    """Return the classifiers of a pack.
 
     Example:
-        >>> parse_seeds("1*,2")
-        ([1, 2], 1)
+        >>> parse_pack("baseline:1*,baseline:2")[1]
+        Job(arm='baseline', seed=2, first=False)
     """
-    words = pack.split(",")
-    first = next((int(word.removesuffix("*")) for word in words if word.endswith("*")), None)
-    return [int(word.removesuffix("*")) for word in words], first
+    jobs = []
+    for word in pack.split(","):
+        arm, _, seed = word.partition(":")
+        jobs.append(Job(arm, int(seed.removesuffix("*")), seed.endswith("*")))
+    return jobs
 
 
-def check_size(values: Mapping[str, Any], gans_per_task: int, classifiers_per_task: int) -> list[str]:
-    """Return the packs of seeds of a run with these parameters, after a check of its size.
+def describe_pack(pack: str) -> str:
+    """Return a pack for a label.
+
+    Example:
+        >>> describe_pack("baseline:1*,baseline:2,oversampled:1*,oversampled:2")
+        'baseline,oversampled; seeds 1,2'
+        >>> describe_pack("baseline:2,oversampled:1*")
+        'baseline; seed 2; oversampled; seed 1'
+    """
+    seeds: dict[str, list[str]] = {}
+    for job in parse_pack(pack):
+        seeds.setdefault(job.arm, []).append(str(job.seed))
+    arms: dict[str, list[str]] = {}
+    for arm, of_arm in seeds.items():
+        arms.setdefault(f"seed{'s' * (len(of_arm) > 1)} {','.join(of_arm)}", []).append(arm)
+    return "; ".join(f"{','.join(names)}; {numbers}" for numbers, names in arms.items())
+
+
+def check_size(values: Mapping[str, Any], gans_per_task: int, classifiers_per_task: int) -> Packs:
+    """Return the classifiers of each task of a run with these parameters, after a check of its size.
 
     The classes of `auto` are known after the data is read; `prepare_data` checks them.
 
     Raises:
-        UserError: `workflow.too_many_seeds`, `workflow.too_many_classes`.
+        UserError: `workflow.too_many_classifiers`, `workflow.too_many_classes`.
     """
     if values["synthetic_classes"].strip() != "auto":
         group_classes(split_names(values["synthetic_classes"]), gans_per_task)
-    return group_seeds(values["classifier_seeds"], classifiers_per_task)
+    return pack_classifiers(arm_names(values), values["classifier_seeds"], classifiers_per_task)
 
 
 def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, option: str) -> list[str]:

@@ -7,8 +7,7 @@ from components.container_images import image
 
 @dsl.component(base_image=image("train_classifier"), install_kfp_package=False)
 def train_classifier(
-    arms: str,
-    seeds: str,
+    pack: str,
     training_data: dsl.Input[dsl.Dataset],
     synthetic_per_class: int,
     random_seed: int,
@@ -17,18 +16,15 @@ def train_classifier(
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
-    """Train the CNN of one or several arms (comma-separated), once with each seed of a pack, one after another."""
+    """Train the CNN of each arm and seed of a pack, one after another."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.shared.workflow_size import parse_seeds
+        from components.shared.workflow_size import parse_pack
         from components.train_classifier.train import train
 
-        numbers, first_seed = parse_seeds(seeds)
         train(
-            arms=arms.split(","),
-            seeds=numbers,
-            first_seed=first_seed,
+            jobs=parse_pack(pack),
             training_data=training_data.path,
             synthetic_images=synthetic_images.path if synthetic_images else None,
             synthetic_per_class=synthetic_per_class,

@@ -13,6 +13,7 @@ The plain network of stock layers predicts and is saved; this one shares its wei
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from components.shared.layers import Dropout
@@ -28,10 +29,14 @@ class FastModel(keras.Model):
         network: shares its weights; its biases before a batch normalisation are zero.
         batch: images in every batch.
         policy: name of the Keras precision policy, `float32` or `mixed_bfloat16`.
+        logit_offset: (classes,) float32, is added to the logits; the plain network does not have it.
     """
 
-    def __init__(self, network: keras.Sequential, batch: int, policy: str) -> None:
+    def __init__(
+        self, network: keras.Sequential, batch: int, policy: str, logit_offset: np.ndarray | None = None
+    ) -> None:
         super().__init__(autocast=False)
+        self.logit_offset = logit_offset
         weighted = [layer for layer in network.layers if hasattr(layer, "kernel")]
         norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
         *self.kernels, self.last = [layer.kernel for layer in weighted]
@@ -55,7 +60,8 @@ class FastModel(keras.Model):
                 x = ops.matmul(ops.reshape(x, (x.shape[0], -1)), weights)
                 x = self._normalise(x[:, None, None], *norm)[:, 0, 0]
             x = dropout(ops.relu(x), training=True)
-        return ops.matmul(ops.cast(x, "float32"), self.last) + self.bias
+        logits = ops.matmul(ops.cast(x, "float32"), self.last) + self.bias
+        return logits if self.logit_offset is None else logits + self.logit_offset
 
     def _normalise(self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any) -> Any:
         y, *batch = fused_ops.normalise(x, gamma.value, beta.value, self.epsilon)

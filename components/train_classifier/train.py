@@ -1,11 +1,10 @@
-"""Train the CNN of one or several arms with one or several seeds, one after another.
+"""Train the CNN of arms with seeds, one after another.
 
-Code and settings are the same for all arms; only the training rows differ. A classifier does not depend on which others
-are trained in the same task.
+Code and settings are the same for all arms; they differ in their recipes only (`components/shared/arms.py`). All
+classifiers of a task share the decoded images, and none depends on which others are trained in the same task.
 """
 
 import hashlib
-import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +16,19 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from components.shared import html_page, keras_setup, precision
+from components.shared.arms import CONTROL, Recipe, recipe
 from components.shared.batches import AUGMENTATIONS, endless_batches
 from components.shared.dihedral import random_dihedral
 from components.shared.errors import UserError
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.log import Progress, log_line
-from components.shared.records import ARMS, ClassifierRecord, DataClasses, load_record, write_record
+from components.shared.records import ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
+from components.shared.workflow_size import Job
 from components.train_classifier import fused_ops, network
 from components.train_classifier.fast_model import FastModel
+from components.train_classifier.strong_augmentation import strong_augmentation
 
 BATCH_SIZE = 32
 
@@ -55,15 +57,31 @@ class _Validate(keras.callbacks.Callback):
 
 
 def batches(
-    pixels: Pixels, augmentation: str, order_seed: int, augmentation_seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (BATCH_SIZE, S, S, 3) uint8 images and (BATCH_SIZE,) labels without end."""
+    pixels: Pixels,
+    augmentation: str,
+    order_seed: int,
+    augmentation_seed: int,
+    weights: np.ndarray | None = None,
+    strong: bool = False,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield (BATCH_SIZE, S, S, 3) uint8 images and (BATCH_SIZE,) labels without end.
+
+    Args:
+        pixels: the rows; each counts `repeat` times.
+        augmentation: `none` or `flips_and_rotations`.
+        order_seed, augmentation_seed: seeds.
+        weights: (classes,) loss weights; if given, a batch has a third part, the weight of each image.
+        strong: whether `strong_augmentation` changes the images as well.
+    """
     rng = np.random.default_rng(augmentation_seed)
+    change = strong_augmentation(augmentation_seed) if strong else None
     for rows in endless_batches(pixels.repeat, BATCH_SIZE, order_seed):
-        images = pixels.images[rows]
+        images, labels = pixels.images[rows], pixels.labels[rows]
         if augmentation == "flips_and_rotations":
             images = random_dihedral(images, rng)
-        yield images, pixels.labels[rows]
+        if change:
+            images = change(images)
+        yield (images, labels) if weights is None else (images, labels, weights[labels])
 
 
 def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
@@ -77,39 +95,70 @@ def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray
     return counts
 
 
-def oversample(pixels: Pixels, rare: Sequence[str], added: int, seed: int) -> Pixels:
-    """Return the images with repeats of the rare classes, so that each class counts `added` images more.
+def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, seed: int) -> np.ndarray:
+    """Return how often each row counts in a pass of training with a recipe.
 
     Args:
-        pixels: images of the training set.
-        rare: the classes.
-        added: number of synthetic images that the augmented arm has of each class.
+        pixels: all real images of the training set, and synthetic ones if the recipe uses any; of each class the
+            synthetic images come in the order in which they were generated.
+        recipe: recipe of the arm.
+        rare: the classes that get additional images.
+        added: number of additional images of each class, if the recipe adds any; a class with fewer synthetic images
+            gets repeats for the missing ones.
         seed: seed of the run; decides which images count once more than others.
+
+    Returns:
+        (N,) int64; 0 for a synthetic image that the recipe does not use.
     """
-    repeat = pixels.repeat.copy()
-    for dx in rare:
-        rows = np.flatnonzero(pixels.labels == pixels.header.classes.index(dx))
-        rng = np.random.default_rng(derive_seed(seed, "oversampled", dx))
-        repeat[rows] = repeat_counts(len(rows), added, rng)
-    return replace(pixels, repeat=repeat)
+    counts = pixels.real.astype(np.int64)
+    largest = int(np.bincount(pixels.labels[pixels.real]).max())
+    for label, dx in enumerate(pixels.header.classes):
+        real = np.flatnonzero(pixels.real & (pixels.labels == label))
+        synthetic = np.flatnonzero(~pixels.real & (pixels.labels == label))
+        rng = np.random.default_rng(derive_seed(seed, CONTROL, dx))
+        if recipe.balanced and len(real):
+            counts[real] = repeat_counts(len(real), largest - len(real), rng)
+        elif recipe.adds and dx in rare and len(real):
+            used = synthetic[: round(recipe.synthetic_share * added)]
+            counts[used] = 1
+            counts[real] = repeat_counts(len(real), added - len(used), rng)
+    return counts
 
 
-def compile_fast_model(network_: keras.Sequential, policy: str) -> FastModel:
+def class_weights(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+    """Return (classes,) float32 loss weights, inversely proportional to each class's size; their mean over rows is 1.
+
+    Args:
+        labels: (N,) int.
+        counts: (N,) how often each row counts.
+        classes: number of classes; a class without rows has the weight 0.
+    """
+    sizes = np.bincount(labels, counts, classes)
+    present = sizes > 0
+    return np.where(present, sizes.sum() / (present.sum() * np.maximum(sizes, 1)), 0).astype(np.float32)
+
+
+def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+    """Return (classes,) float32 logarithms of the classes' frequencies among the rows; at least those of one row."""
+    sizes = np.maximum(np.bincount(labels, counts, classes), 1)
+    return np.log(sizes / sizes.sum()).astype(np.float32)
+
+
+def compile_fast_model(network_: keras.Sequential, policy: str, logit_offset: np.ndarray | None = None) -> FastModel:
     """Return the training form of a network of `network.build`, to be fitted on `batches`.
 
     Args:
         network_: shares its weights.
         policy: name of the Keras precision policy, `float32` or `mixed_bfloat16`.
+        logit_offset: (classes,), is added to the logits in training only.
     """
-    model = FastModel(network_, BATCH_SIZE, policy)
+    model = FastModel(network_, BATCH_SIZE, policy, logit_offset)
     model.compile(fused_ops.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
 
 def train(
-    arms: Sequence[str],
-    seeds: Sequence[int],
-    first_seed: int | None,
+    jobs: Sequence[Job],
     training_data: str | Path,
     synthetic_images: str | Path | None,
     synthetic_per_class: int,
@@ -118,17 +167,15 @@ def train(
     augmentation: str,
     classifiers: str | Path,
 ) -> None:
-    """Train one classifier per arm and seed, and keep the weights with the best balanced accuracy on validation.
+    """Train classifiers, and keep the weights of each with the best balanced accuracy on validation.
 
     An epoch has as many steps as the *real* images fill, in every arm: all arms get the same number of steps.
 
     Args:
-        arms: a subset of `ARMS`; `augmented` requires `synthetic_images`.
-        seeds: seeds of weights, order, dropout and augmentation; the same for all arms.
-        first_seed: the seed whose files have no seed in their names; None if it is not among `seeds`.
+        jobs: arm and seed of each classifier; the seed is that of weights, order, dropout and augmentation.
         training_data: folder that prepare_data wrote.
-        synthetic_images: folder that balance_dataset wrote.
-        synthetic_per_class: repeats that `oversampled` adds to each rare class.
+        synthetic_images: folder that balance_dataset wrote; arms with synthetic images require it.
+        synthetic_per_class: images that arms such as `oversampled` add to each rare class.
         random_seed: seed of the run; decides which images are repeated.
         epochs: number of epochs of each classifier.
         augmentation: `none` or `flips_and_rotations`.
@@ -138,54 +185,48 @@ def train(
     Raises:
         UserError: a setting or an image set cannot be used.
     """
-    _check(arms, seeds, epochs, augmentation)
+    _check(jobs, epochs, augmentation)
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare
-    real_arms = [arm for arm in arms if arm != "augmented"]
-    jobs = [(real_arms, [train_set])] if real_arms else []
-    if "augmented" in arms:
-        jobs.append((["augmented"], [train_set, *_find_synthetic_sets(synthetic_images)]))
+    sets = [train_set]
+    if any(recipe(job.arm).synthetic_share for job in jobs):
+        sets += _find_synthetic_sets(synthetic_images)
     with atomic_folder(classifiers) as out:
         (out / "models").mkdir()
-        for job_arms, sets in jobs:
-            refuse_overlap(validation_set, "validation", sets)
-            with open_pixels(sets, "train") as pixels, open_pixels(validation_set, "validation") as validation_pixels:
-                if validation_pixels.header.split_sha256 != pixels.header.split_sha256:
-                    raise UserError(
-                        "the training and the validation set are from different splits",
-                        "use both from one run",
-                        "image_set.mixed",
-                    )
-                for arm, seed in itertools.product(job_arms, seeds):
-                    stem = out / "models" / (arm if seed == first_seed else f"{arm}-seed{seed}")
-                    rows = pixels
-                    if arm == "oversampled":
-                        rows = oversample(pixels, rare, synthetic_per_class, random_seed)
-                    _train_classifier(arm, seed, rows, validation_pixels, epochs, augmentation, stem)
+        refuse_overlap(validation_set, "validation", sets)
+        with open_pixels(sets, "train") as pool, open_pixels(validation_set, "validation") as validation_pixels:
+            if validation_pixels.header.split_sha256 != pool.header.split_sha256:
+                raise UserError(
+                    "the training and the validation set are from different splits",
+                    "use both from one run",
+                    "image_set.mixed",
+                )
+            for job in jobs:
+                counts = count_rows(pool, recipe(job.arm), rare, synthetic_per_class, random_seed)
+                stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
+                rows = replace(pool, repeat=counts)
+                _train_classifier(job, rows, validation_pixels, epochs, augmentation, stem)
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
     sets = sorted(Path(synthetic_images).glob("synthetic/*.parquet")) if synthetic_images else []
     if not sets:
         raise UserError(
-            "the arm augmented has no synthetic images",
+            "there are no synthetic images to train with",
             "pass the output of balance_dataset as synthetic_images",
             "train_classifier.no_synthetic_images",
         )
     return sets
 
 
-def _check(arms: Sequence[str], seeds: Sequence[int], epochs: int, augmentation: str) -> None:
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or not arms:
+def _check(jobs: Sequence[Job], epochs: int, augmentation: str) -> None:
+    for job in jobs:
+        recipe(job.arm)
+    if not jobs:
         raise UserError(
-            f"the arms are {', '.join(arms) or 'none'}",
-            f"choose from {', '.join(ARMS)}",
-            "train_classifier.unknown_arm",
+            "there is no classifier to train", "pass at least one arm and seed", "train_classifier.no_classifier"
         )
-    if not seeds:
-        raise UserError("classifier_seeds is empty", "pass at least one", "parameter.out_of_range", name="seeds")
     if epochs < 1:
         raise UserError(
             f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"
@@ -200,13 +241,14 @@ def _check(arms: Sequence[str], seeds: Sequence[int], epochs: int, augmentation:
 
 
 def _train_classifier(
-    arm: str, seed: int, pixels: Pixels, validation_pixels: Pixels, epochs: int, augmentation: str, stem: Path
+    job: Job, pixels: Pixels, validation_pixels: Pixels, epochs: int, augmentation: str, stem: Path
 ) -> None:
     """Train one classifier, and write its files; `stem` is their path without suffix."""
+    arm, seed, its_recipe, classes = job.arm, job.seed, recipe(job.arm), len(pixels.header.classes)
     label = f"train_classifier {arm}, seed {seed}"
     started = time.monotonic()
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
-    network_ = network.build(len(pixels.header.classes), pixels.header.image_size)
+    network_ = network.build(classes, pixels.header.image_size)
     policy = precision.policy("automatic")
     real = int(pixels.real.sum())
     steps = -(-real // BATCH_SIZE)
@@ -217,10 +259,13 @@ def _train_classifier(
     keep_best = keras.callbacks.EarlyStopping(
         "val_balanced_accuracy", mode="max", patience=epochs, restore_best_weights=True
     )
+    weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
+    offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
+    seeds = derive_seed(seed, "order"), derive_seed(seed, "turns")
     history = (
-        compile_fast_model(network_, policy)
+        compile_fast_model(network_, policy, offset)
         .fit(
-            batches(pixels, augmentation, derive_seed(seed, "order"), derive_seed(seed, "turns")),
+            batches(pixels, augmentation, *seeds, weights, its_recipe.strong_augmentation),
             steps_per_epoch=steps,
             epochs=epochs,
             callbacks=[_Validate(network_, validation_pixels, progress), keep_best],
@@ -267,5 +312,7 @@ def _hash_rows(pixels: Pixels) -> str:
     """Return a hash of the training rows: pixels, labels and repeats, in order."""
     digest = hashlib.sha256()
     for pixel_hash, label, count in zip(pixels.pixel_sha256, pixels.labels, pixels.repeat, strict=True):
+        if not count:
+            continue
         digest.update(f"{pixel_hash} {label} {count}\n".encode())
     return digest.hexdigest()

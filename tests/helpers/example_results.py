@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from components.evaluate import calibration
-from components.evaluate.calibration import Calibration
+from components.evaluate.calibration import ArmCalibration, Calibration
 from components.evaluate.compare import compare
 from components.evaluate.gallery import Decision, Gallery, Neighbour, ShownImage
 from components.evaluate.metrics import Sample
-from components.shared.records import ARMS
 
+ARMS = ("baseline", "oversampled", "augmented@1")
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 RARE = ["akiec", "df", "vasc"]
 REBALANCED = ["akiec", "df"]
@@ -28,8 +28,14 @@ TEST = dict(zip(CLASSES, ((49, 34), (77, 49), (165, 109), (17, 11), (167, 92), (
 SKILL = {  # how well an arm separates each class
     "baseline": (1.5, 2.2, 2.2, 1.0, 1.5, 4.0, 2.6),
     "oversampled": (2.1, 2.3, 2.1, 1.9, 1.8, 3.6, 2.9),
-    "augmented": (2.2, 2.2, 2.1, 1.7, 1.7, 3.6, 2.9),
+    "augmented@1": (2.2, 2.2, 2.1, 1.7, 1.7, 3.6, 2.9),
 }
+ALL_ARMS = (
+    "baseline", "oversampled", "class_weights", "balanced_sampling", "strong_augmentation", "logit_adjustment",
+    "augmented@0.25", "augmented@0.5", "augmented@1",
+)  # fmt: skip
+SKILL |= dict.fromkeys(ALL_ARMS[2:6], SKILL["oversampled"]) | dict.fromkeys(ALL_ARMS[6:8], SKILL["augmented@1"])
+LOSSES = {arm: 1.2 - 0.01 * number for number, arm in enumerate(SKILL)}
 RESAMPLES = 100
 
 
@@ -37,7 +43,7 @@ def _simulate(arm: str, seeds: int, truth: np.ndarray) -> np.ndarray:
     """Return (seeds, N, classes) probabilities; images differ more than seeds do."""
     rng = np.random.default_rng(7)
     logits = rng.normal(0, 1.3, (1, len(truth), len(CLASSES))) + rng.normal(0, 0.5, (seeds, 1, len(CLASSES)))
-    logits = logits + np.random.default_rng(len(arm)).normal(0, 0.7, logits.shape)
+    logits = logits + np.random.default_rng(list(SKILL).index(arm)).normal(0, 0.7, logits.shape)
     logits[:, np.arange(len(truth)), truth] += np.array(SKILL[arm])[truth]
     probabilities = np.exp(1.6 * logits)
     return probabilities / probabilities.sum(-1, keepdims=True)
@@ -45,7 +51,7 @@ def _simulate(arm: str, seeds: int, truth: np.ndarray) -> np.ndarray:
 
 def _models(arm: str, seeds: list[int]) -> dict[str, Any]:
     """Return `models` of an arm: curves of its training."""
-    index, models = ARMS.index(arm), {}
+    index, models = min(2, list(SKILL).index(arm)), {}
     for seed in seeds:
         epochs = 38 + 3 * index + seed
         decay, wobble = np.exp(-np.arange(epochs) / (9 - index)), 0.012 * np.sin(np.arange(epochs) * (2.1 + seed))
@@ -62,23 +68,28 @@ def _models(arm: str, seeds: list[int]) -> dict[str, Any]:
     return models
 
 
-def _compare(seeds: list[int], counts: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _compare(seeds: list[int], counts: dict[str, tuple[int, int]], arms: tuple[str, ...]) -> dict[str, Any]:
     """Return `arms`, `effect` and `verdict` for class → images and lesions."""
     truth = np.repeat(np.arange(len(CLASSES)), [images for images, _ in counts.values()])
     lesion = [f"{dx}-{n % lesions}" for dx, (images, lesions) in counts.items() for n in range(images)]
     sample = Sample(truth, np.array(lesion), CLASSES, tuple(MALIGNANT))
-    fitted = [Calibration(1.4 + 0.05 * seed, 0.3) for seed in seeds]
+    models = tuple(Calibration(1.4 + 0.05 * seed, 0.3) for seed in seeds)
+    frequencies = np.array(list(IMAGES.values())) / sum(IMAGES.values())
+    fitted = {arm: ArmCalibration(models, frequencies, 0.4, LOSSES[arm]) for arm in arms}
     predictions = {
-        arm: calibration.apply(_simulate(arm, len(seeds), truth), fitted, sample.is_malignant) for arm in ARMS
+        arm: calibration.apply(_simulate(arm, len(seeds), truth), fitted[arm], sample.is_malignant) for arm in arms
     }
-    arms, effect, verdict = compare(sample, predictions, REBALANCED, seeds, 1, RESAMPLES)
-    for arm in ARMS:
-        arms[arm]["temperature"] = [model.temperature for model in fitted]
-    return {"arms": arms, "effect": effect, "verdict": verdict}
+    described, effect, verdict = compare(
+        sample, predictions, {arm: LOSSES[arm] for arm in arms}, REBALANCED, seeds, 1, RESAMPLES
+    )
+    for arm in arms:
+        described[arm] |= {"temperature": [model.temperature for model in models], "prior_strength": 0.4}
+        described[arm] |= {"validation_log_loss": LOSSES[arm]}
+    return {"arms": described, "effect": effect, "verdict": verdict}
 
 
 @functools.cache
-def _example(seeds: int, external: bool) -> dict[str, Any]:
+def _example(seeds: int, external: bool, arms: tuple[str, ...]) -> dict[str, Any]:
     def split(share: float) -> dict[str, dict[str, int]]:
         return {c: {"images": round(IMAGES[c] * share), "lesions": round(LESIONS[c] * share)} for c in CLASSES}
 
@@ -106,7 +117,7 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
             "validation": split(0.15),
             "test": {c: {"images": n, "lesions": m} for c, (n, m) in TEST.items()},
         },
-        **_compare(numbers, TEST),
+        **_compare(numbers, TEST, arms),
         "synthetic": {
             c: {
                 "images": 735 - 40 * i,
@@ -156,20 +167,20 @@ def _example(seeds: int, external: bool) -> dict[str, Any]:
             for name in ("train", "validation", "test")
         },
     }
-    for number, arm in enumerate(ARMS):
-        results["arms"][arm] |= {"train_rows": (7010, 9214, 9214)[number], "models": _models(arm, numbers)}
+    for number, arm in enumerate(arms):
+        results["arms"][arm] |= {"train_rows": 9214 if number else 7010, "models": _models(arm, numbers)}
     if external:
         results["external"] = {
             "data": "/data/isic-elsewhere",
             "counts": {c: {"images": n, "lesions": m} for c, (n, m) in elsewhere.items()},
-            **_compare(numbers, elsewhere),
+            **_compare(numbers, elsewhere, arms),
         }
     return results
 
 
-def example(seeds: int = 5, external: bool = False) -> dict[str, Any]:
+def example(seeds: int = 5, external: bool = False, arms: tuple[str, ...] = ARMS) -> dict[str, Any]:
     """Return results that a test may change."""
-    return copy.deepcopy(_example(seeds, external))
+    return copy.deepcopy(_example(seeds, external, arms))
 
 
 @functools.cache
@@ -222,7 +233,7 @@ def example_gallery(
         right=[decision(k, c, c, True) for k, c in enumerate(classes)],
         wrong=[decision(k + 10, c, classes[k - 1], True) for k, c in enumerate(classes)],
         malignant_errors=[decision(k, MALIGNANT[k % 3], "nv", False) for k in range(count)],
-        arm="augmented",
+        arm="augmented@1",
     )
 
 
@@ -253,6 +264,9 @@ def nulled(value: Any, inside: bool = False) -> Any:
                 "failed",
                 "images",
                 "passed",
+                "arm",
+                "best",
+                "best_control",
                 "positions",
             )
             else nulled(item, True)

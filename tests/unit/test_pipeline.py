@@ -10,7 +10,7 @@ import yaml
 from components.container_images import PHASE_OF
 from components.placement import placement
 from components.shared import parameters
-from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_SEED_PACKS, group_classes, group_seeds
+from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, check_size, group_classes
 from counterweight.parameters import preset, preset_names
 from tests.helpers.compiled import Compiled, compile_pipeline, is_loop
 from tests.helpers.workflow_estimate import argument_bytes, count_containers, status_bytes
@@ -37,10 +37,10 @@ def loop_over(compiled: Compiled, producer: str) -> list[str]:
     return [n for n, t in compiled.loops().items() if producer in t["parameterIterator"]["items"]["inputParameter"]]
 
 
-def iterations(compiled: Compiled, groups: int, packs: int) -> dict[str, int]:
+def iterations(compiled: Compiled, groups: int, real: int, synthetic: int) -> dict[str, int]:
     """Return the number of items of each loop."""
-    (classes,) = loop_over(compiled, "class_groups")
-    return {name: groups if name == classes else packs for name in compiled.loops()}
+    items = {"class_groups": groups, "check-inputs-real": real, "check-inputs-synthetic": synthetic}
+    return {name: count for source, count in items.items() for name in loop_over(compiled, source)}
 
 
 # The graph
@@ -117,7 +117,7 @@ def test_nested_pipeline_trains_features_and_gans_and_collects(compiled: Compile
 
 
 def test_loops_iterate_over_return_values_of_tasks(compiled: Compiled):
-    assert len(loop_over(compiled, "check-inputs-Output")) == 2
+    assert len(loop_over(compiled, "check-inputs-real")) == len(loop_over(compiled, "check-inputs-synthetic")) == 1
     assert len(loop_over(compiled, "class_groups")) == 1
     source = compiled.dags()["root"]["make-synthetic-images"]["inputs"]["parameters"]["class_groups"]
     assert source == {"taskOutputParameter": {"outputParameterKey": "Output", "producerTask": "prepare-data"}}
@@ -125,7 +125,7 @@ def test_loops_iterate_over_return_values_of_tasks(compiled: Compiled):
 
 def test_loops_at_the_root_get_no_other_task_output(compiled: Compiled):
     """`kfp.local` replaces each of them by the loop's item."""
-    for name in loop_over(compiled, "check-inputs-Output"):
+    for name in (*loop_over(compiled, "check-inputs-real"), *loop_over(compiled, "check-inputs-synthetic")):
         sources = compiled.loops()[name]["inputs"]["parameters"].values()
         assert sum("taskOutputParameter" in source for source in sources) == 1
 
@@ -142,8 +142,8 @@ def test_only_evaluate_reads_the_test_images(compiled: Compiled):
 
 def test_arms_differ_in_name_and_training_set_only(compiled: Compiled):
     real, synthetic = (compiled.tasks()[name]["inputs"] for name in ("train-classifier", "train-classifier-2"))
-    arms = [it["parameters"].pop("arms")["runtimeValue"]["constant"] for it in (real, synthetic)]
-    assert arms == ["baseline,oversampled", "augmented"]
+    packs = [it["parameters"].pop("pack")["componentInputParameter"] for it in (real, synthetic)]
+    assert [pack.removesuffix("-loop-item").rpartition("-")[2] for pack in packs] == ["real", "synthetic"]
     assert real["parameters"] == synthetic["parameters"]
     assert set(synthetic["artifacts"]) - set(real["artifacts"]) == {"synthetic_images"}
 
@@ -215,8 +215,8 @@ def tasks_of(compiled: Compiled, values: Mapping[str, Any]) -> tuple[int, int]:
     classes = values["synthetic_classes"]
     names = HAM10000[1:] if classes == "auto" else classes.split(",")
     groups = group_classes(names, options.gans_per_task)
-    packs = group_seeds(values["classifier_seeds"], options.classifiers_per_task)
-    return count_containers(compiled, iterations(compiled, len(groups), len(packs)))
+    packs = check_size(values, options.gans_per_task, options.classifiers_per_task)
+    return count_containers(compiled, iterations(compiled, len(groups), len(packs.real), len(packs.synthetic)))
 
 
 def test_demo_has_at_most_12_container_tasks_and_each_preset_at_most_40(compiled: Compiled):
@@ -226,18 +226,18 @@ def test_demo_has_at_most_12_container_tasks_and_each_preset_at_most_40(compiled
 
 
 def test_largest_workflow_stays_below_half_of_argos_limit(compiled: Compiled):
-    largest = iterations(compiled, MAX_CLASS_GROUPS, MAX_SEED_PACKS)
+    largest = iterations(compiled, MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, MAX_CLASSIFIER_PACKS)
     assert status_bytes(compiled, largest) < 512 * KIB
 
 
 def test_arguments_of_the_largest_workflow_stay_below_half_of_argos_limit(compiled: Compiled):
-    largest = iterations(compiled, MAX_CLASS_GROUPS, MAX_SEED_PACKS)
+    largest = iterations(compiled, MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, MAX_CLASSIFIER_PACKS)
     sizes = {name: argument_bytes(compiled, name, largest) for name in compiled.executed()}
     assert max(sizes.values()) < 64 * KIB, sizes
 
 
 def test_estimate_counts_iterations_as_argo_does(compiled: Compiled):
-    assert count_containers(compiled, iterations(compiled, 1, 1)) == (11, 8)
+    assert count_containers(compiled, iterations(compiled, 1, 1, 1)) == (11, 8)
     assert count_containers(compiled, iterations(compiled, 3, 2)) == (17, 12)
 
 

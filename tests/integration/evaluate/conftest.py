@@ -14,10 +14,12 @@ import pytest
 
 from components.evaluate.evaluate import evaluate
 from components.shared import html_page, keras_setup
+from components.shared.arms import share_of
 from components.shared.files import file_sha256
 from components.shared.image_set import encode_png, open_pixels, pixel_sha256, read_header, seen_hashes, write_image_set
-from components.shared.records import ARMS, ClassifierRecord, SampleQuality, TrainedGan, write_record
+from components.shared.records import ClassifierRecord, SampleQuality, TrainedGan, write_record
 
+ARMS = ("baseline", "oversampled", "augmented@1")
 SEEDS = (1, 2)
 SYNTHETIC_IMAGES = 9
 
@@ -40,7 +42,7 @@ class RunFolders:
         }
 
     def record(self, arm: str, seed: int) -> Path:
-        part = "synthetic" if arm == "augmented" else "real"
+        part = "synthetic" if share_of(arm) else "real"
         stem = arm if seed == SEEDS[0] else f"{arm}-seed{seed}"
         return self.folder / f"classifiers_{part}" / "models" / f"{stem}.json"
 

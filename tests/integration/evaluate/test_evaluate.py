@@ -16,8 +16,8 @@ from components.evaluate.predict import load_probabilities
 from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
 from components.shared.image_set import read_header, read_rows, write_image_set
-from components.shared.records import ARMS, FailedGan, Results, load_record, write_record
-from tests.integration.evaluate.conftest import SEEDS, SYNTHETIC_IMAGES, RunFolders, edit
+from components.shared.records import FailedGan, Results, load_record, write_record
+from tests.integration.evaluate.conftest import ARMS, SEEDS, SYNTHETIC_IMAGES, RunFolders, edit
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -62,7 +62,7 @@ def test_evaluate_figures_follow_from_the_stored_predictions(
         "vasc": {"images": 6, "lesions": 3},
     }
     assert outcome["external"] is None
-    assert outcome["arms"]["augmented"]["train_rows"] == 93
+    assert outcome["arms"]["augmented@1"]["train_rows"] == 93
 
 
 def test_evaluate_records_what_identifies_the_run(evaluated: tuple[dict[str, Any], Path], run: RunFolders) -> None:
@@ -87,14 +87,14 @@ def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tupl
     assert len(named) == 12
     assert min(named) == "1_gan_effect"
     assert named["1_gan_effect"] == outcome["effect"]["value"]
-    assert named["4_macro_auc_augmented"] == outcome["arms"]["augmented"]["macro_auc"]
+    assert named["4_macro_auc_augmented"] == outcome["arms"]["augmented@1"]["macro_auc"]
 
 
 def test_load_probabilities_is_the_inverse_of_the_table(evaluated: tuple[dict[str, Any], Path]) -> None:
     table = pd.read_parquet(evaluated[1] / "results" / "predictions.parquet")
-    rows, probabilities = load_probabilities(table, "test", SEEDS, ("df", "nv", "vasc"))
+    rows, probabilities = load_probabilities(table, "test", ARMS, SEEDS, ("df", "nv", "vasc"))
     assert len(rows) == 24
-    assert probabilities["augmented"].shape == (2, 24, 3)
+    assert probabilities["augmented@1"].shape == (2, 24, 3)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_load_probabilities_invalid_table_is_a_user_error(
 ) -> None:
     table = pd.read_parquet(evaluated[1] / "results" / "predictions.parquet")
     with pytest.raises(UserError) as caught:
-        load_probabilities(change(table[table["set"] == "test"]), "test", SEEDS, ("df", "nv", "vasc"))
+        load_probabilities(change(table[table["set"] == "test"]), "test", ARMS, SEEDS, ("df", "nv", "vasc"))
     assert caught.value.code == "predictions.invalid"
 
 
@@ -133,10 +133,10 @@ def test_evaluate_external_set_uses_the_same_models_and_thresholds(
     external = outcome["external"]
     assert external["counts"]["df"] == {"images": 0, "lesions": 0}
     assert (external["verdict"], external["effect"]["value"]) == ("no evidence", None)
-    figures = external["arms"]["augmented"]
+    figures = external["arms"]["augmented@1"]
     assert figures["recall"]["df"] is None
     assert figures["balanced_accuracy"] == pytest.approx((figures["recall"]["nv"] + figures["recall"]["vasc"]) / 2)
-    assert figures["temperature"] == outcome["arms"]["augmented"]["temperature"]
+    assert figures["temperature"] == outcome["arms"]["augmented@1"]["temperature"]
     table = pd.read_parquet(changed_run.folder / "results" / "predictions.parquet")
     assert (table["set"] == "external").sum() == 8 * 6
     assert {key: outcome[key] for key in ("arms", "effect", "verdict")} == {
@@ -199,15 +199,15 @@ def test_evaluate_external_image_that_was_trained_on_is_refused_under_another_na
 def test_evaluate_arms_that_are_not_comparable_are_refused(
     changed_run: RunFolders, changes: dict[str, Any], code: str
 ) -> None:
-    edit(changed_run.record("augmented", 2), **changes)
+    edit(changed_run.record("augmented@1", 2), **changes)
     assert refused(changed_run).code == code
 
 
 def test_evaluate_arms_with_different_seeds_are_refused(changed_run: RunFolders) -> None:
-    path = changed_run.record("augmented", 2)
+    path = changed_run.record("augmented@1", 2)
     for suffix in (".json", ".keras"):
-        path.with_suffix(suffix).rename(path.with_name(f"augmented-seed3{suffix}"))
-    moved = path.with_name("augmented-seed3.json")
+        path.with_suffix(suffix).rename(path.with_name(f"augmented@1-seed3{suffix}"))
+    moved = path.with_name("augmented@1-seed3.json")
     edit(moved, settings=json.loads(moved.read_text())["settings"] | {"seed": 3})
     assert refused(changed_run).code == "evaluate.different_seeds"
 

@@ -62,13 +62,13 @@ def synthetic(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(1)
-    for arm in ("baseline", "augmented"):
+    for arm in ("baseline", "augmented@1"):
         model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 255)])
         model.add(keras.layers.Conv2D(8, 3, 2, activation="relu"))
         model.add(keras.layers.Flatten())
         model.add(keras.layers.Dense(3, "softmax"))
         model.save(folder / f"{arm}.keras")
-    return {arm: folder / f"{arm}.keras" for arm in ("baseline", "augmented")}
+    return {arm: folder / f"{arm}.keras" for arm in ("baseline", "augmented@1")}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,9 @@ def collected(splits: dict[str, Path], synthetic: Path, models: dict[str, Path])
         synthetic_sets={"df": synthetic},
         classifiers={arm: [Classifier(path, None)] for arm, path in models.items()},
     )
-    return collect(inputs, CLASSES, ["df"], dict.fromkeys(("baseline", "oversampled", "augmented"), probabilities))
+    return collect(
+        inputs, CLASSES, ["df"], dict.fromkeys(("baseline", "oversampled", "augmented@1"), probabilities), "augmented@1"
+    )
 
 
 def test_collect_planted_copy_is_the_nearest_neighbour(collected: gallery.Gallery, splits: dict[str, Path]):

@@ -18,10 +18,10 @@ from components.prepare_data.near_duplicates import perceptual_hashes, thumbnail
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import open_pixels, read_rows
-from components.shared.records import ARMS, Manifest, ManifestEntry, Results, write_record
+from components.shared.records import Manifest, ManifestEntry, Results, write_record
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
-from tests.integration.evaluate.conftest import RunFolders
+from tests.integration.evaluate.conftest import ARMS, RunFolders
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 CLASSES = ("df", "mel", "nv")
@@ -104,10 +104,10 @@ def test_command_external_data_is_evaluated_by_the_run_s_models(
     outside = results["external"]
     assert outside["data"] == str(external)
     assert outside["counts"]["nv"] == {"images": 9, "lesions": 9}
-    assert outside["arms"]["augmented"]["support"] == {"df": 4, "nv": 9, "vasc": 0}
+    assert outside["arms"]["augmented@1"]["support"] == {"df": 4, "nv": 9, "vasc": 0}
     # Fitted again on the published predictions, which are the float32 probabilities of the run.
-    assert outside["arms"]["augmented"]["temperature"] == pytest.approx(
-        evaluated[0]["arms"]["augmented"]["temperature"], rel=1e-4
+    assert outside["arms"]["augmented@1"]["temperature"] == pytest.approx(
+        evaluated[0]["arms"]["augmented@1"]["temperature"], rel=1e-4
     )
     table = pd.read_parquet(published / "external" / "predictions.parquet")
     assert table.groupby("set").size().to_dict() == {"external": 13 * 6, "test": 24 * 6, "validation": 20 * 6}
@@ -117,11 +117,11 @@ def test_command_external_data_is_evaluated_by_the_run_s_models(
 
 
 def test_run_file_that_differs_from_the_manifest_is_refused(published: Path) -> None:
-    (published / "models" / "augmented.keras").write_bytes(b"another model")
+    (published / "models" / "augmented@1.keras").write_bytes(b"another model")
     run = open_local(published)
     with pytest.raises(UserError) as caught:
         reevaluate.evaluate_external(run, "elsewhere", published)
-    assert (caught.value.code, caught.value.fields["file"]) == ("run.changed_file", "models/augmented.keras")
+    assert (caught.value.code, caught.value.fields["file"]) == ("run.changed_file", "models/augmented@1.keras")
 
 
 def change_results(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -263,7 +263,9 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
         return rows, {arm: values / values.sum(2, keepdims=True) for arm, values in raw.items()}
 
     tests, validation = simulate("test", lesions), simulate(f"validation-{lesions.start}", range(40))
-    calibrations = calibrate_arms(*validation, CLASSES, malignant)
+    splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
+    images = {dx: counts["images"] for dx, counts in splits["train"].items()}
+    calibrations = calibrate_arms(*validation, CLASSES, malignant, images)
     compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)
     for arm in ARMS:
         model = {"epochs": 1, "best_epoch": 1, "history": {}, "seconds": 1.0}
@@ -273,7 +275,6 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
         "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
         "settings": {}, "parameters": {"data_split": split, "gan_kimg": 3.0}, "versions": {},
     } | details  # fmt: skip
-    splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
     results = {"run": run, "classes": CLASSES, "splits": splits, **compared, "synthetic": {}, "external": None}
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(results))

@@ -14,8 +14,7 @@ from components.evaluate.formatting import show, show_interval
 from components.evaluate.gallery import Gallery, list_images
 from components.evaluate.plots import Axis
 from components.evaluate.report import MAX_PAGE_BYTES, render_html, render_markdown, render_text
-from components.shared.records import ARMS
-from tests.helpers.example_results import CLASSES, RARE, TEST, example, example_gallery, nulled, renamed
+from tests.helpers.example_results import ALL_ARMS, ARMS, CLASSES, RARE, TEST, example, example_gallery, nulled, renamed
 
 NONE = Gallery()
 HOSTILE = [
@@ -104,7 +103,7 @@ def test_report_verdict_comes_first_with_effect_and_interval(results: dict[str, 
 
 def test_report_comparison_table_has_the_results(results: dict[str, Any], page: Page) -> None:
     head, *rows = page.named["comparison"]
-    assert head == ["Recall by class", "● Baseline", "■ Oversampled", "◆ Augmented", "GAN effect augm. − overs.",
+    assert head == ["Recall by class", "● Baseline", "■ Oversampled", "◆ Augmented 100 %", "GAN effect augm. − overs.",
                     "Improvement augm. − base.; includes rebalancing"]  # fmt: skip
     arms, effect = [results["arms"][arm] for arm in ARMS], results["effect"]
     for row, dx in zip(rows, CLASSES, strict=False):
@@ -137,7 +136,7 @@ def test_report_external_data_have_the_same_table_and_a_verdict(results: dict[st
     rows = {row[0].split()[0]: row for row in page.named["comparison-outside"]}
     assert rows["akiec"][1:] == ["n/a"] * 5  # no image of it
     assert "0 images, 0 lesions" in rows["akiec"][0]
-    assert rows["mel"][3].startswith(show(outside["arms"]["augmented"]["recall"]["mel"]))
+    assert rows["mel"][3].startswith(show(outside["arms"]["augmented@1"]["recall"]["mel"]))
     assert page.text.count(f"was {show(abs(outside['effect']['value']))}") == 2  # in the head and in its section
     images = sum(it["images"] for it in outside["counts"].values())
     assert f"{images:,} images of" in page.text
@@ -148,12 +147,12 @@ def test_report_external_data_have_the_same_table_and_a_verdict(results: dict[st
 
 def test_report_other_tables_have_the_results(results: dict[str, Any], page: Page) -> None:
     arms = results["arms"]
-    assert page.named["confusion"][1] == ["akiec", *map(str, arms["augmented"]["confusion"][0])]
+    assert page.named["confusion"][1] == ["akiec", *map(str, arms["augmented@1"]["confusion"][0])]
     figures = [show(arms[arm][key]["mel"]) for key in ("precision", "f1", "auc") for arm in ARMS]
     assert page.named["metrics"][6] == ["mel", *figures]
     assert page.named["splits"][2] == ["akiec", "229", "160", "49", "34", "49", "34"]
     assert page.named["splits"][-1] == ["All", "7,010", "5,230", "1,502", "1,120", "1,502", "1,120"]
-    assert page.named["arms"][3] == ["◆ Augmented", "9,214", "45, 46", "35, 36"]
+    assert page.named["arms"][3] == ["◆ Augmented 100 %", "9,214", "45, 46", "35, 36"]
     by_seed = [arms[arm]["by_seed"]["2"]["rare_recall"] for arm in ARMS]
     assert page.named["by-seed"][2][:6] == [
         "2", *map(show, by_seed), show(by_seed[2] - by_seed[1], "+"), show(by_seed[2] - by_seed[0], "+"),
@@ -237,10 +236,52 @@ def test_markdown_tables_have_at_most_five_columns(results: dict[str, Any]) -> N
     both = effect["augmented_minus_baseline"]
     assert f"includes rebalancing | {show(both['value'], '+')} | {show_interval(both, '+')} |\n" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
-    assert [len(table.splitlines()) for table in tables] == [4, 18, 18]
+    assert [len(table.splitlines()) for table in tables] == [4, 20, 20]
     assert {line.count("|") for table in tables[1:] for line in table.splitlines()} == {6}
     assert len(text) < 400_000
     assert "None" not in text
+
+
+@pytest.fixture(scope="module")
+def all_arms() -> dict[str, Any]:
+    return example(3, arms=ALL_ARMS)
+
+
+def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> None:
+    page = Page(render_html(all_arms, example_gallery(2)))
+    rows, effect = page.named["remedies"][1:], all_arms["effect"]
+    assert len(rows) == len(ALL_ARMS)
+    assert effect["arm"] == effect["best"] == "augmented@0.5"  # lowest loss on validation
+    titles = [row[0].split(" real images")[0].split(" as oversampled")[0] for row in rows]
+    assert titles[3] == "● Balanced sampling"
+    assert titles[7] == "◆ Augmented 50 % best on validation"
+    gains = {it["arm"]: it for it in effect["remedies"]}
+    figures = all_arms["arms"]["class_weights"]
+    gain = gains["class_weights"]
+    assert rows[2][1:] == [
+        f"{show(figures['rare_recall'])} {show_interval(figures['intervals']['rare_recall'])}",
+        f"{show(gain['value'], '+')} {show_interval(gain, '+')}",
+        *(show(figures[key]) for key in (
+            "corrected_recall", "balanced_accuracy", "macro_auc", "balanced_log_loss", "validation_log_loss",
+        )),
+        "15 min 11 s",
+    ]  # fmt: skip
+    assert rows[0][2] == "–"
+    for dose in effect["doses"]:
+        assert f"{title_of(dose['arm'])} {show(dose['value'], '+')}" in " ".join(
+            value for _, _, value in page.attributes
+        )
+    assert "corrected for the 3 shares of synthetic images" in page.text
+
+
+def test_markdown_and_text_show_the_remedies_of_a_run_with_controls(all_arms: dict[str, Any]) -> None:
+    markdown, text = render_markdown(all_arms), render_text(all_arms)
+    for arm in ALL_ARMS:
+        recall = show(all_arms["arms"][arm]["rare_recall"])
+        assert re.search(rf"^\| {title_of(arm).capitalize()}( \(best on validation\))? \| {recall} \|", markdown, re.M)
+        assert re.search(rf"^{title_of(arm)}( \*)? +{recall} ", text, re.M)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "remedy " not in render_text(example(3))
 
 
 def test_render_text_fits_a_terminal(results: dict[str, Any]) -> None:
@@ -393,10 +434,10 @@ def test_report_class_without_test_images_is_not_available() -> None:
 def test_report_one_seed_is_stated() -> None:
     text = Page(render_html(example(1), NONE)).text
     assert "One split and one seed" in text
-    assert "times each with different random seeds" not in text
+    assert "times with different random seeds" not in text
     assert "with one seed there is no verdict" in text
     several = Page(render_html(example(2), NONE)).text
-    assert "2 times each with different random seeds" in several
+    assert "2 times with different random seeds" in several
     assert "One split and one seed" not in several
 
 

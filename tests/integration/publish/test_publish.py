@@ -168,7 +168,7 @@ def test_publish_with_another_verdict_replaces_the_manifest_only(place: Place, f
     before = place.state()
     publish(place.output, files, tmp_path / "artifact", "improved")
     assert {name for name, entry in place.state().items() if entry != before[name]} == {"manifest.json"}
-    assert json.loads(place.contents()["manifest.json"])["candidate"] == "models/augmented.keras"
+    assert json.loads(place.contents()["manifest.json"])["candidate"] == "models/augmented@1.keras"
 
 
 def test_publish_to_a_bucket_gives_each_run_a_folder(files: Files, others: Files, tmp_path: Path):
@@ -459,7 +459,7 @@ def test_publish_names_a_candidate_only_if_the_verdict_allows_it(
     for verdict in ("improved", "no evidence", "worse", "not established"):
         publish(str(tmp_path / verdict), files, tmp_path / "artifact", verdict, promote_if)
         manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
-        expected = "models/augmented.keras" if verdict in with_verdicts else None
+        expected = "models/augmented@1.keras" if verdict in with_verdicts else None
         assert (manifest["candidate"], manifest["promote_if"], manifest["verdict"]) == (expected, promote_if, verdict)
         assert f"candidate: {expected or 'none'}" in capsys.readouterr().out
 

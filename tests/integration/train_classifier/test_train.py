@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.shared.arms import CONTROLS, recipe
 from components.shared.files import file_sha256
 from components.shared.image_set import (
     REAL,
+    Pixels,
     encode_png,
     iter_tables,
     open_pixels,
@@ -26,10 +28,20 @@ from components.shared.image_set import (
 )
 from components.shared.keras_setup import predict_probabilities
 from components.shared.records import ClassifierRecord, load_record
+from components.shared.workflow_size import Job, parse_pack
 from components.train_classifier import network
-from components.train_classifier.train import oversample, repeat_counts, train
+from components.train_classifier.strong_augmentation import strong_augmentation
+from components.train_classifier.train import (
+    class_weights,
+    compile_fast_model,
+    count_rows,
+    log_frequencies,
+    repeat_counts,
+    train,
+)
 from tests.helpers.errors import raises_user_error
 
+ARMS = (*CONTROLS, "augmented@0.5")
 EPOCHS = 2
 SYNTHETIC_IMAGES = 20
 
@@ -37,9 +49,7 @@ SYNTHETIC_IMAGES = 20
 def run(training_data: Path, classifiers: Path, **settings: Any) -> Path:
     """Train with short settings, and return the folder with the models."""
     arguments: dict[str, Any] = {
-        "arms": ["baseline"],
-        "seeds": [1],
-        "first_seed": 1,
+        "jobs": parse_pack("baseline:1*"),
         "training_data": training_data,
         "synthetic_images": None,
         "synthetic_per_class": SYNTHETIC_IMAGES,
@@ -89,12 +99,12 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(training_data: Path, synthetic_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Three arms with the run's first seed, trained in one task, the baseline first."""
+    """Every control and an augmented arm with the run's first seed, trained in one task, the baseline first."""
     with redirect_stdout(StringIO()) as output:
         models = run(
             training_data,
             tmp_path_factory.mktemp("classifiers") / "classifiers",
-            arms=["baseline", "oversampled", "augmented"],
+            jobs=[Job(arm, 1, True) for arm in ARMS],
             synthetic_images=synthetic_images,
         )
     return Trained(models, output.getvalue())
@@ -108,7 +118,9 @@ def models(trained: Trained) -> Path:
 @pytest.fixture(scope="session")
 def other_pack(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The baseline with two seeds, neither of which is the run's first one."""
-    return run(training_data, tmp_path_factory.mktemp("other") / "classifiers", seeds=[2, 1], first_seed=None)
+    return run(
+        training_data, tmp_path_factory.mktemp("other") / "classifiers", jobs=parse_pack("baseline:2,baseline:1")
+    )
 
 
 def test_network_has_the_original_number_of_parameters() -> None:
@@ -131,18 +143,95 @@ def test_repeat_counts_are_even_and_have_the_required_sum(real: int, added: int)
     assert counts.max() - counts.min() <= 1
 
 
-def test_oversample_repeats_only_rare_classes(training_data: Path) -> None:
-    with open_pixels(training_data / "train.parquet", "train") as pixels:
-        repeats = [oversample(pixels, ["df", "vasc"], 33, seed).repeat for seed in (7, 7, 8)]
-        assert pixels.repeat.tolist() == [1] * 84
-        by_class = {dx: int(repeats[0][pixels.labels == label].sum()) for label, dx in enumerate(pixels.header.classes)}
-    assert by_class == {"df": 43, "nv": 60, "vasc": 47}
-    assert repeats[0].tolist() == repeats[1].tolist() != repeats[2].tolist()
+@pytest.fixture(scope="session")
+def pool(training_data: Path, synthetic_images: Path) -> Iterator[Pixels]:
+    """Real and synthetic training images: 10, 60 and 14 real ones of df, nv and vasc, 20 synthetic of df and vasc."""
+    sets = [training_data / "train.parquet", *sorted((synthetic_images / "synthetic").glob("*.parquet"))]
+    with open_pixels(sets, "train") as pixels:
+        yield pixels
+
+
+@pytest.mark.parametrize(
+    ("arm", "real", "synthetic"),
+    [
+        ("baseline", (10, 60, 14), (0, 0, 0)),
+        ("oversampled", (30, 60, 34), (0, 0, 0)),
+        ("class_weights", (10, 60, 14), (0, 0, 0)),
+        ("balanced_sampling", (60, 60, 60), (0, 0, 0)),
+        ("strong_augmentation", (30, 60, 34), (0, 0, 0)),
+        ("logit_adjustment", (10, 60, 14), (0, 0, 0)),
+        ("augmented@0.25", (25, 60, 29), (5, 0, 5)),
+        ("augmented@1", (10, 60, 14), (20, 0, 20)),
+    ],
+)
+def test_count_rows_follows_the_recipe(
+    pool: Pixels, arm: str, real: tuple[int, ...], synthetic: tuple[int, ...]
+) -> None:
+    counts = count_rows(pool, recipe(arm), ["df", "vasc"], SYNTHETIC_IMAGES, 7)
+    for part, expected in ((pool.real, real), (~pool.real, synthetic)):
+        assert np.bincount(pool.labels[part], counts[part], 3).tolist() == list(expected)
+    assert (counts[pool.real] >= 1).all()
+    assert set(counts[~pool.real]) <= {0, 1}
+    again, other = (count_rows(pool, recipe(arm), ["df", "vasc"], SYNTHETIC_IMAGES, seed) for seed in (7, 8))
+    assert counts.tolist() == again.tolist()
+    assert (counts.tolist() != other.tolist()) == (arm not in ("baseline", "class_weights", "logit_adjustment")) or (
+        arm == "augmented@1"
+    )
+
+
+def test_count_rows_all_arms_that_add_images_add_the_same_number(pool: Pixels) -> None:
+    """A class with fewer synthetic images than requested gets repeats for the rest, one without any only repeats."""
+    for arm in ("oversampled", "augmented@0.3", "augmented@1"):
+        counts = count_rows(pool, recipe(arm), ["df", "vasc", "nv"], 33, 7)
+        assert np.bincount(pool.labels, counts, 3).tolist() == [43, 93, 47], arm
+
+
+def test_count_rows_repeats_are_the_same_images_in_all_shares(pool: Pixels) -> None:
+    """The repeats of an augmented arm differ from those of the control by as few images as possible."""
+    control = count_rows(pool, recipe("oversampled"), ["df"], 25, 7)
+    augmented = count_rows(pool, recipe("augmented@0.2"), ["df"], 25, 7)
+    assert (control - augmented)[pool.real].max() == 1
+    assert (control - augmented)[pool.real].min() == 0
+
+
+def test_class_weights_are_inversely_proportional_to_size() -> None:
+    labels, counts = np.array([0, 0, 0, 2]), np.array([1, 2, 1, 1])
+    weights = class_weights(labels, counts, 3)
+    assert weights.tolist() == pytest.approx([5 / 8, 0, 5 / 2])
+    assert np.average(weights[labels], weights=counts) == pytest.approx(1)
+
+
+def test_log_frequencies_sum_to_one() -> None:
+    found = log_frequencies(np.array([0, 0, 0, 2]), np.array([1, 2, 1, 1]), 3)
+    assert np.exp(found).tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+
+
+def test_logit_offset_is_in_the_training_form_only() -> None:
+    """The loss of adjusted logits is what Menon et al. define; predictions do not have the offset."""
+    plain = network.build(3, 32)
+    offset = np.array([-0.1, -3.0, -5.0], np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype(np.uint8)
+    logits = []
+    for added in (None, offset):
+        keras.utils.set_random_seed(1)
+        logits.append(keras.ops.convert_to_numpy(compile_fast_model(plain, "float32", added)(images)))
+    assert logits[1] - logits[0] == pytest.approx(np.tile(offset, (32, 1)), abs=1e-4)
+
+
+def test_strong_augmentation_depends_on_its_seed_only() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    one, same, other = (strong_augmentation(seed) for seed in (1, 1, 2))
+    first, second = one(images), one(images)
+    assert (first == same(images)).all()
+    assert (second == same(images)).all()
+    assert (first != second).any()
+    assert (first != other(images)).any()
+    assert (first.dtype, first.shape) == (np.uint8, images.shape)
 
 
 def test_train_names_files_by_arm_and_seed(models: Path, other_pack: Path) -> None:
     for folder, stems in (
-        (models, ("augmented", "baseline", "oversampled")),
+        (models, ARMS),
         (other_pack, ("baseline-seed1", "baseline-seed2")),
     ):
         expected = {f"{stem}{suffix}" for stem in stems for suffix in (".keras", ".json", ".html")}
@@ -159,24 +248,28 @@ def test_train_after_another_classifier_gives_the_same_bytes_as_alone(models: Pa
 
 def test_train_seeds_and_arms_give_different_weights(models: Path, other_pack: Path) -> None:
     paths = [*models.glob("*.keras"), other_pack / "baseline-seed2.keras"]
-    assert len({file_sha256(path) for path in paths}) == 4
+    assert len({file_sha256(path) for path in paths}) == len(ARMS) + 1
 
 
 def test_train_arms_differ_in_their_rows_only(models: Path) -> None:
-    records = {arm: load(models, arm) for arm in ("baseline", "oversampled", "augmented")}
+    records = {arm: load(models, arm) for arm in ARMS}
     assert {arm: record.train_rows for arm, record in records.items()} == {
         "baseline": 84,
         "oversampled": 84 + 2 * SYNTHETIC_IMAGES,
-        "augmented": 84 + 2 * SYNTHETIC_IMAGES,
+        "class_weights": 84,
+        "balanced_sampling": 3 * 60,
+        "strong_augmentation": 84 + 2 * SYNTHETIC_IMAGES,
+        "logit_adjustment": 84,
+        "augmented@0.5": 84 + 2 * SYNTHETIC_IMAGES,
     }
-    assert len({record.train_set_sha256 for record in records.values()}) == 3
+    assert len({record.train_set_sha256 for record in records.values()}) == 4  # three recipes change the rows
     assert all(record.settings == records["baseline"].settings for record in records.values())
     assert all(record.seen == records["baseline"].seen for record in records.values())
 
 
 def test_train_epoch_has_as_many_steps_as_real_images_fill(trained: Trained) -> None:
     """84 real images are 3 batches of 32, independent of repeats and synthetic images."""
-    assert trained.output.count(" (84 real), 3 steps per epoch") == 3
+    assert trained.output.count(" (84 real), 3 steps per epoch") == len(ARMS)
 
 
 def test_train_saves_the_weights_of_the_best_epoch(training_data: Path, models: Path) -> None:
@@ -216,10 +309,9 @@ def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], 
     [
         ({"augmentation": "mixup"}, "parameter.unknown_choice"),
         ({"epochs": 0}, "parameter.out_of_range"),
-        ({"seeds": []}, "parameter.out_of_range"),
-        ({"arms": ["balanced"]}, "train_classifier.unknown_arm"),
-        ({"arms": []}, "train_classifier.unknown_arm"),
-        ({"arms": ["augmented"]}, "train_classifier.no_synthetic_images"),
+        ({"jobs": []}, "train_classifier.no_classifier"),
+        ({"jobs": [Job("balanced", 1, True)]}, "arms.unknown"),
+        ({"jobs": [Job("augmented@0.5", 1, True)]}, "train_classifier.no_synthetic_images"),
     ],
 )
 def test_train_with_an_invalid_setting_fails(

@@ -30,13 +30,15 @@ def error_of(
 
 def test_check_of_the_untouched_form_in_a_pod_succeeds():
     checked = run_check(IN_POD)
-    assert checked.seed_packs == ["1*,2", "3"]
+    assert checked.packs.real[:2] == ["baseline:1*,baseline:2", "baseline:3,oversampled:1*"]
     assert len(checked.data_identity) == 16
     assert run_check(IN_POD) == checked
 
 
 def test_check_accepts_whole_floats_as_the_api_passes_them():
-    assert run_check(classifier_seeds=[4.0, 5.0], classifier_epochs=2.0).seed_packs == ["4*,5"]
+    assert run_check(classifier_seeds=[4.0, 5.0], classifier_epochs=2.0, synthetic_shares=[1]).packs.synthetic == [
+        "augmented@1:4*,augmented@1:5"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_check_refuses_a_path_that_does_not_exist(name: str, tmp_path: Path):
 
 
 def test_check_of_a_fold_needs_no_file():
-    assert run_check(IN_POD, data_split="2/5").seed_packs
+    assert run_check(IN_POD, data_split="2/5").packs.real
 
 
 def test_check_in_a_pod_refuses_a_folder_as_output():
@@ -84,7 +86,7 @@ def test_check_refuses_an_output_that_is_not_writable():
 @pytest.mark.parametrize(
     ("options", "values", "code"),
     [
-        ({"classifiers_per_task": 1}, {"classifier_seeds": list(range(20))}, "workflow.too_many_seeds"),
+        ({"classifiers_per_task": 1}, {"classifier_seeds": list(range(20))}, "workflow.too_many_classifiers"),
         ({}, {"synthetic_classes": ",".join(f"class{n}" for n in range(21))}, "workflow.too_many_classes"),
     ],
 )

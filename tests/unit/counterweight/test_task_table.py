@@ -20,12 +20,13 @@ def states(table: TaskTable) -> dict[str, str]:
 
 def test_planned_labels_have_a_row_for_each_class_arm_and_seed():
     values = defaults() | {"synthetic_classes": "df, vasc", "classifier_seeds": [1, 2]}
+    values |= {"arms": "augmented,oversampled,baseline", "synthetic_shares": [1.0, 0.5]}
     assert planned_labels(values) == [
         "check_inputs",
         "prepare_data",
         "train_classifier baseline, seed 1",
-        "train_classifier oversampled, seed 1",
         "train_classifier baseline, seed 2",
+        "train_classifier oversampled, seed 1",
         "train_classifier oversampled, seed 2",
         "train_features",
         "pretrain_gan",
@@ -34,8 +35,10 @@ def test_planned_labels_have_a_row_for_each_class_arm_and_seed():
         "generate_images df",
         "generate_images vasc",
         "balance_dataset",
-        "train_classifier augmented, seed 1",
-        "train_classifier augmented, seed 2",
+        "train_classifier augmented@0.5, seed 1",
+        "train_classifier augmented@0.5, seed 2",
+        "train_classifier augmented@1, seed 1",
+        "train_classifier augmented@1, seed 2",
         "evaluate",
         "publish",
     ]
@@ -60,11 +63,10 @@ def test_task_labels_of_generate_images_are_the_classes_of_its_generators():
 
 
 def test_task_labels_of_train_classifier_are_in_the_order_of_training():
-    assert task_labels("train_classifier", {"arms": "baseline,oversampled", "seeds": "1*,2"}, {}) == [
+    assert task_labels("train_classifier", {"pack": "baseline:1*,baseline:2,oversampled:1*"}, {}) == [
         "train_classifier baseline, seed 1",
         "train_classifier baseline, seed 2",
         "train_classifier oversampled, seed 1",
-        "train_classifier oversampled, seed 2",
     ]
 
 

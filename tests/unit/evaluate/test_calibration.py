@@ -6,6 +6,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from components.evaluate import calibration
+from components.evaluate.metrics import balanced_log_loss
 
 
 def overconfident(factor: float, images: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -54,12 +55,38 @@ def test_apply_uses_each_models_own_threshold_and_temperature() -> None:
     truth = rng.integers(0, 3, 400)
     outputs = softmax(rng.normal(0, [[[1.0]], [[4.0]]], (2, 400, 3)) + 2 * np.eye(3)[truth], 2)
     malignant = np.array([True, False, False])
-    calibrations = [calibration.calibrate(truth, probabilities, malignant) for probabilities in outputs]
+    frequencies = np.array([0.2, 0.3, 0.5])
+    fitted = calibration.calibrate_arm(truth, outputs, malignant, frequencies)
+    calibrations = fitted.models
     assert calibrations[0].temperature < calibrations[1].temperature
-    found = calibration.apply(outputs, calibrations, malignant)
+    found = calibration.apply(outputs, fitted, malignant)
     assert found.alarms is not None
     specificity = 1 - found.alarms[:, truth != 0].mean(1)
     assert specificity == pytest.approx([0.9, 0.9], abs=0.005)
     assert found.scaled[1] == pytest.approx(calibration.scale(outputs[1], calibrations[1].temperature))
-    none = [calibration.calibrate(truth, probabilities, np.zeros(3, bool)) for probabilities in outputs]
+    none = calibration.calibrate_arm(truth, outputs, np.zeros(3, bool), frequencies)
     assert calibration.apply(outputs, none, np.zeros(3, bool)).alarms is None
+
+
+def test_fit_prior_strength_finds_the_shift_between_training_and_validation() -> None:
+    """A perfect model of a training set of other class frequencies needs the full correction on a balanced sample."""
+    rng = np.random.default_rng(3)
+    frequencies = np.array([0.8, 0.15, 0.05])
+    truth = np.repeat([0, 1, 2], 2_000)
+    x = rng.normal(0, 1, (len(truth), 3)) + np.eye(3)[truth]  # likelihood ratio of class c: exp(x_c) up to a constant
+    likelihood = np.exp(x)
+    skewed = likelihood * frequencies / (likelihood * frequencies).sum(1, keepdims=True)
+    balanced = likelihood / likelihood.sum(1, keepdims=True)
+    assert calibration.correct_prior(skewed, frequencies, 1.0) == pytest.approx(balanced)
+    assert calibration.correct_prior(skewed, frequencies, 0.0) == pytest.approx(skewed)
+    assert calibration.fit_prior_strength(truth, skewed[None], frequencies) == pytest.approx(1.0, abs=0.1)
+    assert calibration.fit_prior_strength(truth, balanced[None], frequencies) == pytest.approx(0.0, abs=0.1)
+
+
+def test_calibrate_arm_log_loss_is_the_mean_over_classes() -> None:
+    probabilities = np.array([[[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]])
+    fitted = calibration.calibrate_arm(np.array([0, 0, 1]), probabilities, np.zeros(2, bool), np.array([0.5, 0.5]))
+    assert fitted.log_loss == pytest.approx(np.log(2))
+    assert balanced_log_loss(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2]])) == pytest.approx(
+        -(np.log(0.9) / 2 + np.log(0.6) / 2 + np.log(0.2)) / 2
+    )

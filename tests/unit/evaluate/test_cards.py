@@ -10,8 +10,7 @@ import pytest
 from components.evaluate.cards import data_sheet, model_card, population
 from components.evaluate.formatting import show, show_interval
 from components.shared.image_set import REAL, Header, encode_png, write_image_set
-from components.shared.records import ARMS
-from tests.helpers.example_results import TEST, example, nulled, renamed
+from tests.helpers.example_results import ARMS, TEST, example, nulled, renamed
 
 
 def _tables(text: str) -> list[list[list[str]]]:
@@ -32,12 +31,12 @@ def test_model_card_has_the_figures_of_the_run():
     arms, performance, outside, _ = _tables(text)
     assert [row[:4] for row in arms[1:]] == [
         ["baseline", "real images as they are", "7,010", "2"],
-        ["oversampled", "real images, those of rare classes repeated", "9,214", "2"],
-        ["augmented", "real images and synthetic images of rare classes", "9,214", "2"],
+        ["oversampled", "real images; rare classes with repeats", "9,214", "2"],
+        ["augmented 100 %", "real images; rare classes with synthetic images", "9,214", "2"],
     ]
     for table, outcome in ((performance, results), (outside, results["external"])):
         rows = {row[0]: row[1:] for row in table}
-        assert len(rows) == 1 + 9 + 7
+        assert len(rows) == 1 + 11 + 7
         primary = [outcome["arms"][arm] for arm in ARMS]
         assert rows["Mean recall, rare classes (primary metric)"] == [
             *(f"{show(arm['rare_recall'])} ({show_interval(arm['intervals']['rare_recall'])})" for arm in primary),
@@ -45,7 +44,7 @@ def test_model_card_has_the_figures_of_the_run():
         ]
         both = outcome["effect"]["augmented_minus_baseline"]
         assert f"includes rebalancing: {show(both['value'], '+')} ({show_interval(both, '+')})." in text
-        nv = outcome["arms"]["augmented"]
+        nv = outcome["arms"]["augmented@1"]
         cells = next(cells for name, cells in rows.items() if name.startswith("Recall, nv"))
         assert cells[2] == f"{show(nv['recall']['nv'])} ({show_interval(nv['recall_interval']['nv'])})"
     assert "On 1,502 real test images of 1,120 lesions" in text

@@ -8,6 +8,7 @@ import pytest
 
 from components.evaluate import inference
 from components.evaluate.compare import (
+    choose,
     compare,
     count_images,
     decide_verdict,
@@ -15,9 +16,10 @@ from components.evaluate.compare import (
     weight_differences,
 )
 from components.evaluate.metrics import SCALARS, Predictions, Sample
-from components.shared.records import ARMS
+from tests.helpers.example_results import ARMS
 
 CLASSES = ("a", "b", "c")
+LOSSES = dict.fromkeys(ARMS, 1.0)
 
 
 def one_hot(labels: np.ndarray) -> Predictions:
@@ -41,15 +43,17 @@ def arms(truth: np.ndarray, right: dict[str, float], seeds: int, seed: int = 2) 
 def test_compare_known_effect_gets_its_verdict(augmented: float, seeds: int, expected: str) -> None:
     truth = np.repeat([0, 1, 2], [100, 60, 60])
     sample = Sample(truth, np.arange(220).astype(str), CLASSES)
-    predictions = arms(truth, {"baseline": 0.5, "oversampled": 0.5, "augmented": augmented}, seeds)
-    figures, effect, found = compare(sample, predictions, ["b", "c"], range(seeds), 0)
+    predictions = arms(truth, {"baseline": 0.5, "oversampled": 0.5, "augmented@1": augmented}, seeds)
+    figures, effect, found = compare(sample, predictions, LOSSES, ["b", "c"], range(seeds), 0)
     assert found == expected
     assert effect["low"] < augmented - 0.5 < effect["high"]
-    assert effect["value"] == pytest.approx(figures["augmented"]["rare_recall"] - figures["oversampled"]["rare_recall"])
+    assert effect["value"] == pytest.approx(
+        figures["augmented@1"]["rare_recall"] - figures["oversampled"]["rare_recall"]
+    )
     assert set(effect["by_class"]) == set(CLASSES)
     for name, both in effect["by_metric"].items():
         if both["gan"]["value"] is not None:
-            assert both["gan"]["value"] == pytest.approx(figures["augmented"][name] - figures["oversampled"][name])
+            assert both["gan"]["value"] == pytest.approx(figures["augmented@1"][name] - figures["oversampled"][name])
 
 
 def test_compare_three_lesions_establish_nothing() -> None:
@@ -57,8 +61,8 @@ def test_compare_three_lesions_establish_nothing() -> None:
     truth = np.array([0] * 20 + [1] * 3)
     sample = Sample(truth, np.arange(23).astype(str), CLASSES)
     control, augmented = one_hot(truth[None]), one_hot(np.zeros((1, 23), int))
-    predictions = {"baseline": control, "oversampled": control, "augmented": augmented}
-    _, effect, found = compare(sample, predictions, ["b"], [1], 0)
+    predictions = {"baseline": control, "oversampled": control, "augmented@1": augmented}
+    _, effect, found = compare(sample, predictions, LOSSES, ["b"], [1], 0)
     assert (effect["value"], effect["low"]) == (-1, -1)
     assert effect["mcnemar"] == {"lesions_gained": 0, "lesions_lost": 3, "p": 0.25}
     assert effect["permutation"] == {"p": 0.25, "passed": False, "draws": 8}
@@ -76,7 +80,7 @@ def test_compare_figures_are_means_over_seeds_and_counts_are_sums() -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), (2, 60))
     predictions = dict.fromkeys(ARMS, Predictions(probabilities, probabilities, probabilities[..., 1] > 0.5))
-    figures, effect, _ = compare(sample, predictions, ["c"], [7, 8], 0)
+    figures, effect, _ = compare(sample, predictions, LOSSES, ["c"], [7, 8], 0)
     arm = figures["baseline"]
     assert list(arm["by_seed"]) == ["7", "8"]
     for name in SCALARS:
@@ -95,9 +99,11 @@ def test_compare_without_images_of_a_rare_class_gives_no_evidence() -> None:
     truth = np.repeat([0, 1], [5, 5])
     sample = Sample(truth, np.arange(10).astype(str), CLASSES)
     predictions = dict.fromkeys(ARMS, one_hot(np.stack([truth, truth])))
-    figures, effect, found = compare(sample, predictions, ["c"], [1, 2], 0)
+    figures, effect, found = compare(sample, predictions, LOSSES, ["c"], [1, 2], 0)
     assert found == "no evidence"
-    assert (effect["value"], figures["augmented"]["rare_recall"], figures["augmented"]["recall"]["c"]) == (None,) * 3
+    assert (effect["value"], figures["augmented@1"]["rare_recall"], figures["augmented@1"]["recall"]["c"]) == (
+        None,
+    ) * 3
     assert not effect["permutation"]["passed"]
     json.dumps([figures, effect], allow_nan=False)
 
@@ -113,9 +119,9 @@ def test_compare_several_seeds_have_no_p_values() -> None:
     predictions = {
         "baseline": one_hot(np.stack([right, right, right])),
         "oversampled": one_hot(np.stack([right, wrong, wrong])),
-        "augmented": one_hot(np.stack([wrong, right, right])),
+        "augmented@1": one_hot(np.stack([wrong, right, right])),
     }
-    _, effect, found = compare(sample, predictions, ["b"], [1, 2, 3], 0)
+    _, effect, found = compare(sample, predictions, LOSSES, ["b"], [1, 2, 3], 0)
     assert (effect["low"], effect["high"]) == (-1, 1)
     assert found == "no evidence"
     assert effect["mcnemar"] == {"lesions_gained": 60, "lesions_lost": 0, "p": None}
@@ -130,25 +136,63 @@ def test_lesion_differences_prediction_is_the_mean_over_images() -> None:
     sample = Sample(np.array([0, 0, 1]), np.array(["x", "x", "y"]), ("a", "b"))
     surely = np.array([[[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], [[0.1, 0.9], [0.1, 0.9], [0.4, 0.6]]])
     never = np.array([[[0.1, 0.9], [0.1, 0.9], [0.9, 0.1]]] * 2)
-    predictions = {"augmented": Predictions(surely, surely), "oversampled": Predictions(never, never)}
-    assert lesion_differences(sample, predictions).tolist() == [0.5, 1.0]
-    assert weight_differences(sample, predictions, ["b"]).tolist() == [1.0]
+    differences = lesion_differences(sample, Predictions(surely, surely), Predictions(never, never))
+    assert differences.tolist() == [0.5, 1.0]
+    assert weight_differences(sample, differences, ["b"]).tolist() == [1.0]
 
 
 def test_weight_differences_sum_is_the_primary_figure() -> None:
     truth = np.repeat([0, 1, 2], [30, 20, 10])
     sample = Sample(truth, np.arange(60).astype(str), CLASSES)
-    predictions = arms(truth, {"oversampled": 0.5, "baseline": 0.5, "augmented": 0.7}, 3)
-    _, effect, _ = compare(sample, predictions, ["b", "c"], [1, 2, 3], 0)
-    assert weight_differences(sample, predictions, ["b", "c"]).sum() == pytest.approx(effect["value"])
+    predictions = arms(truth, {"oversampled": 0.5, "baseline": 0.5, "augmented@1": 0.7}, 3)
+    _, effect, _ = compare(sample, predictions, LOSSES, ["b", "c"], [1, 2, 3], 0)
+    differences = lesion_differences(sample, predictions["augmented@1"], predictions["oversampled"])
+    assert weight_differences(sample, differences, ["b", "c"]).sum() == pytest.approx(effect["value"])
 
 
 def test_compare_same_seed_gives_the_same_intervals() -> None:
     truth = np.repeat([0, 1, 2], 12)
     sample = Sample(truth, np.arange(36).astype(str), CLASSES)
     predictions = arms(truth, dict.fromkeys(ARMS, 0.6), 2)
-    assert compare(sample, predictions, ["b"], [1, 2], 5) == compare(sample, predictions, ["b"], [1, 2], 5)
-    assert compare(sample, predictions, ["b"], [1, 2], 5)[1] != compare(sample, predictions, ["b"], [1, 2], 6)[1]
+    results = [compare(sample, predictions, LOSSES, ["b"], [1, 2], seed) for seed in (5, 5, 6)]
+    assert results[0] == results[1]
+    assert results[0][1] != results[2][1]
+
+
+def test_choose_takes_the_lowest_loss_of_each_kind() -> None:
+    losses = {"baseline": 1.0, "oversampled": 0.9, "class_weights": 0.8, "augmented@0.5": 0.85, "augmented@1": 0.95}
+    chosen = choose(losses)
+    assert (chosen.augmented, chosen.control, chosen.best) == ("augmented@0.5", "class_weights", "class_weights")
+    assert chosen.doses == ("augmented@0.5", "augmented@1")
+    assert chosen.controls == ("oversampled", "class_weights")
+    assert choose(losses | {"baseline": 0.1}).best == "baseline"
+
+
+def test_compare_reports_the_share_that_validation_chose_and_corrects_for_the_others() -> None:
+    """The best arm on test is not the chosen one; the chosen one's interval is wider than without a choice."""
+    truth = np.repeat([0, 1, 2], [100, 60, 60])
+    sample = Sample(truth, np.arange(220).astype(str), CLASSES)
+    right = {"baseline": 0.4, "oversampled": 0.5, "class_weights": 0.6, "augmented@0.5": 0.6, "augmented@1": 0.9}
+    predictions = arms(truth, right, 3)
+    losses = dict.fromkeys(right, 1.0) | {"augmented@0.5": 0.5, "class_weights": 0.6}
+    figures, effect, _ = compare(sample, predictions, losses, ["b", "c"], [1, 2, 3], 0)
+    assert (effect["arm"], effect["best_control"], effect["best"]) == (
+        "augmented@0.5",
+        "class_weights",
+        "augmented@0.5",
+    )
+    recalls = {arm: figures[arm]["rare_recall"] for arm in right}
+    assert effect["value"] == pytest.approx(recalls["augmented@0.5"] - recalls["oversampled"])
+    assert effect["augmented_minus_best_control"]["value"] == pytest.approx(
+        recalls["augmented@0.5"] - recalls["class_weights"]
+    )
+    assert [it["arm"] for it in effect["doses"]] == ["augmented@0.5", "augmented@1"]
+    assert effect["doses"][0]["low"] == effect["low"]
+    for it in effect["remedies"]:
+        assert it["value"] == pytest.approx(recalls[it["arm"]] - recalls["baseline"])
+    alone = {arm: predictions[arm] for arm in ("baseline", "oversampled", "augmented@0.5")}
+    _, single, _ = compare(sample, alone, {arm: losses[arm] for arm in alone}, ["b", "c"], [1, 2, 3], 0)
+    assert effect["high"] - effect["low"] > 1.1 * (single["high"] - single["low"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluate.formatting import describe_verdict, listed, markdown, plain, show, show_interval
+from components.evaluate.formatting import (
+    describe_remedy,
+    describe_verdict,
+    listed,
+    markdown,
+    plain,
+    show,
+    show_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -89,5 +97,36 @@ METRIC = "mean recall of the rare classes"
 def test_describe_verdict_has_one_form_for_all_verdicts(
     word: str, value: float | None, low: float | None, high: float | None, sentence: str
 ):
-    effect = {"metric": METRIC, "value": value, "low": low, "high": high}
+    effect = {"metric": METRIC, "arm": "augmented@1", "value": value, "low": low, "high": high}
     assert describe_verdict({"verdict": word, "effect": effect}).replace("\u00a0", " ") == sentence
+
+
+def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
+    keys = ("value", "low", "high")
+    return [{"arm": arm.replace("_50", "@0.5"), **dict(zip(keys, gain, strict=True))} for arm, gain in gains.items()]
+
+
+@pytest.mark.parametrize(
+    ("word", "gain", "sentence"),
+    [
+        ("no evidence", (0.09, 0.02, 0.16), "Do not add synthetic images: balanced sampling gains +0.090 (+0.020 to "
+         "+0.160) on the baseline; the GANs took 41.0 of 43.0 minutes of training."),
+        ("worse", (0.01, -0.02, 0.04), "Do not add synthetic images: balanced sampling, the best other remedy on "
+         "validation, has +0.010 (−0.020 to +0.040) to the baseline, so no gain is shown; the GANs took 41.0 of 43.0 "
+         "minutes of training."),
+        ("improved", (0.0, 0.0, 0.0), "Add synthetic images: augmented 50 % gains +0.200 (+0.100 to +0.300) on the "
+         "baseline; the GANs took 41.0 of 43.0 minutes of training."),
+        ("not established", (0.09, 0.02, 0.16), "No remedy can be recommended: it takes test images of the rare "
+         "classes, and at least three seeds."),
+    ],
+)  # fmt: skip
+def test_describe_remedy_names_the_best_remedy_and_its_cost(word: str, gain: tuple[float, float, float], sentence: str):
+    effect = {"arm": "augmented@0.5", "best_control": "balanced_sampling"}
+    effect["remedies"] = remedies(balanced_sampling=gain, augmented_50=(0.2, 0.1, 0.3))  # type: ignore[assignment]
+    assert describe_remedy({"verdict": word, "effect": effect}, 41 * 60, 2 * 60) == sentence
+
+
+def test_describe_verdict_names_the_share_of_synthetic_images():
+    effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
+    sentence = describe_verdict({"verdict": "improved", "effect": effect}).replace("\u00a0", " ")
+    assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence

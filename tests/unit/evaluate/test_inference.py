@@ -233,11 +233,10 @@ def test_lesions_needed_detectable_effect_is_found() -> None:
     """Regression: 160 lesions and three seeds were called enough for .10, which was found in .19 of worlds."""
     rng, detectable = np.random.default_rng(0), 0
     for trial in range(20):
-        sample, arms, _ = simulate(Case((160,), 3, 0.6, 0.1, 0.3), rng)
+        sample, arms, *_ = simulate(Case((160,), 3, 0.6, 0.1, 0.3), rng)
         bootstrap = Bootstrap(sample, arms, sample.classes[:-1], trial, 20)
-        needed = inference.lesions_needed(
-            lesion_differences(sample, arms), *bootstrap.recall_noise(0, "augmented", "oversampled")
-        )
+        differences = lesion_differences(sample, arms["augmented@1"], arms["oversampled"])
+        needed = inference.lesions_needed(differences, *bootstrap.recall_noise(0, "augmented@1", "oversampled"))
         detectable += needed is not None and needed <= 160
     # The variance of two or three trainings is itself uncertain, and sometimes small by chance.
     assert detectable <= 4

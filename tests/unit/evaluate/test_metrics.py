@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from components.evaluate.metrics import BINS, SCALARS, Sample, bin_of, compute_metrics, confusion
+from components.evaluate.metrics import BINS, SCALARS, Predictions, Sample, bin_of, compute_metrics, confusion
 
 CLASSES = ("akiec", "mel", "nv", "df")
 
@@ -23,13 +23,15 @@ def example(seed: int, images: int = 120, classes: int = 4) -> tuple[Sample, np.
     )
 
 
+def corrected(probabilities: np.ndarray) -> np.ndarray:
+    return (probabilities / [0.4, 0.3, 0.2, 0.1]).argmax(1)
+
+
 def measured(sample: Sample, probabilities: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    alarms = probabilities[:, :2].sum(1) > 0.4
+    alarms, scaled = probabilities[:, :2].sum(1) > 0.4, probabilities**2 / (probabilities**2).sum(1, keepdims=True)
     return compute_metrics(
         sample,
-        probabilities,
-        probabilities**2 / (probabilities**2).sum(1, keepdims=True),
-        alarms,
+        Predictions(probabilities, scaled, alarms, corrected(probabilities)),
         ("akiec", "df"),
         weights,
     )
@@ -79,6 +81,14 @@ def test_compute_metrics_agrees_with_scikit_learn(seed: int, weighted: bool) -> 
     assert got["ece"] == pytest.approx(expected_calibration_error(probabilities, predicted == truth, weight))
     scaled = probabilities**2 / (probabilities**2).sum(1, keepdims=True)
     assert got["ece_scaled"] == pytest.approx(expected_calibration_error(scaled, predicted == truth, weight))
+    losses = [
+        metrics.log_loss(truth[rows], scaled[rows], labels=range(4), sample_weight=weight[rows])
+        for rows in (truth == label for label in range(4))
+    ]
+    assert got["balanced_log_loss"] == pytest.approx(np.mean(losses))
+    recalls = metrics.recall_score(truth, corrected(probabilities), labels=range(4), average=None, **given_)
+    assert got["corrected"] == pytest.approx(recalls)
+    assert got["corrected_recall"] == pytest.approx((recalls[0] + recalls[3]) / 2)
     if not weighted:
         assert got["macro_auc"] == pytest.approx(metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))
 
@@ -122,7 +132,7 @@ def test_compute_metrics_means_skip_classes_without_images() -> None:
     assert got["rare_recall"] == got["recall"][0]
     assert np.isnan(got["malignant_specificity"])  # no benign image
     of_nv = Sample(np.full(3, 2), np.array(["a", "b", "c"]), CLASSES)
-    alone = compute_metrics(of_nv, probabilities[:3], probabilities[:3], None, ("df",))
+    alone = compute_metrics(of_nv, Predictions(probabilities[:3], probabilities[:3]), ("df",))
     for name in ("rare_recall", "macro_auc", "malignant_sensitivity", "malignant_specificity"):
         assert np.isnan(alone[name][0])
     assert set(SCALARS) <= set(alone)
@@ -132,7 +142,7 @@ def test_compute_metrics_agrees_with_a_case_by_hand() -> None:
     """Two images of one lesion, one of another: Brier (.1² + .1²) + 2 · .9² + 0 over 3; ECE .1, .9 and 0 likewise."""
     sample = Sample(np.array([0, 0, 1]), np.array(["x", "x", "y"]), ("a", "b"))
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
-    got = compute_metrics(sample, probabilities, probabilities, None, ("a",))
+    got = compute_metrics(sample, Predictions(probabilities, probabilities), ("a",))
     assert got["brier"] == pytest.approx((0.02 + 1.62) / 3)
     # .9 and .9 are in one bin: |.9 + .9 − 1| / 3; the last image is right with confidence 1.
     assert got["ece"] == pytest.approx(0.8 / 3)

@@ -9,11 +9,13 @@ from components.shared.batches import AUGMENTATIONS
 from components.shared.errors import UserError
 from components.shared.workflow_size import (
     MAX_CLASS_GROUPS,
-    MAX_SEED_PACKS,
+    MAX_CLASSIFIER_PACKS,
+    Job,
+    describe_pack,
     group,
     group_classes,
-    group_seeds,
-    parse_seeds,
+    pack_classifiers,
+    parse_pack,
 )
 from components.train_gan import architectures
 
@@ -97,7 +99,16 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("synthetic_classes", "df,df"),
         ("synthetic_classes", "../x"),
         ("synthetic_per_class", 0),
-        ("synthetic_reject", 0.95),
+        ("arms", "baseline,oversampled"),
+        ("arms", "baseline,oversampled,augmented,smote"),
+        ("arms", "all,baseline"),
+        ("arms", "augmented@0.5"),
+        ("synthetic_shares", [0.0]),
+        ("synthetic_shares", [1.01]),
+        ("synthetic_shares", [0.5, 0.5]),
+        ("synthetic_shares", [0.12345]),
+        ("synthetic_shares", []),
+        ("synthetic_shares", ["half"]),
     ],
 )
 def test_check_refuses_what_kubeflow_accepts(name: str, value: Any):
@@ -152,11 +163,14 @@ def test_group_refuses_more_tasks_than_a_workflow_holds():
     assert caught.value.code == "workflow.too_many_classes"
     assert len(group_classes(names, 2)) <= MAX_CLASS_GROUPS
     with pytest.raises(UserError) as caught:
-        group_seeds(range(MAX_SEED_PACKS + 1), 1)
-    assert caught.value.code == "workflow.too_many_seeds"
-    assert caught.value.fields["limit"] == MAX_SEED_PACKS
+        pack_classifiers(["baseline"], range(MAX_CLASSIFIER_PACKS + 1), 1)
+    assert caught.value.code == "workflow.too_many_classifiers"
+    assert caught.value.fields["limit"] == MAX_CLASSIFIER_PACKS
 
 
-def test_parse_seeds_finds_the_first_seed_of_the_run():
-    packs = group_seeds([7, 2, 3], 2)
-    assert [parse_seeds(pack) for pack in packs] == [([7, 2], 7), ([3], None)]
+def test_pack_classifiers_separates_arms_with_synthetic_images_and_marks_the_first_seed():
+    packs = pack_classifiers(["baseline", "class_weights", "augmented@0.5"], [7, 2], 3)
+    assert packs.real == ["baseline:7*,baseline:2", "class_weights:7*,class_weights:2"]
+    assert packs.synthetic == ["augmented@0.5:7*,augmented@0.5:2"]
+    assert parse_pack(packs.synthetic[0]) == [Job("augmented@0.5", 7, True), Job("augmented@0.5", 2, False)]
+    assert describe_pack(packs.real[0]) == "baseline; seeds 7,2"

@@ -215,16 +215,18 @@ def test_parse_error_record_truncated_keeps_the_message():
 
 def test_parse_run_cached_classifiers_have_the_seeds_of_the_form():
     """A cached task has no arguments; its seeds follow from the run's parameters."""
-    arms = {"taskInfo": {"name": "Train classifier"}, "inputs": {"parameters": {"arms": constant("augmented")}}}
+    inputs = {"parameters": {"pack": {"componentInputParameter": "item"}}, "artifacts": {"synthetic_images": {}}}
+    train = {"taskInfo": {"name": "Train classifier"}, "inputs": inputs}
     check = {"inputs": {"parameters": {"classifiers_per_task": constant(2)}}}
-    form = json.dumps({"parameterValues": {"classifier_seeds": [4, 5, 6]}})
+    values = {"classifier_seeds": [4, 5, 6], "arms": "all", "synthetic_shares": [0.5]}
+    form = json.dumps({"parameterValues": values})
     path = "w(0).root(0).for-loop-1(0).iteration-iterations(1:1)(0).iteration-item(0)"
     task = executor("Succeeded") | {"name": f"{path}.train-classifier", "boundaryID": "dag"}
     driver = {"name": "w(0).root-driver", "inputs": {"parameters": [{"name": "runtime-config", "value": form}]}}
     found = manifest_of(task, driver, {"name": path, "templateName": "loop"})
     found["status"]["nodes"]["dag"] = found["status"]["nodes"].pop(path)
-    found["spec"]["templates"] = [template("loop", "train-classifier", arms), template("root", "check-inputs", check)]
-    assert [task.label for task in parse_manifest(found).tasks] == ["Train classifier [augmented; seed 6]"]
+    found["spec"]["templates"] = [template("loop", "train-classifier", train), template("root", "check-inputs", check)]
+    assert [task.label for task in parse_manifest(found).tasks] == ["Train classifier [augmented@0.5; seed 6]"]
 
 
 def constant(value: Any) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""The arms: ways of training the same classifier on an imbalanced set, as data.
+
+An arm is a name and a recipe. Everything that a recipe does not mention is equal in all arms: network, seeds, order,
+number of steps, validation. To add a control, add an entry to `CONTROLS`.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from components.shared.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What distinguishes the training of an arm.
+
+    Attributes:
+        title: description for tables and pages, one line.
+        adds: whether each rare class gets additional images, the same number in all arms that add any.
+        synthetic_share: share of the added images that is synthetic, in [0, 1]; the rest are repeats of real images.
+        balanced: whether each class counts as often as the largest one, by repeats of its images.
+        class_weights: whether the loss of an image has a weight inversely proportional to the size of its class.
+        logit_adjustment: whether training adds the logarithm of each class's frequency to its logit, so that the
+            network learns as if the classes were equally frequent (Menon et al. 2021, arXiv 2007.07314).
+        strong_augmentation: whether scale, position and colours of the images change as well.
+    """
+
+    title: str
+    adds: bool = False
+    synthetic_share: float = 0.0
+    balanced: bool = False
+    class_weights: bool = False
+    logit_adjustment: bool = False
+    strong_augmentation: bool = False
+
+
+BASELINE = "baseline"
+CONTROL = "oversampled"
+"""The arm that the effect of synthetic images is measured against: it adds the same number of real images."""
+AUGMENTED = "augmented"
+"""Stands for one arm for each share of synthetic images, named `augmented@<share>`."""
+CONTROLS = {
+    BASELINE: Recipe("real images as they are"),
+    CONTROL: Recipe("real images; rare classes with repeats", adds=True),
+    "class_weights": Recipe("real images; errors in small classes weigh more", class_weights=True),
+    "balanced_sampling": Recipe("real images, each class shown equally often", balanced=True),
+    "strong_augmentation": Recipe(
+        "as oversampled, with random scale, position and colours", adds=True, strong_augmentation=True
+    ),
+    "logit_adjustment": Recipe("real images; logits adjusted for class frequency", logit_adjustment=True),
+}
+"""The arms without synthetic images."""
+CHOICES = (*CONTROLS, AUGMENTED)
+REQUIRED = (BASELINE, CONTROL, AUGMENTED)
+"""Without them there is no effect of synthetic images to report."""
+_DOSE = re.compile(rf"{AUGMENTED}@(1|0\.[0-9]{{1,4}})")
+
+
+def dose_arm(share: float) -> str:
+    """Return the name of the arm with a share of synthetic images.
+
+    Example:
+        >>> dose_arm(0.25), dose_arm(1.0)
+        ('augmented@0.25', 'augmented@1')
+    """
+    return f"{AUGMENTED}@{share:g}"
+
+
+def share_of(arm: str) -> float | None:
+    """Return the share of synthetic images among those that an arm adds; None for an arm without synthetic images."""
+    match = _DOSE.fullmatch(arm)
+    share = float(match[1]) if match else 0.0
+    return share if share > 0 else None
+
+
+def title_of(arm: str) -> str:
+    """Return the name of an arm for tables and pages.
+
+    Example:
+        >>> title_of("augmented@0.25"), title_of("class_weights")
+        ('augmented 25 %', 'class weights')
+    """
+    share = share_of(arm)
+    return arm.replace("_", " ") if share is None else f"{AUGMENTED} {100 * share:g} %"
+
+
+def recipe(arm: str) -> Recipe:
+    """Return the recipe of an arm.
+
+    Raises:
+        UserError: `arms.unknown`.
+    """
+    share = share_of(arm)
+    if share is not None:
+        mixture = f"{100 * share:g} % synthetic images, {100 - 100 * share:g} % repeats"
+        title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
+        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share)
+    if arm not in CONTROLS:
+        raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)
+    return CONTROLS[arm]
+
+
+def sort_arms(names: Iterable[str]) -> list[str]:
+    """Return names of arms in the order in which pages show them."""
+    order = list(CONTROLS)
+    return sorted(names, key=lambda arm: (order.index(arm) if arm in order else len(order), share_of(arm) or 0.0))
+
+
+def expand(arms: Sequence[str], shares: Sequence[float]) -> list[str]:
+    """Return the names of all arms, in the order in which pages show them.
+
+    Args:
+        arms: names from `CHOICES`.
+        shares: shares of synthetic images; `augmented` becomes an arm for each.
+
+    Example:
+        >>> expand(["augmented", "baseline", "oversampled"], [1.0, 0.5])
+        ['baseline', 'oversampled', 'augmented@0.5', 'augmented@1']
+    """
+    doses = [dose_arm(share) for share in shares] if AUGMENTED in arms else []
+    return sort_arms([*(arm for arm in arms if arm != AUGMENTED), *doses])

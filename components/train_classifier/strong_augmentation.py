@@ -1,0 +1,31 @@
+"""Strong augmentation of batches, with the layers of Keras."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers
+
+
+def strong_augmentation(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that changes (N, S, S, 3) uint8 images; its sequence of results depends only on `seed`.
+
+    Each image is scaled and moved by up to 15 %, and its brightness, contrast and saturation change. Hue does not: the
+    colour of a lesion carries the diagnosis.
+    """
+    fill, range_ = {"fill_mode": "reflect"}, {"value_range": (0, 255)}
+    steps = [
+        layers.RandomZoom(0.15, 0.15, seed=seed, **fill),
+        layers.RandomTranslation(0.15, 0.15, seed=seed + 1, **fill),
+        layers.RandomBrightness(0.1, seed=seed + 2, **range_),
+        layers.RandomContrast(0.2, seed=seed + 3, **range_),
+        layers.RandomSaturation((0.45, 0.55), seed=seed + 4, **range_),
+    ]
+
+    def change(images: np.ndarray) -> np.ndarray:
+        changed = images.astype(np.float32)
+        for step in steps:
+            changed = step(changed, training=True)
+        return keras.ops.convert_to_numpy(changed).clip(0, 255).round().astype(np.uint8)
+
+    return change
