@@ -2,8 +2,9 @@
 
 Prepares the images at 64 px, trains the feature extractor, and prints the figures of
 `docs/concepts/synthetic-images.md`: KID and coverage of real, degraded and other images against the validation images
-of each rare class, the detection rates of planted copies, and the share of test images that are flagged as copies. It
-takes about six minutes on two cores.
+of each rare class, separability of the training images from real and degraded images of other lesions, the detection
+rates of planted copies, and the share of test images that are flagged as copies. It takes about six minutes on two
+cores.
 """
 
 import io
@@ -21,6 +22,7 @@ from scipy import ndimage
 
 from benchmarks.machine import machine
 from components.generate_images.copy_detection import MIN_HELD_OUT_IMAGES, CopyCheck, estimate_threshold
+from components.generate_images.separability import ring_powers, separability
 from components.prepare_data.prepare import prepare
 from components.shared.dihedral import iter_positions
 from components.shared.errors import exit_on_user_error
@@ -149,6 +151,27 @@ def measure_metrics(features: Features, pixels: dict[str, Pixels], rare: list[in
     return results
 
 
+def measure_separability(features: Features, pixels: dict[str, Pixels], lesions: np.ndarray) -> dict[str, Any]:
+    """Return the separability of each class's training images from images of other lesions, real and degraded.
+
+    Each value is a pair: by features, by spectrum.
+    """
+    train = pixels["train"]
+    degradations: dict[str, Degradation] = {"real images": lambda images: images, **DEGRADATIONS}
+    results: dict[str, Any] = {}
+    for label, dx in enumerate(train.header.classes):
+        real, of_class = train.images[train.labels == label], lesions[train.labels == label]
+        held_out = (pixels[split] for split in ("validation", "test"))
+        others = np.concatenate([of_split.images[of_split.labels == label] for of_split in held_out])
+        results[dx] = {"training images": len(real), "others": len(others)}
+        for name, how in degradations.items():
+            made = degrade(others, how)
+            results[dx][name] = [
+                separability(measure(real), of_class, measure(made)) for measure in (features, ring_powers)
+            ]
+    return results
+
+
 def measure_copy_check(pixels: dict[str, Pixels], rare: list[int], lesions: np.ndarray) -> dict[str, Any]:
     """Return the detection rates of planted copies, and the number of test images that are flagged."""
     detected: dict[str, list[float]] = {name: [] for name in COPIES}
@@ -225,9 +248,11 @@ def main() -> None:
                 pixels[split] = replace(of_split, images=np.array(of_split.images))
         counts = np.bincount(pixels["train"].labels)
         rare = [label for label in range(len(counts)) if label != counts.argmax()]
+        features = load_features(folder / "features.keras")
         results = {
             "machine": machine(),
-            "metrics": measure_metrics(load_features(folder / "features.keras"), pixels, rare),
+            "metrics": measure_metrics(features, pixels, rare),
+            "separability": measure_separability(features, pixels, lesions["train"]),
             "copies": measure_copy_check(pixels, rare, lesions["train"]),
             "false positives": measure_false_positives(pixels, rare, lesions),
         }

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from components.evaluate import cards, gallery
+from components.evaluate import cards, gallery, label_fidelity
 from components.evaluate.compare import count_images
 from components.evaluate.guards import check_inputs
 from components.evaluate.inputs import models_of, read_inputs
@@ -87,6 +87,10 @@ def evaluate(
     }
     for arm in inputs.classifiers:
         compared["test"]["arms"][arm] |= describe_models(inputs.classifiers[arm])
+    synthetic = describe_synthetic(inputs)
+    real_only = probabilities["validation"][label_fidelity.ARM]
+    for dx, shares in label_fidelity.measure(inputs, rows["validation"], real_only, classes).items():
+        synthetic[dx] |= shares
     outcome: dict[str, Any] = {
         "run": describe_run(inputs, seeds, malignant, parameters),
         "classes": list(classes),
@@ -95,7 +99,7 @@ def evaluate(
         "population": cards.population(
             {"train": inputs.train_set} | {n: inputs.sets[n] for n in ("validation", "test")}
         ),
-        "synthetic": describe_synthetic(inputs),
+        "synthetic": synthetic,
         "external": None,
     }
     if "external" in inputs.sets:

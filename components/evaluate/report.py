@@ -56,11 +56,15 @@ _NOTES = {
 _SYNTHETIC = dict.fromkeys(
     (
         "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed",
-        "kid", "density", "coverage", "other_coverage", "texture", "drawn", "copies", "copy_threshold", "curated",
-        "reject", "against", "nearest", "positions",
+        "kid", "density", "coverage", "other_coverage", "texture", "separability", "separability_spectrum",
+        "label_fidelity", "validation_recall", "drawn", "copies", "copy_threshold", "curated", "reject", "against",
+        "nearest", "positions",
     )
 )  # fmt: skip
 """Details of the synthetic images of a class; a run may lack some."""
+MAX_SEPARABILITY = 0.95
+MAX_LOSS_OF_FIDELITY = 0.10
+"""Beyond these, pages warn that the synthetic images of a class differ from real ones."""
 _UNKNOWN = {"value": None, "low": None, "high": None}
 DEMO_NOTICE = (
     "The images are generated demo data, made by this pipeline. They show no skin and no person, and the figures do "
@@ -189,6 +193,26 @@ def _curves(results: dict[str, Any]) -> dict[str, Any]:
     return {"curves": [row for row in by_class if row["roc"] or row["pr"]], "calibration": calibration}
 
 
+def _warnings(dx: str, details: dict[str, Any]) -> list[str]:
+    """Return warnings that the synthetic images of a class differ from its real ones.
+
+    Args:
+        dx: the class.
+        details: of its synthetic images, with all keys of `_SYNTHETIC`.
+    """
+    warnings, name = [], plain(dx, 60)
+    largest = max(details[key] or 0 for key in ("separability", "separability_spectrum"))
+    if largest > MAX_SEPARABILITY:
+        warnings.append(f"{name}: synthetic images are easily distinguished from real ones (AUC {show(largest)}).")
+    fidelity, recall = details["label_fidelity"], details["validation_recall"]
+    if known(fidelity, recall) and fidelity < recall - MAX_LOSS_OF_FIDELITY:
+        warnings.append(
+            f"{name}: classifiers trained on real images assign a smaller share of the synthetic images to the class "
+            f"({show(fidelity)}) than of the real validation images ({show(recall)})."
+        )
+    return warnings
+
+
 def _seeds(results: dict[str, Any]) -> dict[str, Any]:
     """Return the primary figure of every arm and seed."""
     arms, shown = results["arms"], shown_arms(results)
@@ -302,6 +326,7 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "folds": run.get("folds") or [],
         "pooled_lesions": run.get("pooled_lesions"),
         "synthetic": synthetic,
+        "warnings": [text for dx, details in synthetic.items() for text in _warnings(dx, details)],
         "failed": [(dx, details) for dx, details in synthetic.items() if details["failed"]],
         "seed_count": len(run.get("seeds") or []) or 1,
         "demo": run.get("data") == "demo",

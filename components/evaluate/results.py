@@ -21,8 +21,8 @@ from components.shared.records import Scalar, TrainedGan
 
 _OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
 _OF_IMAGES = {
-    "images", "kid", "density", "coverage", "other_coverage", "texture", "drawn", "copies", "copy_threshold", "curated",
-    "reject", "against", "nearest",
+    "images", "kid", "density", "coverage", "other_coverage", "texture", "separability", "separability_spectrum",
+    "drawn", "copies", "copy_threshold", "curated", "reject", "against", "nearest",
 }  # fmt: skip
 _OF_MODEL = {"epochs", "best_epoch", "history", "seconds"}
 _METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}

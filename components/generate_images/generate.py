@@ -18,6 +18,7 @@ from components.generate_images.curate import rank_best_first
 from components.generate_images.page import render_parts, stack_pairs
 from components.generate_images.real_images import RealImages, load_real_images, sample_other_features
 from components.generate_images.sample import SHOWN_COPIES, ImageFile, sample
+from components.generate_images.separability import MAX_IMAGES, ring_powers, separability
 from components.shared import html_page, keras_setup
 from components.shared.dihedral import to_position
 from components.shared.errors import UserError
@@ -92,7 +93,7 @@ def _generate_class(
         images = count if passed == required else math.floor(passed * (1 - reject) + 1e-9)
         accepted = samples.rows.iloc[np.sort(order[:images])]
         _write_images(accepted, record, seed, file, out)
-        shown = file[accepted.index.to_numpy()[:TEXTURE_IMAGES]]
+        shown = file[accepted.index.to_numpy()[:MAX_IMAGES]]
         worst = file[order[images:][::-1][:SHOWN_COPIES]]
         near = accepted.sort_values("distance", kind="stable")[:NEAREST_PAIRS]
         nearest = near["nearest"].astype(int).tolist()
@@ -105,6 +106,8 @@ def _generate_class(
     density, coverage = density_and_coverage(real.reference, accepted_features) if is_measured else (None, None)
     has_others = is_measured and len(real.others) > 0
     training = real.training[:: 1 + len(real.training) // TEXTURE_IMAGES]
+    part = slice(None, None, 1 + (len(real.training) - 1) // MAX_IMAGES)
+    lesions = real.lesions[part]
     quality = SampleQuality(
         dx=record.dx,
         images=images,
@@ -113,7 +116,9 @@ def _generate_class(
         density=density,
         coverage=coverage,
         other_coverage=density_and_coverage(real.reference, real.others)[1] if has_others else None,
-        texture=texture(training, shown) if is_measured else None,
+        texture=texture(training, shown[:TEXTURE_IMAGES]) if is_measured else None,
+        separability=separability(real.features[part], lesions, accepted_features[:MAX_IMAGES]),
+        separability_spectrum=separability(ring_powers(real.training[part]), lesions, ring_powers(shown)),
         copies=samples.copies,
         copy_threshold=float(real.check.threshold),
         curated=passed - images,

@@ -52,6 +52,11 @@ def render_parts(
             f"{quality.coverage:.2f}{others}. These use the run's feature extractor and are not comparable with "
             f"published figures. Texture (fine detail, as a share of the training images'): {quality.texture or 0:.2f}."
         )
+    if quality.separability is not None and quality.separability_spectrum is not None:
+        parts.append(
+            "Separability, the AUC of a classifier that distinguishes real from synthetic images (.5: it cannot, 1: it "
+            f"always can): {quality.separability:.2f} by features, {quality.separability_spectrum:.2f} by spectrum."
+        )
     if quality.images:
         columns = min(8, len(first))
         rows = first[: len(first) // columns * columns]

@@ -22,6 +22,7 @@ class RealImages:
 
     Attributes:
         training: (T, S, S, 3) uint8.
+        lesions: (T,) their lesions.
         names: their image ids.
         features: (T, 224) features of the training images.
         reference: features of the images that synthetic ones are compared with.
@@ -31,6 +32,7 @@ class RealImages:
     """
 
     training: np.ndarray
+    lesions: np.ndarray
     names: list[str]
     features: np.ndarray
     reference: np.ndarray
@@ -78,12 +80,14 @@ def load_real_images(
         training, validation = np.array(pixels.images), np.array(validation_pixels.images)
     training_features, reference = features(training), features(validation)
     few = len(validation) < MIN_REAL_IMAGES
+    lesions = rows["lesion_id"].to_numpy()
     return RealImages(
         training=training,
+        lesions=lesions,
         names=rows["image_id"].tolist(),
         features=training_features,
         reference=np.concatenate([reference, training_features]) if few else reference,
         has_training=few,
         others=others,
-        check=CopyCheck(training, rows["lesion_id"].to_numpy(), validation),
+        check=CopyCheck(training, lesions, validation),
     )

@@ -284,6 +284,9 @@ class SampleQuality(Record):
         coverage: share of real images with a synthetic image nearby.
         other_coverage: coverage by real images of other classes, which a useful generator exceeds.
         texture: fine detail relative to that of training images.
+        separability: AUC of a classifier that distinguishes real from synthetic images by their features, from 0.5 (it
+            cannot) to 1 (it always can); null with fewer than 20 images of either kind, or fewer than 5 lesions.
+        separability_spectrum: the same by the power in eight rings of the spectrum.
         copies: number of images that the copy check dropped.
         copy_threshold: distance to a training image below which an image is a copy.
         curated: number of images rejected as the worst.
@@ -301,6 +304,8 @@ class SampleQuality(Record):
     coverage: Share | None
     other_coverage: Share | None = None
     texture: NonNegative | None
+    separability: Share | None = None
+    separability_spectrum: Share | None = None
     copies: Count
     copy_threshold: NonNegative
     curated: Count
@@ -639,6 +644,9 @@ class SyntheticDetails(Record):
         failed: the error of the GAN; absent if it was trained.
         positions: number of flips and rotations of each image that the GAN learned from, 1 or 8.
         seconds: duration of the training of the GAN.
+        label_fidelity: share of the synthetic images that the classifiers of the oversampled arm assign to the class,
+            mean over seeds.
+        validation_recall: share of the real validation images that they assign to it.
     """
 
     images: Count
@@ -656,6 +664,10 @@ class SyntheticDetails(Record):
     coverage: Figure = None
     other_coverage: Figure = None
     texture: Figure = None
+    separability: Share | None = None
+    separability_spectrum: Share | None = None
+    label_fidelity: Share | None = None
+    validation_recall: Share | None = None
     drawn: Count | None = None
     copies: Count | None = None
     copy_threshold: Figure = None

@@ -70,6 +70,30 @@ def density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS
     return float(inside.sum() / (k * len(fake))), float(coverage)
 
 
+def spectra(images: np.ndarray) -> np.ndarray:
+    """Return the power of each grey image at each spatial frequency.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+
+    Returns:
+        (N, S / √2 rounded down + 1) float64: column k is the mean power at k to k + 1 cycles per side, without that of
+        the mean grey level. Column S // 2 has a wavelength of 2 pixels across or down; the last has a checkerboard.
+    """
+    side = images.shape[1]
+    window = np.outer(np.hanning(side), np.hanning(side))  # else the image's edges count as detail
+    cycles = np.fft.fftfreq(side, 1 / side)
+    radius = np.hypot(cycles, cycles[:, None]).astype(int).ravel()
+    size = np.bincount(radius)
+    rounding = (window**2).sum() / 12  # the power of rounding to whole grey levels: an even image has no less
+    powers = np.empty((len(images), len(size)))
+    for image, power in zip(images, powers, strict=True):
+        grey = image.mean(axis=2)
+        whole = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+        power[:] = np.bincount(radius, whole.ravel()) / size + rounding
+    return powers
+
+
 def texture(real: np.ndarray, fake: np.ndarray) -> float:
     """Return the fine detail of synthetic images as a share of that of real ones.
 
@@ -81,18 +105,6 @@ def texture(real: np.ndarray, fake: np.ndarray) -> float:
         real: (M, S, S, 3) uint8, M ≥ 1, S ≥ 6.
         fake: (N, S, S, 3) uint8, N ≥ 1.
     """
-    side = real.shape[1]
-    window = np.outer(np.hanning(side), np.hanning(side))  # else the image's edges count as detail
-    cycles = np.fft.fftfreq(side, 1 / side)
-    radius = np.hypot(cycles, cycles[:, None]).astype(int)
-    rounding = (window**2).sum() / 12  # the power of rounding to whole grey levels: an even image has no less
-
-    def power(images: np.ndarray) -> np.ndarray:
-        whole = np.zeros((side, side))
-        for image in images:
-            grey = image.mean(axis=2)
-            whole += np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
-        rings = np.bincount(radius.ravel(), whole.ravel() / len(images)) / np.bincount(radius.ravel())
-        return rings[side // 6 + 1 : side // 2 + 1] + rounding
-
-    return float(np.exp(np.log(power(fake) / power(real)).mean()))
+    fine = slice(real.shape[1] // 6 + 1, real.shape[1] // 2 + 1)
+    fake_power, real_power = (spectra(images)[:, fine].mean(axis=0) for images in (fake, real))
+    return float(np.exp(np.log(fake_power / real_power).mean()))

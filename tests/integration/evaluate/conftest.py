@@ -129,6 +129,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
     write_record(run.gan, gan)
     quality = SampleQuality(
         dx="df", images=SYNTHETIC_IMAGES, drawn=12, kid=0.1, density=0.8, coverage=0.7, texture=0.6, copies=1,
+        separability=0.9, separability_spectrum=0.97,
         copy_threshold=0.1, curated=2, reject=0.2, against="validation and training",
         nearest=[{"distance": 0.3, "image_id": "train-df-0", "index": 4}], pairs_jpeg=strip,
     )  # fmt: skip

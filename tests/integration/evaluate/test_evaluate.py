@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from sklearn import metrics
 from components.evaluate.predict import load_probabilities
 from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
-from components.shared.image_set import read_header, read_rows, write_image_set
+from components.shared.image_set import open_pixels, read_header, read_rows, write_image_set
 from components.shared.records import FailedGan, Results, load_record, write_record
 from tests.integration.evaluate.conftest import ARMS, SEEDS, SYNTHETIC_IMAGES, RunFolders, edit
 
@@ -79,6 +80,22 @@ def test_evaluate_records_what_identifies_the_run(evaluated: tuple[dict[str, Any
     assert {path.name for path in (folder / "results").iterdir()} == {
         "metrics.json", "predictions.parquet", "comparison.md", "model_card.md", "data_sheet.md",
     }  # fmt: skip
+
+
+def test_evaluate_reports_separability_and_label_fidelity(
+    run: RunFolders, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    _, folder = evaluated
+    df = load_record(folder / "results" / "metrics.json", Results).synthetic["df"]
+    assert (df.separability, df.separability_spectrum) == (0.9, 0.97)
+    with open_pixels(run.arguments["synthetic_images"] / "synthetic" / "df.parquet", "train") as pixels:
+        models = [keras.saving.load_model(run.record("oversampled", seed).with_suffix(".keras")) for seed in SEEDS]
+        assigned = [model.predict(pixels.images, verbose=0).argmax(1) == 0 for model in models]
+    assert df.label_fidelity == pytest.approx(np.mean(assigned))
+    table = pd.read_parquet(folder / "results" / "predictions.parquet")
+    rows = table[(table["set"] == "validation") & (table["arm"] == "oversampled") & (table["dx"] == "df")]
+    recall = (rows[["p_df", "p_nv", "p_vasc"]].to_numpy().argmax(1) == 0).mean()
+    assert df.validation_recall == pytest.approx(recall)
 
 
 def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tuple[dict[str, Any], Path]) -> None:

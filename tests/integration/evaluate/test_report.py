@@ -187,9 +187,15 @@ def test_report_quality_figures_and_neighbours(page: Page) -> None:
     head, akiec, df = page.named["quality"]
     assert head[1:5] == ["Used", "Generated", "Copies", "Worst"]
     assert [" ".join(cell.split()) for cell in akiec] == [
-        "akiec", "735", "980", "49 5.0 %", "196 20.0 %", "0.031", "0.812", "0.734", "0.687", "350",
-        "validation and training",
+        "akiec", "735", "980", "49 5.0 %", "196 20.0 %", "0.031", "0.812", "0.734", "0.687",
+        "350", "validation and training",
     ]  # fmt: skip
+    assert page.named["likeness"][1:] == [
+        ["akiec", "0.941", "0.872", "0.712", "0.912"],
+        ["df", "0.961", "0.872", "0.712", "0.762"],
+    ]
+    assert "texture 0.687, separability 0.941, label fidelity 0.712." in page.text
+    assert "AUC of a classifier that distinguishes real training images from synthetic ones, by features" in page.text
     assert df[3].split()[:2] == ["89", "9.1"]
     assert "akiec: copies have a distance below 0.620; 0.710 ISIC_0000000, 0.810 ISIC_0000001" in page.text
     assert "Synthetic images of df above the training images nearest to them" in page.values("alt")
@@ -198,6 +204,30 @@ def test_report_quality_figures_and_neighbours(page: Page) -> None:
     assert "Nearest training image, ISIC_0000000" in page.values("alt")
     assert "akiec classified as nv 0.97" in page.text
     assert "KID is optimistic" in page.text
+
+
+def test_report_warns_of_synthetic_images_unlike_real_ones() -> None:
+    """Separability is above .95, or label fidelity is lower than the recall of real images by more than .10."""
+
+    def warnings(**changes: float | None) -> list[str]:
+        results = example(1)
+        details = results["synthetic"]["df"]
+        del results["synthetic"]["akiec"]
+        details |= dict.fromkeys(("separability", "separability_spectrum", "label_fidelity", "validation_recall"))
+        details |= changes
+        text = Page(render_html(results, NONE)).text
+        return re.findall(r"Warning\. (df: [^.]*\.\d+[^.]*(?:\.\d+[^.]*)?\.)", text)
+
+    assert warnings() == warnings(separability=0.95, separability_spectrum=0.5) == []
+    assert warnings(label_fidelity=0.5, validation_recall=0.6) == warnings(label_fidelity=0.1) == []
+    easily = "df: synthetic images are easily distinguished from real ones (AUC {})."
+    assert warnings(separability=0.951) == [easily.format("0.951")]
+    assert warnings(separability=0.97, separability_spectrum=0.99) == [easily.format("0.990")]
+    assert warnings(label_fidelity=0.0, validation_recall=0.101) == [
+        "df: classifiers trained on real images assign a smaller share of the synthetic images to the class (0.000) "
+        "than of the real validation images (0.101)."
+    ]
+    assert len(warnings(separability=1.0, label_fidelity=0.1, validation_recall=0.9)) == 2
 
 
 def test_report_dot_plot_marks_are_at_their_values(html: str, results: dict[str, Any]) -> None:

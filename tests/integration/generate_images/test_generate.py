@@ -14,6 +14,7 @@ from PIL import Image
 
 from components.generate_images.curate import rank_best_first
 from components.generate_images.sample import BLOCK_SIZE, MAX_SAMPLES_RATIO, sample_block
+from components.generate_images.separability import ring_powers, separability
 from components.shared.features import load_features
 from components.shared.files import file_sha256
 from components.shared.image_set import pixel_sha256, read_header
@@ -94,6 +95,7 @@ def test_generate_from_a_generator_that_only_copies_gives_no_image(case: Case) -
     assert quality.images == len(case.generated.rows(COPYING)) == 0
     assert quality.drawn == quality.copies == MAX_SAMPLES_RATIO * 50
     assert quality.kid is quality.density is quality.coverage is quality.other_coverage is quality.texture is None
+    assert quality.separability is quality.separability_spectrum is None
     assert quality.nearest == []
 
 
@@ -113,6 +115,11 @@ def test_generate_measures_noise_as_bad_and_real_images_as_good(case: Case) -> N
     assert good.texture is not None
     assert bad.texture is not None
     assert 0.3 < good.texture < 3 < 10 < bad.texture
+    assert bad.separability == bad.separability_spectrum == 1
+    assert good.separability_spectrum is not None
+    assert good.separability_spectrum < 0.9
+    assert "1.00 by features, 1.00 by spectrum" in case.generated.page(UNTRAINED)
+    assert "Separability" not in case.generated.page(COPYING)
 
 
 def test_generate_rejects_the_worst_and_measures_what_it_keeps(demo: Demo, case: Case) -> None:
@@ -134,7 +141,11 @@ def test_generate_rejects_the_worst_and_measures_what_it_keeps(demo: Demo, case:
     # The features are float32, computed in batches of another size: 1e-6 of values of order 1, cubed and averaged.
     assert quality.kid == pytest.approx(kid(real, accepted), abs=1e-4)
     assert (quality.density, quality.coverage) == pytest.approx(density_and_coverage(real, accepted), abs=1e-6)
-    assert quality.texture == texture(demo.images["train"][MIXED], images)
+    training, lesions = demo.images["train"][MIXED], demo.lesions[MIXED]
+    assert quality.texture == texture(training, images)
+    assert quality.separability_spectrum == separability(ring_powers(training), lesions, ring_powers(images))
+    # Ranks may change where scores differ by rounding: one of about 9 × 8 pairs in each fold.
+    assert quality.separability == pytest.approx(separability(features(training), lesions, accepted), abs=0.02)
 
 
 def test_generate_records_the_nearest_pairs(demo: Demo, case: Case) -> None:

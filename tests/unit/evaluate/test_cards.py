@@ -71,13 +71,21 @@ def test_model_card_answers_the_items_of_tripod_ai(asked: str):
     assert asked in model_card(example(1))
 
 
+def test_model_card_warns_of_synthetic_images_unlike_real_ones():
+    limitations = model_card(example(1)).split("## Limitations")[1].split("##")[0]
+    assert "- df: synthetic images are easily distinguished from real ones (AUC 0.961)." in limitations
+    assert "- akiec: classifiers trained on real images assign a smaller share of the synthetic images" in limitations
+    assert "akiec: synthetic images are easily" not in limitations
+    assert "df: classifiers" not in limitations
+
+
 def test_model_card_missing_external_data_are_stated():
     assert "**On external data**: not measured in this run." in model_card(example(1))
     assert "not measured in this run" not in model_card(example(1, external=True))
 
 
 def test_data_sheet_counts_images_and_lesions():
-    counts, people, synthetic, gans = _tables(data_sheet(example(1)))
+    counts, people, synthetic, likeness, gans = _tables(data_sheet(example(1)))
     assert [row[0] for row in counts[1:]] == [
         "akiec (rare)", "bcc", "bkl", "df (rare)", "mel", "nv", "vasc (rare)", "**All**",
     ]  # fmt: skip
@@ -86,6 +94,11 @@ def test_data_sheet_counts_images_and_lesions():
     assert people[1] == ["Age in years", *["median 50, 0 to 85; missing 12 of 1,000"] * 3]
     assert people[4][1] == "histo 533, follow\\_up 370, consensus 90, confocal 7"
     assert synthetic[1] == ["akiec", "735", "980", "49", "196"]
+    assert likeness[1:] == [
+        ["akiec", "0.941", "0.872", "0.712", "0.912"],
+        ["df", "0.961", "0.872", "0.712", "0.762"],
+        ["vasc", *["n/a"] * 4],
+    ]
     assert gans[1][:3] == ["akiec", "dcgan", "400 kimg on 229 real images, KID 0.031"]
     assert gans[3][:3] == [
         "vasc", "dcgan", "failed: the GAN of vasc diverged after 12.3 kimg: a loss is not a number",

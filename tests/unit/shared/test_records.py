@@ -8,6 +8,7 @@ from components.shared.records import (
     FailedGan,
     Manifest,
     SampleQuality,
+    SyntheticDetails,
     TrainedGan,
     load_gan_record,
     load_record,
@@ -68,6 +69,8 @@ QUALITY = {
     "density": 1.5,
     "coverage": 1.0,
     "texture": None,
+    "separability": 0.5,
+    "separability_spectrum": None,
     "copies": 1,
     "copy_threshold": 0.1,
     "curated": 0,
@@ -76,6 +79,7 @@ QUALITY = {
     "nearest": [{"distance": 0.5, "image_id": "ISIC_1", "index": 3}],
     "pairs_jpeg": "",
 }
+SYNTHETIC = {"images": 2, "architecture": "dcgan", "separability": 1.0, "label_fidelity": 0.0, "validation_recall": 0.5}
 MANIFEST = {
     "files": {"models/gan-df+vasc.html": {"sha256": HASH, "bytes": 3}},
     "candidate": None,
@@ -91,7 +95,13 @@ def _file(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    ("value", "model"), [(CLASSIFIER, ClassifierRecord), (QUALITY, SampleQuality), (MANIFEST, Manifest)]
+    ("value", "model"),
+    [
+        (CLASSIFIER, ClassifierRecord),
+        (QUALITY, SampleQuality),
+        (SYNTHETIC, SyntheticDetails),
+        (MANIFEST, Manifest),
+    ],
 )
 def test_load_record_valid_file_survives_a_round_trip(tmp_path, value, model):
     record = load_record(_file(tmp_path, value), model)
@@ -116,6 +126,11 @@ def test_load_gan_record_each_status_gives_its_class(tmp_path):
         (CLASSIFIER | {"settings": CLASSIFIER["settings"] | {"seed": True}}, ClassifierRecord, "settings.seed"),
         (CLASSIFIER | {"model_sha256": HASH + "\n"}, ClassifierRecord, "model_sha256"),
         (CLASSIFIER | {"surplus": 1}, ClassifierRecord, "surplus"),
+        (QUALITY | {"separability": 1.01}, SampleQuality, "separability"),
+        (QUALITY | {"separability_spectrum": -0.01}, SampleQuality, "separability_spectrum"),
+        (SYNTHETIC | {"label_fidelity": 1.5}, SyntheticDetails, "label_fidelity"),
+        (SYNTHETIC | {"validation_recall": -1}, SyntheticDetails, "validation_recall"),
+        (SYNTHETIC | {"separability": "0.5"}, SyntheticDetails, "separability"),
         (QUALITY | {"dx": "a/b"}, SampleQuality, "dx"),
         (QUALITY | {"dx": "df\n"}, SampleQuality, "dx"),
         (MANIFEST | {"files": {"../x": {"sha256": HASH, "bytes": 1}}}, Manifest, "files.../x.[key]"),
