@@ -124,8 +124,10 @@ def describe_remedy(outcome: dict[str, Any], gan_s: float | None = None, classif
     if gain["low"] > 0:
         reason = f"{title_of(arm)} gains {interval} on the baseline"
     else:
-        reason = f"{title_of(arm)}, the best other remedy on validation, has {interval} to the baseline"
-        reason += ", so no gain is shown" if gain["high"] >= 0 else ", a loss"
+        several = sum(share_of(it["arm"]) is None for it in effect["remedies"]) > 1
+        name = title_of(arm) + ", the best other remedy on validation," * several
+        end = ", which includes zero" if gain["high"] >= 0 else ""
+        reason = f"{name} has a difference of {interval} to the baseline{end}"
     cost = ""
     if known(gan_s, classifiers_s) and gan_s:
         total = gan_s + (classifiers_s or 0)

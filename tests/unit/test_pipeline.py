@@ -238,7 +238,7 @@ def test_arguments_of_the_largest_workflow_stay_below_half_of_argos_limit(compil
 
 def test_estimate_counts_iterations_as_argo_does(compiled: Compiled):
     assert count_containers(compiled, iterations(compiled, 1, 1, 1)) == (11, 8)
-    assert count_containers(compiled, iterations(compiled, 3, 2)) == (17, 12)
+    assert count_containers(compiled, iterations(compiled, 3, 2, 3)) == (18, 13)
 
 
 # Caching

@@ -110,19 +110,19 @@ def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
     ("word", "gain", "sentence"),
     [
         ("no evidence", (0.09, 0.02, 0.16), "Do not add synthetic images: balanced sampling gains +0.090 (+0.020 to "
-         "+0.160) on the baseline; the GANs took 41.0 of 43.0 minutes of training."),
+         "+0.160) on the baseline; the GANs took 41 of 43 minutes of training."),
         ("worse", (0.01, -0.02, 0.04), "Do not add synthetic images: balanced sampling, the best other remedy on "
-         "validation, has +0.010 (−0.020 to +0.040) to the baseline, so no gain is shown; the GANs took 41.0 of 43.0 "
+         "validation, has a difference of +0.010 (−0.020 to +0.040) to the baseline, which includes zero; the GANs took 41 of 43 "
          "minutes of training."),
         ("improved", (0.0, 0.0, 0.0), "Add synthetic images: augmented 50 % gains +0.200 (+0.100 to +0.300) on the "
-         "baseline; the GANs took 41.0 of 43.0 minutes of training."),
+         "baseline; the GANs took 41 of 43 minutes of training."),
         ("not established", (0.09, 0.02, 0.16), "No remedy can be recommended: it takes test images of the rare "
          "classes, and at least three seeds."),
     ],
 )  # fmt: skip
 def test_describe_remedy_names_the_best_remedy_and_its_cost(word: str, gain: tuple[float, float, float], sentence: str):
     effect = {"arm": "augmented@0.5", "best_control": "balanced_sampling"}
-    effect["remedies"] = remedies(balanced_sampling=gain, augmented_50=(0.2, 0.1, 0.3))  # type: ignore[assignment]
+    effect["remedies"] = remedies(oversampled=(0.0, 0.0, 0.0), balanced_sampling=gain, augmented_50=(0.2, 0.1, 0.3))  # type: ignore[assignment]
     assert describe_remedy({"verdict": word, "effect": effect}, 41 * 60, 2 * 60) == sentence
 
 
