@@ -278,7 +278,7 @@ class Handler(BaseHTTPRequestHandler):
 def strict_storage() -> Iterator[Server]:
     """Run a server, and point Google's client to it with an environment variable."""
     server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         yield server

@@ -90,7 +90,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
         return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     account = {
         "type": "service_account",
         "client_email": "ci@project.iam.gserviceaccount.com",
