@@ -43,7 +43,7 @@ terminate: $(VENV)/.ready ## Cancel a run: RUN=id
 
 ##@ Develop
 test: $(VENV)/.ready ## Run the unit and integration tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/integration
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/unit tests/integration
 
 test-e2e: $(VENV)/.ready ## Run whole pipelines, in processes and containers
 	@$(BIN)/python -m pytest tests/e2e
