@@ -30,9 +30,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 SLOW_FILES = (
-    "test_train.py", "test_browser.py", "test_task_table.py", "test_generate.py", "test_new_phase.py", "test_report.py",
-    "test_leakage.py", "test_fast_model.py", "test_sample_metrics.py", "test_pretrain.py", "test_gan.py",
-    "test_prepare.py", "test_gradients.py", "test_demo_source.py", "test_near_duplicates.py", "test_manifests.py",
+    "test_train.py", "test_report.py", "test_leakage.py", "test_browser.py", "test_generate.py", "test_task_table.py",
+    "test_gan.py", "test_new_phase.py", "test_prepare.py", "test_sample_metrics.py", "test_pretrain.py",
+    "test_pipeline.py", "test_near_duplicates.py", "test_publish.py", "test_manifests.py", "test_gradients.py",
 )  # fmt: skip
 """These start first, so that all cores finish at the same time (`--no-loadscope-reorder` keeps the order)."""
 
