@@ -43,9 +43,9 @@ terminate: $(VENV)/.ready ## Cancel a run: RUN=id
 
 ##@ Develop
 test: $(VENV)/.ready ## Run the unit and integration tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/integration
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/unit tests/integration
 
-test-e2e: $(VENV)/.ready ## Run whole pipelines, in processes and containers
+test-e2e: $(VENV)/.ready ## Run whole pipelines, in processes and containers, and trainings that are killed
 	@$(BIN)/python -m pytest tests/e2e
 
 test-all: test test-e2e ## Run all tests

@@ -1,10 +1,13 @@
 """Ten steps of a small GAN on the current Keras backend, with the same weights and noise on every backend.
 
-`python -m tests.helpers.backend_parity_worker FOLDER` reads `start.npz` and `settings.json` in the folder, writes
-`steps.npz`, and trains tiny networks with these settings of `train`. TensorFlow and JAX cannot share a process.
+TensorFlow and JAX cannot share a process. `run_on_jax` starts this file in another one: `steps` reads the weights
+`start.npz` in the folder and writes `steps.npz`; `batch` checks two GANs as one batch, and trains tiny networks with
+the settings of `train` in `settings.json`.
 """
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,9 +106,16 @@ def check_two_gans_as_one_batch() -> None:
     assert any((one != other).any() for one, other in zip(*map(network_weights, together), strict=True))
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    check_two_gans_as_one_batch()
+def run_on_jax(work: str, folder: Path) -> None:
+    """Do the work in a process on JAX."""
+    # Compilation takes most of the time.
+    environment = os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    command = [sys.executable, "-m", "tests.helpers.backend_parity_worker", work, str(folder)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=True)
+
+
+def write_steps(folder: Path) -> None:
+    """Take ten steps from the weights in a folder."""
     gan = build()
     with np.load(folder / "start.npz") as file:
         arrays = [file[name] for name in sorted(file.files)]
@@ -113,5 +123,12 @@ if __name__ == "__main__":
         network.set_weights(arrays[: len(network.weights)])
         arrays = arrays[len(network.weights) :]
     np.savez(folder / "steps.npz", **train_ten_steps(gan))
-    architectures.load = lambda name: tiny_architecture
-    train(**json.loads((folder / "settings.json").read_text()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "steps":
+        write_steps(Path(sys.argv[2]))
+    else:
+        check_two_gans_as_one_batch()
+        architectures.load = lambda name: tiny_architecture
+        train(**json.loads((Path(sys.argv[2]) / "settings.json").read_text()))

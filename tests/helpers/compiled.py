@@ -1,9 +1,12 @@
 """The compiled pipeline, as the Kubeflow backend reads it, with any placement."""
 
 import importlib
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +66,17 @@ class Compiled:
         return self.spec["components"][task["componentRef"]["name"]]["dag"]["tasks"]
 
 
+@contextmanager
+def quick_stack() -> Iterator[None]:
+    """Let KFP read the stack, which it does at each setting of a task, without source lines: they take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "stack", partial(inspect.stack, 0))
+        yield
+
+
 def compile_pipeline(folder: Path, entries: Mapping[str, Any] | None = None) -> Compiled:
     """Compile the pipeline with a placement file in which some entries are replaced."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, quick_stack():
         if entries is not None:
             (folder / "placement.yaml").write_text(yaml.safe_dump(FILE | dict(entries)), encoding="utf-8")
             patch.setenv(placement.FILE_VARIABLE, str(folder / "placement.yaml"))

@@ -488,6 +488,7 @@ def matches(row: dict[str, Any], encoded: str, keys: set[str]) -> bool:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "kfp"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement of its head
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
@@ -571,7 +572,7 @@ def serving(api: KfpServer, certificate: str = "") -> Iterator[KfpServer]:
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     api.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield api

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,24 @@ Fault = Callable[[Request], Any]
 the answer is lost), `cut` (half of the content, then closed), `spoil` (one byte of the content wrong)."""
 
 
+class Clock:
+    """A clock that only the server's pauses advance, so that a test does not depend on real time.
+
+    A process that pauses cannot stall: the server waits until its data is taken, except for what the system buffers.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Advance the clock, and give other threads a fiftieth of the time."""
+        self.now += seconds
+        time.sleep(seconds / 50)
+
+
 class Server(ThreadingHTTPServer):
     """One bucket, `raw`."""
 
@@ -57,6 +76,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        # Else the system takes a whole chunk of an upload at once, and its client waits without progress.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, tuple[dict[str, str], dict[str, Any], bytearray]] = {}
         self.requests: list[Request] = []
@@ -65,6 +86,8 @@ class Server(ThreadingHTTPServer):
         """Called between two requests, to simulate another client."""
         self.bytes_per_s = 0
         """Rate at which bodies are read and content is sent; 0 for no limit."""
+        self.sleep: Callable[[float], None] = time.sleep
+        """Waits between two blocks of these."""
         self.lock = threading.RLock()
         self.generation = 1000
 
@@ -140,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         for start in range(0, length, block):
             move(start, min(block, length - start))
             if rate:
-                time.sleep(block / rate)
+                self.server.sleep(block / rate)
 
     def _body(self) -> bytes:
         body = bytearray()
@@ -255,7 +278,7 @@ class Handler(BaseHTTPRequestHandler):
 def strict_storage() -> Iterator[Server]:
     """Run a server, and point Google's client to it with an environment variable."""
     server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
         yield server

@@ -169,7 +169,7 @@ def test_run_after_a_killed_one_removes_its_containers(engine: docker.DockerClie
     process = command(folder)
     until(process, "train_gan")
     process.kill()
-    process.wait(10)
+    process.wait(60)
     left = {container.id for container in containers(engine, folder)}
     assert left
     process = command(folder)
@@ -178,7 +178,7 @@ def test_run_after_a_killed_one_removes_its_containers(engine: docker.DockerClie
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     assert not left & now
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while containers(engine, folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not containers(engine, folder)

@@ -69,7 +69,7 @@ def left_behind(folder: Path) -> list[str]:
 def kill(process: subprocess.Popen[str], number: int, folder: Path) -> None:
     process.send_signal(number)
     process.wait(60)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left_behind(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left_behind(folder)

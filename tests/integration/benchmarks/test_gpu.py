@@ -47,7 +47,7 @@ def test_vendored_wheels_are_the_requirements_of_the_phases():
 def test_experiment_stops_in_time_and_reports_that_steps_remain(tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
     command = [sys.executable, "-m", "benchmarks.gpu", "--scale=smoke", f"--work={work}", f"--out={out}"]
-    done = subprocess.run([*command, "--minutes=0.02"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "--minutes=0.02"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 3, done.stderr
     assert "stopped after 0.02 minutes" in done.stdout
     assert not out.exists()

@@ -37,5 +37,6 @@ def test_take_turns_measures_every_side_and_skips_one_without_its_library(capfd)
     rates = take_turns(sides, rounds=2, seconds=0.1)
     assert {task: set(of_task) for task, of_task in rates.items()} == {"a": {"slow", "fast"}, "b": {"slow"}}
     assert all(len(values) == 2 for of_task in rates.values() for values in of_task.values())
-    assert rates["a"]["fast"][0] > 50 * rates["a"]["slow"][0]  # one does 1000 times the work of the other
+    # One does 1000 times the work of the other, and a busy machine may pause it for seconds.
+    assert rates["a"]["fast"][0] > 5 * rates["a"]["slow"][0]
     assert "no_such_library cannot be imported" in capfd.readouterr().out

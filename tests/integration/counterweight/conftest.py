@@ -8,6 +8,7 @@ import pytest
 
 from counterweight import client, logs, schedule, submit
 from counterweight.exit_codes import run_command
+from tests.helpers.compiled import quick_stack
 from tests.helpers.kfp_server import KfpServer, serving
 
 Command = Callable[..., tuple[int, str, str]]
@@ -33,7 +34,8 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
 @pytest.fixture(scope="session")
 def package() -> submit.Package:
     """The compiled pipeline."""
-    return submit.compile_package(local_images=True)
+    with quick_stack():
+        return submit.compile_package(local_images=True)
 
 
 @pytest.fixture

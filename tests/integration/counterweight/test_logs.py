@@ -255,6 +255,6 @@ def test_commands_as_processes_exit_with_the_codes(kfp: KfpServer, run_id: str):
         5: started("logs", f"RUN={run_id}", KFP_HOST=kfp.url.replace("http:", "https:")),
     }
     for code, command in commands.items():
-        out, err = command.communicate(timeout=60)
+        out, err = command.communicate(timeout=240)
         assert command.returncode == code, out + err
         assert "Traceback" not in err

@@ -132,6 +132,7 @@ def test_report_comparison_table_has_the_results(results: dict[str, Any], page: 
     assert len(scalars) == 11
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_report_external_data_have_the_same_table_and_a_verdict(results: dict[str, Any], page: Page) -> None:
     outside = results["external"]
     rows = {row[0].split()[0]: row for row in page.named["comparison-outside"]}
@@ -161,6 +162,7 @@ def test_report_other_tables_have_the_results(results: dict[str, Any], page: Pag
     assert page.named["population"][1][1] == "median 50, 0 to 85 missing: 12 of 1,000 images"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_report_reproducibility_lists_the_run(page: Page) -> None:
     details = dict(page.named["details"])
     assert details["Data SHA-256"] == "3f" * 32

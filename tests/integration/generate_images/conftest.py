@@ -39,11 +39,11 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     training_data, test_data = folder / "training_data", folder / "test_data"
     prepare(
-        data="demo",
+        data=str(demo_folder),
         split="random",
         external="none",
         duplicates="move_to_train",

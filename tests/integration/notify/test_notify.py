@@ -214,7 +214,7 @@ def test_notify_slow_api_stops_at_the_deadline(tmp_path: Path, monkeypatch: pyte
 
         threading.Thread(target=serve, daemon=True).start()
         assert call(tmp_path, api=f"http://127.0.0.1:{listener.getsockname()[1]}") == "succeeded"
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < module.REQUEST_S + 20
         stop.set()
 
 

@@ -12,6 +12,7 @@ from scripts.new_phase import add_resources
 ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+TESTS = ("tests/unit/count_images", "tests/unit/test_placement.py", "tests/integration/test_boundaries.py")
 IGNORED = shutil.ignore_patterns("__pycache__", "recordings")
 CREATED = [
     "components/count_images/component.py",
@@ -51,8 +52,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [BIN / "mypy", "components/count_images"],
         [BIN / "hadolint", "components/count_images/Dockerfile"],
         [BIN / "yamllint", "--strict", "manifests/placement.yaml"],
-        [*PYTEST, "tests/unit/count_images", "tests/unit/test_placement.py", "-k", "count_images or every_phase"],
-        [*PYTEST, "tests/integration/test_boundaries.py", "-k", "count_images"],
+        [*PYTEST, *TESTS, "-k", "count_images or every_phase"],
         [sys.executable, "-c", "from components.count_images.component import count_images"],
     ],
     ids=lambda command: " ".join(str(word).rpartition("/")[2] for word in command[-2:]),

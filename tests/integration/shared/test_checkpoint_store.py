@@ -15,7 +15,7 @@ from components.shared import storage  # noqa: E402
 from components.shared.checkpoint import Checkpoints  # noqa: E402
 from components.shared.errors import UserError  # noqa: E402
 from components.shared.storage import checkpoint_address, checkpoint_store  # noqa: E402
-from tests.helpers.strict_storage import Server, strict_storage  # noqa: E402
+from tests.helpers.strict_storage import Clock, Server, strict_storage  # noqa: E402
 
 
 @contextmanager
@@ -122,14 +122,17 @@ def test_write_to_a_lost_bucket_prints_a_warning(strict: Server, fault: int, cap
 
 
 def test_write_of_a_slow_checkpoint_succeeds(strict: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(storage, "TIMEOUT_S", 4.0)
-    monkeypatch.setattr(storage, "STALL_S", 4.0)
+    clock = Clock()
+    monkeypatch.setattr(storage, "CLOCK", clock)
     store, content = checkpoint_store("gs://raw/run", "df"), os.urandom(20 << 20)
-    strict.bytes_per_s = 4 << 20
+    # Each chunk takes longer than STALL_S.
+    strict.bytes_per_s, strict.sleep = storage.CHUNK_BYTES // 20, clock.sleep
     store.write("checkpoint-a", content)
-    started = time.monotonic()
+    written = clock.now
+    # The system's buffers take up to 10 MiB of an answer at once.
+    strict.bytes_per_s = 1 << 20
     assert store.read("checkpoint-a") == content
-    assert time.monotonic() - started > storage.STALL_S
+    assert clock.now - written > storage.STALL_S
 
 
 def test_read_of_a_spoilt_answer_fails(strict: Server):

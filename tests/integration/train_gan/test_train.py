@@ -1,8 +1,9 @@
-"""`train`: files and records, the selected snapshot, divergence and failures."""
+"""`train`: files and records, the selected snapshot, divergence, failures and checkpoints."""
 
 import base64
 import io
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.shared.checkpoint import pack
+from components.shared.checkpoint import SLOTS, pack, unpack
 from components.shared.files import file_sha256
 from components.shared.image_set import read_rows
 from components.shared.records import FailedGan, TrainedGan, load_gan_record
@@ -24,7 +25,7 @@ from components.train_gan.progress_html import STRIP_BYTES, strips
 from components.train_gan.recipe import Recipe
 from components.train_gan.state import History
 from tests.helpers.errors import raises_user_error
-from tests.integration.train_gan.conftest import FakeSteps, Trainer, load_json
+from tests.integration.train_gan.conftest import FakeSteps, Trainer, checkpointed, load_json, train_quickly
 
 
 @pytest.mark.parametrize(
@@ -341,3 +342,58 @@ def test_train_with_a_class_that_fails_before_its_first_step_trains_the_others(
     models = trainer.run(tmp_path, classes=["df", "vasc"], kimg=0.032, failed_class="continue")
     assert load_json(models, "df")["failed"] == "MemoryError: out of memory"
     assert load_json(models)["status"] == "trained"
+
+
+def settings_in(trainer: Trainer, folder: Path, architecture: str = "dcgan", **changes: Any) -> dict[str, Any]:
+    """Return the arguments of `train` with checkpoints in a folder, as `trained` has them."""
+    return trainer.settings(folder, **checkpointed(folder, architecture), **changes)
+
+
+def slots_in(folder: Path) -> list[Path]:
+    return [folder / "checkpoints" / "train_gan-vasc" / name for name in SLOTS]
+
+
+@pytest.fixture
+def finished(trained: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the checkpoints of a finished training, without its result."""
+    shutil.copytree(trained["dcgan"] / "checkpoints", tmp_path / "checkpoints")
+    return tmp_path
+
+
+def test_train_that_had_finished_writes_the_same_bytes_without_training(
+    trainer: Trainer, trained: dict[str, Path], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.train_gan.loop.Together", None)
+    train_quickly(**settings_in(trainer, finished))
+    assert load_json(finished / "gans" / "models") == load_json(trained["dcgan"] / "gans" / "models")
+
+
+def test_train_with_a_damaged_newest_checkpoint_resumes_from_the_one_before(
+    trainer: Trainer, trained: dict[str, Path], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = max(slots_in(finished), key=lambda path: unpack(path.read_bytes())[0]["number"])
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    train_quickly(**settings_in(trainer, finished))
+    output = capsys.readouterr().out
+    assert f"warning: {newest.name} is damaged" in output
+    assert "resuming at 0.2 of 0.256 kimg" in output
+    assert load_json(finished / "gans" / "models") == load_json(trained["dcgan"] / "gans" / "models")
+
+
+@pytest.mark.parametrize("changes", [{"kimg": 0.9}, {"architecture": "resnet"}])
+def test_train_with_checkpoints_of_other_settings_fails(
+    trainer: Trainer, finished: Path, changes: dict[str, Any]
+) -> None:
+    with raises_user_error("checkpoints.other_settings") as caught:
+        train_quickly(**settings_in(trainer, finished, **changes))
+    assert caught.value.fields == {"label": "train_gan vasc"}
+
+
+def test_train_with_a_checkpoint_that_lacks_an_array_fails(trainer: Trainer, finished: Path) -> None:
+    for path in slots_in(finished):
+        state, arrays = unpack(path.read_bytes())
+        arrays.pop(sorted(arrays)[-1])
+        path.write_bytes(pack(state, arrays))
+    with raises_user_error("checkpoint.invalid") as caught:
+        train_quickly(**settings_in(trainer, finished))
+    assert caught.value.fields == {"label": "train_gan vasc"}

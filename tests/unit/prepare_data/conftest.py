@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from components.prepare_data.prepare import prepare
-from components.prepare_data.sources import demo
 from components.shared.image_set import read_rows
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
@@ -33,12 +32,6 @@ def draw(number: int, dx: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image
     ImageDraw.Draw(image).ellipse((*at, at[0] + size[0] // 2, at[1] + size[1] // 2), fill=TONES[dx])
     image.putpixel((0, 0), (number % 256, number // 256, 0))
     return image
-
-
-@pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo dataset, generated once; tests only read it."""
-    return demo.fetch("demo", tmp_path_factory.mktemp("demo"))
 
 
 @dataclass
@@ -68,10 +61,9 @@ class RawFolder:
         return self
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> RawFolder:
-    """3 classes, 25 lesions, every third with two images: 40×30 px JPEGs in the two folders of the Kaggle layout."""
-    made = RawFolder(tmp_path / "raw")
+def write_raw(path: Path) -> RawFolder:
+    """Write 3 classes, 25 lesions, every third with two images: 40×30 px JPEGs in the folders of the Kaggle layout."""
+    made = RawFolder(path)
     for part in (1, 2):
         (made.path / f"HAM10000_images_part_{part}").mkdir(parents=True)
     lesion = 0
@@ -86,6 +78,12 @@ def raw(tmp_path: Path) -> RawFolder:
                 made.rows.append(dict(zip(COLUMNS, values, strict=True)))
             lesion += 1
     return made.write()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> RawFolder:
+    """A folder that a test may change."""
+    return write_raw(tmp_path / "raw")
 
 
 @dataclass
@@ -115,16 +113,16 @@ class Prepared:
         return sorted(path.relative_to(self.out).as_posix() for path in files)
 
 
+def prepare_into(folder: Path, data: Path | str, **changes: object) -> Prepared:
+    """Prepare a raw folder."""
+    values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
+    values |= {"split": "random", "external": "none", "duplicates": "refuse"}
+    values |= {"training_data": folder / "training_data", "test_data": folder / "test_data"}
+    values |= {"data_profile": folder / "profile.html"} | changes
+    return Prepared(folder, prepare(data=str(data), **values))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Prepared]:
-    """Prepare a folder; `out` names the folder of the results."""
-
-    def run(data: Path | str, out: str | Path = "out", **changes: object) -> Prepared:
-        folder = tmp_path / out
-        values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
-        values |= {"split": "random", "external": "none", "duplicates": "refuse"}
-        values |= {"training_data": folder / "training_data", "test_data": folder / "test_data"}
-        values |= {"data_profile": folder / "profile.html"} | changes
-        return Prepared(folder, prepare(data=str(data), **values))
-
-    return run
+    """`prepare_into`; `out` names the folder of the results."""
+    return lambda data, out="out", **changes: prepare_into(tmp_path / out, data, **changes)

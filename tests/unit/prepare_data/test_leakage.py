@@ -14,6 +14,7 @@ from components.prepare_data.near_duplicates import perceptual_hashes
 from components.prepare_data.prepare import prepare_external
 from components.shared.image_set import open_pixels, read_header, read_rows
 from tests.helpers.errors import raises_user_error
+from tests.unit.prepare_data.conftest import prepare_into, write_raw
 
 SIZE = (200, 150)
 
@@ -39,18 +40,24 @@ LEAKS = {
 }
 
 
-@pytest.fixture
-def large(raw):
-    """The raw folder with images that are large enough to survive JPEG compression."""
+def enlarge(raw):
+    """Make the images of a raw folder large enough to survive JPEG compression."""
     for index, row in enumerate(raw.rows):
         raw.draw(index, row["dx"], SIZE).save(raw.image(index), quality=95)
     return raw
 
 
 @pytest.fixture
-def assigned(large, run):
-    """The rows of the random split, and the first image of the class nv in each split."""
-    rows = run(large.path, out="assigned").rows().set_index("image_id")
+def large(raw):
+    """The raw folder with large images."""
+    return enlarge(raw)
+
+
+@pytest.fixture(scope="module")
+def assigned(tmp_path_factory):
+    """The rows of the random split of `large`, and the first image of the class nv in each split."""
+    folder = tmp_path_factory.mktemp("assigned")
+    rows = prepare_into(folder / "out", enlarge(write_raw(folder / "raw")).path).rows().set_index("image_id")
     of_class = rows[rows["dx"] == "nv"]
     first = {split: of_class.index[of_class["split"] == split][0] for split in ("train", "validation", "test")}
     return rows, first

@@ -153,7 +153,8 @@ def test_pairs_of_images_of_one_group_are_omitted(known):
     assert (groups[pairs[:, 0]] != groups[pairs[:, 1]]).all()
 
 
-def test_pairs_of_thousands_of_copies_raises_within_bounded_memory(known):
+def test_pairs_of_thousands_of_copies_raises_within_bounded_memory(known, monkeypatch):
+    monkeypatch.setattr(near_duplicates, "MAX_PAIRS", 5 * near_duplicates.COMPARED_PAIRS)
     noise = np.random.default_rng(0).integers(-2, 3, (3000, 32, 32))
     copies = np.clip(known[0][0].astype(int) + noise, 0, 255).astype(np.uint8)
     tracemalloc.start()

@@ -140,7 +140,7 @@ with atomic_write({str(tmp_path / "result")!r}) as part, part.open("w") as file:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
         writer.kill()
-        assert writer.wait(10) == -9
+        assert writer.wait(50) == -9
     (leftover,) = list_names(tmp_path)
     assert leftover.startswith(TEMPORARY_PREFIX)
     write_text(tmp_path / "result", "complete")  # the leftover does not disturb the next writer

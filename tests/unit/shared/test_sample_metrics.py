@@ -112,11 +112,11 @@ Demo = tuple[dict[str, np.ndarray], dict[str, np.ndarray], Features]
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Return demo images by class, of training and validation, and the feature extractor of the former."""
     folder = tmp_path_factory.mktemp("quality")
     parts = {name: folder / name for name in ("training_data", "test_data", "data_profile")}
-    prepare("demo", "random", "none", "move_to_train", 48, "auto", 0, 1, **parts)
+    prepare(str(demo_folder), "random", "none", "move_to_train", 48, "auto", 0, 1, **parts)
     train_features(folder / "training_data" / "train.parquet", 3, folder / "features.keras", "test")
     sets = []
     for split in ("train", "validation"):
