@@ -39,7 +39,7 @@ BASELINE = "baseline"
 CONTROL = "oversampled"
 """The arm that the effect of synthetic images is measured against: it adds the same number of real images."""
 AUGMENTED = "augmented"
-"""Stands for one arm for each share of synthetic images, named `augmented@<share>`."""
+"""Choice that means one arm for each share of synthetic images, named `augmented@<share>`."""
 CONTROLS = {
     BASELINE: Recipe("real images as they are"),
     CONTROL: Recipe("real images; rare classes with repeats", adds=True),

@@ -117,7 +117,7 @@ def test_the_folder_holds_what_was_promised(whole: tuple[Path, str]):
         "report.html",
         "metrics.json",
         "models/baseline.keras",
-        "models/augmented.keras",
+        "models/augmented@0.5.keras",
         "models/gan-df.keras",
         "models/features.keras",
     } <= there
@@ -138,7 +138,7 @@ def test_metrics_have_their_form(whole: tuple[Path, str]):
     metrics = json.loads((whole[0] / "out" / "metrics.json").read_text())
     classes = metrics["classes"]
     assert classes == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
-    assert set(metrics["arms"]) == {"baseline", "oversampled", "augmented"}
+    assert set(metrics["arms"]) == {"baseline", "oversampled", "augmented@0.5"}
     for arm in metrics["arms"].values():
         assert set(arm["recall"]) == set(arm["support"]) == set(classes)
         for label, dx in enumerate(classes):
@@ -172,7 +172,7 @@ def test_it_ends_with_the_table_and_the_report(whole: tuple[Path, str]):
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(whole: tuple[Path, str], broken: tuple[Path, str]):
     one, other = whole[0] / "out", broken[0] / "out"
-    for name in ("models/gan-df.keras", "models/augmented.keras", "synthetic/vasc.parquet", "predictions.parquet"):
+    for name in ("models/gan-df.keras", "models/augmented@0.5.keras", "synthetic/vasc.parquet", "predictions.parquet"):
         assert file_sha256(one / name) == file_sha256(other / name), name
     assert "prepare_data: reading" not in broken[1], "a finished task was done again"
 
