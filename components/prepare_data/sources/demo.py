@@ -80,7 +80,7 @@ class Mark(NamedTuple):
 
 MARKS = {
     "nests": Mark((104, 102, 122), 0.8, 2.2, 9, radius=(4, 10)),
-    "lacunae": Mark((128, 26, 48), 0.8, 1.6, 18, radius=(3, 9)),
+    "lacunae": Mark((128, 26, 48), 0.8, 2.6, 12, radius=(5, 11)),
     "dots": Mark((66, 42, 36), 0.8, 0.9, 50, radius=(1, 2.6)),
     "milia": Mark((234, 214, 186), 0.8, 0.9, 36, radius=(1, 2.8)),
     "vessels": Mark((168, 48, 58), 0.7, 0.7, 11, line=2),

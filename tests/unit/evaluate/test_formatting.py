@@ -112,8 +112,8 @@ def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
         ("no evidence", (0.09, 0.02, 0.16), "Do not add synthetic images: balanced sampling gains +0.090 (+0.020 to "
          "+0.160) on the baseline; the GANs took 41 of 43 minutes of training."),
         ("worse", (0.01, -0.02, 0.04), "Do not add synthetic images: balanced sampling, the best other remedy on "
-         "validation, has a difference of +0.010 (−0.020 to +0.040) to the baseline, which includes zero; the GANs took 41 of 43 "
-         "minutes of training."),
+         "validation, has a difference of +0.010 (−0.020 to +0.040) to the baseline, which includes zero; the GANs "
+         "took 41 of 43 minutes of training."),
         ("improved", (0.0, 0.0, 0.0), "Add synthetic images: augmented 50 % gains +0.200 (+0.100 to +0.300) on the "
          "baseline; the GANs took 41 of 43 minutes of training."),
         ("not established", (0.09, 0.02, 0.16), "No remedy can be recommended: it takes test images of the rare "
