@@ -23,7 +23,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def run_check(**values: Any) -> Checked:
-    options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 1}
+    options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 6}
     checkpoints = values.pop("checkpoints", "auto")
     environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     return check(parameters.defaults() | values, checkpoints=checkpoints, environment=environment, **options)

@@ -5,6 +5,7 @@ that fail or wait until they are killed.
 """
 
 import sys
+from typing import NamedTuple
 
 from kfp import dsl
 
@@ -17,12 +18,15 @@ IMAGE = image("publish")
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def check_inputs(seeds: list[int]) -> list[str]:
-    """Print the lines that TensorFlow prints, and a warning."""
+def check_inputs(seeds: list[int]) -> NamedTuple("Packs", real=list):  # type: ignore[valid-type]
+    """Print the lines that TensorFlow prints, and a warning; return a pack for each seed."""
+    from collections import namedtuple
+
     print("WARNING: All log messages before absl::InitializeLog() is called are written to STDERR")
     print("I0000 00:00:1795701068.619420    1642 port.cc:153] oneDNN custom operations are on.")
     print("counterweight check_inputs: warning: the disk is nearly full")
-    return [f"{seed:.0f}*" if seed == seeds[0] else f"{seed:.0f}" for seed in seeds]
+    packs = [f"baseline:{seed:.0f}*,oversampled:{seed:.0f}*" for seed in seeds]
+    return namedtuple("Packs", ["real"])(packs)  # type: ignore
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -60,14 +64,16 @@ def generate_images(gans: dsl.Input[dsl.Model]) -> str:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train_classifier(arms: str, seeds: str, after: list[str]) -> None:
-    """Print the progress of each arm."""
-    for arm in arms.split(","):
-        print(f"counterweight train_classifier {arm}, seed {seeds.rstrip('*')}: 2 of 2 epochs, 256 images/s, loss 1.0")
+def train_classifier(pack: str, after: list[str]) -> None:
+    """Print the progress of each classifier."""
+    for job in pack.split(","):
+        arm, _, seed = job.rstrip("*").partition(":")
+        print(f"counterweight train_classifier {arm}, seed {seed}: 2 of 2 epochs, 256 images/s, loss 1.0")
 
 
 @dsl.pipeline(name="small")
 def small(
+    arms: str,
     classifier_augmentation: str,
     classifier_epochs: int,
     classifier_seeds: list[int],
@@ -84,17 +90,17 @@ def small(
     random_seed: int,
     synthetic_classes: str,
     synthetic_per_class: int,
-    synthetic_reject: float,
+    synthetic_shares: list[float],
 ) -> None:
     """Run the tasks."""
     checked = check_inputs(seeds=classifier_seeds)
     checked.set_caching_options(False)
-    prepared = prepare_data(check=checked.output)
+    prepared = prepare_data(check=checked.outputs["real"])
     with dsl.ParallelFor(prepared.output, name="classes") as classes:
         trained = train_gan(classes=classes)
         generate_images(gans=trained.outputs["gans"])
-    with dsl.ParallelFor(checked.output, name="train-on-real") as seeds:
-        train_classifier(arms="baseline,oversampled", seeds=seeds, after=prepared.output)
+    with dsl.ParallelFor(checked.outputs["real"], name="train-on-real") as pack:
+        train_classifier(pack=pack, after=prepared.output)
 
 
 class _Module:

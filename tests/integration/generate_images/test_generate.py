@@ -222,9 +222,9 @@ def test_generate_for_a_class_with_few_real_images_measures_against_all_of_them(
     ("changes", "name"),
     [
         ({"count": 0}, "synthetic_per_class"),
-        ({"reject": -0.1}, "synthetic_reject"),
-        ({"reject": 1.0}, "synthetic_reject"),
-        ({"reject": float("nan")}, "synthetic_reject"),
+        ({"reject": -0.1}, "reject"),
+        ({"reject": 1.0}, "reject"),
+        ({"reject": float("nan")}, "reject"),
     ],
 )
 def test_generate_with_an_invalid_parameter_fails(
