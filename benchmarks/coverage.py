@@ -15,7 +15,7 @@ from components.evaluate import inference
 from components.evaluate.compare import choose, decide_verdict, lesion_differences, weight_differences
 from components.evaluate.inference import LEVEL, Bootstrap
 from components.evaluate.metrics import Predictions, Sample
-from components.shared.arms import BASELINE, CONTROL, dose_arm
+from components.shared.arms import BASELINE, CONTROL, CONTROLS, dose_arm, share_of
 
 # Standard deviations of a latent score: what a lesion is like, how an arm handles it, how a model does, one image.
 LESION, ARM_AND_LESION, MODEL_AND_LESION, IMAGE = 1.0, 0.5, 0.7, 0.5
@@ -32,7 +32,8 @@ class Case:
         effect: true difference of the augmented arm.
         training: standard deviation, on the latent scale, of the effect of a seed on a class's recall; 0.3 moves a
             recall of .5 by about .08.
-        steadier: factor by which that is smaller in the baseline.
+        steadier: factor by which that is smaller in the baseline and in the other controls.
+        controls: number of arms beside the baseline, the control and the augmented ones.
         doses: number of augmented arms, one of which is chosen on validation.
         shared_luck: correlation between the luck of a training on validation and on test; 1 is the worst case.
     """
@@ -43,13 +44,19 @@ class Case:
     effect: float
     training: float = 0.0
     steadier: float = 1.0
+    controls: int = 0
     doses: int = 1
     shared_luck: float = 1.0
 
     @property
     def arms(self) -> tuple[str, ...]:
         """Names of all arms."""
-        return (BASELINE, CONTROL, *(dose_arm((number + 1) / self.doses) for number in range(self.doses)))
+        return (
+            BASELINE,
+            CONTROL,
+            *list(CONTROLS)[2 : 2 + self.controls],
+            *(dose_arm(round((number + 1) / self.doses, 2)) for number in range(self.doses)),
+        )
 
 
 def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Predictions], dict[str, float], Any]:
@@ -69,8 +76,8 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Pr
         lesion += [f"{label}-{number}" for number in images]
         of_lesion = rng.normal(0, LESION, (count, 1))
         for arm in case.arms:
-            recall = case.recall + case.effect * (arm not in (BASELINE, CONTROL))
-            training = case.training / (case.steadier if arm == "baseline" else 1)
+            recall = case.recall + case.effect * (share_of(arm) is not None)
+            training = case.training / (case.steadier if arm != CONTROL and share_of(arm) is None else 1)
             luck = rng.normal(0, training, case.seeds)
             trained = stats.norm.ppf(recall) * np.hypot(rest, training) + luck
             other_luck = rng.normal(0, training, case.seeds)
@@ -126,12 +133,15 @@ def cases() -> Iterator[Case]:
         for effect in (0.0, 0.1):
             yield Case((34, 49, 109, 11, 92, 15), seeds, 0.6, effect, 0.3, doses=3)
     yield Case((90,), 3, 0.6, 0.0, 0.3, steadier=5.0, doses=5)
+    yield Case((90,), 5, 0.6, 0.0, 0.3, steadier=5.0, doses=5)
+    yield Case((90,), 5, 0.6, 0.0, 0.3, steadier=5.0, controls=4, doses=3)
 
 
 def row(case: Case, trials: int) -> str:
     """Return a row of the table."""
     found = measure(case, trials)
-    named = (", ".join(map(str, case.lesions)), case.doses, case.seeds, case.training, f"{case.effect:+.1f}")
+    training = f"{case.training}" + f", others 1/{case.steadier:g}" * (case.steadier > 1)
+    named = (", ".join(map(str, case.lesions)), case.doses, case.seeds, training, f"{case.effect:+.1f}")
     shown = (f"{found[name]:.3f}" for name in ("covered", "improved", "worse", "width"))
     return f"| {' | '.join(map(str, [*named, *shown]))} |"
 

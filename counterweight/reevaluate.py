@@ -305,8 +305,10 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
 def _concatenate(parts: Sequence[Predictions]) -> Predictions:
     """Return the predictions for several sets of images as those for one."""
     alarms = [part.alarms for part in parts if part.alarms is not None]
+    corrected = [part.corrected for part in parts if part.corrected is not None]
     return Predictions(
         np.concatenate([part.probabilities for part in parts], axis=1),
         np.concatenate([part.scaled for part in parts], axis=1),
         np.concatenate(alarms, axis=1) if len(alarms) == len(parts) else None,
+        np.concatenate(corrected, axis=1) if len(corrected) == len(parts) else None,
     )

@@ -1,8 +1,9 @@
 """Compare the arms on one set of images: metrics, the effect of the synthetic images, the verdict.
 
 Which share of synthetic images, and which control, is compared was chosen on validation. Test lesions are independent
-of that choice, but the luck of a training is not: the chosen arm tends to be the one with the luckiest seeds. Intervals
-and tests of chosen arms are therefore corrected for the number of arms to choose from (Bonferroni).
+of that choice, but the luck of a training is not: the chosen arm tends to be the one with the luckiest seeds. The
+intervals of the primary metric and the test behind the verdict are therefore corrected for the number of arms to choose
+from (Bonferroni). Figures by class and of other metrics, and the improvement on the baseline, are not.
 """
 
 from collections.abc import Mapping, Sequence

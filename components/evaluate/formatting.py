@@ -101,7 +101,7 @@ def describe_verdict(outcome: dict[str, Any]) -> str:
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
     share = share_of(effect["arm"]) or 0.0
-    used = "" if share == 1 else f" when {share:.0%} of the added images were synthetic".replace("%", "\u00a0%")
+    used = "" if share == 1 else f" when {100 * share:g}\u00a0% of the added images were synthetic"
     return f"{head}: {effect['metric']} was {change} with real images repeated{used} ({interval})."
 
 
@@ -110,22 +110,23 @@ def describe_remedy(outcome: dict[str, Any], gan_s: float | None = None, classif
 
     Args:
         outcome: as in `describe_verdict`.
-        gan_s: seconds that the training of all GANs took; None if unknown.
+        gan_s: seconds that the training of all GANs took, shared pretraining included; None if unknown.
         classifiers_s: seconds that the training of all classifiers took; None if unknown.
     """
     effect, verdict = outcome["effect"], outcome["verdict"]
-    add = verdict == "improved"
+    beyond = effect["augmented_minus_best_control"]["value"]
+    add = verdict == "improved" and known(beyond) and beyond > 0
     arm = effect["arm"] if add else effect["best_control"]
     gain = next(it for it in effect["remedies"] if it["arm"] == arm)
     if verdict == "not established" or not known(gain["value"], gain["low"], gain["high"]):
-        return "No remedy can be recommended: it takes test images of the rare classes, and at least three seeds."
+        return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
     interval = f"{show(gain['value'], '+')} ({show_interval(gain, '+')})"
     advice = "Add synthetic images" if add else "Do not add synthetic images"
     if gain["low"] > 0:
         reason = f"{title_of(arm)} gains {interval} on the baseline"
     else:
         several = sum(share_of(it["arm"]) is None for it in effect["remedies"]) > 1
-        name = title_of(arm) + ", the best other remedy on validation," * several
+        name = title_of(arm) + ", the best other remedy on validation," * (several and not add)
         end = ", which includes zero" if gain["high"] >= 0 else ""
         reason = f"{name} has a difference of {interval} to the baseline{end}"
     cost = ""

@@ -120,7 +120,7 @@ class Bootstrap:
         Lesions and seeds are crossed random effects (Obuchowski & Rockette 1995): the seeds' part of the variance comes
         from the metrics of all arms, the lesions' part is the covariance between seeds that resampling lesions causes.
         Half-widths, each with its own t, add in squares (Zou & Donner 2008), and are at least what lesions alone give.
-        The interval is the middle of the resamples of lesions and seeds, stretched to that width: alone it is too
+        The interval is the middle 95 % of the resamples of lesions and seeds, stretched to that width: alone it is too
         narrow with few seeds, and too wide if seeds and lesions interact.
 
         Args:
@@ -150,8 +150,9 @@ class Bootstrap:
             return {"value": value, "low": value, "high": value}
         freedom = self._lesion_freedom(recall, self._classes(name, label))
         width = self._square_half_width(name, pick, points, resampled, freedom, control is not None, level)
-        stretch = math.sqrt(width) / (stats.norm.ppf(1 - level / 2) * spread)
-        low, high = value + stretch * (np.quantile(means, [level / 2, 1 - level / 2]) - value)
+        # The shape comes from quantiles that this number of resamples determines well, the width from t.
+        stretch = math.sqrt(width) / (stats.norm.ppf(0.975) * spread)
+        low, high = value + stretch * (np.quantile(means, [0.025, 0.975]) - value)
         largest = MAX_VALUES.get(name, 1.0)
         smallest = 0.0 if control is None else -largest
         return {

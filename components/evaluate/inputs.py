@@ -12,6 +12,7 @@ from components.shared.records import (
     DataClasses,
     FailedGan,
     SampleQuality,
+    SharedGan,
     TrainedGan,
     load_gan_record,
     load_record,
@@ -38,6 +39,7 @@ class Inputs:
         qualities: class → quality of its synthetic images, for classes whose GAN was trained.
         synthetic_sets: class → its synthetic images, likewise.
         classifiers: arm → classifiers, in the order of their seeds, the run's first seed first.
+        pretraining_s: seconds that shared pretraining took; None without it.
     """
 
     sets: dict[str, Path]
@@ -47,6 +49,7 @@ class Inputs:
     qualities: dict[str, SampleQuality]
     synthetic_sets: dict[str, Path]
     classifiers: dict[str, list[Classifier]]
+    pretraining_s: float | None = None
 
     @property
     def rebalanced(self) -> tuple[str, ...]:
@@ -140,7 +143,7 @@ def read_inputs(
             gans=list(gan_records),
         )
     trained = [dx for dx in rare if isinstance(gan_records[dx], TrainedGan)]
-    folder = synthetic / "synthetic"
+    folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
     return Inputs(
         sets=sets,
         train_set=training / "train.parquet",
@@ -149,6 +152,7 @@ def read_inputs(
         qualities={dx: load_record(folder / f"{dx}.json", SampleQuality) for dx in trained},
         synthetic_sets={dx: folder / f"{dx}.parquet" for dx in trained},
         classifiers=read_classifiers(classifiers),
+        pretraining_s=load_record(shared, SharedGan).seconds if shared.is_file() else None,
     )
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 from components.evaluate.inputs import Inputs
 from components.evaluate.neighbours import decode_table
 from components.shared import keras_setup
+from components.shared.arms import CONTROL
 from components.shared.image_set import iter_tables
 from components.shared.log import log_line
 
-ARM = "oversampled"
+ARM = CONTROL
 """The arm whose classifiers are used: the counterpart of augmented that was trained on real images alone."""
 MAX_IMAGES = 1_000
 """Maximum number of synthetic images per class that are classified."""

@@ -146,7 +146,11 @@ def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
 
 def _training_seconds(results: dict[str, Any]) -> tuple[float | None, float | None]:
     """Return how long the training of all GANs and of all classifiers took; None if unknown."""
+    run = results["run"]
+    if run.get("folds"):  # only the first fold's GANs are described
+        return None, None
     gans = [it["seconds"] for it in (results.get("synthetic") or {}).values() if it.get("seconds") is not None]
+    gans += [run["pretraining_s"]] if run.get("pretraining_s") else []
     models = [model.get("seconds") for arm in results["arms"].values() for model in (arm.get("models") or {}).values()]
     return sum(gans) if gans else None, sum(models) if models and known(*models) else None
 

@@ -115,6 +115,7 @@ def describe_run(
         "rare_classes": list(inputs.rare),
         "rebalanced_classes": list(inputs.rebalanced),
         "malignant": list(malignant),
+        "pretraining_s": inputs.pretraining_s,
         "settings": settings | {"parameters": first.parameters},
         "parameters": dict(parameters),
         "versions": first.versions,

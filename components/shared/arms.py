@@ -54,7 +54,7 @@ CONTROLS = {
 CHOICES = (*CONTROLS, AUGMENTED)
 REQUIRED = (BASELINE, CONTROL, AUGMENTED)
 """Without them there is no effect of synthetic images to report."""
-_DOSE = re.compile(rf"{AUGMENTED}@(1|0\.[0-9]{{1,4}})")
+_DOSE = re.compile(rf"{AUGMENTED}@(1|0\.[0-9]{{1,2}})")
 
 
 def dose_arm(share: float) -> str:

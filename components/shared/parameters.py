@@ -50,7 +50,7 @@ class Parameters(BaseModel):
         ),
     )
     classifier_augmentation: Literal["none", "flips_and_rotations"] = Field(
-        default="flips_and_rotations", description="Random changes of the training images, equal in all arms."
+        default="flips_and_rotations", description="Random changes of the training images, in all arms."
     )
     classifier_epochs: int = Field(
         default=20,
@@ -119,7 +119,7 @@ class Parameters(BaseModel):
         default=500,
         ge=1,
         le=1_000_000,
-        description="Images added to each class: synthetic, or repeated real ones in the oversampled arm.",
+        description="Images that arms such as oversampled and augmented add to each class.",
     )
     synthetic_shares: list[SyntheticShare] = Field(
         default=[0.25, 0.5, 1.0],
@@ -146,7 +146,7 @@ class Parameters(BaseModel):
         if len({arms_module.dose_arm(share) for share in shares}) < len(shares):
             raise ValueError("a share is repeated")
         if any(arms_module.share_of(arms_module.dose_arm(share)) != share for share in shares):
-            raise ValueError("a share has more than four decimals")
+            raise ValueError("a share has more than two decimals")
         return shares
 
     @field_validator("classifier_seeds")

@@ -258,6 +258,18 @@ class FailedGan(_OfClass):
 GanRecord = Annotated[TrainedGan | FailedGan, Field(discriminator="status")]
 
 
+class SharedGan(BaseModel):
+    """The part of `models/shared.json` that evaluate reads; written by pretrain_gan.
+
+    Attributes:
+        seconds: duration of the pretraining.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+    seconds: NonNegative
+
+
 class NearestPair(Record):
     """A synthetic image near a training image.
 
@@ -374,6 +386,7 @@ class RunRecord(Record):
         rare_classes: the classes to rebalance.
         rebalanced_classes: the rare classes that have synthetic images.
         malignant: the classes whose sensitivity as a group is measured.
+        pretraining_s: duration of shared pretraining in seconds; null without it.
         settings: settings of the classifiers, equal in all arms.
         parameters: parameters of the pipeline, by their names in its form.
         versions: versions of the libraries.
@@ -391,6 +404,7 @@ class RunRecord(Record):
     rare_classes: list[ClassName]
     rebalanced_classes: list[ClassName]
     malignant: list[ClassName]
+    pretraining_s: NonNegative | None = None
     settings: dict[Text, Scalar]
     parameters: dict[Text, Scalar]
     versions: dict[Text, Text]
@@ -409,8 +423,8 @@ class Difference(Record):
 
     Attributes:
         value: the difference.
-        low: lower limit of the 95 % interval.
-        high: upper limit of the 95 % interval.
+        low: lower limit of the interval: 95 %, or more where a field says that it is corrected for a choice.
+        high: upper limit of the interval.
     """
 
     value: Figure
@@ -504,7 +518,7 @@ class Effect(Difference):
         doses: augmented − oversampled for each share of synthetic images; the intervals hold at once.
         best_control: the arm without synthetic images, other than the baseline, with the lowest balanced log loss on
             validation.
-        augmented_minus_best_control: the difference augmented − best control.
+        augmented_minus_best_control: the difference augmented − best control; corrected for all pairs of them.
         remedies: difference of each arm to the baseline; the intervals hold at once.
         best: the arm with the lowest balanced log loss on validation.
         augmented_minus_baseline: the improvement in the primary metric, which includes rebalancing.

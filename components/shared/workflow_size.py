@@ -142,10 +142,11 @@ def check_size(values: Mapping[str, Any], gans_per_task: int, classifiers_per_ta
 
 def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, option: str) -> list[str]:
     groups = group(items, per_task)
+    fewer = "arms or seeds" if what == "classifiers" else what
     if len(groups) > limit:
         raise UserError(
             f"{len(items)} {what} with {option} {per_task} need {len(groups)} tasks, but a workflow holds {limit}",
-            f"compile the pipeline with {option} {-(-len(items) // limit)}, or choose fewer {what}",
+            f"compile the pipeline with {option} {-(-len(items) // limit)}, or choose fewer {fewer}",
             f"workflow.too_many_{what}",
             count=len(items),
             limit=limit * per_task,

@@ -15,7 +15,7 @@ def strong_augmentation(seed: int) -> Callable[[np.ndarray], np.ndarray]:
     """
     fill, range_ = {"fill_mode": "reflect"}, {"value_range": (0, 255)}
     steps = [
-        layers.RandomZoom(0.15, 0.15, seed=seed, **fill),
+        layers.RandomZoom(0.15, seed=seed, **fill),
         layers.RandomTranslation(0.15, 0.15, seed=seed + 1, **fill),
         layers.RandomBrightness(0.1, seed=seed + 2, **range_),
         layers.RandomContrast(0.2, seed=seed + 3, **range_),

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -117,12 +118,13 @@ def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
         ("improved", (0.0, 0.0, 0.0), "Add synthetic images: augmented 50 % gains +0.200 (+0.100 to +0.300) on the "
          "baseline; the GANs took 41 of 43 minutes of training."),
         ("not established", (0.09, 0.02, 0.16), "No remedy can be recommended: it takes test images of the rare "
-         "classes, and at least three seeds."),
+         "classes, and several seeds."),
     ],
 )  # fmt: skip
 def test_describe_remedy_names_the_best_remedy_and_its_cost(word: str, gain: tuple[float, float, float], sentence: str):
-    effect = {"arm": "augmented@0.5", "best_control": "balanced_sampling"}
-    effect["remedies"] = remedies(oversampled=(0.0, 0.0, 0.0), balanced_sampling=gain, augmented_50=(0.2, 0.1, 0.3))  # type: ignore[assignment]
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "balanced_sampling"}
+    effect["augmented_minus_best_control"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    effect["remedies"] = remedies(oversampled=(0.0, 0.0, 0.0), balanced_sampling=gain, augmented_50=(0.2, 0.1, 0.3))
     assert describe_remedy({"verdict": word, "effect": effect}, 41 * 60, 2 * 60) == sentence
 
 
@@ -130,3 +132,18 @@ def test_describe_verdict_names_the_share_of_synthetic_images():
     effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
     sentence = describe_verdict({"verdict": "improved", "effect": effect}).replace("\u00a0", " ")
     assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence
+
+
+def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic_images():
+    """Regression: the verdict compares with repeated images only, and another control may be better still."""
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "class_weights"}
+    effect["remedies"] = remedies(class_weights=(0.25, 0.1, 0.4), augmented_50=(0.05, -0.1, 0.2))
+    effect["augmented_minus_best_control"] = {"value": -0.2, "low": -0.3, "high": -0.1}
+    sentence = describe_remedy({"verdict": "improved", "effect": effect})
+    assert sentence == "Do not add synthetic images: class weights gains +0.250 (+0.100 to +0.400) on the baseline."
+    effect["augmented_minus_best_control"] = {"value": 0.1, "low": -0.1, "high": 0.3}
+    sentence = describe_remedy({"verdict": "improved", "effect": effect})
+    assert sentence == (
+        "Add synthetic images: augmented 50 % has a difference of +0.050 (−0.100 to +0.200) to the baseline, which "
+        "includes zero."
+    )

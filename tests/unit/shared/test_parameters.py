@@ -106,7 +106,7 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("synthetic_shares", [0.0]),
         ("synthetic_shares", [1.01]),
         ("synthetic_shares", [0.5, 0.5]),
-        ("synthetic_shares", [0.12345]),
+        ("synthetic_shares", [0.125]),
         ("synthetic_shares", []),
         ("synthetic_shares", ["half"]),
     ],
