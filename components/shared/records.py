@@ -423,7 +423,7 @@ class Difference(Record):
 
     Attributes:
         value: the difference.
-        low: lower limit of the interval: 95 %, or more where a field says that it is corrected for a choice.
+        low: lower limit of the interval: 95 %, or more for a field that is corrected for a choice.
         high: upper limit of the interval.
     """
 
