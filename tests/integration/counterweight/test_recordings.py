@@ -20,6 +20,7 @@ ENDS = {
     "flat-terminated": "cancelled",
     "flat-user-error": "failed",
     "out-of-memory": "failed",
+    "packs-succeeded": "succeeded",
     "refused-by-pod-security": "failed",
     "scheduled-second-tick": "succeeded",
     "started-by-kfp-client": "succeeded",

@@ -64,6 +64,7 @@ def pod(phase: str, message: str = "", attempt: int = 0) -> dict[str, Any]:
         ("too-wide", "failed", {"cached": 7, "failed": 1, "skipped": 1, "succeeded": 151}),
         ("workflow-deleted-with-its-schedule", "running", {"pending": 1}),
         ("flat-succeeded", "succeeded", {"succeeded": 11}),
+        ("packs-succeeded", "succeeded", {"succeeded": 12}),
         ("flat-all-cached", "succeeded", {"cached": 9, "succeeded": 2}),
         ("flat-succeeded-after-retry", "succeeded", {"cached": 6, "succeeded": 6}),
         ("flat-user-error", "failed", {"failed": 1, "skipped": 3}),
@@ -81,7 +82,7 @@ def test_parse_run_recording_gives_each_task_once_with_its_state(name: str, stat
 
 
 def test_parse_run_every_recording_is_covered():
-    assert len(recordings.NAMES) == 18
+    assert len(recordings.NAMES) == 19
 
 
 def test_parse_run_loop_tasks_carry_their_item():
@@ -92,6 +93,22 @@ def test_parse_run_loop_tasks_carry_their_item():
     assert tasks["Train GAN [df]"].pod == "counterweight-krvfj-retry-system-container-impl-1382389040"
     assert tasks["Train GAN [df]"].log_uri.endswith("/executor-logs")
     assert tasks["Train GAN [df]"].seconds(NOW) == 30
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_parse_run_classifiers_have_the_arms_and_seeds_of_their_pack(cached: bool):
+    """A cached task has no arguments; its pack follows from the run's parameters."""
+    found = recordings.manifest("packs-succeeded")
+    for node in found["status"]["nodes"].values():
+        parameters = node.get("inputs", {}).get("parameters", [])
+        if cached and "train-classifier" in node["name"]:
+            parameters[:] = [it for it in parameters if it["name"] != "pod-spec-patch"]
+    labels = [task.label for task in parse_manifest(found).tasks if "classifier" in task.label]
+    assert labels == [
+        "Train classifier [baseline,oversampled,class_weights; seeds 1,2]",
+        "Train classifier [balanced_sampling,strong_augmentation,logit_adjustment; seeds 1,2]",
+        "Train classifier [augmented@0.5,augmented@1; seeds 1,2]",
+    ]
 
 
 def test_parse_run_loops_in_a_nested_pipeline_carry_their_item():
