@@ -41,6 +41,14 @@ def arguments(words: list[str]) -> tuple[list[str], str, Path, str, int]:
     external, out = _expand(given.get("EXTERNAL", "")), given.get("OUT", "")
     if not runs:
         raise _missing("RUN", "give the folder of a published run")
+    for run in runs:
+        if "://" not in run and not Path(run).is_dir():
+            raise UserError(
+                f"RUN is {run}, but this folder does not exist",
+                "give the folder of a published run",
+                "option.invalid",
+                option="RUN",
+            )
     if len(runs) == 1 and not external:
         raise _missing("EXTERNAL", "give the external images, or in RUN all folds of a k-fold run")
     if len(runs) > 1 and external:

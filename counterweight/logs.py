@@ -319,7 +319,7 @@ def options(words: list[str], *names: str) -> dict[str, str]:
     given = settings(words)
     check_names(given, *names)
     if not given.get("RUN"):
-        raise UserError("RUN is not given", "write RUN=id, the last part of the run's address", "run.missing")
+        raise UserError("RUN is missing", "write RUN=id, the last part of the run's address", "run.missing")
     return given
 
 

@@ -11,13 +11,14 @@ from components.shared.errors import UserError
 
 @contextlib.contextmanager
 def lock_output(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder of results, which is created, and removed at the end if it is empty.
+    """Hold a lock on a folder of results; one that is created for it is removed at the end if it is empty.
 
     The lock is on the folder itself, so it leaves no file among the results and ends with the process.
 
     Raises:
         UserError: `run.output_in_use`.
     """
+    existed = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -35,7 +36,8 @@ def lock_output(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
+            if not existed:
+                with contextlib.suppress(OSError):  # it is not empty
+                    folder.rmdir()
     finally:
         os.close(handle)

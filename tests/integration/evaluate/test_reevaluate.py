@@ -224,6 +224,7 @@ def test_command_user_errors_exit_with_2_and_leave_nothing(published: Path, tmp_
     ("words", "code"),
     [
         (["RUN=r"], "option.missing"),
+        (["RUN=nowhere"], "option.invalid"),
         (["EXTERNAL=e"], "option.missing"),
         (["RUN=r", "EXTERNAL=e", "seed=1"], "option.unknown"),
         (["RUN=r,s"], "option.missing"),
@@ -235,7 +236,12 @@ def test_command_user_errors_exit_with_2_and_leave_nothing(published: Path, tmp_
         (["RUN=r", "EXTERNAL=e", "OUT=./r"], "option.invalid"),
     ],
 )
-def test_arguments_invalid_options_are_refused(words: list[str], code: str) -> None:
+def test_arguments_invalid_options_are_refused(
+    words: list[str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("r", "s"):
+        Path(name).mkdir()
     with pytest.raises(UserError) as caught:
         command_module.arguments(words)
     assert caught.value.code == code

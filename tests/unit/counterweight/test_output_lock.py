@@ -21,12 +21,15 @@ def test_lock_output_through_a_link_raises(tmp_path: Path):
         pass
 
 
-def test_lock_output_removes_only_an_empty_folder(tmp_path: Path):
+def test_lock_output_removes_only_an_empty_folder_that_it_created(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    with lock_output(tmp_path / "mine"):
+        pass
     with lock_output(tmp_path / "empty"):
         assert (tmp_path / "empty").is_dir()
     with pytest.raises(KeyboardInterrupt), lock_output(tmp_path / "interrupted"):
         raise KeyboardInterrupt
     with lock_output(tmp_path / "full"):
         (tmp_path / "full" / "report.html").touch()
-    assert {path.name for path in tmp_path.iterdir()} == {"full"}
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "mine"}
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["report.html"]
