@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components.evaluate import inference
-from components.evaluate.compare import choose, decide_verdict, lesion_differences, weight_differences
-from components.evaluate.inference import LEVEL, Bootstrap
-from components.evaluate.metrics import Predictions, Sample
+from components.evaluate.statistics import inference
+from components.evaluate.statistics.compare import choose, decide_verdict, lesion_differences, weight_differences
+from components.evaluate.statistics.inference import LEVEL, Bootstrap
+from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import BASELINE, CONTROL, CONTROLS, dose_arm, share_of
 
 # Standard deviations of a latent score: what a lesion is like, how an arm handles it, how a model does, one image.

@@ -5,8 +5,8 @@ import time
 import numpy as np
 from scipy import special
 
-from components.evaluate.compare import compare
-from components.evaluate.metrics import Predictions, Sample
+from components.evaluate.statistics.compare import compare
+from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import BASELINE, CONTROL, dose_arm
 
 LESIONS = {"akiec": 34, "bcc": 49, "bkl": 109, "df": 11, "mel": 92, "nv": 810, "vasc": 15}

@@ -111,8 +111,8 @@ def evaluate(words: list[str]) -> None:
     runs, external, folder, duplicates, max_bad_images = arguments(words)
     check_writable(folder, "OUT")
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    from components.evaluate.gallery import Gallery
-    from components.evaluate.report import render_text
+    from components.evaluate.report.gallery import Gallery
+    from components.evaluate.report.page import render_text
     from components.evaluate.results import headline, write_pages, write_results
     from components.prepare_data.prepare import prepare_external
     from counterweight import reevaluate

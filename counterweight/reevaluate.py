@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.evaluate import calibration
-from components.evaluate.calibration import ArmCalibration
-from components.evaluate.compare import compare, count_images
-from components.evaluate.guards import check_classifiers, refuse_seen, seen_by
-from components.evaluate.inputs import Classifier, classifier_stem, models_of
-from components.evaluate.metrics import Predictions, Sample
-from components.evaluate.predict import load_probabilities, predict, predictions_table
+from components.evaluate.predict.guards import check_classifiers, refuse_seen, seen_by
+from components.evaluate.predict.inputs import Classifier, classifier_stem, models_of
+from components.evaluate.predict.probabilities import load_probabilities, predict, predictions_table
 from components.evaluate.results import calibrate_arms, compare_on, labels_of
+from components.evaluate.statistics import calibration
+from components.evaluate.statistics.calibration import ArmCalibration
+from components.evaluate.statistics.compare import compare, count_images
+from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared import keras_setup
 from components.shared.errors import UserError
 from components.shared.files import file_sha256

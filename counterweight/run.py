@@ -492,7 +492,7 @@ def _relative(path: Path) -> str:
 
 def _print_results(folder: Path, runner: Runner, console: TextIO) -> None:
     """Print the comparison, the duration and the path of the report."""
-    from components.evaluate.report import render_text
+    from components.evaluate.report.page import render_text
 
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     seconds = time.monotonic() - START_S

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.gpu.experiment import RECIPES, Scale
 from benchmarks.machine import machine
-from components.evaluate.metrics import SCALARS
+from components.evaluate.statistics.metrics import SCALARS
 from components.shared import html_page
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.files import write_text

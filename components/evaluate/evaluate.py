@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from components.evaluate import cards, gallery, label_fidelity
-from components.evaluate.compare import count_images
-from components.evaluate.guards import check_inputs
-from components.evaluate.inputs import models_of, read_inputs
-from components.evaluate.predict import predict, predictions_table
+from components.evaluate.predict import label_fidelity
+from components.evaluate.predict.guards import check_inputs
+from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
+from components.evaluate.predict.probabilities import predict, predictions_table
+from components.evaluate.report import cards, gallery
 from components.evaluate.results import (
     calibrate_arms,
     compare_on,
@@ -28,6 +29,7 @@ from components.evaluate.results import (
     write_pages,
     write_results,
 )
+from components.evaluate.statistics.compare import count_images
 from components.shared import keras_setup
 from components.shared.files import atomic_folder
 from components.shared.image_set import open_pixels, read_header, read_rows
@@ -68,13 +70,46 @@ def evaluate(
     seeds = check_inputs(inputs)
     classes = read_header(inputs.sets["test"]).classes
     malignant = [dx for dx in positive_classes if dx in classes]
-    seed = int(parameters["random_seed"] or 0)
-    keras_setup.seed_everything(derive_seed(seed, "evaluate"))
-    models = models_of(inputs.classifiers)
+    keras_setup.seed_everything(derive_seed(int(parameters["random_seed"] or 0), "evaluate"))
     rows = {name: read_rows(path, name, ["image_id", "lesion_id", "dx"]) for name, path in inputs.sets.items()}
     with ExitStack() as stack:
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
-        probabilities = predict(models, images)
+        probabilities = predict(models_of(inputs.classifiers), images)
+    outcome = _compare_all(inputs, rows, probabilities, malignant, seeds, parameters)
+    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome["effect"]["arm"])
+    tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
+    with atomic_folder(results) as folder:
+        write_results(folder, outcome, pd.concat(tables))
+        write_cards(folder, outcome)
+        write_pages(outcome, shown, report, folder / "comparison.md")
+    for dx, details in outcome["synthetic"].items():
+        if "failed" in details:
+            log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details['failed']}")
+    if outcome["external"]:
+        log_line("evaluate", headline(outcome["external"], seeds, " on the external images"))
+    log_line("evaluate", headline(outcome, seeds))
+    return outcome
+
+
+def _compare_all(
+    inputs: Inputs,
+    rows: Mapping[str, pd.DataFrame],
+    probabilities: Mapping[str, Mapping[str, np.ndarray]],
+    malignant: Sequence[str],
+    seeds: Sequence[int],
+    parameters: Mapping[str, Scalar],
+) -> dict[str, Any]:
+    """Return the results in the form of `metrics.json`.
+
+    Args:
+        inputs: inputs of the run.
+        rows: set → image_id, lesion_id and dx of its images.
+        probabilities: set → arm → (seeds, N, classes).
+        malignant: the classes whose sensitivity as a group is measured.
+        seeds: seeds of the classifiers.
+        parameters: parameters of the pipeline.
+    """
+    classes, seed = read_header(inputs.sets["test"]).classes, int(parameters["random_seed"] or 0)
     splits = describe_splits(inputs, classes)
     train_images = {dx: counts["images"] for dx, counts in splits["train"].items()}
     calibrations = calibrate_arms(rows["validation"], probabilities["validation"], classes, malignant, train_images)
@@ -91,33 +126,17 @@ def evaluate(
     real_only = probabilities["validation"][label_fidelity.ARM]
     for dx, shares in label_fidelity.measure(inputs, rows["validation"], real_only, classes).items():
         synthetic[dx] |= shares
-    outcome: dict[str, Any] = {
+    sets = {"train": inputs.train_set} | {name: inputs.sets[name] for name in ("validation", "test")}
+    external = None
+    if "external" in inputs.sets:
+        counts = count_images(rows["external"], classes)
+        external = {"data": parameters["data_external"], "counts": counts, **compared["external"]}
+    return {
         "run": describe_run(inputs, seeds, malignant, parameters),
         "classes": list(classes),
         "splits": splits,
         **compared["test"],
-        "population": cards.population(
-            {"train": inputs.train_set} | {n: inputs.sets[n] for n in ("validation", "test")}
-        ),
+        "population": cards.population(sets),
         "synthetic": synthetic,
-        "external": None,
+        "external": external,
     }
-    if "external" in inputs.sets:
-        outcome["external"] = {
-            "data": parameters["data_external"],
-            "counts": count_images(rows["external"], classes),
-            **compared["external"],
-        }
-    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome["effect"]["arm"])
-    tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
-    with atomic_folder(results) as folder:
-        write_results(folder, outcome, pd.concat(tables))
-        write_cards(folder, outcome)
-        write_pages(outcome, shown, report, folder / "comparison.md")
-    for dx, details in outcome["synthetic"].items():
-        if "failed" in details:
-            log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details['failed']}")
-    if "external" in inputs.sets:
-        log_line("evaluate", headline(compared["external"], seeds, " on the external images"))
-    log_line("evaluate", headline(outcome, seeds))
-    return outcome

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.evaluate import calibration, cards, report
-from components.evaluate.calibration import ArmCalibration
-from components.evaluate.compare import compare, count_images
-from components.evaluate.gallery import Gallery
-from components.evaluate.inputs import Classifier, Inputs
-from components.evaluate.metrics import Sample
+from components.evaluate.predict.inputs import Classifier, Inputs
+from components.evaluate.report import cards, page
+from components.evaluate.report.gallery import Gallery
+from components.evaluate.statistics import calibration
+from components.evaluate.statistics.calibration import ArmCalibration
+from components.evaluate.statistics.compare import compare, count_images
+from components.evaluate.statistics.metrics import Sample
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.files import atomic_write, write_text
 from components.shared.image_set import read_header, read_rows
@@ -190,8 +191,8 @@ def headline_metrics(outcome: Mapping[str, Any]) -> dict[str, float]:
 
 def write_pages(outcome: dict[str, Any], gallery: Gallery, report_page: str | Path, comparison: str | Path) -> None:
     """Write the report as HTML and as Markdown."""
-    write_text(report_page, report.render_html(outcome, gallery))
-    write_text(comparison, report.render_markdown(outcome))
+    write_text(report_page, page.render_html(outcome, gallery))
+    write_text(comparison, page.render_markdown(outcome))
 
 
 def write_results(folder: Path, outcome: dict[str, Any], predictions: pd.DataFrame) -> None:

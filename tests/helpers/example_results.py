@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate import calibration
-from components.evaluate.calibration import ArmCalibration, Calibration
-from components.evaluate.compare import compare
-from components.evaluate.gallery import Decision, Gallery, Neighbour, ShownImage
-from components.evaluate.metrics import Sample
+from components.evaluate.report.gallery import Decision, Gallery, Neighbour, ShownImage
+from components.evaluate.statistics import calibration
+from components.evaluate.statistics.calibration import ArmCalibration, Calibration
+from components.evaluate.statistics.compare import compare
+from components.evaluate.statistics.metrics import Sample
 
 ARMS = ("baseline", "oversampled", "augmented@1")
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")

@@ -171,7 +171,7 @@ def evaluated(run: RunFolders, tmp_path_factory: pytest.TempPathFactory) -> tupl
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Replace matplotlib's figures by empty SVG, for tests that do not look at them."""
-    from components.evaluate import plots
+    from components.evaluate.report import plots
 
     def draw_nothing(*_: Any) -> str:
         return '<svg role="img" aria-label="figure"></svg>'

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from components.evaluate.gallery import Gallery
-from components.evaluate.report import render_html
+from components.evaluate.report.gallery import Gallery
+from components.evaluate.report.page import render_html
 from tests.helpers.example_results import CLASSES, example, example_gallery, nulled, renamed
 
 CHROMIUM = shutil.which("chromium")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from components.evaluate.predict import load_probabilities
+from components.evaluate.predict.probabilities import load_probabilities
 from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels, read_header, read_rows, write_image_set

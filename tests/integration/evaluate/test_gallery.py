@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.evaluate import gallery
-from components.evaluate.gallery import (
+from components.evaluate.predict.inputs import Classifier, Inputs
+from components.evaluate.predict.neighbours import find_nearest
+from components.evaluate.report import gallery
+from components.evaluate.report.gallery import (
     MAX_SIDE_PX,
     ShownImage,
     collect,
@@ -20,8 +22,6 @@ from components.evaluate.gallery import (
     list_images,
     overlay,
 )
-from components.evaluate.inputs import Classifier, Inputs
-from components.evaluate.neighbours import find_nearest
 from components.shared.image_set import (
     decode_png,
     encode_png,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from components.evaluate import grad_cam
+from components.evaluate.predict import grad_cam
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 4, 4, 3)).astype(np.uint8)  # more than one batch

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.evaluate import label_fidelity
-from components.evaluate.inputs import Inputs, read_inputs
+from components.evaluate.predict import label_fidelity
+from components.evaluate.predict.inputs import Inputs, read_inputs
 from components.shared.image_set import ROW_GROUP, encode_png, pixel_sha256, read_header, write_image_set
 from tests.integration.evaluate.conftest import RunFolders
 

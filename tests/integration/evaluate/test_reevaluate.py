@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.evaluate.compare import count_images
-from components.evaluate.predict import predictions_table
+from components.evaluate.predict.probabilities import predictions_table
 from components.evaluate.results import calibrate_arms, compare_on
+from components.evaluate.statistics.compare import count_images
 from components.prepare_data.near_duplicates import perceptual_hashes, thumbnail
 from components.shared.errors import UserError
 from components.shared.files import file_sha256

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.evaluate.cards import data_sheet, model_card
-from components.evaluate.formatting import show, show_interval
-from components.evaluate.gallery import Gallery, list_images
-from components.evaluate.plots import Axis
-from components.evaluate.report import MAX_PAGE_BYTES, render_html, render_markdown, render_text
+from components.evaluate.report.cards import data_sheet, model_card
+from components.evaluate.report.formatting import show, show_interval
+from components.evaluate.report.gallery import Gallery, list_images
+from components.evaluate.report.page import MAX_PAGE_BYTES, render_html, render_markdown, render_text
+from components.evaluate.report.plots import Axis
 from components.shared.arms import title_of
 from tests.helpers.example_results import ALL_ARMS, ARMS, CLASSES, RARE, TEST, example, example_gallery, nulled, renamed
 

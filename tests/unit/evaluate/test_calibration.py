@@ -5,8 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from components.evaluate import calibration
-from components.evaluate.metrics import balanced_log_loss
+from components.evaluate.statistics import calibration
+from components.evaluate.statistics.metrics import balanced_log_loss
 
 
 def overconfident(factor: float, images: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

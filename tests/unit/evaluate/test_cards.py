@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.evaluate.cards import data_sheet, model_card, population
-from components.evaluate.formatting import show, show_interval
+from components.evaluate.report.cards import data_sheet, model_card, population
+from components.evaluate.report.formatting import show, show_interval
 from components.shared.image_set import REAL, Header, encode_png, write_image_set
 from tests.helpers.example_results import ARMS, TEST, example, nulled, renamed
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.evaluate import inference
-from components.evaluate.compare import (
+from components.evaluate.statistics import inference
+from components.evaluate.statistics.compare import (
     choose,
     compare,
     count_images,
@@ -15,7 +15,7 @@ from components.evaluate.compare import (
     lesion_differences,
     weight_differences,
 )
-from components.evaluate.metrics import SCALARS, Predictions, Sample
+from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
 from tests.helpers.example_results import ARMS
 
 CLASSES = ("a", "b", "c")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from components.evaluate import curves
-from components.evaluate.metrics import Sample
+from components.evaluate.statistics import curves
+from components.evaluate.statistics.metrics import Sample
 
 
 def example(seed: int, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:

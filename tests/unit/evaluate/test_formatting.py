@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluate.formatting import (
+from components.evaluate.report.formatting import (
     describe_remedy,
     describe_verdict,
     listed,

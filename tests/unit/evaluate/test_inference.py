@@ -12,10 +12,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.coverage import Case, measure, simulate
-from components.evaluate import inference
-from components.evaluate.compare import lesion_differences
-from components.evaluate.inference import WITHOUT_INTERVAL, Bootstrap
-from components.evaluate.metrics import SCALARS, Predictions, Sample
+from components.evaluate.statistics import inference
+from components.evaluate.statistics.compare import lesion_differences
+from components.evaluate.statistics.inference import WITHOUT_INTERVAL, Bootstrap
+from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
 
 
 def certain(labels: np.ndarray, classes: int) -> Predictions:

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from components.evaluate.metrics import BINS, SCALARS, Predictions, Sample, bin_of, compute_metrics, confusion
+from components.evaluate.statistics.metrics import (
+    BINS,
+    SCALARS,
+    Predictions,
+    Sample,
+    bin_of,
+    compute_metrics,
+    confusion,
+)
 
 CLASSES = ("akiec", "mel", "nv", "df")
 
@@ -118,7 +126,7 @@ def test_compute_metrics_all_weightings_at_once_equal_each_alone() -> None:
 def test_auc_counted_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     sample, probabilities = example(6)
     whole = measured(sample, probabilities)["auc"]
-    monkeypatch.setattr("components.evaluate.metrics.CHUNK_PAIRS", 300)
+    monkeypatch.setattr("components.evaluate.statistics.metrics.CHUNK_PAIRS", 300)
     assert measured(sample, probabilities)["auc"] == pytest.approx(whole)
 
 

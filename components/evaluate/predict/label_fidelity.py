@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.evaluate.inputs import Inputs
-from components.evaluate.neighbours import decode_table
+from components.evaluate.predict.inputs import Inputs
+from components.evaluate.predict.neighbours import decode_table
 from components.shared import keras_setup
 from components.shared.arms import CONTROL
 from components.shared.image_set import iter_tables

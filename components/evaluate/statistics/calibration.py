@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from components.evaluate.metrics import MIN_PROBABILITY, Predictions, balanced_log_loss
+from components.evaluate.statistics.metrics import MIN_PROBABILITY, Predictions, balanced_log_loss
 
 SPECIFICITY = 0.90
 PRIOR_STRENGTHS = np.linspace(0, 1, 21)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.evaluate import inference, metrics
-from components.evaluate.curves import curves
-from components.evaluate.inference import LEVEL, Bootstrap
-from components.evaluate.metrics import SCALARS, Predictions, Sample
+from components.evaluate.statistics import inference, metrics
+from components.evaluate.statistics.curves import curves
+from components.evaluate.statistics.inference import LEVEL, Bootstrap
+from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
 from components.shared.arms import BASELINE, CONTROL, share_of
 from components.shared.records import Verdict
 from components.shared.seeds import derive_seed
@@ -196,25 +196,12 @@ def compare(
     p = min(1.0, p * len(chosen.doses))
     exact = inference.mcnemar(differences[np.isin(np.array(sample.classes)[sample.label], rare)])
 
-    def differ(names: Sequence[str], control: str) -> list[dict[str, Any]]:
-        level = LEVEL / len(names)
-        return [{"arm": name, **bootstrap.difference("rare_recall", name, control, level=level)} for name in names]
-
-    doses = differ(chosen.doses, CONTROL)
-    gan = {key: value for key, value in doses[chosen.doses.index(augmented)].items() if key != "arm"}
-    pairs = len(chosen.doses) * len(chosen.controls)
     effect: dict[str, Any] = {
         "metric": METRIC,
         "arm": augmented,
-        **gan,
-        "doses": doses,
         "best_control": chosen.control,
-        "augmented_minus_best_control": bootstrap.difference(
-            "rare_recall", augmented, chosen.control, level=LEVEL / pairs
-        ),
-        "remedies": differ([arm for arm in arms if arm != BASELINE], BASELINE),
         "best": chosen.best,
-        "augmented_minus_baseline": bootstrap.difference("rare_recall", augmented, BASELINE),
+        **_describe_choice(bootstrap, chosen, tuple(arms)),
         "by_metric": {
             name: {
                 "gan": bootstrap.difference(name, augmented, CONTROL),
@@ -227,8 +214,29 @@ def compare(
         "permutation": {"p": p if one_seed else None, "passed": p < LEVEL, "draws": arrangements},
         "draws": resamples,
     }
-    verdict = decide_verdict(gan["low"], gan["high"], p, float(weighted.sum()), len(seeds))
+    verdict = decide_verdict(effect["low"], effect["high"], p, float(weighted.sum()), len(seeds))
     return described, effect, verdict
+
+
+def _describe_choice(bootstrap: Bootstrap, chosen: Choice, arms: Sequence[str]) -> dict[str, Any]:
+    """Return the differences in the primary metric, with intervals that are corrected for the arms to choose from."""
+
+    def differ(names: Sequence[str], control: str) -> list[dict[str, Any]]:
+        level = LEVEL / len(names)
+        return [{"arm": name, **bootstrap.difference("rare_recall", name, control, level=level)} for name in names]
+
+    doses = differ(chosen.doses, CONTROL)
+    gan = doses[chosen.doses.index(chosen.augmented)]
+    level = LEVEL / (len(chosen.doses) * len(chosen.controls))
+    return {
+        **{key: gan[key] for key in ("value", "low", "high")},
+        "doses": doses,
+        "augmented_minus_best_control": bootstrap.difference(
+            "rare_recall", chosen.augmented, chosen.control, level=level
+        ),
+        "remedies": differ([arm for arm in arms if arm != BASELINE], BASELINE),
+        "augmented_minus_baseline": bootstrap.difference("rare_recall", chosen.augmented, BASELINE),
+    }
 
 
 def count_images(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:

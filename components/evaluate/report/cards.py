@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from components.evaluate.report import environment, view
+from components.evaluate.report.page import environment, view
 from components.shared.image_set import read_rows
 
 MAX_VALUES = 8

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn import metrics
 
-from components.evaluate.metrics import BINS, Sample, bin_of
+from components.evaluate.statistics.metrics import BINS, Sample, bin_of
 
 _PLACES = np.linspace(0, 1, 59) ** 2
 """Positions on the horizontal axis, closer together at the left, where false alarms are few."""

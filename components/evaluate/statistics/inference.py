@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components.evaluate.metrics import MIN_PROBABILITY, SCALARS, Predictions, Sample, compute_metrics
+from components.evaluate.statistics.metrics import MIN_PROBABILITY, SCALARS, Predictions, Sample, compute_metrics
 
 LEVEL = 0.05
 """Probability of a false alarm of each reported conclusion; 95 % intervals."""

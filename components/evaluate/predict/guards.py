@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.evaluate.inputs import Classifier, Inputs
+from components.evaluate.predict.inputs import Classifier, Inputs
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL, share_of
 from components.shared.errors import UserError
 from components.shared.files import file_sha256

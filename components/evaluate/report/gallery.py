@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.evaluate.inputs import Inputs
-from components.evaluate.neighbours import decode_table, search_neighbours
+from components.evaluate.predict.inputs import Inputs
+from components.evaluate.predict.neighbours import decode_table, search_neighbours
 from components.shared.arms import BASELINE, CONTROL
 from components.shared.image_set import iter_tables, read_rows
 from components.shared.records import FailedGan, TrainedGan
@@ -266,7 +266,7 @@ class _Decisions:
         """Return right and wrong decisions of the first seed's model, with Grad-CAM."""
         import keras
 
-        from components.evaluate import grad_cam
+        from components.evaluate.predict import grad_cam
 
         classifier = keras.saving.load_model(model, compile=False)
         of_first = self.probabilities[self.arm][0]
@@ -309,7 +309,7 @@ def collect(
     """
     import keras
 
-    from components.evaluate import grad_cam
+    from components.evaluate.predict import grad_cam
 
     decisions = _Decisions(inputs.sets["test"], classes, probabilities, arm)
     right, wrong = decisions.most_confident(inputs.classifiers[arm][0].model)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from components.evaluate.formatting import known, number, plain, show
+from components.evaluate.report.formatting import known, number, plain, show
 from components.shared.arms import CONTROL, share_of, title_of
 
 STYLES = (("#666666", "o"), ("#0b62a4", "s"), ("#b5400c", "D"))

@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from components.evaluate import formatting, plots
-from components.evaluate.formatting import known, plain, show, show_interval
-from components.evaluate.gallery import Gallery, ShownImage, list_images
-from components.evaluate.plots import Axis
+from components.evaluate.report import formatting, plots
+from components.evaluate.report.formatting import known, plain, show, show_interval
+from components.evaluate.report.gallery import Gallery, ShownImage, list_images
+from components.evaluate.report.plots import Axis
 from components.shared.arms import BASELINE, CONTROL, recipe, share_of, title_of
 from components.shared.log import duration
 

@@ -1,0 +1,1 @@
+"""Metrics, intervals, tests and the verdict: from probabilities to figures, without models or images."""
