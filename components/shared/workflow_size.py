@@ -146,7 +146,7 @@ def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, o
     if len(groups) > limit:
         raise UserError(
             f"{len(items)} {what} with {option} {per_task} need {len(groups)} tasks, but a workflow holds {limit}",
-            f"compile the pipeline with {option} {-(-len(items) // limit)}, or choose fewer {fewer}",
+            f"set {option} to {-(-len(items) // limit)}, or choose fewer {fewer}",
             f"workflow.too_many_{what}",
             count=len(items),
             limit=limit * per_task,
