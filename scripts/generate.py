@@ -17,7 +17,7 @@ from components.shared.errors import ExitCode
 from components.shared.parameters import Options, Parameters
 from counterweight.cli import main as cli
 from counterweight.parameters import table
-from scripts import record_reference
+from scripts import output_reference, record_reference
 from scripts.error_reference import collect_errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +105,7 @@ def compiled_pipeline() -> str:
 FILES = {
     "docs/reference/commands.md": commands_page,
     "docs/reference/errors.md": errors_page,
+    "docs/reference/outputs.md": lambda: f"{NOTICE}{output_reference.page()}",
     "docs/reference/parameters.md": parameters_page,
     "docs/reference/records.md": records_page,
     "tests/golden/pipeline.yaml": compiled_pipeline,

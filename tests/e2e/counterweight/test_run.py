@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from components.shared.files import file_sha256
+from scripts.output_reference import OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = [
@@ -113,6 +114,9 @@ def test_the_folder_holds_what_was_promised(whole: tuple[Path, str]):
     manifest = json.loads((out / "manifest.json").read_text())["files"]
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert there == set(manifest) | {"manifest.json"}
+    for name in there:
+        assert sum(output.matches(name) for output in OUTPUTS) == 1, name
+    assert [it.name for it in OUTPUTS if it.always and not any(map(it.matches, there))] == []
     assert {
         "report.html",
         "metrics.json",
