@@ -141,6 +141,7 @@ def row(case: Case, trials: int) -> str:
     """Return a row of the table."""
     found = measure(case, trials)
     training = f"{case.training}" + f", others 1/{case.steadier:g}" * (case.steadier > 1)
+    training += f", {case.controls} more controls" * (case.controls > 0)
     named = (", ".join(map(str, case.lesions)), case.doses, case.seeds, training, f"{case.effect:+.1f}")
     shown = (f"{found[name]:.3f}" for name in ("covered", "improved", "worse", "width"))
     return f"| {' | '.join(map(str, [*named, *shown]))} |"
