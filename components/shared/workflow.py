@@ -9,7 +9,7 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -501,7 +501,7 @@ def _loop_items(
         label = values.get("classes") or (classes.get(prefix, "") if not arms else "")
         pack = values.get("pack") or _cached_pack(content, _spec(content, nodes_by_key[key][0], key), number)
         if pack:
-            parts = _describe(pack)
+            parts = tuple(_describe(pack))
         else:  # of a run of an earlier version, which had arms and seeds
             parts = (label, arms, f"seed{'s' if ',' in seeds else ''} {seeds.replace('*', '')}" if seeds else "")
             if not (label or seeds):
@@ -510,12 +510,12 @@ def _loop_items(
     return items
 
 
-def _describe(pack: str) -> tuple[str, ...]:
+def _describe(pack: str) -> Sequence[str]:
     """Return the parts of a label; a pack that cannot be read, as in another version, is shown unchanged."""
     try:
-        return ("", *describe_pack(pack).split("; "))
+        return describe_pack(pack)
     except ValueError:
-        return ("", pack, "")
+        return [pack]
 
 
 def _iteration(key: str) -> tuple[str, int | None]:

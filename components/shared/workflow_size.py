@@ -109,14 +109,14 @@ def parse_pack(pack: str) -> list[Job]:
     return jobs
 
 
-def describe_pack(pack: str) -> str:
-    """Return a pack for a label.
+def describe_pack(pack: str) -> list[str]:
+    """Return the parts of a pack's label.
 
     Example:
         >>> describe_pack("baseline:1*,baseline:2,oversampled:1*,oversampled:2")
-        'baseline,oversampled; seeds 1,2'
+        ['baseline,oversampled', 'seeds 1,2']
         >>> describe_pack("baseline:2,oversampled:1*")
-        'baseline; seed 2; oversampled; seed 1'
+        ['baseline', 'seed 2', 'oversampled', 'seed 1']
     """
     seeds: dict[str, list[str]] = {}
     for job in parse_pack(pack):
@@ -124,7 +124,7 @@ def describe_pack(pack: str) -> str:
     arms: dict[str, list[str]] = {}
     for arm, of_arm in seeds.items():
         arms.setdefault(f"seed{'s' * (len(of_arm) > 1)} {','.join(of_arm)}", []).append(arm)
-    return "; ".join(f"{','.join(names)}; {numbers}" for numbers, names in arms.items())
+    return [part for numbers, names in arms.items() for part in (",".join(names), numbers)]
 
 
 def check_size(values: Mapping[str, Any], gans_per_task: int, classifiers_per_task: int) -> Packs:

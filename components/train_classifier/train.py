@@ -6,6 +6,7 @@ classifiers of a task share the decoded images, and none depends on which others
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -119,7 +120,8 @@ def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, 
         if recipe.balanced and len(real):
             counts[real] = repeat_counts(len(real), largest - len(real), rng)
         elif recipe.adds and dx in rare and len(real):
-            used = synthetic[: round(recipe.synthetic_share * added)]
+            # Rounded up: an arm with a small share still has an image, and differs from the control.
+            used = synthetic[: math.ceil(recipe.synthetic_share * added - 1e-9)]
             counts[used] = 1
             counts[real] = repeat_counts(len(real), added - len(used), rng)
     return counts

@@ -1,5 +1,6 @@
-"""Temperature and threshold of each model, fitted on validation before the test split is used."""
+"""Temperature, threshold and prior correction, and the loss by which arms are chosen: all fitted on validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,11 @@ class ArmCalibration:
     log_loss: float
 
 
+def _scale_all(probabilities: np.ndarray, models: Sequence[Calibration]) -> np.ndarray:
+    """Return (seeds, N, classes) probabilities, each seed's scaled with the temperature of its model."""
+    return np.stack([scale(of_seed, model.temperature) for of_seed, model in zip(probabilities, models, strict=True)])
+
+
 def calibrate_arm(
     truth: np.ndarray, probabilities: np.ndarray, malignant: np.ndarray, frequencies: np.ndarray
 ) -> ArmCalibration:
@@ -108,7 +114,7 @@ def calibrate_arm(
         frequencies: (classes,) shares of the classes among the real training images, above 0.
     """
     models = tuple(calibrate(truth, of_seed, malignant) for of_seed in probabilities)
-    scaled = np.stack([scale(of_seed, it.temperature) for of_seed, it in zip(probabilities, models, strict=True)])
+    scaled = _scale_all(probabilities, models)
     strength = fit_prior_strength(truth, scaled, frequencies)
     loss = float(np.mean([balanced_log_loss(truth, of_seed) for of_seed in scaled]))
     return ArmCalibration(models, frequencies, strength, loss)
@@ -136,10 +142,9 @@ def apply(probabilities: np.ndarray, calibration: ArmCalibration, malignant: np.
         calibration: that of the arm.
         malignant: (classes,) bool.
     """
-    models = calibration.models
-    scaled = np.stack([scale(of_seed, it.temperature) for of_seed, it in zip(probabilities, models, strict=True)])
+    scaled = _scale_all(probabilities, calibration.models)
     corrected = correct_prior(scaled, calibration.frequencies, calibration.prior_strength).argmax(2)
-    thresholds = [model.threshold for model in models]
+    thresholds = [model.threshold for model in calibration.models]
     alarms = None
     if None not in thresholds:
         alarms = probabilities[..., malignant].sum(2) > np.array(thresholds)[:, None]

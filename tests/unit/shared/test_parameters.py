@@ -173,4 +173,4 @@ def test_pack_classifiers_separates_arms_with_synthetic_images_and_marks_the_fir
     assert packs.real == ["baseline:7*,baseline:2", "class_weights:7*,class_weights:2"]
     assert packs.synthetic == ["augmented@0.5:7*,augmented@0.5:2"]
     assert parse_pack(packs.synthetic[0]) == [Job("augmented@0.5", 7, True), Job("augmented@0.5", 2, False)]
-    assert describe_pack(packs.real[0]) == "baseline; seeds 7,2"
+    assert describe_pack(packs.real[0]) == ["baseline", "seeds 7,2"]
