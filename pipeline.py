@@ -15,7 +15,7 @@ from components.evaluate.component import evaluate
 from components.generate_images.component import generate_images
 from components.notify.component import notify
 from components.placement import place, placement, rates
-from components.prepare_data.component import prepare_data
+from components.prepare_data.component import prepare_data, read_synthetic
 from components.publish.component import publish
 from components.train_classifier.component import train_classifier
 from components.train_features.component import train_features
@@ -61,6 +61,10 @@ class SyntheticImages(NamedTuple):
 @dsl.pipeline(name="make-synthetic-images")
 def make_synthetic_images(
     training_data: dsl.Input[dsl.Dataset],
+    test_data: dsl.Input[dsl.Dataset],
+    synthetic: str,
+    synthetic_identity: str,
+    train_gans: bool,
     class_groups: list[str],
     rare: list[str],
     architecture: str,
@@ -69,11 +73,22 @@ def make_synthetic_images(
     count: int,
     seed: int,
 ) -> SyntheticImages:
-    """Train a GAN for each class and generate images with it."""
+    """Train a GAN for each class and generate images with it, or take images of other generators."""
+    given = read_synthetic(
+        synthetic=synthetic,
+        synthetic_identity=synthetic_identity,
+        training_data=training_data,
+        test_data=test_data,
+        count=count,
+        max_bad_images=OPTIONS.max_bad_images,
+        seed=seed,
+    ).set_display_name("Read synthetic")
+    place(given, "prepare_data")
     features = train_features(training_data=training_data, seed=seed).set_display_name("Train features")
     place(features, "train_features")
     # Runs with a budget of 0, too, and takes seconds then: a condition would cost three more drivers.
     pretrained = pretrain_gan(
+        train_gans=train_gans,
         classes=rare,
         training_data=training_data,
         features=features.outputs["features"],
@@ -85,6 +100,7 @@ def make_synthetic_images(
     place_on_gpu(pretrained)
     with dsl.ParallelFor(class_groups, name="classes", parallelism=placement().accelerator.at_a_time) as classes:
         trained = train_gan(
+            train_gans=train_gans,
             classes=classes,
             training_data=training_data,
             features=features.outputs["features"],
@@ -97,7 +113,9 @@ def make_synthetic_images(
         ).set_display_name("Train GAN")
         place_on_gpu(trained)
         generated = generate_images(
+            classes=classes,
             gans=trained.outputs["gans"],
+            sources=given.outputs["sources"],
             features=features.outputs["features"],
             training_data=training_data,
             count=count,
@@ -110,6 +128,7 @@ def make_synthetic_images(
         start=pretrained.outputs["start"],
         gans=dsl.Collected(trained.outputs["gans"]),
         synthetic=dsl.Collected(generated.outputs["synthetic"]),
+        sources=given.outputs["sources"],
     ).set_display_name("Collect images")
     place(collected, "balance_dataset")
     return SyntheticImages(synthetic_images=collected.outputs["synthetic_images"])
@@ -118,7 +137,6 @@ def make_synthetic_images(
 @dsl.pipeline(name="counterweight")
 def counterweight(
     arms: str = "all",
-    classifier_augmentation: str = "flips_and_rotations",
     classifier_epochs: int = 20,
     classifier_seeds: list[int] = [1, 2, 3],  # noqa: B006 (the compiler reads it)
     data: str = "demo",
@@ -132,6 +150,7 @@ def counterweight(
     output: str = "auto",
     positive_classes: str = "mel,bcc,akiec",
     random_seed: int = 1,
+    synthetic: str = "gan",
     synthetic_classes: str = "auto",
     synthetic_per_class: int = 500,
     synthetic_shares: list[float] = [0.25, 0.5, 1.0],  # noqa: B006
@@ -140,7 +159,6 @@ def counterweight(
     with notified_end(data):
         checked = check_inputs(
             arms=arms,
-            classifier_augmentation=classifier_augmentation,
             classifier_epochs=classifier_epochs,
             classifier_seeds=classifier_seeds,
             data=data,
@@ -154,6 +172,7 @@ def counterweight(
             output=output,
             positive_classes=positive_classes,
             random_seed=random_seed,
+            synthetic=synthetic,
             synthetic_classes=synthetic_classes,
             synthetic_per_class=synthetic_per_class,
             synthetic_shares=synthetic_shares,
@@ -185,6 +204,10 @@ def counterweight(
 
         made = make_synthetic_images(
             training_data=training_data,
+            test_data=prepared.outputs["test_data"],
+            synthetic=synthetic,
+            synthetic_identity=checked.outputs["synthetic_identity"],
+            train_gans=checked.outputs["train_gans"],
             class_groups=prepared.outputs["Output"],
             rare=prepared.outputs["rare"],
             architecture=gan_architecture,
@@ -202,27 +225,25 @@ def counterweight(
                 synthetic_per_class=synthetic_per_class,
                 random_seed=random_seed,
                 epochs=classifier_epochs,
-                augmentation=classifier_augmentation,
             ).set_display_name("Train classifier")
             place(real, "train_classifier")
         with dsl.ParallelFor(checked.outputs["synthetic"], name="train-synthetic") as pack:
-            synthetic = train_classifier(
+            mixed = train_classifier(
                 pack=pack,
                 training_data=training_data,
                 synthetic_images=synthetic_images,
                 synthetic_per_class=synthetic_per_class,
                 random_seed=random_seed,
                 epochs=classifier_epochs,
-                augmentation=classifier_augmentation,
             ).set_display_name("Train classifier")
-            place(synthetic, "train_classifier")
+            place(mixed, "train_classifier")
 
         evaluated = evaluate(
             training_data=training_data,
             test_data=prepared.outputs["test_data"],
             synthetic_images=synthetic_images,
             classifiers_real=dsl.Collected(real.outputs["classifiers"]),
-            classifiers_synthetic=dsl.Collected(synthetic.outputs["classifiers"]),
+            classifiers_synthetic=dsl.Collected(mixed.outputs["classifiers"]),
             arms=arms,
             data=data,
             data_duplicates=data_duplicates,
@@ -233,6 +254,7 @@ def counterweight(
             gan_shared_kimg=gan_shared_kimg,
             positive_classes=positive_classes,
             random_seed=random_seed,
+            synthetic=synthetic,
             synthetic_per_class=synthetic_per_class,
             synthetic_shares=synthetic_shares,
         ).set_display_name("Evaluate")
@@ -243,7 +265,7 @@ def counterweight(
             data_profile=prepared.outputs["data_profile"],
             synthetic_images=synthetic_images,
             classifiers_real=dsl.Collected(real.outputs["classifiers"]),
-            classifiers_synthetic=dsl.Collected(synthetic.outputs["classifiers"]),
+            classifiers_synthetic=dsl.Collected(mixed.outputs["classifiers"]),
             results=evaluated.outputs["results"],
             report=evaluated.outputs["report"],
             output=output,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from components.shared import keras_setup
-from components.shared.image_set import Header, Pixels
+from components.shared.image_set import REAL, Header, Pixels
 from components.shared.precision import has_gpu, policy
 from components.train_classifier import network
 from components.train_classifier import train as train_classifier
@@ -21,7 +21,7 @@ def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
     classes = tuple(f"c{label}" for label in range(int(labels.max()) + 1))
     ones = np.ones(len(images), np.int64)
     header = Header(classes, images.shape[1], "train")
-    return Pixels(images, labels.astype(np.int64), ones, ones.astype(bool), ones.astype(str), header)
+    return Pixels(images, labels.astype(np.int64), ones, np.full(len(images), REAL), ones.astype(str), header)
 
 
 def gan(
@@ -68,7 +68,7 @@ def gan(
 def classifier(
     image_size: int, images: np.ndarray, labels: np.ndarray, steps: int, precision: str = "automatic"
 ) -> Callable[[], float]:
-    """Build the classifier's training with its input path, without augmentation.
+    """Build the classifier's training with its input path.
 
     Args:
         image_size: S.
@@ -81,10 +81,10 @@ def classifier(
     pixels = pixels_of(images, labels)
     model = network.build(len(pixels.header.classes), image_size)
     trained = train_classifier.compile_fast_model(model, policy(precision))
-    batches = train_classifier.batches(pixels, "none", 1, 1)
+    order = train_classifier.batches(pixels, 1, 1)
 
     def work() -> float:
-        trained.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
+        trained.fit(order, steps_per_epoch=steps, epochs=1, verbose=0)
         return steps * BATCH_SIZE
 
     return work

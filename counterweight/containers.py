@@ -22,7 +22,9 @@ from docker.types import Mount
 import docker
 from components.container_images import PHASE_OF, image
 from components.publish.publish import JOURNAL, MANIFEST
+from components.shared.arms import GAN
 from components.shared.errors import UserError
+from components.shared.parameters import synthetic_sources
 from counterweight.build_images import PHASES
 from counterweight.tasks import CHECKPOINTS, describe_failure
 
@@ -225,6 +227,9 @@ class Engine:
                 phases=list(missing),
             )
         given = {name: str(values[name]) for name in INPUTS if name in values}
+        given |= {
+            f"synthetic ({name})": place for name, place in synthetic_sources(values.get("synthetic", GAN)).items()
+        }
         paths = {name: Path(value) for name, value in given.items()}
         self.inputs = [
             self._mount_input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()

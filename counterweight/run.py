@@ -26,17 +26,18 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.container_images import content
 from components.placement import override_options
+from components.shared.arms import GAN
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
-from components.shared.parameters import defaults, parse
+from components.shared.parameters import defaults, format_sources, parse, synthetic_sources
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
@@ -80,6 +81,24 @@ def _resolve_path(value: str, name: str, words: tuple[str, ...]) -> str:
     return str(path.resolve())
 
 
+def _resolve_sources(values: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the parameter `synthetic` with absolute paths, and the places in it.
+
+    Raises:
+        UserError: as in `_resolve_path`, or `run.comma`.
+    """
+    sources = {
+        name: _resolve_path(place, f"synthetic ({name})", (GAN,))
+        for name, place in synthetic_sources(str(values["synthetic"])).items()
+    }
+    for place in sources.values():
+        if "," in place:
+            raise UserError(
+                f"synthetic names {place}, which contains a comma", "rename the folder", "run.comma", value=place
+            )
+    return format_sources(sources), [place for name, place in sources.items() if name != GAN]
+
+
 def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
     """Return run id, parameters and output folder of a command.
 
@@ -117,8 +136,9 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     values["data"] = _resolve_path(data, "DATA", ("demo", "kaggle"))
     values["data_external"] = _resolve_path(str(values["data_external"]), "EXTERNAL", ("none",))
     values["data_split"] = _resolve_path(str(values["data_split"]), "data_split", ("random",))
+    values["synthetic"], places = _resolve_sources(values)
     settings = {key: value for key, value in values.items() if key != "output"}
-    sources = (str(values[name]) for name in ("data", "data_external", "data_split"))
+    sources = (*(str(values[name]) for name in ("data", "data_external", "data_split")), *places)
     identity = data_identity(*(source for source in sources if "://" not in source))
     digest = hashlib.sha256(json.dumps([settings, identity], sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
@@ -207,7 +227,6 @@ class Runner:
         self._killed = False
         self._thread = threading.local()
         """The task that the current thread executes: `labels`, and whether it was `started`, that is, not cached."""
-        self._classes_of: dict[str, str] = {}
 
     def show(self, text: str) -> None:
         """Print a line with the time since the start."""
@@ -230,7 +249,7 @@ class Runner:
             container = details["executors"][specification.executor_label].container
             component = phase_of([*container.command, *container.args])
             given = OrchestratorUtils.make_task_arguments(details["task_spec"].inputs, details["io_store"])
-            labels = task_labels(component, given, self._classes_of)
+            labels = task_labels(component, given)
         except Exception:  # an error of the display does not fail the run
             traceback.print_exc(file=self.log)
         self._thread.labels, self._thread.started = labels, False
@@ -240,8 +259,6 @@ class Runner:
             if component == "prepare_data":
                 for name in PER_CLASS:
                     self.table.expand(name, class_labels(name, ",".join(outputs["Output"])))
-            elif component == "train_gan":
-                self._classes_of[outputs["gans"].uri] = given.get("classes", "")
         elif self._thread.started:
             self.table.end(labels, "stopped" if self._killed else "failed")
         return outputs, status

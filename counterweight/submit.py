@@ -39,8 +39,9 @@ import kfp_server_api
 import yaml
 
 from components.placement import FILE_VARIABLE, placement
+from components.shared.arms import GAN
 from components.shared.errors import ExitCode, UserError, printable
-from components.shared.parameters import check, defaults, parse
+from components.shared.parameters import check, defaults, parse, synthetic_sources
 from components.shared.workflow_size import check_size
 from counterweight import build_images, parameters
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
@@ -192,6 +193,9 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
             "name a Kubernetes secret as kaggle_secret in the placement file",
             "kaggle.no_credentials",
         )
+    for name, place in synthetic_sources(complete["synthetic"]).items():
+        if name != GAN and not _BUCKET.fullmatch(place):
+            raise _unreachable(f"synthetic ({name})", place, "choose gan or gs://bucket/prefix")
     split = complete["data_split"]
     if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
         raise _unreachable("data_split", split, "give it as gs://bucket/name.csv")

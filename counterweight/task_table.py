@@ -74,6 +74,7 @@ def planned_labels(values: Mapping[str, Any]) -> list[str]:
         "check_inputs",
         "prepare_data",
         *classifier_labels(packs.real),
+        "read_synthetic",
         "train_features",
         "pretrain_gan",
         *(label for labels in per_class for label in labels),
@@ -84,18 +85,15 @@ def planned_labels(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def task_labels(component: str, arguments: Mapping[str, Any], classes_of: Mapping[str, str]) -> list[str]:
+def task_labels(component: str, arguments: Mapping[str, Any]) -> list[str]:
     """Return the labels of a task.
 
     Args:
         component: its component.
-        arguments: its arguments; artifacts have a `uri`.
-        classes_of: address of an artifact with generators → its classes.
+        arguments: its arguments.
     """
-    if component == "train_gan":
+    if component in PER_CLASS:
         return class_labels(component, arguments["classes"])
-    if component == "generate_images":
-        return class_labels(component, classes_of.get(arguments["gans"].uri, "")) or [component]
     if component == "train_classifier":
         return classifier_labels([arguments["pack"]])
     return [component]

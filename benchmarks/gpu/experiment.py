@@ -147,7 +147,6 @@ class Experiment:
             synthetic_per_class=self.scale.synthetic,
             random_seed=SEED,
             epochs=self.scale.epochs,
-            augmentation="flips_and_rotations",
             classifiers=self.path(name, "classifiers"),
         )
 

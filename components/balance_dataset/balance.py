@@ -1,13 +1,15 @@
 """Collect the synthetic images of all classes, with the models and records that made them, in one folder."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.files import atomic_folder
 from components.shared.image_set import read_header, read_rows
 from components.shared.log import log_line
+from components.shared.records import SyntheticSources, load_record
 
 
 def balance(
@@ -16,6 +18,7 @@ def balance(
     start: str | Path,
     gans: Sequence[str | Path],
     synthetic: Sequence[str | Path],
+    sources: str | Path,
     synthetic_images: str | Path,
 ) -> None:
     """Merge the folders of all classes. The names of the files are those of the publication.
@@ -26,15 +29,17 @@ def balance(
         start: folder that pretrain_gan wrote; its `models/` are included.
         gans: folders that train_gan wrote.
         synthetic: folders that generate_images wrote, from that training set.
+        sources: folder that read_synthetic wrote; its `sources.json` is included.
         synthetic_images: folder to write: `models/` and `synthetic/`.
 
     Raises:
-        UserError: images were generated for another training set, or no class has any.
+        UserError: images were generated for another training set, or a source has none of any class.
     """
     train_set = Path(training_data) / "train.parquet"
     header = read_header(train_set)
-    counts: dict[str, int] = {}
-    for path in sorted(path for folder in synthetic for path in Path(folder).glob("synthetic/*.parquet")):
+    described = Path(sources) / "sources.json"
+    counts: dict[str, dict[str, int]] = {name: {} for name in load_record(described, SyntheticSources).sources}
+    for path in sorted(path for folder in synthetic for path in Path(folder).glob("synthetic/**/*.parquet")):
         if read_header(path) != header:
             raise UserError(
                 f"{path} was not made from this training set",
@@ -42,22 +47,36 @@ def balance(
                 "image_set.mixed",
                 path=str(path),
             )
-        for dx, count in read_rows(path, "train", ["dx"])["dx"].value_counts().items():
-            counts[str(dx)] = counts.get(str(dx), 0) + int(count)
-    if not any(counts.values()):
+        source = GAN if path.parent.name == "synthetic" else path.parent.name
+        count = len(read_rows(path, "train", ["dx"]))
+        counts.setdefault(source, {})[path.stem] = counts.get(source, {}).get(path.stem, 0) + count
+    _check_counts(counts)
+    with atomic_folder(synthetic_images) as folder:
+        (folder / "models").mkdir()
+        for part in (*gans, *synthetic, start):
+            for name in ("models", "synthetic"):
+                if (Path(part) / name).is_dir():
+                    shutil.copytree(Path(part) / name, folder / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        shutil.copyfile(features, folder / "models" / "features.keras")
+        shutil.copyfile(described, folder / "synthetic" / "sources.json")
+    for source, by_class in counts.items():
+        listed = ", ".join(f"{dx} {count:,}" for dx, count in sorted(by_class.items()))
+        log_line("balance_dataset", f"{sum(by_class.values()):,} synthetic images of {source}: {listed}")
+
+
+def _check_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise if a source has no images; source → class → images."""
+    if not counts:
         raise UserError(
             "no class has synthetic images",
             "read the records in `models` for the errors of the GANs, or raise gan_kimg",
             "balance_dataset.no_images",
         )
-    with atomic_folder(synthetic_images) as folder:
-        (folder / "models").mkdir()
-        for source in (*gans, *synthetic, start):
-            for name in ("models", "synthetic"):
-                if (Path(source) / name).is_dir():
-                    shutil.copytree(
-                        Path(source) / name, folder / name, dirs_exist_ok=True, copy_function=shutil.copyfile
-                    )
-        shutil.copyfile(features, folder / "models" / "features.keras")
-    listed = ", ".join(f"{dx} {count:,}" for dx, count in sorted(counts.items()))
-    log_line("balance_dataset", f"{sum(counts.values()):,} synthetic images: {listed}")
+    for source, by_class in counts.items():
+        if not any(by_class.values()):
+            raise UserError(
+                f"all synthetic images of {source} are copies of training images",
+                "raise gan_kimg" if source == GAN else "use a generator that does not copy its training images",
+                "balance_dataset.only_copies",
+                source=source,
+            )

@@ -12,6 +12,7 @@ def balance_dataset(
     start: dsl.Input[dsl.Model],
     gans: dsl.Input[list[dsl.Model]],
     synthetic: dsl.Input[list[dsl.Dataset]],
+    sources: dsl.Input[dsl.Dataset],
     synthetic_images: dsl.Output[dsl.Dataset],
 ) -> None:
     """Collect the synthetic images of all classes, with the models and records that made them."""
@@ -26,5 +27,6 @@ def balance_dataset(
             start=start.path,
             gans=[folder.path for folder in gans],
             synthetic=[folder.path for folder in synthetic],
+            sources=sources.path,
             synthetic_images=synthetic_images.path,
         )

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.shared.data_identity import input_identity
+from components.shared.arms import GAN
+from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD, arm_names
+from components.shared.parameters import FOLD, arm_names, synthetic_sources
 from components.shared.parameters import check as check_parameters
 from components.shared.workflow_size import Packs, check_size
 
@@ -28,10 +29,14 @@ class Checked:
     Attributes:
         packs: the classifiers of each task.
         data_identity: hash of the input files' names, sizes and versions.
+        synthetic_identity: the same for the sources of synthetic images.
+        train_gans: whether the GANs of this run are such a source.
     """
 
     packs: Packs
     data_identity: str
+    synthetic_identity: str
+    train_gans: bool
 
 
 def check(
@@ -60,6 +65,8 @@ def check(
         "data_external": (values["data_external"], ("none",)),
         "data_split": ("random" if FOLD.fullmatch(values["data_split"]) else values["data_split"], ("random",)),
     }
+    sources = synthetic_sources(values["synthetic"])
+    inputs |= {f"synthetic ({name})": (place, (GAN,)) for name, place in sources.items()}
     for name, (place, words) in inputs.items():
         if place not in words:
             _check_input(name, place, in_pod)
@@ -71,7 +78,7 @@ def check(
         _check_output("checkpoints", checkpoints, in_pod)
     arms = ", ".join(arm_names(values))
     log_line("check_inputs", f"data identity {identity}; output {values['output']}; arms {arms}")
-    return Checked(packs, identity)
+    return Checked(packs, identity, synthetic_identity(values["synthetic"]), GAN in sources)
 
 
 def _check_input(name: str, place: str, in_pod: bool) -> None:

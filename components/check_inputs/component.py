@@ -10,7 +10,6 @@ from components.container_images import image
 @dsl.component(base_image=image("check_inputs"), install_kfp_package=False)
 def check_inputs(
     arms: str,
-    classifier_augmentation: str,
     classifier_epochs: int,
     classifier_seeds: list[int],
     data: str,
@@ -24,6 +23,7 @@ def check_inputs(
     output: str,
     positive_classes: str,
     random_seed: int,
+    synthetic: str,
     synthetic_classes: str,
     synthetic_per_class: int,
     synthetic_shares: list[float],
@@ -31,15 +31,18 @@ def check_inputs(
     classifiers_per_task: int,
     checkpoints: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
+    synthetic_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
+    train_gans: dsl.OutputPath(bool),  # type: ignore[valid-type]
 ) -> NamedTuple("Packs", real=list, synthetic=list):  # type: ignore[valid-type]
     """Check everything that can fail before training, and return the classifiers of each task.
 
-    `data_identity` is a hash of the names, sizes and versions of the
-    input files: tasks that get it are taken from the cache until the data changes.
+    `data_identity` and `synthetic_identity` are hashes of the names, sizes and versions of the input files: tasks that
+    get one are taken from the cache until its files change. `train_gans` is whether the run has GANs of its own.
     """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
+        import json
         import os
         from collections import namedtuple
 
@@ -49,7 +52,6 @@ def check_inputs(
         checked = check(
             parameters={
                 "arms": arms,
-                "classifier_augmentation": classifier_augmentation,
                 "classifier_epochs": classifier_epochs,
                 "classifier_seeds": classifier_seeds,
                 "data": data,
@@ -63,6 +65,7 @@ def check_inputs(
                 "output": output,
                 "positive_classes": positive_classes,
                 "random_seed": random_seed,
+                "synthetic": synthetic,
                 "synthetic_classes": synthetic_classes,
                 "synthetic_per_class": synthetic_per_class,
                 "synthetic_shares": synthetic_shares,
@@ -73,4 +76,6 @@ def check_inputs(
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)
+        write_text(synthetic_identity, checked.synthetic_identity)
+        write_text(train_gans, json.dumps(checked.train_gans))
         return namedtuple("Packs", ["real", "synthetic"])(checked.packs.real, checked.packs.synthetic)  # type: ignore

@@ -124,8 +124,8 @@ def _compare_all(
         compared["test"]["arms"][arm] |= describe_models(inputs.classifiers[arm])
     synthetic = describe_synthetic(inputs)
     real_only = probabilities["validation"][label_fidelity.ARM]
-    for dx, shares in label_fidelity.measure(inputs, rows["validation"], real_only, classes).items():
-        synthetic[dx] |= shares
+    for key, shares in label_fidelity.measure(inputs, rows["validation"], real_only, classes).items():
+        synthetic[key] |= shares
     sets = {"train": inputs.train_set} | {name: inputs.sets[name] for name in ("validation", "test")}
     external = None
     if "external" in inputs.sets:
@@ -138,5 +138,6 @@ def _compare_all(
         **compared["test"],
         "population": cards.population(sets),
         "synthetic": synthetic,
+        "sources": {name: source.model_dump() for name, source in inputs.sources.items()},
         "external": external,
     }

@@ -10,6 +10,7 @@ import pandas as pd
 
 from components.evaluate.predict.inputs import Classifier, Inputs
 from components.evaluate.report import cards, page
+from components.evaluate.report.formatting import effect_name
 from components.evaluate.report.gallery import Gallery
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
@@ -22,8 +23,8 @@ from components.shared.records import Scalar, TrainedGan
 
 _OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
 _OF_IMAGES = {
-    "images", "kid", "density", "coverage", "other_coverage", "texture", "separability", "separability_spectrum",
-    "drawn", "copies", "copy_threshold", "curated", "reject", "against", "nearest",
+    "source", "images", "kid", "density", "coverage", "other_coverage", "texture", "separability",
+    "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "against", "nearest",
 }  # fmt: skip
 _OF_MODEL = {"epochs", "best_epoch", "history", "seconds"}
 _METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}
@@ -141,20 +142,16 @@ def describe_splits(inputs: Inputs, classes: Sequence[str]) -> dict[str, dict[st
 
 
 def describe_synthetic(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Return class → details about its synthetic images and their GAN.
-
-    `failed` is the error of a GAN that failed; `positions` is the number of positions (flips and rotations) of an image
-    that a GAN learned from.
-    """
+    """Return `synthetic_key` → details about the synthetic images and their GAN, as in `SyntheticDetails`."""
     synthetic: dict[str, dict[str, Any]] = {}
     for dx, record in inputs.gan_records.items():
         if isinstance(record, TrainedGan):
             quality = inputs.qualities[dx].model_dump(include=_OF_IMAGES)
-            positions = 8 if record.recipe.get("random_dihedral") or record.recipe.get("turns") else 1
-            synthetic[dx] = quality | record.model_dump(include=_OF_GAN) | {"positions": positions}
+            synthetic[dx] = quality | record.model_dump(include=_OF_GAN)
         else:
             synthetic[dx] = {"images": 0, "architecture": record.architecture, "failed": record.failed}
-    return synthetic
+    given = {key: it for key, it in inputs.qualities.items() if key not in synthetic}
+    return synthetic | {key: quality.model_dump(include=_OF_IMAGES) for key, quality in given.items()}
 
 
 def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") -> str:
@@ -170,7 +167,7 @@ def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") 
         return f"{outcome['verdict']}{where}: the set has no image of a rebalanced class"
     note = " (one seed: valid for these models only)" if len(seeds) == 1 else ""
     return (
-        f"{outcome['verdict']}{where}: GAN effect {effect['value']:+.3f} ({effect['low']:+.3f} to "
+        f"{outcome['verdict']}{where}: {effect_name(effect['arm'])} {effect['value']:+.3f} ({effect['low']:+.3f} to "
         f"{effect['high']:+.3f}) on the {effect['metric']}{note}"
     )
 

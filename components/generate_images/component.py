@@ -7,21 +7,25 @@ from components.container_images import image
 
 @dsl.component(base_image=image("generate_images"), install_kfp_package=False)
 def generate_images(
+    classes: str,
     gans: dsl.Input[dsl.Model],
+    sources: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Model],
     training_data: dsl.Input[dsl.Dataset],
     count: int,
     seed: int,
     synthetic: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Generate images of each class that has a generator, drop copies of training images, and reject the worst."""
+    """Generate images of some classes (comma-separated), take those of other sources, and drop copies and the worst."""
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
         from components.generate_images.generate import REJECT, generate
 
         generate(
+            classes=classes.split(","),
             gans=gans.path,
+            sources=sources.path,
             features=features.path,
             training_data=training_data.path,
             count=count,

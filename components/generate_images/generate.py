@@ -1,12 +1,13 @@
-"""Generate the synthetic images of one or several classes.
+"""Generate the synthetic images of one or several classes, and take those of other generators.
 
 Copies of training images are dropped, and the worst share of the rest is rejected and replaced. Each row of an image
-set identifies the generator, seed and index of its image.
+set identifies the origin of its image: generator, seed and index, or its name in the source.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from components.generate_images.curate import rank_best_first
+from components.generate_images.origins import GanOrigin, GivenOrigin, Origin
 from components.generate_images.page import render_parts, stack_pairs
 from components.generate_images.real_images import RealImages, load_real_images, sample_other_features
 from components.generate_images.sample import SHOWN_COPIES, ImageFile, sample
@@ -29,16 +31,20 @@ from components.shared.image_set import (
     Header,
     ImageSetWriter,
     encode_png,
+    open_pixels,
     pixel_sha256,
     read_header,
+    read_rows,
 )
 from components.shared.log import log_line
 from components.shared.records import (
     FailedGan,
     NearestPair,
     SampleQuality,
+    SyntheticSources,
     TrainedGan,
     load_gan_record,
+    load_record,
     write_record,
 )
 from components.shared.sample_metrics import density_and_coverage, kid, texture
@@ -53,46 +59,30 @@ PAIRS_BYTES = 12_000
 """Maximum size of the image with the nearest pairs in the quality record, in base64."""
 
 
-def _write_images(rows: pd.DataFrame, record: TrainedGan, seed: int, file: ImageFile, out: ImageSetWriter) -> None:
+def _write_images(rows: pd.DataFrame, origin: Origin, file: ImageFile, out: ImageSetWriter) -> None:
     """Write images in row groups; `rows` are numbered as in the file."""
-    dx, architecture, model = record.dx, record.architecture, record.model_sha256
     with ThreadPoolExecutor() as threads:
         for start in range(0, len(rows), ROW_GROUP):
             part = rows.iloc[start : start + ROW_GROUP]
             images = file[part.index.to_numpy()]
-            table = pd.DataFrame(
-                {
-                    "image_id": [f"{dx}-{architecture}-{model[:8]}-{index:06d}" for index in part["index"]],
-                    "dx": dx,
-                    "source": architecture,
-                    "pixel_sha256": [pixel_sha256(pixels) for pixels in images],
-                    "model_sha256": model,
-                    "seed": seed,
-                    "index": part["index"].to_numpy(),
-                }
+            table = origin.describe_rows(part["index"].to_numpy()).assign(
+                dx=origin.dx, source=origin.source, pixel_sha256=[pixel_sha256(pixels) for pixels in images]
             )
             out.write(table, list(threads.map(encode_png, images)))
 
 
 def _generate_class(
-    record: TrainedGan,
-    model: keras.Model,
-    features: Features,
-    real: RealImages,
-    count: int,
-    reject: float,
-    seed: int,
-    out: ImageSetWriter,
+    origin: Origin, features: Features, real: RealImages, count: int, reject: float, out: ImageSetWriter
 ) -> tuple[SampleQuality, list[Any]]:
-    """Sample, curate and write the images of one class; return their quality and the parts of their page."""
+    """Take, curate and write the images of one class; return their quality and the parts of their page."""
     required = math.ceil(count / (1 - reject) - 1e-9)
-    with closing(ImageFile(record.image_size)) as file:
-        samples = sample(record, model, features, real, required, seed, file)
+    with closing(ImageFile(out.header.image_size)) as file:
+        samples = sample(origin, out.header.classes.index(origin.dx), features, real, required, file)
         passed = len(samples.rows)
         order = rank_best_first(samples.rows["probability"].to_numpy(), samples.rows["strangeness"].to_numpy())
         images = count if passed == required else math.floor(passed * (1 - reject) + 1e-9)
         accepted = samples.rows.iloc[np.sort(order[:images])]
-        _write_images(accepted, record, seed, file, out)
+        _write_images(accepted, origin, file, out)
         shown = file[accepted.index.to_numpy()[:MAX_IMAGES]]
         worst = file[order[images:][::-1][:SHOWN_COPIES]]
         near = accepted.sort_values("distance", kind="stable")[:NEAREST_PAIRS]
@@ -109,7 +99,8 @@ def _generate_class(
     part = slice(None, None, 1 + (len(real.training) - 1) // MAX_IMAGES)
     lesions = real.lesions[part]
     quality = SampleQuality(
-        dx=record.dx,
+        dx=origin.dx,
+        source=origin.source,
         images=images,
         drawn=samples.count,
         kid=kid(real.reference, accepted_features) if is_measured else None,
@@ -133,14 +124,14 @@ def _generate_class(
     line = f"{images:,} of {samples.count:,} samples accepted; "
     line += f"{samples.copies:,} were copies, {passed - images:,} rejected"
     if images < count:
-        line += f"; warning: fewer than the {count:,} requested, because too many are copies of training images"
-    log_line(f"generate_images {record.dx}", line)
+        line += f"; warning: fewer than the {count:,} requested"
+    log_line(f"generate_images {origin.key}", line)
     first = shown[:SHEET_IMAGES]
-    return quality, render_parts(record, quality, count, first, pairs, samples.shown_copies, worst)
+    return quality, render_parts(origin, quality, count, first, pairs, samples.shown_copies, worst)
 
 
 def _read_records(gans: Path, header: Header) -> list[TrainedGan | FailedGan]:
-    """Return the records of the GANs in a folder, after a check that they belong to this run's data."""
+    """Return the records of the GANs in a folder, if any, after a check that they belong to this run's data."""
     records = []
     for path in sorted((gans / "models").glob("gan-*.json")):
         record = load_gan_record(path)
@@ -155,10 +146,6 @@ def _read_records(gans: Path, header: Header) -> list[TrainedGan | FailedGan]:
                 path=str(path),
             )
         records.append(record)
-    if not records:
-        raise UserError(
-            f"{gans} contains no GAN record", "use the output of train_gan", "generate_images.no_gans", path=str(gans)
-        )
     return records
 
 
@@ -183,30 +170,24 @@ def _load_generator(path: Path, record: TrainedGan) -> keras.Model:
     return model
 
 
-def generate(
-    gans: str | Path,
-    features: str | Path,
-    training_data: str | Path,
-    count: int,
-    reject: float,
-    seed: int,
-    synthetic: str | Path,
-) -> None:
-    """Generate images of each class that has a generator.
+def _find_given(sources: Path, classes: Sequence[str], header: Header, stack: ExitStack) -> Iterator[GivenOrigin]:
+    """Yield the images of other generators, of each source and class; `stack` closes them."""
+    for name in load_record(sources / "sources.json", SyntheticSources).sources:
+        path = sources / f"{name}.parquet"
+        if read_header(path) != header:
+            raise UserError(
+                f"the images of {name} were not read for this training set",
+                "use the output of read_synthetic of this run",
+                "image_set.mixed",
+                path=str(path),
+            )
+        rows = read_rows(path, "train", ["dx", "image_id"])
+        for dx in classes:
+            names = rows.loc[rows["dx"] == dx, "image_id"].tolist()
+            yield GivenOrigin(name, dx, stack.enter_context(open_pixels(path, "train", dx)), names)
 
-    Args:
-        gans: folder that train_gan wrote; a class whose GAN failed gets no images.
-        features: the feature extractor of the run.
-        training_data: folder that prepare_data wrote.
-        count: images per class; fewer if too many samples are copies of training images.
-        reject: share of the remaining samples that is rejected as the worst, in [0, 1).
-        seed: seed of the noise. The images of a class do not depend on which other classes are generated.
-        synthetic: folder to write, for each class: `synthetic/<class>.parquet` (an image set of the split `train`),
-            `.json` (its quality) and `.html` (a contact sheet).
 
-    Raises:
-        UserError: the count or share is out of range, or the files do not belong together; nothing is written then.
-    """
+def _check_share(count: int, reject: float) -> None:
     if count < 1:
         raise UserError(
             f"synthetic_per_class is {count}", "choose 1 or more", "parameter.out_of_range", name="synthetic_per_class"
@@ -218,6 +199,51 @@ def generate(
             "parameter.out_of_range",
             name="reject",
         )
+
+
+def _load_extractor(path: str | Path, header: Header) -> Features:
+    """Return the feature extractor of the run, after a check that it fits the image sets."""
+    extractor = load_features(path)
+    inputs, (_, probabilities) = extractor.model.input_shape, extractor.model.output_shape
+    if inputs != (None, header.image_size, header.image_size, 3) or probabilities != (None, len(header.classes)):
+        raise UserError(
+            f"{path} was trained on other images or classes",
+            "use the feature extractor of this run",
+            "features.other_data",
+        )
+    return extractor
+
+
+def generate(
+    classes: Sequence[str],
+    gans: str | Path,
+    sources: str | Path,
+    features: str | Path,
+    training_data: str | Path,
+    count: int,
+    reject: float,
+    seed: int,
+    synthetic: str | Path,
+) -> None:
+    """Generate images of each class that has a generator, and take those of other sources.
+
+    Args:
+        classes: the classes.
+        gans: folder that train_gan wrote, for these classes, or without any GAN; a class whose GAN failed gets no
+            images from it.
+        sources: folder that read_synthetic wrote.
+        features: the feature extractor of the run.
+        training_data: folder that prepare_data wrote.
+        count: images per class and source; fewer if too many are copies of training images.
+        reject: share of the remaining images that is rejected as the worst, in [0, 1).
+        seed: seed of the noise. The images of a class do not depend on which other classes are generated.
+        synthetic: folder to write, for each class: `synthetic/<class>.parquet` (an image set of the split `train`),
+            `.json` (its quality) and `.html` (a contact sheet); for other sources in `synthetic/<source>/`.
+
+    Raises:
+        UserError: the count or share is out of range, or the files do not belong together; nothing is written then.
+    """
+    _check_share(count, reject)
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
     header = read_header(train_set)
     if read_header(validation_set).split_sha256 != header.split_sha256:
@@ -226,33 +252,37 @@ def generate(
         )
     records = _read_records(Path(gans), header)
     keras_setup.seed_everything(derive_seed(seed, "generate_images"))
-    extractor = load_features(features)
-    inputs, (_, probabilities) = extractor.model.input_shape, extractor.model.output_shape
-    if inputs != (None, header.image_size, header.image_size, 3) or probabilities != (None, len(header.classes)):
-        raise UserError(
-            f"{features} was trained on other images or classes",
-            "use the feature extractor of this run",
-            "features.other_data",
-        )
-    models = {
-        record.dx: _load_generator(Path(gans) / "models" / f"gan-{record.dx}.keras", record)
-        for record in records
-        if isinstance(record, TrainedGan)
-    }
-    others = sample_other_features(train_set, extractor, seed)
-    with atomic_folder(synthetic) as folder:
+    extractor = _load_extractor(features, header)
+    with ExitStack() as stack:
+        folder = stack.enter_context(atomic_folder(synthetic))
         (folder / "synthetic").mkdir()
+        origins: list[Origin] = []
         for record in records:
-            dx = record.dx
-            stem = folder / "synthetic" / dx
-            if isinstance(record, FailedGan):
-                log_line(f"generate_images {dx}", "skipped: its GAN failed")
-                page = html_page.render(f"Synthetic images of {dx}", [f"None: the GAN failed ({record.failed})."])
-                stem.with_suffix(".html").write_text(page, encoding="utf-8")
+            if isinstance(record, TrainedGan):
+                model = _load_generator(Path(gans) / "models" / f"gan-{record.dx}.keras", record)
+                origins.append(GanOrigin(record, model, seed))
                 continue
-            real = load_real_images(dx, train_set, validation_set, extractor, others[dx])
-            with closing(ImageSetWriter(stem.with_suffix(".parquet"), header)) as out:
-                quality, parts = _generate_class(record, models[dx], extractor, real, count, reject, seed, out)
-            write_record(stem.with_suffix(".json"), quality)
-            page = html_page.render(f"Synthetic images of {dx}", parts)
-            stem.with_suffix(".html").write_text(page, encoding="utf-8")
+            log_line(f"generate_images {record.dx}", "skipped: its GAN failed")
+            page = html_page.render(f"Synthetic images of {record.dx}", [f"None: the GAN failed ({record.failed})."])
+            (folder / "synthetic" / f"{record.dx}.html").write_text(page, encoding="utf-8")
+        origins.extend(_find_given(Path(sources), classes, header, stack))
+        if missing := sorted(set(classes) - {it.dx for it in (*records, *origins)}):
+            raise UserError(
+                f"{gans} has no GAN of {', '.join(missing)}",
+                "use the output of train_gan for these classes",
+                "generate_images.no_gans",
+                classes=missing,
+            )
+        others = sample_other_features(train_set, extractor, seed)
+        for dx in classes:
+            of_class = [origin for origin in origins if origin.dx == dx]
+            real = load_real_images(dx, train_set, validation_set, extractor, others[dx]) if of_class else None
+            for origin in of_class:
+                assert real is not None
+                stem = folder / "synthetic" / origin.key
+                stem.parent.mkdir(exist_ok=True)
+                with closing(ImageSetWriter(stem.with_name(f"{dx}.parquet"), header)) as out:
+                    quality, parts = _generate_class(origin, extractor, real, count, reject, out)
+                write_record(stem.with_name(f"{dx}.json"), quality)
+                page = html_page.render(f"Synthetic images of {dx}", parts)
+                stem.with_name(f"{dx}.html").write_text(page, encoding="utf-8")

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from components.generate_images.origins import Origin
 from components.shared import html_page
-from components.shared.records import SampleQuality, TrainedGan
+from components.shared.records import SampleQuality
 
 
 def stack_pairs(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -15,7 +16,7 @@ def stack_pairs(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def render_parts(
-    record: TrainedGan,
+    origin: Origin,
     quality: SampleQuality,
     required: int,
     first: np.ndarray,
@@ -26,7 +27,7 @@ def render_parts(
     """Return the parts of the page.
 
     Args:
-        record: record of the GAN.
+        origin: where the images come from.
         quality: quality of the images.
         required: number of images that was requested.
         first: the first images, (N, S, S, 3) uint8.
@@ -34,13 +35,12 @@ def render_parts(
         copies: dropped copies, with the training images that they replicate.
         worst: rejected images, (N, S, S, 3) uint8.
     """
-    dx = record.dx
+    dx = origin.dx
     fewer = ""
     if quality.images < required:
-        fewer = f"Fewer than the {required:,} requested: too many samples are copies of training images. "
+        fewer = f"Fewer than the {required:,} requested. "
     parts: list[Any] = [
-        f"{dx}: {quality.images:,} images by {record.architecture} after {record.best_kimg:g} of {record.kimg:g} kimg, "
-        f"trained on {record.real_images:,} real ones. {fewer}{quality.drawn:,} images were sampled; "
+        f"{dx}: {quality.images:,} images {origin.describe()}. {fewer}{quality.drawn:,} images were sampled; "
         f"{quality.copies:,} were dropped as copies of training images, {quality.curated:,} were rejected as the worst."
     ]
     if quality.kid is not None and quality.density is not None and quality.coverage is not None:

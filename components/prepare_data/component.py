@@ -1,4 +1,4 @@
-"""Component specification of data preparation; see `prepare.py`."""
+"""Component specifications of the two tasks that read images; see `prepare.py` and `synthetic.py`."""
 
 from kfp import dsl
 
@@ -54,3 +54,32 @@ def prepare_data(
         groups = group_classes(names, gans_per_task)
         write_text(rare, json.dumps(names))
         return groups
+
+
+@dsl.component(base_image=image("prepare_data"), install_kfp_package=False)
+def read_synthetic(
+    synthetic: str,
+    synthetic_identity: str,
+    training_data: dsl.Input[dsl.Dataset],
+    test_data: dsl.Input[dsl.Dataset],
+    count: int,
+    max_bad_images: int,
+    seed: int,
+    sources: dsl.Output[dsl.Dataset],
+) -> None:
+    """Read synthetic images of other generators, and refuse those that reproduce held-out images."""
+    from components.shared.errors import exit_on_user_error
+
+    with exit_on_user_error():
+        from components.prepare_data.synthetic import read_synthetic as read
+
+        read(
+            synthetic=synthetic,
+            training_data=training_data.path,
+            test_data=test_data.path,
+            count=count,
+            max_bad_images=max_bad_images,
+            seed=seed,
+            out=sources.path,
+            identity=synthetic_identity,
+        )

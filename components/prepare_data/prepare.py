@@ -108,7 +108,7 @@ def _keep_rows_with_files(
     return _skip(table, missing, _explain_missing(folder) if missing.any() else "", findings), files
 
 
-def _write(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame) -> None:
+def write_rows(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame) -> None:
     """Write some of the decoded images as an image set, sorted by class."""
     with closing(ImageSetWriter(part, header)) as out:
         for _, of_class in rows.groupby("dx"):
@@ -162,7 +162,7 @@ def _external(
                 raise UserError(
                     "no usable image remains in the external set", "add images of other lesions", "external.no_images"
                 )
-            _write(part, _header(classes, image_size, rows, "external"), decoded, rows)
+            write_rows(part, _header(classes, image_size, rows, "external"), decoded, rows)
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name} of the external set: {reason}")
     if not once.all():
@@ -299,13 +299,13 @@ def prepare(
                     )
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
-            _write(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
+            write_rows(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
         else:
             outside = _external(
                 outside_part, external, classes, image_size, duplicates, max_bad_images, listed, decoded.thumbnails
             )
         for name, part in zip(splitting.SHARES, sets, strict=True):
-            _write(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
+            write_rows(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
         listed[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])

@@ -19,6 +19,7 @@ class Recipe:
         title: description for tables and pages, one line.
         adds: whether each rare class gets additional images, the same number in all arms that add any.
         synthetic_share: share of the added images that is synthetic, in [0, 1]; the rest are repeats of real images.
+        source: where the synthetic images come from: `gan` for the GANs of this run, or the name of another source.
         balanced: whether each class counts as often as the largest one, by repeats of its images.
         class_weights: whether the loss of an image has a weight inversely proportional to the size of its class.
         logit_adjustment: whether training adds the logarithm of each class's frequency to its logit, so that the
@@ -29,6 +30,7 @@ class Recipe:
     title: str
     adds: bool = False
     synthetic_share: float = 0.0
+    source: str = ""
     balanced: bool = False
     class_weights: bool = False
     logit_adjustment: bool = False
@@ -39,7 +41,10 @@ BASELINE = "baseline"
 CONTROL = "oversampled"
 """The arm that the effect of synthetic images is measured against: it adds the same number of real images."""
 AUGMENTED = "augmented"
-"""Choice that means one arm for each share of synthetic images, named `augmented@<share>`."""
+"""Choice that means one arm for each share of synthetic images and each source of them: `augmented@<share>` for the
+GANs of this run, `<source>@<share>` for other sources."""
+GAN = "gan"
+"""The source of synthetic images that is the GANs of this run."""
 CONTROLS = {
     BASELINE: Recipe("real images as they are"),
     CONTROL: Recipe("real images; rare classes with repeats", adds=True),
@@ -54,24 +59,60 @@ CONTROLS = {
 CHOICES = (*CONTROLS, AUGMENTED)
 REQUIRED = (BASELINE, CONTROL, AUGMENTED)
 """Without them there is no effect of synthetic images to report."""
-_DOSE = re.compile(rf"{AUGMENTED}@(1|0\.[0-9]{{1,2}})")
+SOURCE_NAME = r"[a-z][a-z0-9_]{0,19}"
+"""Regular expression of the names of sources."""
+_DOSE = re.compile(rf"({SOURCE_NAME})@(1|0\.[0-9]{{1,2}})")
 
 
-def dose_arm(share: float) -> str:
-    """Return the name of the arm with a share of synthetic images.
+def dose_arm(share: float, source: str = GAN) -> str:
+    """Return the name of the arm with a share of synthetic images from a source.
 
     Example:
-        >>> dose_arm(0.25), dose_arm(1.0)
-        ('augmented@0.25', 'augmented@1')
+        >>> dose_arm(0.25), dose_arm(1.0, "stylegan")
+        ('augmented@0.25', 'stylegan@1')
     """
-    return f"{AUGMENTED}@{share:g}"
+    return f"{AUGMENTED if source == GAN else source}@{share:g}"
 
 
 def share_of(arm: str) -> float | None:
     """Return the share of synthetic images among those that an arm adds; None for an arm without synthetic images."""
     match = _DOSE.fullmatch(arm)
-    share = float(match[1]) if match else 0.0
+    share = float(match[2]) if match else 0.0
     return share if share > 0 else None
+
+
+def source_of(arm: str) -> str | None:
+    """Return the source of an arm's synthetic images; None for an arm without synthetic images.
+
+    Example:
+        >>> source_of("augmented@1"), source_of("stylegan@0.5"), source_of("baseline")
+        ('gan', 'stylegan', None)
+    """
+    if share_of(arm) is None:
+        return None
+    name = arm.partition("@")[0]
+    return GAN if name == AUGMENTED else name
+
+
+def synthetic_key(source: str, dx: str) -> str:
+    """Return what identifies the synthetic images of a class from a source; also the name of their files.
+
+    Example:
+        >>> synthetic_key("gan", "df"), synthetic_key("stylegan", "df")
+        ('df', 'stylegan/df')
+    """
+    return dx if source == GAN else f"{source}/{dx}"
+
+
+def parse_synthetic_key(key: str) -> tuple[str, str]:
+    """Return source and class of a `synthetic_key`.
+
+    Example:
+        >>> parse_synthetic_key("stylegan/df")
+        ('stylegan', 'df')
+    """
+    source, _, dx = key.rpartition("/")
+    return source or GAN, dx
 
 
 def title_of(arm: str) -> str:
@@ -82,7 +123,8 @@ def title_of(arm: str) -> str:
         ('augmented 25 %', 'class weights')
     """
     share = share_of(arm)
-    return arm.replace("_", " ") if share is None else f"{AUGMENTED} {100 * share:g} %"
+    name = arm.partition("@")[0].replace("_", " ")
+    return name if share is None else f"{name} {100 * share:g} %"
 
 
 def recipe(arm: str) -> Recipe:
@@ -95,7 +137,9 @@ def recipe(arm: str) -> Recipe:
     if share is not None:
         mixture = f"{100 * share:g} % synthetic images, {100 - 100 * share:g} % repeats"
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
-        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share)
+        source = source_of(arm) or GAN
+        title += "" if source == GAN else f", from {source}"
+        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share, source=source)
     if arm not in CONTROLS:
         raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)
     return CONTROLS[arm]
@@ -103,20 +147,26 @@ def recipe(arm: str) -> Recipe:
 
 def sort_arms(names: Iterable[str]) -> list[str]:
     """Return names of arms in the order in which pages show them."""
-    order = list(CONTROLS)
-    return sorted(names, key=lambda arm: (order.index(arm) if arm in order else len(order), share_of(arm) or 0.0))
+    order = [*CONTROLS, AUGMENTED]
+
+    def key(arm: str) -> tuple[int, str, float]:
+        name = arm.partition("@")[0]
+        return order.index(name) if name in order else len(order), name, share_of(arm) or 0.0
+
+    return sorted(names, key=key)
 
 
-def expand(arms: Sequence[str], shares: Sequence[float]) -> list[str]:
+def expand(arms: Sequence[str], shares: Sequence[float], sources: Sequence[str] = (GAN,)) -> list[str]:
     """Return the names of all arms, in the order in which pages show them.
 
     Args:
         arms: names from `CHOICES`.
-        shares: shares of synthetic images; `augmented` becomes an arm for each.
+        shares: shares of synthetic images.
+        sources: sources of synthetic images; the name `augmented` in `arms` becomes an arm for each source and share.
 
     Example:
         >>> expand(["augmented", "baseline", "oversampled"], [1.0, 0.5])
         ['baseline', 'oversampled', 'augmented@0.5', 'augmented@1']
     """
-    doses = [dose_arm(share) for share in shares] if AUGMENTED in arms else []
+    doses = [dose_arm(share, source) for source in sources for share in shares] if AUGMENTED in arms else []
     return sort_arms([*(arm for arm in arms if arm != AUGMENTED), *doses])

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-AUGMENTATIONS = ("none", "flips_and_rotations")
-
 
 def endless_batches(repeat: np.ndarray, batch: int, seed: int) -> Iterator[np.ndarray]:
     """Yield batches of row numbers without end, from shuffled passes over rows that count `repeat` times.

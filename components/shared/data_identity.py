@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.shared.arms import GAN
 from components.shared.errors import UserError
-from components.shared.parameters import FOLD
+from components.shared.parameters import FOLD, synthetic_sources
 
 IMAGE_SUFFIXES = ("", ".csv", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Suffixes of files that are data. Results written into the data folder are ignored."""
@@ -45,6 +46,30 @@ def input_identity(data: str, data_split: str, data_external: str) -> str:
         UserError: as in `data_identity`.
     """
     return data_identity(data, "random" if FOLD.fullmatch(data_split) else data_split, data_external)
+
+
+def synthetic_identity(synthetic: str) -> str:
+    """Return the identity of the sources in the parameter `synthetic`; the GANs of the run are none.
+
+    Raises:
+        UserError: as in `data_identity`.
+    """
+    return data_identity(*(place for name, place in synthetic_sources(synthetic).items() if name != GAN))
+
+
+def check_synthetic_unchanged(identity: str, synthetic: str) -> None:
+    """Check, after the sources of synthetic images have been read, that they are still those with this identity.
+
+    Raises:
+        UserError: `input.changed`, or as in `data_identity`.
+    """
+    if synthetic_identity(synthetic) != identity:
+        raise UserError(
+            "the synthetic images changed while they were read",
+            "rerun the command when nothing writes to them",
+            "input.changed",
+            synthetic=synthetic,
+        )
 
 
 def check_unchanged(identity: str, data: str, data_split: str, data_external: str) -> None:

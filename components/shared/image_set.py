@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         ("image_id", pa.string()),
         ("lesion_id", pa.string()),  # null for a synthetic image
         ("dx", pa.string()),  # the class
-        ("source", pa.string()),  # `real`, or the architecture that generated it
+        ("source", pa.string()),  # `real`, `gan` for the GANs of the run, or the name of another source
         ("split", pa.string()),
         ("repeat", pa.int32()),
         ("pixel_sha256", pa.string()),
@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
         ("sex", pa.string()),
         ("localization", pa.string()),
         # Origin of a synthetic image; null for a real one.
-        ("model_sha256", pa.string()),
+        ("model_sha256", pa.string()),  # null if it is not from a GAN of the run, like the seed
         ("seed", pa.int64()),
         ("index", pa.int64()),
     ]
@@ -298,7 +298,7 @@ class Pixels:
         images: (N, H, W, 3) uint8 in [0, 255].
         labels: (N,) int64 index into the header's classes.
         repeat: (N,) int64, occurrences of each image in one pass of training.
-        real: (N,) bool, False for a synthetic image.
+        source: (N,) `real`, or the source of a synthetic image.
         pixel_sha256: (N,) hash of each image, verified.
         header: header of the set.
     """
@@ -306,9 +306,14 @@ class Pixels:
     images: np.ndarray
     labels: np.ndarray
     repeat: np.ndarray
-    real: np.ndarray
+    source: np.ndarray
     pixel_sha256: np.ndarray
     header: Header
+
+    @property
+    def real(self) -> np.ndarray:
+        """(N,) bool, False for a synthetic image."""
+        return self.source == REAL
 
 
 def seen_hashes(*sets: Pixels) -> list[str]:
@@ -385,7 +390,7 @@ def open_pixels(paths: str | Path | Sequence[str | Path], split: str, *classes: 
             images=images,
             labels=rows["dx"].map(index).to_numpy(np.int64),
             repeat=rows["repeat"].to_numpy(np.int64),
-            real=(rows["source"] == REAL).to_numpy(),
+            source=rows["source"].to_numpy(),
             pixel_sha256=rows["pixel_sha256"].to_numpy(),
             header=header,
         )

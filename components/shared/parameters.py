@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from components.shared import arms as arms_module
+from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.records import MAX_SEED
 
@@ -16,6 +17,10 @@ MAX_SEEDS = 20
 MAX_SHARES = 5
 MAX_FOLDS = 20
 MAX_PLACE_LENGTH = 1_000
+MAX_SOURCES = 5
+_RESERVED_SOURCES = {"real", arms_module.AUGMENTED, *arms_module.CONTROLS}
+UNNAMED_SOURCE = "synthetic"
+"""Name of the source if `synthetic` is a place without a name."""
 
 CLASS_LIST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}( *, *[A-Za-z0-9][A-Za-z0-9_-]{0,30}){0,99}")
 FOLD = re.compile(r"\s*(\d{1,3})\s*/\s*(\d{1,3})\s*")
@@ -48,9 +53,6 @@ class Parameters(BaseModel):
             f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas; "
             f"{', '.join(arms_module.REQUIRED)} are required"
         ),
-    )
-    classifier_augmentation: Literal["none", "flips_and_rotations"] = Field(
-        default="flips_and_rotations", description="Random changes of the training images, in all arms."
     )
     classifier_epochs: int = Field(
         default=20,
@@ -108,6 +110,15 @@ class Parameters(BaseModel):
         json_schema_extra=_form("class names, separated by commas"),
     )
     random_seed: Seed = Field(default=1, description="Random seed of the split, the GANs and the synthetic images.")
+    synthetic: str = Field(
+        default=GAN,
+        min_length=1,
+        max_length=MAX_PLACE_LENGTH,
+        description="Where the synthetic images come from: the GANs of this run, other generators, or both.",
+        json_schema_extra=_form(
+            f"{GAN}, a place with one folder per class, or several named ones such as {GAN},stylegan=gs://bucket/prefix"
+        ),
+    )
     synthetic_classes: str = Field(
         default="auto",
         min_length=1,
@@ -158,13 +169,23 @@ class Parameters(BaseModel):
 
     @field_validator("data", "data_external", "data_split", "output")
     @classmethod
-    def _is_printable(cls, place: str) -> str:
-        if place != place.strip() or not place.isprintable() or place != place.encode(errors="replace").decode():
-            raise ValueError("it begins or ends with a blank, or has characters that cannot be printed")
-        scheme, separator, address = place.partition("://")
-        if separator and (scheme != "gs" or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?", address)):
-            raise ValueError("the address is not of the form gs://bucket/prefix")
-        return place
+    def _is_place(cls, place: str) -> str:
+        return _check_place(place)
+
+    @field_validator("synthetic")
+    @classmethod
+    def _sources_exist(cls, synthetic: str) -> str:
+        items = split_names(synthetic)
+        sources = synthetic_sources(synthetic)
+        if not items or len(sources) < len(items) or len(set(sources.values())) < len(items):
+            raise ValueError("a source has no name of its own, or is repeated" if items else "there is no source")
+        if len(items) > MAX_SOURCES:
+            raise ValueError(f"there are more than {MAX_SOURCES} sources")
+        if reserved := [name for name, place in sources.items() if _is_reserved(name, place)]:
+            raise ValueError(f"a source cannot have the name {reserved[0]}")
+        for place in sources.values():
+            _check_place(place)
+        return synthetic
 
     @field_validator("data_split")
     @classmethod
@@ -183,6 +204,19 @@ class Parameters(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("a class is repeated")
         return classes
+
+
+def _is_reserved(source: str, place: str) -> bool:
+    return source in _RESERVED_SOURCES or (source == GAN) != (place == GAN)
+
+
+def _check_place(place: str) -> str:
+    if place != place.strip() or not place.isprintable() or place != place.encode(errors="replace").decode():
+        raise ValueError("it begins or ends with a blank, or has characters that cannot be printed")
+    scheme, separator, address = place.partition("://")
+    if separator and (scheme != "gs" or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?", address)):
+        raise ValueError("the address is not of the form gs://bucket/prefix")
+    return place
 
 
 class Options(BaseModel):
@@ -215,10 +249,42 @@ def split_names(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
+def synthetic_sources(synthetic: str) -> dict[str, str]:
+    """Return name → place of each source of synthetic images in the parameter `synthetic`.
+
+    The GANs of the run have the name and the place `gan`.
+
+    Example:
+        >>> synthetic_sources("gan, stylegan=gs://bucket/images")
+        {'gan': 'gan', 'stylegan': 'gs://bucket/images'}
+        >>> synthetic_sources("/data/generated")
+        {'synthetic': '/data/generated'}
+    """
+    sources = {}
+    for item in split_names(synthetic):
+        named = re.fullmatch(rf"({arms_module.SOURCE_NAME})=(.+)", item)
+        if item == GAN:
+            sources[GAN] = GAN
+        else:
+            sources[named[1] if named else UNNAMED_SOURCE] = named[2].strip() if named else item
+    return sources
+
+
+def format_sources(sources: Mapping[str, str]) -> str:
+    """Return the value of `synthetic` for sources; the inverse of `synthetic_sources`.
+
+    Example:
+        >>> format_sources({"gan": "gan", "synthetic": "/a", "stylegan": "/b"})
+        'gan,/a,stylegan=/b'
+    """
+    return ",".join(place if name in (GAN, UNNAMED_SOURCE) else f"{name}={place}" for name, place in sources.items())
+
+
 def arm_names(values: Mapping[str, Any]) -> list[str]:
     """Return the arms of a run with these parameters, in the order in which pages show them."""
-    chosen = split_names(values["arms"])
-    return arms_module.expand(arms_module.CHOICES if chosen == ["all"] else chosen, values["synthetic_shares"])
+    chosen, sources = split_names(values["arms"]), synthetic_sources(values["synthetic"])
+    arms = arms_module.CHOICES if chosen == ["all"] else chosen
+    return arms_module.expand(arms, values["synthetic_shares"], tuple(sources))
 
 
 def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:

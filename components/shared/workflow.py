@@ -560,7 +560,8 @@ def _cached_pack(content: _Manifest, spec: Mapping[str, Any], number: int) -> st
     if "pack" not in (inputs.get("parameters") or {}) or not isinstance(per_task, int | float) or per_task < 1:
         return ""
     try:
-        given = check_parameters({"arms": arms, "synthetic_shares": shares, "classifier_seeds": seeds})
+        chosen = {"arms": arms, "synthetic_shares": shares, "classifier_seeds": seeds}
+        given = check_parameters(chosen | {name: form[name] for name in ("synthetic",) if name in form})
         packs = pack_classifiers(arm_names(given), given["classifier_seeds"], int(per_task))
         return (packs.synthetic if "synthetic_images" in (inputs.get("artifacts") or {}) else packs.real)[number]
     except (UserError, IndexError):

@@ -12,7 +12,6 @@ def train_classifier(
     synthetic_per_class: int,
     random_seed: int,
     epochs: int,
-    augmentation: str,
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
@@ -30,6 +29,5 @@ def train_classifier(
             synthetic_per_class=synthetic_per_class,
             random_seed=random_seed,
             epochs=epochs,
-            augmentation=augmentation,
             classifiers=classifiers.path,
         )

@@ -18,7 +18,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from components.shared import html_page, keras_setup, precision
 from components.shared.arms import CONTROL, Recipe, recipe
-from components.shared.batches import AUGMENTATIONS, endless_batches
+from components.shared.batches import endless_batches
 from components.shared.dihedral import random_dihedral
 from components.shared.errors import UserError
 from components.shared.files import atomic_folder, file_sha256
@@ -59,7 +59,6 @@ class _Validate(keras.callbacks.Callback):
 
 def batches(
     pixels: Pixels,
-    augmentation: str,
     order_seed: int,
     augmentation_seed: int,
     weights: np.ndarray | None = None,
@@ -69,7 +68,6 @@ def batches(
 
     Args:
         pixels: the rows; each counts `repeat` times.
-        augmentation: `none` or `flips_and_rotations`.
         order_seed, augmentation_seed: seeds.
         weights: (classes,) loss weights; if given, a batch has a third part, the weight of each image.
         strong: whether `strong_augmentation` changes the images as well.
@@ -77,9 +75,7 @@ def batches(
     rng = np.random.default_rng(augmentation_seed)
     change = strong_augmentation(augmentation_seed) if strong else None
     for rows in endless_batches(pixels.repeat, BATCH_SIZE, order_seed):
-        images, labels = pixels.images[rows], pixels.labels[rows]
-        if augmentation == "flips_and_rotations":
-            images = random_dihedral(images, rng)
+        images, labels = random_dihedral(pixels.images[rows], rng), pixels.labels[rows]
         if change:
             images = change(images)
         yield (images, labels) if weights is None else (images, labels, weights[labels])
@@ -115,7 +111,7 @@ def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, 
     largest = int(np.bincount(pixels.labels[pixels.real]).max())
     for label, dx in enumerate(pixels.header.classes):
         real = np.flatnonzero(pixels.real & (pixels.labels == label))
-        synthetic = np.flatnonzero(~pixels.real & (pixels.labels == label))
+        synthetic = np.flatnonzero((pixels.source == recipe.source) & (pixels.labels == label))
         rng = np.random.default_rng(derive_seed(seed, CONTROL, dx))
         if recipe.balanced and len(real):
             counts[real] = repeat_counts(len(real), largest - len(real), rng)
@@ -166,7 +162,6 @@ def train(
     synthetic_per_class: int,
     random_seed: int,
     epochs: int,
-    augmentation: str,
     classifiers: str | Path,
 ) -> None:
     """Train classifiers, and keep the weights of each with the best balanced accuracy on validation.
@@ -180,14 +175,13 @@ def train(
         synthetic_per_class: images that arms such as `oversampled` add to each rare class.
         random_seed: seed of the run; decides which images are repeated.
         epochs: number of epochs of each classifier.
-        augmentation: `none` or `flips_and_rotations`.
         classifiers: folder to write: `models/<arm>.keras`, `.json` (the record) and `.html` (learning curves) of the
             first seed, and `models/<arm>-seed<N>.*` of the others.
 
     Raises:
         UserError: a setting or an image set cannot be used.
     """
-    _check(jobs, epochs, augmentation)
+    _check(jobs, epochs)
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare
@@ -208,11 +202,11 @@ def train(
                 counts = count_rows(pool, recipe(job.arm), rare, synthetic_per_class, random_seed)
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
                 rows = replace(pool, repeat=counts)
-                _train_classifier(job, rows, validation_pixels, epochs, augmentation, stem)
+                _train_classifier(job, rows, validation_pixels, epochs, stem)
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
-    sets = sorted(Path(synthetic_images).glob("synthetic/*.parquet")) if synthetic_images else []
+    sets = sorted(Path(synthetic_images).glob("synthetic/**/*.parquet")) if synthetic_images else []
     if not sets:
         raise UserError(
             "there are no synthetic images to train with",
@@ -222,7 +216,7 @@ def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
     return sets
 
 
-def _check(jobs: Sequence[Job], epochs: int, augmentation: str) -> None:
+def _check(jobs: Sequence[Job], epochs: int) -> None:
     for job in jobs:
         recipe(job.arm)
     if not jobs:
@@ -233,18 +227,9 @@ def _check(jobs: Sequence[Job], epochs: int, augmentation: str) -> None:
         raise UserError(
             f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"
         )
-    if augmentation not in AUGMENTATIONS:
-        raise UserError(
-            f"classifier_augmentation is {augmentation!r}",
-            f"choose from {', '.join(AUGMENTATIONS)}",
-            "parameter.unknown_choice",
-            name="classifier_augmentation",
-        )
 
 
-def _train_classifier(
-    job: Job, pixels: Pixels, validation_pixels: Pixels, epochs: int, augmentation: str, stem: Path
-) -> None:
+def _train_classifier(job: Job, pixels: Pixels, validation_pixels: Pixels, epochs: int, stem: Path) -> None:
     """Train one classifier, and write its files; `stem` is their path without suffix."""
     arm, seed, its_recipe, classes = job.arm, job.seed, recipe(job.arm), len(pixels.header.classes)
     label = f"train_classifier {arm}, seed {seed}"
@@ -267,7 +252,7 @@ def _train_classifier(
     history = (
         compile_fast_model(network_, policy, offset)
         .fit(
-            batches(pixels, augmentation, *seeds, weights, its_recipe.strong_augmentation),
+            batches(pixels, *seeds, weights, its_recipe.strong_augmentation),
             steps_per_epoch=steps,
             epochs=epochs,
             callbacks=[_Validate(network_, validation_pixels, progress), keep_best],
@@ -287,7 +272,6 @@ def _train_classifier(
         "train_rows": int(pixels.repeat.sum()),
         "settings": {
             "epochs": epochs,
-            "augmentation": augmentation,
             "seed": seed,
             "batch": BATCH_SIZE,
             "precision": policy,

@@ -7,6 +7,7 @@ from components.container_images import image
 
 @dsl.component(base_image=image("train_gan"), install_kfp_package=False)
 def pretrain_gan(
+    train_gans: bool,
     classes: list[str],
     training_data: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Model],
@@ -16,7 +17,10 @@ def pretrain_gan(
     checkpoints: str,
     start: dsl.Output[dsl.Model],
 ) -> None:
-    """Train one GAN of all rare classes, from which the GAN of each class starts; nothing with a budget of 0."""
+    """Train one GAN of all rare classes, from which the GAN of each class starts; nothing with a budget of 0.
+
+    With `train_gans` false, all synthetic images come from other generators, and nothing is trained.
+    """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
@@ -26,7 +30,7 @@ def pretrain_gan(
         from components.train_gan.pretrain import pretrain
 
         pretrain(
-            classes=classes,
+            classes=classes if train_gans else [],
             training_data=training_data.path,
             features=features.path,
             architecture=architecture,
@@ -39,6 +43,7 @@ def pretrain_gan(
 
 @dsl.component(base_image=image("train_gan"), install_kfp_package=False)
 def train_gan(
+    train_gans: bool,
     classes: str,
     training_data: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Model],
@@ -50,7 +55,10 @@ def train_gan(
     checkpoints: str,
     gans: dsl.Output[dsl.Model],
 ) -> None:
-    """Train a GAN for each of some classes (comma-separated) on the real training images of that class."""
+    """Train a GAN for each of some classes (comma-separated) on the real training images of that class.
+
+    With `train_gans` false, all synthetic images come from other generators, and nothing is trained.
+    """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
@@ -60,7 +68,7 @@ def train_gan(
         from components.train_gan.train import train
 
         train(
-            classes=classes.split(","),
+            classes=classes.split(",") if train_gans else [],
             training_data=training_data.path,
             features=features.path,
             start=start.path,

@@ -19,7 +19,7 @@ from components.shared.seeds import derive_seed
 from components.train_gan import progress_html
 from components.train_gan.loop import BATCH_SIZE, Training, describe_training, export_start, run
 from components.train_gan.recipe import Recipe
-from components.train_gan.train import CHECKPOINT_INTERVAL_S, START_FILE, check_inputs
+from components.train_gan.train import CHECKPOINT_INTERVAL_S, NOT_NEEDED, START_FILE, check_inputs
 
 LABEL = "pretrain_gan"
 
@@ -39,7 +39,7 @@ def pretrain(
     """Train a GAN of all rare classes together.
 
     Args:
-        classes: the rare classes; each is shown about as often as any other.
+        classes: the rare classes; each is shown about as often as any other. Without any, nothing is trained.
         training_data: folder that prepare_data wrote.
         features: the feature extractor of the run.
         architecture: see `architectures`.
@@ -61,12 +61,12 @@ def pretrain(
             name="gan_shared_kimg",
         )
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
-    networks, header = check_inputs(classes, train_set, validation_set, architecture)
     with atomic_folder(start) as folder:
-        if not kimg:
-            log_line(LABEL, "gan_shared_kimg is 0: each GAN starts with random weights")
+        if not kimg or not classes:
+            log_line(LABEL, NOT_NEEDED if kimg else "gan_shared_kimg is 0: each GAN starts with random weights")
             (folder / "none.txt").write_text("no shared GAN\n", encoding="utf-8")
             return
+        networks, header = check_inputs(classes, train_set, validation_set, architecture)
         settings = {"classes": list(classes), "features": file_sha256(features), "split_sha256": header.split_sha256}
         with (
             open_pixels(train_set, "train", *classes) as pixels,

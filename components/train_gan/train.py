@@ -24,6 +24,7 @@ from components.train_gan.loop import BATCH_SIZE, Training, describe_training, l
 from components.train_gan.recipe import Recipe
 
 CHECKPOINT_INTERVAL_S = 300.0
+NOT_NEEDED = "skipped: the synthetic images of this run come from other generators"
 START_FILE = "start.bin"
 """File with the networks of the shared GAN, in the folder that GANs start from; absent without pretraining."""
 
@@ -48,7 +49,8 @@ def train(
     rolls back to the last good snapshot once, with half the learning rate.
 
     Args:
-        classes: one or several, trained in this process: as one batch where the backend supports it, else in turn.
+        classes: trained in this process: as one batch where the backend supports it, else in turn. Without any, the
+            folder has no GAN.
         training_data: folder that prepare_data wrote; snapshots are compared with the validation images of the class.
         features: the feature extractor of the run.
         start: folder that `pretrain` wrote.
@@ -76,6 +78,12 @@ def train(
     if not 0 < kimg < math.inf:
         raise UserError(f"gan_kimg is {kimg:g}", "choose a budget above 0", "parameter.out_of_range", name="gan_kimg")
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
+    if not classes:
+        log_line("train_gan", NOT_NEEDED)
+        with atomic_folder(gans) as folder:
+            (folder / "models").mkdir()
+            (folder / "none.txt").write_text("no GAN\n", encoding="utf-8")
+        return
     networks, header = check_inputs(classes, train_set, validation_set, architecture)
     recipe, extractor = recipe or networks.RECIPE, load_features(features)
     start_file = Path(start) / START_FILE

@@ -139,7 +139,6 @@ def _example(seeds: int, external: bool, arms: tuple[str, ...]) -> dict[str, Any
                 "reject": 0.2,
                 "against": "validation and training",
                 "nearest": [{"distance": 0.71 + k / 10, "image_id": f"ISIC_{k:07}", "index": 3 * k} for k in range(5)],
-                "positions": 8,
                 "model_sha256": f"{i}b" * 32,
                 "real_images": 229,
                 "seconds": 4521.5,
@@ -271,7 +270,6 @@ def nulled(value: Any, inside: bool = False) -> Any:
                 "arm",
                 "best",
                 "best_control",
-                "positions",
             )
             else nulled(item, True)
             for key, item in value.items()

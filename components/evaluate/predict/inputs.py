@@ -1,10 +1,10 @@
 """Read what the other phases wrote: image sets, classifiers, and the records of GANs and synthetic images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.shared.arms import sort_arms
+from components.shared.arms import parse_synthetic_key, sort_arms, synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import read_rows
 from components.shared.records import (
@@ -13,6 +13,8 @@ from components.shared.records import (
     FailedGan,
     SampleQuality,
     SharedGan,
+    SyntheticSource,
+    SyntheticSources,
     TrainedGan,
     load_gan_record,
     load_record,
@@ -35,11 +37,12 @@ class Inputs:
         sets: split → image set; `external` only if it has rows.
         train_set: image set of the split `train`.
         rare: the classes to rebalance.
-        gan_records: class → record of its GAN.
-        qualities: class → quality of its synthetic images, for classes whose GAN was trained.
-        synthetic_sets: class → its synthetic images, likewise.
+        gan_records: class → record of its GAN; empty if all synthetic images come from other generators.
+        qualities: `synthetic_key` → quality of the synthetic images, except those of classes whose GAN failed.
+        synthetic_sets: `synthetic_key` → the synthetic images, likewise.
         classifiers: arm → classifiers, in the order of their seeds, the run's first seed first.
         pretraining_s: seconds that shared pretraining took; None without it.
+        sources: name → source of synthetic images other than the run's GANs.
     """
 
     sets: dict[str, Path]
@@ -50,11 +53,18 @@ class Inputs:
     synthetic_sets: dict[str, Path]
     classifiers: dict[str, list[Classifier]]
     pretraining_s: float | None = None
+    sources: dict[str, SyntheticSource] = field(default_factory=dict)
+
+    @property
+    def synthetic_keys(self) -> tuple[str, ...]:
+        """Keys of the synthetic images, without those of which none is left."""
+        return tuple(key for key, quality in self.qualities.items() if quality.images)
 
     @property
     def rebalanced(self) -> tuple[str, ...]:
-        """The rare classes that have synthetic images: not those whose GAN failed."""
-        return tuple(dx for dx in self.rare if dx in self.qualities and self.qualities[dx].images)
+        """The rare classes that have synthetic images of any source."""
+        having = {parse_synthetic_key(key)[1] for key in self.synthetic_keys}
+        return tuple(dx for dx in self.rare if dx in having)
 
 
 def classifier_stem(arm: str, seed: int, first_seed: int) -> str:
@@ -120,7 +130,7 @@ def read_inputs(
         training_data: folder with `train.parquet`, `validation.parquet` and `classes.json`.
         test_data: folder with `test.parquet` and `external.parquet`; the latter may have no rows.
         synthetic_images: folder with `models/gan-<class>.json`, `synthetic/<class>.parquet` and
-            `synthetic/<class>.json`.
+            `synthetic/<class>.json`, the latter also in `synthetic/<source>/`, and `synthetic/sources.json`.
         classifiers: folders with `models/<arm>.json` and `models/<arm>.keras` of the run's first seed, and
             `models/<arm>-seed<N>.*` of the others.
 
@@ -134,7 +144,9 @@ def read_inputs(
         sets["external"] = external
     rare = tuple(load_record(training / "classes.json", DataClasses).rare)
     gan_records = read_gan_records(synthetic)
-    if set(gan_records) != set(rare):
+    folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
+    sources = load_record(folder / "sources.json", SyntheticSources).sources
+    if set(gan_records) != set(rare) and (gan_records or not sources):
         raise UserError(
             f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gan_records) or 'none'}",
             "use the synthetic images of this run",
@@ -142,17 +154,18 @@ def read_inputs(
             rare=list(rare),
             gans=list(gan_records),
         )
-    trained = [dx for dx in rare if isinstance(gan_records[dx], TrainedGan)]
-    folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
+    keys = [dx for dx in rare if isinstance(gan_records.get(dx), TrainedGan)]
+    keys += [synthetic_key(name, dx) for name in sources for dx in rare]
     return Inputs(
         sets=sets,
         train_set=training / "train.parquet",
         rare=rare,
-        gan_records={dx: gan_records[dx] for dx in rare},
-        qualities={dx: load_record(folder / f"{dx}.json", SampleQuality) for dx in trained},
-        synthetic_sets={dx: folder / f"{dx}.parquet" for dx in trained},
+        gan_records={dx: gan_records[dx] for dx in rare if dx in gan_records},
+        qualities={key: load_record(folder / f"{key}.json", SampleQuality) for key in keys},
+        synthetic_sets={key: folder / f"{key}.parquet" for key in keys},
         classifiers=read_classifiers(classifiers),
         pretraining_s=load_record(shared, SharedGan).seconds if shared.is_file() else None,
+        sources=sources,
     )
 
 

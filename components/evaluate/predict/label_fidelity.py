@@ -10,7 +10,7 @@ import pandas as pd
 from components.evaluate.predict.inputs import Inputs
 from components.evaluate.predict.neighbours import decode_table
 from components.shared import keras_setup
-from components.shared.arms import CONTROL
+from components.shared.arms import CONTROL, parse_synthetic_key
 from components.shared.image_set import iter_tables
 from components.shared.log import log_line
 
@@ -39,7 +39,7 @@ def _share_assigned(model: keras.Model, path: Path, dx: str, label: int) -> floa
 def measure(
     inputs: Inputs, validation: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """Return class → `label_fidelity` and `validation_recall`, as in `SyntheticDetails`.
+    """Return `synthetic_key` → `label_fidelity` and `validation_recall`, as in `SyntheticDetails`.
 
     Args:
         inputs: inputs of the run.
@@ -47,19 +47,20 @@ def measure(
         probabilities: (seeds, N, classes) of the classifiers of `ARM` for these images.
         classes: names of the last axis.
     """
-    shares: dict[str, list[float]] = {dx: [] for dx in inputs.rebalanced}
+    shares: dict[str, list[float]] = {key: [] for key in inputs.synthetic_keys}
+    labels = {key: list(classes).index(parse_synthetic_key(key)[1]) for key in shares}
     for classifier in inputs.classifiers[ARM]:
         model = keras.saving.load_model(classifier.model, compile=False)
-        for dx in shares:
-            shares[dx].append(_share_assigned(model, inputs.synthetic_sets[dx], dx, list(classes).index(dx)))
+        for key, label in labels.items():
+            shares[key].append(_share_assigned(model, inputs.synthetic_sets[key], classes[label], label))
     if shares:
         log_line("evaluate", f"label fidelity of the synthetic images of {', '.join(shares)}")
     predicted, truth = probabilities.argmax(axis=2), validation["dx"].to_numpy()
-    recalls = {dx: (predicted[:, truth == dx] == list(classes).index(dx)) for dx in shares}
+    recalls = {key: (predicted[:, truth == classes[label]] == label) for key, label in labels.items()}
     return {
-        dx: {
+        key: {
             "label_fidelity": float(np.mean(of_seeds)),
-            "validation_recall": float(recalls[dx].mean()) if recalls[dx].size else None,
+            "validation_recall": float(recalls[key].mean()) if recalls[key].size else None,
         }
-        for dx, of_seeds in shares.items()
+        for key, of_seeds in shares.items()
     }

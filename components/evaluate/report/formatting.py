@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.shared.arms import share_of, title_of
+from components.shared.arms import GAN, parse_synthetic_key, share_of, source_of, title_of
 
 _VERDICTS = {
     "improved": "The synthetic images helped",
@@ -82,6 +82,28 @@ def listed(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+def effect_name(arm: str) -> str:
+    """Return the name of the effect of an arm's synthetic images.
+
+    Example:
+        >>> effect_name("augmented@1"), effect_name("stylegan@0.5")
+        ('GAN effect', 'effect of stylegan')
+    """
+    source = source_of(arm)
+    return "GAN effect" if source == GAN else f"effect of {source}"
+
+
+def key_title(key: str) -> str:
+    """Return a `synthetic_key` for tables and pages.
+
+    Example:
+        >>> key_title("df"), key_title("stylegan/df")
+        ('df', 'df (stylegan)')
+    """
+    source, dx = parse_synthetic_key(key)
+    return dx if source == GAN else f"{dx} ({source})"
+
+
 def describe_verdict(outcome: dict[str, Any]) -> str:
     """Return the result as a sentence of the same form for good and bad results.
 
@@ -102,6 +124,8 @@ def describe_verdict(outcome: dict[str, Any]) -> str:
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
     share = share_of(effect["arm"]) or 0.0
     used = "" if share == 1 else f" when {100 * share:g}\u00a0% of the added images were synthetic"
+    source = source_of(effect["arm"])
+    head += "" if source == GAN else f" ({source})"
     return f"{head}: {effect['metric']} was {change} with real images repeated{used} ({interval})."
 
 
@@ -128,7 +152,7 @@ def describe_remedy(outcome: dict[str, Any], gan_s: float | None = None, classif
         several = sum(share_of(it["arm"]) is None for it in effect["remedies"]) > 1
         name = title_of(arm) + ", the best other remedy on validation," * (several and not add)
         end = ", which includes zero" if gain["high"] >= 0 else ""
-        reason = f"{name} has a difference of {interval} to the baseline{end}"
+        reason = f"{name} differs from the baseline by {interval}{end}"
     cost = ""
     if known(gan_s, classifiers_s) and gan_s:
         total = gan_s + (classifiers_s or 0)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from components.evaluate.predict.inputs import Inputs
 from components.evaluate.predict.neighbours import decode_table, search_neighbours
-from components.shared.arms import BASELINE, CONTROL
+from components.shared.arms import BASELINE, CONTROL, parse_synthetic_key
 from components.shared.image_set import iter_tables, read_rows
 from components.shared.records import FailedGan, TrainedGan
 
@@ -70,7 +70,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All images of the page; mappings are by class.
+    """All images of the page; mappings are by class, those of synthetic images by `synthetic_key`.
 
     Attributes:
         real, synthetic: samples of the training split.
@@ -316,11 +316,14 @@ def collect(
     baseline = keras.saving.load_model(inputs.classifiers[BASELINE][0].model, compile=False)
     extractor = grad_cam.extractor(baseline)
     neighbours = {
-        dx: _neighbours(extractor, inputs.train_set, inputs.synthetic_sets[dx], dx) for dx in inputs.rebalanced
+        key: _neighbours(extractor, inputs.train_set, inputs.synthetic_sets[key], parse_synthetic_key(key)[1])
+        for key in inputs.synthetic_keys
     }
     return Gallery(
         real={dx: _sample_class(inputs.train_set, dx) for dx in classes},
-        synthetic={dx: _sample_class(inputs.synthetic_sets[dx], dx) for dx in inputs.rebalanced},
+        synthetic={
+            key: _sample_class(inputs.synthetic_sets[key], parse_synthetic_key(key)[1]) for key in inputs.synthetic_keys
+        },
         neighbours={dx: pairs for dx, (pairs, _) in neighbours.items()},
         searched={dx: searched for dx, (_, searched) in neighbours.items()},
         pairs={dx: _decode_jpeg(it.pairs_jpeg) for dx, it in inputs.qualities.items() if it.pairs_jpeg},

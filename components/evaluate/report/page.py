@@ -6,6 +6,7 @@ Everything follows from the results, in the form of `metrics.json`; a figure tha
 import base64
 import io
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from components.evaluate.report import formatting, plots
 from components.evaluate.report.formatting import known, plain, show, show_interval
 from components.evaluate.report.gallery import Gallery, ShownImage, list_images
 from components.evaluate.report.plots import Axis
-from components.shared.arms import BASELINE, CONTROL, recipe, share_of, title_of
+from components.shared.arms import BASELINE, CONTROL, parse_synthetic_key, recipe, share_of, title_of
 from components.shared.log import duration
 
 MAX_PAGE_BYTES = 1_950_000
@@ -55,10 +56,10 @@ _NOTES = {
 }
 _SYNTHETIC = dict.fromkeys(
     (
-        "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses", "failed",
-        "kid", "density", "coverage", "other_coverage", "texture", "separability", "separability_spectrum",
+        "source", "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses",
+        "failed", "kid", "density", "coverage", "other_coverage", "texture", "separability", "separability_spectrum",
         "label_fidelity", "validation_recall", "drawn", "copies", "copy_threshold", "curated", "reject", "against",
-        "nearest", "positions",
+        "nearest",
     )
 )  # fmt: skip
 """Details of the synthetic images of a class; a run may lack some."""
@@ -133,6 +134,7 @@ def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[s
     return {
         "names": shown_arms(outcome),
         "share": share_of(effect["arm"]),
+        "effect_name": formatting.effect_name(effect["arm"]),
         "classes": classes,
         "overall": overall,
         "sentence": formatting.describe_verdict(outcome),
@@ -173,7 +175,7 @@ def _remedies(outcome: dict[str, Any]) -> dict[str, Any]:
                 "best": arm == effect["best"],
             }
         )
-    doses = [it | {"share": share_of(it["arm"])} for it in effect["doses"]]
+    doses = effect["doses"]
     ends = [-0.02, 0.02] + [it[key] for it in [*effect["remedies"], *doses] for key in ("value", "low", "high")]
     return {"rows": rows, "doses": doses, "axis": Axis(ends)}
 
@@ -201,10 +203,10 @@ def _warnings(dx: str, details: dict[str, Any]) -> list[str]:
     """Return warnings that the synthetic images of a class differ from its real ones.
 
     Args:
-        dx: the class.
-        details: of its synthetic images, with all keys of `_SYNTHETIC`.
+        dx: their `synthetic_key`.
+        details: of the synthetic images, with all keys of `_SYNTHETIC`.
     """
-    warnings, name = [], plain(dx, 60)
+    warnings, name = [], plain(formatting.key_title(dx), 80)
     largest = max(details[key] or 0 for key in ("separability", "separability_spectrum"))
     if largest > MAX_SEPARABILITY:
         warnings.append(f"{name}: synthetic images are easily distinguished from real ones (AUC {show(largest)}).")
@@ -309,6 +311,7 @@ environment.filters |= {
     "duration": _duration,
     "known": known,
     "arm_title": title_of,
+    "key_title": formatting.key_title,
 }
 environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
@@ -332,12 +335,19 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "synthetic": synthetic,
         "warnings": [text for dx, details in synthetic.items() for text in _warnings(dx, details)],
         "failed": [(dx, details) for dx, details in synthetic.items() if details["failed"]],
+        "keys_of": _keys_of(synthetic),
+        "sources": results.get("sources") or {},
         "seed_count": len(run.get("seeds") or []) or 1,
         "demo": run.get("data") == "demo",
-        # GANs learn from more positions of an image than the classifiers do.
-        "uneven_positions": (run.get("settings") or {}).get("augmentation") == "none"
-        and any(details["positions"] == 8 for details in synthetic.values()),
     }
+
+
+def _keys_of(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return class → keys of its synthetic images."""
+    keys_of: dict[str, list[str]] = {}
+    for key in keys:
+        keys_of.setdefault(parse_synthetic_key(key)[1], []).append(key)
+    return keys_of
 
 
 def render_html(results: dict[str, Any], gallery: Gallery) -> str:
@@ -382,7 +392,8 @@ def render_text(results: dict[str, Any]) -> str:
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
     if len(page["remedies"]["rows"]) > len(page["names"]):
         lines += ["", *_remedy_table(page["remedies"])]
-    lines += ["", "GAN effect = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
+    name = page["main"]["effect_name"]
+    lines += ["", f"{name} = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
 
 
@@ -401,7 +412,7 @@ def _remedy_table(remedies: dict[str, Any]) -> list[str]:
 
 def _text_table(comparison: dict[str, Any]) -> list[str]:
     form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11}{:>18}".format
-    lines = [form("recall by class", "lesions", *map(title_of, comparison["names"]), "GAN effect", "95 % interval")]
+    lines = [form("recall by class", "lesions", *map(title_of, comparison["names"]), "effect", "95 % interval")]
     for row in comparison["classes"] + comparison["overall"]:
         few = " *" if row.get("few") else ""
         cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]

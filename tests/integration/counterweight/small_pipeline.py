@@ -74,7 +74,6 @@ def train_classifier(pack: str, after: list[str]) -> None:
 @dsl.pipeline(name="small")
 def small(
     arms: str,
-    classifier_augmentation: str,
     classifier_epochs: int,
     classifier_seeds: list[int],
     data: str,

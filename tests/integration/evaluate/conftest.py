@@ -17,7 +17,7 @@ from components.shared import html_page, keras_setup
 from components.shared.arms import share_of
 from components.shared.files import file_sha256
 from components.shared.image_set import encode_png, open_pixels, pixel_sha256, read_header, seen_hashes, write_image_set
-from components.shared.records import ClassifierRecord, SampleQuality, TrainedGan, write_record
+from components.shared.records import ClassifierRecord, SampleQuality, SyntheticSources, TrainedGan, write_record
 
 ARMS = ("baseline", "oversampled", "augmented@1")
 SEEDS = (1, 2)
@@ -111,7 +111,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
     images = np.random.default_rng(5).integers(0, 256, (SYNTHETIC_IMAGES, 32, 32, 3)).astype(np.uint8)
     (folder / "synthetic").mkdir(parents=True)
     with write_image_set(folder / "synthetic" / "df.parquet", header) as out:
-        rows = {"image_id": [f"df-{n}" for n in range(len(images))], "dx": "df", "source": "dcgan"}
+        rows = {"image_id": [f"df-{n}" for n in range(len(images))], "dx": "df", "source": "gan"}
         hashes = [pixel_sha256(image) for image in images]
         out.write(pd.DataFrame(rows | {"pixel_sha256": hashes}), [encode_png(image) for image in images])
     strip = html_page.encode_jpeg_base64(html_page.contact_sheet(images[:4], 4), 4, 7_500)
@@ -134,6 +134,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
         nearest=[{"distance": 0.3, "image_id": "train-df-0", "index": 4}], pairs_jpeg=strip,
     )  # fmt: skip
     write_record(folder / "synthetic" / "df.json", quality)
+    write_record(folder / "synthetic" / "sources.json", SyntheticSources(sources={}))
 
 
 @pytest.fixture(scope="session")

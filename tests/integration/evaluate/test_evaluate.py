@@ -17,7 +17,15 @@ from components.evaluate.predict.probabilities import load_probabilities
 from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels, read_header, read_rows, write_image_set
-from components.shared.records import FailedGan, Results, load_record, write_record
+from components.shared.records import (
+    FailedGan,
+    Provenance,
+    Results,
+    SyntheticSource,
+    SyntheticSources,
+    load_record,
+    write_record,
+)
 from tests.integration.evaluate.conftest import ARMS, SEEDS, SYNTHETIC_IMAGES, RunFolders, edit
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -257,6 +265,54 @@ def test_evaluate_class_whose_gan_failed_is_reported_and_not_in_the_primary_figu
     for arm in ARMS:
         assert outcome["arms"][arm]["rare_recall"] == pytest.approx(outcome["arms"][arm]["recall"]["df"])
     assert "vasc, its GAN failed: the loss was no number" in capsys.readouterr().out
+
+
+def use_another_source(run: RunFolders) -> None:
+    """Turn the images of the GAN into those of a source, and its arm into that of the source."""
+    folder = run.folder / "synthetic_images"
+    (folder / "synthetic" / "zoo").mkdir()
+    edit(folder / "synthetic" / "df.json", source="zoo", pairs_jpeg="")
+    for suffix in ("json", "parquet"):
+        (folder / "synthetic" / f"df.{suffix}").rename(folder / "synthetic" / "zoo" / f"df.{suffix}")
+    run.gan.unlink()
+    source = SyntheticSource(
+        place="gs://bucket/zoo",
+        images={"df": 12},
+        available={"df": 12},
+        scaled=0,
+        skipped=0,
+        held_out=["a reproduces b (test)"],
+        provenance=Provenance(generator="Diffusion <2>", trained_on="the training split"),
+    )
+    write_record(folder / "synthetic" / "sources.json", SyntheticSources(sources={"zoo": source}))
+    for seed in SEEDS:
+        record = run.record("augmented@1", seed)
+        edit(record, arm="zoo@1")
+        for suffix in (".json", ".keras"):
+            record.with_suffix(suffix).rename(record.with_name(record.stem.replace("augmented", "zoo") + suffix))
+
+
+def test_evaluate_images_of_another_source_are_judged_in_the_same_way(
+    changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    use_another_source(changed_run)
+    outcome, (expected, _) = changed_run.evaluate(), evaluated
+    results = load_record(changed_run.folder / "results" / "metrics.json", Results)
+    assert list(results.synthetic) == ["zoo/df"]
+    assert results.synthetic["zoo/df"].source == "zoo"
+    assert results.synthetic["zoo/df"].label_fidelity == expected["synthetic"]["df"]["label_fidelity"]
+    assert results.sources["zoo"].place == "gs://bucket/zoo"
+    assert results.run.rebalanced_classes == ["df"]
+    assert outcome["effect"]["arm"] == "zoo@1"
+    assert outcome["effect"]["value"] == expected["effect"]["value"]
+    page = (changed_run.folder / "report.html").read_text()
+    for text in ("Effect of zoo", "From zoo", "Diffusion &lt;2&gt;", "the training split", "df (zoo)"):
+        assert text in page, text
+    assert "GAN effect" not in page
+    sheet = (changed_run.folder / "results" / "data_sheet.md").read_text()
+    assert "| zoo, gs:" in sheet
+    assert "Each GAN was trained" not in sheet
+    assert "(zoo)" in (changed_run.folder / "results" / "comparison.md").read_text()
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

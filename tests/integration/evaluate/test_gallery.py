@@ -52,7 +52,7 @@ def synthetic(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     images = [*noise, copied]
     path = tmp_path_factory.mktemp("synthetic") / "df"
     with write_image_set(path, read_header(splits["train"])) as out:
-        rows = {"image_id": [f"made-{n}" for n in range(13)], "dx": "df", "source": "dcgan"}
+        rows = {"image_id": [f"made-{n}" for n in range(13)], "dx": "df", "source": "gan"}
         hashes = [pixel_sha256(image) for image in images]
         out.write(pd.DataFrame(rows | {"pixel_sha256": hashes}), [encode_png(image) for image in images])
     return path

@@ -34,7 +34,7 @@ def write_grey_levels(path: Path, header_of: Path, levels: list[int]) -> None:
         for start in range(0, len(images), ROW_GROUP):
             part = images[start : start + ROW_GROUP]
             names = [f"df-{start + n}" for n in range(len(part))]
-            rows = {"image_id": names, "dx": "df", "source": "dcgan", "pixel_sha256": list(map(pixel_sha256, part))}
+            rows = {"image_id": names, "dx": "df", "source": "gan", "pixel_sha256": list(map(pixel_sha256, part))}
             out.write(pd.DataFrame(rows), list(map(encode_png, part)))
 
 

@@ -544,18 +544,6 @@ def test_report_generated_demo_data_are_stated_everywhere() -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_report_uneven_augmentation_is_stated() -> None:
-    results = example(2)
-    assert "Uneven comparison" not in render_html(results, NONE)
-    results["run"]["settings"]["augmentation"] = "none"
-    assert "Uneven comparison" in render_html(results, NONE)
-    assert "Uneven comparison" in model_card(results)
-    for details in results["synthetic"].values():
-        details["positions"] = 1
-    assert "Uneven comparison" not in render_html(results, NONE)
-
-
-@pytest.mark.usefixtures("no_figures")
 def test_report_many_classes_have_no_confusion_matrix() -> None:
     results = example(1)
     results["classes"] = [f"c{n}" for n in range(31)]

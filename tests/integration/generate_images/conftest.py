@@ -16,7 +16,14 @@ from components.shared import keras_setup
 from components.shared.features import train_features
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, open_pixels, read_header, read_rows
-from components.shared.records import FailedGan, SampleQuality, TrainedGan, load_record, write_record
+from components.shared.records import (
+    FailedGan,
+    SampleQuality,
+    SyntheticSources,
+    TrainedGan,
+    load_record,
+    write_record,
+)
 
 LATENT = 6
 
@@ -153,6 +160,11 @@ class Generated:
 
 def run(gans: Path, features: Path, training_data: Path, out: Path, **changes: Any) -> Generated:
     """Generate 40 images of each class in a folder, of which a fifth was rejected, unless `changes` differ."""
-    settings: Mapping[str, Any] = {"count": 40, "reject": 0.2, "seed": 1}
-    generate(gans, features, training_data, **{**settings, **changes}, synthetic=out)
+    sources = out.with_name(f"{out.name}-sources")
+    sources.mkdir(exist_ok=True)
+    if not (sources / "sources.json").exists():
+        write_record(sources / "sources.json", SyntheticSources(sources={}))
+    classes = sorted(path.stem.removeprefix("gan-") for path in gans.glob("models/gan-*.json"))
+    settings: Mapping[str, Any] = {"classes": classes, "sources": sources, "count": 40, "reject": 0.2, "seed": 1}
+    generate(gans=gans, features=features, training_data=training_data, **{**settings, **changes}, synthetic=out)
     return Generated(out)

@@ -2,7 +2,7 @@ import base64
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from components.generate_images.curate import rank_best_first
-from components.generate_images.sample import BLOCK_SIZE, MAX_SAMPLES_RATIO, sample_block
+from components.generate_images.origins import BLOCK_SIZE, MAX_SAMPLES_RATIO, sample_block
 from components.generate_images.separability import ring_powers, separability
 from components.shared.features import load_features
 from components.shared.files import file_sha256
-from components.shared.image_set import pixel_sha256, read_header
+from components.shared.image_set import encode_png, iter_tables, pixel_sha256, read_header, write_image_set
+from components.shared.records import SyntheticSource, SyntheticSources, write_record
 from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
 from tests.helpers.errors import raises_user_error
@@ -169,7 +170,7 @@ def test_generate_for_a_failed_gan_writes_a_page_with_the_error(case: Case) -> N
 
 def test_generate_identifies_each_image_by_model_seed_and_index(demo: Demo, case: Case) -> None:
     rows, images = case.generated.rows(UNTRAINED), case.generated.images(UNTRAINED)
-    for column, value in (("dx", UNTRAINED), ("source", "dcgan"), ("split", "train"), ("seed", 1)):
+    for column, value in (("dx", UNTRAINED), ("source", "gan"), ("split", "train"), ("seed", 1)):
         assert set(rows[column]) == {value}
     assert rows["lesion_id"].isna().all()
     assert set(rows["model_sha256"]) == {file_sha256(case.gans / "models" / f"gan-{UNTRAINED}.keras")}
@@ -265,11 +266,63 @@ def test_generate_with_a_record_under_another_name_fails(training_data: Path, fe
 
 def test_generate_without_a_valid_record_fails(training_data: Path, features: Path, tmp_path: Path) -> None:
     (tmp_path / "gans" / "models").mkdir(parents=True)
-    with raises_user_error("generate_images.no_gans"):
-        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+    with raises_user_error("generate_images.no_gans", classes=["df"]):
+        run(tmp_path / "gans", features, training_data, tmp_path / "out", classes=["df"])
     (tmp_path / "gans" / "models" / "gan-df.json").write_text("{}")
     with raises_user_error("record.invalid"):
         run(tmp_path / "gans", features, training_data, tmp_path / "out")
+
+
+def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> None:
+    """They are shuffled copies of training images, images of other lesions, and noise."""
+    (tmp_path / "gans" / "models").mkdir(parents=True)
+    train, test = demo.images["train"]["df"], demo.images["test"]["mel"]
+    noise = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
+    pool = np.concatenate([train[:20, ::-1], test[:20], noise])
+    header = read_header(demo.training_data / "train.parquet")
+    (tmp_path / "out-sources").mkdir()
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"stylegan-{n}" for n in range(len(pool))],
+            "dx": "df",
+            "source": "stylegan",
+            "pixel_sha256": [pixel_sha256(image) for image in pool],
+        }
+    )
+    with write_image_set(tmp_path / "out-sources" / "stylegan.parquet", header) as out:
+        out.write(rows, [encode_png(image) for image in pool])
+    count = {"df": len(pool)}
+    source = SyntheticSource(
+        place="x", images=count, available=count, scaled=0, skipped=0, held_out=[], provenance=None
+    )
+    write_record(tmp_path / "out-sources" / "sources.json", SyntheticSources(sources={"stylegan": source}))
+
+    made = run(tmp_path / "gans", demo.features, demo.training_data, tmp_path / "out", classes=["df"])
+    quality, accepted = made.quality("stylegan/df"), made.rows("stylegan/df")
+    assert (quality.source, quality.drawn, quality.copies) == ("stylegan", 50, 20)
+    assert quality.curated == 6, "a fifth of the 30 that are no copies"
+    assert len(accepted) == quality.images == 24
+    numbers = {int(name.removeprefix("stylegan-")) for name in accepted["image_id"]}
+    assert min(numbers) >= 20
+    assert len([number for number in numbers if number >= 40]) <= 5, "noise is rejected first"
+    assert set(accepted["source"]) == {"stylegan"}
+    assert accepted["model_sha256"].isna().all()
+    assert "24 images of 50 from stylegan. Fewer than the 40 requested." in made.page("stylegan/df")
+    with raises_user_error("image_set.mixed"):
+        run(tmp_path / "gans", demo.features, other_split(demo.training_data, tmp_path), tmp_path / "out")
+
+
+def other_split(training_data: Path, tmp_path: Path) -> Path:
+    """Return a copy of the data with another hash of the split."""
+    for name in ("train", "validation"):
+        path = training_data / f"{name}.parquet"
+        with write_image_set(
+            tmp_path / "other" / f"{name}.parquet", replace(read_header(path), split_sha256="0" * 64)
+        ) as out:
+            for table in iter_tables(path):
+                out.write_table(table)
+    shutil.copy(training_data / "classes.json", tmp_path / "other")
+    return tmp_path / "other"
 
 
 def test_generate_with_a_generator_as_feature_extractor_fails(training_data: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ def run(training_data: Path, classifiers: Path, **settings: Any) -> Path:
         "synthetic_per_class": SYNTHETIC_IMAGES,
         "random_seed": 7,
         "epochs": EPOCHS,
-        "augmentation": "flips_and_rotations",
         "classifiers": classifiers,
     }
     train(**(arguments | settings))
@@ -78,7 +77,7 @@ def synthetic_images(training_data: Path, tmp_path_factory: pytest.TempPathFacto
             {
                 "image_id": [f"{dx}-{n}" for n in range(SYNTHETIC_IMAGES)],
                 "dx": dx,
-                "source": "dcgan",
+                "source": "gan",
                 "pixel_sha256": [pixel_sha256(image) for image in pixels],
             }
         )
@@ -184,6 +183,18 @@ def test_count_rows_all_arms_that_add_images_add_the_same_number(pool: Pixels) -
     for arm in ("oversampled", "augmented@0.3", "augmented@1"):
         counts = count_rows(pool, recipe(arm), ["df", "vasc", "nv"], 33, 7)
         assert np.bincount(pool.labels, counts, 3).tolist() == [43, 93, 47], arm
+
+
+def test_count_rows_uses_the_images_of_the_source_of_the_arm_alone(pool: Pixels) -> None:
+    source = pool.source.copy()
+    given = np.flatnonzero(~pool.real)[::2]
+    source[given] = "stylegan"
+    mixed = replace(pool, source=source)
+    for arm, name in (("augmented@1", "gan"), ("stylegan@1", "stylegan")):
+        counts = count_rows(mixed, recipe(arm), ["df", "vasc"], SYNTHETIC_IMAGES, 7)
+        assert set(mixed.source[counts > 0]) == {"real", name}
+        assert (counts[mixed.source == name] == 1).all()
+        assert np.bincount(mixed.labels, counts, 3).tolist() == [30, 60, 34]
 
 
 def test_count_rows_repeats_are_the_same_images_in_all_shares(pool: Pixels) -> None:
@@ -297,7 +308,6 @@ def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], 
     record = load(models, "baseline")
     assert record.model_sha256 == file_sha256(models / "baseline.keras")
     assert (record.data_sha256, record.split_sha256) == ("d" * 64, "5" * 64)
-    assert record.settings.augmentation == "flips_and_rotations"
     assert record.settings.seed == 1
     rows = pd.concat(read_rows(splits[split], split) for split in ("train", "validation"))
     assert record.seen == sorted(rows["pixel_sha256"].str[:16])
@@ -307,7 +317,6 @@ def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], 
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
-        ({"augmentation": "mixup"}, "parameter.unknown_choice"),
         ({"epochs": 0}, "parameter.out_of_range"),
         ({"jobs": []}, "train_classifier.no_classifier"),
         ({"jobs": [Job("balanced", 1, True)]}, "arms.unknown"),
@@ -332,7 +341,7 @@ def test_train_with_a_validation_set_of_another_split_fails(
         run(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize(("source", "kind"), [(REAL, "training"), ("dcgan", "synthetic")])
+@pytest.mark.parametrize(("source", "kind"), [(REAL, "training"), ("gan", "synthetic")])
 def test_train_with_a_validation_image_among_the_training_images_fails(
     training_data: Path, tmp_path: Path, source: str, kind: str
 ) -> None:

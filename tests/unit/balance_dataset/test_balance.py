@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from components.balance_dataset.balance import balance
-from components.shared.image_set import encode_png, pixel_sha256, read_header, write_image_set
+from components.shared.image_set import encode_png, pixel_sha256, read_header, read_rows, write_image_set
+from components.shared.records import SyntheticSource, SyntheticSources, write_record
 from tests.helpers.errors import raises_user_error
 
 
@@ -20,19 +21,24 @@ def write_folder(root: Path, *names: str) -> Path:
     return root
 
 
-def write_synthetic(folder: Path, dx: str, count: int, train_set: Path) -> Path:
+SOURCE = SyntheticSource(
+    place="/x", images={"df": 2}, available={"df": 2}, scaled=0, skipped=0, held_out=[], provenance=None
+)
+
+
+def write_synthetic(folder: Path, dx: str, count: int, train_set: Path, source: str = "") -> Path:
     """Write what generate_images writes for a class."""
-    write_folder(folder, f"synthetic/{dx}.json", f"synthetic/{dx}.html")
+    write_folder(folder, f"synthetic/{source}{dx}.json", f"synthetic/{source}{dx}.html")
     pixels = [np.full((32, 32, 3), n % 256, np.uint8) for n in range(count)]
     rows = pd.DataFrame(
         {
             "image_id": [f"{dx}-{n}" for n in range(count)],
             "dx": dx,
-            "source": "dcgan",
+            "source": "gan",
             "pixel_sha256": [pixel_sha256(image) for image in pixels],
         }
     )
-    with write_image_set(folder / "synthetic" / f"{dx}.parquet", read_header(train_set)) as out:
+    with write_image_set(folder / "synthetic" / f"{source}{dx}.parquet", read_header(train_set)) as out:
         out.write(rows, [encode_png(image) for image in pixels])
     return folder
 
@@ -47,8 +53,10 @@ def collect(training_data: Path, tmp_path: Path) -> Callable[..., Path]:
         for dx in ("df", "vasc")
     ]
 
-    def run(*synthetic: Path) -> Path:
-        balance(training_data, features, start, gans, synthetic, tmp_path / "out")
+    def run(*synthetic: Path, **described: SyntheticSource) -> Path:
+        (tmp_path / "sources").mkdir(exist_ok=True)
+        write_record(tmp_path / "sources" / "sources.json", SyntheticSources(sources=described))
+        balance(training_data, features, start, gans, synthetic, tmp_path / "sources", tmp_path / "out")
         return tmp_path / "out"
 
     return run
@@ -63,6 +71,7 @@ def test_balance_collects_the_files_of_all_tasks(
     models = ["features.keras", "shared.json", "shared.html"]
     models += [f"gan-{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("keras", "json", "html")]
     expected = {f"models/{name}" for name in models}
+    expected |= {"synthetic/sources.json"}
     expected |= {f"synthetic/{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("parquet", "json", "html")}
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == expected
     for name in models[1:]:
@@ -74,11 +83,23 @@ def test_balance_collects_the_files_of_all_tasks(
 
 def test_balance_without_any_image_fails(collect: Callable[..., Path], training_data: Path, tmp_path: Path) -> None:
     """All GANs may have failed, or generated only copies."""
-    train_set = training_data / "train.parquet"
-    for sources in ([], [write_synthetic(tmp_path / "vasc", "vasc", 0, train_set)]):
-        with raises_user_error("balance_dataset.no_images"):
-            collect(*sources)
+    with raises_user_error("balance_dataset.no_images"):
+        collect()
+    with raises_user_error("balance_dataset.only_copies", source="gan"):
+        collect(write_synthetic(tmp_path / "vasc", "vasc", 0, training_data / "train.parquet"))
     assert not (tmp_path / "out").exists()
+
+
+def test_balance_with_a_source_that_only_copies_fails(
+    collect: Callable[..., Path], training_data: Path, tmp_path: Path
+) -> None:
+    of_gan = write_synthetic(tmp_path / "df", "df", 3, training_data / "train.parquet")
+    with raises_user_error("balance_dataset.only_copies", source="stylegan"):
+        collect(of_gan, stylegan=SOURCE)
+    given = write_synthetic(tmp_path / "given", "df", 2, training_data / "train.parquet", "stylegan/")
+    out = collect(of_gan, given, stylegan=SOURCE)
+    assert len(read_rows(out / "synthetic" / "stylegan" / "df.parquet", "train")) == 2
+    assert len(read_rows(out / "synthetic" / "df.parquet", "train")) == 3
 
 
 def test_balance_with_images_of_another_run_fails(

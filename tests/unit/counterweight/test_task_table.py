@@ -1,7 +1,6 @@
 """The rows of the table of a local run."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +27,7 @@ def test_planned_labels_have_a_row_for_each_class_arm_and_seed():
         "train_classifier baseline, seed 2",
         "train_classifier oversampled, seed 1",
         "train_classifier oversampled, seed 2",
+        "read_synthetic",
         "train_features",
         "pretrain_gan",
         "train_gan df",
@@ -55,15 +55,12 @@ def test_planned_labels_of_automatic_classes_are_expanded_later():
     assert expanded[position : position + 3] == ["train_gan df", "train_gan vasc", "balance_dataset"]
 
 
-def test_task_labels_of_generate_images_are_the_classes_of_its_generators():
-    arguments = {"gans": SimpleNamespace(uri="/artifacts/gans")}
-    classes_of = {"/artifacts/gans": "df,vasc"}
-    assert task_labels("generate_images", arguments, classes_of) == ["generate_images df", "generate_images vasc"]
-    assert task_labels("generate_images", arguments, {}) == ["generate_images"]
+def test_task_labels_of_generate_images_are_its_classes():
+    assert task_labels("generate_images", {"classes": "df,vasc"}) == ["generate_images df", "generate_images vasc"]
 
 
 def test_task_labels_of_train_classifier_are_in_the_order_of_training():
-    assert task_labels("train_classifier", {"pack": "baseline:1*,baseline:2,oversampled:1*"}, {}) == [
+    assert task_labels("train_classifier", {"pack": "baseline:1*,baseline:2,oversampled:1*"}) == [
         "train_classifier baseline, seed 1",
         "train_classifier baseline, seed 2",
         "train_classifier oversampled, seed 1",

@@ -113,7 +113,7 @@ def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
         ("no evidence", (0.09, 0.02, 0.16), "Do not add synthetic images: balanced sampling gains +0.090 (+0.020 to "
          "+0.160) on the baseline; the GANs took 41 of 43 minutes of training."),
         ("worse", (0.01, -0.02, 0.04), "Do not add synthetic images: balanced sampling, the best other remedy on "
-         "validation, has a difference of +0.010 (−0.020 to +0.040) to the baseline, which includes zero; the GANs "
+         "validation, differs from the baseline by +0.010 (−0.020 to +0.040), which includes zero; the GANs "
          "took 41 of 43 minutes of training."),
         ("improved", (0.0, 0.0, 0.0), "Add synthetic images: augmented 50 % gains +0.200 (+0.100 to +0.300) on the "
          "baseline; the GANs took 41 of 43 minutes of training."),
@@ -144,6 +144,6 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
     effect["augmented_minus_best_control"] = {"value": 0.1, "low": -0.1, "high": 0.3}
     sentence = describe_remedy({"verdict": "improved", "effect": effect})
     assert sentence == (
-        "Add synthetic images: augmented 50 % has a difference of +0.050 (−0.100 to +0.200) to the baseline, which "
+        "Add synthetic images: augmented 50 % differs from the baseline by +0.050 (−0.100 to +0.200), which "
         "includes zero."
     )

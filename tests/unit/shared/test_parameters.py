@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from components.shared import parameters
-from components.shared.batches import AUGMENTATIONS
 from components.shared.errors import UserError
 from components.shared.workflow_size import (
     MAX_CLASS_GROUPS,
@@ -61,7 +60,6 @@ def test_descriptions_name_the_values_of_their_choices():
 
 def test_choices_match_the_modules_that_implement_them():
     assert set(parameters.choices()["gan_architecture"]) == set(architectures.NAMES)
-    assert parameters.choices()["classifier_augmentation"] == AUGMENTATIONS
 
 
 def test_check_turns_whole_floats_of_json_into_integers():
@@ -82,7 +80,18 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("classifier_seeds", [1, 1]),
         ("classifier_seeds", [-1]),
         ("classifier_seeds", list(range(21))),
-        ("classifier_augmentation", "mixup"),
+        ("gan_architecture", "unet"),
+        ("synthetic", ""),
+        ("synthetic", "gan,gan"),
+        ("synthetic", "/a,/b"),
+        ("synthetic", "a=/x,a=/y"),
+        ("synthetic", "a=/x,b=/x"),
+        ("synthetic", "gan=/x"),
+        ("synthetic", "zoo=gan"),
+        ("synthetic", "augmented=/x"),
+        ("synthetic", "oversampled=/x"),
+        ("synthetic", "zoo=gs://b"),
+        ("synthetic", "a=/1,b=/2,c=/3,d=/4,e=/5,f=/6"),
         ("data", ""),
         ("data", "s3://bucket/x"),
         ("data", "gs://b"),

@@ -1,0 +1,262 @@
+"""Read synthetic images that other generators made, and refuse those that have seen held-out images.
+
+A generator that was trained on validation or test images reproduces some of them. Every image is therefore compared
+with all held-out images: those that are near-duplicates are excluded, and more than chance explains fail the run.
+"""
+
+import math
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from components.prepare_data import image_reader, near_duplicates, sources
+from components.prepare_data.decode_pool import Decoded, Findings, decode
+from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
+from components.prepare_data.prepare import write_rows
+from components.shared.arms import GAN
+from components.shared.data_identity import check_synthetic_unchanged
+from components.shared.errors import UserError, printable
+from components.shared.files import atomic_folder
+from components.shared.image_set import Header, decode_png, iter_tables, read_header
+from components.shared.log import log_line
+from components.shared.parameters import synthetic_sources
+from components.shared.records import (
+    DataClasses,
+    Provenance,
+    SyntheticSource,
+    SyntheticSources,
+    load_record,
+    write_record,
+)
+from components.shared.seeds import derive_seed
+
+LABEL = "read_synthetic"
+PROVENANCE = "provenance.json"
+POOL_RATIO = 5
+"""Maximum number of images of a class that are read, as a multiple of the number that arms add."""
+ACCUSED_PER_PAIR = 1e-7
+"""Upper bound of the share of pairs of unrelated images that count as near-duplicates: none of 36 million pairs of
+HAM10000 did; with a probability of 97 %, the share is below this."""
+MAX_CHANCE = 1e-3
+"""Probability with which innocent images fail a run."""
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that no generator may have seen.
+
+    Attributes:
+        names: what to call each in messages.
+        hashes: their perceptual hashes.
+        thumbnails: (N, 32, 32) uint8.
+    """
+
+    names: list[str]
+    hashes: list[str]
+    thumbnails: np.ndarray
+
+
+def _read_held_out(sets: Mapping[str, Path]) -> HeldOut:
+    """Read the held-out image sets; split → path."""
+    names: list[str] = []
+    hashes: list[str] = []
+    thumbnails: list[bytes] = []
+    for split, path in sets.items():
+        for table in iter_tables(path):
+            names += [f"{printable(name[:80])} ({split})" for name in table.column("image_id").to_pylist()]
+            hashes += table.column("perceptual_hash").to_pylist()
+            images = table.column("image").to_pylist()
+            thumbnails += [thumbnail(Image.fromarray(decode_png(image["bytes"]))) for image in images]
+    pixels = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+    return HeldOut(names, hashes, pixels)
+
+
+def count_by_chance(pairs: int) -> int:
+    """Return how many near-duplicates unrelated images may have, in a number of pairs that are compared.
+
+    It is the quantile 1 − `MAX_CHANCE` of the Poisson distribution with the mean `pairs · ACCUSED_PER_PAIR`.
+    """
+    mean, count = pairs * ACCUSED_PER_PAIR, 0
+    term = total = math.exp(-mean)
+    while total < 1 - MAX_CHANCE:
+        count += 1
+        term *= mean / count
+        total += term
+    return count
+
+
+def _find_reproduced(name: str, decoded: Decoded, held_out: HeldOut) -> dict[int, str]:
+    """Return row → held-out image that it reproduces.
+
+    Raises:
+        UserError: `synthetic.seen_held_out`: there are more than chance explains.
+    """
+    near = near_duplicates.pairs(decoded.thumbnails, held_out.hashes, held_out.thumbnails)
+    found = {int(row): held_out.names[known] for row, known in reversed(near.tolist())}
+    allowed = count_by_chance(len(decoded.rows) * len(held_out.names))
+    listed = [f"{printable(decoded.rows['image_id'][row][:80])} reproduces {found[row]}" for row in sorted(found)]
+    for line in listed[:LISTED]:
+        log_line(LABEL, f"{name}: {line}")
+    if len(found) > allowed:
+        raise UserError(
+            f"{len(found):,} of {len(decoded.rows):,} images of {name} reproduce held-out images "
+            f"({'; '.join(listed[:3])}{'; …' * (len(found) > 3)})",
+            "train the generator on the images of `train` in splits.csv only",
+            "synthetic.seen_held_out",
+            name=name,
+            count=len(found),
+            listed=listed[:100],
+        )
+    return found
+
+
+def _choose(
+    table: pd.DataFrame, rare: Sequence[str], classes: Sequence[str], name: str, limit: int, seed: int
+) -> pd.DataFrame:
+    """Return the rows of the rare classes, of each at most `limit` at random, in random order within a class."""
+    unknown = sorted(set(table["dx"]) - set(classes))
+    if unknown:
+        raise UserError(
+            f"{name} has images of the class {unknown[0]}, which the data does not have",
+            f"remove them, or rename the class to one of {', '.join(classes)}",
+            "synthetic.unknown_class",
+            name=name,
+            dx=unknown[0],
+        )
+    missing = [dx for dx in rare if dx not in set(table["dx"])]
+    if missing:
+        raise UserError(
+            f"{name} has no image of the class {', '.join(missing)}",
+            "add images, or set synthetic_classes to the classes that have some",
+            "synthetic.missing_class",
+            name=name,
+            classes=missing,
+        )
+    if others := sorted(set(table["dx"]) - set(rare)):
+        log_line(LABEL, f"{name}: the images of {', '.join(others)} are not used; synthetic_classes does not name them")
+    chosen = []
+    for dx in rare:
+        of_class = table[table["dx"] == dx]
+        order = np.random.default_rng(derive_seed(seed, LABEL, name, dx)).permutation(len(of_class))
+        chosen.append(of_class.iloc[order[:limit]])
+    return pd.concat(chosen, ignore_index=True)
+
+
+def _read_images(folder: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
+    """Return image_id and dx of the images in class folders, and their files."""
+    files = image_reader.index(folder)
+    rows = [(name, path.relative_to(folder).parts[0]) for name, path in files.items()]
+    return pd.DataFrame(rows, columns=["image_id", "dx"]), files
+
+
+def _read_provenance(name: str, folder: Path) -> Provenance | None:
+    path = folder / PROVENANCE
+    if not path.is_file():
+        hint = f"add {PROVENANCE} with the fields generator and trained_on"
+        log_line(LABEL, f"warning: {name} does not declare how its images were made; {hint}")
+        return None
+    return load_record(path, Provenance)
+
+
+def _read_source(
+    name: str,
+    place: str,
+    rare: Sequence[str],
+    header: Header,
+    held_out: HeldOut,
+    count: int,
+    max_bad_images: int,
+    seed: int,
+    part: Path,
+) -> SyntheticSource:
+    """Write the image set of one source, and return its description."""
+    log_line(LABEL, f"reading {printable(place)}, the synthetic images of {name}")
+    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
+        folder, findings = sources.fetch(place, Path(scratch)), Findings()
+        images, files = _read_images(folder)
+        available = {str(dx): int(number) for dx, number in images["dx"].value_counts().items()}
+        table = _choose(images, rare, header.classes, name, POOL_RATIO * count, seed).assign(source=name)
+        with decode(table, files, header.image_size, findings, max_bad_images, f"{LABEL} {name}") as decoded:
+            found = _find_reproduced(name, decoded, held_out)
+            rows = decoded.rows[~decoded.rows.index.isin(found)]
+            rows = rows[~rows["pixel_sha256"].duplicated()]
+            left = rows["dx"].value_counts()
+            for dx in rare:
+                if not left.get(dx, 0):
+                    raise UserError(
+                        f"no usable image of the class {dx} remains in {name}",
+                        "add images that are no copies of held-out images",
+                        "synthetic.no_images",
+                        name=name,
+                        dx=dx,
+                    )
+            rows = rows.assign(image_id=f"{name}-" + rows["image_id"], perceptual_hash=None, lesion_id=None)
+            write_rows(part, header, decoded, rows)
+        provenance = _read_provenance(name, folder)
+    for image, reason in findings.skipped:
+        log_line(LABEL, f"{name}: skipped {image}: {reason}")
+    scaled = sum(n for size, n in findings.sizes.items() if size != (header.image_size, header.image_size))
+    if scaled:
+        log_line(LABEL, f"{name}: {scaled:,} images of another size were scaled to {header.image_size} px")
+    log_line(LABEL, f"{name}: {len(rows):,} images; " + ", ".join(f"{dx} {left[dx]:,}" for dx in rare))
+    return SyntheticSource(
+        place=place,
+        images={dx: int(left[dx]) for dx in rare},
+        available=dict(sorted(available.items())),
+        scaled=scaled,
+        skipped=len(findings.skipped),
+        held_out=[f"{decoded.rows['image_id'][row]} reproduces {found[row]}"[:500] for row in sorted(found)][:100],
+        provenance=provenance,
+    )
+
+
+def read_synthetic(
+    synthetic: str,
+    training_data: str | Path,
+    test_data: str | Path,
+    count: int,
+    max_bad_images: int,
+    seed: int,
+    out: str | Path,
+    identity: str = "",
+) -> None:
+    """Read all sources of synthetic images other than the GANs of the run.
+
+    Args:
+        synthetic: the parameter of this name; see `parameters.synthetic_sources`.
+        training_data, test_data: folders that prepare_data wrote.
+        count: number of synthetic images that an arm uses per class; of each class at most `POOL_RATIO` times as many
+            are read.
+        max_bad_images: maximum number of unusable images of a source, which are listed and skipped.
+        seed: seed of the run; decides which images are read, and in which order.
+        out: folder to write: `<source>.parquet`, an image set of the split `train`, for each source, and
+            `sources.json`.
+        identity: identity of the sources before they are read; empty for no check.
+
+    Raises:
+        UserError: a source is unusable, or reproduces held-out images; nothing is written then.
+    """
+    training, test = Path(training_data), Path(test_data)
+    header, rare = read_header(training / "train.parquet"), load_record(training / "classes.json", DataClasses).rare
+    places = {name: place for name, place in synthetic_sources(synthetic).items() if name != GAN}
+    described: dict[str, SyntheticSource] = {}
+    with atomic_folder(out) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about images that are rejected
+        if places:
+            sets = {"validation": training / "validation.parquet", "test": test / "test.parquet"}
+            held_out = _read_held_out(sets | {"external": test / "external.parquet"})
+        for name, place in places.items():
+            part = folder / f"{name}.parquet"
+            described[name] = _read_source(name, place, rare, header, held_out, count, max_bad_images, seed, part)
+        if identity:
+            check_synthetic_unchanged(identity, synthetic)
+        write_record(folder / "sources.json", SyntheticSources(sources=described))
+    if not places:
+        log_line(LABEL, "no source besides the GANs of this run")

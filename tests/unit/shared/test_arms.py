@@ -1,0 +1,38 @@
+"""Names and recipes of arms."""
+
+import pytest
+
+from components.shared.arms import GAN, expand, parse_synthetic_key, recipe, source_of, synthetic_key, title_of
+
+
+def test_expand_gives_each_source_an_arm_for_each_share():
+    arms = expand(["augmented", "oversampled", "baseline"], [1.0, 0.5], ("zoo", GAN))
+    assert arms == ["baseline", "oversampled", "augmented@0.5", "augmented@1", "zoo@0.5", "zoo@1"]
+
+
+def test_expand_without_augmented_has_no_arm_of_a_source():
+    assert expand(["baseline", "class_weights"], [1.0], (GAN, "zoo")) == ["baseline", "class_weights"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "source", "share", "title"),
+    [
+        ("augmented@0.25", "gan", 0.25, "augmented 25 %"),
+        ("style_gan2@1", "style_gan2", 1.0, "style gan2 100 %"),
+        ("oversampled", None, 0.0, "oversampled"),
+    ],
+)
+def test_recipe_names_source_and_share(arm: str, source: str | None, share: float, title: str):
+    assert source_of(arm) == source
+    assert (recipe(arm).source, recipe(arm).synthetic_share) == (source or "", share)
+    assert title_of(arm) == title
+
+
+def test_recipe_of_another_source_says_so():
+    assert recipe("zoo@1").title == "real images; rare classes with synthetic images, from zoo"
+
+
+@pytest.mark.parametrize(("source", "dx", "key"), [("gan", "df", "df"), ("zoo", "a-b", "zoo/a-b")])
+def test_synthetic_key_is_reversible(source: str, dx: str, key: str):
+    assert synthetic_key(source, dx) == key
+    assert parse_synthetic_key(key) == (source, dx)
