@@ -3,13 +3,14 @@
 import re
 from dataclasses import dataclass
 
-from components.shared.arms import AUGMENTED, CONTROLS
+from components.shared.arms import CONTROLS, SOURCE_NAME
 
 INTRODUCTION = """# Outputs
 
 Files in the results folder, or below `gs://bucket/prefix/<run id>`. In the names, `<arm>` is an
-[arm](../concepts/arms.md), such as `baseline` or `augmented@0.25`, `<N>` a seed, and `<class>` a class that gets
-synthetic images. [Records](records.md) lists the fields of the JSON files.
+[arm](../concepts/arms.md), such as `baseline` or `augmented@0.25`, `<N>` a seed, `<class>` a class that gets
+synthetic images, and `<source>` a [generator other than the GANs of the run](../concepts/arms.md#images-of-other-generators).
+[Records](records.md) lists the fields of the JSON files.
 
 """
 END = """
@@ -18,7 +19,8 @@ predictions, byte for byte, on the same kind of machine with the same library ve
 """
 PLACEHOLDERS = {
     "<class>": r"[A-Za-z0-9][A-Za-z0-9_-]*",
-    "<arm>": rf"(?:{'|'.join(CONTROLS)}|{AUGMENTED}@[0-9.]+)",
+    "<arm>": rf"(?:{'|'.join(CONTROLS)}|{SOURCE_NAME}@[0-9.]+)",
+    "<source>": SOURCE_NAME,
     "<N>": r"[0-9]+",
 }
 
@@ -61,15 +63,20 @@ OUTPUTS = (
     Output("models/<arm>-seed<N>.keras", "classifier of another seed", always=False),
     Output("models/<arm>-seed<N>.json", "its record", always=False),
     Output("models/<arm>-seed<N>.html", "its learning curves", always=False),
-    Output("models/gan-<class>.keras", "generator of a class; absent if its GAN failed"),
-    Output("models/gan-<class>.json", "its record, or the error"),
-    Output("models/gan-<class>.html", "training progress"),
+    Output("models/gan-<class>.keras", "generator of a class; absent if its GAN failed, or with other generators only",
+           always=False),
+    Output("models/gan-<class>.json", "its record, or the error", always=False),
+    Output("models/gan-<class>.html", "training progress", always=False),
     Output("models/shared.json", "record of shared pretraining, with `gan_shared_kimg` above 0", always=False),
     Output("models/shared.html", "its training progress", always=False),
     Output("models/features.keras", "the feature extractor"),
-    Output("synthetic/<class>.parquet", "the synthetic images, with the origin of each"),
-    Output("synthetic/<class>.json", "their quality"),
-    Output("synthetic/<class>.html", "a contact sheet"),
+    Output("synthetic/<class>.parquet", "the images of the GAN, with the origin of each", always=False),
+    Output("synthetic/<class>.json", "their quality", always=False),
+    Output("synthetic/<class>.html", "a contact sheet", always=False),
+    Output("synthetic/<source>/<class>.parquet", "the images of another generator", always=False),
+    Output("synthetic/<source>/<class>.json", "their quality", always=False),
+    Output("synthetic/<source>/<class>.html", "a contact sheet", always=False),
+    Output("synthetic/sources.json", "the other generators and what was read from them"),
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def check_inputs(
     """Check everything that can fail before training, and return the classifiers of each task.
 
     `data_identity` and `synthetic_identity` are hashes of the names, sizes and versions of the input files: tasks that
-    get one are taken from the cache until its files change. `train_gans` is whether the run has GANs of its own.
+    get one are taken from the cache until its files change. `train_gans` is whether the run has its own GANs.
     """
     from components.shared.errors import exit_on_user_error
 

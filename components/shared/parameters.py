@@ -178,7 +178,7 @@ class Parameters(BaseModel):
         items = split_names(synthetic)
         sources = synthetic_sources(synthetic)
         if not items or len(sources) < len(items) or len(set(sources.values())) < len(items):
-            raise ValueError("a source has no name of its own, or is repeated" if items else "there is no source")
+            raise ValueError("a source is unnamed or repeated" if items else "there is no source")
         if len(items) > MAX_SOURCES:
             raise ValueError(f"there are more than {MAX_SOURCES} sources")
         if reserved := [name for name, place in sources.items() if _is_reserved(name, place)]:
