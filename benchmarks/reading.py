@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.interleaved import rate_of
-from components.prepare_data import image_reader, metadata, sources
+from components.prepare_data import layouts, sources
+from components.prepare_data.image_reader import RawImage
 from components.shared.batches import endless_batches
 from components.shared.image_set import encode_png, open_pixels
 
@@ -61,10 +62,10 @@ def prepare_data(data: str, out: str) -> tuple[float, float]:
     return seconds, gib
 
 
-def epoch_reading(train: str, files: dict[str, Path]) -> dict[str, float]:
+def epoch_reading(train: str, files: dict[str, RawImage]) -> dict[str, float]:
     """Return the images/s of an epoch: from decoded pixels, and by decoding each JPEG again, as the original does."""
     names = pd.read_parquet(train, columns=["image_id"])["image_id"]
-    paths = [files[name] for name in names]
+    paths = [str(files[name]) for name in names]
     with open_pixels(train, "train") as pixels:
         ours_order = endless_batches(pixels.repeat, 32, 1)
         theirs_order = endless_batches(pixels.repeat, 32, 1)
@@ -89,9 +90,8 @@ def measure(data: str) -> dict[str, dict[str, Any]]:
     """Measure both with the images of a source, as `prepare` takes it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = sources.fetch(data, Path(scratch))
-        files = image_reader.index(folder)
-        names = metadata.read(folder)["image_id"]
-        paths = [str(files[name]) for name in names if name in files]
+        dataset = layouts.read(folder, scratch=Path(scratch))
+        paths = [str(file) for file in dataset.files.values() if isinstance(file, Path)]
         out = Path(scratch, "out")
         out.mkdir()
         rounds = [(bare_loop(paths), *prepare_data(str(folder), str(out))) for _ in range(ROUNDS)]
@@ -103,5 +103,5 @@ def measure(data: str) -> dict[str, dict[str, Any]]:
                 "ratio": round(statistics.median(limit / seconds for limit, seconds, _ in rounds), 2),
                 "peak_memory_gib": round(max(gib for *_, gib in rounds), 2),
             },
-            f"epoch_reading.{SIZE}": epoch_reading(str(out / "training_data" / "train.parquet"), files),
+            f"epoch_reading.{SIZE}": epoch_reading(str(out / "training_data" / "train.parquet"), dataset.files),
         }

@@ -29,7 +29,7 @@ IMAGES: Options = {
 }
 RUNNING: Options = {
     "--data": ("DATA", "demo, kaggle, gs://bucket/prefix, or a folder."),
-    "--preset": ("PRESET", "demo, cpu or full."),
+    "--preset": ("PRESET", "demo, cpu or full; by default, demo for generated images, else cpu."),
 }
 
 COMMANDS: dict[str, tuple[str, str, Options, bool]] = {

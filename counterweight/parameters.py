@@ -68,6 +68,32 @@ def preset(name: str) -> dict[str, Any]:
     return {key: checked[key] for key in values}
 
 
+OF_DEMO = ("synthetic_classes", "positive_classes")
+"""Parameters by which a preset may name classes of the demo data."""
+
+
+def choose_preset(name: str, data: str) -> tuple[str, dict[str, Any], str]:
+    """Return name and parameters of the preset for some data, and a sentence on the choice.
+
+    Args:
+        name: of the preset; empty for the one that suits the data: `demo` for generated images, else `cpu`.
+        data: the parameter `data`; empty for the preset's.
+
+    Raises:
+        UserError: as in `preset`.
+    """
+    other = data not in ("", "demo")
+    chosen = name or ("cpu" if other else "demo")
+    values = preset(chosen)
+    text = f"preset {chosen}" + ("" if name else f", chosen for {'data other than demo' if other else 'the demo data'}")
+    dropped = [f"{key}={values.pop(key)}" for key in OF_DEMO if other and key in values]
+    return (
+        chosen,
+        values,
+        text + (f"; without {', '.join(dropped)}, which names classes of the demo data" * bool(dropped)),
+    )
+
+
 def split_options(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the assignments to parameters, and those to options of the compiled pipeline.
 

@@ -1,7 +1,7 @@
 """Run the complete pipeline on this machine, each task in its own process or container.
 
     DATA    demo, kaggle, gs://bucket/prefix or a folder (default: the preset's, else demo)
-    PRESET  demo, cpu or full (default demo)
+    PRESET  demo, cpu or full (default: demo for generated images, else cpu)
     OUT     the folder of the results (default runs/<run id>)
     RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
 
@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.container_images import content
-from components.placement import override_options
+from components.placement import override_options, placement
 from components.shared.arms import GAN
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import defaults, format_sources, parse, synthetic_sources
+from components.shared.places import refuse_file
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
 
 START_S = time.monotonic()
 CACHE = Path("runs/.cache")
+GAN_PARAMETERS = (
+    "data", "data_columns", "data_duplicates", "data_external", "data_image_size", "data_split", "gan_kimg",
+    "gan_shared_kimg", "random_seed", "synthetic_classes",
+)  # fmt: skip
+"""Parameters that the training of GANs depends on; a test compares them with the compiled pipeline."""
+CODE_OF_GANS = ("prepare_data", "train_features", "train_gan")
+"""Phases whose code it depends on."""
 RUNNERS = ("processes", "containers")
 UNCACHED_TASKS = 2
 """check_inputs detects changed data, and publish an incomplete output, so both always run."""
@@ -70,6 +78,8 @@ def _resolve_path(value: str, name: str, words: tuple[str, ...]) -> str:
     if value != value.encode(errors="replace").decode():
         raise UserError(f"{name} is {value!r}, which is not UTF-8", "rename it", "run.not_utf8", name=name)
     path = Path(os.path.expanduser(value))  # noqa: PTH111 (`Path.expanduser` raises for an unknown user)
+    if path.is_file() and name != "data_split":
+        raise refuse_file(name, value)
     if not (path.is_file() if name == "data_split" else path.is_dir()):
         kind = ("k/n for a fold", "CSV file") if name == "data_split" else ("gs://…", "folder")
         raise UserError(
@@ -99,6 +109,11 @@ def _resolve_sources(values: Mapping[str, Any]) -> tuple[str, list[str]]:
     return format_sources(sources), [place for name, place in sources.items() if name != GAN]
 
 
+def choose_preset(given: Mapping[str, str]) -> tuple[str, dict[str, Any], str]:
+    """Return the preset of a command, as `parameters.choose_preset`."""
+    return parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
+
+
 def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
     """Return run id, parameters and output folder of a command.
 
@@ -113,8 +128,9 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
         UserError: an argument is invalid.
     """
     given = parameters.assignments(words)
-    preset = given.pop("PRESET", "demo")
-    values = default | parameters.preset(preset)
+    preset, of_preset, _ = choose_preset(given)
+    given.pop("PRESET", "")
+    values = default | of_preset
     for name, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "data_external")):
         if name in given and parameter in given:
             raise UserError(
@@ -138,6 +154,7 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     values["data_split"] = _resolve_path(str(values["data_split"]), "data_split", ("random",))
     values["synthetic"], places = _resolve_sources(values)
     settings = {key: value for key, value in values.items() if key != "output"}
+    settings["gan_architecture"] = placement().options.gan_architecture
     sources = (*(str(values[name]) for name in ("data", "data_external", "data_split")), *places)
     identity = data_identity(*(source for source in sources if "://" not in source))
     digest = hashlib.sha256(json.dumps([settings, identity], sort_keys=True).encode()).hexdigest()[:8]
@@ -381,11 +398,24 @@ def lock_cache() -> Iterator[None]:
         yield
 
 
-def checkpoint_folder(run_id: str) -> Path:
-    """Return the folder of a run's checkpoints, and delete those of other versions of the code, which are unusable."""
+def gan_key(values: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits of everything that GAN training depends on, except for the code.
+
+    A run with other settings of the evaluation has the same key, and resumes the training of an interrupted one.
+    """
+    settings = {name: values[name] for name in GAN_PARAMETERS}
+    sources = (str(values[name]) for name in ("data", "data_external", "data_split"))
+    identity = data_identity(*(source for source in sources if "://" not in source))
+    text = json.dumps([settings, placement().options.gan_architecture, identity], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def checkpoint_folder(key: str) -> Path:
+    """Return the folder of the checkpoints with this key, and delete those of other versions of the code."""
     parent = (CACHE / "checkpoints").resolve()
-    folder = parent / f"{run_id}-{content('train_gan')}"
-    for other in parent.glob(f"{run_id}-*"):
+    code = hashlib.sha256(" ".join(map(content, CODE_OF_GANS)).encode()).hexdigest()[:16]
+    folder = parent / f"{key}-{code}"
+    for other in parent.glob(f"{key}-*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
     return folder
@@ -421,6 +451,7 @@ def run(words: list[str], console: TextIO) -> int:
     from kfp.local import cache, docker_task_handler, subprocess_task_handler
     from kfp.local.orchestrator import task_executor
 
+    from components.prepare_data.prepare import check_listing
     from counterweight.task_cache import VerifiedCache, copy_code
 
     runner_name, words = split_runner(words)
@@ -429,6 +460,7 @@ def run(words: list[str], console: TextIO) -> int:
     from pipeline import counterweight
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    check_listing(values, placement().options.max_bad_images)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the task cache")
     with lock_cache(), lock_output(folder):
@@ -438,7 +470,7 @@ def run(words: list[str], console: TextIO) -> int:
         executors = counterweight.pipeline_spec.deployment_spec["executors"]
         copy_code(scratch / "code", {executors[name]["container"]["image"] for name in executors})
         cache.LocalCache = VerifiedCache
-        checkpoints = checkpoint_folder(run_id)
+        checkpoints = checkpoint_folder(gan_key(values))
         engine = None
         if runner_name == "containers":
             from counterweight.containers import Engine
@@ -459,6 +491,7 @@ def run(words: list[str], console: TextIO) -> int:
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
             print_line(console, f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}")
+            print_line(console, choose_preset(given)[2])
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),

@@ -141,7 +141,8 @@ def read(path: Path) -> list[tuple[Schedule, dict[str, Any]]]:
                 name=entry.name,
             )
         try:
-            values = parameters.preset(entry.preset) | check_parameters(entry.parameters, "parameters")
+            own = check_parameters(entry.parameters, "parameters")
+            values = parameters.choose_preset(entry.preset, str(own.get("data", "")))[1] | own
             check_values(values)
         except UserError as error:
             raise add_location(error, where) from error

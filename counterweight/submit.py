@@ -1,8 +1,9 @@
 """Start a run on a cluster: `python -m counterweight.submit [NAME=value …]`.
 
-    PRESET        demo, cpu or full (default demo)
+    PRESET        demo, cpu or full (default: demo for generated images, else cpu)
     PARAMS        a YAML file of parameters
     DATA          demo, kaggle or gs://bucket/prefix
+    EXTERNAL      gs://bucket/prefix of a second data set
     OUT           gs://bucket/prefix for the results (default: below the run's artifacts)
     EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
     WAIT          1: follow the run until it finishes
@@ -214,6 +215,12 @@ def _unreachable(name: str, value: str, hint: str) -> UserError:
     )
 
 
+def choose_preset(given: Mapping[str, str], of_file: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Return the preset of a command with a file of parameters, as `parameters.choose_preset`."""
+    data = given.get("DATA", "") or given.get("data", "") or str(of_file.get("data", ""))
+    return parameters.choose_preset(given.get("PRESET", ""), data)
+
+
 def arguments(given: Mapping[str, str]) -> dict[str, Any]:
     """Return all parameters of the run.
 
@@ -224,11 +231,11 @@ def arguments(given: Mapping[str, str]) -> dict[str, Any]:
         UserError: `arguments.repeated`, or as in `read_yaml`, `check_parameters`, `parse` and `check_values`.
     """
     given = dict(given)
-    name, file = given.pop("PRESET", "") or "demo", given.pop("PARAMS", "")
-    values = parameters.preset(name)
-    if file:
-        values |= check_parameters(read_yaml(Path(file), "PARAMS"), file)
-    for word, parameter in (("DATA", "data"), ("OUT", "output")):
+    file = given.pop("PARAMS", "")
+    of_file = check_parameters(read_yaml(Path(file), "PARAMS"), file) if file else {}
+    values = choose_preset(given, of_file)[1] | of_file
+    given.pop("PRESET", "")
+    for word, parameter in (("DATA", "data"), ("OUT", "output"), ("EXTERNAL", "data_external")):
         if word in given and parameter in given:
             raise UserError(
                 f"{word} and {parameter} are the same option", "give one of them", "arguments.repeated", name=parameter
@@ -440,7 +447,9 @@ def run(words: list[str], out: TextIO) -> int:
     experiment_id = find_or_create_experiment(api, group or package.name)
     pipeline_id, version_id, version, exists = upload(api, package)
     print(f"pipeline {package.name}, version {version}: {'exists' if exists else 'uploaded'}", file=out, flush=True)
-    name = run_name(str(values["data"]), given.get("PRESET") or "demo", datetime.now(UTC))
+    preset, _, text = parameters.choose_preset(given.get("PRESET", ""), str(values["data"]))
+    print(text, file=out, flush=True)
+    name = run_name(str(values["data"]), preset, datetime.now(UTC))
     run = start_run(api, name, (pipeline_id, version_id), experiment_id, values)
     base = placement().ui.rstrip("/") or api.host
     print(f"run {name}\n{base}/#/runs/details/{printable(run.run_id or '')}", file=out, flush=True)

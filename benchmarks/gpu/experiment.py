@@ -159,7 +159,7 @@ class Experiment:
                 test_data=self.path("data", "test_data"),
                 synthetic_images=self.path(recipe, "synthetic_images"),
                 classifiers=[self.path("common", "classifiers"), self.path(recipe, "classifiers")],
-                positive_classes=POSITIVE_CLASSES,
+                positive_classes=",".join(POSITIVE_CLASSES),
                 parameters={"data": "benchmark", "random_seed": SEED},
                 results=self.path(recipe, "results"),
                 report=self.path(recipe, "report.html"),

@@ -16,6 +16,7 @@ from components.shared.errors import UserError
 from components.shared.log import log_line
 from components.shared.parameters import FOLD, arm_names, synthetic_sources
 from components.shared.parameters import check as check_parameters
+from components.shared.places import refuse_file
 from components.shared.workflow_size import Packs, check_size
 
 PROBE = ".counterweight-probe"
@@ -94,6 +95,8 @@ def _check_input(name: str, place: str, in_pod: bool) -> None:
             value=place,
         )
     path, is_file = Path(place), name == "data_split"
+    if path.is_file() and not is_file:
+        raise refuse_file(name, place)
     if not (path.is_file() if is_file else path.is_dir()):
         kind = "file" if is_file else "folder"
         raise UserError(

@@ -44,7 +44,7 @@ def evaluate(
             test_data=test_data.path,
             synthetic_images=synthetic_images.path,
             classifiers=[folder.path for folder in [*classifiers_real, *classifiers_synthetic]],
-            positive_classes=[name.strip() for name in positive_classes.split(",") if name.strip()],
+            positive_classes=positive_classes,
             parameters={
                 "arms": arms,
                 "data": data,

@@ -31,6 +31,7 @@ from components.evaluate.results import (
 )
 from components.evaluate.statistics.compare import count_images
 from components.shared import keras_setup
+from components.shared import parameters as parameters_of_runs
 from components.shared.files import atomic_folder
 from components.shared.image_set import open_pixels, read_header, read_rows
 from components.shared.log import log_line
@@ -43,7 +44,7 @@ def evaluate(
     test_data: str | Path,
     synthetic_images: str | Path,
     classifiers: Sequence[str | Path],
-    positive_classes: Sequence[str],
+    positive_classes: str,
     parameters: Mapping[str, Scalar],
     results: str | Path,
     report: str | Path,
@@ -52,7 +53,7 @@ def evaluate(
 
     Args:
         training_data, test_data, synthetic_images, classifiers: folders, see `inputs.read_inputs`.
-        positive_classes: the classes whose sensitivity as a group is measured; those that the data lacks are ignored.
+        positive_classes: the parameter of this name: the classes whose sensitivity as a group is measured.
         parameters: parameters of the pipeline, by their names in its form; `data`, `data_external`, `data_split` and
             `random_seed` are required.
         results: folder to create, with `metrics.json`, `predictions.parquet` (a row for each arm, seed and image of
@@ -64,12 +65,14 @@ def evaluate(
 
     Raises:
         UserError: a model may have seen a test or external image, the arms differ in more than their training set, or
-            files of different runs were mixed.
+            files of different runs were mixed, or the data lacks a positive class.
     """
     inputs = read_inputs(training_data, test_data, synthetic_images, classifiers)
     seeds = check_inputs(inputs)
     classes = read_header(inputs.sets["test"]).classes
-    malignant = [dx for dx in positive_classes if dx in classes]
+    malignant = parameters_of_runs.positive_classes(positive_classes, classes)
+    if not malignant:
+        log_line("evaluate", "no positive classes: set positive_classes to measure the sensitivity of a group")
     keras_setup.seed_everything(derive_seed(int(parameters["random_seed"] or 0), "evaluate"))
     rows = {name: read_rows(path, name, ["image_id", "lesion_id", "dx"]) for name, path in inputs.sets.items()}
     with ExitStack() as stack:

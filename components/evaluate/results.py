@@ -121,6 +121,7 @@ def describe_run(
         "settings": settings | {"parameters": first.parameters},
         "parameters": dict(parameters),
         "versions": first.versions,
+        "source": inputs.source.model_dump() if inputs.source else None,
     }
 
 

@@ -9,6 +9,7 @@ from components.container_images import image
 def prepare_data(
     data: str,
     data_identity: str,
+    columns: str,
     split: str,
     external: str,
     duplicates: str,
@@ -40,6 +41,7 @@ def prepare_data(
         names = prepare(
             data=data,
             data_identity=data_identity,
+            columns=columns,
             split=split,
             external=external,
             duplicates=duplicates,

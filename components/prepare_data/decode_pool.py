@@ -6,11 +6,10 @@ import signal
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -22,8 +21,21 @@ from components.shared.errors import UserError
 from components.shared.log import Progress
 from components.shared.machine_limits import usable_cpus, usable_memory_bytes
 
+FIXES = {
+    image_reader.OVER_8_BITS: "convert them to 8 bits, for example with ImageMagick: mogrify -depth 8 FOLDER/*.png",
+    image_reader.NO_IMAGE: "check that the files were downloaded completely: a pointer to a large file, or a web page, "
+    "may have an image's name",
+    image_reader.TRANSPARENT: "remove the transparency, for example with ImageMagick: "
+    "mogrify -background white -alpha remove -alpha off FOLDER/*.png",
+    image_reader.DENIED: "grant the permission (`chmod -R u+r FOLDER`)",
+    image_reader.EMPTY: "download or copy the files again",
+}
+"""Reason for which an image cannot be used → fix, if all have that reason."""
+
 CHUNK_IMAGES = 32
 """Images per task: one image per task would cost a sixth of the throughput."""
+FIRST_IMAGES = 32
+"""Images that are read before too many unusable ones fail the run, to show whether they have one reason."""
 MAX_PENDING_TASKS = 16
 """Maximum number of tasks that are queued or finished but not yet consumed; it bounds the memory."""
 
@@ -66,16 +78,22 @@ class Findings:
     samples: dict[str, list[bytes]] = field(default_factory=dict)
 
     def refuse_more_than(self, max_bad_images: int) -> None:
-        """Raise a `UserError` if more rows were skipped."""
-        if len(self.skipped) > max_bad_images:
-            listed = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:5])
-            raise UserError(
-                f"more than {max_bad_images} images are unusable ({listed}{'; …' if len(self.skipped) > 5 else ''})",
-                "fix or remove them, or raise max_bad_images",
-                "images.too_many_unusable",
-                limit=max_bad_images,
-                count=len(self.skipped),
-            )
+        """Raise a `UserError` if more rows were skipped; if all for one reason, it states this reason's fix."""
+        if len(self.skipped) <= max_bad_images:
+            return
+        listed = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:5])
+        hint = "fix or remove them, or raise max_bad_images"
+        reasons = list(dict.fromkeys(reason for _, reason in self.skipped))
+        if len(reasons) == 1:
+            listed = f"{reasons[0]}: {', '.join(name for name, _ in self.skipped[:5])}"
+            hint = FIXES.get(reasons[0], hint)
+        raise UserError(
+            f"more than {max_bad_images} images are unusable ({listed}{'; …' if len(self.skipped) > 5 else ''})",
+            hint,
+            "images.too_many_unusable",
+            limit=max_bad_images,
+            count=len(self.skipped),
+        )
 
 
 @dataclass
@@ -106,15 +124,17 @@ def _die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _read_chunk(paths: list[Path], size: int) -> list[image_reader.Accepted | str]:
-    return [image_reader.read(path, size) for path in paths]
+def _read_chunk(files: list[image_reader.RawImage], size: int) -> list[image_reader.Accepted | str]:
+    return [image_reader.read(file, size) for file in files]
 
 
-def _read_in_order(pool: ProcessPoolExecutor, paths: list[Path], size: int) -> Iterator[image_reader.Accepted | str]:
+def _read_in_order(
+    pool: ProcessPoolExecutor, files: list[image_reader.RawImage], size: int
+) -> Iterator[image_reader.Accepted | str]:
     """Read files in parallel and yield the results in order."""
     waiting: deque[Future[list[image_reader.Accepted | str]]] = deque()
-    for start in range(0, len(paths), CHUNK_IMAGES):
-        waiting.append(pool.submit(_read_chunk, paths[start : start + CHUNK_IMAGES], size))
+    for start in range(0, len(files), CHUNK_IMAGES):
+        waiting.append(pool.submit(_read_chunk, files[start : start + CHUNK_IMAGES], size))
         if len(waiting) > MAX_PENDING_TASKS:
             yield from waiting.popleft().result()
     while waiting:
@@ -123,13 +143,18 @@ def _read_in_order(pool: ProcessPoolExecutor, paths: list[Path], size: int) -> I
 
 @contextmanager
 def decode(
-    table: pd.DataFrame, files: dict[str, Path], size: int, findings: Findings, max_bad_images: int, label: str
+    table: pd.DataFrame,
+    files: Mapping[str, image_reader.RawImage],
+    size: int,
+    findings: Findings,
+    max_bad_images: int,
+    label: str,
 ) -> Iterator[Decoded]:
     """Decode and resize the image of each row; record the unusable ones in `findings`.
 
     Args:
         table: image_id of each image, and further columns that are passed through.
-        files: image id → file.
+        files: image id → its file.
         size: height and width to scale to, in pixels.
         findings: extended in place.
         max_bad_images: maximum number of unusable images, including those already in `findings`.
@@ -148,12 +173,16 @@ def decode(
         used: list[int] = []
         sizes: list[int] = []
         pixels: list[str] = []
-        thumbnails = np.empty((len(table), THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
+        # In a file, so that the operating system can drop what is not in use.
+        shape = (max(1, len(table)), THUMBNAIL_PX, THUMBNAIL_PX)
+        mapped = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
+        thumbnails: np.ndarray = np.memmap(mapped, np.uint8, "w+", shape=shape)
         for row, result in enumerate(_read_in_order(pool, [files[name] for name in names], size)):
             progress.update(row + 1)
             if isinstance(result, str):
                 findings.skipped.append((names[row], result))
-                findings.refuse_more_than(max_bad_images)
+                if row >= FIRST_IMAGES:
+                    findings.refuse_more_than(max_bad_images)
                 continue
             findings.notes.update(result.notes)
             findings.sizes[result.size] += 1
@@ -162,6 +191,7 @@ def decode(
             used.append(row)
             sizes.append(len(result.png))
             pixels.append(result.pixel_sha256)
+        findings.refuse_more_than(max_bad_images)
         spool.flush()
         thumbnails = thumbnails[: len(used)]
         hashes = perceptual_hashes(thumbnails)

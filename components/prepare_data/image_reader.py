@@ -1,45 +1,55 @@
-"""Find raw image files, open them as untrusted input, and convert them to one format without guessing."""
+"""Open raw images as untrusted input, and convert them to one format without guessing."""
 
-import filecmp
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from components.prepare_data import scan
 from components.prepare_data.near_duplicates import thumbnail
-from components.shared.errors import UserError, printable
+from components.shared.errors import printable
 from components.shared.image_set import encode_png, pixel_sha256
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif",
+)  # fmt: skip
 MAX_PIXELS = 64_000_000
 """A larger image is rejected before it is decoded: a file of a few kB can claim gigabytes."""
 MIN_SIZE_PX = 16
 
+NO_IMAGE = f"not an image ({', '.join(FORMATS)})"
+OVER_8_BITS, TRANSPARENT = "more than 8 bits per channel", "partly transparent"
+DENIED, EMPTY = "permission denied", "empty file"
+
 Image.init()  # loads the codecs once, before the worker processes fork
 
 
-def index(folder: Path) -> dict[str, Path]:
-    """Return the image files at any depth below a folder, by file name without suffix.
+@dataclass(frozen=True)
+class Stored:
+    """An image within a file of many.
 
-    Two files with the same name and bytes, as in Kaggle's release, are one image.
-
-    Raises:
-        UserError: two different images have the same name.
+    Attributes:
+        path: the file.
+        start: position of the image's first byte.
+        length: number of bytes.
+        shape: of raw pixels, (H, W) or (H, W, 3) uint8; None for an encoded image.
     """
-    paths: dict[str, Path] = {}
-    for path in scan.scan(folder).files:
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        first = paths.setdefault(path.stem, path)
-        if first is not path and not filecmp.cmp(first, path, shallow=False):
-            names = f"{first.relative_to(folder)} and {path.relative_to(folder)}"
-            raise UserError(
-                f"two different images have the same id ({names})", "remove the wrong one", "images.repeated_id"
-            )
-    return paths
+
+    path: Path
+    start: int
+    length: int
+    shape: tuple[int, ...] | None = None
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.length)
+
+
+RawImage = Path | Stored
 
 
 @dataclass(frozen=True)
@@ -61,35 +71,40 @@ class Accepted:
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path, size: int) -> Accepted | str:
-    """Open, check and resize one image file to `size` × `size` px, RGB; the aspect ratio is not kept.
+def read(file: RawImage, size: int) -> Accepted | str:
+    """Open, check and resize one image to `size` × `size` px, RGB; the aspect ratio is not kept.
 
     Returns:
         The image, or the reason why it cannot be used without guessing.
     """
     try:
-        return _read(path, size) if path.stat().st_size else "empty file"
+        if isinstance(file, Path) and not file.stat().st_size:
+            return EMPTY
+        with _open(file) as image:
+            return _convert(image, size)
     except UnidentifiedImageError:
-        return f"not an image ({', '.join(FORMATS)})"
+        return NO_IMAGE
     except Image.DecompressionBombError:
         return f"more than {MAX_PIXELS:,} pixels"
     except FileNotFoundError:
         return "file not found"
     except PermissionError:
-        return "permission denied"
+        return DENIED
     except MemoryError:
         return "not enough memory to decode"
     except Exception as error:  # decoders raise undocumented exceptions on malformed bytes
         return f"corrupt ({printable(str(error))[:80] or type(error).__name__})"
 
 
-def _over_8_bits(image: ImageFile.ImageFile) -> bool:
+def _over_8_bits(image: Image.Image) -> bool:
     """Return whether a channel has more than 8 bits.
 
     Pillow opens 16-bit colour as if it had 8; only the decoder's raw mode shows it.
     """
     if image.mode.startswith(("I", "F")):
         return True
+    if not isinstance(image, ImageFile.ImageFile):
+        return False
     raw_modes = [str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in image.tile]
     # `BGR;16` is a bitmap with 16 bits for all three channels.
     return any(";16" in raw and not raw.startswith("BGR") for raw in raw_modes)
@@ -100,37 +115,48 @@ def _alpha(image: Image.Image) -> Image.Image:
     return (image if image.mode in ("RGBA", "LA") else image.convert("RGBA")).getchannel("A")
 
 
-def _read(path: Path, size: int) -> Accepted | str:
-    with Image.open(path, formats=FORMATS) as image:
-        original = image.size
-        if original[0] * original[1] > MAX_PIXELS:
-            return f"more than {MAX_PIXELS:,} pixels ({original[0]}×{original[1]})"
-        if min(original) < MIN_SIZE_PX:
-            return f"too small to show a lesion ({original[0]}×{original[1]})"
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            return f"animated or multi-page ({frames} frames)"
-        if _over_8_bits(image):
-            return "more than 8 bits per channel"
-        if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
-            return f"unsupported colour space {image.mode}"
-        notes: tuple[str, ...] = ()
-        if image.mode in ("L", "1", "LA"):
-            notes += ("grey",)
-        if image.mode in ("P", "PA"):
-            notes += ("palette",)
-        rotated = image.getexif().get(0x0112) in range(2, 9)  # cameras also write 0, which means unknown
-        if rotated:
-            notes += ("rotated",)
-        if min(original) < size:
-            notes += ("scaled up",)
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
-        if rotated:
-            ImageOps.exif_transpose(image, in_place=True)
-        may_be_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        if may_be_transparent and any(_alpha(image).histogram()[:255]):
-            return "partly transparent"
-        colour = image if image.mode == "RGB" else image.convert("RGB")
-        small = colour.resize((size, size), Image.Resampling.LANCZOS)
-        small.info = {}  # otherwise the PNG would contain the original's ICC profile and text
-        return Accepted(encode_png(small), pixel_sha256(np.asarray(small)), thumbnail(small), original, notes)
+def _open(file: RawImage) -> Image.Image:
+    """Return an image that is not decoded yet."""
+    if isinstance(file, Path):
+        return Image.open(file, formats=FORMATS)
+    content = file.read()
+    if file.shape is None:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    return Image.fromarray(np.frombuffer(content, np.uint8).reshape(file.shape))
+
+
+def _convert(image: Image.Image, size: int) -> Accepted | str:
+    """Check an image and resize it, see `read`."""
+    original = image.size
+    if original[0] * original[1] > MAX_PIXELS:
+        return f"more than {MAX_PIXELS:,} pixels ({original[0]}×{original[1]})"
+    if min(original) < MIN_SIZE_PX:
+        return f"too small to show anything ({original[0]}×{original[1]})"
+    # A phone's MPO holds one photograph and previews or depth of it; the first frame is the photograph.
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        return f"animated or multi-page ({frames} frames)"
+    if _over_8_bits(image):
+        return OVER_8_BITS
+    if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA", "PA"):
+        return f"unsupported colour space {image.mode}"
+    notes: tuple[str, ...] = ()
+    if image.mode in ("L", "1", "LA"):
+        notes += ("grey",)
+    if image.mode in ("P", "PA"):
+        notes += ("palette",)
+    rotated = image.getexif().get(0x0112) in range(2, 9)  # cameras also write 0, which means unknown
+    if rotated:
+        notes += ("rotated",)
+    if min(original) < size:
+        notes += ("scaled up",)
+    image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
+    if rotated:
+        ImageOps.exif_transpose(image, in_place=True)
+    may_be_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    if may_be_transparent and any(_alpha(image).histogram()[:255]):
+        return TRANSPARENT
+    colour = image if image.mode == "RGB" else image.convert("RGB")
+    small = colour.resize((size, size), Image.Resampling.LANCZOS)
+    small.info = {}  # otherwise the PNG would contain the original's ICC profile and text
+    return Accepted(encode_png(small), pixel_sha256(np.asarray(small)), thumbnail(small), original, notes)

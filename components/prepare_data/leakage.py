@@ -12,6 +12,11 @@ from components.shared.log import log_line
 
 POLICIES = ("refuse", "move_to_train")
 LISTED = 20
+MIN_SYSTEMATIC_PAIRS, MAX_NEAR_RATE = 5, 0.01
+"""With this many near-duplicates, and this share of the held-out images in one, copies are no exception.
+
+Those that are found are a sample then: others were changed too much. HAM10000 has 1 pair among 3,000 held-out images.
+"""
 
 
 class Pair(NamedTuple):
@@ -27,23 +32,42 @@ class Pair(NamedTuple):
     why: str
 
 
-LESION, PIXELS, NEAR = "same lesion", "identical pixels", "near-duplicate"
+GROUP, PIXELS, NEAR = "same lesion or patient", "identical pixels", "near-duplicate"
 
 
-def _pair_equal(values: pd.Series, lesions: pd.Series, why: str) -> list[Pair]:
-    """Pair the first row of each value with the other rows of the same value.
+class Pairs(NamedTuple):
+    """Many pairs of images that must be in the same split.
 
-    Only rows of different lesions are paired, unless `why` is `LESION`.
+    Attributes:
+        first, second: (P,) int64 rows.
+        near: number of near-duplicates, which are the last.
+        groups: number of pairs of one group, which are the first.
     """
-    rows = pd.DataFrame({"value": values, "lesion": lesions, "row": np.arange(len(values))})
-    first = rows.groupby("value")[["lesion", "row"]].transform("first")
-    other = rows["row"] != first["row"]
-    if why != LESION:
-        other &= rows["lesion"] != first["lesion"]
-    return [Pair(int(a), int(b), why) for a, b in zip(first["row"][other], rows["row"][other], strict=True)]
+
+    first: np.ndarray
+    second: np.ndarray
+    groups: int
+    near: int
+
+    def list(self, chosen: np.ndarray) -> "list[Pair]":
+        """Return the pairs with these positions."""
+        last = len(self.first) - self.near
+        why = [GROUP if at < self.groups else NEAR if at >= last else PIXELS for at in chosen.tolist()]
+        return [Pair(int(self.first[at]), int(self.second[at]), of) for at, of in zip(chosen, why, strict=True)]
 
 
-def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> list[Pair]:
+def _pair_equal(values: pd.Series, groups: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pair the first row of each value with the other rows of the same value; of other groups only, if given."""
+    codes = pd.factorize(values)[0]
+    first = pd.Series(np.arange(len(codes))).groupby(codes).transform("first").to_numpy()
+    other = first != np.arange(len(codes))
+    if groups is not None:
+        of_row = pd.factorize(groups)[0]
+        other &= of_row != of_row[first]
+    return first[other], np.flatnonzero(other)
+
+
+def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> Pairs:
     """Return the pairs that must be in the same split.
 
     Images with identical pixels are paired with the first of them, and only that one is compared with others: all pairs
@@ -51,35 +75,40 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> l
     compared with others.
 
     Args:
-        rows: lesion_id, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
+        rows: group_id, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
         thumbnails: (N, 32, 32) uint8.
         held_out: (N,) bool.
     """
-    lesions = rows["lesion_id"]
-    together = _pair_equal(lesions, lesions, LESION) + _pair_equal(rows["pixel_sha256"], lesions, PIXELS)
-    known = {frozenset(pair[:2]) for pair in together}
-    groups = pd.factorize(lesions)[0]
+    of_group, of_pixels = _pair_equal(rows["group_id"]), _pair_equal(rows["pixel_sha256"], rows["group_id"])
+    groups = pd.factorize(rows["group_id"])[0]
     images = np.flatnonzero(~rows["pixel_sha256"].duplicated())
     queries = images[pd.Series(held_out).groupby(rows["pixel_sha256"].to_numpy()).transform("any").to_numpy()[images]]
     near = near_duplicates.pairs(
-        thumbnails[queries],
+        thumbnails,
         rows["perceptual_hash"].iloc[images].tolist(),
-        thumbnails[images],
+        thumbnails,
         groups[queries],
         groups[images],
+        queries,
+        images,
     )
-    found = zip(queries[near[:, 0]].tolist(), images[near[:, 1]].tolist(), strict=True)
-    for first, second in {(min(pair), max(pair)): None for pair in found}:
-        if frozenset((first, second)) not in known:
-            together.append(Pair(first, second, NEAR))
-    return together
+    # Two held-out images find each other.
+    both = np.sort(np.stack([queries[near[:, 0]], images[near[:, 1]]], axis=1), axis=1)
+    both = both[np.sort(np.unique(both, axis=0, return_index=True)[1])]
+    return Pairs(
+        np.concatenate([of_group[0], of_pixels[0], both[:, 0]]),
+        np.concatenate([of_group[1], of_pixels[1], both[:, 1]]),
+        groups=len(of_group[0]),
+        near=len(both),
+    )
 
 
 def _describe_pairs(rows: pd.DataFrame, others: pd.DataFrame, offending: Sequence[Pair]) -> list[str]:
     """Describe each pair, as in `A (train, lesion L) and B (test, lesion M): identical pixels`."""
 
     def describe(row: pd.Series) -> str:
-        return f"{printable(row['image_id'][:80])} ({row['split']}, lesion {printable(row['lesion_id'][:80])})"
+        lesion = f", lesion {printable(row['lesion_id'][:80])}" if row["lesion_id"] != row["image_id"] else ""
+        return f"{printable(row['image_id'][:80])} ({row['split']}{lesion})"
 
     return [f"{describe(rows.iloc[a])} and {describe(others.iloc[b])}: {why}" for a, b, why in offending]
 
@@ -105,40 +134,67 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     """Refuse leakage between splits, or move the lesions concerned to train.
 
     Args:
-        rows: image_id, lesion_id, split, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
+        rows: image_id, lesion_id, group_id, split, pixel_sha256 and perceptual_hash of N images; the index is
+            0 … N − 1.
         thumbnails: (N, 32, 32) uint8.
-        policy: `refuse`, or `move_to_train`: all images of lesions in two splits move to train.
+        policy: `refuse`, or `move_to_train`: all images of groups in two splits move to train.
 
     Returns:
         All rows with their new split, and the moved rows with their former split.
 
     Raises:
-        UserError: with `refuse`, a pair that must stay together is in two splits.
+        UserError: with `refuse`, a pair that must stay together is in two splits; with both, near-duplicates are so
+            frequent that others must have been missed.
     """
     split = rows["split"].copy()
-    together = pairs(rows, thumbnails, (split != "train").to_numpy())
+    held_out = (split != "train").to_numpy()
+    together = pairs(rows, thumbnails, held_out)
 
-    def find_offending() -> list[Pair]:
+    def find_offending() -> np.ndarray:
         assigned = split.to_numpy()
-        return [pair for pair in together if assigned[pair.first] != assigned[pair.second]]
+        return np.flatnonzero(assigned[together.first] != assigned[together.second])
 
     offending = find_offending()
-    if offending and policy == "refuse":
+    if len(offending):
+        _refuse_systematic(rows, together, held_out)
+    if len(offending) and policy == "refuse":
+        listed = together.list(offending)
         raise _leakage_error(
             rows,
             rows,
-            offending,
-            f"{_count_pairs(offending)} that must stay together are in different splits",
+            listed,
+            f"{_count_pairs(listed)} that must stay together are in different splits",
             "give images of one lesion the same lesion_id, use another split, or set data_duplicates=move_to_train",
         )
-    for line in _describe_pairs(rows, rows, offending[:LISTED]):
+    for line in _describe_pairs(rows, rows, together.list(offending[:LISTED])):
         log_line("prepare_data", f"moved to train: {line}")
     # Everything that must stay with a moved image moves as well, and so on.
-    while offending:
-        of_offending = rows["lesion_id"].isin({rows["lesion_id"].iloc[row] for pair in offending for row in pair[:2]})
-        split[of_offending] = "train"
+    groups = rows["group_id"].to_numpy()
+    while len(offending):
+        of_offending = set(groups[together.first[offending]]) | set(groups[together.second[offending]])
+        split[rows["group_id"].isin(of_offending)] = "train"
         offending = find_offending()
     return rows.assign(split=split), rows[split != rows["split"]]
+
+
+def _refuse_systematic(rows: pd.DataFrame, together: Pairs, held_out: np.ndarray) -> None:
+    """Raise if the share of held-out images with a near-duplicate shows that the data contains copies in general.
+
+    Moving the pairs that were found would leave those that were not in two splits.
+    """
+    near = together.list(np.arange(len(together.first) - together.near, len(together.first)))
+    copied = {row for pair in near for row in pair[:2] if held_out[row]}
+    if len(near) < MIN_SYSTEMATIC_PAIRS or len(copied) <= MAX_NEAR_RATE * held_out.sum():
+        return
+    raise _leakage_error(
+        rows,
+        rows,
+        near,
+        f"{len(copied) / held_out.sum():.0%} of the held-out images have a near-duplicate under another id, so the "
+        "data contains changed copies, and more of them than were found",
+        "remove the copies, or give a copy and its original the same lesion_id; moving the pairs that were found "
+        "leaves the others",
+    )
 
 
 def keep_one_lesion(rows: pd.DataFrame) -> pd.Series:
@@ -160,6 +216,7 @@ def external_only(
     known: pd.DataFrame,
     known_thumbnails: np.ndarray | None,
     policy: str,
+    compare_ids: bool = True,
 ) -> pd.Series:
     """Detect images of an external set that are also in the run, in any of its splits.
 
@@ -170,6 +227,8 @@ def external_only(
         known_thumbnails: (M, 32, 32) uint8; without them, the hashes alone decide.
         policy: `refuse`, or `move_to_train`: the lesions of the offending images are excluded from the external set;
             the run's splits do not change.
+        compare_ids: whether equal lesion ids mean the same lesion; names of files, which stand in for missing ids,
+            repeat in other data.
 
     Returns:
         (N,) bool; True for an image that is not in the run.
@@ -178,15 +237,19 @@ def external_only(
         UserError: with `refuse`, an image, its lesion or a near-duplicate of it is in the run.
     """
     offending = []
-    for column, why in (("lesion_id", LESION), ("pixel_sha256", PIXELS)):
-        first = {value: row for row, value in reversed(list(enumerate(known[column])))}
+    columns = [("lesion_id", "same lesion")] * compare_ids + [("pixel_sha256", PIXELS)]
+    if compare_ids and "patient_id" in known:
+        columns.append(("patient_id", "same patient"))
+    for column, why in columns:
+        first = {value: row for row, value in reversed(list(enumerate(known[column]))) if isinstance(value, str)}
         offending += [Pair(row, first[value], why) for row, value in enumerate(rows[column]) if value in first]
     exact = {pair.first for pair in offending}
     images = np.flatnonzero(~known["pixel_sha256"].duplicated())
     near = near_duplicates.pairs(
         thumbnails,
         known["perceptual_hash"].iloc[images].tolist(),
-        None if known_thumbnails is None else known_thumbnails[images],
+        known_thumbnails,
+        known_rows=images,
     )
     offending += [Pair(int(a), int(images[b]), NEAR) for a, b in near if int(a) not in exact]
     if offending and policy == "refuse":

@@ -28,8 +28,8 @@ MIN_AGREEMENT, MIN_AGREEMENT_OF_SIMILAR = 0.98, 0.95
 """Minimum agreement of two thumbnails of near-duplicates: in general, and if at most `DUPLICATE_BITS` bits differ."""
 MAX_PAIRS = 100_000
 """More pairs are an error: a few hundred copies of one image have as many; pairs of thousands fill the memory."""
-QUERY_IMAGES, COMPARED_PAIRS = 128, 4096
-"""Images whose hashes, and pairs whose thumbnails are compared at a time; they bound the memory."""
+HASHED_IMAGES, QUERY_IMAGES, COMPARED_PAIRS = 4096, 128, 4096
+"""Images that are hashed, whose hashes, and pairs whose thumbnails are compared at a time; they bound the memory."""
 MIN_PATTERN_BITS = 8
 """Minimum number of set coarse bits; an image with fewer has no pattern and matches nothing."""
 
@@ -65,7 +65,8 @@ def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
     Returns:
         N strings of 64 hexadecimal digits.
     """
-    return [words.tobytes().hex() for words in _hash_words(thumbnails)]
+    starts = range(0, len(thumbnails), HASHED_IMAGES)
+    return [words.tobytes().hex() for at in starts for words in _hash_words(thumbnails[at : at + HASHED_IMAGES])]
 
 
 def _find_near_hashes(
@@ -140,6 +141,8 @@ def pairs(
     known: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     known_groups: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    known_rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the near-duplicates between images and known images, in any of the eight flips and rotations.
 
@@ -152,6 +155,8 @@ def pairs(
         known: (M, 32, 32) uint8, their thumbnails; without them, the hashes alone decide and cropped
             duplicates are missed.
         groups, known_groups: (N,) and (M,) int64; images of the same group, such as a lesion, are not paired.
+        rows, known_rows: (N,) and (M,) int64; the images are these rows of `thumbnails` and `known`, so that
+            memory-mapped ones need not be copied. All rows by default.
 
     Returns:
         (P, 2) int64 of n and m, sorted.
@@ -160,11 +165,13 @@ def pairs(
         UserError: `leakage.too_many_pairs`: there are more than `MAX_PAIRS`.
     """
     others = np.frombuffer(bytes.fromhex("".join(known_hashes)), np.uint64).reshape(-1, 4)
-    groups = np.full(len(thumbnails), -1) if groups is None else groups
+    rows = np.arange(len(thumbnails)) if rows is None else rows
+    known_rows = np.arange(len(others)) if known_rows is None else known_rows
+    groups = np.full(len(rows), -1) if groups is None else groups
     known_groups = np.full(len(others), -2) if known_groups is None else known_groups
     found: set[tuple[int, int]] = set()
-    for start in range(0, len(thumbnails), QUERY_IMAGES):
-        views = np.stack(list(iter_positions(thumbnails[start : start + QUERY_IMAGES])), axis=1)
+    for start in range(0, len(rows), QUERY_IMAGES):
+        views = np.stack(list(iter_positions(thumbnails[rows[start : start + QUERY_IMAGES]])), axis=1)
         near = _find_near_hashes(_hash_words(views), others, groups[start : start + QUERY_IMAGES], known_groups)
         for chunk in range(0, len(near), COMPARED_PAIRS):
             n, position, m, apart = near[chunk : chunk + COMPARED_PAIRS].T
@@ -172,7 +179,7 @@ def pairs(
             if known is not None:
                 required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
                 compared = apart > 0
-                agreements = agreement(known[m[compared]], views[n[compared], position[compared]])
+                agreements = agreement(known[known_rows[m[compared]]], views[n[compared], position[compared]])
                 same[compared] = agreements > required[compared]
             found.update(zip((start + n[same]).tolist(), m[same].tolist(), strict=True))
             if len(found) > MAX_PAIRS:

@@ -2,29 +2,36 @@
 
 It reads a source (see `sources`) and writes one image set per split, one for the external source, the split as a CSV
 and a data profile. The image codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Each
-image needs 1 kB of memory; its pixels wait in a scratch file until all images have been compared.
+image needs 3 kB of memory, a third of it in a mapped file; its pixels wait in a scratch file until all images have been
+compared.
 """
 
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from components.prepare_data import image_reader, leakage, metadata, profile, scan, sources
+from components.prepare_data import layouts, leakage, profile, sources
 from components.prepare_data import split as splitting
 from components.prepare_data.decode_pool import Decoded, Findings, decode
+from components.prepare_data.layouts.dataset import Dataset
+from components.prepare_data.layouts.tables import join_some, read_table
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_write, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
 from components.shared.log import log_line
-from components.shared.records import DataClasses, write_record
+from components.shared.parameters import positive_classes
+from components.shared.records import DataClasses, DataSource, write_record
 
+D = TypeVar("D")
 NO_EXTERNAL = "none"
 SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split", "pixel_sha256", "perceptual_hash"]
 
@@ -62,12 +69,80 @@ def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
     return names
 
 
-def _explain_missing(folder: Path) -> str:
-    """Return why image files may be missing; mention a folder that was not entered."""
-    closed = scan.scan(folder).closed
-    if not closed:
-        return "no image file"
-    return f"no image file; {printable(closed[0].name)} is a link or unreadable, and was not entered"
+def check_listing(values: Mapping[str, Any], max_bad_images: int) -> None:
+    """Check what the listings of folders on this machine and their metadata reveal, without opening an image.
+
+    Args:
+        values: the parameters of a run; data and data_external that are no folders are not checked.
+        max_bad_images: maximum number of images without a file.
+
+    Raises:
+        UserError: as in `prepare`, or a positive class is unknown.
+    """
+    columns, classes = values["data_columns"], None
+    if _is_folder(values["data"]):
+        folder = Path(values["data"])
+        dataset = layouts.inspect(folder, columns, ignore=_split_file(values["data_split"], str(folder), folder))
+        if dataset is not None:
+            classes = sorted(dataset.table["dx"].unique())
+            rare_classes(dataset.table, values["synthetic_classes"])
+            positive_classes(values["positive_classes"], classes)
+            _refuse_missing(dataset, max_bad_images)
+    if _is_folder(values["data_external"]):
+        read = partial(layouts.inspect, Path(values["data_external"]), min_classes=1)
+        external = _read_with_columns(read, columns)
+        if external is not None:
+            _refuse_missing(external, max_bad_images)
+            if classes is not None:
+                _refuse_unknown_classes(external.table, classes)
+
+
+def _is_folder(place: str) -> bool:
+    return "://" not in place and place not in ("demo", "kaggle", NO_EXTERNAL)
+
+
+def _refuse_missing(dataset: Dataset, max_bad_images: int) -> None:
+    """Raise if more images have no file, for one cause."""
+    if len(dataset.table) - len(dataset.files) > max_bad_images and dataset.cause is not None:
+        raise dataset.cause
+
+
+def _refuse_unknown_classes(external: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Raise if the external set has a class that the data does not have."""
+    unknown = sorted(set(external["dx"]) - set(classes))
+    if unknown:
+        raise UserError(
+            f"the external set has the class {unknown[0]}, which the data does not have",
+            f"remove it, or rename it to one of {', '.join(classes)}",
+            "external.unknown_class",
+            dx=unknown[0],
+        )
+
+
+def _split_file(split: str, data: str, folder: Path) -> Path | None:
+    """Return the file of a given split, which may be in the data folder and is no metadata.
+
+    Args:
+        split: the parameter data_split.
+        data: the parameter data.
+        folder: where its files are on this machine.
+    """
+    prefix = data.rstrip("/") + "/"
+    path = folder / split.removeprefix(prefix) if split.startswith(prefix) else Path(split)
+    return path if path.suffix and path.is_file() else None
+
+
+def _complete_source(dataset: Dataset, split: str) -> DataSource:
+    """Return the record of what was read, with a note on the split."""
+    notes = list(dataset.source.notes)
+    if dataset.source.own_split:
+        used = split.strip() == "random"
+        notes.append(
+            "the data states a split, which is used; set data_split to a fold or a file for another one"
+            if used
+            else "the data states a split, which data_split replaces"
+        )
+    return dataset.source.model_copy(update={"notes": notes})
 
 
 def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
@@ -97,15 +172,35 @@ def _skip(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings)
     return table[~rows]
 
 
-def _keep_rows_with_files(
-    folder: Path, table: pd.DataFrame, findings: Findings
-) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """Return the rows that have an image file, and the files."""
-    files = image_reader.index(folder)
-    findings.without_row = len(set(files) - set(table["image_id"]))
+def _keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: int) -> pd.DataFrame:
+    """Return the rows that have an image file.
+
+    Raises:
+        UserError: too many have none, for one cause.
+    """
+    findings.without_row = dataset.unused
     # Not by `isin`: a file name may contain bytes that are not valid text, which pandas rejects.
-    missing = ~table["image_id"].map(lambda name: name in files).astype(bool)
-    return _skip(table, missing, _explain_missing(folder) if missing.any() else "", findings), files
+    missing = ~dataset.table["image_id"].map(lambda name: name in dataset.files).astype(bool)
+    _refuse_missing(dataset, max_bad_images)
+    return _skip(dataset.table, missing, "no image file", findings)
+
+
+def _describe_source(name: str, source: DataSource) -> list[str]:
+    """Return lines on how data was read.
+
+    Args:
+        name: starts each line: what the data is.
+        source: the record.
+    """
+    lines = [f"layout: {source.layout}"]
+    lines += [f"read {it.name}, {it.rows:,} rows, SHA-256 {it.sha256}" for it in source.metadata]
+    if source.columns:
+        lines.append("columns: " + ", ".join(f"{field} from {column}" for field, column in source.columns.items()))
+    if source.ignored:
+        lines.append(f"ignored columns: {join_some(source.ignored, 20)}")
+    if source.folders:
+        lines.append("images: " + join_some([f"{name} {count:,}" for name, count in source.folders.items()], 20))
+    return [printable(f"{name}{line}") for line in [*lines, *source.notes]]
 
 
 def write_rows(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame) -> None:
@@ -127,6 +222,16 @@ def _header(classes: Sequence[str], image_size: int, rows: pd.DataFrame, split: 
     )
 
 
+def _read_with_columns(read: Callable[[str], D], columns: str) -> D:
+    """Read an external set with the columns of the data, or those that are recognised if it lacks them."""
+    try:
+        return read(columns)
+    except UserError as error:
+        if error.code not in ("metadata.unknown_column", "metadata.missing"):
+            raise
+        return read("auto")
+
+
 def _external(
     part: Path,
     external: str,
@@ -136,26 +241,32 @@ def _external(
     max_bad_images: int,
     known: pd.DataFrame,
     known_thumbnails: np.ndarray | None,
+    columns: str = "auto",
 ) -> pd.DataFrame:
     """Write the image set of an external source, without images of the run, and return its rows."""
     log_line("prepare_data", f"reading {printable(external)}, the external set")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
-        folder, findings = sources.fetch(external, Path(scratch)), Findings()
-        table = metadata.read(folder, min_classes=1).assign(split="external", source=REAL)
-        unknown = sorted(set(table["dx"]) - set(classes))
-        if unknown:
-            raise UserError(
-                f"the external set has the class {unknown[0]}, which the data does not have",
-                f"remove it, or rename it to one of {', '.join(classes)}",
-                "external.unknown_class",
-                dx=unknown[0],
-            )
-        table, files = _keep_rows_with_files(folder, table, findings)
+        places = [Path(scratch) / name for name in ("data", "images")]
+        for place in places:
+            place.mkdir()
+        folder, findings = sources.fetch(external, places[0]), Findings()
+        dataset = _read_with_columns(partial(layouts.read, folder, scratch=places[1], min_classes=1), columns)
+        for line in _describe_source("external set: ", dataset.source):
+            log_line("prepare_data", line)
+        table = dataset.table
+        _refuse_unknown_classes(table, classes)
+        table = _keep_rows_with_files(dataset, findings, max_bad_images).assign(split="external", source=REAL)
         findings.refuse_more_than(max_bad_images)
-        with decode(table, files, image_size, findings, max_bad_images, "prepare_data external") as decoded:
-            rows = decoded.rows[
-                leakage.external_only(decoded.rows, decoded.thumbnails, known, known_thumbnails, duplicates)
-            ]
+        with decode(table, dataset.files, image_size, findings, max_bad_images, "prepare_data external") as decoded:
+            new = leakage.external_only(
+                decoded.rows,
+                decoded.thumbnails,
+                known,
+                known_thumbnails,
+                duplicates,
+                compare_ids=dataset.source.unit != "image",
+            )
+            rows = decoded.rows[new]
             once = leakage.keep_one_lesion(rows)
             rows = rows[once]
             if rows.empty:
@@ -201,8 +312,8 @@ def prepare_external(
     """
     _check(image_size, max_bad_images, duplicates)
     path = Path(known)
-    header, lines, _ = metadata.csv_rows(path)
-    table = pd.DataFrame(lines, columns=pd.Index(header), dtype=str)
+    listed = read_table(path)
+    table = pd.DataFrame(listed.rows, columns=pd.Index(listed.header), dtype=str)
     if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
         raise UserError(
             f"{path} does not list the images of a run",
@@ -228,6 +339,7 @@ def prepare(
     test_data: str | Path,
     data_profile: str | Path,
     data_identity: str = "",
+    columns: str = "auto",
 ) -> list[str]:
     """Check, resize and split the images of a source.
 
@@ -241,11 +353,12 @@ def prepare(
         max_bad_images: maximum number of unusable images, which are listed and skipped; the same for the external set.
         seed: seed of the split.
         training_data: folder to write: `train.parquet`, `validation.parquet` and `classes.json`.
-        test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set) and
-            `splits.csv`, which can be used as `split` of another run. There, an image that also exists under another
-            lesion id is excluded (`none`).
+        test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set),
+            `data_source.json` (how the data was read) and `splits.csv`, which can be used as `split` of another run.
+            There, an image that also exists under another lesion id is excluded (`none`).
         data_profile: the HTML page to write.
         data_identity: the inputs' identity before they are read; see `shared.data_identity`. Empty for no check.
+        columns: the parameter `data_columns`; see `layouts.read`.
 
     Returns:
         The rare classes, sorted.
@@ -263,12 +376,17 @@ def prepare(
         scratch = Path(folder_name)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # Pillow warns about images that are rejected below
-        (scratch / "data").mkdir()
+        for name in ("data", "images"):
+            (scratch / name).mkdir()
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
-        table = metadata.read(folder)
-        rare_names, classes = rare_classes(table, rare), sorted(table["dx"].unique())
-        table, files = _keep_rows_with_files(folder, table, findings)
-        table = table.assign(split=splitting.assign(table, split, seed, scratch), source=REAL)
+        ignore = _split_file(split, data, folder)
+        dataset = layouts.read(folder, columns, scratch=scratch / "images", ignore=ignore)
+        rare_names, classes = rare_classes(dataset.table, rare), sorted(dataset.table["dx"].unique())
+        source = _complete_source(dataset, split)
+        for line in _describe_source("", source):
+            log_line("prepare_data", line)
+        table = _keep_rows_with_files(dataset, findings, max_bad_images)
+        table = table.assign(split=splitting.assign(table, split, seed, scratch, source.unit), source=REAL)
         unnamed = table["split"].isna()
         table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)
         findings.refuse_more_than(max_bad_images)
@@ -281,7 +399,10 @@ def prepare(
         sets = (training_part / "train.parquet", training_part / "validation.parquet", test_part / "test.parquet")
         outside_part, splits_part = test_part / "external.parquet", test_part / "splits.csv"
         write_record(training_part / "classes.json", DataClasses(rare=rare_names))
-        decoded = stack.enter_context(decode(table, files, image_size, findings, max_bad_images, "prepare_data"))
+        write_record(test_part / "data_source.json", source)
+        decoded = stack.enter_context(
+            decode(table, dataset.files, image_size, findings, max_bad_images, "prepare_data")
+        )
         used, findings.moved = leakage.resolve(decoded.rows, decoded.thumbnails, duplicates)
         listed = used.assign(split=used["split"].where(leakage.keep_one_lesion(used), splitting.UNUSED))
         used = listed[listed["split"] != splitting.UNUSED]
@@ -292,7 +413,7 @@ def prepare(
                 if not ((used["dx"] == dx) & (used["split"] == name)).any():
                     raise UserError(
                         f"no usable image of the class {dx} remains in {name}",
-                        "fix the skipped images, add lesions, or remove the class",
+                        f"fix the skipped images, add {source.unit}s, or remove the class",
                         "split.empty_class",
                         dx=dx,
                         split=name,
@@ -302,7 +423,15 @@ def prepare(
             write_rows(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
         else:
             outside = _external(
-                outside_part, external, classes, image_size, duplicates, max_bad_images, listed, decoded.thumbnails
+                outside_part,
+                external,
+                classes,
+                image_size,
+                duplicates,
+                max_bad_images,
+                listed,
+                decoded.thumbnails,
+                columns,
             )
         for name, part in zip(splitting.SHARES, sets, strict=True):
             write_rows(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
@@ -312,7 +441,7 @@ def prepare(
         if data_identity:
             check_unchanged(data_identity, data, split, external)
         header = _header(classes, image_size, used, "")
-        text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside)
+        text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside, source)
         page.write_text(text, encoding="utf-8")
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name}: {reason}")

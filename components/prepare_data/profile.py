@@ -10,6 +10,7 @@ from components.prepare_data.decode_pool import Findings
 from components.prepare_data.split import FOLD
 from components.shared.errors import printable
 from components.shared.image_set import Header
+from components.shared.records import DataSource
 
 
 def render(
@@ -20,6 +21,7 @@ def render(
     rare: list[str],
     findings: Findings,
     external: pd.DataFrame,
+    source: DataSource,
 ) -> str:
     """Render the profile as one self-contained HTML page.
 
@@ -31,6 +33,7 @@ def render(
         rare: the classes that are rebalanced.
         findings: observations made while reading.
         external: the rows of the external set, if any.
+        source: how the data was read.
     """
     counts = table["dx"].value_counts()
     classes = [
@@ -73,4 +76,6 @@ def render(
         findings=findings,
         sizes=findings.sizes.most_common(5),
         different_sizes=len(findings.sizes),
+        source=source,
+        unit=source.unit,
     )

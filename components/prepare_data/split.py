@@ -1,11 +1,15 @@
-"""Assign lesions to train, validation and test; all photographs of a lesion are in one split."""
+"""Assign groups of images, such as lesions, to train, validation and test; all images of a group are in one split."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
-from components.prepare_data import metadata
+from components.prepare_data.layouts.inventory import strip_suffixes
+from components.prepare_data.layouts.splits import split_of
+from components.prepare_data.layouts.tables import normalise, read_table
 from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.seeds import derive_seed
@@ -13,30 +17,35 @@ from components.shared.seeds import derive_seed
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MAX_FOLDS = 20
 UNUSED = "none"
-_NAMES = {name: name for name in (*SHARES, UNUSED)} | {"val": "validation", "valid": "validation"}
+ROUNDS = 10
+"""Rounds in which groups of several classes are assigned again; more are not needed in practice."""
+V = TypeVar("V")
 FOLD = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
 
 
-def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series:
+def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path, unit: str = "lesion") -> pd.Series:
     """Assign each image to a split.
 
     Args:
-        table: image_id, lesion_id and dx of each image.
+        table: image_id, group_id and dx of each image, and split, if the data states one.
         how: `random`, `k/n`, or a CSV file, also at `gs://…`.
         seed: seed of the hash.
         scratch: a folder for downloads.
+        unit: what a group usually is, for messages: lesion, patient or image.
 
     Returns:
         (N,) strings with the table's index: `train`, `validation` or `test`; from a file also `none` for an image that
-        it excludes, and null for one that it does not name.
+        it excludes, and null for one that it does not name. `random` keeps the split that the data states.
 
     Raises:
-        UserError: a class has too few lesions, or the file cannot be used.
+        UserError: a class has too few groups, or the file cannot be used.
     """
     if how.strip() == "random":
-        return assign_by_hash(table, seed)
+        if "split" in table and table["split"].notna().all():
+            return complete_given(table, seed, unit)
+        return assign_by_hash(table, seed, unit)
     if fold := FOLD.fullmatch(how):
-        return assign_fold(table, int(fold[1]), int(fold[2]), seed)
+        return assign_fold(table, int(fold[1]), int(fold[2]), seed, unit)
     path = Path(how)
     if how.startswith("gs://"):
         path = scratch / "split.csv"
@@ -48,7 +57,9 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series
             "split.unknown",
             value=how,
         )
-    return table["image_id"].map(read_file(path)).astype(object)
+    splits = read_file(path)
+    splits = {strip_suffixes(name): split for name, split in splits.items()} | splits
+    return table["image_id"].map(splits).astype(object)
 
 
 def hash_fraction(seed: int, *names: str) -> float:
@@ -56,93 +67,141 @@ def hash_fraction(seed: int, *names: str) -> float:
     return derive_seed(seed, *names) / 2**31
 
 
-def _too_few(dx: object, lesions: int, purpose: str) -> UserError:
+def _too_few(dx: object, groups: int, purpose: str, unit: str) -> UserError:
     return UserError(
-        f"the class {dx} has {lesions} lesion{'s' * (lesions > 1)}, too few to {purpose}",
-        "add lesions or remove the class",
+        f"the class {dx} has {groups} {unit}{'s' * (groups > 1)}, too few to {purpose}",
+        f"add {unit}s or remove the class",
         "split.too_few_lesions",
         dx=str(dx),
-        lesions=lesions,
+        lesions=groups,
     )
 
 
+def _groups_by_class(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return class → its groups, sorted; a group with images of several classes is listed for each."""
+    return {str(dx): sorted(rows["group_id"].unique()) for dx, rows in table.groupby("dx")}
+
+
 def _fill(assigned: dict[str, str], fractions: dict[str, float], split: str) -> None:
-    """Ensure that a class has a lesion in a split: the training lesion with the smallest hash moves there.
+    """Ensure that a class has a group in a split: the training group with the smallest hash moves there.
 
     Args:
-        assigned: lesion → split, of one class; changed.
-        fractions: lesion → hash.
+        assigned: group → split, of one class; changed.
+        fractions: group → hash.
         split: `test` or `validation`.
     """
     if split not in assigned.values():
-        assigned[min((lesion for lesion in assigned if assigned[lesion] == "train"), key=fractions.__getitem__)] = split
+        assigned[min((group for group in assigned if assigned[group] == "train"), key=fractions.__getitem__)] = split
 
 
-def assign_by_hash(table: pd.DataFrame, seed: int) -> pd.Series:
-    """Assign each lesion by a seeded hash of its id: about 70 % train, 15 % validation, 15 % test.
+def assign_by_hash(table: pd.DataFrame, seed: int, unit: str = "lesion") -> pd.Series:
+    """Assign each group by a seeded hash of its id: about 70 % train, 15 % validation, 15 % test.
 
-    The split is **stable under growth**: a lesion keeps its split when lesions are added or removed, in its class or in
-    others. There is one exception. A class without any lesion below the hash threshold of test (or validation) gets the
-    training lesion with the smallest hash there; once another lesion of the class is below the threshold, that lesion
-    returns to train. A class of n lesions is in this state with a probability of 0.85ⁿ (4 % for 20 lesions).
+    The split is **stable under growth**: a group keeps its split when groups are added or removed, in its class or in
+    others. There is one exception. A class without any group below the hash threshold of test (or validation) gets the
+    training group with the smallest hash there; once another group of the class is below the threshold, that group
+    returns to train. A class of n groups is in this state with a probability of 0.85ⁿ (4 % for 20 groups).
 
     Args:
-        table: lesion_id and dx of each image.
+        table: group_id and dx of each image.
         seed: seed of the hash.
+        unit: what a group usually is, for messages.
 
     Returns:
         (N,) strings, `train`, `validation` or `test`, with the table's index.
 
     Raises:
-        UserError: a class has fewer than three lesions.
+        UserError: a class has fewer than three groups.
     """
     test, validation = SHARES["test"], SHARES["test"] + SHARES["validation"]
-    split = pd.Series("train", index=table.index)
-    for dx, rows in table.groupby("dx"):
-        fractions = {lesion: hash_fraction(seed, "split", lesion) for lesion in sorted(rows["lesion_id"].unique())}
-        if len(fractions) < len(SHARES):
-            raise _too_few(dx, len(fractions), "train, validate and test on different ones")
-        assigned = {
-            lesion: "test" if value < test else "validation" if value < validation else "train"
-            for lesion, value in fractions.items()
-        }
-        _assign_minimum(assigned, fractions)
-        split.loc[rows.index] = rows["lesion_id"].map(assigned)
-    return split
+    by_class = _groups_by_class(table)
+    for dx, groups in by_class.items():
+        if len(groups) < len(SHARES):
+            raise _too_few(dx, len(groups), "train, validate and test on different ones", unit)
+    fractions = {group: hash_fraction(seed, "split", group) for group in table["group_id"].unique()}
+    assigned = {
+        group: "test" if value < test else "validation" if value < validation else "train"
+        for group, value in fractions.items()
+    }
+    _adjust(by_class, assigned, lambda of_class: _assign_minimum(of_class, fractions))
+    return table["group_id"].map(assigned)
+
+
+def _adjust(by_class: Mapping[str, list[str]], assigned: dict[str, V], adjust: Callable[[dict[str, V]], None]) -> None:
+    """Adjust the assignment of each class until nothing changes; a group of several classes needs several rounds."""
+    for _ in range(ROUNDS):
+        before = dict(assigned)
+        for groups in by_class.values():
+            of_class = {group: assigned[group] for group in groups}
+            adjust(of_class)
+            assigned |= of_class
+        if assigned == before:
+            return
+
+
+def complete_given(table: pd.DataFrame, seed: int, unit: str) -> pd.Series:
+    """Return the split that the data states; without a validation split, a part of the training images becomes it.
+
+    Args:
+        table: group_id, dx and split of each image.
+        seed: seed of the hash by which groups move to validation.
+        unit: what a group usually is, for messages.
+
+    Raises:
+        UserError: a class has fewer than two groups in train.
+    """
+    split = table["split"].astype(object)
+    if (split == "validation").any():
+        return split
+    train = table[split == "train"]
+    by_class = _groups_by_class(train)
+    for dx, groups in by_class.items():
+        if len(groups) < 2:
+            raise _too_few(dx, len(groups), "train and validate on different ones", unit)
+    fractions = {group: hash_fraction(seed, "validation", group) for group in train["group_id"].unique()}
+    limit = SHARES["validation"] / (SHARES["validation"] + SHARES["train"])
+    assigned = {group: "validation" if value < limit else "train" for group, value in fractions.items()}
+
+    def complete(of_class: dict[str, str]) -> None:
+        if "train" not in of_class.values():
+            of_class[max(of_class, key=fractions.__getitem__)] = "train"
+        _fill(of_class, fractions, "validation")
+
+    _adjust(by_class, assigned, complete)
+    return split.where(split != "train", table["group_id"].map(assigned))
 
 
 def _assign_minimum(assigned: dict[str, str], fractions: dict[str, float]) -> None:
-    """Ensure that each split has a lesion of a class of three or more."""
-    if "train" not in assigned.values():  # the larger of the others gives the lesion with the largest hash
+    """Ensure that each split has a group of a class of three or more."""
+    if "train" not in assigned.values():  # the larger of the others gives the group with the largest hash
         names = list(assigned.values())
         larger = max(("test", "validation"), key=names.count)
-        assigned[max((lesion for lesion in assigned if assigned[lesion] == larger), key=fractions.__getitem__)] = (
-            "train"
-        )
+        assigned[max((group for group in assigned if assigned[group] == larger), key=fractions.__getitem__)] = "train"
     for name in ("test", "validation"):
         if name not in assigned.values() and list(assigned.values()).count("train") < 2:
             other = "validation" if name == "test" else "test"
-            donors = [lesion for lesion in assigned if assigned[lesion] == other]
+            donors = [group for group in assigned if assigned[group] == other]
             assigned[min(donors, key=fractions.__getitem__)] = name
         _fill(assigned, fractions, name)
 
 
-def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int) -> pd.Series:
-    """Assign fold k of n to test: over k = 1 … n each lesion is tested once. 15 % of the lesions validate.
+def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int, unit: str = "lesion") -> pd.Series:
+    """Assign fold k of n to test: over k = 1 … n each group is tested once. 15 % of the groups validate.
 
-    A seeded hash of the lesion's id decides its fold, so folds are as stable under growth as `assign_by_hash`.
+    A seeded hash of the group's id decides its fold, so folds are as stable under growth as `assign_by_hash`.
 
     Args:
-        table: lesion_id and dx of each image.
+        table: group_id and dx of each image.
         k: the fold, from 1.
         n: number of folds, 2 to 20.
         seed: seed of the hash; the same for all folds.
+        unit: what a group usually is, for messages.
 
     Returns:
         (N,) strings, `train`, `validation` or `test`, with the table's index.
 
     Raises:
-        UserError: the fold does not exist, or a class has too few lesions.
+        UserError: the fold does not exist, or a class has too few groups.
     """
     if not 2 <= n <= MAX_FOLDS or not 1 <= k <= n:
         raise UserError(
@@ -152,39 +211,49 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int) -> pd.Series:
             k=k,
             n=n,
         )
-    split = pd.Series("train", index=table.index)
-    for dx, rows in table.groupby("dx"):
-        lesions = sorted(rows["lesion_id"].unique())
-        folds = _assign_folds(lesions, n, seed)
-        rest = [lesion for lesion in lesions if folds[lesion] != k]
-        sizes = [list(folds.values()).count(number) for number in range(1, n + 1)]
-        if not min(sizes) or len(lesions) - max(sizes) < 2:
-            raise _too_few(dx, len(lesions), f"test on another one in each of {n} folds, and train and validate")
-        fractions = {lesion: hash_fraction(seed, "validation", f"{k}/{n}", lesion) for lesion in rest}
-        limit = SHARES["validation"] * n / (n - 1)
-        assigned = {lesion: "validation" if value < limit else "train" for lesion, value in fractions.items()}
-        if "train" not in assigned.values():
-            assigned[max(rest, key=fractions.__getitem__)] = "train"
-        _fill(assigned, fractions, "validation")
-        assigned |= {lesion: "test" for lesion in lesions if folds[lesion] == k}
-        split.loc[rows.index] = rows["lesion_id"].map(assigned)
-    return split
+    by_class = _groups_by_class(table)
+    order = {group: hash_fraction(seed, "folds", group) for group in table["group_id"].unique()}
+    folds = {group: 1 + int(value * n) for group, value in order.items()}
+    _adjust(by_class, folds, lambda of_class: _even_folds(of_class, order, n))
+    for dx, groups in by_class.items():
+        sizes = _fold_sizes({group: folds[group] for group in groups}, n).values()
+        if not min(sizes) or len(groups) - max(sizes) < 2:
+            purpose = f"test on another one in each of {n} folds, and train and validate"
+            raise _too_few(dx, len(groups), purpose, unit)
+    fractions = {group: hash_fraction(seed, "validation", f"{k}/{n}", group) for group in order}
+    limit = SHARES["validation"] * n / (n - 1)
+    assigned = {
+        group: "test" if folds[group] == k else "validation" if value < limit else "train"
+        for group, value in fractions.items()
+    }
+
+    def complete(of_class: dict[str, str]) -> None:
+        rest = [group for group in of_class if folds[group] != k]
+        if "train" not in of_class.values():
+            of_class[max(rest, key=fractions.__getitem__)] = "train"
+        _fill(of_class, fractions, "validation")
+
+    _adjust(by_class, assigned, complete)
+    return table["group_id"].map(assigned)
 
 
-def _assign_folds(lesions: list[str], n: int, seed: int) -> dict[str, int]:
-    """Return lesion → fold, by hash.
+def _fold_sizes(folds: Mapping[str, int], n: int) -> dict[int, int]:
+    """Return fold → number of groups."""
+    return {number: list(folds.values()).count(number) for number in range(1, n + 1)}
 
-    If a fold is empty, or another leaves fewer than two lesions for training and validation, the largest passes its
-    lesion with the smallest hash to the smallest fold.
+
+def _even_folds(folds: dict[str, int], fractions: Mapping[str, float], n: int) -> None:
+    """Adjust the folds of a class.
+
+    If a fold is empty, or another leaves fewer than two groups for training and validation, the largest passes its
+    group with the smallest hash to the smallest fold.
     """
-    fractions = {lesion: hash_fraction(seed, "folds", lesion) for lesion in lesions}
-    folds = {lesion: 1 + int(value * n) for lesion, value in fractions.items()}
     while True:
-        sizes = {number: list(folds.values()).count(number) for number in range(1, n + 1)}
+        sizes = _fold_sizes(folds, n)
         smallest, largest = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-        if (sizes[smallest] and sizes[largest] <= len(lesions) - 2) or sizes[largest] - sizes[smallest] < 2:
-            return folds
-        folds[min((it for it in lesions if folds[it] == largest), key=fractions.__getitem__)] = smallest
+        if (sizes[smallest] and sizes[largest] <= len(folds) - 2) or sizes[largest] - sizes[smallest] < 2:
+            return
+        folds[min((it for it in folds if folds[it] == largest), key=fractions.__getitem__)] = smallest
 
 
 def read_file(path: Path) -> dict[str, str]:
@@ -200,19 +269,20 @@ def read_file(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file cannot be used.
     """
-    header, rows, lines = metadata.csv_rows(path)
+    table = read_table(path)
+    header = [normalise(name) for name in table.header]
     for column in ("image_id", "split"):
         if header.count(column) != 1:
             raise UserError(
                 f"{path.name} does not have the column {column} exactly once",
-                "add the columns image_id and split, separated by commas",
+                "add the columns image_id and split",
                 "split.missing_column",
                 column=column,
             )
     name_at, split_at = header.index("image_id"), header.index("split")
     splits: dict[str, str] = {}
-    for row, line in zip(rows, lines, strict=True):
-        split = _NAMES.get(row[split_at].lower())
+    for row, line in zip(table.rows, table.lines, strict=True):
+        split = UNUSED if row[split_at].lower() == UNUSED else split_of(row[split_at])
         if split is None:
             raise UserError(
                 f"{path.name} has the split {row[split_at][:40]!r} in line {line}",
@@ -221,13 +291,14 @@ def read_file(path: Path) -> dict[str, str]:
                 line=line,
                 value=row[split_at][:40],
             )
-        if row[name_at] in splits:
+        name = row[name_at]
+        if name in splits:
             raise UserError(
-                f"{path.name} repeats {row[name_at][:80]} in line {line}",
+                f"{path.name} repeats {name[:80]} in line {line}",
                 "keep one row per image",
                 "split.repeated_image",
                 line=line,
-                image=row[name_at][:80],
+                image=name[:80],
             )
-        splits[row[name_at]] = split
+        splits[name] = split
     return splits

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from components.prepare_data import image_reader, near_duplicates, sources
+from components.prepare_data import layouts, near_duplicates, sources
 from components.prepare_data.decode_pool import Decoded, Findings, decode
+from components.prepare_data.image_reader import RawImage
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
 from components.prepare_data.prepare import write_rows
 from components.shared.arms import GAN
@@ -149,11 +150,11 @@ def _choose(
     return pd.concat(chosen, ignore_index=True)
 
 
-def _read_images(folder: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
-    """Return image_id and dx of the images in class folders, and their files."""
-    files = image_reader.index(folder)
-    rows = [(name, path.relative_to(folder).parts[0]) for name, path in files.items()]
-    return pd.DataFrame(rows, columns=["image_id", "dx"]), files
+def _read_images(folder: Path, scratch: Path) -> tuple[pd.DataFrame, dict[str, RawImage]]:
+    """Return image_id and dx of the images of a source in any layout, and their files."""
+    dataset = layouts.read(folder, scratch=scratch, min_classes=1)
+    table = dataset.table[dataset.table["image_id"].isin(dataset.files)]
+    return table[["image_id", "dx"]], dataset.files
 
 
 def _read_provenance(name: str, folder: Path) -> Provenance | None:
@@ -179,8 +180,11 @@ def _read_source(
     """Write the image set of one source, and return its description."""
     log_line(LABEL, f"reading {printable(place)}, the synthetic images of {name}")
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
-        folder, findings = sources.fetch(place, Path(scratch)), Findings()
-        images, files = _read_images(folder)
+        parts = [Path(scratch) / kind for kind in ("data", "images")]
+        for each in parts:
+            each.mkdir()
+        folder, findings = sources.fetch(place, parts[0]), Findings()
+        images, files = _read_images(folder, parts[1])
         available = {str(dx): int(number) for dx, number in images["dx"].value_counts().items()}
         table = _choose(images, rare, header.classes, name, POOL_RATIO * count, seed).assign(source=name)
         with decode(table, files, header.image_size, findings, max_bad_images, f"{LABEL} {name}") as decoded:

@@ -14,7 +14,10 @@ from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.parameters import FOLD, synthetic_sources
 
-IMAGE_SUFFIXES = ("", ".csv", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+DATA_SUFFIXES = (
+    "", ".csv", ".tsv", ".tab", ".parquet", ".npz", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".tif",
+    ".tiff", ".webp", ".gif",
+)  # fmt: skip
 """Suffixes of files that are data. Results written into the data folder are ignored."""
 
 WORDS = ("demo", "kaggle", "none", "random")
@@ -120,4 +123,4 @@ def _line(path: Path, name: str) -> str:
 
 def _is_data(name: str) -> bool:
     last = name.rpartition("/")[2]
-    return not last.startswith(".") and Path(last).suffix.lower() in IMAGE_SUFFIXES
+    return not last.startswith(".") and Path(last).suffix.lower() in DATA_SUFFIXES

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from components.shared import arms as arms_module
 from components.shared.arms import GAN
 from components.shared.errors import UserError
+from components.shared.places import is_packed
 from components.shared.records import MAX_SEED
 
 MAX_SEEDS = 20
@@ -23,6 +24,10 @@ UNNAMED_SOURCE = "synthetic"
 """Name of the source if `synthetic` is a place without a name."""
 
 CLASS_LIST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}( *, *[A-Za-z0-9][A-Za-z0-9_-]{0,30}){0,99}")
+COLUMN_FIELDS = (
+    "image_id", "dx", "lesion_id", "patient_id", "dx_type", "age", "sex", "localization", "split",
+)  # fmt: skip
+"""Fields of an image whose columns `data_columns` can name."""
 FOLD = re.compile(r"\s*(\d{1,3})\s*/\s*(\d{1,3})\s*")
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -68,8 +73,18 @@ class Parameters(BaseModel):
     )
     data: Place = Field(
         default="demo",
-        description="The images, in the layout of HAM10000.",
+        description="The images, in any of the supported layouts.",
         json_schema_extra=_form("demo, kaggle, gs://bucket/prefix or a folder"),
+    )
+    data_columns: str = Field(
+        default="auto",
+        min_length=1,
+        max_length=MAX_PLACE_LENGTH,
+        description="Columns of the metadata that hold image, class and ids; auto recognises common layouts.",
+        json_schema_extra=_form(
+            f"auto, or field:column, separated by commas, such as image_id:file,dx:label; fields are "
+            f"{', '.join(COLUMN_FIELDS)}"
+        ),
     )
     data_duplicates: Literal["refuse", "move_to_train"] = Field(
         default="refuse",
@@ -88,7 +103,6 @@ class Parameters(BaseModel):
         description="How lesions are assigned to train, validation and test.",
         json_schema_extra=_form("random, k/n (fold k of n), or a CSV file with the columns image_id and split"),
     )
-    gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
     gan_kimg: float = Field(
         default=8.0, ge=0.001, le=1_000_000, description="Training budget of each GAN, in thousand real images shown."
     )
@@ -104,10 +118,11 @@ class Parameters(BaseModel):
         json_schema_extra=_form("auto, gs://bucket/prefix or a folder"),
     )
     positive_classes: str = Field(
-        default="mel,bcc,akiec",
+        default="auto",
         max_length=MAX_PLACE_LENGTH,
-        description="Classes whose sensitivity is measured as one group; empty for none.",
-        json_schema_extra=_form("class names, separated by commas"),
+        description="Classes whose sensitivity is measured as one group; auto takes mel, bcc and akiec if the data has "
+        "them, else none; empty for none.",
+        json_schema_extra=_form("auto, or class names, separated by commas"),
     )
     random_seed: Seed = Field(default=1, description="Random seed of the split, the GANs and the synthetic images.")
     synthetic: str = Field(
@@ -187,6 +202,13 @@ class Parameters(BaseModel):
             _check_place(place)
         return synthetic
 
+    @field_validator("data", "data_external")
+    @classmethod
+    def _is_not_packed(cls, place: str) -> str:
+        if "://" in place and is_packed(place):
+            raise ValueError("it is a packed file; unpack it and give the prefix of its content")
+        return place
+
     @field_validator("data_split")
     @classmethod
     def _fold_exists(cls, split: str) -> str:
@@ -194,6 +216,14 @@ class Parameters(BaseModel):
         if fold and not (2 <= int(fold[2]) <= MAX_FOLDS and 1 <= int(fold[1]) <= int(fold[2])):
             raise ValueError(f"the fold does not exist; k/n has k from 1 to n and n from 2 to {MAX_FOLDS}")
         return split
+
+    @field_validator("data_columns")
+    @classmethod
+    def _names_columns(cls, columns: str) -> str:
+        if not columns.isprintable():
+            raise ValueError("it has characters that cannot be printed")
+        _split_columns(columns)
+        return columns
 
     @field_validator("positive_classes", "synthetic_classes")
     @classmethod
@@ -242,6 +272,37 @@ class Options(BaseModel):
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
         default="improved", description="The verdicts with which the augmented model becomes the candidate."
     )
+    gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
+
+
+def _split_columns(columns: str) -> dict[str, str]:
+    """Return field → column of `data_columns`; raise a ValueError that states what is wrong."""
+    if columns.strip() == "auto":
+        return {}
+    named: dict[str, str] = {}
+    for part in columns.split(","):
+        field, colon, column = (text.strip() for text in part.partition(":"))
+        if not colon or not column:
+            raise ValueError(f"{part.strip()!r} is not of the form field:column")
+        if field not in COLUMN_FIELDS:
+            raise ValueError(f"there is no field {field}")
+        if field in named or column in named.values():
+            raise ValueError(f"{field if field in named else column} is repeated")
+        named[field] = column
+    return named
+
+
+def parse_columns(columns: str) -> dict[str, str]:
+    """Return field → column of the parameter `data_columns`; empty for `auto`.
+
+    Raises:
+        UserError: `parameter.invalid`.
+
+    Example:
+        >>> parse_columns("image_id:file, dx:label")
+        {'image_id': 'file', 'dx': 'label'}
+    """
+    return _split_columns(str(check({"data_columns": columns})["data_columns"]))
 
 
 def split_names(names: str) -> list[str]:
@@ -278,6 +339,45 @@ def format_sources(sources: Mapping[str, str]) -> str:
         'gan,/a,stylegan=/b'
     """
     return ",".join(place if name in (GAN, UNNAMED_SOURCE) else f"{name}={place}" for name, place in sources.items())
+
+
+HAM10000_POSITIVE = ("mel", "bcc", "akiec")
+"""Malignant and precancerous classes of HAM10000: the positive classes of data that has exactly these names."""
+
+
+def positive_classes(selection: str, classes: Sequence[str]) -> list[str]:
+    """Return the positive classes of a run.
+
+    Args:
+        selection: the parameter `positive_classes`.
+        classes: the classes of the data.
+
+    Raises:
+        UserError: `parameter.unknown_class` or `parameter.all_classes`.
+
+    Example:
+        >>> positive_classes("auto", ["bcc", "cat", "mel"])
+        []
+    """
+    if selection.strip() == "auto":
+        return list(HAM10000_POSITIVE) if set(HAM10000_POSITIVE) < set(classes) else []
+    names = split_names(selection)
+    if unknown := [name for name in names if name not in classes]:
+        raise UserError(
+            f"positive_classes lists {', '.join(unknown)}, which the data does not have",
+            f"choose from {', '.join(sorted(classes))}, or auto",
+            "parameter.unknown_class",
+            name="positive_classes",
+            classes=unknown,
+        )
+    if names and len(names) == len(set(classes)):
+        raise UserError(
+            f"positive_classes lists all classes of the data ({', '.join(names)})",
+            "leave out at least one, which is then negative",
+            "parameter.all_classes",
+            name="positive_classes",
+        )
+    return names
 
 
 def arm_names(values: Mapping[str, Any]) -> list[str]:
@@ -339,7 +439,7 @@ def help_text(name: str, model: type[BaseModel] = Parameters) -> str:
     Values keep their case, because users copy them.
 
     Example:
-        >>> help_text("gan_architecture")
+        >>> help_text("gan_architecture", Options)
         'Networks of the GANs. One of: resnet, dcgan.'
     """
     values = allowed(name, model)

@@ -112,6 +112,50 @@ class SyntheticSources(Record):
     sources: dict[SourceName, SyntheticSource]
 
 
+Unit = Literal["lesion", "patient", "image"]
+"""What counts once in all statistics: the lesion; without lesion ids the patient, else the image."""
+
+
+class MetadataFile(Record):
+    """A file that was read as metadata.
+
+    Attributes:
+        name: its path below the data folder.
+        rows: number of rows.
+        sha256: hash of its bytes.
+    """
+
+    name: Text
+    rows: Count
+    sha256: Sha256
+
+
+class DataSource(Record):
+    """Record of how the raw data was read, `data_source.json`; written by prepare_data.
+
+    Attributes:
+        layout: name of the layout that was recognised.
+        metadata: the metadata files; none if folders name the classes.
+        columns: field → column that it was taken from.
+        ignored: columns that were not used.
+        folders: folder → number of images in it; the largest 50.
+        renamed: class → its name in the data, for names with blanks or other signs.
+        unit: what counts once in all statistics.
+        own_split: whether the data states a split.
+        notes: sentences on ids, classes and columns that a reader should know.
+    """
+
+    layout: Text
+    metadata: list[MetadataFile]
+    columns: dict[Text, Text]
+    ignored: list[Text]
+    folders: dict[Text, Count]
+    renamed: dict[ClassName, Text]
+    unit: Unit
+    own_split: bool
+    notes: list[Text]
+
+
 class ClassifierSettings(Record):
     """Settings of a classifier's training; all except the seed are equal in all arms.
 
@@ -443,6 +487,7 @@ class RunRecord(Record):
         versions: versions of the libraries.
         folds: split and verdict of each fold, if the run pools folds.
         pooled_lesions: number of lesions that were tested in a fold, and of all, if the run pools folds.
+        source: how the data was read; null in older records.
     """
 
     data: Text
@@ -461,6 +506,7 @@ class RunRecord(Record):
     versions: dict[Text, Text]
     folds: list[dict[Text, Scalar]] | None = None
     pooled_lesions: dict[Literal["tested", "all"], Count] | None = None
+    source: DataSource | None = None
 
 
 Figure = float | None

@@ -11,6 +11,7 @@ from components.container_images import PHASE_OF
 from components.placement import placement
 from components.shared import parameters
 from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, check_size, group_classes
+from counterweight import run
 from counterweight.parameters import preset, preset_names
 from tests.helpers.compiled import Compiled, compile_pipeline, is_loop
 from tests.helpers.workflow_estimate import argument_bytes, count_containers, status_bytes
@@ -143,9 +144,9 @@ def test_no_task_that_trains_reads_the_test_images(compiled: Compiled):
 
 def test_arms_differ_in_name_and_training_set_only(compiled: Compiled):
     real, synthetic = (compiled.tasks()[name]["inputs"] for name in ("train-classifier", "train-classifier-2"))
-    packs = [it["parameters"].pop("pack")["componentInputParameter"] for it in (real, synthetic)]
+    packs = [it["parameters"]["pack"]["componentInputParameter"] for it in (real, synthetic)]
     assert [pack.removesuffix("-loop-item").rpartition("-")[2] for pack in packs] == ["real", "synthetic"]
-    assert real["parameters"] == synthetic["parameters"]
+    assert real["parameters"] == synthetic["parameters"] | {"pack": real["parameters"]["pack"]}
     assert set(synthetic["artifacts"]) - set(real["artifacts"]) == {"synthetic_images"}
 
 
@@ -258,6 +259,85 @@ def test_run_id_is_no_parameter_of_a_cached_task(compiled: Compiled):
     for name, task in compiled.executed().items():
         if name != "publish":
             assert "{{$.pipeline_job" not in str(task.get("inputs")), name
+
+
+IDENTITY = {"data", "data_external", "data_split"}
+"""Parameters that `data_identity`, a value by which prepare_data is cached, depends on."""
+OF_DATA = {*IDENTITY, "data_columns", "data_duplicates", "data_image_size", "random_seed", "synthetic_classes"}
+OF_GANS = OF_DATA | {"gan_kimg", "gan_shared_kimg"}
+OF_IMAGES = OF_GANS | {"synthetic", "synthetic_per_class"}
+OF_PACKS = {"arms", "classifier_seeds", "synthetic", "synthetic_shares"}
+OF_CHECK: dict[str, set[str]] = {"data_identity": IDENTITY, "synthetic_identity": {"synthetic"}, "train_gans": set()}
+"""Output of check_inputs → parameters; `train_gans` is only whether `synthetic` names the GANs of the run."""
+OF_REAL_CLASSIFIERS = OF_DATA | OF_PACKS | {"classifier_epochs", "synthetic_per_class"}
+DEPENDS_ON = {
+    "prepare-data": OF_DATA,
+    "read-synthetic": OF_DATA | {"synthetic", "synthetic_per_class"},
+    "train-features": OF_DATA,
+    "pretrain-gan": OF_GANS - {"gan_kimg"},
+    "train-gan": OF_GANS,
+    "generate-images": OF_IMAGES,
+    "balance-dataset": OF_IMAGES,
+    "train-classifier": OF_REAL_CLASSIFIERS,
+    "train-classifier-2": OF_IMAGES | OF_REAL_CLASSIFIERS,
+    "evaluate": set(parameters.defaults()) - {"output"},
+}
+"""Task → the parameters that its cached result depends on, directly or through the tasks before it."""
+
+
+def depends_on(compiled: Compiled, name: str) -> set[str]:
+    """Return the parameters of the pipeline that reach a task, as values or in the artifacts of others."""
+    dags = compiled.dags()
+    of_task = {task: dag for dag, tasks in dags.items() for task in tasks}
+    caller = {task["componentRef"]["name"]: (dag, task) for dag, tasks in dags.items() for task in tasks.values()}
+
+    def of_output(dag: str, producer: str, key: str) -> set[str]:
+        if producer == "check-inputs":
+            return OF_CHECK.get(key, OF_PACKS)
+        component = dags[dag][producer]["componentRef"]["name"]
+        if component not in dags:
+            return of_inputs(dag, dags[dag][producer])
+        outputs = compiled.spec["components"][component]["dag"]["outputs"]
+        found: set[str] = set()
+        for kind in ("artifacts", "parameters"):
+            for selectors in [outputs.get(kind, {}).get(key, {})]:
+                for it in selectors.get("artifactSelectors", []) or selectors.get("valueFromParameter", []):
+                    found |= of_output(component, it["producerSubtask"], it["outputArtifactKey"])
+        return found
+
+    def of_source(dag: str, source: Mapping[str, Any]) -> set[str]:
+        for kind, key in (("taskOutputArtifact", "outputArtifactKey"), ("taskOutputParameter", "outputParameterKey")):
+            if kind in source:
+                return of_output(dag, source[kind]["producerTask"], source[kind][key])
+        name = source.get("componentInputParameter") or source.get("componentInputArtifact")
+        if not name:
+            return set()
+        if dag == "root":
+            return {name}
+        parent, task = caller[dag]
+        if task.get("parameterIterator", {}).get("itemInput") == name:
+            items = task["parameterIterator"]["items"]["inputParameter"]
+            return of_source(parent, task["inputs"]["parameters"][items])
+        inputs = task["inputs"]
+        return of_source(parent, inputs.get("parameters", {}).get(name) or inputs.get("artifacts", {})[name])
+
+    def of_inputs(dag: str, task: Mapping[str, Any]) -> set[str]:
+        sources = [s for kind in ("parameters", "artifacts") for s in task.get("inputs", {}).get(kind, {}).values()]
+        return set().union(*(of_source(dag, source) for source in sources))
+
+    return of_inputs(of_task[name], dags[of_task[name]][name])
+
+
+@pytest.mark.parametrize("task", DEPENDS_ON)
+def test_cached_result_depends_on_these_parameters_only(compiled: Compiled, task: str):
+    assert depends_on(compiled, task) == DEPENDS_ON[task]
+
+
+def test_no_setting_of_the_evaluation_restarts_a_gan(compiled: Compiled):
+    evaluation = {"positive_classes", "arms", "classifier_epochs", "classifier_seeds", "synthetic_shares", "output"}
+    for task in ("prepare-data", "train-features", "pretrain-gan", "train-gan"):
+        assert not depends_on(compiled, task) & evaluation
+    assert set(run.GAN_PARAMETERS) == OF_GANS  # the key of the checkpoints of a local run
 
 
 # Placement

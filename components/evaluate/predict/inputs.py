@@ -10,6 +10,7 @@ from components.shared.image_set import read_rows
 from components.shared.records import (
     ClassifierRecord,
     DataClasses,
+    DataSource,
     FailedGan,
     SampleQuality,
     SharedGan,
@@ -43,6 +44,7 @@ class Inputs:
         classifiers: arm → classifiers, in the order of their seeds, the run's first seed first.
         pretraining_s: seconds that shared pretraining took; None without it.
         sources: name → source of synthetic images other than the run's GANs.
+        source: how the data was read; None if its writer did not record it.
     """
 
     sets: dict[str, Path]
@@ -54,6 +56,7 @@ class Inputs:
     classifiers: dict[str, list[Classifier]]
     pretraining_s: float | None = None
     sources: dict[str, SyntheticSource] = field(default_factory=dict)
+    source: DataSource | None = None
 
     @property
     def synthetic_keys(self) -> tuple[str, ...]:
@@ -128,7 +131,7 @@ def read_inputs(
 
     Args:
         training_data: folder with `train.parquet`, `validation.parquet` and `classes.json`.
-        test_data: folder with `test.parquet` and `external.parquet`; the latter may have no rows.
+        test_data: folder with `test.parquet`, `external.parquet`, which may have no rows, and `data_source.json`.
         synthetic_images: folder with `models/gan-<class>.json`, `synthetic/<class>.parquet` and
             `synthetic/<class>.json`, the latter also in `synthetic/<source>/`, and `synthetic/sources.json`.
         classifiers: folders with `models/<arm>.json` and `models/<arm>.keras` of the run's first seed, and
@@ -156,6 +159,7 @@ def read_inputs(
         )
     keys = [dx for dx in rare if isinstance(gan_records.get(dx), TrainedGan)]
     keys += [synthetic_key(name, dx) for name in sources for dx in rare]
+    source = test / "data_source.json"
     return Inputs(
         sets=sets,
         train_set=training / "train.parquet",
@@ -166,6 +170,7 @@ def read_inputs(
         classifiers=read_classifiers(classifiers),
         pretraining_s=load_record(shared, SharedGan).seconds if shared.is_file() else None,
         sources=sources,
+        source=load_record(source, DataSource) if source.is_file() else None,
     )
 
 

@@ -118,7 +118,7 @@ def describe_verdict(outcome: dict[str, Any]) -> str:
     change = "the same with them as" if show(value) == "0.000" else change
     note = ", which includes zero" if low <= 0 <= high else ""
     if not note and outcome["verdict"] == "no evidence":
-        note = ", which the paired test at lesion level does not confirm"
+        note = ", which the paired test does not confirm"
     if outcome["verdict"] == "not established":
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"

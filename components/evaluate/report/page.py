@@ -40,7 +40,7 @@ _OVERALL = {
     "macro_auc": "Macro AUC",
     "balanced_log_loss": "Balanced log loss",
     "corrected_recall": "Rare recall, prior-corrected",
-    "malignant_sensitivity": "Sensitivity, malignant",
+    "malignant_sensitivity": "Sensitivity, positive classes",
     "brier": "Brier score",
     "ece": "Calibration error",
     "ece_scaled": "Calibration error, scaled",
@@ -66,6 +66,8 @@ _SYNTHETIC = dict.fromkeys(
 MAX_SEPARABILITY = 0.95
 MAX_LOSS_OF_FIDELITY = 0.10
 """Beyond these, pages warn that the synthetic images of a class differ from real ones."""
+HAM10000_CLASSES = frozenset(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))
+"""Data with other classes is not taken for HAM10000, so that pages do not mention skin."""
 _UNKNOWN = {"value": None, "low": None, "high": None}
 DEMO_NOTICE = (
     "The images are generated demo data, made by this pipeline. They show no skin and no person, and the figures do "
@@ -319,6 +321,7 @@ environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 def view(results: dict[str, Any]) -> dict[str, Any]:
     """Return the content that HTML and Markdown share."""
     run, external = results["run"], results.get("external")
+    source = run.get("source") or {"unit": "lesion", "layout": "", "metadata": [], "columns": {}, "notes": []}
     synthetic = {dx: _SYNTHETIC | details for dx, details in (results.get("synthetic") or {}).items()}
     return {
         "results": results,
@@ -339,6 +342,9 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "sources": results.get("sources") or {},
         "seed_count": len(run.get("seeds") or []) or 1,
         "demo": run.get("data") == "demo",
+        "source": source,
+        "unit": source["unit"],
+        "skin": set(results["classes"]) <= HAM10000_CLASSES,
     }
 
 
@@ -383,10 +389,14 @@ def render_text(results: dict[str, Any]) -> str:
     lines += textwrap.wrap(plain(page["remedy"]), _TEXT_WIDTH)
     if page["demo"]:
         lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
-    lines += ["", *_text_table(page["main"])]
+    if page["unit"] != "lesion":
+        unit = page["unit"]
+        text = f"No lesion ids: the unit is the {unit}; intervals are too narrow if several {unit}s show one object."
+        lines += textwrap.wrap(text, _TEXT_WIDTH)
+    lines += ["", *_text_table(page["main"], page["unit"])]
     if page["outside"]:
         text = f"External data, {plain(page['external']['data'], 60)}: {plain(page['outside']['sentence'])}"
-        lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"])]
+        lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"], page["unit"])]
     for dx, details in page["failed"]:
         text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(details['failed'])}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
@@ -410,9 +420,9 @@ def _remedy_table(remedies: dict[str, Any]) -> list[str]:
     return [*lines, "gain: rare recall - that of the baseline; intervals hold for all at once; * best on validation"]
 
 
-def _text_table(comparison: dict[str, Any]) -> list[str]:
+def _text_table(comparison: dict[str, Any], unit: str) -> list[str]:
     form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11}{:>18}".format
-    lines = [form("recall by class", "lesions", *map(title_of, comparison["names"]), "effect", "95 % interval")]
+    lines = [form("recall by class", f"{unit}s", *map(title_of, comparison["names"]), "effect", "95 % interval")]
     for row in comparison["classes"] + comparison["overall"]:
         few = " *" if row.get("few") else ""
         cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
@@ -421,7 +431,7 @@ def _text_table(comparison: dict[str, Any]) -> list[str]:
         lesions = formatting.count(row["lesions"]) if row in comparison["classes"] else ""
         lines.append(form(name, lesions, *cells, limits))
     if any(row["few"] for row in comparison["classes"]):
-        lines.append("* too few lesions or seeds to detect an effect of 0.10")
+        lines.append(f"* too few {unit}s or seeds to detect an effect of 0.10")
     improvement, metric = comparison["improvement"], plain(comparison["effect"]["metric"], 50)
     change = f"{show(improvement['value'], '+')} ({show_interval(improvement, '+')})"
     return [*lines, f"improvement on the baseline, {metric}: {change}"]

@@ -1,9 +1,10 @@
-"""A folder on this machine: images in any nesting, and their metadata as CSV."""
+"""A folder on this machine: in any layout."""
 
 import os
 from pathlib import Path
 
 from components.shared.errors import UserError
+from components.shared.places import refuse_file
 
 
 def handles(data: str) -> bool:
@@ -40,12 +41,7 @@ def fetch(data: str, scratch: Path) -> Path:
             data=data,
         )
     if not path.is_dir():
-        raise UserError(
-            f"{data} is not a folder",
-            "name the folder with the metadata file and the images",
-            "data.not_a_folder",
-            data=data,
-        )
+        raise refuse_file("data", data)
     if not os.access(path, os.R_OK | os.X_OK):
         raise UserError(
             f"{data}: the current user may not read the folder",

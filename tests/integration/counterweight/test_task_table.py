@@ -215,7 +215,8 @@ def test_run_in_a_pipe_prints_plain_lines_without_those_of_tensorflow(tmp_path: 
     lines = done.stdout.splitlines()
     assert lines[0].startswith("run demo-")
     assert lines[-1] == "report: out/report.html"
-    assert all(re.match(r"\[ +\d+:\d\d\] \w+", line) for line in lines[1:-1])
+    assert lines[1] == "preset demo, chosen for the demo data"
+    assert all(re.match(r"\[ +\d+:\d\d\] \w+", line) for line in lines[2:-1])
     (log,) = (tmp_path / "runs/.cache/logs").iterdir()
     for text in ("absl::InitializeLog", "oneDNN custom operations are on"):
         assert text not in done.stdout

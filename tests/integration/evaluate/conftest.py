@@ -37,7 +37,7 @@ class RunFolders:
             "test_data": self.folder / "test_data",
             "synthetic_images": self.folder / "synthetic_images",
             "classifiers": [self.folder / "classifiers_real", self.folder / "classifiers_synthetic"],
-            "positive_classes": ["mel", "vasc"],
+            "positive_classes": "vasc",
             "parameters": {"data": "test", "data_external": "none", "data_split": "random", "random_seed": 1},
         }
 

@@ -18,6 +18,7 @@ from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels, read_header, read_rows, write_image_set
 from components.shared.records import (
+    DataSource,
     FailedGan,
     Provenance,
     Results,
@@ -321,3 +322,20 @@ def test_evaluate_other_split_than_test_is_refused(changed_run: RunFolders, spli
         changed_run.arguments["training_data"] / f"{split}.parquet", changed_run.arguments["test_data"] / "test.parquet"
     )
     assert refused(changed_run).fields.get("split", "test") == "test"
+
+
+def test_evaluate_with_a_positive_class_that_the_data_lacks_is_refused(run: RunFolders) -> None:
+    error = refused(run, positive_classes="mel,vasc")
+    assert (error.code, error.fields) == ("parameter.unknown_class", {"name": "positive_classes", "classes": ["mel"]})
+
+
+def test_evaluate_records_how_the_data_was_read(run: RunFolders) -> None:
+    source = DataSource(
+        layout="class folders", metadata=[], columns={}, ignored=[], folders={"nv": 3}, renamed={}, unit="image",
+        own_split=False, notes=["a note"],
+    )  # fmt: skip
+    write_record(run.arguments["test_data"] / "data_source.json", source)
+    outcome = run.evaluate()
+    assert outcome["run"]["source"] == source.model_dump()
+    assert outcome["run"]["malignant"] == ["vasc"]
+    assert "a note" in (run.folder / "results" / "model_card.md").read_text(encoding="utf-8")

@@ -557,3 +557,22 @@ def test_report_counts_have_separators() -> None:
     results = example(1)
     results["arms"]["baseline"]["train_rows"] = int(np.int64(7010))
     assert "7,010" in render_html(results, NONE)
+
+
+def test_report_of_images_of_another_field_mentions_no_skin_and_no_lesions() -> None:
+    results, gallery = example(2, external=True), example_gallery()
+    for number, name in enumerate(CLASSES):
+        results, gallery = renamed(results, name, f"species{number}"), renamed(gallery, name, f"species{number}")
+    gallery.malignant_errors.clear()
+    source = {"layout": "class folders", "metadata": [], "columns": {}, "unit": "image", "notes": ["a note"]}
+    results["run"] |= {"source": source, "malignant": [], "data": "/data/birds"}
+    results["run"]["parameters"]["data"] = results["external"]["data"] = "/data/other"
+    text = Page(render_html(results, gallery)).text
+    for word in ("lesions", "test lesion", "skin", "alignant", "benign", "HAM10000", "excised"):
+        assert word not in text
+    assert "a note." in text
+    assert "too few images" in text
+    results["run"]["malignant"] = ["species4"]
+    text = Page(render_html(results, example_gallery())).text
+    assert "Positive images classified as negative" in text
+    assert "Positive: species4." in text

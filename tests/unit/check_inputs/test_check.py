@@ -107,7 +107,7 @@ def test_data_identity_changes_with_a_file_of_the_data_only(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.jpg").write_text("one")
     first = data_identity(str(tmp_path))
-    for name in ("report.html", "metrics.json", "df.parquet", ".DS_Store"):
+    for name in ("report.html", "metrics.json", "df.keras", ".DS_Store"):
         (tmp_path / name).touch()
     assert data_identity(str(tmp_path)) == first
     (tmp_path / "sub" / "a.jpg").write_text("other")

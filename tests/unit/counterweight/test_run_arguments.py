@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from components import placement
 from components.shared.errors import UserError
 from components.shared.parameters import defaults
-from counterweight import run
+from counterweight import parameters, run
 
 
 def arguments(*words: str) -> tuple[str, dict[str, Any], Path]:
@@ -35,6 +36,51 @@ def test_arguments_give_changed_data_another_run_id(tmp_path: Path):
     assert arguments(f"DATA={tmp_path}")[0] == first
     (tmp_path / "a.jpg").write_text("other")
     assert arguments(f"DATA={tmp_path}")[0] != first
+
+
+@pytest.mark.parametrize(
+    ("words", "preset", "rare"),
+    [
+        ([], "demo", "df,vasc"),
+        (["DATA=demo"], "demo", "df,vasc"),
+        (["DATA=kaggle"], "cpu", "auto"),
+        (["DATA=kaggle", "PRESET=demo"], "demo", "auto"),
+        (["DATA=kaggle", "PRESET=demo", "synthetic_classes=df"], "demo", "df"),
+        (["data=gs://bucket/images"], "cpu", "auto"),
+    ],
+)
+def test_arguments_choose_the_preset_for_the_data(words: list[str], preset: str, rare: str):
+    run_id, values, _ = arguments(*words)
+    assert f"-{preset}-" in run_id
+    assert values["synthetic_classes"] == rare
+
+
+def test_choose_preset_explains_the_choice():
+    assert parameters.choose_preset("", "demo")[2] == "preset demo, chosen for the demo data"
+    assert parameters.choose_preset("", "gs://b/x")[2] == "preset cpu, chosen for data other than demo"
+    assert parameters.choose_preset("demo", "gs://b/x")[2].endswith(
+        "without synthetic_classes=df,vasc, which names classes of the demo data"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [("ham.zip", "data.packed"), ("metadata.csv", "data.not_a_folder"), ("notes", "data.not_a_folder")],
+)
+@pytest.mark.parametrize("name", ["DATA", "EXTERNAL"])
+def test_arguments_with_a_file_as_data_say_what_it_is(tmp_path: Path, file: str, code: str, name: str):
+    (tmp_path / file).touch()
+    with pytest.raises(UserError) as caught:
+        arguments(f"{name}={tmp_path / file}")
+    assert (caught.value.code, caught.value.fields["name"]) == (code, name)
+
+
+def test_arguments_give_another_architecture_another_run_id(monkeypatch: pytest.MonkeyPatch):
+    first = arguments()[0]
+    monkeypatch.setattr(placement, "_overrides", {"gan_architecture": "dcgan"})
+    placement.placement.cache_clear()
+    assert arguments()[0] != first
+    placement.placement.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -66,3 +112,19 @@ def test_arguments_leave_values_that_are_no_path_unchanged(word: str, name: str)
 def test_arguments_refuse_what_a_local_run_cannot_use(words: list[str]):
     with pytest.raises(UserError):
         arguments(*words)
+
+
+def test_gan_key_ignores_settings_of_the_evaluation():
+    values = arguments("DATA=demo")[1]
+    for word in ("positive_classes=mel", "classifier_epochs=3", "classifier_seeds=5", "OUT=elsewhere", "arms=all"):
+        assert run.gan_key(arguments("DATA=demo", word)[1]) == run.gan_key(values)
+    for word in ("gan_kimg=3", "random_seed=2", "data_image_size=48", "data_split=1/5", "synthetic_classes=df"):
+        assert run.gan_key(arguments("DATA=demo", word)[1]) != run.gan_key(values)
+
+
+def test_checkpoint_folder_is_shared_by_runs_with_the_same_gans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "CACHE", tmp_path)
+    (tmp_path / "checkpoints" / "0123-of-other-code").mkdir(parents=True)
+    folder = run.checkpoint_folder("0123")
+    assert folder == run.checkpoint_folder("0123") != run.checkpoint_folder("4567")
+    assert not (tmp_path / "checkpoints" / "0123-of-other-code").exists()

@@ -9,6 +9,7 @@ import pytest
 
 from components.evaluate.report.cards import data_sheet, model_card, population
 from components.evaluate.report.formatting import show, show_interval
+from components.evaluate.report.page import render_markdown, render_text
 from components.shared.image_set import REAL, Header, encode_png, write_image_set
 from tests.helpers.example_results import ARMS, TEST, example, nulled, renamed
 
@@ -167,3 +168,31 @@ def test_population_counts_images(tmp_path: Path):
     assert len(found["localization"]) == 9
     assert found["localization"]["other"] == 2
     assert found["dx_type"] == {"not recorded": 13}
+
+
+SOURCE = {
+    "layout": "class folders", "metadata": [], "columns": {"dx": "name of the folder"}, "ignored": [], "folders": {},
+    "renamed": {}, "unit": "image", "own_split": False, "notes": ["7 images have neither a lesion id nor a patient id"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_cards_of_images_of_another_field_mention_no_skin_and_no_lesions(seeds: int):
+    results = example(seeds, external=True)
+    for number, name in enumerate(results["classes"].copy()):
+        results = renamed(results, name, f"species{number}")
+    results["run"] |= {"source": SOURCE, "malignant": [], "data": "/data/birds"}
+    results["external"]["data"] = "/data/other"
+    for text in (model_card(results), data_sheet(results), render_markdown(results), render_text(results)):
+        for word in ("lesions", "test lesion", "skin", "Skin", "alignant", "benign", "HAM10000", "excised"):
+            assert word not in text.replace(SOURCE["notes"][0], "")
+    assert "Positive group: none" in model_card(results)
+    assert SOURCE["notes"][0] in model_card(results)
+    assert "Layout of the source: class folders" in data_sheet(results)
+
+
+def test_cards_of_patients_count_patients():
+    results = example(2)
+    results["run"]["source"] = SOURCE | {"unit": "patient"}
+    assert "On 1,502 real test images of 1,120 patients" in model_card(results)
+    assert "patients" in render_text(results)

@@ -86,8 +86,8 @@ METRIC = "mean recall of the rare classes"
          "the same with them as with real images repeated (95 % interval −0.020 to +0.020, which includes "
          "zero)."),
         ("no evidence", 0.05, 0.01, 0.09, f"No evidence that the synthetic images helped: {METRIC} was 0.050 higher "
-         "with them than with real images repeated (95 % interval +0.010 to +0.090, which the paired test at lesion "
-         "level does not confirm)."),
+         "with them than with real images repeated (95 % interval +0.010 to +0.090, which the paired test does "
+         "not confirm)."),
         ("not established", 0.05, 0.01, 0.09, f"Not established whether the synthetic images helped: {METRIC} was "
          "0.050 higher with them than with real images repeated (95 % interval +0.010 to +0.090; one seed cannot "
          "separate an effect from the luck of one training run)."),

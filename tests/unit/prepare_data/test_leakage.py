@@ -302,14 +302,88 @@ def test_resolve_of_thousands_of_copies_pairs_each_once():
         {
             "image_id": [f"image {n}" for n in range(count)],
             "lesion_id": [f"lesion {n}" for n in range(count)],
+            "group_id": [f"lesion {n}" for n in range(count)],
             "split": ["train", "test"] * (count // 2),
             "pixel_sha256": "0" * 64,
             "perceptual_hash": perceptual_hashes(image)[0],
         }
     )
     thumbnails = np.repeat(image, count, axis=0)
-    assert len(leakage.pairs(rows, thumbnails, (rows["split"] == "test").to_numpy())) == count - 1
+    assert len(leakage.pairs(rows, thumbnails, (rows["split"] == "test").to_numpy()).first) == count - 1
     with raises_user_error("leakage.found"):
         leakage.resolve(rows, thumbnails, "refuse")
     moved = leakage.resolve(rows, thumbnails, "move_to_train")[0]
     assert set(moved["split"]) == {"train"}
+
+
+def write_copies(folder, counts, copies, seed=1):
+    """Write images and rotated, scaled and brightened copies of some, each under another name and lesion id."""
+    rng, lines, n = np.random.default_rng(seed), [], 0
+    for dx, count in counts.items():
+        for number in range(count):
+            original = textured(1000 * ord(dx[0]) + number)
+            for copy in range(copies + 1):
+                cut = rng.uniform(0, 5) if copy else 0
+                changed = original.rotate(rng.uniform(-15, 15) if copy else 0)
+                changed = changed.crop((cut, cut, 96 - cut, 72 - cut)).resize((96, 72))
+                name = f"{rng.integers(2**40):012}"
+                changed.save(folder / f"{name}.png")
+                lines.append((name, name, dx))
+                n += 1
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("lesion_id", "image_id", "dx"), *lines])
+
+
+def textured(seed):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (9, 12, 3), np.uint8)
+    return Image.fromarray(coarse).resize((96, 72), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("policy", ["refuse", "move_to_train"])
+def test_prepare_with_systematic_copies_refuses_with_any_policy(tmp_path, run, policy):
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    write_copies(folder, {"df": 30, "nv": 30}, copies=3)
+    with raises_user_error("leakage.found") as caught:
+        run(folder, duplicates=policy)
+    assert "held-out images have a near-duplicate" in str(caught.value)
+    assert "move_to_train" not in caught.value.hint
+
+
+def test_prepare_with_names_that_extend_others_keeps_copies_in_one_split(tmp_path, run):
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    write_copies(folder, {"df": 8, "nv": 8}, copies=3)
+    with (folder / "metadata.csv").open() as file:
+        header, *lines = csv.reader(file)
+    renamed = []
+    for row, (_, name, dx) in enumerate(lines):
+        new = f"I{row // 4}" + (f"_aug{row % 4}" if row % 4 else "")
+        (folder / f"{name}.png").rename(folder / f"{new}.png")
+        renamed.append((new, new, dx))
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *renamed])
+    rows = run(folder).rows()
+    base = rows["image_id"].str.partition("_")[0]
+    assert (rows.groupby(base)["split"].nunique() == 1).all()
+    assert (rows.groupby(base)["lesion_id"].nunique() == 1).all()
+    assert rows["lesion_id"].nunique() == 16
+
+
+def test_prepare_keeps_a_patient_in_one_split(tmp_path, run):
+    folder = tmp_path / "patients"
+    folder.mkdir()
+    lines = []
+    for n in range(60):
+        textured(n).save(folder / f"I{n}.png")
+        lines.append((f"I{n}", ("df", "nv")[n % 2], f"P{n // 4}"))
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image_id", "dx", "patient_id"), *lines])
+    done = run(folder)
+    rows = done.rows()
+    patient = rows["image_id"].str[1:].astype(int) // 4
+    assert (rows.groupby(patient)["split"].nunique() == 1).all()
+    assert rows["lesion_id"].nunique() == 30  # a patient counts once in each class
+    assert (rows.groupby("dx")["split"].nunique() == 3).all()
+    assert "images of <b>30</b> patients" in done.profile.replace("\n", " ")

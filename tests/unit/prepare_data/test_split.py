@@ -15,7 +15,7 @@ from tests.helpers.errors import raises_user_error
 def table(lesions: dict[str, list[int]]) -> pd.DataFrame:
     """Return the metadata of a class → the number of images of each of its lesions."""
     rows = [
-        {"lesion_id": f"{dx}-{lesion}", "image_id": f"{dx}-{lesion}-{image}", "dx": dx}
+        {"lesion_id": f"{dx}-{lesion}", "group_id": f"{dx}-{lesion}", "image_id": f"{dx}-{lesion}-{image}", "dx": dx}
         for dx, counts in lesions.items()
         for lesion, count in enumerate(counts)
         for image in range(count)
@@ -55,7 +55,7 @@ def test_assign_by_hash_ignores_the_order_of_rows(rows, seed, random):
 @given(tables, seeds, tables)
 def test_assign_by_hash_keeps_lesions_of_classes_with_both_held_out_splits(rows, seed, others):
     """The guarantee for growing datasets: only a class without any lesion below a threshold may move one."""
-    others = others.assign(**{name: "new-" + others[name] for name in ("lesion_id", "image_id")})
+    others = others.assign(**{name: "new-" + others[name] for name in ("lesion_id", "group_id", "image_id")})
     before = of_images(rows, seed)
     after = of_images(pd.concat([rows, others], ignore_index=True), seed)
     for dx, of_class in rows.groupby("dx"):

@@ -73,7 +73,7 @@ def test_read_synthetic_writes_an_image_set_of_each_source(
     rows = read_rows(path, "train")
     assert set(rows["source"]) == {"stylegan"}
     assert rows["lesion_id"].isna().all()
-    assert sorted(rows["image_id"])[:2] == ["stylegan-0", "stylegan-1"]
+    assert sorted(rows["image_id"])[:2] == ["stylegan-df/0", "stylegan-df/1"]
     with open_pixels([prepared.set("train"), path], "train") as pixels:
         assert int((pixels.source == "stylegan").sum()) == 12
     wanted = np.asarray(Image.open(source / "df" / "0.png").resize((32, 32), Image.Resampling.LANCZOS))
@@ -106,7 +106,7 @@ def test_read_synthetic_refuses_a_generator_that_has_seen_held_out_images(
     with raises_user_error("synthetic.seen_held_out", name="stylegan", count=1) as caught:
         read(f"stylegan={source}")
     name = table.column("image_id")[0].as_py()
-    assert caught.value.fields["listed"] == [f"seen reproduces {name} ({split})"]
+    assert caught.value.fields["listed"] == [f"df/seen reproduces {name} ({split})"]
     assert not (tmp_path / "out").exists()
 
 

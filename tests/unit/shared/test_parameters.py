@@ -59,7 +59,7 @@ def test_descriptions_name_the_values_of_their_choices():
 
 
 def test_choices_match_the_modules_that_implement_them():
-    assert set(parameters.choices()["gan_architecture"]) == set(architectures.NAMES)
+    assert set(parameters.choices(parameters.Options)["gan_architecture"]) == set(architectures.NAMES)
 
 
 def test_check_turns_whole_floats_of_json_into_integers():
@@ -80,7 +80,6 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("classifier_seeds", [1, 1]),
         ("classifier_seeds", [-1]),
         ("classifier_seeds", list(range(21))),
-        ("gan_architecture", "unet"),
         ("synthetic", ""),
         ("synthetic", "gan,gan"),
         ("synthetic", "/a,/b"),
@@ -104,6 +103,12 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("gan_kimg", 0),
         ("gan_kimg", "3"),
         ("positive_classes", "a;b"),
+        ("data_columns", "file"),
+        ("data_columns", "image_id:"),
+        ("data_columns", "photo:file"),
+        ("data_columns", "image_id:file,dx:file"),
+        ("data_columns", "dx:a,dx:b"),
+        ("data", "gs://bucket/data.zip"),
         ("random_seed", 2**53 + 1),
         ("synthetic_classes", "df,df"),
         ("synthetic_classes", "../x"),
@@ -183,3 +188,35 @@ def test_pack_classifiers_separates_arms_with_synthetic_images_and_marks_the_fir
     assert packs.synthetic == ["augmented@0.5:7*,augmented@0.5:2"]
     assert parse_pack(packs.synthetic[0]) == [Job("augmented@0.5", 7, True), Job("augmented@0.5", 2, False)]
     assert describe_pack(packs.real[0]) == ["baseline", "seeds 7,2"]
+
+
+def test_parse_columns_returns_the_named_ones():
+    assert parameters.parse_columns("auto") == {}
+    assert parameters.parse_columns("image_id:file name, dx:Label,lesion_id:patient") == {
+        "image_id": "file name",
+        "dx": "Label",
+        "lesion_id": "patient",
+    }
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        (["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"], ["mel", "bcc", "akiec"]),
+        (["AKIEC", "BCC", "MEL", "NV"], []),
+        (["bcc", "mel", "nv"], []),
+        (["akiec", "bcc", "mel"], []),
+        (["cat", "dog"], []),
+    ],
+)
+def test_positive_classes_auto_takes_ham10000s_names_only(classes: list[str], found: list[str]):
+    assert parameters.positive_classes("auto", classes) == found
+
+
+def test_positive_classes_that_are_named_must_exist():
+    assert parameters.positive_classes("b, a", ["a", "b", "c"]) == ["b", "a"]
+    assert parameters.positive_classes("", ["a", "b"]) == []
+    for selection, code in (("mel,a", "parameter.unknown_class"), ("a,b", "parameter.all_classes")):
+        with pytest.raises(UserError) as caught:
+            parameters.positive_classes(selection, ["a", "b"])
+        assert (caught.value.code, caught.value.fields["name"]) == (code, "positive_classes")

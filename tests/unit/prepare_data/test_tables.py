@@ -1,4 +1,4 @@
-"""The metadata table: read unchanged, or rejected with an error that names the problem and the line."""
+"""Metadata tables: read unchanged, or rejected with an error that names the problem and the line."""
 
 import contextlib
 import csv
@@ -10,12 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.prepare_data import metadata
+from components.prepare_data import layouts
+from components.prepare_data.layouts.checks import FORMULA_STARTS
 from components.shared.errors import UserError
 from tests.helpers.errors import raises_user_error
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
 ROWS = "L1,I1,nv,histo,45.0,male,back\nL2,I2,mel,consensus,,unknown,\n"
+
+
+def read(folder):
+    """Return the table of a folder."""
+    return layouts.read(folder, scratch=folder).table
+
+
+def find(folder):
+    """Return the path of the metadata file below a folder."""
+    (file,) = layouts.read(folder, scratch=folder).source.metadata
+    return folder / file.name
 
 
 @pytest.fixture
@@ -30,7 +42,7 @@ def write(tmp_path):
 def read_code(folder):
     """Return the code of the error that reading the metadata raises."""
     with pytest.raises(UserError) as caught:
-        metadata.read(folder)
+        read(folder)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 600
     assert caught.value.hint
@@ -38,7 +50,7 @@ def read_code(folder):
 
 
 def test_read_valid_file_returns_its_rows(write):
-    table = metadata.read(write(HEADER + "L2,I2,mel,consensus,,unknown,\nL1,I1,nv,histo,45.0,male,back\n"))
+    table = read(write(HEADER + "L2,I2,mel,consensus,,unknown,\nL1,I1,nv,histo,45.0,male,back\n"))
     assert list(table["image_id"]) == ["I1", "I2"]
     assert list(table["dx"]) == ["nv", "mel"]
     assert table["age"].dtype == float
@@ -61,6 +73,14 @@ def test_read_valid_file_returns_its_rows(write):
         (HEADER + "\n\n" + ROWS + "\n,,,,,,\n   \n"),
         '"' + (HEADER + ROWS).replace(",", '","').replace("\n", '"\n"')[:-1],
         "extra," + HEADER + "x," + ROWS.replace("\nL2", "\ny,L2"),
+        (HEADER + ROWS).replace(",", ";"),
+        (HEADER + ROWS).replace(",", "\t"),
+        '"' + (HEADER + ROWS).replace(",", '"\t"').replace("\n", '"\n"')[:-1],
+        (HEADER + ROWS).replace(",", "|"),
+        (HEADER + ROWS).encode("utf-16"),
+        (HEADER + ROWS).encode("utf-16-le"),
+        HEADER.upper() + ROWS,
+        HEADER.replace("_", " ").title() + ROWS,
     ],
     ids=[
         "BOM",
@@ -72,14 +92,22 @@ def test_read_valid_file_returns_its_rows(write):
         "blank rows",
         "quotes",
         "extra column",
+        "semicolons",
+        "tabs",
+        "quoted tabs",
+        "bars",
+        "UTF-16",
+        "UTF-16 without BOM",
+        "capitals",
+        "words",
     ],
 )
 def test_read_other_csv_dialects_returns_the_same_rows(write, content):
-    pd.testing.assert_frame_equal(metadata.read(write(content)), metadata.read(write(HEADER + ROWS)))
+    pd.testing.assert_frame_equal(read(write(content)), read(write(HEADER + ROWS)))
 
 
 def test_read_requires_only_three_columns(write):
-    table = metadata.read(write("image_id,dx,lesion_id\nI1,nv,L1\nI2,mel,L2\n"))
+    table = read(write("image_id,dx,lesion_id\nI1,nv,L1\nI2,mel,L2\n"))
     assert list(table["lesion_id"]) == ["L1", "L2"]
     assert table[["dx_type", "age", "sex", "localization"]].isna().all(axis=None)
     assert table["age"].dtype == float
@@ -89,11 +117,11 @@ def test_read_invalid_age_is_missing(write):
     rows = "".join(
         f"L{i},I{i},{('nv', 'mel')[i % 2]},,{age},,\n" for i, age in enumerate(["x", "inf", "1e999", "7", ""])
     )
-    assert metadata.read(write(HEADER + rows))["age"].dropna().tolist() == [7]
+    assert read(write(HEADER + rows))["age"].dropna().tolist() == [7]
 
 
 def test_read_keeps_strings_that_pandas_treats_as_missing(write):
-    table = metadata.read(write("lesion_id,image_id,dx\nNA,null,nan\nnone,NaN,None\n"))
+    table = read(write("lesion_id,image_id,dx\nL1,null,nan\nL2,NaN,None\n"))
     assert set(table["image_id"]) == {"null", "NaN"}
     assert set(table["dx"]) == {"nan", "None"}
 
@@ -104,9 +132,7 @@ def test_read_keeps_strings_that_pandas_treats_as_missing(write):
         ("", "metadata.empty"),
         ("\n\n", "metadata.empty"),
         (HEADER, "metadata.no_rows"),
-        ("lesion_id,image_id,diagnosis\nL,I,nv\n", "metadata.missing_column"),
-        ((HEADER + ROWS).replace(",", ";"), "metadata.missing_column"),
-        ((HEADER + ROWS).replace(",", "\t"), "metadata.missing_column"),
+        ("lesion_id,number,findings\nL,I,nv\n", "metadata.missing_column"),
         ("lesion_id,image_id,dx,dx\nL1,I1,nv,mel\n", "metadata.repeated_column"),
         (HEADER + "L1,I1,nv\n", "metadata.invalid_csv"),
         # pandas would treat the first column of these as an index and shift the others.
@@ -115,16 +141,14 @@ def test_read_keeps_strings_that_pandas_treats_as_missing(write):
         (HEADER + '"L\n1",I1,nv,,,,\n\nL2,I2,mel\n', "metadata.invalid_csv"),
         (HEADER + 'L1,"I1,nv,histo,45.0,male,back\nL2,I2,mel,,,,\n', "metadata.invalid_csv"),
         (HEADER + 'L1,"I1"x,nv,,,,\n', "metadata.invalid_csv"),
-        (HEADER + "L1,I1,nv,,,,\n\n\n ,I2,mel,,,,\n", "metadata.missing_value"),
         (HEADER + "L1,,nv,,,,\nL2,,nv,,,,\nL3,,nv,,,,\nL4,,nv,,,,\n", "metadata.missing_value"),
         (HEADER + "L1,I1, ,,,,\n", "metadata.missing_value"),
         (HEADER + ROWS + "L3,I1,nv,,,,\n", "metadata.repeated_image"),
-        (HEADER + ROWS + "L1,I3,mel,,,,\n", "metadata.lesion_with_two_classes"),
         (HEADER + ROWS + "L3,I3,NV,,,,\n", "metadata.class_spelling"),
-        (HEADER + ROWS + "L3,I3,a b,,,,\n", "metadata.invalid_class"),
         (HEADER + ROWS + "L3,I3,../x,,,,\n", "metadata.invalid_class"),
         (HEADER + ROWS + "L3,I3,<b>,,,,\n", "metadata.invalid_class"),
-        (HEADER + ROWS + f"L3,I3,{'x' * 32},,,,\n", "metadata.invalid_class"),
+        (HEADER + ROWS + "L3,I3,黒色腫,,,,\n", "metadata.invalid_class"),
+        (HEADER + ROWS + "L3,I3,a b,,,,\nL4,I4,A/B,,,,\n", "metadata.class_spelling"),
         (HEADER + "L1,I1,nv,,,,\n", "metadata.one_class"),
         (HEADER + "".join(f"L{i},I{i},c{i},,,,\n" for i in range(101)), "metadata.too_many_classes"),
         (HEADER + ROWS.replace("I2", '"I\n2"'), "metadata.invalid_value"),
@@ -133,7 +157,6 @@ def test_read_keeps_strings_that_pandas_treats_as_missing(write):
         (HEADER + ROWS.replace("L2", "x" * 201), "metadata.invalid_value"),
         (HEADER + ROWS.replace("L2", "x" * 10_000_000), "metadata.invalid_csv"),
         ((HEADER + ROWS.replace("back", "Rücken")).encode("latin-1"), "metadata.not_utf8"),
-        ((HEADER + ROWS).encode("utf-16"), "metadata.not_utf8"),
         (b"PK\x03\x04" + bytes(range(256)), "metadata.not_utf8"),
         (b"\0" * 1000, "metadata.missing_column"),
     ],
@@ -145,36 +168,48 @@ def test_read_invalid_file_raises(write, content, code):
 
 def test_read_paths_and_markup_as_plain_text(write):
     rows = "../../etc/passwd,/etc/passwd,nv,,,<b>,\nL2,x=1+1,mel,,,,\n"
-    assert set(metadata.read(write(HEADER + rows))["image_id"]) == {"/etc/passwd", "x=1+1"}
+    assert set(read(write(HEADER + rows))["image_id"]) == {"/etc/passwd", "x=1+1"}
 
 
 @pytest.mark.parametrize("column", ["lesion_id", "image_id"])
-@pytest.mark.parametrize("value", ['=HYPERLINK("http://a")', "+1", "-1", "@SUM(A1)", "＝1", " =1"])
+@pytest.mark.parametrize("value", ['=HYPERLINK("http://a")', "+1", "-x", "@SUM(A1)", "＝1", " =1"])
 def test_read_id_that_is_a_formula_raises(write, column, value):
     quoted = '"' + value.replace('"', '""') + '"'
     text = HEADER + ROWS.replace({"lesion_id": "L2", "image_id": "I2"}[column], quoted)
     with raises_user_error("metadata.formula") as caught:
-        metadata.read(write(text))
+        read(write(text))
     assert caught.value.fields == {"column": column, "line": 3}
 
 
-@pytest.mark.parametrize("name", ["HAM10000_metadata", "my_Metadata.CSV", "a/b/c/metadata_2.csv"])
-def test_find_by_name_at_any_depth(tmp_path, write, name):
+@pytest.mark.parametrize("name", ["HAM10000_metadata", "HAM10000_metadata.tab", "my_Metadata.CSV", "a/b/c/rows.csv"])
+def test_read_finds_the_table_by_its_content_at_any_depth(tmp_path, write, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    write("other", "hmnist_8_8_L.csv")
-    assert metadata.find(write(HEADER + ROWS, name)) == tmp_path / name
+    write("pixel0000,pixel0001,label\n1,2,0\n", "hmnist_8_8_L.csv")
+    assert find(write(HEADER + ROWS, name)) == tmp_path / name
 
 
-def test_find_prefers_the_exact_name(tmp_path, write):
-    write("other", "isic_metadata.csv")
-    assert metadata.find(write(HEADER + ROWS)).name == "HAM10000_metadata.csv"
-
-
-def test_read_without_or_with_several_files_raises(tmp_path, write):
+def test_read_without_or_with_several_tables_raises(tmp_path, write):
     assert read_code(tmp_path) == "metadata.missing"
-    for name in ("a_metadata.csv", "b_metadata.csv"):
-        write(HEADER + ROWS, name)
-    assert read_code(tmp_path) == "metadata.several"
+    write(HEADER + ROWS, "HAM10000_metadata.csv")
+    (tmp_path / "copy").mkdir()
+    write(HEADER + ROWS, "copy/HAM10000_metadata.csv")
+    assert find(tmp_path) == tmp_path / "HAM10000_metadata.csv"  # equal files are one
+    write(HEADER + ROWS.replace("mel", "bcc"), "HAM10000_metadata_clean.csv")
+    with raises_user_error("metadata.several") as caught:
+        read(tmp_path)
+    assert caught.value.fields["files"] == ["HAM10000_metadata.csv", "HAM10000_metadata_clean.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("https://example.org/d/1-2eQYrSFc4/view?usp=sharing", "metadata.link"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "metadata.pointer"),
+        ("<!DOCTYPE html>\n<html><body>Sign in</body></html>", "metadata.web_page"),
+    ],
+)
+def test_read_a_file_that_stands_in_for_the_table_raises(write, content, code):
+    assert read_code(write(content)) == code
 
 
 def test_find_skips_folders_pipes_and_hidden_files(tmp_path, write):
@@ -186,11 +221,11 @@ def test_find_skips_folders_pipes_and_hidden_files(tmp_path, write):
     write("\0\5", "__MACOSX/HAM10000_metadata.csv")
     write("\0\5", "._HAM10000_metadata.csv")
     assert read_code(tmp_path) == "metadata.missing"
-    assert metadata.find(write(HEADER + ROWS)) == tmp_path / "HAM10000_metadata.csv"
+    assert find(write(HEADER + ROWS)) == tmp_path / "HAM10000_metadata.csv"
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8).filter(
-    lambda name: not name.startswith(metadata.FORMULA_STARTS)
+    lambda name: not name.startswith(FORMULA_STARTS)
 )
 
 
@@ -202,7 +237,7 @@ def test_read_any_printable_id_returns_it_unchanged(tmp_path_factory, rows):
         writer = csv.writer(file)
         writer.writerow(["lesion_id", "image_id", "dx", "localization"])
         writer.writerows([f"L{i}", name, ("nv", "mel")[i % 2], site] for i, (_, name, site) in enumerate(rows))
-    table = metadata.read(folder)
+    table = read(folder)
     assert sorted(zip(table["image_id"], table["localization"], strict=True)) == sorted((n, s) for _, n, s in rows)
 
 
@@ -212,4 +247,4 @@ def test_read_any_bytes_returns_a_table_or_raises(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("any")
     (folder / "metadata.csv").write_bytes(content)
     with contextlib.suppress(UserError):
-        assert metadata.read(folder)["image_id"].is_unique
+        assert read(folder)["image_id"].is_unique

@@ -1,0 +1,253 @@
+"""Layouts of raw data, one module each, recognised by content. `read` returns every one in the same form.
+
+A layout is a module with `NAME`, `recognise` and `read`, see `dataset.Layout`; the order of `TABLES` decides which
+layout a table has, the specific ones first.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from components.prepare_data.layouts import (
+    checks,
+    class_folders,
+    ham10000,
+    image_folder,
+    isic_archive,
+    isic_challenge,
+    medmnist,
+    named_table,
+    pad_ufes,
+    parquet,
+)
+from components.prepare_data.layouts.columns import explain_unknown_columns
+from components.prepare_data.layouts.dataset import Dataset, Found, Layout, Raw
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes, take_inventory
+from components.prepare_data.layouts.matching import explain_missing
+from components.prepare_data.layouts.relations import relate
+from components.prepare_data.layouts.splits import split_of
+from components.prepare_data.layouts.tables import join_some
+from components.shared.errors import UserError
+from components.shared.parameters import parse_columns
+from components.shared.records import DataSource
+
+TABLES: tuple[Layout, ...] = (ham10000, isic_challenge, isic_archive, pad_ufes, image_folder, named_table)
+FILES: tuple[Layout, ...] = (parquet, medmnist)
+LAYOUTS: Mapping[str, Layout] = {layout.NAME: layout for layout in (*TABLES, *FILES, class_folders)}
+
+MAX_FOLDERS = 50
+"""Folders that the record of what was read lists."""
+
+
+def read(
+    folder: Path, columns: str = "auto", *, scratch: Path, min_classes: int = 2, ignore: Path | None = None
+) -> Dataset:
+    """Read a folder in any layout, without opening its images.
+
+    Args:
+        folder: the raw data.
+        columns: `auto`, or `field:column` pairs such as `image_id:file,dx:label`; fields without one are recognised.
+        scratch: an empty folder for images that are no separate files, such as those in Parquet.
+        min_classes: minimum number of classes.
+        ignore: a file that is no data, such as a given split.
+
+    Raises:
+        UserError: no layout is recognised, or more than one metadata file; an id or a class is invalid.
+
+    Example:
+        >>> read(Path("ham10000"), scratch=Path("scratch")).source.layout
+        'HAM10000'
+    """
+    named = parse_columns(columns)
+    inventory = take_inventory(folder, ignore.resolve() if ignore is not None else None)
+    found = recognise(inventory, named)
+    return _as_dataset(LAYOUTS[found.layout].read(inventory, found, scratch), inventory, min_classes)
+
+
+def inspect(folder: Path, columns: str = "auto", *, min_classes: int = 2, ignore: Path | None = None) -> Dataset | None:
+    """Read a folder from its listing and its metadata alone; images of one name are not compared.
+
+    Returns:
+        The data set, or None if the images and classes are in large files, which are recognised but not read.
+
+    Raises:
+        UserError: as in `read`.
+    """
+    named = parse_columns(columns)
+    inventory = take_inventory(folder, ignore.resolve() if ignore is not None else None)
+    found = recognise(inventory, named)
+    if LAYOUTS[found.layout] in FILES:
+        return None
+    listed = dataclasses.replace(inventory, compare=False)
+    return _as_dataset(LAYOUTS[found.layout].read(listed, found, folder), listed, min_classes)
+
+
+def recognise(inventory: Inventory, named: dict[str, str]) -> Found:
+    """Return the one way in which a folder can be read.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    found: dict[tuple[Path, ...], Found] = {}
+    taken: set[Path] = set()
+    for layout in TABLES:
+        for one in layout.recognise(inventory, named):
+            if not taken & set(one.files):
+                found[one.files] = one
+                taken |= set(one.files)
+    candidates = list(found.values())
+    for layout in FILES:
+        candidates += layout.recognise(inventory, named)
+    candidates = _without_copies(candidates)
+    if len(candidates) > 1:
+        names = [" and ".join(inventory.name(path) for path in one.files[:3]) for one in candidates]
+        raise UserError(
+            f"{inventory.folder} has several metadata files ({join_some(names)})",
+            "keep the one that is meant, and move the others out of the folder",
+            "metadata.several",
+            path=str(inventory.folder),
+            files=names[:20],
+        )
+    if candidates:
+        return candidates[0]
+    if inventory.unreadable:
+        raise inventory.unreadable[0]
+    described, folders = _tables_of_images(inventory), class_folders.recognise(inventory, {})
+    if described:
+        raise explain_unknown_columns(inventory, described, named, bool(folders))
+    if folders and not named:
+        return folders[0]
+    raise _explain_no_layout(inventory, named)
+
+
+def _without_copies(candidates: list[Found]) -> list[Found]:
+    """Return the candidates without files that have the same content as another's."""
+    seen: dict[tuple[bytes, ...], Found] = {}
+    if len(candidates) < 2 or any(path.stat().st_size > 2**28 for one in candidates for path in one.files):
+        return candidates
+    for one in candidates:
+        seen.setdefault(tuple(path.read_bytes() for path in one.files), one)
+    return list(seen.values())
+
+
+def _tables_of_images(inventory: Inventory) -> list[Path]:
+    """Return tables that seem to be metadata although no column was recognised: by name, or as they list images."""
+    names = {strip_suffixes(path.name).lower() for path in inventory.images[:10_000]}
+    found = []
+    for path in inventory.headers:
+        if "metadata" in path.name.lower() or _lists_images(path, names):
+            found.append(path)
+    return found
+
+
+def _lists_images(path: Path, names: set[str]) -> bool:
+    """Return whether one of the first rows of a table names an image."""
+    with path.open("rb") as file:
+        start = file.read(16_384).decode("utf-8", errors="ignore").lower()
+    for mark in ",;\t|\"'\n\r":
+        start = start.replace(mark, " ")
+    return any(strip_suffixes(word.rpartition("/")[2]) in names for word in start.split())
+
+
+def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserError:
+    folder = inventory.folder
+    if named and not inventory.headers and not inventory.parquet:
+        return UserError(
+            f"data_columns names columns, but {folder} has no metadata file",
+            "add the file, or leave data_columns at auto",
+            "metadata.missing",
+            path=str(folder),
+        )
+    if inventory.archives:
+        names = join_some([inventory.name(path) for path in inventory.archives])
+        return UserError(
+            f"{folder} has no metadata file that can be read; it has packed files ({names})",
+            "unpack them into the folder",
+            "metadata.packed",
+            path=str(folder),
+        )
+    sheets = [path for path in inventory.others if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".json", ".jsonl")]
+    if sheets:
+        return UserError(
+            f"{folder} has no metadata file that can be read; {inventory.name(sheets[0])} is not a text table",
+            "save it as CSV in UTF-8",
+            "metadata.other_format",
+            path=str(folder),
+        )
+    return UserError(
+        f"{folder} has no metadata file, and no folders that are named after classes",
+        "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into one "
+        "folder per class",
+        "metadata.missing",
+        path=str(folder),
+    )
+
+
+def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
+    """Check what a layout read, and complete it."""
+    table, notes = raw.table.fillna("").reset_index(drop=True), list(raw.notes)
+    if table.empty:
+        raise UserError(f"{raw.name} has no rows", "add one row per image", "metadata.no_rows")
+    short = table["image_id"].map(strip_suffixes)
+    if short.is_unique or not table["image_id"].is_unique:
+        table["image_id"] = short
+    for column in ("image_id", "dx"):
+        checks.check_values(raw, column, table)
+    checks.refuse_repeated_images(raw, table)
+    table["dx"], renamed = checks.name_classes(raw, table["dx"])
+    checks.check_number_of_classes(raw, table["dx"], min_classes)
+    table, unit = relate(table, notes)
+    checks.check_values(raw, "lesion_id", table)
+    if inventory.archives:
+        names = join_some([inventory.name(path) for path in inventory.archives])
+        notes.append(f"packed files are not read: {names}")
+    if renamed:
+        pairs = [f"{safe} for {name!r}" for safe, name in renamed.items()]
+        notes.append(f"classes are renamed: {join_some(pairs, 20)}")
+    table["split"] = _given_split(table, notes)
+    for column in ("patient_id", "dx_type", "age", "sex", "localization"):
+        table[column] = table[column].replace("", None) if column in table else None
+    age = pd.to_numeric(table["age"], errors="coerce").astype(float)
+    table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
+    files = {name: file for name, file in zip(table["image_id"], raw.files, strict=True) if file is not None}
+    missing = [name for name in table["image_id"] if name not in files]
+    used = {file for file in files.values() if isinstance(file, Path)}
+    folders = dict(sorted(inventory.images_per_folder().items(), key=lambda item: -item[1])[:MAX_FOLDERS])
+    source = DataSource(
+        layout=raw.layout,
+        metadata=raw.metadata,
+        columns=raw.columns,
+        ignored=[name[:200] for name in raw.ignored[:200]],
+        folders={name[:1000]: count for name, count in folders.items()},
+        renamed=renamed,
+        unit=unit,
+        own_split=bool(table["split"].notna().any()),
+        notes=[note[:1900] for note in notes],
+    )
+    order = ["image_id", "lesion_id", "group_id", "patient_id", "dx", "dx_type", "age", "sex", "localization", "split"]
+    return Dataset(
+        table=table[order].sort_values("image_id", ignore_index=True),
+        files=files,
+        source=source,
+        unused=sum(path not in used for path in inventory.images) if used or not files else len(inventory.images),
+        cause=explain_missing(inventory, missing, len(table)) if missing else None,
+    )
+
+
+def _given_split(table: pd.DataFrame, notes: list[str]) -> pd.Series:
+    """Return the split that the data itself states, or nulls: all images must have one, and test and train exist."""
+    none = pd.Series(None, index=table.index, dtype=object)
+    if "split" not in table:
+        return none
+    names = {name: split_of(name) for name in table["split"].unique()}
+    splits = set(names.values())
+    if None in splits or not {"train", "test"} <= splits:
+        found = join_some(sorted(name or "(empty)" for name in names))
+        notes.append(
+            f"the data's own split is not used, because it does not assign all images to train and test ({found})"
+        )
+        return none
+    return table["split"].map(names).astype(object)

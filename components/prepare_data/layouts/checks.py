@@ -1,0 +1,150 @@
+"""Check ids and class names before any image is opened, and give class names a form that is safe in file names."""
+
+import re
+import unicodedata
+
+import numpy as np
+import pandas as pd
+
+from components.prepare_data.layouts.dataset import Raw
+from components.prepare_data.layouts.tables import join_some
+from components.shared.errors import UserError
+
+# Class names become file names, pipeline tasks and table cells.
+_CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
+_CONVERTIBLE = re.compile(r"[\w ,.&'’()+/:;–-]+")
+MAX_CLASS_CHARACTERS = 31
+MAX_CLASSES = 100
+MAX_ID_CHARACTERS = 200
+"""Characters of an id: file names cannot be much longer, and lists of images stay readable."""
+
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""Beginnings of a cell that spreadsheets take for a formula, which can send data away; `splits.csv` contains the ids.
+
+They are refused: an escaped id would no longer match the metadata, the file name, or `data_split` of another run.
+"""
+
+
+def _place(raw: Raw, row: np.integer) -> str:
+    place = raw.places[int(row)]
+    return f"line {place}" if isinstance(place, int) else place[:80]
+
+
+def check_values(raw: Raw, column: str, table: pd.DataFrame) -> None:
+    """Check that each id or class of a column is complete, printable and no formula.
+
+    Raises:
+        UserError: a value is not; the message names the place.
+    """
+    values = table[column]
+    empty = np.flatnonzero(values == "")
+    if len(empty) and column in ("image_id", "dx"):
+        where = join_some([str(raw.places[int(row)]) for row in empty])
+        line = "line " * isinstance(raw.places[int(empty[0])], int)
+        raise UserError(
+            f"{raw.name} has no {raw.columns.get(column, column)} in {line}{where}",
+            "complete or remove these rows",
+            "metadata.missing_value",
+            column=column,
+        )
+    odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID_CHARACTERS for value in values])
+    if len(odd):
+        raise UserError(
+            f"{raw.name} has an invalid {column} in {_place(raw, odd[0])} ({join_some([values.iloc[odd[0]]])})",
+            f"use up to {MAX_ID_CHARACTERS} printable characters",
+            "metadata.invalid_value",
+            column=column,
+            line=raw.places[int(odd[0])],
+        )
+    formulas = np.flatnonzero(values.str.startswith(FORMULA_STARTS))
+    if len(formulas):
+        raise UserError(
+            f"{raw.name} has the {column} {values.iloc[formulas[0]][:80]!r} in {_place(raw, formulas[0])}, "
+            "which spreadsheets take for a formula",
+            "let it begin with a letter or digit",
+            "metadata.formula",
+            column=column,
+            line=raw.places[int(formulas[0])],
+        )
+
+
+def refuse_repeated_images(raw: Raw, table: pd.DataFrame) -> None:
+    """Raise if two rows have the same image.
+
+    Raises:
+        UserError: `metadata.repeated_image`.
+    """
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
+    if len(repeated):
+        raise UserError(
+            f"{raw.name} lists an image more than once ({join_some(list(repeated))})",
+            "keep one row per image",
+            "metadata.repeated_image",
+        )
+
+
+def safe_class_name(name: str) -> str | None:
+    """Return the form of a class name that is used everywhere, or None if there is none.
+
+    Example:
+        >>> safe_class_name("Melanoma, NOS")
+        'Melanoma_NOS'
+    """
+    if _CLASS_NAME.fullmatch(name):
+        return name
+    if not _CONVERTIBLE.fullmatch(name) or not name[:1].isalnum():
+        return None
+    ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_).strip("_-")
+    if len(safe) > MAX_CLASS_CHARACTERS:
+        safe = safe[: MAX_CLASS_CHARACTERS + 1].rpartition("_")[0] or safe[:MAX_CLASS_CHARACTERS]
+    lost = sum(c.isalnum() for c in name) - sum(c.isalnum() for c in ascii_)
+    return safe if safe and not lost else None
+
+
+def name_classes(raw: Raw, dx: pd.Series) -> tuple[pd.Series, dict[str, str]]:
+    """Return the safe class of each image, and safe name → name in the data for those that differ.
+
+    Raises:
+        UserError: a name has no safe form, or two classes would have the same one.
+    """
+    names = {name: safe_class_name(name) for name in dict.fromkeys(dx)}
+    invalid = [name for name, safe in names.items() if safe is None]
+    if invalid:
+        raise UserError(
+            f"{raw.name} has an invalid class name ({join_some([repr(name) for name in invalid])})",
+            "use Latin letters, digits, - and _, at most 31",
+            "metadata.invalid_class",
+            names=invalid,
+        )
+    safe_names = {name: str(safe) for name, safe in names.items()}
+    folded = pd.Series({name: safe.lower() for name, safe in safe_names.items()})
+    alike = sorted(str(name) for name in folded.index[folded.duplicated(keep=False)])
+    if alike:
+        raise UserError(
+            f"{raw.name} spells a class in two ways ({join_some(alike)})",
+            "use one spelling, or names that differ in more than signs and the first 31 characters",
+            "metadata.class_spelling",
+            names=alike,
+        )
+    return dx.map(safe_names), {safe: name for name, safe in safe_names.items() if safe != name}
+
+
+def check_number_of_classes(raw: Raw, dx: pd.Series, min_classes: int) -> None:
+    """Raise if there are too few or too many classes.
+
+    Raises:
+        UserError: `metadata.one_class` or `metadata.too_many_classes`.
+    """
+    classes = dx.nunique()
+    if classes < min_classes:
+        raise UserError(
+            f"{raw.name} has only the class {dx.iloc[0]}", "add images of another class", "metadata.one_class"
+        )
+    if classes > MAX_CLASSES:
+        raise UserError(
+            f"{raw.name} has {classes} different values of {raw.columns.get('dx', 'dx')}",
+            f"use at most {MAX_CLASSES} classes, or name the column of the class, as in data_columns=dx:COLUMN",
+            "metadata.too_many_classes",
+            classes=int(classes),
+        )

@@ -1,0 +1,141 @@
+"""Class folders: `<class>/**/*.jpg`, also below `train`, `val` and `test`, which are then the split.
+
+The id of an image is its path without the suffix, since names repeat in other folders, and a longer list of files must
+not change an id.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
+from components.prepare_data.layouts.matching import explain_closed, repeated_names
+from components.prepare_data.layouts.splits import split_of
+from components.prepare_data.layouts.tables import join_some
+from components.shared.errors import UserError
+
+NAME = "class folders"
+_NO_CLASS = re.compile(
+    r"(.*[ _.-])?(images?|imgs?|pic[a-z]*|photos?|masks?|segmentations?|ground_?truth|labels?|annotations?|data|"
+    r"dataset|input|inputs|raw|part|parts|batch|files|jpe?gs?|pngs?|new folder)([ _.-]*\d+)?",
+    re.IGNORECASE,
+)
+"""Names of folders that describe how images are stored, not what they show."""
+
+
+_MASKS = re.compile(r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?)", re.IGNORECASE)
+UNSUPPORTED = (
+    ".avif", ".cr2", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".jp2", ".nef", ".nii", ".npy", ".raw", ".svs", ".tga",
+)  # fmt: skip
+"""Suffixes of images that are not read."""
+
+
+def _split_and_class(inventory: Inventory) -> list[tuple[str | None, str, PurePosixPath]] | None:
+    """Return split, class and path of each image in a class folder, or None if there are no class folders."""
+    paths = [PurePosixPath(inventory.name(path)) for path in inventory.images]
+    parts = [list(path.parts) for path in paths]
+    while True:
+        first = {names[0] for names in parts if len(names) > 1}
+        if len(first) == 1 and split_of(next(iter(first))) is None and all(len(names) > 2 for names in parts):
+            parts = [names[1:] for names in parts]  # a folder around the class folders
+        else:
+            break
+    below = [names for names in parts if len(names) > 1]
+    split_first = bool(below) and all(split_of(names[0]) for names in below)
+    split_second = bool(below) and not split_first and all(len(n) > 2 and split_of(n[1]) for n in below)
+    found = []
+    for names, path in zip(parts, paths, strict=True):
+        if split_first and len(names) > 2:
+            found.append((split_of(names[0]), names[1], path))
+        elif split_second and len(names) > 2:
+            found.append((split_of(names[1]), names[0], path))
+        elif not split_first and not split_second and len(names) > 1:
+            found.append((None, names[0], path))
+    return found if len({dx for _, dx, _ in found}) > 0 else None
+
+
+def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
+    """Recognise folders with images, one per class."""
+    found = _split_and_class(inventory) if not named else None
+    if not found or all(_NO_CLASS.fullmatch(dx) for _, dx, _ in found):
+        return []
+    return [Found(NAME, (inventory.folder,), {})]
+
+
+def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
+    """Read the paths of the images.
+
+    Raises:
+        UserError: `folders.not_a_class`: a folder beside the class folders has the name of a store of images; or a
+            class may be incomplete, because a folder was not entered or images have an unsupported suffix.
+    """
+    images = _split_and_class(inventory) or []
+    _refuse_unread(inventory)
+    _refuse_stores({dx for _, dx, _ in images})
+    _refuse_masks(path for _, _, path in images)
+    files = {PurePosixPath(inventory.name(path)): path for path in inventory.images}
+    rows = {
+        "image_id": [strip_suffixes(str(path)) for _, _, path in images],
+        "dx": [dx for _, dx, _ in images],
+    }
+    columns = {"dx": "name of the folder", "image_id": "path of the file"}
+    if any(split is not None for split, _, _ in images):
+        rows["split"] = [split or "" for split, _, _ in images]
+        columns["split"] = "name of the folder"
+    table = pd.DataFrame(rows, dtype=object)
+    for rows_of_name in table.groupby("image_id").indices.values():
+        if len(rows_of_name) > 1:
+            raise repeated_names(inventory, *[files[images[row][2]] for row in rows_of_name[:2]])
+    loose = len(inventory.images) - len(images)
+    notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
+    places = [str(path) for _, _, path in images]
+    return Raw(
+        NAME, "the data folder", table, [files[path] for _, _, path in images], places, columns=columns, notes=notes
+    )
+
+
+def _refuse_unread(inventory: Inventory) -> None:
+    """Raise if images were not listed, since without a table nothing else would reveal it."""
+    if inventory.closed:
+        raise explain_closed(inventory, "images below it would be missing")
+    unread = Counter(path.suffix for path in inventory.others if path.suffix.lower() in UNSUPPORTED)
+    if unread:
+        suffix, count = unread.most_common(1)[0]
+        raise UserError(
+            f"{count:,} files with the suffix {suffix} are not read",
+            "convert them to PNG or JPEG, or move them out of the data folder",
+            "images.unsupported_suffix",
+            suffix=suffix,
+            count=count,
+        )
+
+
+def _refuse_masks(paths: Iterable[PurePosixPath]) -> None:
+    """Raise if a folder below a class folder has the name of masks, which would become images of the class."""
+    folders = Counter(str(folder) for path in paths for folder in path.parents if _MASKS.fullmatch(folder.name))
+    if folders:
+        name, count = folders.most_common(1)[0]
+        raise UserError(
+            f"the folder {name} has {count:,} files that seem to be masks, not images of a class",
+            "move the folders with masks out of the data folder, or rename them if they hold images",
+            "folders.masks",
+            folder=name,
+            count=count,
+        )
+
+
+def _refuse_stores(classes: Sequence[str] | set[str]) -> None:
+    stores = sorted(dx for dx in classes if _NO_CLASS.fullmatch(dx) or split_of(dx))
+    if stores:
+        others = sorted(set(classes) - set(stores))
+        raise UserError(
+            f"the folders {join_some(others)} would be classes, but {join_some(stores)} beside them "
+            "does not have the name of one",
+            f"move {stores[0]} out of the data folder, or rename it if it is a class",
+            "folders.not_a_class",
+            folders=stores,
+        )

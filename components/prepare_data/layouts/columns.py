@@ -1,0 +1,156 @@
+"""Recognise a text table by its columns, and read it: the common part of all layouts with a metadata file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from components.prepare_data.image_reader import RawImage
+from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.matching import ImageIndex
+from components.prepare_data.layouts.splits import split_of_path
+from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
+from components.shared.errors import UserError
+from components.shared.parameters import COLUMN_FIELDS
+from components.shared.records import MetadataFile
+
+Aliases = Mapping[str, Sequence[str]]
+
+COMMON: Aliases = {
+    "lesion_id": ("lesion_id",),
+    "patient_id": ("patient_id", "patient", "subject_id", "case_id"),
+    "dx_type": ("dx_type", "diagnosis_confirm_type", "biopsed"),
+    "age": ("age", "age_approx"),
+    "sex": ("sex", "gender"),
+    "localization": ("localization", "anatom_site_general", "anatom_site", "region", "site"),
+    "split": ("split",),
+}
+"""Column names of optional fields that several layouts share."""
+
+
+def match_columns(header: Sequence[str], aliases: Aliases, named: Mapping[str, str]) -> dict[str, str] | None:
+    """Return field → column, or None if image_id or dx has no column or a named column does not exist.
+
+    Args:
+        header: the columns.
+        aliases: field → names of its column in this layout, the preferred one first.
+        named: field → column that the user named; these take precedence.
+    """
+    by_name: dict[str, str] = {}
+    for column in header:
+        by_name.setdefault(normalise(column), column)
+    columns: dict[str, str] = {}
+    for field, column in named.items():
+        if normalise(column) not in by_name:
+            return None
+        columns[field] = column if column in header else by_name[normalise(column)]
+    for field, names in {**COMMON, **aliases}.items():
+        free = [by_name[name] for name in names if name in by_name and by_name[name] not in columns.values()]
+        if field not in columns and free:
+            columns[field] = free[0]
+    if not {"image_id", "dx"} <= columns.keys():
+        return None
+    return {field: columns[field] for field in COLUMN_FIELDS if field in columns}
+
+
+def recognise_tables(layout: str, inventory: Inventory, aliases: Aliases, named: Mapping[str, str]) -> list[Found]:
+    """Return the tables whose columns have the names of a layout; parts that are splits of one set are one."""
+    found = []
+    for path, header in inventory.headers.items():
+        columns = match_columns(header, aliases, named)
+        if columns is not None:
+            found.append(Found(layout, (path,), columns))
+    return join_splits(inventory, found)
+
+
+def join_splits(inventory: Inventory, found: list[Found]) -> list[Found]:
+    """Return tables of equal columns as one if each has the name of another split, in its path or in its folder's."""
+    splits = [split_of_path(inventory.name(it.files[0])) for it in found]
+    alike = len({tuple(sorted(it.columns.items())) for it in found}) == 1
+    if len(found) > 1 and alike and None not in splits and len(set(splits)) == len(found):
+        return [Found(found[0].layout, tuple(it.files[0] for it in found), found[0].columns)]
+    return found
+
+
+def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
+    """Read the tables that `recognise_tables` returned, and find the image of each row."""
+    index = ImageIndex(inventory)
+    parts: list[pd.DataFrame] = []
+    files: list[RawImage | None] = []
+    places: list[int | str] = []
+    metadata: list[MetadataFile] = []
+    ignored: list[str] = []
+    for path in found.files:
+        table = read_table(path)
+        _refuse_repeated(table, found.columns)
+        part = pd.DataFrame({field: table.column(column) for field, column in found.columns.items()}, dtype=object)
+        if len(found.files) > 1:
+            part["split"] = split_of_path(inventory.name(path))
+        parts.append(part)
+        files += [index.find(value, path.parent) for value in part["image_id"]]
+        if len({it.parent for it in found.files}) > 1:
+            # Names repeat in the folders of other splits.
+            part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")
+        places += table.lines
+        metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
+        ignored += [column for column in table.header if column and column not in found.columns.values()]
+    name = ", ".join(path.name for path in found.files)
+    return Raw(
+        layout=found.layout,
+        name=name,
+        table=pd.concat(parts, ignore_index=True)[[field for field in COLUMN_FIELDS if field in parts[0]]],
+        files=files,
+        places=places,
+        metadata=metadata,
+        columns=found.columns,
+        ignored=list(dict.fromkeys(ignored)),
+    )
+
+
+def _refuse_repeated(table: Table, columns: Mapping[str, str]) -> None:
+    """Raise if a column that is used exists more than once, or the table has no rows."""
+    names = [normalise(name) for name in table.header]
+    for column in columns.values():
+        if names.count(normalise(column)) > 1:
+            raise UserError(
+                f"{table.path.name} has the column {column} more than once",
+                "keep only one of them",
+                "metadata.repeated_column",
+                column=column,
+            )
+    if not table.rows:
+        raise UserError(f"{table.path.name} has no rows", "add one row per image", "metadata.no_rows")
+
+
+def explain_unknown_columns(
+    inventory: Inventory, paths: Sequence[Path], named: Mapping[str, str], has_class_folders: bool
+) -> UserError:
+    """Return the error for tables in which no image or class column was recognised."""
+    path = paths[0]
+    header = inventory.headers[path]
+    if not header:
+        return UserError(
+            f"{inventory.name(path)} is empty", "provide a CSV with the columns image_id and dx", "metadata.empty"
+        )
+    shown = join_some(header, 12) or "none"
+    if named:
+        lost = [column for column in named.values() if normalise(column) not in map(normalise, header)]
+        if lost:
+            return UserError(
+                f"data_columns names {join_some(lost)}, which {inventory.name(path)} lacks (it has {shown})",
+                "name columns of the metadata file in data_columns",
+                "metadata.unknown_column",
+                columns=lost,
+                file=inventory.name(path),
+            )
+    return UserError(
+        f"{inventory.name(path)} has no column that is known to hold the image or the class (it has {shown})",
+        "name the columns, as in data_columns=image_id:COLUMN,dx:COLUMN and, if there are some, lesion_id:COLUMN,"
+        "patient_id:COLUMN"
+        + ", or move the file out of the folder to read the classes from the folders"
+        * has_class_folders,
+        "metadata.missing_column",
+        file=inventory.name(path),
+        columns=header[:50],
+    )

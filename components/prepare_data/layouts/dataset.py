@@ -1,0 +1,99 @@
+"""What a layout reads, and what every caller gets: a table of images, their files, and a record of what was read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pandas as pd
+
+from components.prepare_data.image_reader import RawImage
+from components.prepare_data.layouts.inventory import Inventory
+from components.shared.errors import UserError
+from components.shared.records import DataSource, MetadataFile
+
+
+class Found(NamedTuple):
+    """One way to read a folder.
+
+    Attributes:
+        layout: name of the layout.
+        files: the files that define the images, such as the metadata.
+        columns: field → name of the column, as the file spells it.
+    """
+
+    layout: str
+    files: tuple[Path, ...]
+    columns: dict[str, str]
+
+
+@dataclass
+class Raw:
+    """What a layout reads, before it is checked.
+
+    Attributes:
+        layout: name of the layout.
+        name: of the metadata file, or of the folder, for messages.
+        table: some of `COLUMN_FIELDS`, strings; missing values are empty. `image_id` and `dx` are required.
+        files: the image of each row; None if there is none.
+        places: where each row is, for messages: a line number or a name.
+        metadata: the files that were read as metadata.
+        columns: field → column that it was taken from.
+        ignored: columns that were not used.
+        notes: sentences for log and pages on how the data was read.
+    """
+
+    layout: str
+    name: str
+    table: pd.DataFrame
+    files: list[RawImage | None]
+    places: Sequence[int | str]
+    metadata: list[MetadataFile] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in the form that all phases expect.
+
+    Attributes:
+        table: one row per image, sorted by image_id: image_id, lesion_id, group_id and dx (non-empty strings),
+            patient_id, dx_type, sex, localization and split (strings or null), age (float, years, or null).
+            `lesion_id` is the unit of all statistics: the lesion, else the patient, else the image; all its images
+            have one class. Images of one `group_id` must be in one split. `split` is train, validation or test.
+        files: image id → its file; images without one are missing.
+        source: what was read.
+        unused: number of image files without a row.
+        cause: the one cause for which many images have no file; None if there is none.
+    """
+
+    table: pd.DataFrame
+    files: dict[str, RawImage]
+    source: DataSource
+    unused: int = 0
+    cause: UserError | None = None
+
+
+class Layout(Protocol):
+    """A module of this package that recognises and reads one layout."""
+
+    NAME: str
+
+    def recognise(self, inventory: Inventory, named: dict[str, str]) -> list[Found]:
+        """Return the ways in which a folder has this layout.
+
+        Args:
+            inventory: the files of the folder.
+            named: field → column that the user named.
+        """
+
+    def read(self, inventory: Inventory, found: Found, scratch: Path) -> Raw:
+        """Read one of them.
+
+        Args:
+            inventory: the files of the folder.
+            found: what `recognise` returned.
+            scratch: a folder for images that are no separate files.
+        """

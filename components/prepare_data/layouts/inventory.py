@@ -1,0 +1,143 @@
+"""Sort the files of a raw folder by what they are: images, masks, tables, Parquet, arrays, archives, others."""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from components.prepare_data import image_reader, scan
+from components.prepare_data.layouts import tables
+from components.shared.errors import UserError, printable
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+
+RESULTS = "metrics.json"
+"""A folder with this file holds the results of a run, which are no data."""
+
+_MASK = re.compile(r"(.+?)[_-](mask|segmentation|seg|ground_?truth|gt|superpixels|attribute_[a-z_]+)([_-]?\d+)?", re.I)
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+
+
+def strip_suffixes(name: str) -> str:
+    """Return a file name without the suffixes of image formats, as often as they are repeated.
+
+    Example:
+        >>> strip_suffixes("ISIC_0024306.jpg.JPG")
+        'ISIC_0024306'
+    """
+    while True:
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a path object takes three times as long)
+        if suffix.lower() not in image_reader.SUFFIXES:
+            return name
+        name = stem
+
+
+def _begins_as_image(path: Path) -> bool:
+    """Return whether a file without a suffix begins as the formats that are read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(_MAGIC)
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The files below a folder, each in one list, sorted.
+
+    Attributes:
+        folder: the folder.
+        images: images by their suffix, or by their content if they have none; without masks.
+        masks: images whose name is that of another image and a word such as `mask`.
+        tables: text tables.
+        parquet: Parquet files.
+        arrays: NumPy archives, `.npz`.
+        archives: packed files.
+        others: all other files.
+        closed: folders that were not entered, see `scan.Tree`.
+        compare: whether images of one name may be opened to see whether they are equal.
+    """
+
+    folder: Path
+    images: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    parquet: list[Path] = field(default_factory=list)
+    arrays: list[Path] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    closed: list[Path] = field(default_factory=list)
+    compare: bool = True
+
+    def name(self, path: Path) -> str:
+        """Return a path relative to the folder, for messages."""
+        relative = os.path.relpath(path, self.folder)
+        return printable(relative if not relative.startswith("..") else str(path))
+
+    @cached_property
+    def _read_headers(self) -> tuple[dict[Path, list[str]], list[UserError]]:
+        headers, errors = {}, []
+        for path in self.tables:
+            try:
+                headers[path] = tables.read_header(path)
+            except UserError as error:
+                errors.append(error)
+        return headers, errors
+
+    @property
+    def headers(self) -> dict[Path, list[str]]:
+        """The columns of each table that can be read."""
+        return self._read_headers[0]
+
+    @property
+    def unreadable(self) -> list[UserError]:
+        """The errors of the other tables."""
+        return self._read_headers[1]
+
+    def images_per_folder(self) -> dict[str, int]:
+        """Return folder → number of images directly in it."""
+        counts = Counter(path.parent for path in self.images)
+        return {self.name(folder): count for folder, count in counts.items()}
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in image_reader.SUFFIXES:
+        return "images"
+    if suffix in TABLE_SUFFIXES or (not suffix and "metadata" in path.name.lower()):
+        return "tables"
+    if suffix == ".parquet":
+        return "parquet"
+    if suffix == ".npz":
+        return "arrays"
+    if suffix in ARCHIVE_SUFFIXES:
+        return "archives"
+    return "images" if not suffix and _begins_as_image(path) else "others"
+
+
+def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
+    """List a folder and sort its files.
+
+    Args:
+        folder: the raw folder.
+        ignore: a file that is no data, such as a given split.
+    """
+    tree = scan.scan(folder)
+    found = Inventory(folder, closed=tree.closed)
+    results = {path.parent for path in tree.files if path.name == RESULTS}
+    for path in tree.files:
+        if (results and not results.isdisjoint(path.parents)) or (ignore is not None and path.resolve() == ignore):
+            continue
+        getattr(found, _kind(path)).append(path)
+    stems = {strip_suffixes(path.name) for path in found.images}
+    masks = {
+        path
+        for path in found.images
+        if (of := _MASK.fullmatch(strip_suffixes(path.name))) is not None and of[1] in stems
+    }
+    found.masks.extend(path for path in found.images if path in masks)
+    found.images[:] = [path for path in found.images if path not in masks]
+    return found

@@ -1,0 +1,42 @@
+"""Export of the ISIC archive: `metadata.csv` with isic_id and diagnoses from coarse (diagnosis_1) to fine."""
+
+from pathlib import Path
+
+from components.prepare_data.layouts.columns import match_columns, read_columns
+from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.tables import normalise, read_table
+
+NAME = "ISIC archive"
+DIAGNOSES = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2", "diagnosis_1", "diagnosis", "benign_malignant")
+
+
+def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
+    """Recognise tables with isic_id; the class is the finest diagnosis that every row has."""
+    found = []
+    for path, header in inventory.headers.items():
+        names = [normalise(column) for column in header]
+        if "isic_id" in names and ("dx" in named or set(names) & set(DIAGNOSES)):
+            dx = () if "dx" in named else _complete_diagnoses(path)
+            columns = match_columns(header, {"image_id": ("isic_id",), "dx": dx}, named)
+            found += [Found(NAME, (path,), columns)] if columns else []
+    return found
+
+
+def _complete_diagnoses(path: Path) -> list[str]:
+    """Return the diagnosis columns with at least two classes and no missing value, the finest first."""
+    table = read_table(path)
+    names = [normalise(column) for column in table.header]
+    values = {name: {row[names.index(name)] for row in table.rows} for name in DIAGNOSES if name in names}
+    return [name for name, found in values.items() if "" not in found and len(found) > 1] or list(values)[-1:]
+
+
+def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
+    """Read the table."""
+    raw = read_columns(inventory, found, scratch)
+    others = [column for column in raw.ignored if normalise(column) in DIAGNOSES]
+    if others:
+        raw.notes.append(
+            f"the class is the column {found.columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"
+        )
+    return raw

@@ -1,0 +1,177 @@
+"""Find the image file of each row, and explain once why many have none."""
+
+import filecmp
+import os
+import unicodedata
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from shlex import quote
+
+from components.prepare_data.image_reader import SUFFIXES
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
+from components.prepare_data.layouts.tables import join_some
+from components.shared.errors import UserError, printable
+
+
+def _fold(name: str) -> str:
+    """Return a name in lower case, with one form of accents: macOS writes a letter and an accent."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
+class ImageIndex:
+    """The images of a folder, by name."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_lower: dict[str, list[Path]] = {}
+        for path in inventory.images:
+            self._by_name.setdefault(strip_suffixes(path.name), []).append(path)
+        for name, paths in self._by_name.items():
+            self._by_lower.setdefault(_fold(name), []).extend(paths)
+
+    def find(self, value: str, near: Path) -> Path | None:
+        """Return the image that a value of a table means: an id, a file name, or a path.
+
+        Args:
+            value: the value.
+            near: the folder of the table, which paths may be relative to.
+
+        Raises:
+            UserError: `images.repeated_id`: several different images have the name.
+        """
+        value = value.replace("\\", "/")
+        name = strip_suffixes(PurePosixPath(value).name)
+        paths = self._by_name.get(name) or self._by_lower.get(_fold(name), [])
+        if len(paths) < 2:
+            return paths[0] if paths else None
+        return self._choose(value, paths, near)
+
+    def _choose(self, value: str, paths: list[Path], near: Path) -> Path:
+        """Return the path that a value names exactly, or the first of equal files."""
+        named = {os.path.normpath(near / value), os.path.normpath(self._inventory.folder / value)}
+        for path in paths:
+            if str(path) in named or ("/" in value and str(path.with_name(strip_suffixes(path.name))) in named):
+                return path
+        if "/" in value:
+            tail = f"/{strip_suffixes(value).lstrip('./')}"
+            paths = [p for p in paths if strip_suffixes(str(p)).endswith(tail)] or paths
+        if not self._inventory.compare:
+            return paths[0]
+        other = next((path for path in paths[1:] if not filecmp.cmp(paths[0], path, shallow=False)), None)
+        if other is not None:
+            raise repeated_names(self._inventory, paths[0], other)
+        return paths[0]
+
+
+def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError:
+    """Return the error for two different images of one name; two folders or suffixes of many are named once."""
+    names = f"{inventory.name(first)} and {inventory.name(second)}"
+    if first.parent == second.parent:
+        stems = {
+            suffix: {p.stem for p in inventory.images if p.suffix == suffix} for suffix in (first.suffix, second.suffix)
+        }
+        common = len(stems[first.suffix] & stems[second.suffix])
+        return UserError(
+            f"{common:,} image{'s' * (common > 1)} exist with the suffixes {first.suffix} and {second.suffix}, such as "
+            f"{names}",
+            "move the files that are not meant, such as masks, out of the data folder",
+            "images.repeated_id",
+            suffixes=[first.suffix, second.suffix],
+            count=common,
+        )
+    folders = sorted({first.parent, second.parent})
+    held = [{strip_suffixes(p.name) for p in inventory.images if p.parent == folder} for folder in folders]
+    common, surplus = len(held[0] & held[1]), folders[0 if len(held[0]) < len(held[1]) else 1]
+    masks = [folder for folder in folders if "mask" in folder.name.lower() or "seg" in folder.name.lower()]
+    return UserError(
+        f"{common:,} image{'s' * (common > 1)} of the folders {inventory.name(folders[0])} and "
+        f"{inventory.name(folders[1])} have the same id, but different content, such as {names}",
+        f"move the folder that is not meant, such as {inventory.name((masks or [surplus])[0])}, out of the data folder",
+        "images.repeated_id",
+        folders=[inventory.name(folder) for folder in folders],
+        count=common,
+    )
+
+
+def explain_missing(inventory: Inventory, missing: list[str], rows: int) -> UserError | None:
+    """Return the one cause for which many rows lack an image, with the fix; None if none is found.
+
+    Args:
+        inventory: the files of the folder.
+        missing: the ids without an image.
+        rows: number of all rows.
+    """
+    count, first = len(missing), printable(missing[0][:80])
+    if inventory.archives:
+        archive = inventory.archives[0]
+        names = join_some([inventory.name(path) for path in inventory.archives])
+        return UserError(
+            f"{count:,} images have no file: they may be in {names}, which is packed",
+            f"unpack it into the folder (`{_unpack(archive)}`)",
+            "images.packed",
+            archives=[inventory.name(path) for path in inventory.archives][:10],
+            count=count,
+        )
+    if inventory.closed:
+        return explain_closed(inventory, f"{count:,} images have no file")
+    ids = {strip_suffixes(PurePosixPath(value).name).lower() for value in missing}
+    suffixes = Counter(path.suffix for path in inventory.others if path.stem.lower() in ids)
+    if suffixes:
+        suffix, number = suffixes.most_common(1)[0]
+        return UserError(
+            f"{number:,} of {count:,} missing images are files with the suffix {suffix or 'none'}, which is not read",
+            f"convert them to PNG or JPEG; the suffixes that are read are {', '.join(SUFFIXES)}",
+            "images.unsupported_suffix",
+            suffix=suffix,
+            count=number,
+        )
+    if count < rows:
+        return None
+    if not inventory.images:
+        return UserError(
+            f"the folder has no image, but its metadata lists {count:,}, such as {first}",
+            f"put the images below the folder; the suffixes that are read are {', '.join(SUFFIXES)}",
+            "images.none",
+            count=count,
+        )
+    example = inventory.name(inventory.images[0])
+    return UserError(
+        f"no image file has the name of any of the {count:,} ids, such as {first}; there are files such as {example}",
+        "use the names of the files, without suffix, as ids, or name the column that holds them: "
+        "data_columns=image_id:COLUMN",
+        "images.other_names",
+        id=first,
+        file=example,
+        count=count,
+    )
+
+
+def explain_closed(inventory: Inventory, effect: str) -> UserError:
+    """Return the error for a folder that was not entered.
+
+    Args:
+        inventory: the files, with at least one such folder.
+        effect: what follows from it, as the beginning of the message.
+    """
+    folder = inventory.closed[0]
+    name = inventory.name(folder)
+    if folder.is_symlink():
+        copy = f"rm {quote(name)} && cp -r {quote(printable(str(folder.resolve())))} {quote(name)}"
+        return UserError(
+            f"{effect}: {name} is a link to another folder, and links are not followed",
+            f"replace the link by a copy (`{copy}` in the data folder), or by hard links with `cp -rl`",
+            "images.linked_folder",
+            folder=name,
+        )
+    return UserError(
+        f"{effect}: the folder {name} cannot be read",
+        f"grant the permission (`chmod u+rx {quote(name)}`)",
+        "images.closed_folder",
+        folder=name,
+    )
+
+
+def _unpack(archive: Path) -> str:
+    name = quote(archive.name)
+    return f"unzip {name}" if archive.suffix.lower() == ".zip" else f"tar -xf {name}"

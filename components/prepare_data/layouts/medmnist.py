@@ -1,0 +1,141 @@
+"""MedMNIST: one `.npz` with the arrays train_images, train_labels, and the same for val and test."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from components.prepare_data.image_reader import MAX_PIXELS, RawImage, Stored
+from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.inventory import Inventory
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+from components.shared.records import MetadataFile
+
+NAME = "MedMNIST"
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+COPY_BYTES = 2**20
+
+
+def _members(path: Path) -> set[str]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {name.removesuffix(".npy") for name in file.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        return set()
+
+
+def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
+    """Recognise files with the arrays of at least the training split."""
+    if named:
+        return []
+    return [
+        Found(NAME, (path,), {"image_id": "position", "dx": "labels", "split": "name of the array"})
+        for path in inventory.arrays
+        if {"train_images", "train_labels"} <= _members(path)
+    ]
+
+
+def _read_array_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of an array in NumPy's format.
+
+    Raises:
+        UserError: it is an array of objects, which could run code, or of another order.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject or fortran:
+        raise UserError(
+            f"the array {name} is not a plain array of numbers",
+            "save it with numpy.savez",
+            "arrays.invalid",
+            array=name,
+        )
+    return shape, dtype
+
+
+def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """Return the labels as text."""
+    with archive.open(f"{name}.npy") as file:
+        shape, dtype = _read_array_header(file, name)
+        if not np.issubdtype(dtype, np.integer) or len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
+            raise UserError(
+                f"the array {name} does not have one whole number per image (its shape is {shape}, its type {dtype})",
+                "use a set with one label per image",
+                "arrays.labels",
+                array=name,
+            )
+        data = file.read(shape[0] * dtype.itemsize)
+    return [str(value) for value in np.frombuffer(data, dtype).tolist()]
+
+
+def _copy_images(archive: zipfile.ZipFile, name: str, spool: IO[bytes]) -> tuple[int, tuple[int, ...]]:
+    """Append the pixels of an array to a file, and return the number and the shape of its images."""
+    with archive.open(f"{name}.npy") as file:
+        shape, dtype = _read_array_header(file, name)
+        grey, colour = len(shape) == 3, len(shape) == 4 and shape[3] == 3
+        if dtype != np.uint8 or not (grey or colour) or shape[1] * shape[2] > MAX_PIXELS:
+            raise UserError(
+                f"the array {name} does not hold 8-bit images (its shape is {shape}, its type {dtype})",
+                "use a set of two-dimensional images, grey or RGB, as uint8",
+                "arrays.images",
+                array=name,
+            )
+        left = int(np.prod(shape, dtype=np.int64))
+        while left:
+            block = file.read(min(left, COPY_BYTES))
+            if not block:
+                raise UserError(
+                    f"the array {name} is cut off", "download the file again", "arrays.truncated", array=name
+                )
+            spool.write(block)
+            left -= len(block)
+    return shape[0], shape[1:]
+
+
+def _iter_splits(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
+    names = set(archive.namelist())
+    for key, split in SPLITS.items():
+        if f"{key}_images.npy" in names and f"{key}_labels.npy" in names:
+            yield key, split
+
+
+def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
+    """Copy the pixels into one file in the scratch folder; memory does not grow with the number of images.
+
+    Raises:
+        UserError: an array has another form.
+    """
+    path = found.files[0]
+    rows: list[tuple[str, str, str]] = []
+    files: list[RawImage | None] = []
+    spool, position = scratch / "pixels", 0
+    try:
+        with zipfile.ZipFile(path) as archive, spool.open("wb") as out:
+            for key, split in _iter_splits(archive):
+                labels = _labels(archive, f"{key}_labels")
+                count, shape = _copy_images(archive, f"{key}_images", out)
+                if count != len(labels):
+                    raise UserError(
+                        f"{path.name} has {count:,} {key}_images, but {len(labels):,} {key}_labels",
+                        "download the file again",
+                        "arrays.lengths",
+                        array=key,
+                    )
+                length = int(np.prod(shape))
+                for number, label in enumerate(labels):
+                    rows.append((f"{key}/{number:07}", label, split))
+                    files.append(Stored(spool, position, length, shape))
+                    position += length
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path.name} is corrupt", "download the file again", "arrays.corrupt", file=path.name
+        ) from error
+    table = pd.DataFrame(rows, columns=["image_id", "dx", "split"], dtype=object)
+    metadata = [MetadataFile(name=inventory.name(path), rows=len(rows), sha256=file_sha256(path))]
+    notes = ["the file has no names of classes; their numbers are used"]
+    return Raw(NAME, path.name, table, files, range(1, len(rows) + 1), metadata, found.columns, notes=notes)

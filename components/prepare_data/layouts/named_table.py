@@ -1,0 +1,33 @@
+"""Any table: its columns are named in `data_columns`, or have names that are common for images and classes."""
+
+from pathlib import Path
+
+from components.prepare_data.layouts.columns import join_splits, match_columns, read_columns
+from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.tables import normalise
+
+NAME = "table"
+IMAGE_COLUMNS = (
+    "image_id", "isic_id", "img_id", "image", "image_name", "image_file", "image_path", "img", "img_path", "file",
+    "filename", "file_name", "filepath", "file_path", "path",
+)  # fmt: skip
+CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "diagnostic", "class_name", "label_name")
+
+
+def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
+    """Recognise tables with the named columns, or with exactly one column that is common for image and class."""
+    found = []
+    for path, header in inventory.headers.items():
+        names = [normalise(column) for column in header]
+        images = [name for name in IMAGE_COLUMNS if name in names]
+        classes = [name for name in CLASS_COLUMNS if name in names]
+        aliases = {"image_id": images if len(images) == 1 else (), "dx": classes if len(classes) == 1 else ()}
+        columns = match_columns(header, aliases, named)
+        found += [Found(NAME, (path,), columns)] if columns else []
+    return join_splits(inventory, found)
+
+
+def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
+    """Read the table."""
+    return read_columns(inventory, found, scratch)

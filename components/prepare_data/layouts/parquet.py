@@ -1,0 +1,142 @@
+"""Parquet files with images, such as a Hugging Face repository: a struct of bytes and path, or plain bytes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.prepare_data.image_reader import RawImage, Stored
+from components.prepare_data.layouts.columns import match_columns
+from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
+from components.prepare_data.layouts.matching import ImageIndex
+from components.prepare_data.layouts.named_table import CLASS_COLUMNS
+from components.prepare_data.layouts.splits import split_of, split_of_path
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+from components.shared.records import MetadataFile
+
+NAME = "Parquet"
+ALIASES = {"image_id": ("image_id", "isic_id", "img_id", "id"), "dx": CLASS_COLUMNS}
+BATCH_ROWS = 64
+"""Rows that are in memory at a time."""
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path.name} is not a Parquet file", "download or export it again", "metadata.not_parquet", file=path.name
+        ) from error
+
+
+def _image_column(schema: pa.Schema) -> str | None:
+    """Return the first column of bytes, or of a struct that has a field `bytes`."""
+    for field in schema:
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            return str(field.name)
+        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+            return str(field.name)
+    return None
+
+
+def _columns(schema: pa.Schema, named: dict[str, str]) -> dict[str, str] | None:
+    image = _image_column(schema)
+    if image is None:
+        return None
+    # Without an id, an image is named after its path or row, so the image column serves as both.
+    header = [name for name in schema.names if name != image]
+    columns = match_columns([*header, "image_id"] if "image_id" not in header else header, ALIASES, named)
+    if columns is None:
+        return None
+    return columns | ({} if columns["image_id"] in header else {"image_id": image})
+
+
+def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
+    """Recognise Parquet files that hold images and a class; parts of equal columns are one data set."""
+    by_columns: dict[tuple[tuple[str, str], ...], list[Path]] = {}
+    for path in inventory.parquet:
+        columns = _columns(_schema(path), named)
+        if columns is not None:
+            by_columns.setdefault(tuple(sorted(columns.items())), []).append(path)
+    return [Found(NAME, tuple(paths), dict(columns)) for columns, paths in by_columns.items()]
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """Return the names of a class column of numbers, from the metadata that Hugging Face writes."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[column].get("names")
+        return [str(name) for name in names] if isinstance(names, list) else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _iter_rows(path: Path, columns: dict[str, str], image: str) -> Iterator[tuple[dict[str, Any], bytes | None, str]]:
+    """Yield the fields, the bytes and the path of each image of a file."""
+    wanted = list(dict.fromkeys([image, *columns.values()]))
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+            values = {name: batch.column(name).to_pylist() for name in wanted}
+            for row, content in enumerate(values[image]):
+                data, name = (content, "") if isinstance(content, bytes) else ((content or {}).get("bytes"), "")
+                name = str((content or {}).get("path") or "") if not isinstance(content, bytes) else name
+                yield {field: values[column][row] for field, column in columns.items()}, data, name
+
+
+def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
+    """Copy the images into one file in the scratch folder, a few at a time, and read the other columns."""
+    index, spool = ImageIndex(inventory), scratch / "parquet-images"
+    rows: list[dict[str, str]] = []
+    files: list[RawImage | None] = []
+    metadata, places, position = [], [], 0
+    positions: list[str] = []
+    image = _image_column(_schema(found.files[0])) or ""
+    own_ids = found.columns["image_id"] != image
+    splits = {split_of_path(inventory.name(path)) for path in found.files}
+    with spool.open("wb") as out:
+        for path in found.files:
+            names, split = _class_names(_schema(path), found.columns["dx"]), split_of_path(inventory.name(path))
+            number = 0
+            for fields, data, name in _iter_rows(path, found.columns, image):
+                row = {field: "" if value is None else str(value) for field, value in fields.items()}
+                row["dx"] = _class_name(fields["dx"], names)
+                if not own_ids:
+                    # Paths repeat in other files, and a part's number must not change an id.
+                    part = split or strip_suffixes(path.name)
+                    stem = strip_suffixes(PurePosixPath(name).as_posix()) if name else ""
+                    row["image_id"] = f"{part}/{stem}" if stem else f"{part}/{path.stem}/{number:07}"
+                if "split" not in row and len(splits) > 1 and None not in splits:
+                    row["split"] = split or ""
+                if data:
+                    out.write(data)
+                    files.append(Stored(spool, position, len(data)))
+                    position += len(data)
+                else:
+                    files.append(index.find(name, path.parent) if name else None)
+                rows.append(row)
+                positions.append(f"{path.stem}/{number:07}")
+                number += 1
+                places.append(number)
+            metadata.append(MetadataFile(name=inventory.name(path), rows=number, sha256=file_sha256(path)))
+    table = pd.DataFrame(rows, dtype=object)
+    if not own_ids and not table["image_id"].is_unique:  # some writers give all images the same path
+        table["image_id"] = positions
+    if "split" in table:
+        table["split"] = table["split"].map(lambda name: split_of(name) or name)
+    ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
+    name = ", ".join(path.name for path in found.files[:3])
+    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored)
+
+
+def _class_name(value: object, names: list[str] | None) -> str:
+    if names and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return "" if value is None else str(value)

@@ -1,0 +1,227 @@
+"""Decide which images belong together: lesions, patients and copies; ids that cannot be one are missing."""
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from components.prepare_data.layouts.tables import join_some
+from components.shared.errors import printable
+
+Unit = Literal["lesion", "patient", "image"]
+
+PLACEHOLDERS = frozenset(
+    (
+        "unknown", "not known", "unspecified", "undefined", "missing", "na", "n/a", "n.a.", "#n/a", "nan", "none",
+        "null", "nil", "not available", "not_available", "no id", "no lesion id", "-", "--", "-1", "?", ".", "0",
+    )
+)  # fmt: skip
+"""Values, in lower case, that stand for a missing id."""
+NUMBERS = frozenset(("0",))
+"""Those that may also be a number in a sequence."""
+MIN_IMPLAUSIBLE_IMAGES = 10
+MAX_SHARE_OF_CLASS = 0.10
+MAX_TIMES_OTHERS = 5
+"""A lesion with this many images, this share of its class and this multiple of nearly all other lesions is none."""
+MAX_NUMBERED = 20
+"""More files that extend one name by a number alone are a sequence, not copies."""
+
+_NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
+
+
+class Groups:
+    """Disjoint sets of rows (union–find, R. Tarjan 1975)."""
+
+    def __init__(self, size: int) -> None:
+        self._parent = list(range(size))
+
+    def find(self, row: int) -> int:
+        """Return the first row of a row's set."""
+        while self._parent[row] != row:
+            self._parent[row] = self._parent[self._parent[row]]
+            row = self._parent[row]
+        return row
+
+    def join(self, rows: Iterable[int]) -> None:
+        """Join the sets of some rows."""
+        first: int | None = None
+        for row in rows:
+            if first is None:
+                first = self.find(row)
+                continue
+            a, b = sorted((self.find(first), self.find(row)))
+            self._parent[b] = a
+            first = a
+
+    def join_equal(self, keys: Iterable[Hashable]) -> None:
+        """Join the rows of each key that is not empty."""
+        first: dict[Hashable, int] = {}
+        for row, key in enumerate(keys):
+            if key:
+                self.join((first.setdefault(key, row), row))
+
+    def labels(self) -> np.ndarray:
+        """Return (N,) int64, the first row of each row's set."""
+        return np.array([self.find(row) for row in range(len(self._parent))], np.int64)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
+def _is_placeholder(value: str, counts: Counter[str]) -> bool:
+    if value.lower() not in PLACEHOLDERS:
+        return False
+    # `0` among other numbers is an id, unless it has more images than any of them.
+    others = [other for other in counts if other.isdigit() and other not in NUMBERS]
+    return not (value in NUMBERS and others and counts[value] <= max(counts[other] for other in others))
+
+
+def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series:
+    """Return ids without values that stand for a missing one, which become empty.
+
+    Args:
+        ids: (N,) strings.
+        name: of the field, for the notes.
+        notes: extended in place.
+    """
+    counts = Counter(value for value in ids if value)
+    for value in sorted(value for value in counts if _is_placeholder(value, counts)):
+        ids = ids.where(ids != value, "")
+        notes.append(
+            f"{name} is {printable(value)!r} in {_rows(counts[value])}, which is no id: it is treated as missing"
+        )
+    return ids
+
+
+def clear_implausible(lesions: pd.Series, dx: pd.Series, notes: list[str]) -> pd.Series:
+    """Return lesion ids without those that have far more images than others, which become empty.
+
+    Args:
+        lesions: (N,) strings; empty if missing.
+        dx: (N,) class of each image.
+        notes: extended in place.
+    """
+    known = lesions != ""
+    counts = lesions[known].value_counts()
+    of_class = dx.value_counts()
+    for lesion, count in counts[counts >= MIN_IMPLAUSIBLE_IMAGES].items():
+        others = counts[counts.index != lesion]
+        usual = np.quantile(others, 0.95) if len(others) else 1
+        rows = lesions == lesion
+        share = max((n / of_class[str(name)] for name, n in dx[rows].value_counts().items()), default=0)
+        if share > MAX_SHARE_OF_CLASS and count > MAX_TIMES_OTHERS * usual:
+            lesions = lesions.where(~rows, "")
+            notes.append(
+                f"lesion_id is {printable(str(lesion)[:80])!r} in {_rows(int(count))}, more than one lesion can have: "
+                "it is treated as missing"
+            )
+    return lesions
+
+
+def related_names(names: pd.Series, dx: pd.Series) -> list[str]:
+    """Return for each image the name that it extends, such as `a` for `a_aug1`, `a_flip` and `a (2)`, else its own.
+
+    Only the name of another image of the same class and folder can be extended.
+
+    Args:
+        names: (N,) image ids.
+        dx: (N,) class of each image.
+    """
+    known = set(zip(names, dx, strict=True))
+    base_of: dict[tuple[str, str], str] = {}
+    for name, label in known:
+        base = name
+        for cut in sorted({match.start() for match in re.finditer(r"[ _.(-]", name)}, reverse=True):
+            shorter = name[:cut].rstrip(" _.-")
+            if shorter and (shorter, label) in known and shorter.rpartition("/")[0] == name.rpartition("/")[0]:
+                base = shorter
+        base_of[name, label] = base
+    numbered = Counter(
+        (base, label)
+        for (name, label), base in base_of.items()
+        if base != name and _NUMBER.fullmatch(name[len(base) :])
+    )
+    return [
+        name
+        if numbered[base_of[name, label], label] > MAX_NUMBERED and _NUMBER.fullmatch(name[len(base_of[name, label]) :])
+        else base_of[name, label]
+        for name, label in zip(names, dx, strict=True)
+    ]
+
+
+def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
+    """Return the table with lesion_id, patient_id and group_id as `Dataset` describes them, and the unit.
+
+    Args:
+        table: image_id, dx, and lesion_id and patient_id if the data has them; strings.
+        notes: sentences for log and pages; extended in place.
+    """
+    dx, names = table["dx"], table["image_id"]
+    empty = pd.Series("", index=table.index, dtype=object)
+    patients = clear_placeholders(table.get("patient_id", empty), "patient_id", notes)
+    lesions = clear_placeholders(table.get("lesion_id", empty), "lesion_id", notes)
+    lesions = clear_implausible(lesions, dx, notes)
+    groups = Groups(len(table))
+    groups.join_equal(lesions)
+    groups.join_equal(patients)
+    bases = pd.Series(related_names(names, dx), index=table.index, dtype=object)
+    copies = bases != names
+    groups.join_equal(zip(bases, dx, strict=True))
+    lesions = _separate_classes(lesions, dx, notes)
+    unit: Unit = "lesion" if (lesions != "").any() else "patient" if (patients != "").any() else "image"
+    _note_unit(unit, lesions, patients, notes)
+    ids = lesions if unit == "lesion" else _separate_classes(patients, dx, []) if unit == "patient" else empty
+    # Copies of one image are one unit, that of the image whose name they extend.
+    own = ids.where(ids != "", names)
+    taken = set(ids[ids != ""])
+    own = own.where((ids != "") | ~names.isin(taken), "image " + names)
+    if copies.any():
+        unit_of = dict(zip(zip(names, dx, strict=True), own, strict=True))
+        own = pd.Series([unit_of[key] for key in zip(bases, dx, strict=True)], index=table.index, dtype=object)
+        groups.join_equal(own)
+        notes.append(
+            f"{copies.sum():,} images extend the name of another one, such as {printable(names[copies].iloc[0][:80])}: "
+            "they are treated as copies of it and stay with it"
+        )
+    labels = groups.labels()
+    codes, sorted_ids = pd.factorize(own, sort=True)
+    smallest = np.full(len(own), len(sorted_ids))
+    np.minimum.at(smallest, labels, codes)
+    first = pd.Series(sorted_ids[smallest[labels]], index=table.index, dtype=object)
+    return table.assign(lesion_id=own, patient_id=patients, group_id=first), unit
+
+
+def _separate_classes(ids: pd.Series, dx: pd.Series, notes: list[str]) -> pd.Series:
+    """Return ids that have one class each: the class is added to those that have several."""
+    several = (ids != "") & (dx.groupby(ids).transform("nunique") > 1)
+    if several.any():
+        shown = [printable(str(value)[:80]) for value in dict.fromkeys(ids[several])]
+        notes.append(
+            f"{len(shown):,} lesion ids have several classes ({join_some(shown)}), {_rows(int(several.sum()))}: "
+            "their images stay in one split, and each of their classes counts as one lesion"
+        )
+    return ids.where(~several, ids + " " + dx)
+
+
+def _note_unit(unit: Unit, lesions: pd.Series, patients: pd.Series, notes: list[str]) -> None:
+    missing = int((lesions == "").sum())
+    if unit == "lesion" and missing:
+        notes.append(
+            f"{missing:,} images have no lesion id: each counts as one lesion; another photograph of it in "
+            "another split would not be detected"
+        )
+    if unit == "patient":
+        notes.append(
+            "there are no lesion ids: the unit is the patient, so the images of a patient and class count once in "
+            "intervals and tests"
+        )
+    if unit != "lesion" and (patients == "").any():
+        count = int((patients == "").sum())
+        notes.append(
+            f"{count:,} images have neither a lesion id nor a patient id: each counts on its own; other photographs of "
+            "the same object may be in another split, so that results can be too good and intervals too narrow"
+        )

@@ -1,0 +1,187 @@
+"""Read text tables as they are found: separators, encodings, quotes and line ends of spreadsheets and repositories."""
+
+import codecs
+import csv
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from components.shared.errors import UserError
+from components.shared.files import file_sha256
+
+START_BYTES = 65_536
+"""Beginning of a file from which its encoding and separator are detected."""
+SEPARATORS = ",;\t|"
+
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
+_WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
+_ADDRESS = re.compile(rb"\s*[a-z][a-z0-9+.-]{1,9}://\S+\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A text table.
+
+    Attributes:
+        path: its file.
+        header: names of the columns, as they are spelled.
+        rows: the values of each row, without surrounding blanks.
+        lines: the last line number of each row.
+    """
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def column(self, name: str) -> list[str]:
+        """Return the values of a column, by its exact name."""
+        at = self.header.index(name)
+        return [row[at] for row in self.rows]
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file in hexadecimal."""
+        return file_sha256(self.path)
+
+
+def normalise(name: str) -> str:
+    """Return the name of a column in lower case, with `_` for blanks and hyphens.
+
+    Example:
+        >>> normalise("Image ID")
+        'image_id'
+    """
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+
+
+def _refuse_links(path: Path, start: bytes) -> None:
+    """Raise if the file holds a link, a large-file pointer or a web page instead of a table."""
+    if _POINTER.match(start):
+        raise UserError(
+            f"{path.name} holds a pointer to a large file instead of the table",
+            "fetch the file itself, with `git lfs pull` in its repository",
+            "metadata.pointer",
+            file=path.name,
+        )
+    if _WEB_PAGE.match(start):
+        raise UserError(
+            f"{path.name} holds a web page instead of the table",
+            "download the file again, with the link that the page's download button has",
+            "metadata.web_page",
+            file=path.name,
+        )
+    if _ADDRESS.fullmatch(start):
+        link = start.decode(errors="replace").strip()[:200]
+        raise UserError(
+            f"{path.name} holds a link instead of the table ({link})",
+            "download what the link leads to, and save it under this name",
+            "metadata.link",
+            file=path.name,
+        )
+
+
+def _encoding(start: bytes) -> str:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(start) > 3 and start[0] and not start[1] and start[2] and not start[3]:
+        return "utf-16-le"
+    return "utf-8-sig"
+
+
+def _separator(first_line: str) -> str:
+    """Return the separator that occurs most often in the header, outside quotes."""
+    outside = re.sub(r'"[^"]*"', "", first_line)
+    return max(SEPARATORS, key=outside.count)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
+    """Yield the text of a table and its separator.
+
+    Raises:
+        UserError: the file does not hold a table.
+    """
+    with path.open("rb") as file:
+        start = file.read(START_BYTES)
+    _refuse_links(path, start)
+    encoding = _encoding(start)
+    text = start.decode(encoding, errors="ignore")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            yield file, _separator(first)
+    except UnicodeError as error:
+        raise UserError(f"{path.name} is not UTF-8 text", "save it as CSV in UTF-8", "metadata.not_utf8") from error
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the names of the columns; an empty list for an empty file.
+
+    Raises:
+        UserError: the file does not hold a table.
+    """
+    with _open(path) as (file, separator):
+        line = ""
+        while not line.strip():
+            line = file.readline(START_BYTES)
+            if not line:
+                return []
+        return [name.strip() for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
+
+
+def read_table(path: Path) -> Table:
+    """Read a table and skip blank rows.
+
+    pandas is not used because it treats a row with too many fields as one with an index, and shifts the columns.
+
+    Raises:
+        UserError: the file does not hold a table, or a row is longer or shorter than the header.
+    """
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    with _open(path) as (file, separator):
+        # A tab is also a blank, so blanks after it must not be skipped.
+        reader = csv.reader(file, strict=True, delimiter=separator, skipinitialspace=separator != "\t")
+        try:
+            for row in reader:
+                fields = [field.strip() for field in row]
+                if not any(fields):
+                    continue
+                if rows and len(fields) != len(rows[0]):
+                    raise UserError(
+                        f"{path.name} has {len(fields)} fields in line {reader.line_num}, {len(rows[0])} in its header",
+                        "fix that line, or export the file again",
+                        "metadata.invalid_csv",
+                        line=reader.line_num,
+                    )
+                rows.append(fields)
+                lines.append(reader.line_num)
+        except csv.Error as error:
+            raise UserError(
+                f"{path.name} is not valid CSV ({error}, line {reader.line_num})",
+                "fix the line or export the file again",
+                "metadata.invalid_csv",
+                line=reader.line_num,
+            ) from error
+    if not rows:
+        raise UserError(
+            f"{path.name} is empty", "provide a CSV with the columns image_id, dx and lesion_id", "metadata.empty"
+        )
+    return Table(path, rows[0], rows[1:], lines[1:])
+
+
+def join_some(values: Sequence[object], limit: int = 3) -> str:
+    """Join the first few values for a message."""
+    names = [str(value)[:80] for value in values[:limit]]
+    more = len(values) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def text_sha256(text: str) -> str:
+    """Return the SHA-256 of a text in hexadecimal."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

@@ -1,0 +1,93 @@
+"""The files of an untrusted folder, and the image that a row means."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.prepare_data.layouts.inventory import strip_suffixes, take_inventory
+from components.prepare_data.layouts.matching import ImageIndex
+from components.shared.errors import UserError
+from tests.helpers.errors import raises_user_error
+
+
+@pytest.fixture
+def image():
+    return Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3))
+
+
+def index(folder):
+    """Return the image of each name below a folder."""
+    inventory = take_inventory(folder)
+    found = ImageIndex(inventory)
+    return {name: found.find(name, folder) for name in {strip_suffixes(path.name) for path in inventory.images}}
+
+
+def test_index_finds_files_at_any_depth_and_skips_others(tmp_path, image):
+    names = [
+        "a.jpg", "deep/er/and/deeper/b.PNG", "c d'e\"f.jpeg", "two\nlines.jpg", "ä.jpg", "x" * 250 + ".jpg", "m.n.tiff",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / name, "PNG")
+    not_utf8 = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.jpg")
+    image.save(not_utf8, "PNG")
+    for name in ("._a.jpg", "__MACOSX/a.jpg", ".thumbnails/a.jpg", "notes.txt", "HAM10000_metadata.csv", "jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("other")
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "self").symlink_to(".")
+    (tmp_path / "dangling.png").symlink_to("nowhere")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    found = index(tmp_path)
+    assert set(found) == {Path(name).stem for name in names} | {Path(not_utf8).stem}
+    assert found["a"] == tmp_path / "a.jpg"
+
+
+def test_index_follows_a_link_to_a_file_but_not_to_a_folder(tmp_path, image):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "raw").mkdir()
+    image.save(tmp_path / "elsewhere" / "b.png")
+    (tmp_path / "raw" / "a.png").symlink_to(tmp_path / "elsewhere" / "b.png")
+    (tmp_path / "raw" / "root").symlink_to("/")
+    assert set(index(tmp_path / "raw")) == {"a"}
+
+
+def test_index_of_a_folder_1200_levels_deep_finds_the_file(tmp_path, image):
+    at = tmp_path
+    for _ in range(1200):
+        at = at / "d"
+        at.mkdir()  # one by one: `parents=True` is recursive
+    image.save(at / "a.png")
+    try:
+        assert set(index(tmp_path)) == {"a"}
+    finally:
+        (at / "a.png").unlink()
+        while at != tmp_path:  # pytest's clean-up is recursive
+            at.rmdir()
+            at = at.parent
+
+
+def test_index_with_a_repeated_name_accepts_only_equal_files(tmp_path, image):
+    for part in ("one", "two"):
+        (tmp_path / part).mkdir()
+        image.save(tmp_path / part / "a.png")
+    assert index(tmp_path) == {"a": tmp_path / "one" / "a.png"}
+    image.rotate(90).save(tmp_path / "two" / "a.png")
+    with raises_user_error("images.repeated_id"):
+        index(tmp_path)
+
+
+def test_index_error_with_unprintable_names_is_printable(tmp_path, image):
+    first = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n")
+    for part, angle in ((Path(first), 0), (tmp_path / "two", 90)):
+        part.mkdir()
+        image.rotate(angle).save(part / "a.png")
+    with pytest.raises(UserError) as caught:
+        index(tmp_path)
+    assert str(caught.value).isprintable()
+    str(caught.value).encode("utf-8")

@@ -1,0 +1,570 @@
+"""Layouts: each is recognised by its content and read in one form, or refused with the fix for this very case."""
+
+import hashlib
+import json
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.prepare_data import layouts
+from components.prepare_data.image_reader import Accepted
+from components.prepare_data.image_reader import read as read_image
+from components.prepare_data.layouts.checks import safe_class_name
+from tests.helpers.errors import raises_user_error
+from tests.helpers.raw_folders import COLUMNS, COUNTS, pattern_image, rows, write_images, write_table
+
+CSV = "HAM10000_metadata.csv"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a folder; images that are no files are stored beside it."""
+
+    def read(folder: Path, columns: str = "auto", **options):
+        scratch = tmp_path / "scratch"
+        scratch.mkdir(exist_ok=True)
+        return layouts.read(folder, columns, scratch=scratch, **options)
+
+    return read
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return tmp_path / "raw"
+
+
+def classes(dataset) -> dict[str, int]:
+    return {str(dx): int(count) for dx, count in dataset.table["dx"].value_counts().items()}
+
+
+def test_read_ham10000_records_what_was_read(raw, read):
+    path = write_table(raw / CSV, [[*row, "x"] for row in rows()], [*COLUMNS, "camera"])
+    write_images(raw / "HAM10000_images_part_1", rows()[:10])
+    write_images(raw / "HAM10000_images_part_2", rows()[10:])
+    write_table(raw / "hmnist_28_28_RGB.csv", [[1, 2, 0]], ["pixel0000", "pixel0001", "label"])
+    for name in (".DS_Store", "._HAM10000_metadata.csv", "Thumbs.db", "__MACOSX/HAM10000_metadata.csv"):
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).write_bytes(b"\0\5")
+    dataset = read(raw)
+    assert classes(dataset) == COUNTS
+    assert list(dataset.table["lesion_id"]) == [row[0] for row in rows()]
+    assert list(dataset.table["group_id"]) == [row[0] for row in rows()]
+    source = dataset.source
+    assert (source.layout, source.unit, source.own_split, source.notes) == ("HAM10000", "lesion", False, [])
+    (metadata,) = source.metadata
+    assert (metadata.name, metadata.rows) == (CSV, 23)
+    assert metadata.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert source.columns == dict(zip(COLUMNS, COLUMNS, strict=True))
+    assert source.ignored == ["camera"]
+    assert source.folders == {"HAM10000_images_part_2": 13, "HAM10000_images_part_1": 10}
+    assert dataset.cause is None
+
+
+@pytest.mark.parametrize(
+    ("file", "dialect"),
+    [
+        ("HAM10000_metadata.tab", {"delimiter": "\t", "quoting": 1}),
+        ("HAM10000_metadata", {}),
+        (CSV, {"delimiter": ";"}),
+        (CSV, {"encoding": "utf-16", "delimiter": "\t"}),
+        (CSV, {"encoding": "utf-8-sig", "lineterminator": "\r\n", "quoting": 1}),
+    ],
+)
+def test_read_other_dialects_gives_the_same_table(raw, read, tmp_path, file, dialect):
+    write_table(raw / file, rows(), **dialect)
+    write_images(raw, rows())
+    write_table(tmp_path / "plain" / CSV, rows())
+    write_images(tmp_path / "plain", rows())
+    pd.testing.assert_frame_equal(read(raw).table, read(tmp_path / "plain").table)
+
+
+@pytest.mark.parametrize(
+    ("of_table", "of_file"),
+    [
+        ("{}.jpg", "{}.jpg"),
+        ("{}.JPEG", "{}.jpg"),
+        ("images/{}.jpg", "{}.jpg"),
+        ("C:\\data\\images\\{}.jpg", "{}.png"),
+        ("{}", "{}.jpg.jpg"),
+        ("{}", "{}.jfif"),
+        ("{}", "{}.JPG"),
+        ("{}", "{}"),
+    ],
+)
+def test_read_ids_with_suffix_path_or_other_spelling_finds_the_images(raw, read, of_table, of_file):
+    write_table(raw / CSV, [[row[0], of_table.format(row[1]), *row[2:]] for row in rows()])
+    write_images(raw / "images", rows(), lambda row: of_file.format(row[1]), "JPEG")
+    dataset = read(raw)
+    assert len(dataset.files) == 23
+    assert all(name.endswith(row[1]) for name, row in zip(dataset.table["image_id"], rows(), strict=True))
+    assert len(set(dataset.files.values())) == 23
+
+
+def test_read_ids_in_other_case_finds_the_images(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw, rows(), lambda row: f"{row[1].lower()}.jpg")
+    assert len(read(raw).files) == 23
+
+
+def test_read_paths_chooses_between_files_of_one_name(raw, read):
+    lines = [[f"{dx}/{n}.jpg", dx] for dx in ("cat", "dog") for n in range(4)]
+    write_images(raw, lines, lambda row: row[0])
+    write_table(raw / "labels.csv", lines, ["path", "label"])
+    dataset = read(raw)
+    assert dataset.source.layout == "table"
+    assert {name: file.relative_to(raw).as_posix() for name, file in dataset.files.items()} == {
+        line[0].removesuffix(".jpg"): line[0] for line in lines
+    }
+
+
+def test_read_class_folders(raw, read):
+    write_images(raw / "around", rows(), lambda row: f"{row[2]}/patient {row[1][-1]}/{row[1]}.jpg")
+    dataset = read(raw)
+    assert classes(dataset) == COUNTS
+    assert dataset.source.layout == "class folders"
+    assert dataset.source.unit == "image"
+    assert dataset.table["image_id"].iloc[0] == "around/bcc/patient 4/ISIC_0024324"
+    assert (dataset.table["lesion_id"] == dataset.table["image_id"]).all()
+    assert "neither a lesion id nor a patient id" in dataset.source.notes[0]
+
+
+@pytest.mark.parametrize("pattern", ["{split}/{dx}/{name}", "{dx}/{split}/{name}", "data/{split}/{dx}/{name}"])
+def test_read_class_folders_below_splits(raw, read, pattern):
+    splits = ("train", "val", "test")
+    write_images(
+        raw,
+        rows(),
+        lambda row: pattern.format(split=splits[int(row[1][-1]) % 3], dx=row[2], name=f"{row[1]}.png"),
+    )
+    dataset = read(raw)
+    assert classes(dataset) == COUNTS
+    assert dataset.source.own_split
+    by_name = {
+        Path(name).name: split for name, split in zip(dataset.table["image_id"], dataset.table["split"], strict=True)
+    }
+    assert by_name == {row[1]: ("train", "validation", "test")[int(row[1][-1]) % 3] for row in rows()}
+
+
+def test_read_class_folders_keeps_equal_names_apart_and_excludes_masks(raw, read):
+    lines = [[f"{dx}/{n}.png", dx] for dx in ("cat", "dog") for n in range(4)]
+    write_images(raw, lines, lambda row: row[0])
+    write_images(raw, lines, lambda row: row[0].replace(".png", "_mask.png"))
+    dataset = read(raw)
+    assert sorted(dataset.table["image_id"]) == sorted(line[0].removesuffix(".png") for line in lines)
+
+
+@pytest.mark.parametrize("stores", [("images", "masks"), ("HAM10000_images_part_1", "HAM10000_images_part_2")])
+def test_read_folders_that_are_no_classes_raises(raw, read, stores):
+    for store in stores:
+        write_images(raw / store, rows())
+    with raises_user_error("metadata.missing"):
+        read(raw)
+
+
+def test_read_a_store_beside_class_folders_raises(raw, read):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
+    write_images(raw / "masks", rows())
+    with raises_user_error("folders.not_a_class") as caught:
+        read(raw)
+    assert caught.value.fields == {"folders": ["masks"]}
+
+
+def write_one_hot(path, ids, codes, akiec="AKIEC"):
+    names = [akiec if row[2] == "akiec" else row[2].upper() for row in rows()]
+    lines = [[i, *(float(dx == code) for code in codes)] for i, dx in zip(ids, names, strict=True)]
+    write_table(path, lines, ["image", *codes])
+
+
+def test_read_isic_2018_joins_the_lesions(raw, read):
+    write_images(raw / "ISIC2018_Task3_Training_Input", rows())
+    codes = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+    write_one_hot(raw / "ISIC2018_Task3_Training_GroundTruth.csv", [row[1] for row in rows()], codes)
+    groups = [[row[1], f"L{n // 2}" if row[2] == "nv" else row[0], "x"] for n, row in enumerate(rows())]
+    write_table(
+        raw / "ISIC2018_Task3_Training_LesionGroupings.csv", groups, ["image", "lesion_id", "diagnosis_confirm_type"]
+    )
+    dataset = read(raw)
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert dataset.table["lesion_id"].nunique() == 6 + 11
+    assert [it.rows for it in dataset.source.metadata] == [23, 23]
+    assert dataset.source.columns["lesion_id"] == "lesion_id of ISIC2018_Task3_Training_LesionGroupings.csv"
+
+
+def test_read_isic_2018_of_all_parts_is_their_split(raw, read):
+    write_images(raw, rows())
+    codes = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+    lines = [[row[1], *(float(row[2].upper() == code) for code in codes)] for row in rows()]
+    for part, some in (("Training", lines[::3]), ("Validation", lines[1::3]), ("Test", lines[2::3])):
+        write_table(raw / f"ISIC2018_Task3_{part}_GroundTruth.csv", some, ["image", *codes])
+    dataset = read(raw)
+    assert dataset.source.own_split
+    assert dict(dataset.table["split"].value_counts()) == {"train": 8, "validation": 8, "test": 7}
+
+
+def test_read_isic_2019_with_missing_lesions_counts_them(raw, read):
+    ids = [row[1] + "_downsampled" * (n % 3 == 0) for n, row in enumerate(rows())]
+    write_images(raw / "ISIC_2019_Training_Input", [["", i] for i in ids])
+    write_one_hot(raw / "ISIC_2019_Training_GroundTruth.csv", ids, ["MEL", "NV", "BCC", "AK", "BKL", "UNK"], "AK")
+    lesions = [[i, "55", "" if n % 4 else f"BCN_{n:07}", "male"] for n, i in enumerate(ids)]
+    write_table(raw / "ISIC_2019_Training_Metadata.csv", lesions, ["image", "age_approx", "lesion_id", "sex"])
+    dataset = read(raw)
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert len(dataset.files) == 23
+    assert dataset.source.unit == "lesion"
+    assert (dataset.table["age"] == 55).all()
+    assert dataset.source.notes[0].startswith("17 images have no lesion id")
+    assert dataset.table["group_id"].nunique() == 23
+
+
+def test_read_one_hot_without_a_class_raises(raw, read):
+    write_images(raw, rows())
+    write_table(raw / "GroundTruth.csv", [[row[1], 0, 1, 1] for row in rows()], ["image", "MEL", "NV", "BCC"])
+    with raises_user_error("metadata.not_one_hot") as caught:
+        read(raw)
+    assert caught.value.fields == {"line": 2}
+
+
+ARCHIVE = ("isic_id", "copyright_license", "age_approx", "diagnosis_1", "diagnosis_2", "diagnosis_3", "lesion_id")
+
+
+def test_read_isic_archive_takes_the_finest_complete_diagnosis(raw, read):
+    names = {"nv": "Nevus", "mel": "Melanoma, NOS", "bcc": "Basal cell carcinoma"}
+    coarse = {"nv": "Benign", "mel": "Malignant", "bcc": "Malignant"}
+    lines = [[row[1], "CC-0", "50", coarse[row[2]], "", names[row[2]], row[0]] for row in rows()]
+    write_table(raw / "metadata.csv", lines, ARCHIVE)
+    write_images(raw, rows())
+    dataset = read(raw)
+    assert classes(dataset) == {"Nevus": 12, "Melanoma_NOS": 6, "Basal_cell_carcinoma": 5}
+    assert dataset.source.columns["dx"] == "diagnosis_3"
+    assert dataset.source.renamed == {
+        "Basal_cell_carcinoma": "Basal cell carcinoma",
+        "Melanoma_NOS": "Melanoma, NOS",
+    }
+    assert classes(read(raw, "dx:diagnosis_1")) == {"Benign": 12, "Malignant": 11}
+    with raises_user_error("metadata.unknown_column") as caught:
+        read(raw, "dx:diagnosis_9")
+    assert caught.value.fields["columns"] == ["diagnosis_9"]
+
+
+def test_read_pad_ufes_groups_patients(raw, read):
+    lines = [[f"PAT_{n // 3}", n % 3, row[2].upper(), f"{row[1]}.png", "60"] for n, row in enumerate(rows())]
+    write_table(raw / "metadata.csv", lines, ["patient_id", "lesion_id", "diagnostic", "img_id", "age"])
+    write_images(raw / "imgs_part_1", rows(), lambda row: f"{row[1]}.png")
+    dataset = read(raw)
+    assert dataset.source.layout == "PAD-UFES-20"
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert dataset.table["lesion_id"].nunique() == 23  # numbers of lesions are unique within a patient only
+    assert dataset.table["group_id"].nunique() == 8
+    assert list(dataset.table["image_id"]) == [row[1] for row in rows()]
+
+
+def test_read_named_columns(raw, read):
+    lines = [[n, f"{row[1]}.jpg", row[2], f"P{n // 2}"] for n, row in enumerate(rows())]
+    write_table(raw / "list.csv", lines, ["nr", "Bild", "Befund", "Fall"])
+    write_images(raw, rows())
+    with raises_user_error("metadata.missing_column") as caught:
+        read(raw)
+    assert caught.value.fields == {"file": "list.csv", "columns": ["nr", "Bild", "Befund", "Fall"]}
+    assert "data_columns=image_id:COLUMN,dx:COLUMN" in caught.value.hint
+    dataset = read(raw, "image_id:Bild, dx:Befund, lesion_id:Fall")
+    assert classes(dataset) == COUNTS
+    assert dataset.source.columns == {"image_id": "Bild", "dx": "Befund", "lesion_id": "Fall"}
+    assert dataset.source.ignored == ["nr"]
+
+
+def test_read_hugging_face_image_folder_with_splits(raw, read):
+    for number, split in enumerate(("train", "validation", "test")):
+        lines = [[f"images/{n}.png", dx] for n, dx in enumerate(("cat", "dog") * 3)]
+        for n, line in enumerate(lines):
+            path = raw / split / line[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pattern_image(10 * number + n).save(path)
+        write_table(raw / split / "metadata.csv", lines, ["file_name", "label"])
+    dataset = read(raw)
+    assert dataset.source.layout == "Hugging Face imagefolder"
+    assert len(dataset.files) == 18
+
+
+def write_parquet(path, records, feature=None):
+    table = pa.Table.from_pylist(records)
+    if feature:
+        table = table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": feature}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=4)
+
+
+def encoded(seed):
+    from components.shared.image_set import encode_png
+
+    return encode_png(pattern_image(seed))
+
+
+def test_read_hugging_face_parquet(raw, read):
+    names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    for number, split in enumerate(("train", "validation", "test")):
+        records = [{"image": {"bytes": encoded(10 * number + n), "path": f"{n}.png"}, "label": n % 2} for n in range(6)]
+        write_parquet(raw / "data" / f"{split}-00000-of-00001.parquet", records, names)
+    dataset = read(raw)
+    assert dataset.source.layout == "Parquet"
+    assert classes(dataset) == {"cat": 9, "dog": 9}
+    assert dataset.source.own_split
+    assert dict(dataset.table["split"].value_counts()) == {"train": 6, "validation": 6, "test": 6}
+    of_file = pattern_image(11)
+    of_file.save(raw / "a.png")
+    got = read_image(dataset.files["validation/1"], 32)
+    assert isinstance(got, Accepted)
+    assert got.pixel_sha256 == read_image(raw / "a.png", 32).pixel_sha256
+
+
+def test_read_parquet_with_ids_and_plain_bytes(raw, read):
+    records = [
+        {"photo": encoded(n), "image_id": f"I{n}", "lesion_id": f"L{n // 2}", "dx": "ab"[n % 4 // 2]} for n in range(8)
+    ]
+    write_parquet(raw / "all.parquet", records)
+    table = read(raw).table
+    assert list(table["image_id"]) == [f"I{n}" for n in range(8)]
+    assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
+
+
+def write_medmnist(path, shape=(28, 28), **changes):
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for split, count in (("train", 30), ("val", 12), ("test", 12)):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (count, *shape), np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 3).astype(np.uint8)[:, None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **(arrays | changes))
+    return arrays | changes
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3), (64, 64, 3)])
+def test_read_medmnist(raw, read, shape):
+    arrays = write_medmnist(raw / "bloodmnist.npz", shape)
+    dataset = read(raw)
+    assert dataset.source.layout == "MedMNIST"
+    assert classes(dataset) == {"0": 18, "1": 18, "2": 18}
+    assert dict(dataset.table["split"].value_counts()) == {"train": 30, "validation": 12, "test": 12}
+    stored = dataset.files["val/0000003"]
+    assert np.array_equal(np.frombuffer(stored.read(), np.uint8).reshape(shape), arrays["val_images"][3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"train_labels": np.zeros((30, 14), np.uint8)}, "arrays.labels"),
+        ({"train_labels": np.zeros((29, 1), np.uint8)}, "arrays.lengths"),
+        ({"train_images": np.zeros((30, 28, 28), np.uint16)}, "arrays.images"),
+        ({"train_images": np.zeros((30, 28, 28, 28), np.uint8)}, "arrays.images"),
+        ({"train_images": np.array([{}] * 30, object)}, "arrays.invalid"),
+    ],
+)
+def test_read_other_arrays_raises(raw, read, changes, code):
+    write_medmnist(raw / "a.npz", **changes)
+    with raises_user_error(code):
+        read(raw)
+
+
+def test_read_two_sets_of_arrays_raises(raw, read):
+    for name in ("a.npz", "b.npz"):
+        write_medmnist(raw / name, (28, 28) if name == "a.npz" else (28, 28, 3))
+    with raises_user_error("metadata.several"):
+        read(raw)
+
+
+def cause(dataset):
+    """Return code and fields of the cause for which images are missing."""
+    assert dataset.files == {}
+    return dataset.cause.code, dataset.cause.fields
+
+
+def test_read_with_packed_images_names_the_archive(raw, read):
+    write_table(raw / "HAM10000_metadata", rows())
+    write_images(raw, rows())
+    with zipfile.ZipFile(raw / "HAM10000_images_part_1.zip", "w") as archive:
+        for path in sorted(raw.glob("*.jpg")):
+            archive.write(path, path.name)
+            path.unlink()
+    assert cause(read(raw)) == ("images.packed", {"archives": ["HAM10000_images_part_1.zip"], "count": 23})
+
+
+def test_read_with_a_linked_folder_names_it_once(raw, read, tmp_path):
+    write_table(raw / CSV, rows())
+    write_images(tmp_path / "elsewhere", rows())
+    (raw / "images").symlink_to("../elsewhere")
+    dataset = read(raw)
+    assert cause(dataset) == ("images.linked_folder", {"folder": "images"})
+    assert f"cp -r {tmp_path / 'elsewhere'} images" in dataset.cause.hint
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".heic"])
+def test_read_with_unsupported_suffix_names_it(raw, read, suffix):
+    write_table(raw / CSV, rows())
+    write_images(raw, rows(), lambda row: f"{row[1]}{suffix}", "PNG")
+    assert cause(read(raw)) == ("images.unsupported_suffix", {"suffix": suffix, "count": 23})
+
+
+def test_read_with_other_names_shows_one_of_each(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw, [["", str(n)] for n in range(5)])
+    assert cause(read(raw)) == ("images.other_names", {"id": "ISIC_0024306", "file": "0.jpg", "count": 23})
+
+
+def test_read_without_images_says_so(raw, read):
+    write_table(raw / CSV, rows())
+    assert cause(read(raw)) == ("images.none", {"count": 23})
+
+
+def test_read_masks_of_the_same_name_names_both_folders_once(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw / "images", rows())
+    write_images(raw / "masks", rows()[::-1][:20], lambda row: f"{row[1]}.png")
+    with raises_user_error("images.repeated_id") as caught:
+        read(raw)
+    assert caught.value.fields == {"folders": ["images", "masks"], "count": 20}
+    assert "masks" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("nv", "nv"),
+        ("nv lesions", "nv_lesions"),
+        ("Melanoma, NOS", "Melanoma_NOS"),
+        ("squamous cell carcinoma (invasive)", "squamous_cell_carcinoma"),
+        ("nævus", None),
+        ("Névus bénin", "Nevus_benin"),
+        ("T1/T2", "T1_T2"),
+        ("../x", None),
+        ("<b>", None),
+        ("黒色腫", None),
+        ("", None),
+    ],
+)
+def test_safe_class_name(name, safe):
+    assert safe_class_name(name) == safe
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_read_any_number_of_classes(raw, read, count):
+    counts = {f"species {n}": 4 for n in range(count)}
+    write_table(raw / "metadata.csv", rows(counts))
+    write_images(raw, rows(counts))
+    assert classes(read(raw)) == {f"species_{n}": 4 for n in range(count)}
+
+
+def test_read_ignores_a_given_split_in_the_folder(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw, rows())
+    split = write_table(raw / "splits.csv", [[row[1], row[2], "train"] for row in rows()], ["image_id", "dx", "split"])
+    with raises_user_error("metadata.several"):
+        read(raw)
+    assert read(raw, ignore=split).source.metadata[0].name == CSV
+
+
+def test_read_a_split_column_that_leaves_images_out_is_not_used(raw, read):
+    write_table(raw / CSV, [[*row, ("train", "test", "")[n % 3]] for n, row in enumerate(rows())], [*COLUMNS, "split"])
+    write_images(raw, rows())
+    dataset = read(raw)
+    assert dataset.table["split"].isna().all()
+    assert "own split is not used" in dataset.source.notes[0]
+
+
+def test_read_ignores_the_results_of_a_run_in_the_folder(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw / "images", rows())
+    write_table(raw / "out" / "splits.csv", [[row[1], row[2]] for row in rows()], ["image_id", "dx"])
+    write_images(raw / "out" / "synthetic", rows()[:3])
+    (raw / "out" / "metrics.json").write_text("{}")
+    dataset = read(raw)
+    assert dataset.source.folders == {"images": 23}
+    assert len(dataset.files) == 23
+
+
+def test_read_class_folders_with_a_linked_class_raises(raw, read, tmp_path):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
+    write_images(tmp_path / "df", rows())
+    (raw / "df").symlink_to(tmp_path / "df")
+    with raises_user_error("images.linked_folder") as caught:
+        read(raw)
+    assert caught.value.fields == {"folder": "df"}
+
+
+def test_read_class_folders_with_unsupported_images_raises(raw, read):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}" + (".heic" if row[2] == "bcc" else ".jpg"), "JPEG")
+    with raises_user_error("images.unsupported_suffix") as caught:
+        read(raw)
+    assert caught.value.fields == {"suffix": ".heic", "count": 5}
+
+
+def test_read_notes_packed_files_that_are_not_read(raw, read):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
+    with zipfile.ZipFile(raw / "df.zip", "w"):
+        pass
+    assert "packed files are not read: df.zip" in read(raw).source.notes
+
+
+def test_read_parquet_with_one_path_for_all_images_numbers_them(raw, read):
+    records = [{"image": {"bytes": encoded(n), "path": "image.png"}, "label": "ab"[n % 2]} for n in range(6)]
+    write_parquet(raw / "train.parquet", records)
+    assert list(read(raw).table["image_id"]) == [f"train/{n:07}" for n in range(6)]
+
+
+def test_read_a_table_without_classes_beside_class_folders_suggests_both_ways(raw, read):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
+    table = write_table(raw / "ages.csv", [[row[1], "50"] for row in rows()], ["image", "age"])
+    with raises_user_error("metadata.missing_column") as caught:
+        read(raw)
+    assert "move the file out of the folder" in caught.value.hint
+    table.unlink()
+    assert read(raw).source.layout == "class folders"
+
+
+def test_read_masks_with_another_suffix_beside_the_images_are_named_once(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw, rows())
+    write_images(raw, rows()[::-1], lambda row: f"{row[1]}.png")
+    with raises_user_error("images.repeated_id") as caught:
+        read(raw)
+    assert caught.value.fields == {"suffixes": [".jpg", ".png"], "count": 23}
+    (raw / CSV).unlink()
+    for path in [*raw.glob("*.jpg"), *raw.glob("*.png")]:
+        at = raw / ("ab"[int(path.stem[-1]) % 2]) / path.name
+        at.parent.mkdir(exist_ok=True)
+        path.rename(at)
+    with raises_user_error("images.repeated_id"):
+        read(raw)
+
+
+def test_read_masks_below_a_class_folder_raises(raw, read):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
+    write_images(raw / "nv" / "masks", rows()[:12], lambda row: f"m{row[1]}.png")
+    with raises_user_error("folders.masks") as caught:
+        read(raw)
+    assert caught.value.fields == {"folder": "nv/masks", "count": 12}
+
+
+def test_read_splits_beside_other_folders_are_no_classes(raw, read):
+    write_images(raw, rows(), lambda row: f"{('train', 'test', 'unlabelled')[int(row[1][-1]) % 3]}/{row[1]}.jpg")
+    with raises_user_error("folders.not_a_class") as caught:
+        read(raw)
+    assert caught.value.fields == {"folders": ["test", "train"]}
+
+
+def test_read_accents_of_another_form_finds_the_images(raw, read):
+    lines = [[row[0], f"Läsion {row[1]}", *row[2:]] for row in rows()]
+    write_table(raw / CSV, lines)
+    write_images(raw, lines, lambda row: unicodedata.normalize("NFD", f"{row[1]}.jpg"))
+    assert len(read(raw).files) == 23
+
+
+def test_read_packed_metadata_is_named(raw, read):
+    write_images(raw, rows())
+    (raw / "metadata.csv.gz").write_bytes(b"\x1f\x8b")
+    with raises_user_error("metadata.packed"):
+        read(raw)

@@ -1,0 +1,99 @@
+"""Which images belong together: lesions, patients, copies by name; and ids that cannot be one."""
+
+import pandas as pd
+import pytest
+
+from components.prepare_data.layouts.relations import relate, related_names
+
+
+def table(lines, columns=("image_id", "dx", "lesion_id")):
+    return pd.DataFrame(lines, columns=list(columns), dtype=object)
+
+
+def related(lines, columns=("image_id", "dx", "lesion_id")):
+    """Return the related table by image id, the unit, and the notes."""
+    notes: list[str] = []
+    result, unit = relate(table(lines, columns), notes)
+    return result.set_index("image_id"), unit, notes
+
+
+@pytest.mark.parametrize("value", ["unknown", "NA", "nan", "None", "-", "", "N/A", "-1", "?"])
+def test_relate_placeholder_is_missing(value):
+    lines = [(f"I{n}", "nv", value if n < 9 else f"L{n}") for n in range(12)]
+    result, unit, notes = related(lines)
+    assert unit == "lesion"
+    assert result["lesion_id"].nunique() == 12
+    assert list(result["lesion_id"].iloc[:9]) == [f"I{n}" for n in range(9)]
+    assert any("9 rows" in note and repr(value) in note for note in notes) == bool(value)
+    assert any(note.startswith("9 images have no lesion id") for note in notes)
+
+
+def test_relate_zero_among_numbers_is_an_id_unless_it_has_most_images():
+    numbered = [(f"I{n}", "nv", str(n // 2)) for n in range(8)]
+    assert related(numbered)[0]["lesion_id"].nunique() == 4
+    most = [(f"I{n}", "nv", "0" if n < 5 else str(n)) for n in range(8)]
+    assert related(most)[0]["lesion_id"].nunique() == 8
+    assert related([(f"I{n}", "nv", "0") for n in range(4)])[1] == "image"
+
+
+def test_relate_lesion_with_implausibly_many_images_is_missing():
+    lines = [(f"I{n}", "nv", "multiple" if n < 18 else f"L{n // 2}") for n in range(60)]
+    result, _, notes = related(lines)
+    assert result["lesion_id"].nunique() == 18 + 21
+    assert "'multiple' in 18 rows" in notes[0]
+
+
+def test_relate_lesions_that_all_have_many_images_are_kept():
+    lines = [(f"I{n}", "nv", f"video {n // 30}") for n in range(150)]
+    result, _, notes = related(lines)
+    assert result["lesion_id"].nunique() == 5
+    assert notes == []
+
+
+def test_relate_lesion_with_two_classes_stays_together_and_counts_twice():
+    result, _, notes = related([("A", "nv", "L"), ("B", "mel", "L"), ("C", "nv", "M")])
+    assert list(result["lesion_id"]) == ["L nv", "L mel", "M"]
+    assert result.loc["A", "group_id"] == result.loc["B", "group_id"] != result.loc["C", "group_id"]
+    assert notes[0].startswith("1 lesion ids have several classes (L), 2 rows")
+
+
+def test_relate_patients_join_lesions_and_are_the_unit_without_them():
+    columns = ("image_id", "dx", "lesion_id", "patient_id")
+    lines = [("A", "nv", "L1", "P"), ("B", "mel", "L2", "P"), ("C", "nv", "L3", "Q")]
+    result, unit, _ = related(lines, columns)
+    assert unit == "lesion"
+    assert list(result["lesion_id"]) == ["L1", "L2", "L3"]
+    assert result.loc["A", "group_id"] == result.loc["B", "group_id"] != result.loc["C", "group_id"]
+    result, unit, notes = related([(a, dx, "", patient) for a, dx, _, patient in lines], columns)
+    assert unit == "patient"
+    assert list(result["lesion_id"]) == ["P nv", "P mel", "Q"]
+    assert result.loc["A", "group_id"] == result.loc["B", "group_id"]
+    assert "the unit is the patient" in notes[0]
+
+
+@pytest.mark.parametrize("end", ["_aug1", "_flip", " (2)", "-copy", " - Copy", "_rot90", "_0_1", ".2"])
+def test_relate_names_that_extend_another_are_copies(end):
+    result, _, notes = related([("A", "nv", ""), (f"A{end}", "nv", ""), ("B", "nv", ""), (f"B{end}", "mel", "")])
+    assert result.loc["A", "group_id"] == result.loc[f"A{end}", "group_id"]
+    assert result.loc["A", "lesion_id"] == result.loc[f"A{end}", "lesion_id"] == "A"
+    assert result.loc["B", "group_id"] != result.loc[f"B{end}", "group_id"]  # a copy has the class of its original
+    assert any(note.startswith("1 images extend the name") for note in notes)
+
+
+def test_relate_copies_with_lesion_ids_of_their_own_are_one_lesion():
+    lines = [(name, "mel", name) for name in ("ISIC_1", "ISIC_1_aug1", "ISIC_1_aug2", "ISIC_2")]
+    result, _, _ = related(lines)
+    assert list(result["lesion_id"]) == ["ISIC_1", "ISIC_1", "ISIC_1", "ISIC_2"]
+    assert result["group_id"].nunique() == 2
+
+
+def test_related_names_of_a_numbered_sequence_are_no_copies():
+    names = pd.Series(["nv", *(f"nv_{n}" for n in range(40))])
+    assert related_names(names, pd.Series("nv", index=names.index)) == list(names)
+    few = names[:5]
+    assert set(related_names(few, pd.Series("nv", index=few.index))) == {"nv"}
+
+
+def test_related_names_compare_within_a_folder():
+    names = pd.Series(["a/1", "b/1_2", "a/1_2"])
+    assert related_names(names, pd.Series("x", index=names.index)) == ["a/1", "b/1_2", "a/1"]
