@@ -1,6 +1,6 @@
 """Run the complete pipeline on this machine, each task in its own process or container.
 
-    DATA    demo, kaggle, gs://bucket/prefix or a folder (default: the preset's, else demo)
+    DATA    demo, kaggle, gs://bucket/prefix (or s3://, az://) or a folder (default: the preset's, else demo)
     PRESET  demo, cpu or full (default demo)
     OUT     the folder of the results (default runs/<run id>)
     RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
@@ -38,6 +38,7 @@ from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import defaults, format_sources, parse, synthetic_sources
+from components.shared.stores.addresses import ADDRESS_FORM
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
@@ -71,7 +72,7 @@ def _resolve_path(value: str, name: str, words: tuple[str, ...]) -> str:
         raise UserError(f"{name} is {value!r}, which is not UTF-8", "rename it", "run.not_utf8", name=name)
     path = Path(os.path.expanduser(value))  # noqa: PTH111 (`Path.expanduser` raises for an unknown user)
     if not (path.is_file() if name == "data_split" else path.is_dir()):
-        kind = ("k/n for a fold", "CSV file") if name == "data_split" else ("gs://…", "folder")
+        kind = ("k/n for a fold", "CSV file") if name == "data_split" else (ADDRESS_FORM, "folder")
         raise UserError(
             f"{name} is {value}, which is not an existing {kind[1]}",
             f"use {', '.join([*words, kind[0]])} or a {kind[1]}",

@@ -9,6 +9,7 @@ from components.prepare_data import metadata
 from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.seeds import derive_seed
+from components.shared.stores.addresses import is_address
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MAX_FOLDS = 20
@@ -22,7 +23,7 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series
 
     Args:
         table: image_id, lesion_id and dx of each image.
-        how: `random`, `k/n`, or a CSV file, also at `gs://…`.
+        how: `random`, `k/n`, or a CSV file, also in object storage.
         seed: seed of the hash.
         scratch: a folder for downloads.
 
@@ -38,7 +39,7 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path) -> pd.Series
     if fold := FOLD.fullmatch(how):
         return assign_fold(table, int(fold[1]), int(fold[2]), seed)
     path = Path(how)
-    if how.startswith("gs://"):
+    if is_address(how):
         path = scratch / "split.csv"
         storage.download_file(how, path)
     elif "://" in how or not path.is_file():
