@@ -64,7 +64,7 @@ def test_rates_multiply_requests_and_prices(read: Any):
         ({"accelerators": {}}, "accelerators"),
         ({"nodes": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "nodes.tolerations.0.effect"),
         ({"options": {"failed_class": "ignore"}}, "options.failed_class"),
-        ({"options": {"checkpoints": "s3://bucket"}}, "options.checkpoints"),
+        ({"options": {"checkpoints": "ftp://bucket"}}, "options.checkpoints"),
     ],
 )
 def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any], entry: str):
