@@ -2,6 +2,7 @@
 
     MB       size of all objects together (default 1000)
     OBJECTS  their number (default 1000)
+    STORES   s3, gs, or both (default s3,gs); the emulator of Google Cloud Storage slows down with its content
 
 Each measurement has its own process; both sides are measured alternately against one server on this machine, with eight
 requests at a time. The server (moto for S3, gcp-storage-emulator) takes part of the time, as a network would.
@@ -180,7 +181,8 @@ def main() -> None:
     """Measure and print."""
     given = assignments(words(sys.argv[1:]))
     megabytes, objects = int(given.get("MB", "1000")), int(given.get("OBJECTS", "1000"))
-    results = {scheme: measure(scheme, megabytes, objects) for scheme in ("s3", "gs")}
+    stores = given.get("STORES", "s3,gs").split(",")
+    results = {scheme: measure(scheme, megabytes, objects) for scheme in stores}
     print(json.dumps({"machine": machine(), "megabytes": megabytes, "objects": objects, **results}, indent=1))
 
 

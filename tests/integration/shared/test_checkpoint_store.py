@@ -171,6 +171,14 @@ def test_checkpoint_address_of_each_option(asked: str, folder: str, artifact: st
     assert checkpoint_address(asked, artifact, {name: value for name, value in environment.items() if value}) == address
 
 
+@pytest.mark.parametrize("scheme", ["minio", "s3"])
+def test_checkpoint_address_beside_artifacts_in_s3_requires_a_key(scheme: str):
+    artifact = f"{scheme}://mlpipeline/v2/p/run-1/train-gan/salt/generators"
+    assert checkpoint_address("auto", artifact, ON_CLUSTER) == ""
+    environment = {**ON_CLUSTER, "AWS_ACCESS_KEY_ID": "key"}
+    assert checkpoint_address("auto", artifact, environment) == "s3://mlpipeline/v2/p/run-1/checkpoints"
+
+
 def test_checkpoint_address_prints_why_checkpoints_are_disabled(capsys: pytest.CaptureFixture[str]):
     checkpoint_address("auto", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", ON_CLUSTER)
     assert "disabled: artifacts are at minio://" in capsys.readouterr().out

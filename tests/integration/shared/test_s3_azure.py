@@ -1,13 +1,16 @@
 """S3 on moto and Azure on Azurite: what every store does, and how its failures are reported."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from components.check_inputs.check import check
+from components.prepare_data import sources
 from components.publish.publish import publish
 from components.shared import parameters, storage
 from components.shared.data_identity import data_identity
@@ -15,6 +18,7 @@ from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.storage import checkpoint_store
 from components.shared.stores import s3_azure, transfer
+from counterweight.evaluate import make_fetch
 from tests.helpers.object_servers import Place, azure_place, azure_server, free_port, s3_place, s3_server
 
 
@@ -349,7 +353,26 @@ def test_download_on_a_full_disk_raises_oserror(place: Place, tmp_path: Path):
         storage.download_folder(place.uri("full"), tmp_path)
 
 
+def test_empty_folders_of_a_console_are_no_obstacle(s3_only: Place, tmp_path: Path):
+    for name in ("set/part/", "set/empty/"):
+        requests.put(f"{s3_only.proxy.target}/raw/{name}", timeout=10).raise_for_status()
+    s3_only.put("set/part/a.csv", b"a")
+    storage.download_folder(s3_only.uri("set"), tmp_path)
+    assert files_in(tmp_path) == {"part/a.csv": b"a", "empty": b""}
+
+
 def test_names_that_cannot_be_files_are_refused(s3_only: Place, tmp_path: Path):
     s3_only.put("long/" + "x" * 300, b"x")
     assert error_of(lambda: storage.download_folder(s3_only.uri("long"), tmp_path)).code == "storage.bad_name"
     assert error_of(lambda: storage.download_folder(s3_only.uri("a//b"), tmp_path)).code == "storage.bad_name"
+
+
+def test_commands_and_phases_read_what_was_published(place: Place, tmp_path: Path):
+    files = {name: path for name, (path, _) in made(tmp_path / "in", {"a.csv": b"image_id,split", "b": b"b"}).items()}
+    publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1")
+    fetch = make_fetch(place.uri("out/"), tmp_path / "scratch")
+    manifest = json.loads(fetch("manifest.json").read_text(encoding="utf-8"))
+    for name, entry in manifest["files"].items():
+        assert file_sha256(fetch(name)) == entry["sha256"]
+    folder = sources.fetch(place.uri("out"), tmp_path / "data")
+    assert set(files_in(folder)) == {"a.csv", "b", "manifest.json"}

@@ -180,6 +180,8 @@ def test_download_folder_translates_refusals(strict, tmp_path, status, code):
     assert error.code == f"storage.{code}"
     assert ("Storage Object Viewer" in error.hint) == (status == 403)
     assert len(strict.requests) == 1, "a refusal is final"
+    assert "Google Cloud Storage" in error.lines()
+    assert ("gcloud login or Workload Identity" in error.lines()) == (status != 418)
 
 
 def test_download_folder_without_credentials_fails(tmp_path, monkeypatch):
