@@ -26,6 +26,7 @@ WAITING: Options = {
 IMAGES: Options = {
     "--phases": ("PHASES", "Phases, separated by commas (default: all)."),
     "--gpu": ("GPU", "tensorflow or jax: CUDA for the phases that use a GPU."),
+    "--placement": ("PLACEMENT", "Another file than manifests/placement.yaml, which gives phases a GPU."),
     "--python-image": ("PYTHON_IMAGE", "Base image (default: python:3.11-slim)."),
 }
 RUNNING: Options = {
