@@ -19,6 +19,7 @@ from components.shared.files import file_sha256
 from components.shared.storage import checkpoint_store
 from components.shared.stores import s3_azure, transfer
 from counterweight.evaluate import make_fetch
+from scripts import verify_published
 from tests.helpers.object_servers import Place, azure_place, azure_server, free_port, s3_place, s3_server
 
 
@@ -376,3 +377,6 @@ def test_commands_and_phases_read_what_was_published(place: Place, tmp_path: Pat
         assert file_sha256(fetch(name)) == entry["sha256"]
     folder = sources.fetch(place.uri("out"), tmp_path / "data")
     assert set(files_in(folder)) == {"a.csv", "b", "manifest.json"}
+    assert verify_published.main(place.uri("out")) == 0
+    place.put("out/b", b"another")
+    assert verify_published.main(place.uri("out")) == 1
