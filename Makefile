@@ -7,10 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 ##@ Use
-run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|gs://…|kaggle PRESET=demo|cpu|full OUT=folder, any parameter
+run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|address|kaggle PRESET=demo|cpu|full OUT=folder, any parameter
 	@$(BIN)/python -m counterweight run --make
 
-evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|gs://… EXTERNAL=folder|gs://… OUT=folder; or pool folds: RUN=run1,run2,…
+evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|address EXTERNAL=folder|address OUT=folder; or pool folds: RUN=run1,run2,…
 	@$(BIN)/python -m counterweight evaluate --make
 
 ##@ On a cluster: docs/guides/kubeflow.md, docs/guides/operations.md
@@ -23,7 +23,7 @@ images: $(VENV)/.ready ## Build the images of the phases with Docker or Podman: 
 push: $(VENV)/.ready ## Build and push the images, and write docker/digests.json: REGISTRY=host/path, and as above
 	@$(BIN)/python -m counterweight push --make
 
-submit: $(VENV)/.ready ## Start a run: OUT=gs://… DATA=demo|kaggle|gs://… PRESET=… PARAMS=file.yaml WAIT=1 TIMEOUT=seconds, any parameter
+submit: $(VENV)/.ready ## Start a run: OUT=address DATA=demo|kaggle|address PRESET=… PARAMS=file.yaml WAIT=1 TIMEOUT=seconds, any parameter
 	@$(BIN)/python -m counterweight submit --make
 
 schedule: $(VENV)/.ready ## Sync recurring runs with manifests/schedules.yaml: DRY_RUN=1 prints the plan

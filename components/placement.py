@@ -30,6 +30,13 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|
 """An amount in Kubernetes' notation: `500m`, `4`, `8Gi`."""
 
 
+StorageVariable = Annotated[str, Field(pattern=r"^(AWS|AZURE)_[A-Z0-9_]+$")]
+"""An environment variable that a client of S3 or Azure reads."""
+
+USES_STORAGE = ("check_inputs", "prepare_data", "train_gan", "publish")
+"""Phases that read or write object storage themselves."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,6 +88,20 @@ class Resources(_Strict):
     accelerator: bool = False
 
 
+class Storage(_Strict):
+    """Access to object storage, for the tasks that read or write it.
+
+    Attributes:
+        variables: environment variables, such as AWS_ENDPOINT_URL.
+        secret: a Kubernetes secret.
+        keys: key of the secret → environment variable.
+    """
+
+    variables: dict[StorageVariable, str] = {}
+    secret: str = ""
+    keys: dict[str, StorageVariable] = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+
+
 class Prices(_Strict):
     """Prices per hour, in any currency; 0 if unknown."""
 
@@ -101,6 +122,7 @@ class Placement(_Strict):
     notify: bool = False
     webhook_secret: str = ""
     kaggle_secret: str = ""
+    storage: Storage = Storage()
     api: str = ""
     ui: str = ""
     prices: Prices = Prices()
@@ -160,7 +182,7 @@ def placement() -> Placement:
 
 
 def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
-    """Set a task's nodes, resources, retries and time limit."""
+    """Set a task's nodes, resources, retries, time limit and access to object storage."""
     from kfp import kubernetes  # takes a second; commands that compile nothing skip it
 
     file = placement()
@@ -180,6 +202,11 @@ def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
     if resources.accelerator and file.accelerator.type != "none":
         task.set_accelerator_type(file.accelerator.type).set_accelerator_limit(file.accelerator.count)
         _select_nodes(task, file.accelerator)
+    if phase in USES_STORAGE:
+        for name, value in file.storage.variables.items():
+            task.set_env_variable(name, value)
+        if file.storage.secret:
+            kubernetes.use_secret_as_env(task, file.storage.secret, file.storage.keys)
     if file.queue:
         kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", file.queue)
     return task

@@ -4,7 +4,8 @@
     push    build missing images, push them to REGISTRY, and write docker/digests.json, which `compile` reads
 
     PHASES        phases, separated by commas (default: all)
-    GPU           tensorflow or jax: install CUDA in the images of the phases that use a GPU (default: none)
+    GPU           tensorflow or jax: install CUDA in the images of the phases with an accelerator (default: none)
+    PLACEMENT     another file than manifests/placement.yaml, which gives phases an accelerator
     REGISTRY      where to push to: host[:port]/path
     PYTHON_IMAGE  the image that all others start from (default python:3.11-slim)
 
@@ -23,6 +24,7 @@ import tempfile
 import time
 
 from components.container_images import BASE, ROOT, content, image, repository
+from components.placement import FILE_VARIABLE, placement
 from components.shared.errors import UserError
 from components.shared.files import write_text
 from components.shared.log import duration
@@ -32,10 +34,9 @@ from counterweight.exit_codes import run_command
 DIGESTS = ROOT / "docker" / "digests.json"
 LOGS = ROOT / "build" / "images"
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/Dockerfile"))
-GPU_PHASES = ("train_gan",)
 LIBRARIES = ("tensorflow", "jax")
 PYTHON_IMAGE = "python:3.11-slim"
-OPTIONS = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE")
+OPTIONS = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE", "PLACEMENT")
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*")
 
 
@@ -71,9 +72,19 @@ def _flags(command: str, step: str) -> list[str]:
     return shlex.split(os.environ.get(f"PODMAN_{step.upper()}_FLAGS", "")) if command == "podman" else []
 
 
+def uses_gpu(phase: str) -> bool:
+    """Return whether the placement file gives a phase an accelerator.
+
+    Raises:
+        UserError: as in `placement`.
+    """
+    resources = placement().phases.get(phase)
+    return bool(resources and resources.accelerator)
+
+
 def local_image(phase: str, gpu: str = "") -> str:
     """Return the local reference of a phase's image: `image(phase)`, with a suffix for CUDA."""
-    return f"{image(phase)}-cuda-{gpu}" if gpu and phase in GPU_PHASES else image(phase)
+    return f"{image(phase)}-cuda-{gpu}" if gpu and uses_gpu(phase) else image(phase)
 
 
 def _run(phase: str, command: list[str]) -> None:
@@ -155,7 +166,7 @@ def build(phases: list[str], gpu: str = "", python_image: str = PYTHON_IMAGE) ->
 
     Args:
         phases: entries of `PHASES`.
-        gpu: entry of `LIBRARIES`, for the phases in `GPU_PHASES`; empty for none.
+        gpu: entry of `LIBRARIES`, for the phases that use a GPU; empty for none.
         python_image: the image that the base images start from.
 
     Raises:
@@ -169,7 +180,7 @@ def build(phases: list[str], gpu: str = "", python_image: str = PYTHON_IMAGE) ->
             print(f"{reference}: up to date", flush=True)
             continue
         started = time.monotonic()
-        base = _build_base(command, phase, gpu if phase in GPU_PHASES else "", python_image)
+        base = _build_base(command, phase, gpu if uses_gpu(phase) else "", python_image)
         flags = [*_flags(command, "build"), f"--build-arg=BASE={base}", *labels, f"--tag={reference}"]
         _run(phase, [command, "build", *flags, f"--file=components/{phase}/Dockerfile", "."])
         size = int(_output(command, "image", "inspect", "--format", "{{.Size}}", reference) or 0)
@@ -282,6 +293,9 @@ def run(step: str, words: list[str]) -> None:
             raise UserError(
                 f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "images.unknown_option", name=name
             )
+    if file := given.get("PLACEMENT"):
+        os.environ[FILE_VARIABLE] = file
+        placement.cache_clear()
     phases = _choices(given, "PHASES", PHASES) or PHASES
     gpu = "".join(_choices(given, "GPU", LIBRARIES)[:1])
     if step == "push" and not given.get("REGISTRY"):

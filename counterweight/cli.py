@@ -9,6 +9,7 @@ import click
 
 from components.shared import parameters
 from components.shared.errors import ExitCode
+from components.shared.stores.addresses import ADDRESS_FORM
 from counterweight.exit_codes import run_command
 from counterweight.parameters import words
 
@@ -25,10 +26,11 @@ WAITING: Options = {
 IMAGES: Options = {
     "--phases": ("PHASES", "Phases, separated by commas (default: all)."),
     "--gpu": ("GPU", "tensorflow or jax: CUDA for the phases that use a GPU."),
+    "--placement": ("PLACEMENT", "Another file than manifests/placement.yaml, which gives phases a GPU."),
     "--python-image": ("PYTHON_IMAGE", "Base image (default: python:3.11-slim)."),
 }
 RUNNING: Options = {
-    "--data": ("DATA", "demo, kaggle, gs://bucket/prefix, or a folder."),
+    "--data": ("DATA", f"demo, kaggle, {ADDRESS_FORM}, or a folder."),
     "--preset": ("PRESET", "demo, cpu or full; by default, demo for generated images, else cpu."),
 }
 
@@ -39,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         RUNNING
         | {
             "--out": ("OUT", "Folder of the results (default: runs/<run id>)."),
-            "--external": ("EXTERNAL", "Folder or gs://… of external test images."),
+            "--external": ("EXTERNAL", "Folder or address of external test images."),
             "--runner": ("RUNNER", "processes, or containers (after `images`)."),
         },
         True,
@@ -48,8 +50,8 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         "evaluate",
         "Evaluate a finished run on external data, or pool the folds of several runs.",
         {
-            "--run": ("RUN", "Folder or gs://… of a finished run; several, separated by commas, are pooled."),
-            "--external": ("EXTERNAL", "Folder or gs://… of external images."),
+            "--run": ("RUN", "Folder or address of a finished run; several, separated by commas, are pooled."),
+            "--external": ("EXTERNAL", "Folder or address of external images."),
             "--out": ("OUT", "Folder of the results."),
         },
         False,
@@ -67,7 +69,7 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         "Start a run on a cluster.",
         RUNNING
         | {
-            "--out": ("OUT", "gs://bucket/prefix of the results (default: an artifact of the run)."),
+            "--out": ("OUT", f"{ADDRESS_FORM} of the results (default: an artifact of the run)."),
             "--params": ("PARAMS", "YAML file of parameters."),
             "--experiment": ("EXPERIMENT", "Experiment of the run; created if needed."),
             "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),

@@ -25,6 +25,7 @@ from components.publish.publish import JOURNAL, MANIFEST
 from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.parameters import synthetic_sources
+from components.shared.stores.addresses import BUCKETS
 from counterweight.build_images import PHASES
 from counterweight.tasks import CHECKPOINTS, describe_failure
 
@@ -34,7 +35,7 @@ LABEL = "counterweight.cache"
 """Label of all containers; its value is the folder of the task cache."""
 USER = 10001
 """User of the images. Its group is root, which gives no privileges but can be given access to folders."""
-REMOTE = ("gs://", "kaggle")
+REMOTE = (*(f"{scheme}://" for scheme in BUCKETS), "kaggle")
 """Beginnings of `data` values that need a network."""
 CREDENTIAL_VARIABLES = (
     "GOOGLE_CLOUD_PROJECT",
@@ -45,7 +46,8 @@ CREDENTIAL_VARIABLES = (
     "HTTPS_PROXY",
     "NO_PROXY",
 )
-"""Environment variables that are passed to a task that reads remote data."""
+CREDENTIAL_PREFIXES = ("AWS_", "AZURE_")
+"""Environment variables, and beginnings of their names, that are passed to a task that reads remote data."""
 SILENCE_S = 30.0
 """Seconds without output after which the engine is asked whether the container still runs."""
 ENGINE_TIMEOUT_S = 300.0
@@ -365,7 +367,11 @@ class Engine:
 
     def _credentials(self) -> tuple[dict[str, str], list[Mount]]:
         """Return the variables and mounts with the credentials for remote data."""
-        variables = {name: os.environ[name] for name in CREDENTIAL_VARIABLES if name in os.environ}
+        variables = {
+            name: value
+            for name, value in os.environ.items()
+            if name in CREDENTIAL_VARIABLES or name.startswith(CREDENTIAL_PREFIXES)
+        }
         token_file = Path("~/.kaggle/kaggle.json").expanduser()
         with contextlib.suppress(OSError, ValueError, KeyError):
             token = json.loads(token_file.read_text(encoding="utf-8"))

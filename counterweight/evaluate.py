@@ -1,8 +1,8 @@
 """Evaluate published runs again: `python -m counterweight.evaluate RUN=… [EXTERNAL=…] [OUT=…]`.
 
-    RUN         folder, or gs://bucket/prefix, of a published run, whose models are evaluated on EXTERNAL.
+    RUN         folder or address (gs://, s3://, az://) of a published run, whose models are evaluated on EXTERNAL.
                 Several, separated by commas: the folds of a k-fold run, which are pooled
-    EXTERNAL    folder, or gs://bucket/prefix, with external images in HAM10000's layout; classes may be missing
+    EXTERNAL    folder or address with external images in HAM10000's layout; classes may be missing
     OUT         folder for the results (default: external/ in the run's folder, if that is local)
     duplicates  for external images that belong to images of the run: refuse (default) or move_to_train (exclude them)
     max_bad_images  maximum number of unusable external images to skip (default 10)
@@ -18,6 +18,8 @@ from pathlib import Path
 
 from components.shared.errors import UserError
 from components.shared.records import path_below
+from components.shared.storage import download_file
+from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.run import check_writable
@@ -29,7 +31,7 @@ def arguments(words: list[str]) -> tuple[list[str], str, Path, str, int]:
     """Return runs, external data (or ""), folder of the results, duplicates and max_bad_images.
 
     Raises:
-        UserError: an option is unknown, missing or invalid.
+        UserError: an option is unknown, missing or invalid, or `storage.invalid_address`.
     """
     given = parameters.assignments(words)
     for name in given:
@@ -41,6 +43,9 @@ def arguments(words: list[str]) -> tuple[list[str], str, Path, str, int]:
     external, out = _expand(given.get("EXTERNAL", "")), given.get("OUT", "")
     if not runs:
         raise _missing("RUN", "give the folder of a published run")
+    for place in (*runs, external):
+        if "://" in place:
+            parse_address(place)
     for run in runs:
         if "://" not in run and not Path(run).is_dir():
             raise UserError(
@@ -94,8 +99,6 @@ def make_fetch(run: str, scratch: Path) -> Callable[[str], Path]:
         return path
 
     def fetch_remote(name: str) -> Path:
-        from components.shared.storage import download_file
-
         scratch.mkdir(parents=True, exist_ok=True)
         path = path_below(scratch, name)
         if not path.exists():

@@ -1,6 +1,6 @@
 """Run the complete pipeline on this machine, each task in its own process or container.
 
-    DATA    demo, kaggle, gs://bucket/prefix or a folder (default: the preset's, else demo)
+    DATA    demo, kaggle, gs://bucket/prefix (or s3://, az://) or a folder (default: the preset's, else demo)
     PRESET  demo, cpu or full (default: demo for generated images, else cpu)
     OUT     the folder of the results (default runs/<run id>)
     RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
@@ -39,6 +39,7 @@ from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, a
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import defaults, format_sources, parse, synthetic_sources
 from components.shared.places import refuse_file
+from components.shared.stores.addresses import ADDRESS_FORM
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
@@ -81,7 +82,7 @@ def _resolve_path(value: str, name: str, words: tuple[str, ...]) -> str:
     if path.is_file() and name != "data_split":
         raise refuse_file(name, value)
     if not (path.is_file() if name == "data_split" else path.is_dir()):
-        kind = ("k/n for a fold", "CSV file") if name == "data_split" else ("gs://…", "folder")
+        kind = ("k/n for a fold", "CSV file") if name == "data_split" else (ADDRESS_FORM, "folder")
         raise UserError(
             f"{name} is {value}, which is not an existing {kind[1]}",
             f"use {', '.join([*words, kind[0]])} or a {kind[1]}",

@@ -2,9 +2,9 @@
 
     PRESET        demo, cpu or full (default: demo for generated images, else cpu)
     PARAMS        a YAML file of parameters
-    DATA          demo, kaggle or gs://bucket/prefix
-    EXTERNAL      gs://bucket/prefix of a second data set
-    OUT           gs://bucket/prefix for the results (default: below the run's artifacts)
+    DATA          demo, kaggle or gs://bucket/prefix (or s3://, az://)
+    EXTERNAL      gs://bucket/prefix (or s3://, az://) of a second data set
+    OUT           gs://bucket/prefix (or s3://, az://) for the results (default: below the run's artifacts)
     EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
     WAIT          1: follow the run until it finishes
     TIMEOUT       seconds to follow it (default: a day)
@@ -43,6 +43,7 @@ from components.placement import FILE_VARIABLE, placement
 from components.shared.arms import GAN
 from components.shared.errors import ExitCode, UserError, printable
 from components.shared.parameters import check, defaults, parse, synthetic_sources
+from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import check_size
 from counterweight import build_images, parameters
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
@@ -56,7 +57,6 @@ MAX_RUN_NAME = 28
 """Characters of a run's name that the list in the UI shows."""
 
 _PINNED_IMAGE = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
-_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?")
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     complete = check(values)
     for name, words in REMOTE_WORDS.items():
-        if complete[name] not in words and not _BUCKET.fullmatch(complete[name]):
-            choice = ", ".join((*words, "gs://bucket/prefix"))
+        if complete[name] not in words and not is_address(complete[name]):
+            choice = ", ".join((*words, ADDRESS_FORM))
             raise _unreachable(name, complete[name], f"choose from {choice}")
     if complete["data"] == "kaggle" and not placement().kaggle_secret:
         raise UserError(
@@ -195,11 +195,11 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
             "kaggle.no_credentials",
         )
     for name, place in synthetic_sources(complete["synthetic"]).items():
-        if name != GAN and not _BUCKET.fullmatch(place):
-            raise _unreachable(f"synthetic ({name})", place, "choose gan or gs://bucket/prefix")
+        if name != GAN and not is_address(place):
+            raise _unreachable(f"synthetic ({name})", place, f"choose gan or {ADDRESS_FORM}")
     split = complete["data_split"]
-    if split.lower().endswith(".csv") and not _BUCKET.fullmatch(split):
-        raise _unreachable("data_split", split, "give it as gs://bucket/name.csv")
+    if split.lower().endswith(".csv") and not is_address(split):
+        raise _unreachable("data_split", split, "copy it to a bucket and give gs://bucket/name.csv (or s3://, az://)")
     options = placement().options
     check_size(complete, options.gans_per_task, options.classifiers_per_task)
     return complete

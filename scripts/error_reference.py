@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.shared.errors import ExitCode, UserError
+from components.shared.stores.addresses import ADDRESS_FORM
 
 Values = Mapping[str, ast.expr]
 """Name of a variable → the expression that is its value."""
+_SHARED_CONSTANTS: dict[str, ast.expr] = {"ADDRESS_FORM": ast.Constant(ADDRESS_FORM)}
+"""Texts that modules import for their hints."""
 
 
 class ErrorText(NamedTuple):
@@ -87,7 +90,7 @@ def _name(call: ast.Call) -> str:
 
 def _errors_in(tree: ast.AST, exit_codes: Mapping[str, ExitCode]) -> Iterator[ErrorText]:
     """Yield the errors of a module; those that a function returns, once for each call of the function."""
-    constants = _constants(tree)
+    constants = _SHARED_CONSTANTS | _constants(tree)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     in_helpers: set[ast.Call] = set()
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.shared import storage
 from components.shared.arms import GAN
 from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
@@ -17,6 +18,7 @@ from components.shared.log import log_line
 from components.shared.parameters import FOLD, arm_names, synthetic_sources
 from components.shared.parameters import check as check_parameters
 from components.shared.places import refuse_file
+from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import Packs, check_size
 
 PROBE = ".counterweight-probe"
@@ -75,7 +77,7 @@ def check(
         _check_kaggle(environment)
     identity = input_identity(values["data"], values["data_split"], values["data_external"])
     _check_output("output", values["output"], in_pod)
-    if checkpoints.startswith("gs://"):
+    if is_address(checkpoints):
         _check_output("checkpoints", checkpoints, in_pod)
     arms = ", ".join(arm_names(values))
     log_line("check_inputs", f"data identity {identity}; output {values['output']}; arms {arms}")
@@ -84,12 +86,12 @@ def check(
 
 def _check_input(name: str, place: str, in_pod: bool) -> None:
     """Raise if a folder or file is missing; `data_identity` checks addresses."""
-    if place.startswith("gs://"):
+    if is_address(place):
         return
     if in_pod:
         raise UserError(
             f"{name} is {place!r}, which a pod cannot reach",
-            "copy it to object storage and give gs://bucket/prefix",
+            f"copy it to object storage and give {ADDRESS_FORM}",
             "input.not_reachable",
             name=name,
             value=place,
@@ -124,18 +126,13 @@ def _check_output(name: str, place: str, in_pod: bool) -> None:
     if place == "auto":
         return
     probe = f"{PROBE}-{uuid.uuid4().hex[:8]}"
-    if place.startswith("gs://"):
-        from components.shared import storage  # importing Google's client takes half a second
-
-        target = storage.Prefix(place)
-        target.remove([probe])  # notes that it is absent
-        target.write(probe, "{}")
-        target.remove([probe])
+    if is_address(place):
+        storage.Prefix(place).check_writable(probe)
         return
     if in_pod:
         raise UserError(
             f"{name} is {place!r}, a folder that is lost with the pod",
-            "give auto or gs://bucket/prefix",
+            f"give auto or {ADDRESS_FORM}",
             f"{name}.not_reachable",
             value=place,
         )

@@ -344,8 +344,8 @@ def prepare(
     """Check, resize and split the images of a source.
 
     Args:
-        data: `demo`, `kaggle`, `gs://bucket/prefix` or a folder.
-        split: `random`, `k/n` for fold k of n, or a CSV file (also `gs://…`) with the columns image_id and split.
+        data: `demo`, `kaggle`, an address of object storage, or a folder.
+        split: `random`, `k/n` for fold k of n, or a CSV file, also in object storage, with image_id and split.
         external: `none`, or a source of images from elsewhere; its classes must be a subset of the data's.
         duplicates: `refuse` lesions and near-duplicates in two splits, or `move_to_train`: move their lesions to train.
         image_size: height and width to scale to, in pixels; a multiple of 16 from 32 to 512.

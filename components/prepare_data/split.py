@@ -13,6 +13,7 @@ from components.prepare_data.layouts.tables import normalise, read_table
 from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.seeds import derive_seed
+from components.shared.stores.addresses import is_address
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MAX_FOLDS = 20
@@ -28,7 +29,7 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path, unit: str = 
 
     Args:
         table: image_id, group_id and dx of each image, and split, if the data states one.
-        how: `random`, `k/n`, or a CSV file, also at `gs://…`.
+        how: `random`, `k/n`, or a CSV file, also in object storage.
         seed: seed of the hash.
         scratch: a folder for downloads.
         unit: what a group usually is, for messages: lesion, patient or image.
@@ -47,7 +48,7 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path, unit: str = 
     if fold := FOLD.fullmatch(how):
         return assign_fold(table, int(fold[1]), int(fold[2]), seed, unit)
     path = Path(how)
-    if how.startswith("gs://"):
+    if is_address(how):
         path = scratch / "split.csv"
         storage.download_file(how, path)
     elif "://" in how or not path.is_file():

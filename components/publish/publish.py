@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.files import TEMPORARY_PREFIX, atomic_write, file_sha256, write_text
 from components.shared.log import log_line
@@ -27,6 +28,7 @@ from components.shared.records import (
     load_record,
     path_below,
 )
+from components.shared.stores.addresses import ADDRESS_FORM, is_address
 
 MANIFEST = "manifest.json"
 JOURNAL = ".publishing.json"
@@ -195,14 +197,12 @@ class Folder:
 
 
 def _open_target(place: str) -> Target:
-    if place.startswith("gs://"):
-        from components.shared import storage  # importing Google's client takes half a second
-
+    if is_address(place):
         return storage.Prefix(place)
     if "://" in place:
         raise UserError(
             f"output is {place}, an unknown kind of address",
-            "give auto, gs://bucket/prefix or a folder",
+            f"give auto, {ADDRESS_FORM} or a folder",
             "output.invalid_address",
             value=place,
         )
@@ -258,7 +258,7 @@ def publish(
     """Copy files to the output of a run.
 
     Args:
-        output: `auto` for the folder `artifact`, a folder that is created if needed, or `gs://bucket/prefix`, below
+        output: `auto` for the folder `artifact`, a folder that is created if needed, or an address, below
             which each run has a folder.
         files: relative name → file.
         artifact: folder to create; with another output it holds a copy of the manifest only.

@@ -1,6 +1,6 @@
 """The identity of input data: a hash of its listing, which changes when the data changes.
 
-It is computed in seconds without reading the data: names, sizes and, for object storage, generations, for folders
+It is computed in seconds without reading the data: names, sizes and, for object storage, versions, for folders
 modification times.
 """
 
@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.shared import storage
 from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.parameters import FOLD, synthetic_sources
+from components.shared.stores.addresses import is_address
 
 DATA_SUFFIXES = (
     "", ".csv", ".tsv", ".tab", ".parquet", ".npz", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".tif",
@@ -28,7 +30,7 @@ def data_identity(*places: str) -> str:
     """Return 16 hexadecimal digits that identify the content of some locations.
 
     Args:
-        places: folders, files, `gs://` addresses of objects or prefixes, or `WORDS`.
+        places: folders, files, addresses of objects or prefixes, or `WORDS`.
 
     Raises:
         UserError: an address cannot be listed or has no objects.
@@ -37,7 +39,7 @@ def data_identity(*places: str) -> str:
     for place in places:
         digest.update(f"{place}\0".encode(errors="replace"))
         if place not in WORDS:
-            for line in _list_objects(place) if place.startswith("gs://") else _list_files(Path(place)):
+            for line in _list_objects(place) if is_address(place) else _list_files(Path(place)):
                 digest.update(line.encode(errors="replace"))
     return digest.hexdigest()[:16]
 
@@ -95,11 +97,9 @@ def check_unchanged(identity: str, data: str, data_split: str, data_external: st
 
 
 def _list_objects(uri: str) -> Iterator[str]:
-    from components.shared import storage  # importing Google's client takes half a second
-
-    for name, size, generation in storage.list_objects(uri):
+    for name, size, version in storage.list_objects(uri):
         if _is_data(name):
-            yield f"{name}\0{size}\0{generation}\n"
+            yield f"{name}\0{size}\0{version}\n"
 
 
 def _list_files(place: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.places import is_packed
 from components.shared.records import MAX_SEED
+from components.shared.stores.addresses import ADDRESS, ADDRESS_FORM
 
 MAX_SEEDS = 20
 MAX_SHARES = 5
@@ -74,7 +75,7 @@ class Parameters(BaseModel):
     data: Place = Field(
         default="demo",
         description="The images, in any of the supported layouts.",
-        json_schema_extra=_form("demo, kaggle, gs://bucket/prefix or a folder"),
+        json_schema_extra=_form(f"demo, kaggle, {ADDRESS_FORM} or a folder"),
     )
     data_columns: str = Field(
         default="auto",
@@ -93,7 +94,7 @@ class Parameters(BaseModel):
     data_external: Place = Field(
         default="none",
         description="A second data set, from another source, that all arms are evaluated on.",
-        json_schema_extra=_form("none, gs://bucket/prefix or a folder"),
+        json_schema_extra=_form(f"none, {ADDRESS_FORM} or a folder"),
     )
     data_image_size: int = Field(
         default=64, ge=32, le=512, multiple_of=16, description="Height and width of the scaled images in pixels."
@@ -115,7 +116,7 @@ class Parameters(BaseModel):
     output: Place = Field(
         default="auto",
         description="Where the results are published; auto keeps them as an artifact of the run.",
-        json_schema_extra=_form("auto, gs://bucket/prefix or a folder"),
+        json_schema_extra=_form(f"auto, {ADDRESS_FORM} or a folder"),
     )
     positive_classes: str = Field(
         default="auto",
@@ -243,9 +244,8 @@ def _is_reserved(source: str, place: str) -> bool:
 def _check_place(place: str) -> str:
     if place != place.strip() or not place.isprintable() or place != place.encode(errors="replace").decode():
         raise ValueError("it begins or ends with a blank, or has characters that cannot be printed")
-    scheme, separator, address = place.partition("://")
-    if separator and (scheme != "gs" or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?", address)):
-        raise ValueError("the address is not of the form gs://bucket/prefix")
+    if "://" in place and not re.fullmatch(ADDRESS, place):
+        raise ValueError(f"the address is not of the form {ADDRESS_FORM}")
     return place
 
 
@@ -265,9 +265,9 @@ class Options(BaseModel):
     )
     checkpoints: str = Field(
         default="auto",
-        pattern=r"^(auto|none|gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/.*)?)$",
+        pattern=f"^(auto|none|{ADDRESS})$",
         description="Where GAN training keeps its checkpoints; auto is beside the artifacts.",
-        json_schema_extra=_form("auto, none or gs://bucket/prefix"),
+        json_schema_extra=_form(f"auto, none or {ADDRESS_FORM}"),
     )
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
         default="improved", description="The verdicts with which the augmented model becomes the candidate."

@@ -67,7 +67,7 @@ class Training:
         kimg: training budget.
         seed: seed of weights, order, noise and augmentation.
         settings: all other values that the result depends on, as JSON values.
-        checkpoints: folder or `gs://` address of the run; empty for none.
+        checkpoints: folder of the run, or its address; empty for none.
         checkpoint_interval_s: seconds between two checkpoints; each snapshot writes one as well.
         start: packed result of `export_start` for another GAN; empty for random weights.
 

@@ -60,7 +60,7 @@ def train(
         failed_class: if the GAN of a class fails: `fail` raises the error; `continue` writes a record of the failure
             instead of a generator. An error while several classes are computed as one batch fails all of them.
         gans: folder to write: `models/gan-<class>.keras`, `.json` (the record) and `.html` (training progress).
-        checkpoints: folder or `gs://` address for the checkpoints of the run; empty for none.
+        checkpoints: folder or address for the checkpoints of the run; empty for none.
         checkpoint_interval_s: seconds between two checkpoints; each snapshot writes one as well.
         recipe: replaces the architecture's own.
 

@@ -42,8 +42,12 @@ def test_logic_imports_neither_kfp_nor_other_phases_and_reads_no_environment(pat
     for phase in PHASES:
         if phase != own:
             assert not uses(names, f"components.{phase}"), f"{path} imports the phase {phase}"
-    assert uses(names, "google") == (path == ROOT / "components/shared/storage.py")
+    stores = ROOT / "components/shared/stores"
+    assert uses(names, "google") == (path == stores / "gcs.py")
+    assert uses(names, "obstore") == (path == stores / "s3_azure.py")
     text = path.read_text(encoding="utf-8")
+    if path == stores / "access.py":
+        return
     assert "environ" not in text.replace("environment", "")
     assert "getenv" not in text
 
@@ -84,3 +88,13 @@ def test_only_phases_that_train_or_predict_import_keras():
         own = path.relative_to(ROOT / "components").parts[0]
         if uses(imported(path), "keras") or uses(imported(path), "tensorflow"):
             assert own in WITH_KERAS or (own == "shared" and path.name in SHARED_WITH_KERAS), path
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_image_has_the_clients_of_object_storage_only_if_the_phase_uses_them(phase: str):
+    folder = ROOT / "components" / phase
+    groups = (folder / "Dockerfile").read_text(encoding="utf-8").splitlines()[1].split()
+    names = {name for path in folder.rglob("*.py") for name in imported(path)}
+    assert ("storage" in groups) == any(
+        uses(names, f"components.shared.{name}") for name in ("storage", "data_identity")
+    )

@@ -64,7 +64,7 @@ def test_rates_multiply_requests_and_prices(read: Any):
         ({"accelerators": {}}, "accelerators"),
         ({"nodes": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "nodes.tolerations.0.effect"),
         ({"options": {"failed_class": "ignore"}}, "options.failed_class"),
-        ({"options": {"checkpoints": "s3://bucket"}}, "options.checkpoints"),
+        ({"options": {"checkpoints": "ftp://bucket"}}, "options.checkpoints"),
     ],
 )
 def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any], entry: str):
@@ -107,6 +107,29 @@ def test_accelerator_nodes_and_queue_reach_the_compiled_pipeline(tmp_path: Path)
         "exec-check-inputs", "exec-prepare-data"
     ]  # fmt: skip
     assert compiled.loops()["classes"]["iteratorPolicy"]["parallelismLimit"] == 3
+
+
+def test_access_to_storage_reaches_the_tasks_that_use_it(tmp_path: Path):
+    storage = {
+        "variables": {"AWS_ENDPOINT_URL": "http://seaweedfs.kubeflow:8333"},
+        "secret": "mlpipeline-minio-artifact",
+    }
+    compiled = compile_pipeline(tmp_path, {"storage": storage})
+    expected = {
+        f"exec-{name}"
+        for name in ("check-inputs", "prepare-data", "read-synthetic", "pretrain-gan", "train-gan", "publish")
+    }
+    containers = {name: entry["container"] for name, entry in compiled.spec["deploymentSpec"]["executors"].items()}
+    assert {name for name, container in containers.items() if "env" in container} == expected
+    assert containers["exec-publish"]["env"] == [
+        {"name": "AWS_ENDPOINT_URL", "value": "http://seaweedfs.kubeflow:8333"}
+    ]
+    secrets = {name: entry["secretAsEnv"] for name, entry in compiled.platform.items() if "secretAsEnv" in entry}
+    assert secrets.keys() == expected
+    assert {pair["envVar"] for pair in secrets["exec-train-gan"][0]["keyToEnv"]} == {
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    }  # fmt: skip
+    assert secrets["exec-train-gan"][0]["secretName"] == "mlpipeline-minio-artifact"
 
 
 def test_override_options_replaces_options_of_the_file(monkeypatch: pytest.MonkeyPatch):

@@ -6,16 +6,16 @@ of the parameter `data` is used.
 
 from pathlib import Path
 
-from components.prepare_data.sources import demo, folder, gcs, kaggle
+from components.prepare_data.sources import bucket, demo, folder, kaggle
 
-SOURCES = (demo, kaggle, gcs, folder)
+SOURCES = (demo, kaggle, bucket, folder)
 
 
 def fetch(data: str, scratch: Path) -> Path:
     """Return the local folder that contains the raw data.
 
     Args:
-        data: `demo`, `kaggle`, `gs://bucket/prefix` or a folder.
+        data: `demo`, `kaggle`, an address of object storage, or a folder.
         scratch: an empty folder for generated or downloaded files.
 
     Raises:

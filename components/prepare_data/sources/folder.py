@@ -5,6 +5,7 @@ from pathlib import Path
 
 from components.shared.errors import UserError
 from components.shared.places import refuse_file
+from components.shared.stores.addresses import ADDRESS_FORM
 
 
 def handles(data: str) -> bool:
@@ -21,12 +22,12 @@ def fetch(data: str, scratch: Path) -> Path:
     if "://" in data:
         raise UserError(
             f"{data}: unknown kind of address",
-            "use demo, kaggle, gs://… or a folder",
+            f"use demo, kaggle, {ADDRESS_FORM} or a folder",
             "data.unknown_address",
             data=data,
         )
     if not data.strip():
-        raise UserError("data is empty", "use demo, kaggle, gs://… or a folder", "data.empty")
+        raise UserError("data is empty", f"use demo, kaggle, {ADDRESS_FORM} or a folder", "data.empty")
     try:
         path = Path(data).expanduser()
     except RuntimeError as error:
@@ -36,7 +37,7 @@ def fetch(data: str, scratch: Path) -> Path:
     if not path.exists():
         raise UserError(
             f"{data}: the folder does not exist",
-            "use demo, kaggle, gs://… or an existing folder",
+            f"use demo, kaggle, {ADDRESS_FORM} or an existing folder",
             "data.missing_folder",
             data=data,
         )

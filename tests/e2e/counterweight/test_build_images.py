@@ -100,7 +100,6 @@ def pushed() -> dict[str, dict[str, str]]:
 
 def test_every_phase_has_a_dockerfile():
     assert sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py")) == build_images.PHASES
-    assert set(build_images.GPU_PHASES) <= set(build_images.PHASES)
 
 
 def test_content_changes_with_the_files_of_the_image_only(tmp_path: Path):

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from components.check_inputs.check import Checked, check
-from components.shared import parameters, storage
+from components.shared import parameters
 from components.shared.errors import UserError
+from components.shared.stores import transfer
 from tests.helpers.strict_storage import Server, strict_storage
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(storage, "RETRY_DELAY_S", 0.01)
-    monkeypatch.setattr(storage, "POLL_S", 0.01)
+    monkeypatch.setattr(transfer, "RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr(transfer, "POLL_S", 0.01)
     with strict_storage() as server:
         server.put("ham/metadata.csv", b"a,b")
         server.put("ham/part/a.jpg", b"image")
@@ -78,6 +79,6 @@ def test_check_of_an_output_leaves_no_object(server: Server):
 
 
 def test_check_without_an_answer_fails_in_time(server: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(storage, "STALL_S", 0.2)
+    monkeypatch.setattr(transfer, "STALL_S", 0.2)
     server.fault = lambda _: 503
     assert error_of(data="gs://raw/ham").code == "storage.no_answer"

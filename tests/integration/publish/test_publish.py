@@ -220,7 +220,7 @@ def test_publish_leaves_a_foreign_manifest_unchanged(place: Place, files: Files,
     assert place.contents() == {name: b"{}"}
 
 
-@pytest.mark.parametrize("output", ["s3://bucket/x", "https://example.org"])
+@pytest.mark.parametrize("output", ["ftp://bucket/x", "https://example.org"])
 def test_publish_to_an_unknown_address_fails(output: str, files: Files, tmp_path: Path):
     with raises("output.invalid_address"):
         publish(output, files, tmp_path / "artifact", "worse", ARM)
@@ -373,9 +373,9 @@ PHASE = """
 import json, sys
 from pathlib import Path
 from components.publish.publish import publish
-from components.shared import storage
 from components.shared.errors import exit_on_user_error
-files, manifest, storage.STALL_S = json.loads(sys.argv[1])
+from components.shared.stores import transfer
+files, manifest, transfer.STALL_S = json.loads(sys.argv[1])
 with exit_on_user_error():
     publish("gs://raw/some/run", {name: Path(path) for name, path in files.items()}, manifest, "worse", "augmented@1")
 """

@@ -11,10 +11,10 @@ import pytest
 
 emulator = pytest.importorskip("gcp_storage_emulator.server")
 
-from components.shared import storage  # noqa: E402
 from components.shared.checkpoint import Checkpoints  # noqa: E402
 from components.shared.errors import UserError  # noqa: E402
 from components.shared.storage import checkpoint_address, checkpoint_store  # noqa: E402
+from components.shared.stores import transfer  # noqa: E402
 from tests.helpers.strict_storage import Clock, Server, strict_storage  # noqa: E402
 
 
@@ -43,8 +43,8 @@ def strict() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "RETRY_DELAY_S", 0.01)
-    monkeypatch.setattr(storage, "POLL_S", 0.01)
+    monkeypatch.setattr(transfer, "RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr(transfer, "POLL_S", 0.01)
 
 
 @pytest.mark.parametrize("kind", ["folder", "gs"])
@@ -52,7 +52,7 @@ def test_store_returns_what_was_written_below_its_name(kind: str, tmp_path: Path
     place = str(tmp_path / "new" / "folder") if kind == "folder" else request.getfixturevalue("address")
     df, vasc = checkpoint_store(place, "train_gan-df"), checkpoint_store(place, "train_gan-vasc")
     assert df.read("checkpoint-a") is None
-    large = os.urandom(storage.CHUNK_BYTES + 5)
+    large = os.urandom(transfer.CHUNK_BYTES + 5)
     df.write("checkpoint-a", b"one")
     vasc.write("checkpoint-a", large)
     df.write("checkpoint-a", b"two")
@@ -93,9 +93,9 @@ def test_write_during_an_outage_prints_a_warning(
     store.write("checkpoint-a", b"whole")
     strict.fault = lambda _: 503
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "CLOCK", lambda: 100 * time.monotonic())
+        patch.setattr(transfer, "CLOCK", lambda: 100 * time.monotonic())
         store.write("checkpoint-a", b"never arrives")
-        assert "warning: not written (gs://raw/run/df: object storage did not" in capsys.readouterr().out
+        assert "warning: not written (gs://raw/run/df: Google Cloud Storage did not" in capsys.readouterr().out
         with raises("storage.no_answer"):
             store.read("checkpoint-a")
     strict.fault = lambda request: "drop" if request.number == 1 else None
@@ -107,7 +107,7 @@ def test_write_during_an_outage_prints_a_warning(
 @pytest.mark.parametrize("fault", [404, 410, 400, "cut", "drop"])
 def test_write_restarts_a_lost_upload(strict: Server, fault: int | str):
     store = checkpoint_store("gs://raw/run", "df")
-    large = os.urandom(2 * storage.CHUNK_BYTES + 5)
+    large = os.urandom(2 * transfer.CHUNK_BYTES + 5)
     strict.fault = lambda request: fault if request.method == "PUT" and request.number == 2 else None
     store.write("checkpoint-a", large)
     assert strict.objects["run/df/checkpoint-a"].content == large
@@ -117,22 +117,22 @@ def test_write_restarts_a_lost_upload(strict: Server, fault: int | str):
 def test_write_to_a_lost_bucket_prints_a_warning(strict: Server, fault: int, capsys: pytest.CaptureFixture[str]):
     store = checkpoint_store("gs://raw/run", "df")
     strict.fault = lambda request: fault if request.method != "GET" else None
-    store.write("checkpoint-a", os.urandom(2 * storage.CHUNK_BYTES + 5))
+    store.write("checkpoint-a", os.urandom(2 * transfer.CHUNK_BYTES + 5))
     assert "warning: not written" in capsys.readouterr().out
 
 
 def test_write_of_a_slow_checkpoint_succeeds(strict: Server, monkeypatch: pytest.MonkeyPatch):
     clock = Clock()
-    monkeypatch.setattr(storage, "CLOCK", clock)
+    monkeypatch.setattr(transfer, "CLOCK", clock)
     store, content = checkpoint_store("gs://raw/run", "df"), os.urandom(20 << 20)
     # Each chunk takes longer than STALL_S.
-    strict.bytes_per_s, strict.sleep = storage.CHUNK_BYTES // 20, clock.sleep
+    strict.bytes_per_s, strict.sleep = transfer.CHUNK_BYTES // 20, clock.sleep
     store.write("checkpoint-a", content)
     written = clock.now
     # The system's buffers take up to 10 MiB of an answer at once.
     strict.bytes_per_s = 1 << 20
     assert store.read("checkpoint-a") == content
-    assert clock.now - written > storage.STALL_S
+    assert clock.now - written > transfer.STALL_S
 
 
 def test_read_of_a_spoilt_answer_fails(strict: Server):
@@ -146,7 +146,7 @@ def test_read_of_a_spoilt_answer_fails(strict: Server):
 ON_CLUSTER = {"COUNTERWEIGHT_RUN": "run-1"}
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/prefix", "minio://bucket", "http://host/x"])
+@pytest.mark.parametrize("address", ["ftp://bucket/prefix", "minio://bucket", "http://host/x"])
 def test_checkpoint_address_refuses_other_places(address: str):
     with raises("checkpoints.invalid_address"):
         checkpoint_store(address, "df")
@@ -162,12 +162,21 @@ def test_checkpoint_address_refuses_other_places(address: str):
         ("auto", "", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", "run-1", ""),
         ("auto", "", "/elsewhere/generators", "", ""),
         ("none", "/cache/x", "gs://root/p/run-1/train-gan/salt/generators", "run-1", ""),
-        ("gs://b/kept/", "", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", "run-1", "gs://b/kept/run-1"),
+        ("gs://bucket/kept/", "", "minio://mlpipeline/v2/p/run-1/x/salt/y", "run-1", "gs://bucket/kept/run-1"),
+        ("s3://bucket/kept", "", "minio://mlpipeline/v2/p/run-1/x/salt/y", "run-1", "s3://bucket/kept/run-1"),
     ],
 )
 def test_checkpoint_address_of_each_option(asked: str, folder: str, artifact: str, run: str, address: str):
     environment = {"COUNTERWEIGHT_CHECKPOINTS": folder, "COUNTERWEIGHT_RUN": run}
     assert checkpoint_address(asked, artifact, {name: value for name, value in environment.items() if value}) == address
+
+
+@pytest.mark.parametrize("scheme", ["minio", "s3"])
+def test_checkpoint_address_beside_artifacts_in_s3_requires_a_key(scheme: str):
+    artifact = f"{scheme}://mlpipeline/v2/p/run-1/train-gan/salt/generators"
+    assert checkpoint_address("auto", artifact, ON_CLUSTER) == ""
+    environment = {**ON_CLUSTER, "AWS_ACCESS_KEY_ID": "key"}
+    assert checkpoint_address("auto", artifact, environment) == "s3://mlpipeline/v2/p/run-1/checkpoints"
 
 
 def test_checkpoint_address_prints_why_checkpoints_are_disabled(capsys: pytest.CaptureFixture[str]):

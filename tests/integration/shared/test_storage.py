@@ -13,6 +13,7 @@ from google.cloud.storage import Client  # noqa: E402
 
 from components.shared import storage  # noqa: E402
 from components.shared.errors import UserError  # noqa: E402
+from components.shared.stores import addresses, gcs, transfer  # noqa: E402
 from tests.helpers.strict_storage import PAGE, Clock, strict_storage  # noqa: E402
 
 
@@ -36,16 +37,16 @@ def strict():
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_DELAY_S", 0.01)
-    monkeypatch.setattr(storage, "POLL_S", 0.01)
+    monkeypatch.setattr(transfer, "RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr(transfer, "POLL_S", 0.01)
 
 
 @pytest.fixture
 def fast_clock(monkeypatch):
     """Let a stall of STALL_S take a hundredth of it, and a request time out after 0.1 s."""
-    assert storage.TIMEOUT_S <= storage.STALL_S <= 25, "so that a call ends within 30 s"
-    monkeypatch.setattr(storage, "TIMEOUT_S", 0.1)
-    monkeypatch.setattr(storage, "CLOCK", lambda: 100 * time.monotonic())
+    assert transfer.TIMEOUT_S <= transfer.STALL_S <= 25, "so that a call ends within 30 s"
+    monkeypatch.setattr(transfer, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(transfer, "CLOCK", lambda: 100 * time.monotonic())
 
 
 def put(bucket, files):
@@ -67,21 +68,34 @@ def error_of(uri, folder):
 
 @pytest.mark.parametrize(
     ("uri", "parts"),
-    [("gs://b", ("b", "")), ("gs://b/", ("b", "")), ("gs://b/a/c/", ("b", "a/c")), ("gs://b//a", ("b", "a"))],
+    [
+        ("gs://buc_ket", ("gs", "buc_ket", "")),
+        ("gs://bucket/", ("gs", "bucket", "")),
+        ("s3://bucket/a/c/", ("s3", "bucket", "a/c")),
+        ("az://container//a", ("az", "container", "a")),
+        ("s3://" + "b" * 63, ("s3", "b" * 63, "")),
+        ("az://" + "b" * 63 + "/" + "a" * 99, ("az", "b" * 63, "a" * 99)),
+    ],
 )
-def test_split_uri_returns_bucket_and_prefix(uri, parts):
-    assert storage.split_uri(uri) == parts
+def test_parse_returns_scheme_bucket_and_prefix(uri, parts):
+    assert addresses.parse(uri) == parts
 
 
-@pytest.mark.parametrize("uri", ["gs://", "gs:///a", "s3://b/a", "b/a", ""])
-def test_split_uri_refuses_another_address(uri):
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("gs://", "gs:///a", "s3://b/a", "az://-ab", "az://a_b", "az://ab", "s3://Bucket", "s3://buc_ket"),
+        *("ftp://bucket/a", "bucket/a", "", "az://" + "b" * 64, "s3://" + "b" * 64),
+    ],
+)
+def test_parse_refuses_another_address(uri):
     with pytest.raises(UserError) as caught:
-        storage.split_uri(uri)
+        addresses.parse(uri)
     assert caught.value.code == "storage.invalid_address"
 
 
 def test_checksum_is_computed_in_c():
-    assert storage.google_crc32c.implementation == "c"
+    assert gcs.google_crc32c.implementation == "c"
 
 
 def test_download_folder_downloads_every_object_below_the_prefix(bucket, tmp_path):
@@ -166,6 +180,8 @@ def test_download_folder_translates_refusals(strict, tmp_path, status, code):
     assert error.code == f"storage.{code}"
     assert ("Storage Object Viewer" in error.hint) == (status == 403)
     assert len(strict.requests) == 1, "a refusal is final"
+    assert "Google Cloud Storage" in error.lines()
+    assert ("gcloud login or Workload Identity" in error.lines()) == (status != 418)
 
 
 def test_download_folder_without_credentials_fails(tmp_path, monkeypatch):
@@ -228,7 +244,7 @@ def test_download_folder_fails_in_time_if_requests_fail(strict, tmp_path, fast_c
     strict.fault = lambda request: fault if what in request.query else None
     assert error_of("gs://raw/set", tmp_path).code == "storage.no_answer"
     asked = {request.path for request in strict.requests if "download" in request.path}
-    assert len(asked) <= storage.MAX_PARALLEL_REQUESTS, "no download starts after the failure"
+    assert len(asked) <= transfer.MAX_PARALLEL_REQUESTS, "no download starts after the failure"
 
 
 def test_download_folder_fails_in_time_if_the_server_is_down(tmp_path, fast_clock, monkeypatch):
@@ -247,20 +263,20 @@ def test_download_folder_fails_in_time_if_an_answer_trickles(strict, tmp_path, f
 
 def test_download_folder_over_a_slow_connection_succeeds(strict, tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(storage, "CLOCK", clock)
+    monkeypatch.setattr(transfer, "CLOCK", clock)
     content = os.urandom(20 << 20)
     strict.put("set/a", content)
     # The system's buffers take up to 10 MiB at once.
     strict.bytes_per_s, strict.sleep = 1 << 20, clock.sleep
     storage.download_folder("gs://raw/set", tmp_path)
-    assert clock.now > storage.STALL_S
+    assert clock.now > transfer.STALL_S
     assert (tmp_path / "a").read_bytes() == content
     target = storage.Prefix("gs://raw/copy")
     files = {"b": (tmp_path / "a", "sha")}
     assert target.find_unchanged(files) == set()
     started = clock.now
     target.upload(files)
-    assert clock.now - started > storage.STALL_S
+    assert clock.now - started > transfer.STALL_S
     assert strict.objects["copy/b"].content == content
     assert target.find_unchanged(files) == {"b"}
 
@@ -275,7 +291,7 @@ def uploaded(strict, path):
 def large(tmp_path):
     """A file that is sent in three pieces."""
     path = tmp_path / "large"
-    path.write_bytes(os.urandom(2 * storage.CHUNK_BYTES + 5))
+    path.write_bytes(os.urandom(2 * transfer.CHUNK_BYTES + 5))
     return path
 
 
@@ -338,7 +354,7 @@ def test_list_objects_returns_names_sizes_and_generations(strict):
     assert [(entry.name, entry.size) for entry in first] == [("a/c", 4), ("b", 3)]
     assert storage.list_objects("gs://raw/set/b") == [first[1]]
     strict.put("set/b", b"new")
-    assert storage.list_objects("gs://raw/set")[1].generation > first[1].generation
+    assert storage.list_objects("gs://raw/set")[1].version > first[1].version
     with pytest.raises(UserError) as caught:
         storage.list_objects("gs://raw/other")
     assert caught.value.code == "storage.empty"

@@ -560,7 +560,14 @@ with exit_on_user_error():
 
 @pytest.mark.parametrize(
     ("data", "name"),
-    [("demo", "demo"), ("kaggle", "kaggle"), ("gs://b/p", "gcs"), ("demo/", "folder"), ("/kaggle", "folder")],
+    [
+        ("demo", "demo"),
+        ("kaggle", "kaggle"),
+        ("gs://bucket/p", "bucket"),
+        ("s3://bucket/p", "bucket"),
+        ("demo/", "folder"),
+        ("/kaggle", "folder"),
+    ],
 )
 def test_sources_handle_their_values(data, name):
     chosen = next(source for source in sources.SOURCES if source.handles(data))

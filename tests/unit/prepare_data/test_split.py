@@ -247,7 +247,7 @@ def test_assign_with_an_invalid_file_raises(tmp_path, text, code):
         given_split(tmp_path, text)
 
 
-@pytest.mark.parametrize("how", ["", "half", "nowhere.csv", "s3://bucket/split.csv", "1/2/3", "-1/5", "a\0b"])
+@pytest.mark.parametrize("how", ["", "half", "nowhere.csv", "ftp://bucket/split.csv", "1/2/3", "-1/5", "a\0b"])
 def test_assign_with_an_unknown_split_raises(tmp_path, how):
     with raises_user_error("split.unknown"):
         split.assign(table({"nv": [1] * 9}), how, 1, tmp_path)

@@ -41,8 +41,8 @@ def test_every_parameter_has_a_description_and_an_allowed_form():
 @pytest.mark.parametrize(
     ("name", "ending"),
     [
-        ("data", "Accepts demo, kaggle, gs://bucket/prefix or a folder."),
-        ("data_external", "Accepts none, gs://bucket/prefix or a folder."),
+        ("data", "Accepts demo, kaggle, gs://bucket/prefix (or s3://, az://) or a folder."),
+        ("data_external", "Accepts none, gs://bucket/prefix (or s3://, az://) or a folder."),
         ("data_split", "Accepts random, k/n (fold k of n), or a CSV file with the columns image_id and split."),
         ("data_duplicates", "One of: refuse, move_to_train."),
         ("classifier_epochs", "A whole number from 1 to 1,000,000."),
@@ -92,7 +92,9 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("synthetic", "zoo=gs://b"),
         ("synthetic", "a=/1,b=/2,c=/3,d=/4,e=/5,f=/6"),
         ("data", ""),
-        ("data", "s3://bucket/x"),
+        ("data", "ftp://bucket/x"),
+        ("data", "s3://Bucket/x"),
+        ("data", "az://con_tainer/x"),
         ("data", "gs://b"),
         ("data", "two\nlines"),
         ("data_image_size", 50),

@@ -1,11 +1,14 @@
-"""Google Cloud Storage: the layout of a folder below a prefix."""
+"""Object storage: the layout of a folder below a prefix."""
 
 from pathlib import Path
 
+from components.shared import storage
+from components.shared.stores.addresses import is_address
+
 
 def handles(data: str) -> bool:
-    """Handle `gs://bucket` and `gs://bucket/prefix`."""
-    return data.startswith("gs://")
+    """Handle the addresses of every store."""
+    return is_address(data)
 
 
 def fetch(data: str, scratch: Path) -> Path:
@@ -14,7 +17,5 @@ def fetch(data: str, scratch: Path) -> Path:
     Raises:
         UserError: the bucket cannot be read, or has no objects below the prefix.
     """
-    from components.shared import storage  # importing Google's client takes half a second
-
     storage.download_folder(data, scratch)
     return scratch
