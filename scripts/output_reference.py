@@ -10,7 +10,8 @@ INTRODUCTION = """# Outputs
 Files in the results folder, or below `gs://bucket/prefix/<run id>`. In the names, `<arm>` is an
 [arm](../concepts/arms.md), such as `baseline` or `augmented@0.25`, `<N>` a seed, `<class>` a class that gets
 synthetic images, and `<source>` a generator
-[other than the GANs of the run](../concepts/arms.md#images-of-other-generators). [Records](records.md) lists the fields of the JSON files.
+[other than the GANs of the run](../concepts/arms.md#images-of-other-generators). [Records](records.md) lists the fields
+of the JSON files.
 
 """
 END = """

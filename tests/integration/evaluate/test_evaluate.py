@@ -293,7 +293,7 @@ def use_another_source(run: RunFolders) -> None:
             record.with_suffix(suffix).rename(record.with_name(record.stem.replace("augmented", "zoo") + suffix))
 
 
-def test_evaluate_images_of_another_source_are_judged_in_the_same_way(
+def test_evaluate_compares_images_of_another_source_in_the_same_way(
     changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path]
 ) -> None:
     use_another_source(changed_run)
