@@ -87,6 +87,7 @@ def small(
     output: str,
     positive_classes: str,
     random_seed: int,
+    synthetic: str,
     synthetic_classes: str,
     synthetic_per_class: int,
     synthetic_shares: list[float],
