@@ -420,7 +420,7 @@ def test_publish_fails_during_an_outage_and_completes_after_it(tmp_path: Path, s
             resume.wait(60)
 
     server._storage.create_file = create_and_wait
-    arguments = json.dumps([{name: str(path) for name, path in files.items()}, str(tmp_path / "artifact"), 0.5])
+    arguments = json.dumps([{name: str(path) for name, path in files.items()}, str(tmp_path / "artifact"), 5])
     task = subprocess.Popen(
         [sys.executable, "-c", PHASE, arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
