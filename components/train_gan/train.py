@@ -175,11 +175,11 @@ def check_inputs(
     """
     networks, header = architectures.load(architecture), read_header(train_set)
     present = set(read_rows(train_set, "train", ["dx"])["dx"])
-    if not classes or len(set(classes)) < len(classes):
+    if len(set(classes)) < len(classes):
         raise UserError(
             f"the classes to train for are {','.join(classes)!r}",
-            "name at least one class, and each class once",
-            "train_gan.no_classes",
+            "name each class once",
+            "train_gan.repeated_class",
         )
     for dx in classes:
         if dx not in present:

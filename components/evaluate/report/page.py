@@ -338,7 +338,6 @@ def view(results: dict[str, Any]) -> dict[str, Any]:
         "synthetic": synthetic,
         "warnings": [text for dx, details in synthetic.items() for text in _warnings(dx, details)],
         "failed": [(dx, details) for dx, details in synthetic.items() if details["failed"]],
-        "keys_of": _keys_of(synthetic),
         "sources": results.get("sources") or {},
         "seed_count": len(run.get("seeds") or []) or 1,
         "demo": run.get("data") == "demo",
@@ -364,6 +363,7 @@ def render_html(results: dict[str, Any], gallery: Gallery) -> str:
         gallery: from `gallery.collect`; sections of missing images are omitted.
     """
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
+    page["keys_of"] = _keys_of(dict.fromkeys([*page["synthetic"], *gallery.synthetic]))
     losses = {dx: details.get("losses") or {} for dx, details in page["synthetic"].items()}
     page["losses_svg"] = {
         dx: plots.gan_losses(f"losses {place}", dx, curves) for place, (dx, curves) in enumerate(losses.items())

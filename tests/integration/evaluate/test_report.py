@@ -304,7 +304,7 @@ def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> No
         assert f"{title_of(dose['arm'])} {show(dose['value'], '+')}" in " ".join(
             value for _, _, value in page.attributes
         )
-    assert "corrected for the 3 shares of synthetic images. Of the rare" in page.text
+    assert "corrected for the 3 arms with synthetic images. Of the rare" in page.text
     other = effect["augmented_minus_best_control"]
     assert (
         "Against the best other remedy on validation (logit adjustment), augmented 50 % differs by "
