@@ -106,10 +106,14 @@ def make_synthetic_images(
             start=pretrained.outputs["start"],
             architecture=OPTIONS.gan_architecture,
             kimg=kimg,
-            failed_class=OPTIONS.failed_class,
             seed=seed,
             checkpoints=OPTIONS.checkpoints,
         ).set_display_name("Train GAN")
+        # By way of an annotation, because Kubeflow's cache key contains parameters and variables, but no annotations.
+        kubernetes.add_pod_annotation(trained, "counterweight/failed-class", OPTIONS.failed_class)
+        kubernetes.use_field_path_as_env(
+            trained, "COUNTERWEIGHT_FAILED_CLASS", "metadata.annotations['counterweight/failed-class']"
+        )
         place_on_gpu(trained)
         generated = generate_images(
             classes=classes,
@@ -128,6 +132,7 @@ def make_synthetic_images(
         gans=dsl.Collected(trained.outputs["gans"]),
         synthetic=dsl.Collected(generated.outputs["synthetic"]),
         sources=given.outputs["sources"],
+        failed_class=OPTIONS.failed_class,
     ).set_display_name("Collect images")
     place(collected, "balance_dataset")
     return SyntheticImages(synthetic_images=collected.outputs["synthetic_images"])

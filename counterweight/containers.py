@@ -21,13 +21,14 @@ from docker.types import Mount
 
 import docker
 from components.container_images import PHASE_OF, image
+from components.placement import placement
 from components.publish.publish import JOURNAL, MANIFEST
 from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.parameters import synthetic_sources
 from components.shared.stores.addresses import BUCKETS
 from counterweight.build_images import PHASES
-from counterweight.tasks import CHECKPOINTS, describe_failure
+from counterweight.tasks import CHECKPOINTS, FAILED_CLASS, describe_failure
 
 INPUTS = ("data", "data_split", "data_external")
 """Pipeline parameters that may name a local file or folder."""
@@ -329,7 +330,7 @@ class Engine:
         if writes_output:
             self._allow_writes(self.output, list_published_folders(self.output))
         if phase == "train_gan":
-            variables = {CHECKPOINTS: str(self.checkpoints)}
+            variables = {CHECKPOINTS: str(self.checkpoints), FAILED_CLASS: placement().options.failed_class}
             mounts = [self._mount("the folder of checkpoints", self.checkpoints, read_only=False)]
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
 from counterweight.task_table import PER_CLASS, TaskTable, class_labels, is_interactive, planned_labels, task_labels
-from counterweight.tasks import CHECKPOINTS, Process, Task, phase_of
+from counterweight.tasks import CHECKPOINTS, FAILED_CLASS, Process, Task, phase_of
 
 if TYPE_CHECKING:
     from counterweight.containers import Engine
@@ -162,6 +162,15 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{preset}-{digest}"
     folder = Path(os.path.expanduser(out or f"runs/{run_id}")).resolve()  # noqa: PTH111
+    for source in sources:
+        if Path(source).is_dir() and folder.is_relative_to(source):
+            raise UserError(
+                f"OUT is {folder}, inside {source}, whose images the next run would read as data",
+                "name a folder outside it with OUT",
+                "run.output_in_data",
+                output=str(folder),
+                data=source,
+            )
     return run_id, values | {"output": str(folder)}, folder
 
 
@@ -296,6 +305,7 @@ class Runner:
             "KERAS_BACKEND": "tensorflow",
             "KERAS_HOME": str(self.scratch / "keras"),
             CHECKPOINTS: str(self.checkpoints),
+            FAILED_CLASS: placement().options.failed_class,
             **(env_vars or {}),
         }
         return self._follow(phase_of(full_command), lambda: Process(full_command, environment))

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
+FAILED_CLASS = "COUNTERWEIGHT_FAILED_CLASS"
+"""Environment variable with the option `failed_class`, for the task that trains GANs; not part of the cache key."""
 CHECKPOINTS = "COUNTERWEIGHT_CHECKPOINTS"
 """Environment variable with the folder of the checkpoints.
 

@@ -13,7 +13,8 @@ from components.balance_dataset.balance import balance
 from components.evaluate.evaluate import evaluate
 from components.generate_images.generate import generate
 from components.prepare_data.prepare import prepare
-from components.shared.arms import BASELINE, CONTROL, dose_arm
+from components.prepare_data.synthetic import read_synthetic
+from components.shared.arms import BASELINE, CONTROL, GAN, dose_arm
 from components.shared.workflow_size import Job
 from components.train_classifier import train as classifier
 from components.train_features import train as features
@@ -117,9 +118,22 @@ class Experiment:
             **common,
         )
         self.steps.once(
+            "sources",
+            read_synthetic,
+            synthetic=GAN,
+            training_data=common["training_data"],
+            test_data=self.path("data", "test_data"),
+            count=self.scale.synthetic,
+            max_bad_images=0,
+            seed=SEED,
+            out=self.path("data", "sources"),
+        )
+        self.steps.once(
             f"{recipe}.images",
             generate,
+            classes=list(rare),
             gans=self.path(recipe, "gans"),
+            sources=self.path("data", "sources"),
             count=self.scale.synthetic,
             reject=0.2,
             seed=SEED,
@@ -132,6 +146,8 @@ class Experiment:
             start=self.path(start, "start"),
             gans=[self.path(recipe, "gans")],
             synthetic=[self.path(recipe, "synthetic")],
+            sources=self.path("data", "sources"),
+            failed_class="continue",
             synthetic_images=self.path(recipe, "synthetic_images"),
             **common,
         )

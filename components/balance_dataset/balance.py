@@ -9,7 +9,7 @@ from components.shared.errors import UserError
 from components.shared.files import atomic_folder
 from components.shared.image_set import read_header, read_rows
 from components.shared.log import log_line
-from components.shared.records import SyntheticSources, load_record
+from components.shared.records import FailedGan, SyntheticSources, load_gan_record, load_record
 
 
 def balance(
@@ -19,6 +19,7 @@ def balance(
     gans: Sequence[str | Path],
     synthetic: Sequence[str | Path],
     sources: str | Path,
+    failed_class: str,
     synthetic_images: str | Path,
 ) -> None:
     """Merge the folders of all classes. The names of the files are those of the publication.
@@ -30,13 +31,16 @@ def balance(
         gans: folders that train_gan wrote.
         synthetic: folders that generate_images wrote, from that training set.
         sources: folder that read_synthetic wrote; its `sources.json` is included.
+        failed_class: `fail` refuses a class whose GAN failed in a run with `continue`, from which it was cached.
         synthetic_images: folder to write: `models/` and `synthetic/`.
 
     Raises:
-        UserError: images were generated for another training set, or a source has none of any class.
+        UserError: images were generated for another training set, a source has none of any class, or a GAN failed.
     """
     train_set = Path(training_data) / "train.parquet"
     header = read_header(train_set)
+    if failed_class == "fail":
+        _refuse_failed(gans)
     described = Path(sources) / "sources.json"
     counts: dict[str, dict[str, int]] = {name: {} for name in load_record(described, SyntheticSources).sources}
     for path in sorted(path for folder in synthetic for path in Path(folder).glob("synthetic/**/*.parquet")):
@@ -62,6 +66,18 @@ def balance(
     for source, by_class in counts.items():
         listed = ", ".join(f"{dx} {count:,}" for dx, count in sorted(by_class.items()))
         log_line("balance_dataset", f"{sum(by_class.values()):,} synthetic images of {source}: {listed}")
+
+
+def _refuse_failed(gans: Sequence[str | Path]) -> None:
+    for path in sorted(path for folder in gans for path in Path(folder).glob("models/gan-*.json")):
+        record = load_gan_record(path)
+        if isinstance(record, FailedGan):
+            raise UserError(
+                f"the GAN of {record.dx} failed ({record.failed})",
+                "change gan_kimg or random_seed, or set the option failed_class to continue",
+                "balance_dataset.failed_class",
+                dx=record.dx,
+            )
 
 
 def _check_counts(counts: Mapping[str, Mapping[str, int]]) -> None:

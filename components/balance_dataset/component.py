@@ -13,6 +13,7 @@ def balance_dataset(
     gans: dsl.Input[list[dsl.Model]],
     synthetic: dsl.Input[list[dsl.Dataset]],
     sources: dsl.Input[dsl.Dataset],
+    failed_class: str,
     synthetic_images: dsl.Output[dsl.Dataset],
 ) -> None:
     """Collect the synthetic images of all classes, with the models and records that made them."""
@@ -28,5 +29,6 @@ def balance_dataset(
             gans=[folder.path for folder in gans],
             synthetic=[folder.path for folder in synthetic],
             sources=sources.path,
+            failed_class=failed_class,
             synthetic_images=synthetic_images.path,
         )

@@ -50,14 +50,14 @@ def train_gan(
     start: dsl.Input[dsl.Model],
     architecture: str,
     kimg: float,
-    failed_class: str,
     seed: int,
     checkpoints: str,
     gans: dsl.Output[dsl.Model],
 ) -> None:
     """Train a GAN for each of some classes (comma-separated) on the real training images of that class.
 
-    With `train_gans` false, all synthetic images come from other generators, and nothing is trained.
+    With `train_gans` false, all synthetic images come from other generators, and nothing is trained. The option
+    `failed_class` is no parameter, so that finished GANs are taken from the cache when it changes.
     """
     from components.shared.errors import exit_on_user_error
 
@@ -75,7 +75,7 @@ def train_gan(
             architecture=architecture,
             kimg=kimg,
             seed=seed,
-            failed_class=failed_class,
+            failed_class=os.environ.get("COUNTERWEIGHT_FAILED_CLASS", "fail"),
             gans=gans.path,
             checkpoints=checkpoint_address(checkpoints, gans.uri, os.environ),
         )

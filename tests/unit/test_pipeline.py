@@ -198,13 +198,18 @@ def test_prepare_data_gets_the_identity_of_the_data(compiled: Compiled):
 
 def test_options_are_compiled_in(tmp_path: Path):
     options = {"gans_per_task": 3, "failed_class": "continue", "checkpoints": "gs://bucket/x", "max_bad_images": 4}
-    tasks = compile_pipeline(tmp_path, {"options": options}).tasks()
+    compiled = compile_pipeline(tmp_path, {"options": options})
+    tasks = compiled.tasks()
 
     def constant(task: str, name: str) -> Any:
         return tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
 
     assert constant("check-inputs", "gans_per_task") == constant("prepare-data", "gans_per_task") == 3
-    assert constant("train-gan", "failed_class") == "continue"
+    assert constant("balance-dataset", "failed_class") == "continue"
+    gan = compiled.platform["exec-train-gan"]
+    assert gan["podMetadata"]["annotations"] == {"counterweight/failed-class": "continue"}
+    path = "metadata.annotations['counterweight/failed-class']"
+    assert {"name": "COUNTERWEIGHT_FAILED_CLASS", "fieldPath": path} in gan["fieldPathAsEnv"]
     assert constant("train-gan", "checkpoints") == constant("check-inputs", "checkpoints") == "gs://bucket/x"
     assert constant("prepare-data", "max_bad_images") == 4
 
@@ -255,7 +260,11 @@ def test_run_id_is_no_parameter_of_a_cached_task(compiled: Compiled):
     """A run's id among a task's inputs would exclude every cached result of another run."""
     fields = {name: entry["fieldPathAsEnv"] for name, entry in compiled.platform.items() if "fieldPathAsEnv" in entry}
     run = [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "COUNTERWEIGHT_RUN"}]
-    assert fields == {"exec-train-gan": run, "exec-pretrain-gan": run}
+    policy = {
+        "fieldPath": "metadata.annotations['counterweight/failed-class']",
+        "name": "COUNTERWEIGHT_FAILED_CLASS",
+    }
+    assert fields == {"exec-train-gan": [policy, *run], "exec-pretrain-gan": run}
     for name, task in compiled.executed().items():
         if name != "publish":
             assert "{{$.pipeline_job" not in str(task.get("inputs")), name

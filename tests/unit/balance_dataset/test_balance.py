@@ -9,7 +9,7 @@ import pytest
 
 from components.balance_dataset.balance import balance
 from components.shared.image_set import encode_png, pixel_sha256, read_header, read_rows, write_image_set
-from components.shared.records import SyntheticSource, SyntheticSources, write_record
+from components.shared.records import FailedGan, SyntheticSource, SyntheticSources, write_record
 from tests.helpers.errors import raises_user_error
 
 
@@ -53,10 +53,10 @@ def collect(training_data: Path, tmp_path: Path) -> Callable[..., Path]:
         for dx in ("df", "vasc")
     ]
 
-    def run(*synthetic: Path, **described: SyntheticSource) -> Path:
+    def run(*synthetic: Path, failed_class: str = "continue", **described: SyntheticSource) -> Path:
         (tmp_path / "sources").mkdir(exist_ok=True)
         write_record(tmp_path / "sources" / "sources.json", SyntheticSources(sources=described))
-        balance(training_data, features, start, gans, synthetic, tmp_path / "sources", tmp_path / "out")
+        balance(training_data, features, start, gans, synthetic, tmp_path / "sources", failed_class, tmp_path / "out")
         return tmp_path / "out"
 
     return run
@@ -88,6 +88,26 @@ def test_balance_without_any_image_fails(collect: Callable[..., Path], training_
     with raises_user_error("balance_dataset.only_copies", source="gan"):
         collect(write_synthetic(tmp_path / "vasc", "vasc", 0, training_data / "train.parquet"))
     assert not (tmp_path / "out").exists()
+
+
+def test_balance_with_a_gan_that_failed_in_another_run_fails_unless_the_run_continues_without_it(
+    collect: Callable[..., Path], training_data: Path, tmp_path: Path
+) -> None:
+    of_gan = write_synthetic(tmp_path / "df", "df", 3, training_data / "train.parquet")
+    failed = FailedGan(
+        dx="vasc",
+        architecture="dcgan",
+        classes=["df", "nv", "vasc"],
+        image_size=32,
+        data_sha256="d" * 64,
+        split_sha256="5" * 64,
+        failed="DivergedError: loss",
+    )
+    (tmp_path / "gans-df" / "models" / "gan-df.json").unlink()
+    write_record(tmp_path / "gans-vasc" / "models" / "gan-vasc.json", failed)
+    with raises_user_error("balance_dataset.failed_class", dx="vasc"):
+        collect(of_gan, failed_class="fail")
+    assert collect(of_gan).exists()
 
 
 def test_balance_with_a_source_that_only_copies_fails(

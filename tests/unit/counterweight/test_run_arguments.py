@@ -9,6 +9,7 @@ from components import placement
 from components.shared.errors import UserError
 from components.shared.parameters import defaults
 from counterweight import parameters, run
+from tests.helpers.errors import raises_user_error
 
 
 def arguments(*words: str) -> tuple[str, dict[str, Any], Path]:
@@ -28,6 +29,19 @@ def test_arguments_take_precedence_over_the_preset_and_it_over_the_default(tmp_p
     values = arguments("PRESET=cpu", "gan_kimg=1", f"DATA={tmp_path}")[1]
     assert (values["gan_kimg"], values["data_image_size"], values["random_seed"]) == (1.0, 64, 1)
     assert values["data"] == str(tmp_path)
+
+
+def test_arguments_with_the_results_inside_the_data_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The results contain images, which the next run would read."""
+    (tmp_path / "data" / "df").mkdir(parents=True)
+    data = tmp_path / "data"
+    for words in ([f"DATA={data}"], ["DATA=demo", f"synthetic={data}"], [f"DATA={tmp_path}", f"EXTERNAL={data}"]):
+        with raises_user_error("run.output_in_data", output=str(data / "df" / "out")):
+            arguments(*words, f"OUT={data / 'df' / 'out'}")
+    assert arguments(f"DATA={data}", f"OUT={tmp_path / 'data-results'}")[2] == tmp_path / "data-results"
+    monkeypatch.chdir(data)
+    with raises_user_error("run.output_in_data"):
+        arguments("DATA=.")
 
 
 def test_arguments_give_changed_data_another_run_id(tmp_path: Path):
