@@ -57,7 +57,7 @@ def train_gan(
     """Train a GAN for each of some classes (comma-separated) on the real training images of that class.
 
     With `train_gans` false, all synthetic images come from other generators, and nothing is trained. The option
-    `failed_class` is no parameter, so that finished GANs are taken from the cache when it changes.
+    `failed_class` is not a parameter, so that finished GANs are taken from the cache when it changes.
     """
     from components.shared.errors import exit_on_user_error
 
