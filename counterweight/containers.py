@@ -193,6 +193,34 @@ class Container:
             client.containers.get(self._container.id).remove(v=True, force=True)
 
 
+def _given_places(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return name → place of each input of a run."""
+    given = {name: str(values[name]) for name in INPUTS if name in values}
+    sources = synthetic_sources(values.get("synthetic", GAN))
+    return given | {f"synthetic ({name})": place for name, place in sources.items()}
+
+
+def _refuse_reserved(name: str, path: Path) -> None:
+    if any(Path(reserved).is_relative_to(path) for reserved in RESERVED_PATHS):
+        raise UserError(
+            f"{name} is {path}, which conflicts with a path inside the container",
+            "use a separate folder",
+            "containers.path_conflict",
+            name=name,
+        )
+
+
+def check_paths(values: Mapping[str, Any], output: Path) -> None:
+    """Check that no input and no output of a run conflicts with a path inside the containers.
+
+    Raises:
+        UserError: `containers.path_conflict`.
+    """
+    for name, place in (*_given_places(values).items(), ("OUT", str(output))):
+        if Path(place).is_absolute():
+            _refuse_reserved(name, Path(place))
+
+
 class Engine:
     """Start the containers of one run, and remove them.
 
@@ -229,10 +257,7 @@ class Engine:
                 "containers.no_image",
                 phases=list(missing),
             )
-        given = {name: str(values[name]) for name in INPUTS if name in values}
-        given |= {
-            f"synthetic ({name})": place for name, place in synthetic_sources(values.get("synthetic", GAN)).items()
-        }
+        given = _given_places(values)
         paths = {name: Path(value) for name, value in given.items()}
         self.inputs = [
             self._mount_input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()
@@ -261,13 +286,7 @@ class Engine:
         Raises:
             UserError: `containers.path_conflict`.
         """
-        if any(Path(reserved).is_relative_to(path) for reserved in RESERVED_PATHS):
-            raise UserError(
-                f"{name} is {path}, which conflicts with a path inside the container",
-                "use a separate folder",
-                "containers.path_conflict",
-                name=name,
-            )
+        _refuse_reserved(name, path)
         return Mount(str(path), str(path), type="bind", read_only=read_only)
 
     def _mount_input(self, name: str, path: Path) -> Mount:

@@ -471,6 +471,10 @@ def run(words: list[str], console: TextIO) -> int:
     from pipeline import counterweight
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    if runner_name == "containers":
+        from counterweight.containers import check_paths
+
+        check_paths(values, folder)
     check_listing(values, placement().options.max_bad_images)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the task cache")

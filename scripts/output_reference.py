@@ -77,7 +77,8 @@ OUTPUTS = (
     Output("synthetic/<source>/<class>.parquet", "the images of another generator", always=False),
     Output("synthetic/<source>/<class>.json", "their quality", always=False),
     Output("synthetic/<source>/<class>.html", "a contact sheet", always=False),
-    Output("synthetic/sources.json", "the other generators and what was read from them"),
+    Output("sources.json", "the other generators and what was read from them"),
+    Output("data_source.json", "what was read as the data: layout, metadata, columns, folders"),
 )  # fmt: skip
 
 

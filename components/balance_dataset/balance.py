@@ -62,7 +62,7 @@ def balance(
                 if (Path(part) / name).is_dir():
                     shutil.copytree(Path(part) / name, folder / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
         shutil.copyfile(features, folder / "models" / "features.keras")
-        shutil.copyfile(described, folder / "synthetic" / "sources.json")
+        shutil.copyfile(described, folder / "sources.json")
     for source, by_class in counts.items():
         listed = ", ".join(f"{dx} {count:,}" for dx, count in sorted(by_class.items()))
         log_line("balance_dataset", f"{sum(by_class.values()):,} synthetic images of {source}: {listed}")

@@ -195,7 +195,8 @@ def _describe_source(name: str, source: DataSource) -> list[str]:
     lines = [f"layout: {source.layout}"]
     lines += [f"read {it.name}, {it.rows:,} rows, SHA-256 {it.sha256}" for it in source.metadata]
     if source.columns:
-        lines.append("columns: " + ", ".join(f"{field} from {column}" for field, column in source.columns.items()))
+        named = [f"{name} from {column}" if column != name else name for name, column in source.columns.items()]
+        lines.append(f"columns: {', '.join(named)}")
     if source.ignored:
         lines.append(f"ignored columns: {join_some(source.ignored, 20)}")
     if source.folders:

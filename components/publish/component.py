@@ -35,6 +35,7 @@ def publish(
                 "data_profile.html": data_profile.path,
                 "report.html": report.path,
                 "splits.csv": f"{test_data.path}/splits.csv",
+                "data_source.json": f"{test_data.path}/data_source.json",
             },
         )
         place = publish_files(

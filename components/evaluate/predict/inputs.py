@@ -133,7 +133,7 @@ def read_inputs(
         training_data: folder with `train.parquet`, `validation.parquet` and `classes.json`.
         test_data: folder with `test.parquet`, `external.parquet`, which may have no rows, and `data_source.json`.
         synthetic_images: folder with `models/gan-<class>.json`, `synthetic/<class>.parquet` and
-            `synthetic/<class>.json`, the latter also in `synthetic/<source>/`, and `synthetic/sources.json`.
+            `synthetic/<class>.json`, the latter also in `synthetic/<source>/`, and `sources.json`.
         classifiers: folders with `models/<arm>.json` and `models/<arm>.keras` of the run's first seed, and
             `models/<arm>-seed<N>.*` of the others.
 
@@ -148,7 +148,7 @@ def read_inputs(
     rare = tuple(load_record(training / "classes.json", DataClasses).rare)
     gan_records = read_gan_records(synthetic)
     folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
-    sources = load_record(folder / "sources.json", SyntheticSources).sources
+    sources = load_record(synthetic / "sources.json", SyntheticSources).sources
     if set(gan_records) != set(rare) and (gan_records or not sources):
         raise UserError(
             f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gan_records) or 'none'}",

@@ -134,7 +134,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
         nearest=[{"distance": 0.3, "image_id": "train-df-0", "index": 4}], pairs_jpeg=strip,
     )  # fmt: skip
     write_record(folder / "synthetic" / "df.json", quality)
-    write_record(folder / "synthetic" / "sources.json", SyntheticSources(sources={}))
+    write_record(folder / "sources.json", SyntheticSources(sources={}))
 
 
 @pytest.fixture(scope="session")

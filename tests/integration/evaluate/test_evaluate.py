@@ -285,7 +285,7 @@ def use_another_source(run: RunFolders) -> None:
         held_out=["a reproduces b (test)"],
         provenance=Provenance(generator="Diffusion <2>", trained_on="the training split"),
     )
-    write_record(folder / "synthetic" / "sources.json", SyntheticSources(sources={"zoo": source}))
+    write_record(folder / "sources.json", SyntheticSources(sources={"zoo": source}))
     for seed in SEEDS:
         record = run.record("augmented@1", seed)
         edit(record, arm="zoo@1")

@@ -71,7 +71,7 @@ def test_balance_collects_the_files_of_all_tasks(
     models = ["features.keras", "shared.json", "shared.html"]
     models += [f"gan-{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("keras", "json", "html")]
     expected = {f"models/{name}" for name in models}
-    expected |= {"synthetic/sources.json"}
+    expected |= {"sources.json"}
     expected |= {f"synthetic/{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("parquet", "json", "html")}
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == expected
     for name in models[1:]:
