@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.shared.arms import GAN
+from components.shared.arms import GAN, parse_synthetic_key
 from components.shared.errors import UserError
 from components.shared.files import atomic_folder
 from components.shared.image_set import read_header, read_rows
@@ -43,7 +43,10 @@ def balance(
         _refuse_failed(gans)
     described = Path(sources) / "sources.json"
     counts: dict[str, dict[str, int]] = {name: {} for name in load_record(described, SyntheticSources).sources}
-    for path in sorted(path for folder in synthetic for path in Path(folder).glob("synthetic/**/*.parquet")):
+    if any(path for folder in gans for path in Path(folder).glob("models/gan-*.json")):
+        counts[GAN] = {}
+    found = [(path, Path(folder, "synthetic")) for folder in synthetic for path in Path(folder).rglob("*.parquet")]
+    for path, top in sorted(found):
         if read_header(path) != header:
             raise UserError(
                 f"{path} was not made from this training set",
@@ -51,9 +54,8 @@ def balance(
                 "image_set.mixed",
                 path=str(path),
             )
-        source = GAN if path.parent.name == "synthetic" else path.parent.name
-        count = len(read_rows(path, "train", ["dx"]))
-        counts.setdefault(source, {})[path.stem] = counts.get(source, {}).get(path.stem, 0) + count
+        source, dx = parse_synthetic_key(path.relative_to(top).with_suffix("").as_posix())
+        counts.setdefault(source, {})[dx] = len(read_rows(path, "train", ["dx"]))
     _check_counts(counts)
     with atomic_folder(synthetic_images) as folder:
         (folder / "models").mkdir()
@@ -82,9 +84,9 @@ def _refuse_failed(gans: Sequence[str | Path]) -> None:
 
 def _check_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
     """Raise if a source has no images; source → class → images."""
-    if not counts:
+    if not counts.get(GAN, True) or not counts:
         raise UserError(
-            "no class has synthetic images",
+            "no class has synthetic images of a GAN",
             "read the records in `models` for the errors of the GANs, or raise gan_kimg",
             "balance_dataset.no_images",
         )

@@ -237,7 +237,9 @@ def external_only(
         UserError: with `refuse`, an image, its lesion or a near-duplicate of it is in the run.
     """
     offending = []
-    columns = [("lesion_id", "same lesion")] * compare_ids + [("pixel_sha256", PIXELS)]
+    lesions, rows = _given_lesions(rows), rows.assign(given_lesion=_given_lesions(rows))
+    known = known.assign(given_lesion=_given_lesions(known))
+    columns = [("given_lesion", "same lesion")] * compare_ids + [("pixel_sha256", PIXELS)]
     if compare_ids and "patient_id" in known:
         columns.append(("patient_id", "same patient"))
     for column, why in columns:
@@ -262,4 +264,10 @@ def external_only(
         )
     for line in _describe_pairs(rows, known, offending[:LISTED]):
         log_line("prepare_data", f"excluded from the external set: {line}")
-    return ~rows["lesion_id"].isin({rows["lesion_id"].iloc[pair.first] for pair in offending})
+    return ~lesions.isin({lesions.iloc[pair.first] for pair in offending})
+
+
+def _given_lesions(rows: pd.DataFrame) -> pd.Series:
+    """Return the lesion ids as given: of a lesion with several classes, without the class that was added."""
+    ids = [lesion.removesuffix(f" {dx}") for lesion, dx in zip(rows["lesion_id"], rows["dx"], strict=True)]
+    return pd.Series(ids, rows.index, dtype=object)

@@ -172,7 +172,7 @@ def _skip(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings)
     return table[~rows]
 
 
-def _keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: int) -> pd.DataFrame:
+def keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: int) -> pd.DataFrame:
     """Return the rows that have an image file.
 
     Raises:
@@ -185,7 +185,7 @@ def _keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: 
     return _skip(dataset.table, missing, "no image file", findings)
 
 
-def _describe_source(name: str, source: DataSource) -> list[str]:
+def describe_source(name: str, source: DataSource) -> list[str]:
     """Return lines on how data was read.
 
     Args:
@@ -252,11 +252,11 @@ def _external(
             place.mkdir()
         folder, findings = sources.fetch(external, places[0]), Findings()
         dataset = _read_with_columns(partial(layouts.read, folder, scratch=places[1], min_classes=1), columns)
-        for line in _describe_source("external set: ", dataset.source):
+        for line in describe_source("external set: ", dataset.source):
             log_line("prepare_data", line)
         table = dataset.table
         _refuse_unknown_classes(table, classes)
-        table = _keep_rows_with_files(dataset, findings, max_bad_images).assign(split="external", source=REAL)
+        table = keep_rows_with_files(dataset, findings, max_bad_images).assign(split="external", source=REAL)
         findings.refuse_more_than(max_bad_images)
         with decode(table, dataset.files, image_size, findings, max_bad_images, "prepare_data external") as decoded:
             new = leakage.external_only(
@@ -384,9 +384,9 @@ def prepare(
         dataset = layouts.read(folder, columns, scratch=scratch / "images", ignore=ignore)
         rare_names, classes = rare_classes(dataset.table, rare), sorted(dataset.table["dx"].unique())
         source = _complete_source(dataset, split)
-        for line in _describe_source("", source):
+        for line in describe_source("", source):
             log_line("prepare_data", line)
-        table = _keep_rows_with_files(dataset, findings, max_bad_images)
+        table = keep_rows_with_files(dataset, findings, max_bad_images)
         table = table.assign(split=splitting.assign(table, split, seed, scratch, source.unit), source=REAL)
         unnamed = table["split"].isna()
         table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)

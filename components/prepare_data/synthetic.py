@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,9 @@ from components.prepare_data import layouts, near_duplicates, sources
 from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.image_reader import RawImage
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
-from components.prepare_data.prepare import write_rows
+from components.prepare_data.prepare import describe_source, keep_rows_with_files, write_rows
 from components.shared.arms import GAN
-from components.shared.data_identity import check_synthetic_unchanged
+from components.shared.data_identity import PROVENANCE, check_synthetic_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder
 from components.shared.image_set import Header, decode_png, iter_tables, read_header
@@ -38,7 +39,6 @@ from components.shared.records import (
 from components.shared.seeds import derive_seed
 
 LABEL = "read_synthetic"
-PROVENANCE = "provenance.json"
 POOL_RATIO = 5
 """Maximum number of images of a class that are read, as a multiple of the number that arms add."""
 ACCUSED_PER_PAIR = 1e-7
@@ -82,9 +82,12 @@ def _read_held_out(sets: Mapping[str, Path]) -> HeldOut:
 def count_by_chance(pairs: int) -> int:
     """Return how many near-duplicates unrelated images may have, in a number of pairs that are compared.
 
-    It is the quantile 1 − `MAX_CHANCE` of the Poisson distribution with the mean `pairs · ACCUSED_PER_PAIR`.
+    It is the quantile 1 − `MAX_CHANCE` of the Poisson distribution with the mean `pairs · ACCUSED_PER_PAIR`; of the
+    normal distribution above a mean of 500, where the exponential would soon be 0.
     """
     mean, count = pairs * ACCUSED_PER_PAIR, 0
+    if mean > 500:
+        return math.ceil(mean + NormalDist().inv_cdf(1 - MAX_CHANCE) * math.sqrt(mean))
     term = total = math.exp(-mean)
     while total < 1 - MAX_CHANCE:
         count += 1
@@ -150,10 +153,15 @@ def _choose(
     return pd.concat(chosen, ignore_index=True)
 
 
-def _read_images(folder: Path, scratch: Path) -> tuple[pd.DataFrame, dict[str, RawImage]]:
+def _read_images(
+    name: str, folder: Path, scratch: Path, findings: Findings, max_bad_images: int
+) -> tuple[pd.DataFrame, dict[str, RawImage]]:
     """Return image_id and dx of the images of a source in any layout, and their files."""
     dataset = layouts.read(folder, scratch=scratch, min_classes=1)
-    table = dataset.table[dataset.table["image_id"].isin(dataset.files)]
+    for line in describe_source(f"{name}: ", dataset.source):
+        log_line(LABEL, line)
+    table = keep_rows_with_files(dataset, findings, max_bad_images)
+    findings.refuse_more_than(max_bad_images)
     return table[["image_id", "dx"]], dataset.files
 
 
@@ -184,7 +192,7 @@ def _read_source(
         for each in parts:
             each.mkdir()
         folder, findings = sources.fetch(place, parts[0]), Findings()
-        images, files = _read_images(folder, parts[1])
+        images, files = _read_images(name, folder, parts[1], findings, max_bad_images)
         available = {str(dx): int(number) for dx, number in images["dx"].value_counts().items()}
         table = _choose(images, rare, header.classes, name, POOL_RATIO * count, seed).assign(source=name)
         with decode(table, files, header.image_size, findings, max_bad_images, f"{LABEL} {name}") as decoded:

@@ -22,6 +22,9 @@ DATA_SUFFIXES = (
 )  # fmt: skip
 """Suffixes of files that are data. Results written into the data folder are ignored."""
 
+PROVENANCE = "provenance.json"
+"""File that describes synthetic images, beside them."""
+
 WORDS = ("demo", "kaggle", "none", "random")
 """Parameter values that are not locations; their data is constant."""
 
@@ -123,4 +126,4 @@ def _line(path: Path, name: str) -> str:
 
 def _is_data(name: str) -> bool:
     last = name.rpartition("/")[2]
-    return not last.startswith(".") and Path(last).suffix.lower() in DATA_SUFFIXES
+    return not last.startswith(".") and (Path(last).suffix.lower() in DATA_SUFFIXES or last == PROVENANCE)

@@ -65,9 +65,11 @@ class Inputs:
 
     @property
     def rebalanced(self) -> tuple[str, ...]:
-        """The rare classes that have synthetic images of any source."""
-        having = {parse_synthetic_key(key)[1] for key in self.synthetic_keys}
-        return tuple(dx for dx in self.rare if dx in having)
+        """The rare classes that have synthetic images of every source; in others, an arm would equal its control."""
+        sources = {parse_synthetic_key(key)[0] for key in (*self.qualities, *self.gan_records)}
+        return tuple(
+            dx for dx in self.rare if all(synthetic_key(source, dx) in self.synthetic_keys for source in sources)
+        )
 
 
 def classifier_stem(arm: str, seed: int, first_seed: int) -> str:

@@ -6,6 +6,7 @@ The clients read the variables of their credentials themselves; only this module
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 READ, WRITE = "read", "write"
 
@@ -57,6 +58,12 @@ def _gcs(environment: Mapping[str, str]) -> Access:
     return Access("Google Cloud Storage", "", credential, fix, grants)
 
 
+def _shown(endpoint: str) -> str:
+    """Return an endpoint for messages, without a password or token in it."""
+    parts = urlsplit(endpoint)
+    return endpoint and f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _s3(environment: Mapping[str, str]) -> Access:
     endpoint = _value(environment, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     credential = _first(
@@ -74,7 +81,7 @@ def _s3(environment: Mapping[str, str]) -> Access:
         READ: "s3:ListBucket and s3:GetObject",
         WRITE: "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject",
     }
-    store = f"the S3 store at {endpoint}" if endpoint else "Amazon S3"
+    store = f"the S3 store at {_shown(endpoint)}" if endpoint else "Amazon S3"
     return Access(store, endpoint, credential, fix, grants, _value(environment, "AWS_CA_BUNDLE", "SSL_CERT_FILE"))
 
 
@@ -93,7 +100,9 @@ def _azure(environment: Mapping[str, str]) -> Access:
         "the identity of this machine, because AZURE_STORAGE_ACCOUNT_KEY is not set",
     )
     fix = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use Workload Identity"
-    where = endpoint or (f"the account {account}" if account else "no account: AZURE_STORAGE_ACCOUNT_NAME is not set")
+    where = _shown(endpoint) or (
+        f"the account {account}" if account else "no account: AZURE_STORAGE_ACCOUNT_NAME is not set"
+    )
     grants = {READ: "the role Storage Blob Data Reader", WRITE: "the role Storage Blob Data Contributor"}
     authorities = environment.get("SSL_CERT_FILE", "")
     return Access(f"Azure Blob Storage ({where})", endpoint, credential, fix, grants, authorities)

@@ -90,6 +90,27 @@ def test_balance_without_any_image_fails(collect: Callable[..., Path], training_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["zoo", "synthetic"])
+def test_balance_without_gans_collects_the_images_of_a_source(
+    collect: Callable[..., Path], training_data: Path, tmp_path: Path, name: str
+) -> None:
+    """`synthetic` is the name of a source that has none."""
+    given = write_synthetic(tmp_path / "given", "df", 2, training_data / "train.parquet", f"{name}/")
+    for path in tmp_path.glob("gans-*/models/*.json"):
+        path.unlink()
+    out = collect(given, **{name: SOURCE})
+    assert len(read_rows(out / "synthetic" / name / "df.parquet", "train")) == 2
+
+
+def test_balance_with_failed_gans_only_fails_although_another_source_has_images(
+    collect: Callable[..., Path], training_data: Path, tmp_path: Path
+) -> None:
+    """The arms of the GANs would equal the control."""
+    given = write_synthetic(tmp_path / "given", "df", 2, training_data / "train.parquet", "zoo/")
+    with raises_user_error("balance_dataset.no_images"):
+        collect(given, zoo=SOURCE)
+
+
 def test_balance_with_a_gan_that_failed_in_another_run_fails_unless_the_run_continues_without_it(
     collect: Callable[..., Path], training_data: Path, tmp_path: Path
 ) -> None:

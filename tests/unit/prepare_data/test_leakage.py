@@ -387,3 +387,38 @@ def test_prepare_keeps_a_patient_in_one_split(tmp_path, run):
     assert rows["lesion_id"].nunique() == 30  # a patient counts once in each class
     assert (rows.groupby("dx")["split"].nunique() == 3).all()
     assert "images of <b>30</b> patients" in done.profile.replace("\n", " ")
+
+
+def numbered(lesions: list[str], classes: list[str], seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return rows of unrelated images, and their thumbnails."""
+    thumbnails = np.random.default_rng(seed).integers(0, 256, (len(lesions), 32, 32)).astype(np.uint8)
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"image-{seed}-{n}" for n in range(len(lesions))],
+            "lesion_id": lesions,
+            "dx": classes,
+            "split": "train",
+            "pixel_sha256": [f"{seed}-{n}" for n in range(len(lesions))],
+            "perceptual_hash": perceptual_hashes(thumbnails),
+        }
+    )
+    return rows, thumbnails
+
+
+@pytest.mark.parametrize(
+    ("lesions", "classes", "known", "known_classes", "kept"),
+    [
+        # A lesion that has two classes in one of the sets was given the class as a part of its id.
+        (["L", "M"], ["mel", "nv"], ["L mel", "L nv"], ["mel", "nv"], [False, True]),
+        (["L mel", "L nv", "M"], ["mel", "nv", "nv"], ["L"], ["mel"], [False, False, True]),
+    ],
+)
+def test_external_only_compares_lesions_of_several_classes(
+    lesions: list[str], classes: list[str], known: list[str], known_classes: list[str], kept: list[bool]
+) -> None:
+    rows, thumbnails = numbered(lesions, classes, 1)
+    of_run, known_thumbnails = numbered(known, known_classes, 2)
+    found = leakage.external_only(rows, thumbnails, of_run, known_thumbnails, "move_to_train")
+    assert found.tolist() == kept
+    with raises_user_error("leakage.found"):
+        leakage.external_only(rows, thumbnails, of_run, known_thumbnails, "refuse")

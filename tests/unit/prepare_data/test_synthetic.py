@@ -131,6 +131,8 @@ def test_count_by_chance_is_a_quantile_of_the_poisson_distribution():
 
     for pairs in (0, 1_000, 10**7, 10**8, 10**9):
         assert count_by_chance(pairs) == stats.poisson.ppf(0.999, pairs * ACCUSED_PER_PAIR)
+    # The normal approximation is off by less than one standard deviation's hundredth at this mean, 10,000.
+    assert count_by_chance(10**11) == pytest.approx(stats.poisson.ppf(0.999, 10_000), abs=2)
 
 
 def test_read_synthetic_with_unusable_classes_fails(read: Callable[..., Path], source: Path):
@@ -161,3 +163,19 @@ def test_read_synthetic_with_an_invalid_provenance_fails(read: Callable[..., Pat
     (source / "provenance.json").write_text('{"generator": "x"}')
     with raises_user_error("record.invalid"):
         read(f"zoo={source}")
+
+
+def test_synthetic_identity_changes_with_the_provenance(source: Path):
+    """Otherwise the old declaration would be taken from the cache."""
+    first = synthetic_identity(f"zoo={source}")
+    (source / "provenance.json").write_text("{}")
+    assert synthetic_identity(f"zoo={source}") != first
+
+
+def test_read_synthetic_counts_rows_without_an_image(read: Callable[..., Path], source: Path):
+    rows = [f"{path.parent.name}/{path.name},{path.parent.name}" for path in source.glob("*/*.png")]
+    (source / "table.csv").write_text("\n".join(["image_id,dx", *rows, "df/absent.png,df"]) + "\n")
+    with raises_user_error("images.too_many_unusable"):
+        read(f"zoo={source}")
+    out = read(f"zoo={source}", max_bad_images=1)
+    assert load_record(out / "sources.json", SyntheticSources).sources["zoo"].skipped == 1
