@@ -26,7 +26,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -110,6 +110,19 @@ def _resolve_sources(values: Mapping[str, Any]) -> tuple[str, list[str]]:
     return format_sources(sources), [place for name, place in sources.items() if name != GAN]
 
 
+def _refuse_output_in(sources: Iterable[str], folder: Path) -> None:
+    """Refuse results inside a folder of images: the next run would read them as data."""
+    for source in sources:
+        if Path(source).is_dir() and folder.is_relative_to(source):
+            raise UserError(
+                f"OUT is {folder}, inside {source}, whose images the next run would read as data",
+                "name a folder outside it with OUT",
+                "run.output_in_data",
+                output=str(folder),
+                data=source,
+            )
+
+
 def choose_preset(given: Mapping[str, str]) -> tuple[str, dict[str, Any], str]:
     """Return the preset of a command, as `parameters.choose_preset`."""
     return parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
@@ -157,20 +170,12 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     settings = {key: value for key, value in values.items() if key != "output"}
     settings["gan_architecture"] = placement().options.gan_architecture
     sources = (*(str(values[name]) for name in ("data", "data_external", "data_split")), *places)
+    _refuse_output_in(sources, Path(os.path.expanduser(out or "runs")).resolve())  # noqa: PTH111
     identity = data_identity(*(source for source in sources if "://" not in source))
     digest = hashlib.sha256(json.dumps([settings, identity], sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{preset}-{digest}"
     folder = Path(os.path.expanduser(out or f"runs/{run_id}")).resolve()  # noqa: PTH111
-    for source in sources:
-        if Path(source).is_dir() and folder.is_relative_to(source):
-            raise UserError(
-                f"OUT is {folder}, inside {source}, whose images the next run would read as data",
-                "name a folder outside it with OUT",
-                "run.output_in_data",
-                output=str(folder),
-                data=source,
-            )
     return run_id, values | {"output": str(folder)}, folder
 
 

@@ -135,12 +135,19 @@ def test_run_with_invalid_data_prints_an_error_and_a_hint(folder: Path):
     assert {path.name for path in (folder / "runs").iterdir()} == {".cache"}
 
 
-@pytest.mark.parametrize("words", [["DATA=/"], ["DATA=/opt"], ["OUT=/tmp"]])
-def test_run_with_a_reserved_folder_prints_an_error(folder: Path, words: list[str]):
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["DATA=/"], "whose images the next run would read as data"),
+        (["DATA=/opt"], "conflicts with a path inside the container"),
+        (["OUT=/tmp"], "conflicts with a path inside the container"),
+    ],
+)
+def test_run_with_a_reserved_folder_prints_an_error(folder: Path, words: list[str], error: str):
     process = command(folder, *words)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 2, output
-    assert "conflicts with a path inside the container" in output
+    assert error in output
 
 
 def test_run_fails_if_a_container_is_killed(engine: docker.DockerClient, folder: Path):
