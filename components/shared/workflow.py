@@ -29,8 +29,9 @@ CANCELLING = "cancelling"
 FINAL_STATES = (SUCCEEDED, FAILED, CANCELLED)
 """The states in which a run has finished."""
 
-_EXECUTORS = ("system-container-executor", "retry-system-container-executor")
-_IMPLEMENTATIONS = ("system-container-impl", "retry-system-container-impl")
+# Tasks with a label or annotation of the pod have templates whose names begin with `metadata-`.
+_EXECUTOR = re.compile(r"(metadata-[0-9-]+-)?(retry-)?system-container-executor")
+_IMPLEMENTATION = re.compile(r"(metadata-[0-9-]+-)?(retry-)?system-container-impl")
 _DAG_DRIVER = "system-dag-driver"
 _ATTEMPT = re.compile(r"\((\d+)\)")
 _ITERATION = re.compile(r".*\((\d+):[^()]*\)(?=\.)")
@@ -291,9 +292,9 @@ def _tasks(content: _Manifest, finished: bool) -> list[Task]:
     drivers: dict[str, list[_Node]] = {}
     pods: dict[str, list[_Node]] = {}
     for node in content.nodes.values():
-        if node.kind == "Pod" and node.template in _IMPLEMENTATIONS:
+        if node.kind == "Pod" and _IMPLEMENTATION.fullmatch(node.template):
             pods.setdefault(node.key, []).append(node)
-        elif node.template in _EXECUTORS:
+        elif _EXECUTOR.fullmatch(node.template):
             nodes_by_key.setdefault(node.key, []).append(node)
         elif node.key.endswith("-driver") and node.kind != "Skipped":
             drivers.setdefault(node.key.removesuffix("-driver"), []).append(node)

@@ -21,6 +21,7 @@ ENDS = {
     "flat-user-error": "failed",
     "out-of-memory": "failed",
     "packs-succeeded": "succeeded",
+    "pod-annotation-succeeded": "succeeded",
     "refused-by-pod-security": "failed",
     "scheduled-second-tick": "succeeded",
     "started-by-kfp-client": "succeeded",

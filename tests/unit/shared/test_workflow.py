@@ -65,6 +65,7 @@ def pod(phase: str, message: str = "", attempt: int = 0) -> dict[str, Any]:
         ("workflow-deleted-with-its-schedule", "running", {"pending": 1}),
         ("flat-succeeded", "succeeded", {"succeeded": 11}),
         ("packs-succeeded", "succeeded", {"succeeded": 12}),
+        ("pod-annotation-succeeded", "succeeded", {"succeeded": 12}),
         ("flat-all-cached", "succeeded", {"cached": 9, "succeeded": 2}),
         ("flat-succeeded-after-retry", "succeeded", {"cached": 6, "succeeded": 6}),
         ("flat-user-error", "failed", {"failed": 1, "skipped": 3}),
