@@ -197,6 +197,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     for column in ("image_id", "dx"):
         checks.check_values(raw, column, table)
     checks.refuse_repeated_images(raw, table)
+    checks.refuse_shared_files(raw, inventory, table)
     table["dx"], renamed = checks.name_classes(raw, table["dx"])
     checks.check_number_of_classes(raw, table["dx"], min_classes)
     table, unit = relate(table, notes)

@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from components.prepare_data.layouts.dataset import Raw
+from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
 
@@ -81,6 +83,25 @@ def refuse_repeated_images(raw: Raw, table: pd.DataFrame) -> None:
             "keep one row per image",
             "metadata.repeated_image",
         )
+
+
+def refuse_shared_files(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> None:
+    """Raise if one file is the image of two rows, such as of the ids `a` and `A`.
+
+    Raises:
+        UserError: `metadata.shared_file`.
+    """
+    first: dict[Path, str] = {}
+    for name, file in zip(table["image_id"], raw.files, strict=True):
+        if isinstance(file, Path) and first.setdefault(file, name) != name:
+            raise UserError(
+                f"{raw.name} lists {first[file][:80]} and {name[:80]}, but only the file {inventory.name(file)} "
+                "could be the image of both",
+                "add the missing image, or remove one of the rows",
+                "metadata.shared_file",
+                images=[first[file][:80], name[:80]],
+                file=inventory.name(file),
+            )
 
 
 def safe_class_name(name: str) -> str | None:

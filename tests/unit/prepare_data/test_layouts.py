@@ -123,6 +123,21 @@ def test_read_paths_chooses_between_files_of_one_name(raw, read):
     }
 
 
+def test_read_a_path_whose_folder_lacks_the_image_has_none(raw, read):
+    lines = [[f"{dx}/{n}.jpg", dx] for dx in ("mel", "nv") for n in range(4)]
+    write_images(raw, lines[:4], lambda row: row[0])
+    write_table(raw / "labels.csv", lines, ["path", "label"])
+    assert sorted(read(raw).files) == ["mel/0", "mel/1", "mel/2", "mel/3"]
+
+
+def test_read_ids_of_which_one_file_could_be_both_raises(raw, read):
+    write_table(raw / CSV, [["L1", "a", "nv"], ["L2", "A", "mel"]], COLUMNS[:3])
+    write_images(raw, [["L1", "a"]])
+    with raises_user_error("metadata.shared_file") as caught:
+        read(raw)
+    assert caught.value.fields == {"images": ["a", "A"], "file": "a.jpg"}
+
+
 def test_read_class_folders(raw, read):
     write_images(raw / "around", rows(), lambda row: f"{row[2]}/patient {row[1][-1]}/{row[1]}.jpg")
     dataset = read(raw)
@@ -289,6 +304,16 @@ def test_read_hugging_face_image_folder_with_splits(raw, read):
     dataset = read(raw)
     assert dataset.source.layout == "Hugging Face imagefolder"
     assert len(dataset.files) == 18
+
+
+def test_read_hugging_face_image_folder_takes_no_image_of_another_split(raw, read):
+    for split, names in (("train", ("0", "1")), ("test", ("1", "2"))):
+        write_table(
+            raw / split / "metadata.csv", [[f"{n}.png", "ab"[int(n) % 2]] for n in names], ["file_name", "label"]
+        )
+    for name in ("train/0.png", "train/1.png", "train/2.png"):
+        pattern_image(int(name[6])).save(raw / name)
+    assert sorted(read(raw).files) == ["train/0", "train/1"]
 
 
 def write_parquet(path, records, feature=None):
