@@ -13,6 +13,8 @@ from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
 
 # Class names become file names, pipeline tasks and table cells.
+MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
+"""Values, in lower case, that stand for a missing class; `none` and `unknown` may be classes."""
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 _CONVERTIBLE = re.compile(r"[\w ,.&'’()+/:;–-]+")
 MAX_CLASS_CHARACTERS = 31
@@ -39,12 +41,14 @@ def check_values(raw: Raw, column: str, table: pd.DataFrame) -> None:
         UserError: a value is not; the message names the place.
     """
     values = table[column]
-    empty = np.flatnonzero(values == "")
+    empty = np.flatnonzero(values.str.lower().isin(MISSING_CLASSES) if column == "dx" else values == "")
     if len(empty) and column in ("image_id", "dx"):
         where = join_some([str(raw.places[int(row)]) for row in empty])
         line = "line " * isinstance(raw.places[int(empty[0])], int)
+        value = values.iloc[empty[0]]
+        shown = f" ({value!r})" if value else ""
         raise UserError(
-            f"{raw.name} has no {raw.columns.get(column, column)} in {line}{where}",
+            f"{raw.name} has no {raw.columns.get(column, column)}{shown} in {line}{where}",
             "complete or remove these rows",
             "metadata.missing_value",
             column=column,

@@ -245,6 +245,56 @@ def test_read_one_hot_without_a_class_raises(raw, read):
     assert caught.value.fields == {"line": 2}
 
 
+@pytest.mark.parametrize("value", ["0.5", "nan", "2", "-1", "", "x"])
+def test_read_one_hot_with_another_value_names_column_and_line(raw, read, value):
+    write_images(raw, rows())
+    lines = [[row[1], 1, 0, 0.0] for row in rows()]
+    lines[3][2] = value
+    write_table(raw / "GroundTruth.csv", lines, ["image", "MEL", "NV", "BCC"])
+    with raises_user_error("metadata.class_value") as caught:
+        read(raw)
+    assert caught.value.fields == {"column": "NV", "line": 5}
+
+
+def test_read_isic_2019_ignores_the_weights_of_its_test_table(raw, read):
+    write_images(raw, rows())
+    lines = [[row[1], *(float(row[2].upper() == code) for code in ("MEL", "NV", "BCC")), 0.4, 1] for row in rows()]
+    write_table(raw / "GroundTruth.csv", lines, ["image", "MEL", "NV", "BCC", "score_weight", "validation_weight"])
+    dataset = read(raw)
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert dataset.source.ignored == ["score_weight", "validation_weight"]
+
+
+@pytest.mark.parametrize(("of_truth", "of_lesions"), [("{}.jpg", "{}"), ("{}", "{}.jpg"), ("{}_downsampled", "{}")])
+def test_read_isic_joins_lesions_of_images_that_are_spelled_otherwise(raw, read, of_truth, of_lesions):
+    ids = [of_truth.format(row[1]) for row in rows()]
+    write_images(raw, [["", i.removesuffix(".jpg")] for i in ids])
+    write_one_hot(raw / "GroundTruth.csv", ids, ["MEL", "NV", "BCC"])
+    lesions = [[of_lesions.format(row[1]), f"L{n // 2}"] for n, row in enumerate(rows())]
+    table = write_table(raw / "Lesions.csv", lesions, ["image", "lesion_id"])
+    assert read(raw).table["lesion_id"].str.split().str[0].nunique() == 12
+    write_table(table, [[f"other{n}", "L"] for n in range(23)], ["image", "lesion_id"])
+    with raises_user_error("metadata.no_match") as caught:
+        read(raw)
+    assert caught.value.fields == {"file": "Lesions.csv"}
+
+
+@pytest.mark.parametrize("value", ["NA", "nan", "N/A", "null"])
+def test_read_a_class_that_stands_for_a_missing_one_raises(raw, read, value):
+    write_table(raw / CSV, [[*row[:2], value if n == 4 else row[2], *row[3:]] for n, row in enumerate(rows())])
+    write_images(raw, rows())
+    with raises_user_error("metadata.missing_value") as caught:
+        read(raw)
+    assert str(caught.value) == f"{CSV} has no dx ({value!r}) in line 6"
+
+
+@pytest.mark.parametrize("value", ["none", "unknown"])
+def test_read_none_and_unknown_are_classes(raw, read, value):
+    write_table(raw / CSV, [[*row[:2], value if row[2] == "bcc" else row[2], *row[3:]] for row in rows()])
+    write_images(raw, rows())
+    assert classes(read(raw)) == {"nv": 12, "mel": 6, value: 5}
+
+
 ARCHIVE = ("isic_id", "copyright_license", "age_approx", "diagnosis_1", "diagnosis_2", "diagnosis_3", "lesion_id")
 
 
