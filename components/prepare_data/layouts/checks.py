@@ -12,9 +12,10 @@ from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
 
-# Class names become file names, pipeline tasks and table cells.
 MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
 """Values, in lower case, that stand for a missing class; `none` and `unknown` may be classes."""
+
+# Class names become file names, pipeline tasks and table cells.
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 _CONVERTIBLE = re.compile(r"[\w ,.&'’()+/:;–-]+")
 MAX_CLASS_CHARACTERS = 31

@@ -172,6 +172,25 @@ def test_read_class_folders_keeps_equal_names_apart_and_excludes_masks(raw, read
     write_images(raw, lines, lambda row: row[0].replace(".png", "_mask.png"))
     dataset = read(raw)
     assert sorted(dataset.table["image_id"]) == sorted(line[0].removesuffix(".png") for line in lines)
+    assert "8 images seem to be masks of others, such as cat/0_mask.png: they are not read" in dataset.source.notes
+
+
+def test_read_class_folders_keeps_images_that_end_as_masks_of_another_class(raw, read):
+    lines = [["", f"{n}{end}", dx] for dx, end in (("cat", ""), ("dog", "_seg")) for n in range(4)]
+    write_images(raw, lines, lambda row: f"{row[2]}/{row[1]}.png")
+    assert classes(read(raw)) == {"cat": 4, "dog": 4}
+
+
+def test_read_sets_masks_in_a_folder_of_their_own_aside(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw / "images", rows())
+    write_images(raw / "HAM10000_segmentations_lesion", rows(), lambda row: f"{row[1]}_segmentation.png")
+    dataset = read(raw)
+    assert dataset.source.folders == {"images": 23}
+    assert dataset.source.notes == [
+        "23 images seem to be masks of others, such as HAM10000_segmentations_lesion/ISIC_0024306_segmentation.png: "
+        "they are not read"
+    ]
 
 
 @pytest.mark.parametrize("stores", [("images", "masks"), ("HAM10000_images_part_1", "HAM10000_images_part_2")])
@@ -405,6 +424,27 @@ def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     table = read(raw).table
     assert list(table["image_id"]) == [f"I{n}" for n in range(8)]
     assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
+
+
+def test_read_corrupt_parquet_raises(raw, read):
+    write_parquet(raw / "all.parquet", [{"image": {"bytes": encoded(n), "path": ""}, "label": n % 2} for n in range(8)])
+    content = bytearray((raw / "all.parquet").read_bytes())
+    content[4:2000] = bytes(1996)
+    (raw / "all.parquet").write_bytes(content)
+    with raises_user_error("metadata.not_parquet") as caught:
+        read(raw)
+    assert caught.value.fields == {"file": "all.parquet"}
+
+
+def test_read_parquet_notes_a_file_without_classes(raw, read):
+    records = [{"image": {"bytes": encoded(n), "path": ""}, "label": n % 2} for n in range(8)]
+    write_parquet(raw / "train.parquet", records)
+    write_parquet(raw / "test.parquet", [{"image": record["image"]} for record in records])
+    dataset = read(raw)
+    assert len(dataset.files) == 8
+    assert dataset.source.notes[0] == (
+        "1 Parquet files with images but without a column of classes are not read: test.parquet"
+    )
 
 
 def write_medmnist(path, shape=(28, 28), **changes):
