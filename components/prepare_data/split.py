@@ -1,7 +1,7 @@
 """Assign groups of images, such as lesions, to train, validation and test; all images of a group are in one split."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ from components.shared.stores.addresses import is_address
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MAX_FOLDS = 20
+MIN_GROUPS_OF_FOLDS = 4
+"""Groups of a class with which two folds leave one for training and one for validation."""
 UNUSED = "none"
 ROUNDS = 10
 """Rounds in which groups of several classes are assigned again; more are not needed in practice."""
@@ -125,6 +127,7 @@ def assign_by_hash(table: pd.DataFrame, seed: int, unit: str = "lesion") -> pd.S
         for group, value in fractions.items()
     }
     _adjust(by_class, assigned, lambda of_class: _assign_minimum(of_class, fractions))
+    _refuse_incomplete(by_class, assigned, tuple(SHARES))
     return table["group_id"].map(assigned)
 
 
@@ -138,6 +141,28 @@ def _adjust(by_class: Mapping[str, list[str]], assigned: dict[str, V], adjust: C
             assigned |= of_class
         if assigned == before:
             return
+
+
+def _unassigned(dx: str, splits: str) -> UserError:
+    """Return the error for a class that lacks a split although it has enough groups: other classes share them."""
+    return UserError(
+        f"no images of the class {dx} could be assigned to {splits}, because its groups also have other classes",
+        "use another random_seed, or a split file as data_split",
+        "split.unassigned",
+        dx=dx,
+    )
+
+
+def _refuse_incomplete(by_class: Mapping[str, list[str]], assigned: Mapping[str, str], splits: Sequence[str]) -> None:
+    """Raise if a class has no group in one of the splits.
+
+    Raises:
+        UserError: `split.unassigned`.
+    """
+    for dx, groups in by_class.items():
+        missing = [split for split in splits if split not in {assigned[group] for group in groups}]
+        if missing:
+            raise _unassigned(dx, " and ".join(missing))
 
 
 def complete_given(table: pd.DataFrame, seed: int, unit: str) -> pd.Series:
@@ -169,6 +194,7 @@ def complete_given(table: pd.DataFrame, seed: int, unit: str) -> pd.Series:
         _fill(of_class, fractions, "validation")
 
     _adjust(by_class, assigned, complete)
+    _refuse_incomplete(by_class, assigned, ("train", "validation"))
     return split.where(split != "train", table["group_id"].map(assigned))
 
 
@@ -219,6 +245,8 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int, unit: str = "les
     for dx, groups in by_class.items():
         sizes = _fold_sizes({group: folds[group] for group in groups}, n).values()
         if not min(sizes) or len(groups) - max(sizes) < 2:
+            if len(groups) >= max(n, MIN_GROUPS_OF_FOLDS):
+                raise _unassigned(dx, f"each of {n} folds")
             purpose = f"test on another one in each of {n} folds, and train and validate"
             raise _too_few(dx, len(groups), purpose, unit)
     fractions = {group: hash_fraction(seed, "validation", f"{k}/{n}", group) for group in order}
@@ -235,6 +263,7 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int, unit: str = "les
         _fill(of_class, fractions, "validation")
 
     _adjust(by_class, assigned, complete)
+    _refuse_incomplete(by_class, assigned, tuple(SHARES))
     return table["group_id"].map(assigned)
 
 

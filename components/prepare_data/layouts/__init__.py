@@ -197,10 +197,16 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     for column in ("image_id", "dx"):
         checks.check_values(raw, column, table)
     checks.refuse_repeated_images(raw, table)
+    checks.refuse_shared_files(raw, inventory, table)
     table["dx"], renamed = checks.name_classes(raw, table["dx"])
     checks.check_number_of_classes(raw, table["dx"], min_classes)
     table, unit = relate(table, notes)
     checks.check_values(raw, "lesion_id", table)
+    if inventory.masks:
+        example = inventory.name(inventory.masks[0])
+        notes.append(
+            f"{len(inventory.masks):,} images seem to be masks of others, such as {example}: they are not read"
+        )
     if inventory.archives:
         names = join_some([inventory.name(path) for path in inventory.archives])
         notes.append(f"packed files are not read: {names}")

@@ -2,13 +2,18 @@
 
 import re
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from components.prepare_data.layouts.dataset import Raw
+from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
+
+MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
+"""Values, in lower case, that stand for a missing class; `none` and `unknown` may be classes."""
 
 # Class names become file names, pipeline tasks and table cells.
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
@@ -37,12 +42,14 @@ def check_values(raw: Raw, column: str, table: pd.DataFrame) -> None:
         UserError: a value is not; the message names the place.
     """
     values = table[column]
-    empty = np.flatnonzero(values == "")
+    empty = np.flatnonzero(values.str.lower().isin(MISSING_CLASSES) if column == "dx" else values == "")
     if len(empty) and column in ("image_id", "dx"):
         where = join_some([str(raw.places[int(row)]) for row in empty])
         line = "line " * isinstance(raw.places[int(empty[0])], int)
+        value = values.iloc[empty[0]]
+        shown = f" ({value!r})" if value else ""
         raise UserError(
-            f"{raw.name} has no {raw.columns.get(column, column)} in {line}{where}",
+            f"{raw.name} has no {raw.columns.get(column, column)}{shown} in {line}{where}",
             "complete or remove these rows",
             "metadata.missing_value",
             column=column,
@@ -81,6 +88,25 @@ def refuse_repeated_images(raw: Raw, table: pd.DataFrame) -> None:
             "keep one row per image",
             "metadata.repeated_image",
         )
+
+
+def refuse_shared_files(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> None:
+    """Raise if one file is the image of two rows, such as of the ids `a` and `A`.
+
+    Raises:
+        UserError: `metadata.shared_file`.
+    """
+    first: dict[Path, str] = {}
+    for name, file in zip(table["image_id"], raw.files, strict=True):
+        if isinstance(file, Path) and first.setdefault(file, name) != name:
+            raise UserError(
+                f"{raw.name} lists {first[file][:80]} and {name[:80]}, but only the file {inventory.name(file)} "
+                "could be the image of both",
+                "add the missing image, or remove one of the rows",
+                "metadata.shared_file",
+                images=[first[file][:80], name[:80]],
+                file=inventory.name(file),
+            )
 
 
 def safe_class_name(name: str) -> str | None:

@@ -88,7 +88,10 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
-        files += [index.find(value, path.parent) for value in part["image_id"]]
+        others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
+        images = [index.find(value, path.parent) for value in part["image_id"]]
+        # An image beside another split's table is not that of this table's row.
+        files += [None if image is None or not others.isdisjoint(image.parents) else image for image in images]
         if len({it.parent for it in found.files}) > 1:
             # Names repeat in the folders of other splits.
             part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")

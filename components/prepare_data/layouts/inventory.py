@@ -18,6 +18,7 @@ RESULTS = "metrics.json"
 """A folder with this file holds the results of a run, which are no data."""
 
 _MASK = re.compile(r"(.+?)[_-](mask|segmentation|seg|ground_?truth|gt|superpixels|attribute_[a-z_]+)([_-]?\d+)?", re.I)
+_MASK_FOLDER = re.compile(r"mask|seg|ground_?truth|annotation|superpixel|attribute", re.I)
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 
 
@@ -51,7 +52,7 @@ class Inventory:
     Attributes:
         folder: the folder.
         images: images by their suffix, or by their content if they have none; without masks.
-        masks: images whose name is that of another image and a word such as `mask`.
+        masks: images whose name is that of another image and a word such as `mask`, beside it or in a folder of masks.
         tables: text tables.
         parquet: Parquet files.
         arrays: NumPy archives, `.npz`.
@@ -118,6 +119,20 @@ def _kind(path: Path) -> str:
     return "images" if not suffix and _begins_as_image(path) else "others"
 
 
+def _masks(images: list[Path]) -> set[Path]:
+    """Return images that are masks: the image of their name is beside them, or they are in a folder of masks."""
+    places: dict[str, set[Path]] = {}
+    for path in images:
+        places.setdefault(strip_suffixes(path.name), set()).add(path.parent)
+    masks = set()
+    for path in images:
+        of = _MASK.fullmatch(strip_suffixes(path.name))
+        folders = places.get(of[1], set()) if of else set()
+        if path.parent in folders or (folders and _MASK_FOLDER.search(path.parent.name)):
+            masks.add(path)
+    return masks
+
+
 def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
     """List a folder and sort its files.
 
@@ -132,12 +147,7 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
         if (results and not results.isdisjoint(path.parents)) or (ignore is not None and path.resolve() == ignore):
             continue
         getattr(found, _kind(path)).append(path)
-    stems = {strip_suffixes(path.name) for path in found.images}
-    masks = {
-        path
-        for path in found.images
-        if (of := _MASK.fullmatch(strip_suffixes(path.name))) is not None and of[1] in stems
-    }
+    masks = _masks(found.images)
     found.masks.extend(path for path in found.images if path in masks)
     found.images[:] = [path for path in found.images if path not in masks]
     return found

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from components.prepare_data.layouts.checks import MISSING_CLASSES
 from components.prepare_data.layouts.columns import match_columns, read_columns
 from components.prepare_data.layouts.dataset import Found, Raw
 from components.prepare_data.layouts.inventory import Inventory
@@ -27,8 +28,10 @@ def _complete_diagnoses(path: Path) -> list[str]:
     """Return the diagnosis columns with at least two classes and no missing value, the finest first."""
     table = read_table(path)
     names = [normalise(column) for column in table.header]
-    values = {name: {row[names.index(name)] for row in table.rows} for name in DIAGNOSES if name in names}
-    return [name for name, found in values.items() if "" not in found and len(found) > 1] or list(values)[-1:]
+    values = {name: {row[names.index(name)].lower() for row in table.rows} for name in DIAGNOSES if name in names}
+    return [name for name, found in values.items() if not found & MISSING_CLASSES and len(found) > 1] or list(values)[
+        -1:
+    ]
 
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:

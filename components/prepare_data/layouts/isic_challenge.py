@@ -3,17 +3,18 @@
 The tables of training, validation and test of a challenge are read together; their names are the split.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from components.prepare_data.layouts.columns import COMMON, join_splits
 from components.prepare_data.layouts.dataset import Found, Raw
-from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of_path
 from components.prepare_data.layouts.tables import Table, normalise, read_table
-from components.shared.errors import UserError
+from components.shared.errors import UserError, printable
 from components.shared.records import MetadataFile
 
 NAME = "ISIC challenge"
@@ -21,7 +22,10 @@ IMAGE_COLUMNS = ("image", "image_id", "image_name", "isic_id")
 CODES = frozenset(["mel", "nv", "bcc", "akiec", "ak", "bkl", "df", "vasc", "scc", "unk"])
 MIN_CODES = 3
 """Classes of ISIC that a table has as columns; other tables with numbers are no ground truth."""
+NO_CLASSES = frozenset(["score_weight", "validation_weight"])
+"""Columns of the test table of ISIC 2019 that are no classes."""
 _ONE_HOT = "one column per class"
+_DOWNSAMPLED = "_downsampled"
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
@@ -35,19 +39,35 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     return join_splits(inventory, found)
 
 
+def _is_set(table: Table, value: str, at: int, line: int) -> bool:
+    """Return whether a value is 1 and not 0."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1
+    if number not in (0, 1):
+        column = table.header[at]
+        raise UserError(
+            f"{table.path.name} has {value[:40]!r} as {column} in line {line}; one column per class needs 0 or 1",
+            "correct the value, or remove the column if it is no class",
+            "metadata.class_value",
+            column=column,
+            line=line,
+        )
+    return number == 1
+
+
 def _classes(table: Table, image: str) -> list[str]:
     """Return the class of each row: the column with 1.
 
     Raises:
-        UserError: `metadata.not_one_hot`: a row has no class or several.
+        UserError: `metadata.not_one_hot`: a row has no class or several; `metadata.class_value`: a value is neither 0
+            nor 1.
     """
-    codes = [at for at, name in enumerate(table.header) if name and name != image]
+    codes = [at for at, name in enumerate(table.header) if name and name != image and normalise(name) not in NO_CLASSES]
     classes = []
     for row, line in zip(table.rows, table.lines, strict=True):
-        try:
-            set_ = [table.header[at] for at in codes if float(row[at] or 0)]
-        except ValueError:
-            set_ = []
+        set_ = [table.header[at] for at in codes if _is_set(table, row[at], at, line)]
         if len(set_) != 1:
             raise UserError(
                 f"{table.path.name} has {len(set_) or 'no'} classes in line {line}; one column per class needs one 1",
@@ -71,9 +91,26 @@ def _further_columns(inventory: Inventory, found: Found) -> list[tuple[Path, str
     return further
 
 
+def _join(ids: pd.Series, values: Mapping[str, str]) -> pd.Series:
+    """Return the value of each image from another table, which may lack suffixes and `_downsampled`; else empty."""
+    names = ids.map(strip_suffixes)
+    return names.map(values).fillna(names.str.removesuffix(_DOWNSAMPLED).map(values)).fillna("")
+
+
+def _refuse_no_match(name: str, ids: pd.Series, images: list[str]) -> None:
+    """Raise if another table describes none of the images, since its lesions would be lost."""
+    if not _join(ids, dict.fromkeys(images, "1")).any():
+        raise UserError(
+            f"{name} describes none of the images of the ground truth, such as {printable(str(ids.iloc[0])[:80])}",
+            "spell the images as in the ground truth, or move the file out of the data folder",
+            "metadata.no_match",
+            file=name,
+        )
+
+
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the ground truth, and join lesion ids and other fields from the tables beside it."""
-    parts, places, metadata = [], [], []
+    parts, places, metadata, ignored = [], [], [], []
     for path in found.files:
         table = read_table(path)
         image = found.columns["image_id"]
@@ -81,18 +118,20 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
+        ignored += [column for column in table.header if normalise(column) in NO_CLASSES]
         places += table.lines
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
     rows, columns = pd.concat(parts, ignore_index=True), dict(found.columns)
     for path, image, fields in _further_columns(inventory, found):
         table = read_table(path)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(table.rows), sha256=table.sha256))
+        images = [strip_suffixes(value) for value in table.column(image)]
+        _refuse_no_match(inventory.name(path), rows["image_id"], images)
         for field, column in fields.items():
-            values = dict(zip(table.column(image), table.column(column), strict=True))
-            joined = rows["image_id"].map(values).fillna("")
+            joined = _join(rows["image_id"], dict(zip(images, table.column(column), strict=True)))
             rows[field] = joined.where(joined != "", rows[field]) if field in rows else joined
             columns.setdefault(field, f"{column} of {inventory.name(path)}")
     index, near = ImageIndex(inventory), found.files[0].parent
     name = ", ".join(path.name for path in found.files)
     files = [index.find(value, near) for value in rows["image_id"]]
-    return Raw(NAME, name, rows, list(files), places, metadata, columns)
+    return Raw(NAME, name, rows, list(files), places, metadata, columns, list(dict.fromkeys(ignored)))

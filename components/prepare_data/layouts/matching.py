@@ -18,6 +18,15 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
+def _folders(path: str) -> list[str]:
+    """Return the folders of a path, in the form in which they are compared."""
+    return [
+        _fold(part)
+        for part in PurePosixPath(path).parts[:-1]
+        if part not in ("/", "//", "..") and not part.endswith(":")
+    ]
+
+
 class ImageIndex:
     """The images of a folder, by name."""
 
@@ -33,6 +42,9 @@ class ImageIndex:
     def find(self, value: str, near: Path) -> Path | None:
         """Return the image that a value of a table means: an id, a file name, or a path.
 
+        The path of the image below the folder must end with that of the value, or the value with it: a row of
+        `nv/1.jpg` never has the image `mel/1.jpg`.
+
         Args:
             value: the value.
             near: the folder of the table, which paths may be relative to.
@@ -42,10 +54,19 @@ class ImageIndex:
         """
         value = value.replace("\\", "/")
         name = strip_suffixes(PurePosixPath(value).name)
-        paths = self._by_name.get(name) or self._by_lower.get(_fold(name), [])
+        paths: list[Path] = []
+        for named in (self._by_name.get(name, []), self._by_lower.get(_fold(name), [])):
+            paths = paths or [path for path in named if "/" not in value or self._agrees(path, value)]
         if len(paths) < 2:
             return paths[0] if paths else None
         return self._choose(value, paths, near)
+
+    def _agrees(self, path: Path, value: str) -> bool:
+        """Return whether the paths of an image and of a value have the same last folders, as far as both have some."""
+        of_file = _folders(os.path.relpath(path, self._inventory.folder))
+        of_value = _folders(os.path.normpath(value))
+        length = min(len(of_file), len(of_value))
+        return of_file[len(of_file) - length :] == of_value[len(of_value) - length :]
 
     def _choose(self, value: str, paths: list[Path], near: Path) -> Path:
         """Return the path that a value names exactly, or the first of equal files."""

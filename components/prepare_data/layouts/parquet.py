@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.named_table import CLASS_COLUMNS
 from components.prepare_data.layouts.splits import split_of, split_of_path
+from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
@@ -26,15 +28,29 @@ BATCH_ROWS = 64
 """Rows that are in memory at a time."""
 
 
-def _schema(path: Path) -> pa.Schema:
+@contextmanager
+def _refuse_corrupt(path: Path) -> Iterator[None]:
+    """Raise if the content of a file cannot be read.
+
+    Raises:
+        UserError: `metadata.not_parquet`.
+    """
     try:
-        return pq.read_schema(path)
+        yield
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(
-            f"{path.name} is not a Parquet file", "download or export it again", "metadata.not_parquet", file=path.name
+            f"{path.name} is not a Parquet file, or is corrupt",
+            "download or export it again",
+            "metadata.not_parquet",
+            file=path.name,
         ) from error
+
+
+def _schema(path: Path) -> pa.Schema:
+    with _refuse_corrupt(path):
+        return pq.read_schema(path)
 
 
 def _image_column(schema: pa.Schema) -> str | None:
@@ -82,7 +98,7 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
 def _iter_rows(path: Path, columns: dict[str, str], image: str) -> Iterator[tuple[dict[str, Any], bytes | None, str]]:
     """Yield the fields, the bytes and the path of each image of a file."""
     wanted = list(dict.fromkeys([image, *columns.values()]))
-    with pq.ParquetFile(path) as file:
+    with _refuse_corrupt(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
             values = {name: batch.column(name).to_pylist() for name in wanted}
             for row, content in enumerate(values[image]):
@@ -133,7 +149,16 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         table["split"] = table["split"].map(lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
     name = ", ".join(path.name for path in found.files[:3])
-    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored)
+    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, _note_unread(inventory, found))
+
+
+def _note_unread(inventory: Inventory, found: Found) -> list[str]:
+    """Return a note that names the other files with images, such as a test set without classes."""
+    unread = [path for path in inventory.parquet if path not in found.files and _image_column(_schema(path))]
+    if not unread:
+        return []
+    names = join_some([inventory.name(path) for path in unread])
+    return [f"{len(unread):,} Parquet files with images but without a column of classes are not read: {names}"]
 
 
 def _class_name(value: object, names: list[str] | None) -> str:

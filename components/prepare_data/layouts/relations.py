@@ -164,6 +164,7 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     empty = pd.Series("", index=table.index, dtype=object)
     patients = clear_placeholders(table.get("patient_id", empty), "patient_id", notes)
     lesions = clear_placeholders(table.get("lesion_id", empty), "lesion_id", notes)
+    lesions = _qualify_by_patient(lesions, patients, notes)
     lesions = clear_implausible(lesions, dx, notes)
     groups = Groups(len(table))
     groups.join_equal(lesions)
@@ -193,6 +194,22 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     np.minimum.at(smallest, labels, codes)
     first = pd.Series(sorted_ids[smallest[labels]], index=table.index, dtype=object)
     return table.assign(lesion_id=own, patient_id=patients, group_id=first), unit
+
+
+def _qualify_by_patient(lesions: pd.Series, patients: pd.Series, notes: list[str]) -> pd.Series:
+    """Return lesion ids that have one patient each: the patient is put before those that have several."""
+    known = (lesions != "") & (patients != "")
+    several = patients[known].groupby(lesions[known]).nunique()
+    restarted = known & lesions.isin(several.index[several > 1])
+    if not restarted.any():
+        return lesions
+    shown = [printable(str(value)[:80]) for value in dict.fromkeys(lesions[restarted])]
+    qualified = patients[restarted] + " " + lesions[restarted]
+    notes.append(
+        f"{len(shown):,} lesion ids occur with several patients ({join_some(shown)}), {_rows(int(restarted.sum()))}: "
+        f"each is another lesion of each patient, {qualified.nunique():,} lesions in all"
+    )
+    return lesions.where(~restarted, patients + " " + lesions)
 
 
 def _separate_classes(ids: pd.Series, dx: pd.Series, notes: list[str]) -> pd.Series:

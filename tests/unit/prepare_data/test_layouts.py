@@ -123,6 +123,21 @@ def test_read_paths_chooses_between_files_of_one_name(raw, read):
     }
 
 
+def test_read_a_path_whose_folder_lacks_the_image_has_none(raw, read):
+    lines = [[f"{dx}/{n}.jpg", dx] for dx in ("mel", "nv") for n in range(4)]
+    write_images(raw, lines[:4], lambda row: row[0])
+    write_table(raw / "labels.csv", lines, ["path", "label"])
+    assert sorted(read(raw).files) == ["mel/0", "mel/1", "mel/2", "mel/3"]
+
+
+def test_read_ids_of_which_one_file_could_be_both_raises(raw, read):
+    write_table(raw / CSV, [["L1", "a", "nv"], ["L2", "A", "mel"]], COLUMNS[:3])
+    write_images(raw, [["L1", "a"]])
+    with raises_user_error("metadata.shared_file") as caught:
+        read(raw)
+    assert caught.value.fields == {"images": ["a", "A"], "file": "a.jpg"}
+
+
 def test_read_class_folders(raw, read):
     write_images(raw / "around", rows(), lambda row: f"{row[2]}/patient {row[1][-1]}/{row[1]}.jpg")
     dataset = read(raw)
@@ -157,6 +172,25 @@ def test_read_class_folders_keeps_equal_names_apart_and_excludes_masks(raw, read
     write_images(raw, lines, lambda row: row[0].replace(".png", "_mask.png"))
     dataset = read(raw)
     assert sorted(dataset.table["image_id"]) == sorted(line[0].removesuffix(".png") for line in lines)
+    assert "8 images seem to be masks of others, such as cat/0_mask.png: they are not read" in dataset.source.notes
+
+
+def test_read_class_folders_keeps_images_that_end_as_masks_of_another_class(raw, read):
+    lines = [["", f"{n}{end}", dx] for dx, end in (("cat", ""), ("dog", "_seg")) for n in range(4)]
+    write_images(raw, lines, lambda row: f"{row[2]}/{row[1]}.png")
+    assert classes(read(raw)) == {"cat": 4, "dog": 4}
+
+
+def test_read_sets_masks_in_a_folder_of_their_own_aside(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw / "images", rows())
+    write_images(raw / "HAM10000_segmentations_lesion", rows(), lambda row: f"{row[1]}_segmentation.png")
+    dataset = read(raw)
+    assert dataset.source.folders == {"images": 23}
+    assert dataset.source.notes == [
+        "23 images seem to be masks of others, such as HAM10000_segmentations_lesion/ISIC_0024306_segmentation.png: "
+        "they are not read"
+    ]
 
 
 @pytest.mark.parametrize("stores", [("images", "masks"), ("HAM10000_images_part_1", "HAM10000_images_part_2")])
@@ -230,6 +264,56 @@ def test_read_one_hot_without_a_class_raises(raw, read):
     assert caught.value.fields == {"line": 2}
 
 
+@pytest.mark.parametrize("value", ["0.5", "nan", "2", "-1", "", "x"])
+def test_read_one_hot_with_another_value_names_column_and_line(raw, read, value):
+    write_images(raw, rows())
+    lines = [[row[1], 1, 0, 0.0] for row in rows()]
+    lines[3][2] = value
+    write_table(raw / "GroundTruth.csv", lines, ["image", "MEL", "NV", "BCC"])
+    with raises_user_error("metadata.class_value") as caught:
+        read(raw)
+    assert caught.value.fields == {"column": "NV", "line": 5}
+
+
+def test_read_isic_2019_ignores_the_weights_of_its_test_table(raw, read):
+    write_images(raw, rows())
+    lines = [[row[1], *(float(row[2].upper() == code) for code in ("MEL", "NV", "BCC")), 0.4, 1] for row in rows()]
+    write_table(raw / "GroundTruth.csv", lines, ["image", "MEL", "NV", "BCC", "score_weight", "validation_weight"])
+    dataset = read(raw)
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert dataset.source.ignored == ["score_weight", "validation_weight"]
+
+
+@pytest.mark.parametrize(("of_truth", "of_lesions"), [("{}.jpg", "{}"), ("{}", "{}.jpg"), ("{}_downsampled", "{}")])
+def test_read_isic_joins_lesions_of_images_that_are_spelled_otherwise(raw, read, of_truth, of_lesions):
+    ids = [of_truth.format(row[1]) for row in rows()]
+    write_images(raw, [["", i.removesuffix(".jpg")] for i in ids])
+    write_one_hot(raw / "GroundTruth.csv", ids, ["MEL", "NV", "BCC"])
+    lesions = [[of_lesions.format(row[1]), f"L{n // 2}"] for n, row in enumerate(rows())]
+    table = write_table(raw / "Lesions.csv", lesions, ["image", "lesion_id"])
+    assert read(raw).table["lesion_id"].str.split().str[0].nunique() == 12
+    write_table(table, [[f"other{n}", "L"] for n in range(23)], ["image", "lesion_id"])
+    with raises_user_error("metadata.no_match") as caught:
+        read(raw)
+    assert caught.value.fields == {"file": "Lesions.csv"}
+
+
+@pytest.mark.parametrize("value", ["NA", "nan", "N/A", "null"])
+def test_read_a_class_that_stands_for_a_missing_one_raises(raw, read, value):
+    write_table(raw / CSV, [[*row[:2], value if n == 4 else row[2], *row[3:]] for n, row in enumerate(rows())])
+    write_images(raw, rows())
+    with raises_user_error("metadata.missing_value") as caught:
+        read(raw)
+    assert str(caught.value) == f"{CSV} has no dx ({value!r}) in line 6"
+
+
+@pytest.mark.parametrize("value", ["none", "unknown"])
+def test_read_none_and_unknown_are_classes(raw, read, value):
+    write_table(raw / CSV, [[*row[:2], value if row[2] == "bcc" else row[2], *row[3:]] for row in rows()])
+    write_images(raw, rows())
+    assert classes(read(raw)) == {"nv": 12, "mel": 6, value: 5}
+
+
 ARCHIVE = ("isic_id", "copyright_license", "age_approx", "diagnosis_1", "diagnosis_2", "diagnosis_3", "lesion_id")
 
 
@@ -291,6 +375,16 @@ def test_read_hugging_face_image_folder_with_splits(raw, read):
     assert len(dataset.files) == 18
 
 
+def test_read_hugging_face_image_folder_takes_no_image_of_another_split(raw, read):
+    for split, names in (("train", ("0", "1")), ("test", ("1", "2"))):
+        write_table(
+            raw / split / "metadata.csv", [[f"{n}.png", "ab"[int(n) % 2]] for n in names], ["file_name", "label"]
+        )
+    for name in ("train/0.png", "train/1.png", "train/2.png"):
+        pattern_image(int(name[6])).save(raw / name)
+    assert sorted(read(raw).files) == ["train/0", "train/1"]
+
+
 def write_parquet(path, records, feature=None):
     table = pa.Table.from_pylist(records)
     if feature:
@@ -330,6 +424,27 @@ def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     table = read(raw).table
     assert list(table["image_id"]) == [f"I{n}" for n in range(8)]
     assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
+
+
+def test_read_corrupt_parquet_raises(raw, read):
+    write_parquet(raw / "all.parquet", [{"image": {"bytes": encoded(n), "path": ""}, "label": n % 2} for n in range(8)])
+    content = bytearray((raw / "all.parquet").read_bytes())
+    content[4:2000] = bytes(1996)
+    (raw / "all.parquet").write_bytes(content)
+    with raises_user_error("metadata.not_parquet") as caught:
+        read(raw)
+    assert caught.value.fields == {"file": "all.parquet"}
+
+
+def test_read_parquet_notes_a_file_without_classes(raw, read):
+    records = [{"image": {"bytes": encoded(n), "path": ""}, "label": n % 2} for n in range(8)]
+    write_parquet(raw / "train.parquet", records)
+    write_parquet(raw / "test.parquet", [{"image": record["image"]} for record in records])
+    dataset = read(raw)
+    assert len(dataset.files) == 8
+    assert dataset.source.notes[0] == (
+        "1 Parquet files with images but without a column of classes are not read: test.parquet"
+    )
 
 
 def write_medmnist(path, shape=(28, 28), **changes):

@@ -71,6 +71,23 @@ def test_relate_patients_join_lesions_and_are_the_unit_without_them():
     assert "the unit is the patient" in notes[0]
 
 
+def test_relate_lesion_numbers_that_restart_for_each_patient_are_lesions_of_each():
+    columns = ("image_id", "dx", "lesion_id", "patient_id")
+    lines = [(f"I{n}", "nv", str(1 + n % 2), f"P{n // 4}") for n in range(12)]
+    result, unit, notes = related([*lines, ("J", "nv", "2", ""), ("K", "nv", "3", "P0")], columns)
+    assert unit == "lesion"
+    assert list(result["lesion_id"]) == [
+        *(f"P{n // 4} {1 + n % 2}" for n in range(12)),
+        "2",  # of an unknown patient
+        "3",  # of one patient only
+    ]
+    assert result["group_id"].nunique() == 4
+    assert notes == [
+        "2 lesion ids occur with several patients (1, 2), 12 rows: each is another lesion of each patient, "
+        "6 lesions in all"
+    ]
+
+
 @pytest.mark.parametrize("end", ["_aug1", "_flip", " (2)", "-copy", " - Copy", "_rot90", "_0_1", ".2"])
 def test_relate_names_that_extend_another_are_copies(end):
     result, _, notes = related([("A", "nv", ""), (f"A{end}", "nv", ""), ("B", "nv", ""), (f"B{end}", "mel", "")])

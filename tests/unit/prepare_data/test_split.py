@@ -1,6 +1,7 @@
 """The split by lesion within each class, by hash, fold or file; it depends on the seed and the class alone."""
 
 from collections import Counter
+from itertools import combinations
 
 import pandas as pd
 import pytest
@@ -128,6 +129,25 @@ def test_assign_by_hash_rejects_a_class_with_too_few_lesions(lesions):
 def test_assign_by_hash_of_three_lesions_uses_each_split():
     rows = table({"nv": [1] * 9, "df": [1, 1, 1]})
     assert sorted(split.assign_by_hash(rows, 1)[rows["dx"] == "df"]) == ["test", "train", "validation"]
+
+
+def shared_groups(size: int, groups: int) -> pd.DataFrame:
+    """Return a table with a class for each combination of groups, so that no assignment gives each class each split."""
+    lines = [(f"{''.join(some)}", group) for some in combinations("abcdef"[:groups], size) for group in some]
+    return pd.DataFrame([{"image_id": f"{dx}-{g}", "lesion_id": g, "group_id": g, "dx": dx} for dx, g in lines])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_assign_with_groups_that_classes_share_raises_if_a_class_lacks_a_split(seed, tmp_path):
+    rows = shared_groups(3, 4)
+    with raises_user_error("split.unassigned") as caught:
+        split.assign_by_hash(rows, seed)
+    assert "random_seed" in caught.value.hint
+    with raises_user_error("split.unassigned"):
+        split.assign_fold(shared_groups(4, 6), 1, 4, seed)
+    given = pd.concat([shared_groups(2, 3).assign(split="train"), table({"ab": [1]}).assign(split="test")])
+    with raises_user_error("split.unassigned"):
+        split.assign(given, "random", seed, tmp_path)
 
 
 # Folds.
