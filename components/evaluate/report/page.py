@@ -422,7 +422,9 @@ def _remedy_table(remedies: dict[str, Any]) -> list[str]:
 
 def _text_table(comparison: dict[str, Any], unit: str) -> list[str]:
     form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11}{:>18}".format
-    lines = [form("recall by class", f"{unit}s", *map(title_of, comparison["names"]), "effect", "95 % interval")]
+    name = comparison["effect_name"]
+    title = name if len(name) <= 10 else "effect"
+    lines = [form("recall by class", f"{unit}s", *map(title_of, comparison["names"]), title, "95 % interval")]
     for row in comparison["classes"] + comparison["overall"]:
         few = " *" if row.get("few") else ""
         cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
