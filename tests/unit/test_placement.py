@@ -102,7 +102,7 @@ def test_accelerator_nodes_and_queue_reach_the_compiled_pipeline(tmp_path: Path)
     assert platform["exec-train-gan"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
     assert {entry["key"] for entry in platform["exec-train-gan"]["tolerations"]} == {"cloud.google.com/gke-spot", "gpu"}
     for name, entry in platform.items():
-        assert entry["podMetadata"] == {"labels": {"kueue.x-k8s.io/queue-name": "batch"}}, name
+        assert entry["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "batch"}, name
     assert [name for name, entry in platform.items() if "secretAsEnv" in entry] == [
         "exec-check-inputs", "exec-prepare-data"
     ]  # fmt: skip
