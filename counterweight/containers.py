@@ -25,7 +25,7 @@ from components.placement import placement
 from components.publish.publish import JOURNAL, MANIFEST
 from components.shared.arms import GAN
 from components.shared.errors import UserError
-from components.shared.parameters import synthetic_sources
+from components.shared.parameters import source_label, synthetic_sources
 from components.shared.stores.addresses import BUCKETS
 from counterweight.build_images import PHASES
 from counterweight.tasks import CHECKPOINTS, FAILED_CLASS, describe_failure
@@ -197,7 +197,7 @@ def _given_places(values: Mapping[str, Any]) -> dict[str, str]:
     """Return name → place of each input of a run."""
     given = {name: str(values[name]) for name in INPUTS if name in values}
     sources = synthetic_sources(values.get("synthetic", GAN))
-    return given | {f"synthetic ({name})": place for name, place in sources.items()}
+    return given | {source_label(name): place for name, place in sources.items()}
 
 
 def _refuse_reserved(name: str, path: Path) -> None:

@@ -37,7 +37,7 @@ from components.shared.arms import GAN
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
-from components.shared.parameters import defaults, format_sources, parse, synthetic_sources
+from components.shared.parameters import defaults, format_sources, parse, source_label, synthetic_sources
 from components.shared.places import refuse_file
 from components.shared.stores.addresses import ADDRESS_FORM
 from counterweight import parameters
@@ -99,7 +99,7 @@ def _resolve_sources(values: Mapping[str, Any]) -> tuple[str, list[str]]:
         UserError: as in `_resolve_path`, or `run.comma`.
     """
     sources = {
-        name: _resolve_path(place, f"synthetic ({name})", (GAN,))
+        name: _resolve_path(place, source_label(name), (GAN,))
         for name, place in synthetic_sources(str(values["synthetic"])).items()
     }
     for place in sources.values():

@@ -42,7 +42,7 @@ import yaml
 from components.placement import FILE_VARIABLE, placement
 from components.shared.arms import GAN
 from components.shared.errors import ExitCode, UserError, printable
-from components.shared.parameters import check, defaults, parse, synthetic_sources
+from components.shared.parameters import check, defaults, parse, source_label, synthetic_sources
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import check_size
 from counterweight import build_images, parameters
@@ -196,7 +196,7 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
         )
     for name, place in synthetic_sources(complete["synthetic"]).items():
         if name != GAN and not is_address(place):
-            raise _unreachable(f"synthetic ({name})", place, f"choose gan or {ADDRESS_FORM}")
+            raise _unreachable(source_label(name), place, f"choose gan or {ADDRESS_FORM}")
     split = complete["data_split"]
     if split.lower().endswith(".csv") and not is_address(split):
         raise _unreachable("data_split", split, "copy it to a bucket and give gs://bucket/name.csv (or s3://, az://)")

@@ -45,8 +45,8 @@ def balance(
     counts: dict[str, dict[str, int]] = {name: {} for name in load_record(described, SyntheticSources).sources}
     if any(path for folder in gans for path in Path(folder).glob("models/gan-*.json")):
         counts[GAN] = {}
-    found = [(path, Path(folder, "synthetic")) for folder in synthetic for path in Path(folder).rglob("*.parquet")]
-    for path, top in sorted(found):
+    tops = [Path(folder, "synthetic") for folder in synthetic]
+    for path, folder_of in sorted((path, top) for top in tops for path in top.rglob("*.parquet")):
         if read_header(path) != header:
             raise UserError(
                 f"{path} was not made from this training set",
@@ -54,7 +54,7 @@ def balance(
                 "image_set.mixed",
                 path=str(path),
             )
-        source, dx = parse_synthetic_key(path.relative_to(top).with_suffix("").as_posix())
+        source, dx = parse_synthetic_key(path.relative_to(folder_of).with_suffix("").as_posix())
         counts.setdefault(source, {})[dx] = len(read_rows(path, "train", ["dx"]))
     _check_counts(counts)
     with atomic_folder(synthetic_images) as folder:
@@ -94,7 +94,9 @@ def _check_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
         if not any(by_class.values()):
             raise UserError(
                 f"all synthetic images of {source} are copies of training images",
-                "raise gan_kimg" if source == GAN else "use a generator that does not copy its training images",
+                "lower gan_kimg, or add images of these classes"
+                if source == GAN
+                else "use a generator that does not copy its training images",
                 "balance_dataset.only_copies",
                 source=source,
             )

@@ -15,7 +15,7 @@ from components.shared.arms import GAN
 from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD, arm_names, synthetic_sources
+from components.shared.parameters import FOLD, arm_names, source_label, synthetic_sources
 from components.shared.parameters import check as check_parameters
 from components.shared.places import refuse_file
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
@@ -69,7 +69,7 @@ def check(
         "data_split": ("random" if FOLD.fullmatch(values["data_split"]) else values["data_split"], ("random",)),
     }
     sources = synthetic_sources(values["synthetic"])
-    inputs |= {f"synthetic ({name})": (place, (GAN,)) for name, place in sources.items()}
+    inputs |= {source_label(name): (place, (GAN,)) for name, place in sources.items()}
     for name, (place, words) in inputs.items():
         if place not in words:
             _check_input(name, place, in_pod)

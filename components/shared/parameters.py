@@ -331,6 +331,16 @@ def synthetic_sources(synthetic: str) -> dict[str, str]:
     return sources
 
 
+def source_label(name: str) -> str:
+    """Return how messages call a source of the parameter `synthetic`.
+
+    Example:
+        >>> source_label("stylegan"), source_label("synthetic")
+        ('synthetic (stylegan)', 'synthetic')
+    """
+    return "synthetic" if name == UNNAMED_SOURCE else f"synthetic ({name})"
+
+
 def format_sources(sources: Mapping[str, str]) -> str:
     """Return the value of `synthetic` for sources; the inverse of `synthetic_sources`.
 

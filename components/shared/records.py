@@ -479,7 +479,7 @@ class RunRecord(Record):
         seeds: seeds of the classifiers.
         image_size: height and width in pixels.
         rare_classes: the classes to rebalance.
-        rebalanced_classes: the rare classes that have synthetic images.
+        rebalanced_classes: the rare classes that have synthetic images of every source.
         malignant: the classes whose sensitivity as a group is measured.
         pretraining_s: duration of shared pretraining in seconds; null without it.
         settings: settings of the classifiers, equal in all arms.
@@ -677,7 +677,7 @@ class ArmResults(Record):
     Attributes:
         accuracy: share of images that are classified correctly.
         balanced_accuracy: mean recall of all classes with images.
-        rare_recall: mean recall of the rare classes that have synthetic images, the primary metric.
+        rare_recall: mean recall of the rare classes with synthetic images of every source, the primary metric.
         macro_f1: mean F1 of the classes.
         macro_auc: mean area under the ROC curve of each class against the rest.
         malignant_sensitivity: sensitivity for malignant images at the threshold fitted on validation.
