@@ -7,7 +7,7 @@ MIN_REAL_IMAGES = 8
 """With fewer validation images of a class, its training images are added to the reference."""
 
 
-def kid(real: np.ndarray, fake: np.ndarray) -> float:
+def kid(real: np.ndarray, fake: np.ndarray, groups: np.ndarray | None = None) -> float:
     """Return the Kernel Inception Distance (Bińkowski et al., arXiv 1801.01401) between two sets of features.
 
     It is the unbiased squared maximum mean discrepancy with the kernel (x·y/d + 1)³ over all images at once: a class
@@ -16,17 +16,24 @@ def kid(real: np.ndarray, fake: np.ndarray) -> float:
     Args:
         real: (M, d) float, M ≥ 2.
         fake: (N, d) float, N ≥ 2.
+        groups: (M,) int, the group of each real image; if given, the real set counts as one in which all groups are
+            equally frequent.
     """
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    def mean_of_pairs(a: np.ndarray) -> float:
-        values = kernel(a, a)
-        return float((values.sum() - np.trace(values)) / (len(a) * (len(a) - 1)))
+    def mean_of_pairs(a: np.ndarray, group: np.ndarray) -> float:
+        size, same = np.bincount(group)[group], group[:, None] == group
+        pairs = 1 / (size[:, None] * (size - same).clip(1))
+        np.fill_diagonal(pairs, 0)
+        return float((pairs * kernel(a, a)).sum() / pairs.sum())
 
     real, fake = real.astype(np.float64), fake.astype(np.float64)
-    return mean_of_pairs(real) + mean_of_pairs(fake) - 2 * float(kernel(real, fake).mean())
+    groups = np.zeros(len(real), int) if groups is None else np.unique(groups, return_inverse=True)[1]
+    weights = 1 / np.bincount(groups)[groups]
+    between = float((weights @ kernel(real, fake)).sum() / (weights.sum() * len(fake)))
+    return mean_of_pairs(real, groups) + mean_of_pairs(fake, np.zeros(len(fake), int)) - 2 * between
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from components.shared.batch_statistics import recompute_statistics
 from components.train_gan import augment, regularisers
 from components.train_gan.gradients import compiled, gradients, with_input_gradient
 from components.train_gan.losses import LOSSES
@@ -168,25 +169,14 @@ class GAN(keras.Model):
     def refresh_statistics(self, noise: np.ndarray) -> None:
         """Recompute the batch statistics of the averaged generator.
 
-        The running statistics belong to the weights of the live generator, and averaging them does not help. Those of
-        the averaged weights are means over batches of the activations that these weights give (Izmailov et al., arXiv
-        1803.05407, §3.2).
+        The running statistics belong to the weights of the live generator, and averaging them does not help.
 
         Args:
             noise: (N, latent) float32, N ≥ `STATISTICS_BATCH_SIZE`; always the same, so that training is repeatable.
         """
-        if not self.recipe.average_kimg:
-            return
-        normalisations = [layer for layer in self.sampler.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        if not normalisations:
-            return
-        momenta = [layer.momentum for layer in normalisations]
-        for number, first in enumerate(range(0, len(noise) - STATISTICS_BATCH_SIZE + 1, STATISTICS_BATCH_SIZE)):
-            for layer in normalisations:
-                layer.momentum = number / (number + 1)  # the running mean is then that of all batches so far
-            self.sampler(noise[first : first + STATISTICS_BATCH_SIZE], training=True)
-        for layer, momentum in zip(normalisations, momenta, strict=True):
-            layer.momentum = momentum
+        if self.recipe.average_kimg:
+            ends = range(STATISTICS_BATCH_SIZE, len(noise) + 1, STATISTICS_BATCH_SIZE)
+            recompute_statistics(self.sampler, (noise[end - STATISTICS_BATCH_SIZE : end] for end in ends))
 
     def _follow(self, batch: int) -> None:
         """Move the sampler's weights towards the generator's (Yazıcı et al., arXiv 1806.04498)."""

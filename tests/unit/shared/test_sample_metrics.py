@@ -160,6 +160,20 @@ def test_texture_is_the_share_of_fine_detail():
     assert texture(real[:1], real[:1, ::-1]) == pytest.approx(1)
 
 
+def test_kid_with_groups_is_that_of_a_set_in_which_they_are_equally_frequent():
+    rng = np.random.default_rng(0)
+
+    def draw(first: int, second: int) -> np.ndarray:
+        return np.concatenate([rng.normal(0, 1, (first, 2)), rng.normal(2, 1, (second, 2))])
+
+    groups = np.repeat([3, 7], [40, 10])
+    heads = rng.binomial(20, 0.5, 1500)  # samples of the generator are independent of each other
+    grouped = np.array([kid(draw(40, 10), draw(head, 20 - head), groups) for head in heads])
+    plain = np.array([kid(draw(40, 10), draw(head, 20 - head)) for head in heads])
+    assert abs(grouped.mean()) < 4 * grouped.std() / np.sqrt(len(heads))
+    assert plain.mean() > 20 * plain.std() / np.sqrt(len(heads))
+
+
 def test_features_give_degraded_and_other_images_a_larger_kid(demo: Demo):
     train, validation, features = demo
     # The only class with more than a dozen validation lesions: with fewer, KID does not resolve small faults.
