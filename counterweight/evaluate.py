@@ -2,9 +2,10 @@
 
     RUN         folder or address (gs://, s3://, az://) of a published run, whose models are evaluated on EXTERNAL.
                 Several, separated by commas: the folds of a k-fold run, which are pooled
-    EXTERNAL    folder or address with external images in HAM10000's layout; classes may be missing
+    EXTERNAL    folder or address with external images in any layout; classes may be missing
     OUT         folder for the results (default: external/ in the run's folder, if that is local)
     duplicates  for external images that belong to images of the run: refuse (default) or move_to_train (exclude them)
+    data_columns  columns of the external table, as in a run: image_id:COLUMN,… (default auto)
     max_bad_images  maximum number of unusable external images to skip (default 10)
 
 Exit codes: see `components.shared.errors.ExitCode`.
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from components.shared.errors import UserError
 from components.shared.records import path_below
@@ -24,11 +26,22 @@ from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.run import check_writable
 
-OPTIONS = ("RUN", "EXTERNAL", "OUT", "duplicates", "max_bad_images")
+OPTIONS = ("RUN", "EXTERNAL", "OUT", "duplicates", "data_columns", "max_bad_images")
 
 
-def arguments(words: list[str]) -> tuple[list[str], str, Path, str, int]:
-    """Return runs, external data (or ""), folder of the results, duplicates and max_bad_images.
+class Arguments(NamedTuple):
+    """Options of the command; `external` is empty if folds are pooled."""
+
+    runs: list[str]
+    external: str
+    folder: Path
+    duplicates: str
+    columns: str
+    max_bad_images: int
+
+
+def arguments(words: list[str]) -> Arguments:
+    """Return the options.
 
     Raises:
         UserError: an option is unknown, missing or invalid, or `storage.invalid_address`.
@@ -75,7 +88,8 @@ def arguments(words: list[str]) -> tuple[list[str], str, Path, str, int]:
             "option.invalid",
             option="OUT",
         )
-    return runs, external, folder, given.get("duplicates", "refuse"), int(bad)
+    columns = given.get("data_columns", "auto")
+    return Arguments(runs, external, folder, given.get("duplicates", "refuse"), columns, int(bad))
 
 
 def _missing(option: str, hint: str) -> UserError:
@@ -111,7 +125,7 @@ def make_fetch(run: str, scratch: Path) -> Callable[[str], Path]:
 
 def evaluate(words: list[str]) -> None:
     """Run the command."""
-    runs, external, folder, duplicates, max_bad_images = arguments(words)
+    runs, external, folder, duplicates, columns, max_bad_images = arguments(words)
     check_writable(folder, "OUT")
     os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
     from components.evaluate.report.gallery import Gallery
@@ -126,7 +140,9 @@ def evaluate(words: list[str]) -> None:
         if external:
             images, run = scratch / "external", opened[0]
             known = run.file("splits.csv")
-            prepare_external(external, run.classes, run.record.image_size, duplicates, max_bad_images, known, images)
+            prepare_external(
+                external, run.classes, run.record.image_size, duplicates, max_bad_images, known, images, columns
+            )
             results, table = reevaluate.evaluate_external(run, external, images)
         else:
             results, table = reevaluate.pool_folds(opened)

@@ -236,7 +236,7 @@ def external_only(
     Raises:
         UserError: with `refuse`, an image, its lesion or a near-duplicate of it is in the run.
     """
-    offending = []
+    exact: dict[int, Pair] = {}
     lesions, rows = _given_lesions(rows), rows.assign(given_lesion=_given_lesions(rows))
     known = known.assign(given_lesion=_given_lesions(known))
     columns = [("given_lesion", "same lesion")] * compare_ids + [("pixel_sha256", PIXELS)]
@@ -244,8 +244,9 @@ def external_only(
         columns.append(("patient_id", "same patient"))
     for column, why in columns:
         first = {value: row for row, value in reversed(list(enumerate(known[column]))) if isinstance(value, str)}
-        offending += [Pair(row, first[value], why) for row, value in enumerate(rows[column]) if value in first]
-    exact = {pair.first for pair in offending}
+        for row, value in enumerate(rows[column]):
+            if value in first:
+                exact.setdefault(row, Pair(row, first[value], why))
     images = np.flatnonzero(~known["pixel_sha256"].duplicated())
     near = near_duplicates.pairs(
         thumbnails,
@@ -253,7 +254,7 @@ def external_only(
         known_thumbnails,
         known_rows=images,
     )
-    offending += [Pair(int(a), int(images[b]), NEAR) for a, b in near if int(a) not in exact]
+    offending = [*exact.values(), *(Pair(int(a), int(images[b]), NEAR) for a, b in near if int(a) not in exact)]
     if offending and policy == "refuse":
         raise _leakage_error(
             rows,

@@ -90,7 +90,7 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int) -> None:
             _refuse_missing(dataset, max_bad_images)
     if _is_folder(values["data_external"]):
         read = partial(layouts.inspect, Path(values["data_external"]), min_classes=1)
-        external = _read_with_columns(read, columns)
+        external = _read_with_columns(read, (columns, "auto"))
         if external is not None:
             _refuse_missing(external, max_bad_images)
             if classes is not None:
@@ -223,14 +223,16 @@ def _header(classes: Sequence[str], image_size: int, rows: pd.DataFrame, split: 
     )
 
 
-def _read_with_columns(read: Callable[[str], D], columns: str) -> D:
-    """Read an external set with the columns of the data, or those that are recognised if it lacks them."""
-    try:
-        return read(columns)
-    except UserError as error:
-        if error.code not in ("metadata.unknown_column", "metadata.missing"):
-            raise
-        return read("auto")
+def _read_with_columns(read: Callable[[str], D], columns: Sequence[str]) -> D:
+    """Read a set with the first of several values of `data_columns` whose columns it has, or the last."""
+    *preferred, last = columns
+    for some in preferred:
+        try:
+            return read(some)
+        except UserError as error:
+            if error.code not in ("metadata.unknown_column", "metadata.missing"):
+                raise
+    return read(last)
 
 
 def _external(
@@ -242,7 +244,7 @@ def _external(
     max_bad_images: int,
     known: pd.DataFrame,
     known_thumbnails: np.ndarray | None,
-    columns: str = "auto",
+    columns: Sequence[str],
 ) -> pd.DataFrame:
     """Write the image set of an external source, without images of the run, and return its rows."""
     log_line("prepare_data", f"reading {printable(external)}, the external set")
@@ -293,6 +295,7 @@ def prepare_external(
     max_bad_images: int,
     known: str | Path,
     out: str | Path,
+    columns: str = "auto",
 ) -> None:
     """Create the external image set for a finished run.
 
@@ -307,6 +310,7 @@ def prepare_external(
         max_bad_images: maximum number of unusable images, which are listed and skipped.
         known: the run's `splits.csv`.
         out: the image set to write.
+        columns: columns of the external table; see `layouts.read`.
 
     Raises:
         UserError: the images are unusable, or belong to lesions of the run; then nothing is written.
@@ -315,6 +319,8 @@ def prepare_external(
     path = Path(known)
     listed = read_table(path)
     table = pd.DataFrame(listed.rows, columns=pd.Index(listed.header), dtype=str)
+    if "patient_id" in table:
+        table["patient_id"] = table["patient_id"].where(table["patient_id"] != "", None)
     if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
         raise UserError(
             f"{path} does not list the images of a run",
@@ -324,7 +330,7 @@ def prepare_external(
         )
     with warnings.catch_warnings(), atomic_write(out) as part:
         warnings.simplefilter("ignore")
-        _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None)
+        _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None, (columns,))
 
 
 def prepare(
@@ -356,7 +362,8 @@ def prepare(
         training_data: folder to write: `train.parquet`, `validation.parquet` and `classes.json`.
         test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set),
             `data_source.json` (how the data was read) and `splits.csv`, which can be used as `split` of another run.
-            There, an image that also exists under another lesion id is excluded (`none`).
+            There, an image that also exists under another lesion id is excluded (`none`). It has patient_id if the
+            data does.
         data_profile: the HTML page to write.
         data_identity: the inputs' identity before they are read; see `shared.data_identity`. Empty for no check.
         columns: the parameter `data_columns`; see `layouts.read`.
@@ -432,11 +439,12 @@ def prepare(
                 max_bad_images,
                 listed,
                 decoded.thumbnails,
-                columns,
+                (columns, "auto"),
             )
         for name, part in zip(splitting.SHARES, sets, strict=True):
             write_rows(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
-        listed[SPLIT_COLUMNS].to_csv(splits_part, index=False, lineterminator="\n")
+        patients = ["patient_id"] if listed["patient_id"].notna().any() else []
+        listed[[*SPLIT_COLUMNS, *patients]].to_csv(splits_part, index=False, lineterminator="\n")
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])
         if data_identity:

@@ -371,22 +371,53 @@ def test_prepare_with_names_that_extend_others_keeps_copies_in_one_split(tmp_pat
     assert rows["lesion_id"].nunique() == 16
 
 
-def test_prepare_keeps_a_patient_in_one_split(tmp_path, run):
-    folder = tmp_path / "patients"
+def write_patients(folder: Path, prefix: str, patients: list[str], first: int = 0, lesions: bool = False) -> Path:
+    """Write a folder of unrelated images with alternating classes, one for each patient, with lesion ids if wanted."""
     folder.mkdir()
     lines = []
-    for n in range(60):
-        textured(n).save(folder / f"I{n}.png")
-        lines.append((f"I{n}", ("df", "nv")[n % 2], f"P{n // 4}"))
+    for n, patient in enumerate(patients):
+        textured(first + n).save(folder / f"{prefix}{n}.png")
+        lines.append((f"{prefix}{n}", ("df", "nv")[n % 2], patient, f"{prefix}L{n}")[: 3 + lesions])
     with (folder / "metadata.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("image_id", "dx", "patient_id"), *lines])
-    done = run(folder)
+        csv.writer(file).writerows([("image_id", "dx", "patient_id", "lesion_id")[: 3 + lesions], *lines])
+    return folder
+
+
+def test_prepare_keeps_a_patient_in_one_split(tmp_path, run):
+    done = run(write_patients(tmp_path / "patients", "I", [f"P{n // 4}" for n in range(60)]))
     rows = done.rows()
     patient = rows["image_id"].str[1:].astype(int) // 4
     assert (rows.groupby(patient)["split"].nunique() == 1).all()
     assert rows["lesion_id"].nunique() == 30  # a patient counts once in each class
     assert (rows.groupby("dx")["split"].nunique() == 3).all()
     assert "images of <b>30</b> patients" in done.profile.replace("\n", " ")
+
+
+def test_prepare_external_detects_patients_of_a_finished_run(tmp_path, run):
+    patients = ["", *(f"P{n // 4}" for n in range(59))]
+    done = run(write_patients(tmp_path / "patients", "I", patients, lesions=True), image_size=64)
+    # The other folder has a patient of the run, a new one, and one who is unknown, as in the run.
+    folder = str(write_patients(tmp_path / "elsewhere", "E", ["P3", "Q1", "", "P3"], first=500, lesions=True))
+    settings = {"classes": ("df", "nv"), "image_size": 64, "max_bad_images": 0}
+    settings |= {"known": done.splits, "out": tmp_path / "later.parquet"}
+    with raises_user_error("leakage.found") as caught:
+        prepare_external(folder, duplicates="refuse", **settings)
+    assert [line.rpartition(": ")[2] for line in caught.value.fields["listed"]] == ["same patient"] * 2
+    prepare_external(folder, duplicates="move_to_train", **settings)
+    assert sorted(read_rows(tmp_path / "later.parquet", "external")["image_id"]) == ["E1", "E2"]
+
+
+def test_prepare_external_reads_the_columns_that_are_named(tmp_path, run):
+    done = run(write_patients(tmp_path / "patients", "I", [f"P{n // 4}" for n in range(60)]), image_size=64)
+    folder = write_patients(tmp_path / "elsewhere", "E", ["Q1", "Q2"], first=500)
+    table = folder / "metadata.csv"
+    table.write_text(table.read_text().replace("dx", "finding"))
+    settings = {"classes": ("df", "nv"), "image_size": 64, "max_bad_images": 0, "duplicates": "refuse"}
+    settings |= {"known": done.splits, "out": tmp_path / "later.parquet"}
+    with raises_user_error("metadata.unknown_column"):
+        prepare_external(str(folder), **settings, columns="dx:diagnosis")
+    prepare_external(str(folder), **settings, columns="dx:finding")
+    assert read_rows(tmp_path / "later.parquet", "external")["dx"].tolist() == ["df", "nv"]
 
 
 def numbered(lesions: list[str], classes: list[str], seed: int) -> tuple[pd.DataFrame, np.ndarray]:
