@@ -372,7 +372,7 @@ def test_prepare_with_names_that_extend_others_keeps_copies_in_one_split(tmp_pat
 
 
 def write_patients(folder: Path, prefix: str, patients: list[str], first: int = 0, lesions: bool = False) -> Path:
-    """Write a folder of unrelated images with alternating classes, one for each patient, with lesion ids if wanted."""
+    """Write a folder of unrelated images with alternating classes, one for each patient, with or without lesion ids."""
     folder.mkdir()
     lines = []
     for n, patient in enumerate(patients):
