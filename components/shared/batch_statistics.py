@@ -1,8 +1,8 @@
 """Batch statistics of a trained network, recomputed for its final weights.
 
 The running statistics of batch normalisation lag behind the weights and, where dropout precedes the normalisation, are
-those of other activations than in prediction ("variance shift", Li et al., arXiv 1801.05134). Averaged weights have
-none of their own at all. Those of the final weights are means over batches of the activations that these weights give
+those of other activations than in prediction ("variance shift", Li et al., arXiv 1801.05134). Averaged weights have no
+statistics. Those of the final weights are means over batches of the activations that these weights give
 (Izmailov et al., arXiv 1803.05407, §3.2).
 """
 
