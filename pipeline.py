@@ -24,13 +24,17 @@ from components.train_gan.component import pretrain_gan, train_gan
 OPTIONS = placement().options
 
 
-def place_on_gpu(task: dsl.PipelineTask) -> None:
-    """Place a task that trains GANs, and pass it its run's id, which is in the address of its checkpoints.
+def keep_checkpoints(task: dsl.PipelineTask) -> None:
+    """Pass a task the option `checkpoints`, and its run's id, which is in the address of its checkpoints.
 
-    The id is not a parameter, since no run could take another run's cached result then.
+    Neither is a parameter: with the id, no run could take another run's cached result, and the option changes no
+    result. Kubeflow's cache key contains parameters and variables with fixed values, but no labels and annotations.
     """
+    kubernetes.add_pod_annotation(task, "counterweight/checkpoints", OPTIONS.checkpoints)
+    kubernetes.use_field_path_as_env(
+        task, "COUNTERWEIGHT_CHECKPOINTS", "metadata.annotations['counterweight/checkpoints']"
+    )
     kubernetes.use_field_path_as_env(task, "COUNTERWEIGHT_RUN", "metadata.labels['pipeline/runid']")
-    place(task, "train_gan")
 
 
 def notified_end(data: str) -> AbstractContextManager[object]:
@@ -94,9 +98,9 @@ def make_synthetic_images(
         architecture=OPTIONS.gan_architecture,
         kimg=shared_kimg,
         seed=seed,
-        checkpoints=OPTIONS.checkpoints,
     ).set_display_name("Pretrain GAN")
-    place_on_gpu(pretrained)
+    keep_checkpoints(pretrained)
+    place(pretrained, "train_gan")
     with dsl.ParallelFor(class_groups, name="classes", parallelism=placement().accelerator.at_a_time) as classes:
         trained = train_gan(
             train_gans=train_gans,
@@ -107,14 +111,14 @@ def make_synthetic_images(
             architecture=OPTIONS.gan_architecture,
             kimg=kimg,
             seed=seed,
-            checkpoints=OPTIONS.checkpoints,
         ).set_display_name("Train GAN")
-        # By way of an annotation, because Kubeflow's cache key contains parameters and variables, but no annotations.
+        # As in `keep_checkpoints`, for the same reason.
         kubernetes.add_pod_annotation(trained, "counterweight/failed-class", OPTIONS.failed_class)
         kubernetes.use_field_path_as_env(
             trained, "COUNTERWEIGHT_FAILED_CLASS", "metadata.annotations['counterweight/failed-class']"
         )
-        place_on_gpu(trained)
+        keep_checkpoints(trained)
+        place(trained, "train_gan")
         generated = generate_images(
             classes=classes,
             gans=trained.outputs["gans"],
@@ -230,6 +234,7 @@ def counterweight(
                 random_seed=random_seed,
                 epochs=classifier_epochs,
             ).set_display_name("Train classifier")
+            keep_checkpoints(real)
             place(real, "train_classifier")
         with dsl.ParallelFor(checked.outputs["synthetic"], name="train-synthetic") as pack:
             mixed = train_classifier(
@@ -240,6 +245,7 @@ def counterweight(
                 random_seed=random_seed,
                 epochs=classifier_epochs,
             ).set_display_name("Train classifier")
+            keep_checkpoints(mixed)
             place(mixed, "train_classifier")
 
         evaluated = evaluate(

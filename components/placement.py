@@ -33,7 +33,7 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|
 StorageVariable = Annotated[str, Field(pattern=r"^(AWS|AZURE)_[A-Z0-9_]+$")]
 """An environment variable that a client of S3 or Azure reads."""
 
-USES_STORAGE = ("check_inputs", "prepare_data", "train_gan", "publish")
+USES_STORAGE = ("check_inputs", "prepare_data", "train_gan", "train_classifier", "publish")
 """Phases that read or write object storage themselves."""
 
 

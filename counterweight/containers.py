@@ -21,14 +21,14 @@ from docker.types import Mount
 
 import docker
 from components.container_images import PHASE_OF, image
-from components.placement import placement
 from components.publish.publish import JOURNAL, MANIFEST
 from components.shared.arms import GAN
 from components.shared.errors import UserError
 from components.shared.parameters import source_label, synthetic_sources
 from components.shared.stores.addresses import BUCKETS
 from counterweight.build_images import PHASES
-from counterweight.tasks import CHECKPOINTS, FAILED_CLASS, describe_failure
+from counterweight.tasks import describe_failure
+from counterweight.tasks import variables as task_variables
 
 INPUTS = ("data", "data_split", "data_external")
 """Pipeline parameters that may name a local file or folder."""
@@ -229,13 +229,15 @@ class Engine:
         output: folder of the results.
         cache: folder of the task cache, on which the run holds a lock.
         scratch: folder for copies of credentials; deleted after the run.
-        checkpoints: folder of the checkpoints of GAN training.
+        checkpoints: phase → the folder of its checkpoints.
 
     Raises:
         UserError: no engine responds, an image is missing, or a folder cannot be mounted.
     """
 
-    def __init__(self, values: Mapping[str, Any], output: Path, cache: Path, scratch: Path, checkpoints: Path) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], output: Path, cache: Path, scratch: Path, checkpoints: Mapping[str, Path]
+    ) -> None:
         self.client = connect()
         info = self.client.info()
         options = info.get("SecurityOptions") or []
@@ -265,7 +267,7 @@ class Engine:
         self.remote = any(value.startswith(REMOTE) for value in given.values())
         self.output = output
         self.results = self._mount("OUT", output, read_only=False)
-        for folder in (cache / "artifacts", checkpoints):
+        for folder in (cache / "artifacts", *checkpoints.values()):
             self._allow_writes(folder, list_folders(folder))
         self.checkpoints = checkpoints
         if self.shares_group:
@@ -348,9 +350,9 @@ class Engine:
         writes_output = phase in ("check_inputs", "publish")  # check_inputs checks that it is writable
         if writes_output:
             self._allow_writes(self.output, list_published_folders(self.output))
-        if phase == "train_gan":
-            variables = {CHECKPOINTS: str(self.checkpoints), FAILED_CLASS: placement().options.failed_class}
-            mounts = [self._mount("the folder of checkpoints", self.checkpoints, read_only=False)]
+        if phase in self.checkpoints:
+            variables = task_variables(phase, self.checkpoints)
+            mounts = [self._mount("the folder of checkpoints", self.checkpoints[phase], read_only=False)]
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)
         shell, flag, script, *rest = command

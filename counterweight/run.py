@@ -44,7 +44,7 @@ from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
 from counterweight.task_table import PER_CLASS, TaskTable, class_labels, is_interactive, planned_labels, task_labels
-from counterweight.tasks import CHECKPOINTS, FAILED_CLASS, Process, Task, phase_of
+from counterweight.tasks import Process, Task, phase_of, variables
 
 if TYPE_CHECKING:
     from counterweight.containers import Engine
@@ -56,8 +56,17 @@ GAN_PARAMETERS = (
     "gan_shared_kimg", "random_seed", "synthetic_classes",
 )  # fmt: skip
 """Parameters that the training of GANs depends on; a test compares them with the compiled pipeline."""
+CLASSIFIER_PARAMETERS = (*GAN_PARAMETERS, "classifier_epochs", "synthetic", "synthetic_per_class")
+"""Parameters that the training of one classifier depends on; `arms`, shares and seeds only decide which are trained."""
 CODE_OF_GANS = ("prepare_data", "train_features", "train_gan")
-"""Phases whose code it depends on."""
+CHECKPOINTED = {
+    "train_gan": (GAN_PARAMETERS, CODE_OF_GANS),
+    "train_classifier": (
+        CLASSIFIER_PARAMETERS,
+        (*CODE_OF_GANS, "generate_images", "balance_dataset", "train_classifier"),
+    ),
+}
+"""Phase that writes checkpoints → the parameters and the phases whose code its training depends on."""
 RUNNERS = ("processes", "containers")
 UNCACHED_TASKS = 2
 """check_inputs detects changed data, and publish an incomplete output, so both always run."""
@@ -234,7 +243,7 @@ class Runner:
         console: receives the progress.
         log: receives the complete output.
         scratch: folder of temporary files.
-        checkpoints: folder of the checkpoints of GAN training.
+        checkpoints: phase → the folder of its checkpoints.
         table: shows the progress instead of lines on `console`; None for lines.
 
     Attributes:
@@ -244,7 +253,12 @@ class Runner:
     """
 
     def __init__(
-        self, console: TextIO, log: TextIO, scratch: Path, checkpoints: Path, table: TaskTable | None = None
+        self,
+        console: TextIO,
+        log: TextIO,
+        scratch: Path,
+        checkpoints: Mapping[str, Path],
+        table: TaskTable | None = None,
     ) -> None:
         self.console, self.log, self.scratch, self.checkpoints = console, log, scratch, checkpoints
         self.table = table
@@ -309,8 +323,7 @@ class Runner:
             # The user's Keras settings would change results without changing the cache key.
             "KERAS_BACKEND": "tensorflow",
             "KERAS_HOME": str(self.scratch / "keras"),
-            CHECKPOINTS: str(self.checkpoints),
-            FAILED_CLASS: placement().options.failed_class,
+            **variables(phase_of(full_command), self.checkpoints),
             **(env_vars or {}),
         }
         return self._follow(phase_of(full_command), lambda: Process(full_command, environment))
@@ -414,27 +427,33 @@ def lock_cache() -> Iterator[None]:
         yield
 
 
-def gan_key(values: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits of everything that GAN training depends on, except for the code.
+def checkpoint_key(phase: str, values: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits of everything that the training of a phase depends on, except for the code.
 
     A run with other settings of the evaluation has the same key, and resumes the training of an interrupted one.
     """
-    settings = {name: values[name] for name in GAN_PARAMETERS}
-    sources = (str(values[name]) for name in ("data", "data_external", "data_split"))
+    names, _ = CHECKPOINTED[phase]
+    settings = {name: values[name] for name in names}
+    sources = [str(values[name]) for name in ("data", "data_external", "data_split")]
+    if "synthetic" in settings:
+        sources += [place for place in synthetic_sources(values["synthetic"]).values() if place != GAN]
     identity = data_identity(*(source for source in sources if "://" not in source))
     text = json.dumps([settings, placement().options.gan_architecture, identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def checkpoint_folder(key: str) -> Path:
-    """Return the folder of the checkpoints with this key, and delete those of other versions of the code."""
+def checkpoint_folders(values: Mapping[str, Any]) -> dict[str, Path]:
+    """Return phase → the folder of its checkpoints, and delete those of other versions of the code."""
     parent = (CACHE / "checkpoints").resolve()
-    code = hashlib.sha256(" ".join(map(content, CODE_OF_GANS)).encode()).hexdigest()[:16]
-    folder = parent / f"{key}-{code}"
-    for other in parent.glob(f"{key}-*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
-    return folder
+    folders = {}
+    for phase, (_, phases) in CHECKPOINTED.items():
+        key = checkpoint_key(phase, values)
+        code = hashlib.sha256(" ".join(map(content, phases)).encode()).hexdigest()[:16]
+        folders[phase] = parent / f"{key}-{code}"
+        for other in parent.glob(f"{key}-*"):
+            if other != folders[phase]:
+                shutil.rmtree(other, ignore_errors=True)
+    return folders
 
 
 def let_loops_read_named_outputs() -> None:
@@ -490,7 +509,7 @@ def run(words: list[str], console: TextIO) -> int:
         executors = counterweight.pipeline_spec.deployment_spec["executors"]
         copy_code(scratch / "code", {executors[name]["container"]["image"] for name in executors})
         cache.LocalCache = VerifiedCache
-        checkpoints = checkpoint_folder(gan_key(values))
+        checkpoints = checkpoint_folders(values)
         engine = None
         if runner_name == "containers":
             from counterweight.containers import Engine
@@ -550,7 +569,8 @@ def run(words: list[str], console: TextIO) -> int:
                     # An interruption may come between the start of a container and its registration.
                     engine.remove_containers()
                 shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        for checkpoint_folder in checkpoints.values():
+            shutil.rmtree(checkpoint_folder, ignore_errors=True)
         _print_results(folder, runner, console)
         return 0
 

@@ -7,15 +7,34 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
+
+from components.container_images import PHASE_OF
+from components.placement import placement
 
 FAILED_CLASS = "COUNTERWEIGHT_FAILED_CLASS"
 """Environment variable with the option `failed_class`, for the task that trains GANs; not part of the cache key."""
 CHECKPOINTS = "COUNTERWEIGHT_CHECKPOINTS"
-"""Environment variable with the folder of the checkpoints.
+"""Environment variable with the folder of the checkpoints, or with the option `checkpoints` if it is not `auto`.
 
 It is not a parameter of the task: a parameter would be part of the cache key, so that runs could not share results."""
+
+
+def variables(task: str, checkpoints: Mapping[str, Path]) -> dict[str, str]:
+    """Return the environment variables of a task that writes checkpoints; none for another one.
+
+    Args:
+        task: its name.
+        checkpoints: phase → the folder of its checkpoints.
+    """
+    folder = checkpoints.get(PHASE_OF.get(task, task))
+    if folder is None:
+        return {}
+    options = placement().options
+    place = str(folder) if options.checkpoints == "auto" else options.checkpoints
+    return {CHECKPOINTS: place, FAILED_CLASS: options.failed_class}
 
 
 def phase_of(command: list[str]) -> str:

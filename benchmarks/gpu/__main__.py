@@ -45,7 +45,7 @@ def main() -> int:
     process.start()
     process.join(60 * given.minutes if given.minutes else None)
     if process.is_alive():
-        process.kill()  # GANs resume from their checkpoints, other steps are repeated
+        process.kill()  # training resumes from its checkpoints, other steps are repeated
         process.join()
         print(f"stopped after {given.minutes:g} minutes; the same command continues")
         return EXIT_UNFINISHED

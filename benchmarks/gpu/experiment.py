@@ -164,6 +164,7 @@ class Experiment:
             random_seed=SEED,
             epochs=self.scale.epochs,
             classifiers=self.path(name, "classifiers"),
+            checkpoints=self.path(name, "checkpoints"),
         )
 
     def compare(self, recipe: str) -> None:

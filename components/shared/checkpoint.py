@@ -102,6 +102,12 @@ class Checkpoints:
         content = {"settings": self.settings, "number": self._number, "state": state}
         self.store.write(SLOTS[self._number % 2], pack(content, arrays))
 
+    def save_last(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the checkpoint of a finished training, and empty the one before it, which may be large."""
+        self.save(state, arrays)
+        empty = {"settings": self.settings, "number": 0, "state": {}}
+        self.store.write(SLOTS[(self._number + 1) % 2], pack(empty, {}))
+
     def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """Return the newest complete checkpoint, or None.
 

@@ -30,6 +30,11 @@ def to_position(image: np.ndarray, position: int) -> np.ndarray:
     return list(iter_positions(image[None]))[position][0]
 
 
+def skip_dihedral(count: int, rng: np.random.Generator) -> None:
+    """Advance `rng` as `random_dihedral` of `count` images does."""
+    rng.random(3 * count)
+
+
 def random_dihedral(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return each image in a random position.
 

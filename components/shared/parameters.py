@@ -266,7 +266,7 @@ class Options(BaseModel):
     checkpoints: str = Field(
         default="auto",
         pattern=f"^(auto|none|{ADDRESS})$",
-        description="Where GAN training keeps its checkpoints; auto is beside the artifacts.",
+        description="Where training keeps its checkpoints; auto is beside the artifacts.",
         json_schema_extra=_form(f"auto, none or {ADDRESS_FORM}"),
     )
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(

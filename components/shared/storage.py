@@ -312,29 +312,31 @@ def checkpoint_store(address: str, name: str) -> Store:
     return Folder(Path(address) / name)
 
 
-def checkpoint_address(option: str, artifact: str, environment: Mapping[str, str]) -> str:
+def checkpoint_address(artifact: str, environment: Mapping[str, str]) -> str:
     """Return the location of a run's checkpoints; empty if there is none.
 
     Args:
-        option: `auto`, `none` or an address of object storage, below which each run has a folder.
         artifact: the address of an artifact of the run. On a cluster `auto` is beside it.
-        environment: environment variables. COUNTERWEIGHT_CHECKPOINTS is the folder of `auto` in a local run, unset on a
-            cluster; COUNTERWEIGHT_RUN is the run's id, which is a part of `artifact`, and unset in a local run.
+        environment: environment variables. COUNTERWEIGHT_CHECKPOINTS is `auto` (the default), `none`, an address of
+            object storage, below which each run has a folder, or the folder of a local run. COUNTERWEIGHT_RUN is the
+            run's id, which is a part of `artifact`, and unset in a local run.
 
     Raises:
         UserError: `checkpoints.invalid_address`.
     """
-    folder, run = environment.get("COUNTERWEIGHT_CHECKPOINTS", ""), environment.get("COUNTERWEIGHT_RUN", "")
-    if option == "none":
+    place, run = environment.get("COUNTERWEIGHT_CHECKPOINTS") or "auto", environment.get("COUNTERWEIGHT_RUN", "")
+    if place == "none":
         return ""
-    if option == "auto":
-        return folder or _beside(artifact, run, environment)
-    if not is_address(option):
+    if place == "auto":
+        return _beside(artifact, run, environment)
+    if "://" not in place:
+        return place
+    if not is_address(place):
         raise UserError(
-            f"checkpoints is {option!r}", f"choose auto, none or {ADDRESS_FORM}", "checkpoints.invalid_address"
+            f"checkpoints is {place!r}", f"choose auto, none or {ADDRESS_FORM}", "checkpoints.invalid_address"
         )
-    parse(option)
-    return f"{option.rstrip('/')}/{run}".rstrip("/")
+    parse(place)
+    return f"{place.rstrip('/')}/{run}".rstrip("/")
 
 
 def _beside(artifact: str, run: str, environment: Mapping[str, str]) -> str:

@@ -15,10 +15,16 @@ def train_classifier(
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
-    """Train the CNN of each arm and seed of a pack, one after another."""
+    """Train the CNN of each arm and seed of a pack, one after another.
+
+    The option `checkpoints` is not a parameter, so that finished classifiers are taken from the cache when it changes.
+    """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
+        import os
+
+        from components.shared.storage import checkpoint_address
         from components.shared.workflow_size import parse_pack
         from components.train_classifier.train import train
 
@@ -30,4 +36,5 @@ def train_classifier(
             random_seed=random_seed,
             epochs=epochs,
             classifiers=classifiers.path,
+            checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

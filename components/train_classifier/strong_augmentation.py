@@ -7,11 +7,15 @@ import numpy as np
 from keras import layers
 
 
-def strong_augmentation(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+def strong_augmentation(seed: int, skipped: int = 0) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that changes (N, S, S, 3) uint8 images; its sequence of results depends only on `seed`.
 
     Each image is scaled and moved by up to 15 %, and its brightness, contrast and saturation change. Hue does not: the
     colour of a lesion carries the diagnosis.
+
+    Args:
+        seed: seed of the random numbers.
+        skipped: number of first results to skip; the function returns the ones after them.
     """
     fill, range_ = {"fill_mode": "reflect"}, {"value_range": (0, 255)}
     steps = [
@@ -28,4 +32,10 @@ def strong_augmentation(seed: int) -> Callable[[np.ndarray], np.ndarray]:
             changed = step(changed, training=True)
         return keras.ops.convert_to_numpy(changed).clip(0, 255).round().astype(np.uint8)
 
+    if skipped:
+        initial = [np.array(step.generator.state) for step in steps]
+        change(np.zeros((1, 8, 8, 3), np.uint8))
+        for step, first in zip(steps, initial, strict=True):
+            # A layer advances its state by the same amount in each call.
+            step.generator.state.assign(first + skipped * (np.array(step.generator.state) - first))
     return change

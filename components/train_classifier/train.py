@@ -1,16 +1,18 @@
 """Train the CNN of arms with seeds, one after another.
 
 Code and settings are the same for all arms; they differ in their recipes only (`components/shared/arms.py`). All
-classifiers of a task share the decoded images, and none depends on which others are trained in the same task.
+classifiers of a task share the decoded images, and none depends on which others are trained in the same task. A killed
+task resumes from checkpoints (`resume.py`).
 """
 
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +21,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from components.shared import html_page, keras_setup, precision
 from components.shared.arms import CONTROL, Recipe, recipe
 from components.shared.batches import endless_batches
-from components.shared.dihedral import random_dihedral
+from components.shared.dihedral import random_dihedral, skip_dihedral
 from components.shared.errors import UserError
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
@@ -29,6 +31,7 @@ from components.shared.seeds import derive_seed
 from components.shared.workflow_size import Job
 from components.train_classifier import fused_ops, network
 from components.train_classifier.fast_model import FastModel
+from components.train_classifier.resume import CHECKPOINT_INTERVAL_S, Resume, open_checkpoints
 from components.train_classifier.strong_augmentation import strong_augmentation
 
 BATCH_SIZE = 32
@@ -63,6 +66,7 @@ def batches(
     augmentation_seed: int,
     weights: np.ndarray | None = None,
     strong: bool = False,
+    skipped: int = 0,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield (BATCH_SIZE, S, S, 3) uint8 images and (BATCH_SIZE,) labels without end.
 
@@ -71,10 +75,13 @@ def batches(
         order_seed, augmentation_seed: seeds.
         weights: (classes,) loss weights; if given, a batch has a third part, the weight of each image.
         strong: whether `strong_augmentation` changes the images as well.
+        skipped: number of first batches to skip.
     """
     rng = np.random.default_rng(augmentation_seed)
-    change = strong_augmentation(augmentation_seed) if strong else None
-    for rows in endless_batches(pixels.repeat, BATCH_SIZE, order_seed):
+    for _ in range(skipped):
+        skip_dihedral(BATCH_SIZE, rng)
+    change = strong_augmentation(augmentation_seed, skipped) if strong else None
+    for rows in islice(endless_batches(pixels.repeat, BATCH_SIZE, order_seed), skipped, None):
         images, labels = random_dihedral(pixels.images[rows], rng), pixels.labels[rows]
         if change:
             images = change(images)
@@ -163,6 +170,8 @@ def train(
     random_seed: int,
     epochs: int,
     classifiers: str | Path,
+    checkpoints: str = "",
+    checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
 ) -> None:
     """Train classifiers, and keep the weights of each with the best balanced accuracy on validation.
 
@@ -177,9 +186,12 @@ def train(
         epochs: number of epochs of each classifier.
         classifiers: folder to write: `models/<arm>.keras`, `.json` (the record) and `.html` (learning curves) of the
             first seed, and `models/<arm>-seed<N>.*` of the others.
+        checkpoints: folder or address for the checkpoints of the run; empty for none.
+        checkpoint_interval_s: an epoch that ends at least this many seconds after the last checkpoint writes one; a
+            finished classifier writes one, too.
 
     Raises:
-        UserError: a setting or an image set cannot be used.
+        UserError: a setting or an image set cannot be used, or the checkpoints have other settings.
     """
     _check(jobs, epochs)
     folder = Path(training_data)
@@ -202,7 +214,7 @@ def train(
                 counts = count_rows(pool, recipe(job.arm), rare, synthetic_per_class, random_seed)
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
                 rows = replace(pool, repeat=counts)
-                _train_classifier(job, rows, validation_pixels, epochs, stem)
+                _train_classifier(job, rows, validation_pixels, epochs, stem, checkpoints, checkpoint_interval_s)
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
@@ -229,62 +241,80 @@ def _check(jobs: Sequence[Job], epochs: int) -> None:
         )
 
 
-def _train_classifier(job: Job, pixels: Pixels, validation_pixels: Pixels, epochs: int, stem: Path) -> None:
+def _train_classifier(
+    job: Job,
+    pixels: Pixels,
+    validation_pixels: Pixels,
+    epochs: int,
+    stem: Path,
+    checkpoints: str,
+    checkpoint_interval_s: float,
+) -> None:
     """Train one classifier, and write its files; `stem` is their path without suffix."""
     arm, seed, its_recipe, classes = job.arm, job.seed, recipe(job.arm), len(pixels.header.classes)
     label = f"train_classifier {arm}, seed {seed}"
-    started = time.monotonic()
+    description = {
+        "data_sha256": pixels.header.data_sha256,
+        "split_sha256": pixels.header.split_sha256,
+        "train_set_sha256": _hash_rows(pixels),
+    }
+    settings = description | {"epochs": epochs, "batch": BATCH_SIZE, "recipe": asdict(its_recipe)}
+    policy = precision.policy("automatic")
+    kept = open_checkpoints(checkpoints, arm, seed, policy, settings, label)
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
     network_ = network.build(classes, pixels.header.image_size)
-    policy = precision.policy("automatic")
     real = int(pixels.real.sum())
-    steps = -(-real // BATCH_SIZE)
-    log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
-    progress = Progress(label, epochs, "epochs", steps * BATCH_SIZE, "images")
+    log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {-(-real // BATCH_SIZE)} steps per epoch")
+    offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
+    model = compile_fast_model(network_, policy, offset)
     # With the patience of all epochs, it only restores the best weights. Stopping earlier would be wrong for small
     # sets, whose batch statistics take many epochs to settle.
     keep_best = keras.callbacks.EarlyStopping(
         "val_balanced_accuracy", mode="max", patience=epochs, restore_best_weights=True
     )
+    resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model, keep_best)
+    if not resume.is_finished:
+        _fit(model, job, pixels, validation_pixels, resume)
+        resume.finish()
+    record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
+    record["settings"] = {"epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
+    record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, validation_pixels)}
+    _write_classifier(stem, network_, record, resume.history)
+
+
+def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, resume: Resume) -> None:
+    """Train a network in its training form, from the epoch that earlier processes have reached."""
+    steps, its_recipe = -(-int(pixels.real.sum()) // BATCH_SIZE), recipe(job.arm)
+    classes = len(pixels.header.classes)
     weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
-    offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
-    seeds = derive_seed(seed, "order"), derive_seed(seed, "turns")
-    history = (
-        compile_fast_model(network_, policy, offset)
-        .fit(
-            batches(pixels, *seeds, weights, its_recipe.strong_augmentation),
-            steps_per_epoch=steps,
-            epochs=epochs,
-            callbacks=[_Validate(network_, validation_pixels, progress), keep_best],
-            verbose=0,
-        )
-        .history
+    seeds = derive_seed(job.seed, "order"), derive_seed(job.seed, "turns")
+    progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
+    model.fit(
+        batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps),
+        steps_per_epoch=steps,
+        initial_epoch=resume.epoch,
+        epochs=resume.epochs,
+        callbacks=[_Validate(resume.network, validation_pixels, progress), resume.keep_best, resume],
+        verbose=0,
     )
+
+
+def _write_classifier(
+    stem: Path, network_: keras.Model, record: dict[str, Any], history: Mapping[str, Sequence[float]]
+) -> None:
+    """Write the model, its record and its learning curves; the values that follow from them are added to the record."""
     model = stem.with_name(f"{stem.name}.keras")
     keras_setup.save_model(network_, model)
-    record = {
-        "arm": arm,
+    record |= {
         "parameters": network_.count_params(),
         "model_sha256": file_sha256(model),
-        "data_sha256": pixels.header.data_sha256,
-        "split_sha256": pixels.header.split_sha256,
-        "train_set_sha256": _hash_rows(pixels),
-        "train_rows": int(pixels.repeat.sum()),
-        "settings": {
-            "epochs": epochs,
-            "seed": seed,
-            "batch": BATCH_SIZE,
-            "precision": policy,
-        },
         "epochs": len(history["loss"]),
         "best_epoch": int(np.argmax(history["val_balanced_accuracy"])) + 1,
         "history": {name: [round(float(value), 6) for value in values] for name, values in history.items()},
         "versions": keras_setup.library_versions(),
-        "seconds": round(time.monotonic() - started, 1),
-        "seen": seen_hashes(pixels, validation_pixels),
     }
     write_record(stem.with_name(f"{stem.name}.json"), ClassifierRecord.model_validate_json(json.dumps(record)))
-    page = _render_curves(f"Classifier: {arm}, seed {seed}", history)
+    page = _render_curves(f"Classifier: {record['arm']}, seed {record['settings']['seed']}", history)
     stem.with_name(f"{stem.name}.html").write_text(page, encoding="utf-8")
 
 

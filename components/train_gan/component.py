@@ -14,7 +14,6 @@ def pretrain_gan(
     architecture: str,
     kimg: float,
     seed: int,
-    checkpoints: str,
     start: dsl.Output[dsl.Model],
 ) -> None:
     """Train one GAN of all rare classes, from which the GAN of each class starts; nothing with a budget of 0.
@@ -37,7 +36,7 @@ def pretrain_gan(
             kimg=kimg,
             seed=seed,
             start=start.path,
-            checkpoints=checkpoint_address(checkpoints, start.uri, os.environ),
+            checkpoints=checkpoint_address(start.uri, os.environ),
         )
 
 
@@ -51,13 +50,12 @@ def train_gan(
     architecture: str,
     kimg: float,
     seed: int,
-    checkpoints: str,
     gans: dsl.Output[dsl.Model],
 ) -> None:
     """Train a GAN for each of some classes (comma-separated) on the real training images of that class.
 
-    With `train_gans` false, all synthetic images come from other generators, and nothing is trained. The option
-    `failed_class` is not a parameter, so that finished GANs are taken from the cache when it changes.
+    With `train_gans` false, all synthetic images come from other generators, and nothing is trained. The options
+    `failed_class` and `checkpoints` are not parameters: finished GANs are taken from the cache when they change.
     """
     from components.shared.errors import exit_on_user_error
 
@@ -77,5 +75,5 @@ def train_gan(
             seed=seed,
             failed_class=os.environ.get("COUNTERWEIGHT_FAILED_CLASS", "fail"),
             gans=gans.path,
-            checkpoints=checkpoint_address(checkpoints, gans.uri, os.environ),
+            checkpoints=checkpoint_address(gans.uri, os.environ),
         )

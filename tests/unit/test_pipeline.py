@@ -207,10 +207,13 @@ def test_options_are_compiled_in(tmp_path: Path):
     assert constant("check-inputs", "gans_per_task") == constant("prepare-data", "gans_per_task") == 3
     assert constant("balance-dataset", "failed_class") == "continue"
     gan = compiled.platform["exec-train-gan"]
-    assert gan["podMetadata"]["annotations"] == {"counterweight/failed-class": "continue"}
+    kept = {"counterweight/checkpoints": "gs://bucket/x"}
+    assert gan["podMetadata"]["annotations"] == kept | {"counterweight/failed-class": "continue"}
+    for name in ("exec-pretrain-gan", "exec-train-classifier", "exec-train-classifier-2"):
+        assert compiled.platform[name]["podMetadata"]["annotations"] == kept
     path = "metadata.annotations['counterweight/failed-class']"
     assert {"name": "COUNTERWEIGHT_FAILED_CLASS", "fieldPath": path} in gan["fieldPathAsEnv"]
-    assert constant("train-gan", "checkpoints") == constant("check-inputs", "checkpoints") == "gs://bucket/x"
+    assert constant("check-inputs", "checkpoints") == "gs://bucket/x"
     assert constant("prepare-data", "max_bad_images") == 4
 
 
@@ -259,15 +262,21 @@ def test_check_inputs_and_publish_are_never_cached_and_everything_else_is(compil
 def test_run_id_is_no_parameter_of_a_cached_task(compiled: Compiled):
     """A run's id among a task's inputs would exclude every cached result of another run."""
     fields = {name: entry["fieldPathAsEnv"] for name, entry in compiled.platform.items() if "fieldPathAsEnv" in entry}
-    run = [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "COUNTERWEIGHT_RUN"}]
+    kept = [
+        {"fieldPath": "metadata.annotations['counterweight/checkpoints']", "name": "COUNTERWEIGHT_CHECKPOINTS"},
+        {"fieldPath": "metadata.labels['pipeline/runid']", "name": "COUNTERWEIGHT_RUN"},
+    ]
     policy = {
         "fieldPath": "metadata.annotations['counterweight/failed-class']",
         "name": "COUNTERWEIGHT_FAILED_CLASS",
     }
-    assert fields == {"exec-train-gan": [policy, *run], "exec-pretrain-gan": run}
+    others = {f"exec-{name}": kept for name in ("pretrain-gan", "train-classifier", "train-classifier-2")}
+    assert fields == {"exec-train-gan": [policy, *kept]} | others
     for name, task in compiled.executed().items():
         if name != "publish":
             assert "{{$.pipeline_job" not in str(task.get("inputs")), name
+        if name != "check-inputs":
+            assert "checkpoints" not in task["inputs"]["parameters"], name
 
 
 IDENTITY = {"data", "data_external", "data_split"}
@@ -346,7 +355,12 @@ def test_no_setting_of_the_evaluation_restarts_a_gan(compiled: Compiled):
     evaluation = {"positive_classes", "arms", "classifier_epochs", "classifier_seeds", "synthetic_shares", "output"}
     for task in ("prepare-data", "train-features", "pretrain-gan", "train-gan"):
         assert not depends_on(compiled, task) & evaluation
-    assert set(run.GAN_PARAMETERS) == OF_GANS  # the key of the checkpoints of a local run
+
+
+def test_keys_of_local_checkpoints_are_the_parameters_of_training():
+    assert set(run.GAN_PARAMETERS) == OF_GANS
+    which = {"arms", "classifier_seeds", "synthetic_shares"}  # these decide only which classifiers are trained
+    assert set(run.CLASSIFIER_PARAMETERS) == DEPENDS_ON["train-classifier-2"] - which
 
 
 # Placement

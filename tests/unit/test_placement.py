@@ -115,10 +115,16 @@ def test_access_to_storage_reaches_the_tasks_that_use_it(tmp_path: Path):
         "secret": "mlpipeline-minio-artifact",
     }
     compiled = compile_pipeline(tmp_path, {"storage": storage})
-    expected = {
-        f"exec-{name}"
-        for name in ("check-inputs", "prepare-data", "read-synthetic", "pretrain-gan", "train-gan", "publish")
-    }
+    names = (
+        "check-inputs",
+        "prepare-data",
+        "read-synthetic",
+        "pretrain-gan",
+        "train-gan",
+        "train-classifier",
+        "publish",
+    )
+    expected = {f"exec-{name}" for name in (*names, "train-classifier-2")}
     containers = {name: entry["container"] for name, entry in compiled.spec["deploymentSpec"]["executors"].items()}
     assert {name for name, container in containers.items() if "env" in container} == expected
     assert containers["exec-publish"]["env"] == [

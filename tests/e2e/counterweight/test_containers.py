@@ -96,7 +96,9 @@ def test_start_grants_only_the_required_permissions(engine: docker.DockerClient,
     data = folder / "data"
     data.mkdir()
     data.chmod(0o755)
-    parts = Engine({"data": str(data)}, folder / "out", folder / "runs/.cache", folder, folder / "checkpoints")
+    parts = Engine(
+        {"data": str(data)}, folder / "out", folder / "runs/.cache", folder, {"train_gan": folder / "checkpoints"}
+    )
     script = (
         "id -u; grep -E 'CapEff|NoNewPrivs' /proc/self/status | tr -s '\\t' ' '; ls /sys/class/net; "
         f"for place in / {data} {folder}/runs /tmp {folder}/runs/.cache/artifacts; do "
@@ -211,5 +213,5 @@ def test_engine_with_a_missing_image_raises_user_error(
 ):
     monkeypatch.setattr("counterweight.containers.image", lambda phase: f"{built[phase]}{'0' * (phase == 'evaluate')}")
     with raises_user_error("containers.no_image") as caught:
-        Engine({}, folder / "out", folder / "runs/.cache", folder, folder / "checkpoints")
+        Engine({}, folder / "out", folder / "runs/.cache", folder, {"train_gan": folder / "checkpoints"})
     assert caught.value.fields["phases"] == ["evaluate"]

@@ -151,34 +151,36 @@ def test_checkpoint_address_refuses_other_places(address: str):
     with raises("checkpoints.invalid_address"):
         checkpoint_store(address, "df")
     with raises("checkpoints.invalid_address"):
-        checkpoint_address(address, "gs://root/p/run-1/train-gan/salt/generators", ON_CLUSTER)
+        environment = {**ON_CLUSTER, "COUNTERWEIGHT_CHECKPOINTS": address}
+        checkpoint_address("gs://root/p/run-1/train-gan/salt/generators", environment)
 
 
 @pytest.mark.parametrize(
-    ("asked", "folder", "artifact", "run", "address"),
+    ("place", "artifact", "run", "address"),
     [
-        ("auto", "", "gs://root/deep/p/run-1/train-gan/salt/generators", "run-1", "gs://root/deep/p/run-1/checkpoints"),
-        ("auto", "/cache/x", "/cache/artifacts/p-2026/train-gan/generators", "", "/cache/x"),
-        ("auto", "", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", "run-1", ""),
-        ("auto", "", "/elsewhere/generators", "", ""),
-        ("none", "/cache/x", "gs://root/p/run-1/train-gan/salt/generators", "run-1", ""),
-        ("gs://bucket/kept/", "", "minio://mlpipeline/v2/p/run-1/x/salt/y", "run-1", "gs://bucket/kept/run-1"),
-        ("s3://bucket/kept", "", "minio://mlpipeline/v2/p/run-1/x/salt/y", "run-1", "s3://bucket/kept/run-1"),
+        ("auto", "gs://root/deep/p/run-1/train-gan/salt/generators", "run-1", "gs://root/deep/p/run-1/checkpoints"),
+        ("", "gs://root/p/run-1/train-gan/salt/generators", "run-1", "gs://root/p/run-1/checkpoints"),
+        ("auto", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", "run-1", ""),
+        ("auto", "/elsewhere/generators", "", ""),
+        ("/cache/x", "/cache/artifacts/p-2026/train-gan/generators", "", "/cache/x"),
+        ("none", "gs://root/p/run-1/train-gan/salt/generators", "run-1", ""),
+        ("gs://bucket/kept/", "minio://mlpipeline/v2/p/run-1/x/salt/y", "run-1", "gs://bucket/kept/run-1"),
+        ("s3://bucket/kept", "minio://mlpipeline/v2/p/run-1/x/salt/y", "run-1", "s3://bucket/kept/run-1"),
     ],
 )
-def test_checkpoint_address_of_each_option(asked: str, folder: str, artifact: str, run: str, address: str):
-    environment = {"COUNTERWEIGHT_CHECKPOINTS": folder, "COUNTERWEIGHT_RUN": run}
-    assert checkpoint_address(asked, artifact, {name: value for name, value in environment.items() if value}) == address
+def test_checkpoint_address_of_each_place(place: str, artifact: str, run: str, address: str):
+    environment = {"COUNTERWEIGHT_CHECKPOINTS": place, "COUNTERWEIGHT_RUN": run}
+    assert checkpoint_address(artifact, environment) == address
 
 
 @pytest.mark.parametrize("scheme", ["minio", "s3"])
 def test_checkpoint_address_beside_artifacts_in_s3_requires_a_key(scheme: str):
     artifact = f"{scheme}://mlpipeline/v2/p/run-1/train-gan/salt/generators"
-    assert checkpoint_address("auto", artifact, ON_CLUSTER) == ""
+    assert checkpoint_address(artifact, ON_CLUSTER) == ""
     environment = {**ON_CLUSTER, "AWS_ACCESS_KEY_ID": "key"}
-    assert checkpoint_address("auto", artifact, environment) == "s3://mlpipeline/v2/p/run-1/checkpoints"
+    assert checkpoint_address(artifact, environment) == "s3://mlpipeline/v2/p/run-1/checkpoints"
 
 
 def test_checkpoint_address_prints_why_checkpoints_are_disabled(capsys: pytest.CaptureFixture[str]):
-    checkpoint_address("auto", "minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", ON_CLUSTER)
+    checkpoint_address("minio://mlpipeline/v2/p/run-1/train-gan/salt/generators", ON_CLUSTER)
     assert "disabled: artifacts are at minio://" in capsys.readouterr().out

@@ -128,17 +128,37 @@ def test_arguments_refuse_what_a_local_run_cannot_use(words: list[str]):
         arguments(*words)
 
 
-def test_gan_key_ignores_settings_of_the_evaluation():
-    values = arguments("DATA=demo")[1]
-    for word in ("positive_classes=mel", "classifier_epochs=3", "classifier_seeds=5", "OUT=elsewhere", "arms=all"):
-        assert run.gan_key(arguments("DATA=demo", word)[1]) == run.gan_key(values)
+def key(phase: str, *words: str) -> str:
+    return run.checkpoint_key(phase, arguments("DATA=demo", *words)[1])
+
+
+@pytest.mark.parametrize("phase", run.CHECKPOINTED)
+def test_checkpoint_key_ignores_settings_of_the_evaluation(phase: str):
+    for word in ("positive_classes=mel", "classifier_seeds=5", "OUT=elsewhere", "arms=all", "synthetic_shares=0.5"):
+        assert key(phase, word) == key(phase)
     for word in ("gan_kimg=3", "random_seed=2", "data_image_size=48", "data_split=1/5", "synthetic_classes=df"):
-        assert run.gan_key(arguments("DATA=demo", word)[1]) != run.gan_key(values)
+        assert key(phase, word) != key(phase)
 
 
-def test_checkpoint_folder_is_shared_by_runs_with_the_same_gans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_checkpoint_key_of_gans_ignores_settings_of_classifiers(tmp_path: Path):
+    (tmp_path / "df.png").write_bytes(b"x")
+    for word in ("classifier_epochs=3", "synthetic_per_class=7", f"synthetic=gan,other={tmp_path}"):
+        assert key("train_gan", word) == key("train_gan")
+        assert key("train_classifier", word) != key("train_classifier")
+    before = key("train_classifier", f"synthetic=gan,other={tmp_path}")
+    (tmp_path / "df.png").write_bytes(b"other")
+    assert key("train_classifier", f"synthetic=gan,other={tmp_path}") != before
+
+
+def test_checkpoint_folders_delete_those_of_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run, "CACHE", tmp_path)
-    (tmp_path / "checkpoints" / "0123-of-other-code").mkdir(parents=True)
-    folder = run.checkpoint_folder("0123")
-    assert folder == run.checkpoint_folder("0123") != run.checkpoint_folder("4567")
-    assert not (tmp_path / "checkpoints" / "0123-of-other-code").exists()
+    values = arguments("DATA=demo")[1]
+    old = [tmp_path / "checkpoints" / f"{key(phase)}-of-other-code" for phase in run.CHECKPOINTED]
+    other = tmp_path / "checkpoints" / f"{key('train_gan', 'random_seed=2')}-x"
+    for folder in (*old, other):
+        folder.mkdir(parents=True)
+    folders = run.checkpoint_folders(values)
+    assert len(set(folders.values())) == 2
+    assert folders == run.checkpoint_folders(values)
+    assert not any(folder.exists() for folder in old)
+    assert other.exists()

@@ -132,6 +132,18 @@ def test_load_with_other_settings_fails_and_keeps_the_checkpoint(tmp_path: Path)
     assert step_of(checkpoints(tmp_path)) == 1
 
 
+def test_save_last_removes_the_content_of_the_checkpoint_before_it(tmp_path: Path):
+    for step in (1, 2):
+        save(checkpoints(tmp_path), step)
+    kept = checkpoints(tmp_path)
+    kept.load()
+    kept.save_last({"step": 3}, {"weights": np.full(1000, 3, np.float32)})
+    assert step_of(checkpoints(tmp_path)) == 3
+    assert min((tmp_path / slot).stat().st_size for slot in SLOTS) < 1000
+    (tmp_path / SLOTS[kept._number % 2]).unlink()
+    assert step_of(checkpoints(tmp_path)) is None
+
+
 def test_folder_removes_partial_files(tmp_path: Path):
     (tmp_path / ".part-abc").write_bytes(b"half")
     Folder(tmp_path)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from components.shared.dihedral import POSITIONS, iter_positions, random_dihedral, to_position
+from components.shared.dihedral import POSITIONS, iter_positions, random_dihedral, skip_dihedral, to_position
 
 IMAGE = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
 EXPECTED = {np.rot90(flipped, quarter).tobytes() for flipped in (IMAGE, IMAGE[:, ::-1]) for quarter in range(4)}
@@ -24,3 +24,10 @@ def test_random_dihedral_returns_all_eight_positions_and_keeps_its_input() -> No
     before = images.copy()
     assert {image.tobytes() for image in random_dihedral(images, np.random.default_rng(0))} == EXPECTED
     np.testing.assert_array_equal(images, before)
+
+
+def test_skip_dihedral_leaves_the_generator_as_random_dihedral_does() -> None:
+    used, skipped = np.random.default_rng(0), np.random.default_rng(0)
+    random_dihedral(np.repeat(IMAGE[None], 33, 0), used)
+    skip_dihedral(33, skipped)
+    assert used.bit_generator.state == skipped.bit_generator.state
