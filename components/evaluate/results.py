@@ -26,7 +26,7 @@ _OF_IMAGES = {
     "source", "images", "kid", "density", "coverage", "other_coverage", "texture", "separability",
     "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "against", "nearest",
 }  # fmt: skip
-_OF_MODEL = {"epochs", "best_epoch", "history", "seconds"}
+_OF_MODEL = {"epochs", "real_views", "validated_epochs", "history", "seconds"}
 _METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}
 
 

@@ -189,8 +189,9 @@ class ClassifierRecord(Record):
         train_rows: number of training images per epoch, including repeats.
         settings: training settings.
         epochs: number of epochs that were trained.
-        best_epoch: epoch whose weights were kept, from 1.
-        history: metric → value of each epoch.
+        real_views: how often a real image was shown, mean over the real images of the training set.
+        validated_epochs: the epochs after which validation was measured, from 1.
+        history: metric → value of each epoch; of each validated epoch, if its name begins with `val_`.
         versions: versions of the libraries.
         seconds: duration of the training.
         seen: the real images that it was trained or selected on, as hashes.
@@ -205,7 +206,8 @@ class ClassifierRecord(Record):
     train_rows: Count
     settings: ClassifierSettings
     epochs: Count
-    best_epoch: Count
+    real_views: NonNegative
+    validated_epochs: list[Count]
     history: dict[Text, list[float]]
     versions: dict[Text, Text]
     seconds: NonNegative
@@ -660,13 +662,15 @@ class ModelCurves(Record):
 
     Attributes:
         epochs: number of epochs that were trained.
-        best_epoch: epoch whose weights were kept, from 1.
-        history: metric → value of each epoch.
+        real_views: how often a real image was shown, mean over the real images of the training set.
+        validated_epochs: the epochs after which validation was measured, from 1.
+        history: metric → value of each epoch; of each validated epoch, if its name begins with `val_`.
         seconds: duration of the training.
     """
 
     epochs: Count
-    best_epoch: Count
+    real_views: NonNegative
+    validated_epochs: list[Count]
     history: dict[Text, list[Figure]]
     seconds: NonNegative
 

@@ -18,8 +18,6 @@ from components.shared.storage import checkpoint_store
 CHECKPOINT_INTERVAL_S = 300.0
 CHECKPOINT_FORMAT = 1
 """Checkpoints of another format are rejected."""
-KEPT_VALUES = ("best", "best_epoch", "wait")
-"""The state of the callback that keeps the best weights, besides those weights."""
 
 
 def open_checkpoints(
@@ -57,7 +55,6 @@ class Resume(keras.callbacks.Callback):
         epochs: number of epochs of the training.
         network_: the network that is saved at the end.
         model: its compiled training form.
-        keep_best: the callback that keeps the best weights; it comes earlier in the list of callbacks.
 
     Attributes:
         epoch: number of epochs that earlier processes have finished.
@@ -76,14 +73,12 @@ class Resume(keras.callbacks.Callback):
         epochs: int,
         network_: keras.Model,
         model: keras.Model,
-        keep_best: keras.callbacks.EarlyStopping,
     ) -> None:
         super().__init__()
         self.checkpoints, self.interval_s, self.label, self.epochs = checkpoints, interval_s, label, epochs
-        self.network, self.training_form, self.keep_best = network_, model, keep_best
+        self.network, self.training_form = network_, model
         self.epoch, self.is_finished = 0, False
         self.history: dict[str, list[float]] = {}
-        self._best: dict[str, Any] = {}
         self._seconds_before = 0.0
         self._started = self._saved_at = time.monotonic()
         if checkpoints and (saved := checkpoints.load()):
@@ -104,11 +99,6 @@ class Resume(keras.callbacks.Callback):
         """Training time of all processes, without epochs that were trained again."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Restore the best weights so far; Keras calls it after `keep_best` has forgotten them."""
-        for name, value in self._best.items():
-            setattr(self.keep_best, name, value)
-
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Record the metrics, and write a checkpoint if one is due; called by Keras."""
         assert logs is not None
@@ -116,10 +106,7 @@ class Resume(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(float(value))
         is_due = time.monotonic() - self._saved_at >= self.interval_s
         if self.checkpoints and is_due and epoch + 1 < self.epochs:
-            values = self._values() | {"best": {name: getattr(self.keep_best, name) for name in KEPT_VALUES}}
-            best = [] if self.keep_best.best_weights is None else self.keep_best.best_weights
-            arrays = _number("training", self._variables()) | _number("best", best)
-            self.checkpoints.save(values | {"epoch": epoch + 1}, arrays)
+            self.checkpoints.save(self._values() | {"epoch": epoch + 1}, _number("training", self._variables()))
             self._saved_at = time.monotonic()
 
     def finish(self) -> None:
@@ -146,8 +133,6 @@ class Resume(keras.callbacks.Callback):
         targets = self.network.weights if self.is_finished else self._variables()
         for variable, value in zip(targets, _list(arrays, "network" if self.is_finished else "training"), strict=True):
             variable.assign(value)
-        if not self.is_finished:
-            self._best = {**values["best"], "best_weights": _list(arrays, "best") or None}
         self.history, self._seconds_before = values["history"], values["seconds"]
 
 

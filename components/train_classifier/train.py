@@ -20,6 +20,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from components.shared import html_page, keras_setup, precision
 from components.shared.arms import CONTROL, Recipe, recipe
+from components.shared.batch_statistics import recompute_statistics
 from components.shared.batches import endless_batches
 from components.shared.dihedral import random_dihedral, skip_dihedral
 from components.shared.errors import UserError
@@ -35,29 +36,50 @@ from components.train_classifier.resume import CHECKPOINT_INTERVAL_S, Resume, op
 from components.train_classifier.strong_augmentation import strong_augmentation
 
 BATCH_SIZE = 32
+LEARNING_RATE = 1e-3
+"""At the start; it falls to zero along a cosine."""
+VALIDATIONS = 10
+STATISTICS_BATCHES = 64
+"""Batches of training images from which the batch statistics of a network are computed."""
 
 
 class _Validate(keras.callbacks.Callback):
-    """Measure the network on the validation split after each epoch, and log progress."""
+    """Log progress, and measure the network on the validation split; at the end, recompute its batch statistics first.
 
-    def __init__(self, network_: keras.Model, pixels: Pixels, progress: Progress) -> None:
+    Args:
+        network_: the plain network.
+        pixels: the validation images.
+        examples: (N, S, S, 3) uint8 training images, from which batch statistics are computed.
+        progress: of the training.
+        epochs: number of epochs.
+    """
+
+    def __init__(
+        self, network_: keras.Model, pixels: Pixels, examples: np.ndarray, progress: Progress, epochs: int
+    ) -> None:
         super().__init__()
-        self.network, self.pixels, self.progress = network_, pixels, progress
+        self.network, self.pixels, self.examples, self.progress = network_, pixels, examples, progress
+        self.validated_epochs = validated_epochs(epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
-        probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images)
-        labels = self.pixels.labels
-        logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
-        logs["val_accuracy"] = float((probabilities.argmax(1) == labels).mean())
-        # Accuracy alone would select weights that ignore the rare classes: it costs a dozen points of balanced
-        # accuracy.
-        logs["val_balanced_accuracy"] = float(balanced_accuracy_score(labels, probabilities.argmax(1)))
-        self.progress.update(
-            epoch + 1,
-            f"loss {logs['loss']:.3f}, validation: loss {logs['val_loss']:.3f}, "
-            f"balanced accuracy {logs['val_balanced_accuracy']:.3f}",
-        )
+        text = f"loss {logs['loss']:.3f}"
+        if epoch + 1 == self.validated_epochs[-1]:
+            starts = range(0, len(self.examples), keras_setup.PREDICTION_BATCH)
+            recompute_statistics(self.network, (self.examples[s : s + keras_setup.PREDICTION_BATCH] for s in starts))
+        if epoch + 1 in self.validated_epochs:
+            probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images)
+            labels = self.pixels.labels
+            logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
+            logs["val_accuracy"] = float((probabilities.argmax(1) == labels).mean())
+            logs["val_balanced_accuracy"] = float(balanced_accuracy_score(labels, probabilities.argmax(1)))
+            text += f", validation: loss {logs['val_loss']:.3f}, balanced accuracy {logs['val_balanced_accuracy']:.3f}"
+        self.progress.update(epoch + 1, text)
+
+
+def validated_epochs(epochs: int) -> list[int]:
+    """Return the epochs after which validation is measured, from 1: at most `VALIDATIONS`, the last among them."""
+    return sorted({-(-epochs * part // VALIDATIONS) for part in range(1, VALIDATIONS + 1)})
 
 
 def batches(
@@ -149,16 +171,21 @@ def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.
     return np.log(sizes / sizes.sum()).astype(np.float32)
 
 
-def compile_fast_model(network_: keras.Sequential, policy: str, logit_offset: np.ndarray | None = None) -> FastModel:
+def compile_fast_model(
+    network_: keras.Sequential, policy: str, logit_offset: np.ndarray | None = None, steps: int | None = None
+) -> FastModel:
     """Return the training form of a network of `network.build`, to be fitted on `batches`.
 
     Args:
         network_: shares its weights.
         policy: name of the Keras precision policy, `float32` or `mixed_bfloat16`.
         logit_offset: (classes,), is added to the logits in training only.
+        steps: number of steps of the training, over which the learning rate falls along a cosine (Loshchilov & Hutter,
+            arXiv 1608.03983); None for a constant rate.
     """
     model = FastModel(network_, BATCH_SIZE, policy, logit_offset)
-    model.compile(fused_ops.Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps) if steps else LEARNING_RATE
+    model.compile(fused_ops.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
 
@@ -173,9 +200,10 @@ def train(
     checkpoints: str = "",
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
 ) -> None:
-    """Train classifiers, and keep the weights of each with the best balanced accuracy on validation.
+    """Train classifiers; the weights of the last epoch are kept, with recomputed batch statistics.
 
     An epoch has as many steps as the *real* images fill, in every arm: all arms get the same number of steps.
+    Validation images choose nothing here.
 
     Args:
         jobs: arm and seed of each classifier; the seed is that of weights, order, dropout and augmentation.
@@ -266,18 +294,15 @@ def _train_classifier(
     real = int(pixels.real.sum())
     log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {-(-real // BATCH_SIZE)} steps per epoch")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
-    model = compile_fast_model(network_, policy, offset)
-    # With the patience of all epochs, it only restores the best weights. Stopping earlier would be wrong for small
-    # sets, whose batch statistics take many epochs to settle.
-    keep_best = keras.callbacks.EarlyStopping(
-        "val_balanced_accuracy", mode="max", patience=epochs, restore_best_weights=True
-    )
-    resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model, keep_best)
+    model = compile_fast_model(network_, policy, offset, epochs * -(-real // BATCH_SIZE))
+    resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
         _fit(model, job, pixels, validation_pixels, resume)
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
     record["settings"] = {"epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
+    shown = epochs * -(-real // BATCH_SIZE) * BATCH_SIZE
+    record["real_views"] = round(shown * pixels.repeat[pixels.real].sum() / pixels.repeat.sum() / real, 2)
     record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, validation_pixels)}
     _write_classifier(stem, network_, record, resume.history)
 
@@ -289,12 +314,18 @@ def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, 
     weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
     seeds = derive_seed(job.seed, "order"), derive_seed(job.seed, "turns")
     progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
+    # Without strong augmentation, as in prediction.
+    order, turns = (derive_seed(seed, "statistics") for seed in seeds)
+    examples = islice(batches(pixels, order, turns), STATISTICS_BATCHES)
+    validate = _Validate(
+        resume.network, validation_pixels, np.concatenate([images for images, _ in examples]), progress, resume.epochs
+    )
     model.fit(
         batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps),
         steps_per_epoch=steps,
         initial_epoch=resume.epoch,
         epochs=resume.epochs,
-        callbacks=[_Validate(resume.network, validation_pixels, progress), resume.keep_best, resume],
+        callbacks=[validate, resume],
         verbose=0,
     )
 
@@ -309,7 +340,7 @@ def _write_classifier(
         "parameters": network_.count_params(),
         "model_sha256": file_sha256(model),
         "epochs": len(history["loss"]),
-        "best_epoch": int(np.argmax(history["val_balanced_accuracy"])) + 1,
+        "validated_epochs": validated_epochs(len(history["loss"])),
         "history": {name: [round(float(value), 6) for value in values] for name, values in history.items()},
         "versions": keras_setup.library_versions(),
     }
@@ -320,7 +351,8 @@ def _write_classifier(
 
 def _render_curves(title: str, history: Mapping[str, Sequence[float]]) -> str:
     epochs = range(1, len(history["loss"]) + 1)
-    lines = {name: (epochs, history[name]) for name in ("loss", "val_loss", "val_balanced_accuracy")}
+    lines: dict[str, Any] = {"loss": (epochs, history["loss"])}
+    lines |= {name: (validated_epochs(len(epochs)), history[name]) for name in ("val_loss", "val_balanced_accuracy")}
     return html_page.render(title, [html_page.line_chart(lines, "epoch", "")])
 
 

@@ -140,7 +140,7 @@ def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
 
 
 def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dict[str, str], title: str) -> str:
-    """Return metrics by epoch: one line per model, with a mark at the selected epoch.
+    """Return metrics by epoch: one line per model.
 
     Args:
         salt: salt of the ids.
@@ -156,10 +156,11 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
                 for key, dash in lines.items():
                     values = [number(value) for value in (record.get("history") or {}).get(key) or []]
                     width, alpha = (1.7, 1.0) if order == 0 else (0.9, 0.6)
-                    line = axes.plot(range(1, len(values) + 1), values, dash, color=colour, lw=width, alpha=alpha)[0]
-                    best = record.get("best_epoch")
-                    if dash == "-" and best:
-                        line.set(marker=marker, markersize=6, markevery=slice(best - 1, best))
+                    validated = (record.get("validated_epochs") or []) if key.startswith("val_") else []
+                    at = validated if len(validated) == len(values) else range(1, len(values) + 1)
+                    line = axes.plot(at, values, dash, color=colour, lw=width, alpha=alpha)[0]
+                    if dash == "-":
+                        line.set(marker=marker, markersize=6, markevery=[len(values) - 1])
         axes.set(xlabel="Epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")

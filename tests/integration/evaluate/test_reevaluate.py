@@ -275,7 +275,7 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
     calibrations = calibrate_arms(*validation, CLASSES, malignant, images)
     compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)
     for arm in ARMS:
-        model = {"epochs": 1, "best_epoch": 1, "history": {}, "seconds": 1.0}
+        model = {"epochs": 1, "real_views": 1.0, "validated_epochs": [1], "history": {}, "seconds": 1.0}
         compared["arms"][arm] |= {"train_rows": 9, "models": {"1": model, "2": model}}
     run = {
         "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,

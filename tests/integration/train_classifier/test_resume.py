@@ -138,7 +138,7 @@ def _other_data(training_data: Path, folder: Path, make_set: Callable[..., Path]
         ({}, {}),
         ({"is_finished": True, "epoch": 2, "history": {}, "seconds": 1.0}, {"network/0000": np.zeros((2, 1))}),
         (
-            {"is_finished": False, "epoch": 1, "history": {}, "seconds": 1.0, "best": {}},
+            {"is_finished": False, "epoch": 1, "history": {}, "seconds": 1.0},
             {"training/0000": np.zeros((2, 1))},
         ),
     ],
@@ -150,8 +150,7 @@ def test_resume_from_a_checkpoint_of_another_network_fails(
     model.compile("adam", "mse")
     Checkpoints(Folder(tmp_path), {}, "label").save(values, arrays)
     with raises_user_error("checkpoint.invalid"):
-        keep_best = keras.callbacks.EarlyStopping()
-        Resume(Checkpoints(Folder(tmp_path), {}, "label"), 0.0, "label", 2, model, model, keep_best)
+        Resume(Checkpoints(Folder(tmp_path), {}, "label"), 0.0, "label", 2, model, model)
 
 
 def test_strong_augmentation_skips_first_results() -> None:
