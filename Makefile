@@ -13,6 +13,9 @@ run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|addres
 evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|address EXTERNAL=folder|address OUT=folder; or pool folds: RUN=run1,run2,…
 	@$(BIN)/python -m counterweight evaluate --make
 
+predict: $(VENV)/.ready ## Score new images: RUN=folder|address DATA=folder|address ARM=name OUT=folder
+	@$(BIN)/python -m counterweight predict --make
+
 ##@ On a cluster: docs/guides/kubeflow.md, docs/guides/operations.md
 compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m counterweight compile --make
@@ -102,4 +105,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
+.PHONY: run evaluate predict compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
