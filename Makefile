@@ -16,6 +16,9 @@ evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|address EXTERNAL
 predict: $(VENV)/.ready ## Score new images: RUN=folder|address DATA=folder|address ARM=name OUT=folder
 	@$(BIN)/python -m counterweight predict --make
 
+export: $(VENV)/.ready $(if $(filter onnx,$(FORMAT)),$(VENV)/.export) ## Export a run's model or images: RUN=folder|address FORMAT=savedmodel|onnx|folder ARM=name OUT=folder
+	@$(BIN)/python -m counterweight export --make
+
 ##@ On a cluster: docs/guides/kubeflow.md, docs/guides/operations.md
 compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m counterweight compile --make
@@ -99,10 +102,15 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" scripts/setup.sh "$(VENV)"
 
+# Only `export FORMAT=onnx` needs the converter.
+$(VENV)/.export: $(VENV)/.ready
+	@echo "export: installing the ONNX converter" >&2
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group export && touch $@
+
 # Only `bench` needs PyTorch; other targets neither install nor remove it.
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing PyTorch to compare with" >&2
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate predict compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
+.PHONY: run evaluate predict export compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help

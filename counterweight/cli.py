@@ -75,6 +75,16 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         },
         False,
     ),
+    "export": (
+        "export",
+        "Export the classifier of a finished run, or its synthetic images.",
+        USING
+        | {
+            "--format": ("FORMAT", "savedmodel, onnx, or folder: the synthetic images as PNG files."),
+            "--seeds": ("SEEDS", "all: the mean over the seeds as one model (default); first: the first seed's model."),
+        },
+        False,
+    ),
     "compile": ("compile", "Write the pipeline to build/pipeline.yaml.", {}, False),
     "images": ("build_images", "Build the images of the phases with Docker or Podman.", IMAGES, False),
     "push": (

@@ -4,13 +4,16 @@ A run may come from anyone; `reevaluate.open_run` validates its records and comp
 loads models in its safe mode, in which they contain no code.
 """
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
+from PIL import Image
 
 from components.evaluate.predict.guards import check_classifier
 from components.evaluate.predict.inputs import Classifier, classifier_stem
@@ -18,7 +21,9 @@ from components.evaluate.predict.reference import TrainingImages, load_reference
 from components.evaluate.results import labels_of
 from components.evaluate.statistics import calibration
 from components.shared import keras_setup
+from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
+from components.shared.image_set import iter_tables, pixel_sha256, read_header
 from components.shared.records import ClassifierRecord, Reference, load_record
 from counterweight.evaluate import make_fetch
 from counterweight.reevaluate import Run, open_run
@@ -181,6 +186,42 @@ def load_training_images(run: Run) -> TrainingImages:
             "features.invalid",
         )
     return found
+
+
+def synthetic_keys(run: Run) -> list[str]:
+    """Return the `synthetic_key` of each class and source of which the run has images."""
+    return [key for key, details in run.results["synthetic"].items() if details["images"]]
+
+
+def iter_synthetic(run: Run, key: str) -> Iterator[np.ndarray]:
+    """Yield the synthetic images of a class, (S, S, 3) uint8; a row group is in memory at a time.
+
+    Raises:
+        UserError: `image_set.invalid`, `image_set.corrupt`.
+    """
+    path, size = run.file(f"synthetic/{key}.parquet"), run.record.image_size
+    _, dx = parse_synthetic_key(key)
+    header = read_header(path)
+    try:
+        for table in iter_tables(path, dx):
+            rows = zip(table.column("image").to_pylist(), table.column("pixel_sha256").to_pylist(), strict=True)
+            for image, expected in rows:
+                with Image.open(io.BytesIO(image["bytes"]), formats=("PNG",)) as opened:
+                    if opened.size != (size, size) or header.image_size != size:  # before it is decoded
+                        raise ValueError("another size")
+                    pixels = np.asarray(opened.convert("RGB"))
+                if pixel_sha256(pixels) != expected:
+                    raise ValueError("another hash")
+                yield pixels
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path.name} does not hold the synthetic images of {key}",
+            "use the unchanged files of one run",
+            "image_set.corrupt",
+            path=str(path),
+        ) from error
 
 
 def describe(run: Run, arm: Arm) -> Mapping[str, object]:
