@@ -85,6 +85,16 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         },
         False,
     ),
+    "demo": (
+        "demo",
+        "Show the models of a finished run on a local page.",
+        {
+            "--run": ("RUN", "Folder or address of a finished run."),
+            "--host": ("HOST", "Address to listen at (default: 127.0.0.1, this machine only)."),
+            "--port": ("PORT", "Port (default: 7860)."),
+        },
+        False,
+    ),
     "compile": ("compile", "Write the pipeline to build/pipeline.yaml.", {}, False),
     "images": ("build_images", "Build the images of the phases with Docker or Podman.", IMAGES, False),
     "push": (

@@ -5,6 +5,7 @@ loads models in its safe mode, in which they contain no code.
 """
 
 import io
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from counterweight.evaluate import make_fetch
 from counterweight.reevaluate import Run, open_run
 
 NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
+MAX_EXAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -193,35 +195,44 @@ def synthetic_keys(run: Run) -> list[str]:
     return [key for key, details in run.results["synthetic"].items() if details["images"]]
 
 
-def iter_synthetic(run: Run, key: str) -> Iterator[np.ndarray]:
-    """Yield the synthetic images of a class, (S, S, 3) uint8; a row group is in memory at a time.
+def _iter_images(run: Run, name: str, what: str, *classes: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield id, class and (S, S, 3) uint8 pixels of an image set of a run; a row group is in memory at a time.
 
     Raises:
-        UserError: `image_set.invalid`, `image_set.corrupt`.
+        UserError: `image_set.invalid` or `image_set.corrupt`.
     """
-    path, size = run.file(f"synthetic/{key}.parquet"), run.record.image_size
-    _, dx = parse_synthetic_key(key)
+    path, size = run.file(name), run.record.image_size
     header = read_header(path)
     try:
-        for table in iter_tables(path, dx):
-            rows = zip(table.column("image").to_pylist(), table.column("pixel_sha256").to_pylist(), strict=True)
-            for image, expected in rows:
+        for table in iter_tables(path, *classes):
+            columns = [table.column(name).to_pylist() for name in ("image_id", "dx", "image", "pixel_sha256")]
+            for image_id, dx, image, expected in zip(*columns, strict=True):
                 with Image.open(io.BytesIO(image["bytes"]), formats=("PNG",)) as opened:
                     if opened.size != (size, size) or header.image_size != size:  # before it is decoded
                         raise ValueError("another size")
                     pixels = np.asarray(opened.convert("RGB"))
-                if pixel_sha256(pixels) != expected:
-                    raise ValueError("another hash")
-                yield pixels
+                if pixel_sha256(pixels) != expected or dx not in run.classes:
+                    raise ValueError("another hash or class")
+                yield str(image_id), dx, pixels
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(
-            f"{path.name} does not hold the synthetic images of {key}",
-            "use the unchanged files of one run",
-            "image_set.corrupt",
-            path=str(path),
+            f"{name} does not hold {what}", "use the unchanged files of one run", "image_set.corrupt", path=name
         ) from error
+
+
+def iter_synthetic(run: Run, key: str) -> Iterator[np.ndarray]:
+    """Yield the synthetic images of a class, (S, S, 3) uint8; errors as in `image_set`."""
+    _, dx = parse_synthetic_key(key)
+    for _, _, pixels in _iter_images(run, f"synthetic/{key}.parquet", f"the synthetic images of {key}", dx):
+        yield pixels
+
+
+def read_examples(run: Run) -> list[tuple[str, str, np.ndarray]]:
+    """Return id, class and pixels of at most `MAX_EXAMPLES` test images of a run; errors as in `image_set`."""
+    images = _iter_images(run, "examples.parquet", "test images of the run")
+    return list(itertools.islice(images, MAX_EXAMPLES))
 
 
 def describe(run: Run, arm: Arm) -> Mapping[str, object]:

@@ -328,7 +328,7 @@ def test_readme_states_that_the_retry_policy_changes_every_pipeline():
 def test_readme_names_every_part():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
-    folders = {"base", "workflow-controller", "serving"}
+    folders = {"base", "workflow-controller", "serving", "demo"}
     folders |= {f"components/{name}" for name in COMPONENTS} | {f"overlays/{name}" for name in OVERLAYS}
     assert folders <= table
     # schedules.yaml belongs to `make schedule`.
