@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +168,35 @@ def test_command_resumes_and_writes_the_same_bytes(
     for name in ("predictions.csv", "predictions.parquet", "predictions.json", "skipped.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert (tmp_path / "out" / "skipped.csv").read_text().splitlines()[1].startswith('a.png,"not an image')
+
+
+def test_command_killed_process_resumes_with_the_same_bytes(published: Path, tmp_path: Path, capsys: Any) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(2 * predict.CHUNK_IMAGES + 50):
+        Image.new("RGB", (16, 16), (number % 256, number // 256, 90)).save(images / f"{number:05}.bmp")
+    words = [f"RUN={published}", f"DATA={images}", "ARM=oversampled"]
+    out = tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "counterweight", "predict", *words, f"OUT={out}"],
+        stdout=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        while not (out / predict.WORK / "0.json").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (out / "predictions.csv").exists()
+    assert command(*words, f"OUT={out}") == 0
+    assert "resuming after " in capsys.readouterr().out
+    assert command(*words, f"OUT={tmp_path / 'whole'}") == 0
+    for name in ("predictions.csv", "predictions.parquet", "predictions.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not (out / predict.WORK).exists()
 
 
 @pytest.mark.usefixtures("small_chunks")
