@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -96,7 +97,9 @@ def write_onnx(model: "keras.Model", folder: Path) -> Loaded:
     import onnxruntime
 
     path = folder / "model.onnx"
-    model.export(str(path), format="onnx", verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of NumPy, from the converter
+        model.export(str(path), format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
 

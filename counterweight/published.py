@@ -178,6 +178,13 @@ def load_training_images(run: Run) -> TrainingImages:
     Raises:
         UserError: the run has none, because an earlier version wrote it, or they are damaged.
     """
+    if "reference.json" not in run.files:
+        raise UserError(
+            f"{run.name} has no reference.json, because an earlier version wrote it",
+            "run the pipeline again with this version, with the same data and parameters",
+            "run.earlier_version",
+            run=run.name,
+        )
     record = load_record(run.file("reference.json"), Reference)
     found = load_reference(record, run.file("reference.parquet"), run.file("models/features.keras"))
     size = run.record.image_size

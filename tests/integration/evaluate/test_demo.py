@@ -141,17 +141,23 @@ def test_read_upload_is_resized_as_in_training(demo: Demo, tmp_path: Path) -> No
 HOSTILE = "<script>document.title='x'</script>${1+1}{{7*7}}"
 
 
-def test_render_hostile_names_are_escaped(published: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def hostile(published_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The models of a run whose images have hostile ids."""
+    folder = Path(shutil.copytree(published_run, tmp_path_factory.mktemp("hostile") / "run"))
+    table = pq.read_table(folder / "reference.parquet")
+    table = table.set_column(0, "image_id", pa.array([HOSTILE] * table.num_rows))
+    pq.write_table(table, folder / "reference.parquet")
+    write_manifest(folder)
+    return open_demo(folder, folder.parent)
+
+
+def test_render_hostile_names_are_escaped(hostile: Demo) -> None:
     from counterweight.demo_page import render_answer, render_error
 
-    table = pq.read_table(published / "reference.parquet")
-    table = table.set_column(0, "image_id", pa.array([HOSTILE] * table.num_rows))
-    pq.write_table(table, published / "reference.parquet")
-    write_manifest(published)
-    demo = open_demo(published, tmp_path)
-    answer = demo.classify(demo.examples[0].pixels, "baseline")
+    answer = hostile.classify(hostile.examples[0].pixels, "baseline")
     assert answer.neighbours[0].name == HOSTILE
-    text = render_answer(demo, answer, "baseline")
+    text = render_answer(hostile, answer, "baseline")
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "<b>" not in render_error(UserError("<b>", "<b>", "demo.no_image"))
@@ -252,6 +258,20 @@ def test_page_classifies_and_shows_synthetic_images(browser: Any, address: str, 
     assert page.title() == "Counterweight demo"
     assert messages == []
     page.close()
+
+
+@needs_chromium
+def test_page_hostile_names_are_shown_as_text(browser: Any, hostile: Demo) -> None:
+    with serve(hostile) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("Or a test image of the run").click()
+        page.get_by_role("option", name="df: test-df-0").click()
+        page.get_by_role("button", name="Classify").click()
+        page.get_by_text("Nearest training images").wait_for()
+        assert HOSTILE in page.locator(".cw figcaption").last.inner_text()
+        assert page.title() == "Counterweight demo"
+        page.close()
 
 
 @pytest.mark.parametrize(

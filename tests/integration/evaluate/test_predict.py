@@ -310,7 +310,7 @@ def hostile_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (old_format, "run.missing_file"),
+        (old_format, "run.earlier_version"),
         (unfinished, "run.missing_file"),
         (swapped_model, "evaluate.wrong_record"),
         (model_with_code, "model.invalid"),
