@@ -26,6 +26,7 @@ from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, iter_tables, open_pixels, read_rows
 from components.shared.records import Reference, load_record
 from counterweight import exit_codes, predict
+from tests.helpers.object_servers import s3_place, s3_server
 from tests.integration.evaluate.conftest import RunFolders, edit, write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -239,6 +240,20 @@ def test_command_layouts_with_images_in_a_file_are_read(published: Path, run: Ru
     assert command(f"RUN={published}", f"DATA={tmp_path / 'data'}") == 0
     found = pd.read_parquet(published / "predictions" / "predictions.parquet")["image"].tolist()
     assert found == sorted(read_rows(tmp_path / "data" / "test.parquet", "test", ["image_id"])["image_id"])
+
+
+def test_command_run_and_data_in_object_storage(published: Path, run: RunFolders, tmp_path: Path) -> None:
+    write_test_images(run, tmp_path / "images")
+    with s3_server() as server, s3_place(server) as place:
+        for prefix, folder in (("run", published), ("images", tmp_path / "images")):
+            for path in (path for path in folder.rglob("*") if path.is_file()):
+                place.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        words = (f"RUN={place.uri('run')}", f"DATA={place.uri('images')}", "ARM=oversampled")
+        assert command(*words) == 2  # OUT is missing
+        assert command(*words, f"OUT={tmp_path / 'remote'}") == 0
+    assert command(f"RUN={published}", f"DATA={tmp_path / 'images'}", "ARM=oversampled") == 0
+    remote = (tmp_path / "remote" / "predictions.csv").read_bytes()
+    assert remote == (published / "predictions" / "predictions.csv").read_bytes()
 
 
 def test_command_hostile_names_are_escaped(published: Path, run: RunFolders, tmp_path: Path) -> None:
