@@ -13,6 +13,15 @@ run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|addres
 evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|address EXTERNAL=folder|address OUT=folder; or pool folds: RUN=run1,run2,…
 	@$(BIN)/python -m counterweight evaluate --make
 
+predict: $(VENV)/.ready ## Score new images: RUN=folder|address DATA=folder|address ARM=name OUT=folder
+	@$(BIN)/python -m counterweight predict --make
+
+export: $(VENV)/.ready $(if $(filter onnx,$(FORMAT)),$(VENV)/.export) ## Export a run's model or images: RUN=folder|address FORMAT=savedmodel|onnx|folder ARM=name OUT=folder
+	@$(BIN)/python -m counterweight export --make
+
+demo: $(VENV)/.demo ## Show a run's models on a local page: RUN=folder|address HOST=127.0.0.1 PORT=7860
+	@$(BIN)/python -m counterweight demo --make
+
 ##@ On a cluster: docs/guides/kubeflow.md, docs/guides/operations.md
 compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
 	@$(BIN)/python -m counterweight compile --make
@@ -57,7 +66,7 @@ check: $(VENV)/.ready ## Check format, lint, types, style, the lock file and gen
 	@$(BIN)/mypy
 	@$(BIN)/python -m scripts.check_style .
 	@$(BIN)/codespell README.md docs components counterweight tests scripts benchmarks manifests presets *.md pipeline.py
-	@$(BIN)/hadolint docker/Dockerfile components/*/Dockerfile
+	@$(BIN)/hadolint docker/Dockerfile docker/*/Dockerfile components/*/Dockerfile
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/python -m scripts.generate --check
 
@@ -96,10 +105,20 @@ help: ## Print this help
 $(VENV)/.ready: uv.lock pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" scripts/setup.sh "$(VENV)"
 
+# Only `export FORMAT=onnx` needs the converter.
+$(VENV)/.export: $(VENV)/.ready
+	@echo "export: installing the ONNX converter" >&2
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group export && touch $@
+
+# Only `demo` needs Gradio.
+$(VENV)/.demo: $(VENV)/.ready
+	@echo "demo: installing Gradio" >&2
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group demo && touch $@
+
 # Only `bench` needs PyTorch; other targets neither install nor remove it.
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing PyTorch to compare with" >&2
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
+.PHONY: run evaluate predict export demo compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help

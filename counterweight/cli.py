@@ -34,6 +34,12 @@ RUNNING: Options = {
     "--preset": ("PRESET", "demo, cpu or full; by default, demo for generated images, else cpu."),
 }
 
+USING: Options = {
+    "--run": ("RUN", "Folder or address of a finished run."),
+    "--arm": ("ARM", "Name of the arm (default: the best remedy by validation)."),
+    "--out": ("OUT", "Folder of the results (default: below the run's folder)."),
+}
+
 COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
     "run": (
         "run",
@@ -56,6 +62,36 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--duplicates": ("duplicates", "refuse or move_to_train: exclude external images of the run's lesions."),
             "--data-columns": ("data_columns", "Columns of the external table, as for a run."),
             "--max-bad-images": ("max_bad_images", "Maximum number of unusable images to skip (default: 10)."),
+        },
+        False,
+    ),
+    "predict": (
+        "predict",
+        "Score new images, which need no labels, with the models of a finished run.",
+        USING
+        | {
+            "--data": ("DATA", "Folder or address of images, in any layout; labels are ignored."),
+            "--max-bad-images": ("max_bad_images", "Maximum number of unusable images to skip (default: 10)."),
+        },
+        False,
+    ),
+    "export": (
+        "export",
+        "Export the classifier of a finished run, or its synthetic images.",
+        USING
+        | {
+            "--format": ("FORMAT", "savedmodel, onnx, or folder: the synthetic images as PNG files."),
+            "--seeds": ("SEEDS", "all: the mean over the seeds as one model (default); first: the first seed's model."),
+        },
+        False,
+    ),
+    "demo": (
+        "demo",
+        "Show the models of a finished run on a local page.",
+        {
+            "--run": ("RUN", "Folder or address of a finished run."),
+            "--host": ("HOST", "Address to listen at (default: 127.0.0.1, this machine only)."),
+            "--port": ("PORT", "Port (default: 7860)."),
         },
         False,
     ),

@@ -52,10 +52,10 @@ def arguments(words: list[str]) -> Arguments:
             raise UserError(
                 f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "option.unknown", option=name
             )
-    runs = [_expand(run) for run in given.get("RUN", "").split(",") if run.strip()]
-    external, out = _expand(given.get("EXTERNAL", "")), given.get("OUT", "")
+    runs = [expand(run) for run in given.get("RUN", "").split(",") if run.strip()]
+    external, out = expand(given.get("EXTERNAL", "")), given.get("OUT", "")
     if not runs:
-        raise _missing("RUN", "give the folder of a published run")
+        raise missing_option("RUN", "give the folder of a published run")
     for place in (*runs, external):
         if "://" in place:
             parse_address(place)
@@ -68,19 +68,19 @@ def arguments(words: list[str]) -> Arguments:
                 option="RUN",
             )
     if len(runs) == 1 and not external:
-        raise _missing("EXTERNAL", "give the external images, or in RUN all folds of a k-fold run")
+        raise missing_option("EXTERNAL", "give the external images, or in RUN all folds of a k-fold run")
     if len(runs) > 1 and external:
         raise UserError(
             "EXTERNAL is given with several runs", "give one run, or omit EXTERNAL to pool folds", "option.conflict"
         )
     if not out and (len(runs) > 1 or "://" in runs[0]):
-        raise _missing("OUT", "give a folder for the results")
+        raise missing_option("OUT", "give a folder for the results")
     if "://" in out:
         raise UserError(f"OUT is {out}", "give a folder on this machine", "option.invalid", option="OUT")
     bad = given.get("max_bad_images", "10")
     if not bad.isdecimal() or len(bad) > 9:
         raise UserError(f"max_bad_images is {bad!r}", "give a whole number", "option.invalid", option="max_bad_images")
-    folder = Path(_expand(out) if out else Path(runs[0], "external")).resolve()
+    folder = Path(expand(out) if out else Path(runs[0], "external")).resolve()
     if any(Path(run).resolve() == folder for run in runs if "://" not in run):
         raise UserError(
             f"OUT is {out}, which is the run itself",
@@ -92,11 +92,12 @@ def arguments(words: list[str]) -> Arguments:
     return Arguments(runs, external, folder, given.get("duplicates", "refuse"), columns, int(bad))
 
 
-def _missing(option: str, hint: str) -> UserError:
+def missing_option(option: str, hint: str) -> UserError:
+    """Return the error for a required option that is not given."""
     return UserError(f"{option} is missing", hint, "option.missing", option=option)
 
 
-def _expand(text: str) -> str:
+def expand(text: str) -> str:
     """Return a location with `~` replaced by the user's home folder."""
     return text.strip() if "://" in text else os.path.expanduser(text.strip())  # noqa: PTH111 (Path's own may raise)
 

@@ -16,6 +16,7 @@ from components.evaluate.predict import label_fidelity
 from components.evaluate.predict.guards import check_inputs
 from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
 from components.evaluate.predict.probabilities import predict, predictions_table
+from components.evaluate.predict.reference import write_examples, write_reference
 from components.evaluate.report import cards, gallery
 from components.evaluate.results import (
     calibrate_arms,
@@ -57,7 +58,8 @@ def evaluate(
         parameters: parameters of the pipeline, by their names in its form; `data`, `data_external`, `data_split` and
             `random_seed` are required.
         results: folder to create, with `metrics.json`, `predictions.parquet` (a row for each arm, seed and image of
-            validation, test and external set), `comparison.md`, `model_card.md` and `data_sheet.md`.
+            validation, test and external set), `comparison.md`, `model_card.md`, `data_sheet.md`, `reference.parquet`
+            and `reference.json` (training images that new images are compared with) and `examples.parquet`.
         report: HTML page to write.
 
     Returns:
@@ -84,6 +86,9 @@ def evaluate(
     with atomic_folder(results) as folder:
         write_results(folder, outcome, pd.concat(tables))
         write_cards(folder, outcome)
+        features = Path(synthetic_images) / "models" / "features.keras"
+        write_reference(features, inputs.train_set, inputs.sets["validation"], folder)
+        write_examples(inputs.sets["test"], folder / "examples.parquet")
         write_pages(outcome, shown, report, folder / "comparison.md")
     for dx, details in outcome["synthetic"].items():
         if "failed" in details:

@@ -1,10 +1,12 @@
 """Decode the images of a source in worker processes and keep their PNG bytes in a scratch file until the split."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -116,8 +118,9 @@ class Decoded:
         return [os.pread(self._file.fileno(), int(starts[row + 1] - starts[row]), int(starts[row])) for row in rows]
 
 
-def _die_with_parent(parent: int) -> None:
+def _start_worker(parent: int) -> None:
     """Kill the worker when its parent dies (Linux); otherwise it would block forever."""
+    warnings.simplefilter("ignore")  # Pillow warns about images that are rejected
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # the parent died before the call above
@@ -128,13 +131,28 @@ def _read_chunk(files: list[image_reader.RawImage], size: int) -> list[image_rea
     return [image_reader.read(file, size) for file in files]
 
 
-def _read_in_order(
-    pool: ProcessPoolExecutor, files: list[image_reader.RawImage], size: int
+@contextmanager
+def open_pool(method: str | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Yield worker processes for `read_in_order`; with threads, the interpreter lock costs a fifth of the throughput.
+
+    Args:
+        method: how they start, see `multiprocessing`; `spawn` if this process has threads, such as those of TensorFlow.
+    """
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(count_workers(), context, initializer=_start_worker, initargs=(os.getpid(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_in_order(
+    pool: ProcessPoolExecutor, files: Sequence[image_reader.RawImage], size: int
 ) -> Iterator[image_reader.Accepted | str]:
-    """Read files in parallel and yield the results in order."""
+    """Read files in parallel and yield the results of `image_reader.read` in order; at most a few are in memory."""
     waiting: deque[Future[list[image_reader.Accepted | str]]] = deque()
     for start in range(0, len(files), CHUNK_IMAGES):
-        waiting.append(pool.submit(_read_chunk, files[start : start + CHUNK_IMAGES], size))
+        waiting.append(pool.submit(_read_chunk, list(files[start : start + CHUNK_IMAGES]), size))
         if len(waiting) > MAX_PENDING_TASKS:
             yield from waiting.popleft().result()
     while waiting:
@@ -165,9 +183,7 @@ def decode(
     """
     with ExitStack() as stack:
         spool: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
-        # Processes, since with threads the global interpreter lock costs a fifth of the throughput.
-        pool = ProcessPoolExecutor(count_workers(), initializer=_die_with_parent, initargs=(os.getpid(),))
-        stack.callback(pool.shutdown, cancel_futures=True)
+        pool = stack.enter_context(open_pool())
         progress = Progress(label, len(table), "images")
         names = table["image_id"].tolist()
         used: list[int] = []
@@ -177,7 +193,7 @@ def decode(
         shape = (max(1, len(table)), THUMBNAIL_PX, THUMBNAIL_PX)
         mapped = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
         thumbnails: np.ndarray = np.memmap(mapped, np.uint8, "w+", shape=shape)
-        for row, result in enumerate(_read_in_order(pool, [files[name] for name in names], size)):
+        for row, result in enumerate(read_in_order(pool, [files[name] for name in names], size)):
             progress.update(row + 1)
             if isinstance(result, str):
                 findings.skipped.append((names[row], result))

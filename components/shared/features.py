@@ -106,10 +106,12 @@ def load_features(path: str | Path) -> Features:
         UserError: the file is not a feature extractor.
     """
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
         if len(model.outputs) != 2:
             raise ValueError(f"{len(model.outputs)} outputs")
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # Keras raises undocumented exceptions for a damaged file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(
             f"{path} is not a feature extractor",
             "use the feature extractor of this run",

@@ -469,6 +469,26 @@ class Manifest(Record):
     verdict: Text
 
 
+class Reference(Record):
+    """Record of the training images that new images are compared with, `reference.json`; written by evaluate.
+
+    Attributes:
+        images: number of training images in `reference.parquet`.
+        train_images: number of all training images.
+        validation_images: number of validation images from which the limit was computed.
+        quantile: share of the validation images whose distance is at most the limit.
+        limit: distance to the nearest training image above which an image is unlike them.
+        features_sha256: hash of the feature extractor.
+    """
+
+    images: Count
+    train_images: Count
+    validation_images: Count
+    quantile: Share
+    limit: Annotated[float, Field(gt=0)]
+    features_sha256: Sha256
+
+
 class RunRecord(Record):
     """`run` of `metrics.json`: what identifies a run and what its result depends on.
 

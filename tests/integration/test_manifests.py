@@ -1,7 +1,7 @@
 """The objects that `kubectl apply -k` would send: rendered by the real tool, checked against Kubernetes' schemas.
 
-Schemas of custom resources (Kueue) are in no package: those objects are checked for their references only, and the test
-prints that.
+Schemas of custom resources (Kueue, KServe) are in no package: those objects are checked for their references only, and
+the test prints that of Kueue's.
 """
 
 import itertools
@@ -109,7 +109,7 @@ def test_file_meets_the_kubernetes_schema(version: str):
     checked = 0
     for path in ROOT.glob("*/**/*.yaml"):
         for each in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-            if not each["apiVersion"].startswith(("kustomize.config.k8s.io/", "kueue.x-k8s.io/")):
+            if not each["apiVersion"].startswith(("kustomize.config.k8s.io/", "kueue.x-k8s.io/", "serving.kserve.io/")):
                 assert kubernetes_validate.validate(each, version, strict=True) == version
                 checked += 1
     assert checked >= 20
@@ -328,7 +328,7 @@ def test_readme_states_that_the_retry_policy_changes_every_pipeline():
 def test_readme_names_every_part():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
-    folders = {"base", "workflow-controller"}
+    folders = {"base", "workflow-controller", "serving", "demo"}
     folders |= {f"components/{name}" for name in COMPONENTS} | {f"overlays/{name}" for name in OVERLAYS}
     assert folders <= table
     # schedules.yaml belongs to `make schedule`.

@@ -33,7 +33,7 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
         )
     for arm in classifiers:
         for classifier in classifiers[arm]:
-            _check_classifier(arm, classifier, header)
+            check_classifier(arm, classifier, header)
             record = classifier.record
             settings = record.settings.model_dump(exclude={"seed"})
             key = json.dumps([settings, record.parameters, record.versions], sort_keys=True)
@@ -65,7 +65,12 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
     return first
 
 
-def _check_classifier(arm: str, classifier: Classifier, header: Header) -> None:
+def check_classifier(arm: str, classifier: Classifier, header: Header) -> None:
+    """Refuse a classifier whose record belongs to another model, arm or split.
+
+    Raises:
+        UserError: `evaluate.wrong_record` or `evaluate.other_split`.
+    """
     record = classifier.record
     if record.arm != arm or not classifier.model.is_file() or record.model_sha256 != file_sha256(classifier.model):
         raise UserError(

@@ -134,8 +134,8 @@ def read_inputs(
     Args:
         training_data: folder with `train.parquet`, `validation.parquet` and `classes.json`.
         test_data: folder with `test.parquet`, `external.parquet`, which may have no rows, and `data_source.json`.
-        synthetic_images: folder with `models/gan-<class>.json`, `synthetic/<class>.parquet` and
-            `synthetic/<class>.json`, the latter also in `synthetic/<source>/`, and `sources.json`.
+        synthetic_images: folder with `models/gan-<class>.json`, `models/features.keras`, `sources.json`, and
+            `synthetic/<class>.parquet` and `synthetic/<class>.json`, the latter also in `synthetic/<source>/`.
         classifiers: folders with `models/<arm>.json` and `models/<arm>.keras` of the run's first seed, and
             `models/<arm>-seed<N>.*` of the others.
 

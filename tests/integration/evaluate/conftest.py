@@ -11,13 +11,31 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from components.evaluate.evaluate import evaluate
+from components.prepare_data.near_duplicates import perceptual_hashes, thumbnail
 from components.shared import html_page, keras_setup
 from components.shared.arms import share_of
 from components.shared.files import file_sha256
-from components.shared.image_set import encode_png, open_pixels, pixel_sha256, read_header, seen_hashes, write_image_set
-from components.shared.records import ClassifierRecord, SampleQuality, SyntheticSources, TrainedGan, write_record
+from components.shared.image_set import (
+    encode_png,
+    open_pixels,
+    pixel_sha256,
+    read_header,
+    read_rows,
+    seen_hashes,
+    write_image_set,
+)
+from components.shared.records import (
+    ClassifierRecord,
+    Manifest,
+    ManifestEntry,
+    SampleQuality,
+    SyntheticSources,
+    TrainedGan,
+    write_record,
+)
 
 ARMS = ("baseline", "oversampled", "augmented@1")
 SEEDS = (1, 2)
@@ -139,7 +157,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
 
 
 @pytest.fixture(scope="session")
-def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
+def run(splits: dict[str, Path], features: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolders:
     """Everything that evaluate reads, without external images; tests must not change it."""
     found = RunFolders(tmp_path_factory.mktemp("run"))
     training, test = found.arguments["training_data"], found.arguments["test_data"]
@@ -153,6 +171,7 @@ def run(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Ru
         pass
     _write_classifiers(found, splits)
     _write_synthetic(found, splits)
+    shutil.copy(features, found.arguments["synthetic_images"] / "models" / "features.keras")
     return found
 
 
@@ -168,6 +187,48 @@ def evaluated(run: RunFolders, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """The results of the run, and the folder with `results/` and `report.html`."""
     folder = tmp_path_factory.mktemp("evaluated")
     return run.evaluate(results=folder / "results", report=folder / "report.html"), folder
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write the manifest of a folder's files, as publish does."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    entries = {
+        str(path.relative_to(folder)): ManifestEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
+        for path in paths
+    }
+    manifest = Manifest(files=entries, candidate=None, promote_if="improved", verdict="no evidence")
+    write_record(folder / "manifest.json", manifest)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published_run(
+    run: RunFolders, evaluated: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run as publish leaves it; tests must not change it."""
+    folder = tmp_path_factory.mktemp("published") / "run"
+    shutil.copytree(evaluated[1] / "results", folder)
+    for part in (run.arguments["synthetic_images"], *run.arguments["classifiers"]):
+        shutil.copytree(part, folder, dirs_exist_ok=True)
+    parts = []
+    for split, path in (
+        ("train", run.arguments["training_data"] / "train.parquet"),
+        ("validation", run.arguments["training_data"] / "validation.parquet"),
+        ("test", run.arguments["test_data"] / "test.parquet"),
+    ):
+        with open_pixels(path, split) as pixels:
+            small = b"".join(thumbnail(Image.fromarray(image)) for image in pixels.images)
+            hashes = perceptual_hashes(np.frombuffer(small, np.uint8).reshape(-1, 32, 32))
+        rows = read_rows(path, split, ["image_id", "lesion_id", "dx", "split", "pixel_sha256"])
+        parts.append(rows.assign(perceptual_hash=hashes))
+    pd.concat(parts).to_csv(folder / "splits.csv", index=False)
+    return write_manifest(folder)
+
+
+@pytest.fixture
+def published(published_run: Path, tmp_path: Path) -> Path:
+    """A copy of the published run for a test to change."""
+    return Path(shutil.copytree(published_run, tmp_path / "published"))
 
 
 @pytest.fixture

@@ -88,6 +88,7 @@ def test_evaluate_records_what_identifies_the_run(evaluated: tuple[dict[str, Any
     assert (df["images"], df["drawn"], df["best_kimg"], df["kid"]) == (SYNTHETIC_IMAGES, 12, 2.0, 0.1)
     assert {path.name for path in (folder / "results").iterdir()} == {
         "metrics.json", "predictions.parquet", "comparison.md", "model_card.md", "data_sheet.md",
+        "reference.parquet", "reference.json", "examples.parquet",
     }  # fmt: skip
 
 

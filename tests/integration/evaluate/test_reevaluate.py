@@ -1,7 +1,6 @@
 """Published runs evaluated again: on external data, and folds pooled; as a command, with its exit codes."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,59 +13,14 @@ from PIL import Image
 from components.evaluate.predict.probabilities import predictions_table
 from components.evaluate.results import calibrate_arms, compare_on
 from components.evaluate.statistics.compare import count_images
-from components.prepare_data.near_duplicates import perceptual_hashes, thumbnail
 from components.shared.errors import UserError
-from components.shared.files import file_sha256
-from components.shared.image_set import open_pixels, read_rows
-from components.shared.records import Manifest, ManifestEntry, Results, write_record
+from components.shared.records import Results
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
-from tests.integration.evaluate.conftest import ARMS, RunFolders
+from tests.integration.evaluate.conftest import ARMS, write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 CLASSES = ("df", "mel", "nv")
-
-
-def write_manifest(folder: Path) -> Path:
-    """Write the manifest of a folder's files, as publish does."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    entries = {
-        str(path.relative_to(folder)): ManifestEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
-        for path in paths
-    }
-    manifest = Manifest(files=entries, candidate=None, promote_if="improved", verdict="no evidence")
-    write_record(folder / "manifest.json", manifest)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def published_run(
-    run: RunFolders, evaluated: tuple[dict[str, Any], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The run as publish leaves it; tests must not change it."""
-    folder = tmp_path_factory.mktemp("published") / "run"
-    shutil.copytree(evaluated[1] / "results", folder)
-    for part in (run.arguments["synthetic_images"], *run.arguments["classifiers"]):
-        shutil.copytree(part, folder, dirs_exist_ok=True)
-    parts = []
-    for split, path in (
-        ("train", run.arguments["training_data"] / "train.parquet"),
-        ("validation", run.arguments["training_data"] / "validation.parquet"),
-        ("test", run.arguments["test_data"] / "test.parquet"),
-    ):
-        with open_pixels(path, split) as pixels:
-            small = b"".join(thumbnail(Image.fromarray(image)) for image in pixels.images)
-            hashes = perceptual_hashes(np.frombuffer(small, np.uint8).reshape(-1, 32, 32))
-        rows = read_rows(path, split, ["image_id", "lesion_id", "dx", "split", "pixel_sha256"])
-        parts.append(rows.assign(perceptual_hash=hashes))
-    pd.concat(parts).to_csv(folder / "splits.csv", index=False)
-    return write_manifest(folder)
-
-
-@pytest.fixture
-def published(published_run: Path, tmp_path: Path) -> Path:
-    """A copy of the published run for a test to change."""
-    return Path(shutil.copytree(published_run, tmp_path / "published"))
 
 
 def write_raw(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:

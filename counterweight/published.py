@@ -1,0 +1,258 @@
+"""The models of a published run, ready for new images: options of the commands that use them, and an arm's classifiers.
+
+A run may come from anyone; `reevaluate.open_run` validates its records and compares its files with the manifest. Keras
+loads models in its safe mode, in which they contain no code.
+"""
+
+import io
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from components.evaluate.predict.guards import check_classifier
+from components.evaluate.predict.inputs import Classifier, classifier_stem
+from components.evaluate.predict.reference import TrainingImages, load_reference
+from components.evaluate.results import labels_of
+from components.evaluate.statistics import calibration
+from components.shared import keras_setup
+from components.shared.arms import parse_synthetic_key
+from components.shared.errors import UserError
+from components.shared.image_set import iter_tables, pixel_sha256, read_header
+from components.shared.records import ClassifierRecord, Reference, load_record
+from counterweight.evaluate import make_fetch
+from counterweight.reevaluate import Run, open_run
+
+NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
+MAX_EXAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The classifiers of an arm, one per seed, whose calibrated probabilities are averaged.
+
+    Attributes:
+        name: the arm.
+        models: from (N, S, S, 3) in [0, 255] to (N, classes) probabilities.
+        seeds: their seeds.
+        temperatures: their temperatures, fitted on validation.
+        classes: names of the last axis.
+        positive: the positive classes.
+        threshold: 90 % of the validation images of other classes have at most this mean calibrated probability of the
+            positive classes; None without positive classes or such images.
+        image_size: height and width in pixels.
+        model_sha256: hashes of the models' files.
+        seen: first 16 digits of the pixel hashes of the images that a model was trained or selected on.
+    """
+
+    name: str
+    models: tuple[keras.Model, ...]
+    seeds: tuple[int, ...]
+    temperatures: tuple[float, ...]
+    classes: tuple[str, ...]
+    positive: tuple[str, ...]
+    threshold: float | None
+    image_size: int
+    model_sha256: tuple[str, ...]
+    seen: frozenset[str]
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return (N, classes) float64 calibrated probabilities, the mean over seeds, of (N, S, S, 3) uint8 images."""
+        return average([keras_setup.predict_probabilities(model, images) for model in self.models], self.temperatures)
+
+    def positive_score(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return (N,) the summed probability of the positive classes of (N, classes) probabilities."""
+        return np.asarray(probabilities[:, np.isin(self.classes, self.positive)].sum(1))
+
+
+def average(by_seed: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.ndarray:
+    """Return (N, classes) float64, the mean of (N, classes) probabilities after temperature scaling."""
+    scaled = [calibration.scale(of_seed, value) for of_seed, value in zip(by_seed, temperatures, strict=True)]
+    return np.mean(scaled, axis=0)
+
+
+def open_published(place: str, scratch: Path) -> Run:
+    """Open a published run.
+
+    Args:
+        place: folder or address.
+        scratch: folder for downloaded files.
+
+    Raises:
+        UserError: it is not a finished run of this version, or its results are pooled.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return open_run(place, make_fetch(place, scratch))
+
+
+def choose_arm(run: Run, name: str) -> str:
+    """Return an arm of a run by its name; without one, the arm that validation chose as the best remedy.
+
+    Raises:
+        UserError: `option.invalid`: the run does not have it.
+    """
+    chosen = name or str(run.results["effect"]["best"])
+    if chosen not in run.arms:
+        raise UserError(
+            f"ARM is {chosen!r}, which the run does not have",
+            f"choose from {', '.join(run.arms)}",
+            "option.invalid",
+            option="ARM",
+        )
+    return chosen
+
+
+def load_classifier(path: Path, image_size: int, classes: int) -> keras.Model:
+    """Load a classifier that may come from anyone, without running code of the file.
+
+    Raises:
+        UserError: `model.invalid`: it is damaged, contains code, or has another input or output.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        shapes = (model.input_shape, model.output_shape)
+        if shapes != ((None, image_size, image_size, 3), (None, classes)):
+            raise ValueError(f"input and output are {shapes}")
+    except Exception as error:  # Keras raises undocumented exceptions for a damaged file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path.name} is not a classifier of {classes} classes for images of {image_size} px",
+            "use the unchanged files of one run",
+            "model.invalid",
+            file=path.name,
+        ) from error
+    return model
+
+
+def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
+    """Load the classifiers of an arm, and fit temperatures and threshold on the published validation predictions.
+
+    Args:
+        run: from `open_published`.
+        name: an arm of the run.
+        first_only: whether to use the classifier of the first seed alone.
+
+    Raises:
+        UserError: a model is not the run's, or cannot be used.
+    """
+    seeds = run.record.seeds[:1] if first_only else run.record.seeds
+    models, hashes, seen = [], [], set()
+    for seed in seeds:
+        stem = f"models/{classifier_stem(name, seed, run.record.seeds[0])}"
+        record = load_record(run.file(f"{stem}.json"), ClassifierRecord)
+        classifier = Classifier(run.file(f"{stem}.keras"), record)
+        check_classifier(name, classifier, run.header)
+        models.append(load_classifier(classifier.model, run.record.image_size, len(run.classes)))
+        hashes.append(record.model_sha256)
+        seen |= set(record.seen)
+    rows, probabilities = run.load("validation")
+    truth, group = labels_of(rows, run.classes), np.isin(run.classes, run.record.malignant)
+    by_seed = probabilities[name][: len(seeds)]
+    temperatures = tuple(calibration.fit_temperature(truth, of_seed) for of_seed in by_seed)
+    benign = average(list(by_seed), temperatures)[~group[truth]][:, group].sum(1)
+    threshold = calibration.fit_threshold(benign) if group.any() and len(benign) else None
+    return Arm(
+        name=name,
+        models=tuple(models),
+        seeds=tuple(seeds),
+        temperatures=temperatures,
+        classes=run.classes,
+        positive=tuple(run.record.malignant),
+        threshold=threshold,
+        image_size=run.record.image_size,
+        model_sha256=tuple(hashes),
+        seen=frozenset(seen),
+    )
+
+
+def load_training_images(run: Run) -> TrainingImages:
+    """Load the training images that new images are compared with.
+
+    Raises:
+        UserError: the run has none, because an earlier version wrote it, or they are damaged.
+    """
+    if "reference.json" not in run.files:
+        raise UserError(
+            f"{run.name} has no reference.json, because an earlier version wrote it",
+            "run the pipeline again with this version, with the same data and parameters",
+            "run.earlier_version",
+            run=run.name,
+        )
+    record = load_record(run.file("reference.json"), Reference)
+    found = load_reference(record, run.file("reference.parquet"), run.file("models/features.keras"))
+    size = run.record.image_size
+    if found.extractor.model.input_shape != (None, size, size, 3):
+        raise UserError(
+            f"the feature extractor does not take images of {size} px",
+            "use the unchanged files of one run",
+            "features.invalid",
+        )
+    return found
+
+
+def synthetic_keys(run: Run) -> list[str]:
+    """Return the `synthetic_key` of each class and source of which the run has images."""
+    return [key for key, details in run.results["synthetic"].items() if details["images"]]
+
+
+def _iter_images(run: Run, name: str, what: str, *classes: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield id, class and (S, S, 3) uint8 pixels of an image set of a run; a row group is in memory at a time.
+
+    Raises:
+        UserError: `image_set.invalid` or `image_set.corrupt`.
+    """
+    path, size = run.file(name), run.record.image_size
+    header = read_header(path)
+    try:
+        for table in iter_tables(path, *classes):
+            columns = [table.column(name).to_pylist() for name in ("image_id", "dx", "image", "pixel_sha256")]
+            for image_id, dx, image, expected in zip(*columns, strict=True):
+                with Image.open(io.BytesIO(image["bytes"]), formats=("PNG",)) as opened:
+                    if opened.size != (size, size) or header.image_size != size:  # before it is decoded
+                        raise ValueError("another size")
+                    pixels = np.asarray(opened.convert("RGB"))
+                if pixel_sha256(pixels) != expected or dx not in run.classes:
+                    raise ValueError("another hash or class")
+                yield str(image_id), dx, pixels
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{name} does not hold {what}", "use the unchanged files of one run", "image_set.corrupt", path=name
+        ) from error
+
+
+def iter_synthetic(run: Run, key: str) -> Iterator[np.ndarray]:
+    """Yield the synthetic images of a class, (S, S, 3) uint8; errors as in `image_set`."""
+    _, dx = parse_synthetic_key(key)
+    for _, _, pixels in _iter_images(run, f"synthetic/{key}.parquet", f"the synthetic images of {key}", dx):
+        yield pixels
+
+
+def read_examples(run: Run) -> list[tuple[str, str, np.ndarray]]:
+    """Return id, class and pixels of at most `MAX_EXAMPLES` test images of a run; errors as in `image_set`."""
+    images = _iter_images(run, "examples.parquet", "test images of the run")
+    return list(itertools.islice(images, MAX_EXAMPLES))
+
+
+def describe(run: Run, arm: Arm) -> Mapping[str, object]:
+    """Return what a user of an arm's probabilities must know, as JSON values."""
+    return {
+        "notice": NOTICE,
+        "arm": arm.name,
+        "classes": list(arm.classes),
+        "image_size": arm.image_size,
+        "seeds": list(arm.seeds),
+        "temperatures": list(arm.temperatures),
+        "positive_classes": list(arm.positive),
+        "threshold": arm.threshold,
+        "run": {"data": run.record.data, "data_sha256": run.record.data_sha256, "split": run.record.split}
+        | {"split_sha256": run.record.split_sha256, "versions": run.record.versions},
+    }

@@ -1,0 +1,84 @@
+"""Options of the commands that use a published run: `RUN=… NAME=value`, without loading Keras."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.stores.addresses import parse as parse_address
+from counterweight import parameters
+from counterweight.evaluate import expand, missing_option
+
+LARGEST = 10**9
+
+
+def read_options(words: list[str], names: Sequence[str], required: Sequence[str] = ("RUN",)) -> dict[str, str]:
+    """Return option → value, empty if it is not given; RUN, DATA and OUT with `~` replaced.
+
+    Args:
+        words: assignments.
+        names: the options of the command; RUN is one.
+        required: those that must be given.
+
+    Raises:
+        UserError: an option is unknown or missing, RUN does not exist, or `storage.invalid_address`.
+    """
+    given = parameters.assignments(words)
+    for name in given:
+        if name not in names:
+            raise UserError(f"unknown option {name}", f"choose from {', '.join(names)}", "option.unknown", option=name)
+    options = {name: given.get(name, "").strip() for name in names}
+    for name in {"RUN", "DATA", "OUT"} & set(names):
+        options[name] = expand(options[name])
+    for name in required:
+        if not options[name]:
+            hint = "give the folder of a published run" if name == "RUN" else f"give {name}=…"
+            raise missing_option(name, hint)
+    run = options["RUN"]
+    if "://" in run:
+        parse_address(run)
+    elif not Path(run).is_dir():
+        raise UserError(
+            f"RUN is {run}, but this folder does not exist",
+            "give the folder of a published run",
+            "option.invalid",
+            option="RUN",
+        )
+    return options
+
+
+def read_number(options: dict[str, str], name: str, default: int, least: int = 0, most: int = LARGEST) -> int:
+    """Return the whole number of an option.
+
+    Raises:
+        UserError: `option.invalid`.
+    """
+    text = options[name] or str(default)
+    if not text.isascii() or not text.isdecimal() or len(text) > 10 or not least <= int(text) <= most:
+        raise UserError(
+            f"{name} is {text!r}", f"give a whole number from {least} to {most}", "option.invalid", option=name
+        )
+    return int(text)
+
+
+def choose_output(options: dict[str, str], default: str) -> Path:
+    """Return the folder of the results, by default a folder in the run.
+
+    Raises:
+        UserError: OUT is missing for a run in object storage, is an address, or is the run or the data.
+    """
+    run, out = options["RUN"], options["OUT"]
+    if not out and "://" in run:
+        raise missing_option("OUT", "give a folder for the results")
+    if "://" in out:
+        raise UserError(f"OUT is {out}", "give a folder on this machine", "option.invalid", option="OUT")
+    folder = Path(out or Path(run, default)).resolve()
+    for name in ("RUN", "DATA"):
+        place = options.get(name, "")
+        if place and "://" not in place and Path(place).resolve() == folder:
+            raise UserError(
+                f"OUT is {out}, which is the folder of {name}",
+                "choose another folder for the results",
+                "option.invalid",
+                option="OUT",
+            )
+    return folder
