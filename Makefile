@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|address|kaggle PRESET=demo|cpu|full OUT=folder, any parameter
 	@$(BIN)/python -m counterweight run --make
 
+plan: $(VENV)/.ready ## Plan a run in seconds: detectable effect, time, memory, cost: DATA=… PRESET=… OUT=plan.json, any parameter
+	@$(BIN)/python -m counterweight plan --make
+
 evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|address EXTERNAL=folder|address OUT=folder; or pool folds: RUN=run1,run2,…
 	@$(BIN)/python -m counterweight evaluate --make
 
@@ -102,4 +105,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
+.PHONY: run plan evaluate compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help

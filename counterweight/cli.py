@@ -33,6 +33,7 @@ RUNNING: Options = {
     "--data": ("DATA", f"demo, kaggle, {ADDRESS_FORM}, or a folder."),
     "--preset": ("PRESET", "demo, cpu or full; by default, demo for generated images, else cpu."),
 }
+CITING: Options = {"--plan": ("PLAN", "Plan of `plan` that the report cites, with all deviations from it.")}
 
 COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
     "run": (
@@ -43,6 +44,17 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--out": ("OUT", "Folder of the results (default: runs/<run id>)."),
             "--external": ("EXTERNAL", "Folder or address of external test images."),
             "--runner": ("RUNNER", "processes, or containers (after `images`)."),
+        }
+        | CITING,
+        True,
+    ),
+    "plan": (
+        "plan",
+        "Plan a run from its metadata, and write the plan, before any result, to a file that a report can cite.",
+        RUNNING
+        | {
+            "--out": ("OUT", "File to write (default: plan.json); it must not exist."),
+            "--placement": ("PLACEMENT", "Another file than manifests/placement.yaml, whose prices give the cost."),
         },
         True,
     ),
@@ -77,6 +89,7 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--experiment": ("EXPERIMENT", "Experiment of the run; created if needed."),
             "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
         }
+        | CITING
         | WAITING,
         True,
     ),

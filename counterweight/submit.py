@@ -8,6 +8,7 @@
     EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
     WAIT          1: follow the run until it finishes
     TIMEOUT       seconds to follow it (default: a day)
+    PLAN          a plan of `make plan`, which the report cites with all deviations from it
     PLACEMENT     another file than manifests/placement.yaml
     LOCAL_IMAGES  1: images that the cluster's nodes already have, as with kind; none are pulled from a registry
 
@@ -46,6 +47,7 @@ from components.shared.parameters import check, defaults, parse, source_label, s
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import check_size
 from counterweight import build_images, parameters
+from counterweight import plan as planning
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import follow, switch, timeout
@@ -441,6 +443,7 @@ def run(words: list[str], out: TextIO) -> int:
     group = given.pop("EXPERIMENT", "")
     for option in ("TIMEOUT", "WAIT", "LOCAL_IMAGES"):
         given.pop(option, None)
+    plan = planning.take_plan(given)
     values = arguments(given)
     package = compile_package(local)
     api = Api(os.environ)
@@ -448,7 +451,8 @@ def run(words: list[str], out: TextIO) -> int:
     pipeline_id, version_id, version, exists = upload(api, package)
     print(f"pipeline {package.name}, version {version}: {'exists' if exists else 'uploaded'}", file=out, flush=True)
     preset, _, text = parameters.choose_preset(given.get("PRESET", ""), str(values["data"]))
-    print(text, file=out, flush=True)
+    for line in (text, *(planning.announce(plan, values) if plan else ())):
+        print(line, file=out, flush=True)
     name = run_name(str(values["data"]), preset, datetime.now(UTC))
     run = start_run(api, name, (pipeline_id, version_id), experiment_id, values)
     base = placement().ui.rstrip("/") or api.host

@@ -1,0 +1,481 @@
+"""Plan a run from its metadata, and register the plan: `python -m counterweight.plan DATA=… [PRESET=…] [NAME=value …]`.
+
+    DATA       demo, gs://bucket/prefix (or s3://, az://) or a folder
+    PRESET     demo, cpu or full (default: demo for generated images, else cpu)
+    OUT        the file to write (default plan.json), which must not exist
+    PLACEMENT  another file than manifests/placement.yaml, whose prices give the cost
+
+and any pipeline parameter. Prints classes, split, the effect that the run can detect, time and memory, in seconds: no
+image is decoded. `make run PLAN=plan.json` or `make submit PLAN=plan.json` cites the plan in the report.
+
+Exit codes: 0 planned, 2 invalid input.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+
+from components.container_images import content
+from components.evaluate.planned import compare_settings, parse_plan
+from components.evaluate.statistics import power
+from components.evaluate.statistics.compare import METRIC, count_images
+from components.evaluate.statistics.inference import EFFECT, LEVEL, POWER
+from components.evaluate.statistics.power import Design, detectable_effect, needed_lesions
+from components.placement import FILE_VARIABLE, override_options, placement, set_plan
+from components.prepare_data import layouts
+from components.prepare_data import prepare as preparing
+from components.prepare_data.decode_pool import Findings
+from components.prepare_data.layouts.dataset import Dataset
+from components.prepare_data.layouts.inventory import TABLE_SUFFIXES
+from components.prepare_data.sources import demo
+from components.prepare_data.split import FOLD
+from components.shared import parameters as of_runs
+from components.shared import storage
+from components.shared.arms import share_of
+from components.shared.errors import UserError, printable
+from components.shared.files import write_text
+from components.shared.image_set import hash_rows
+from components.shared.log import duration
+from components.shared.parameters import arm_names, defaults
+from components.shared.records import ImageCounts, Plan, PlannedEffect, Scalar, Split
+from components.shared.stores.addresses import is_address
+from counterweight import estimate as estimating
+from counterweight import parameters
+from counterweight.estimate import Size, estimate
+from counterweight.exit_codes import run_command
+from counterweight.run import arguments, check_writable
+
+DEFAULT = "plan.json"
+MAX_PLAN_BYTES = 64 * 2**10
+"""A task's arguments, of which the plan is one, may have 128 KiB."""
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+RULE = (
+    "improved or worse: at least two seeds, the interval of the difference (chosen share of synthetic images - "
+    "oversampled), corrected for the number of shares, excludes zero, and the paired permutation test agrees; else no "
+    "evidence; with one seed not established"
+)
+OTHER_DESIGNS = ((3, 1), (5, 1), (10, 1), (3, 5), (5, 5))
+"""Numbers of seeds and of pooled folds that are compared with the planned ones."""
+MAY_DIFFER = (
+    "The run opens the images and may then skip unreadable ones, refuse or move near-duplicates that are in two splits "
+    "(data_duplicates), and exclude test images that occur under two lesion ids."
+)
+CONTENT_SUFFIXES = (*TABLE_SUFFIXES, ".parquet", ".npz")
+"""Suffixes of files that are downloaded; of other objects, only the names are read."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """The data of a planned run, before any image is opened.
+
+    Attributes:
+        dataset: the data set.
+        rows: image_id, lesion_id, dx and split of the images that are used.
+        splits: `data_split` → its hash; all folds, for a fold.
+        skipped: number of images that are skipped.
+    """
+
+    dataset: Dataset
+    rows: pd.DataFrame
+    splits: dict[str, str]
+    skipped: int
+
+
+def copy_names(uri: str, folder: Path) -> None:
+    """Reproduce the listing of a prefix in a folder: tables with their content, images as empty files.
+
+    Raises:
+        UserError: as in `storage.list_objects`.
+    """
+    for entry in storage.list_objects(uri):
+        path = folder / entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in CONTENT_SUFFIXES or (not path.suffix and "metadata" in path.name.lower()):
+            storage.download_file(f"{uri.rstrip('/')}/{entry.name}", path)
+        else:
+            path.touch()
+
+
+def _open_data(data: str, scratch: Path) -> Path:
+    """Return a folder with the names and metadata of a source.
+
+    Raises:
+        UserError: `plan.kaggle`, or as in `copy_names`.
+    """
+    if data == "kaggle":
+        raise UserError(
+            "data is kaggle, whose metadata comes with 5 GB of images",
+            "download the dataset, and give its folder as DATA",
+            "plan.kaggle",
+        )
+    if data == "demo":
+        return demo.fetch(data, scratch, draw=False)
+    if not is_address(data):
+        return Path(data)
+    copy_names(data, scratch)
+    return scratch
+
+
+def read_data(values: Mapping[str, Any], max_bad_images: int, scratch: Path) -> Read:
+    """Return the classes and the split of the data, by the functions that `prepare_data` calls.
+
+    Args:
+        values: the parameters of the run.
+        max_bad_images: maximum number of images that are skipped.
+        scratch: an empty folder.
+
+    Raises:
+        UserError: as in `prepare`, as far as names and metadata show it.
+    """
+    for name in ("data", "images"):
+        (scratch / name).mkdir()
+    folder, split, seed = _open_data(values["data"], scratch / "data"), values["data_split"], values["random_seed"]
+    ignore = preparing.split_file(split, values["data"], folder)
+    dataset = layouts.inspect(folder, values["data_columns"], ignore=ignore)
+    if dataset is None:  # images and classes are in the same large files
+        dataset = layouts.read(folder, values["data_columns"], scratch=scratch / "images", ignore=ignore)
+    classes, findings = sorted(dataset.table["dx"].unique()), Findings()
+    of_runs.positive_classes(values["positive_classes"], classes)
+    rows = preparing.assign_splits(dataset, split, seed, scratch, findings, max_bad_images)
+    preparing.refuse_empty_classes(rows, classes, dataset.source.unit)
+    splits = {split.strip(): hash_rows(rows, ["image_id", "split"])}
+    if fold := FOLD.fullmatch(split):
+        folds = [f"{k}/{int(fold[2])}" for k in range(1, 1 + int(fold[2]))]
+        assigned = (preparing.assign_splits(dataset, k, seed, scratch, Findings(), max_bad_images) for k in folds)
+        splits = {k: hash_rows(of_fold, ["image_id", "split"]) for k, of_fold in zip(folds, assigned, strict=True)}
+    return Read(dataset, rows, splits, len(findings.skipped))
+
+
+def settings_of(values: Mapping[str, Any], architecture: str) -> dict[str, Scalar]:
+    """Return the settings of a plan: the parameters without the output, lists as text, and the GANs' architecture."""
+    shown = {
+        name: ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+        if name != "output"
+    }
+    return shown | {"gan_architecture": architecture}
+
+
+def _hash_settings(settings: Mapping[str, Scalar]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: datetime) -> tuple[Plan, Size, Design]:
+    """Return the plan of a run, what its time depends on, and what the certainty of its primary metric depends on.
+
+    Args:
+        values: the parameters of the run.
+        read: its data.
+        rare: the classes to rebalance.
+        created: the time of the plan.
+    """
+    options, rows = placement().options, read.rows
+    classes, arms = sorted(rows["dx"].unique()), arm_names(values)
+    counts = {
+        name: {dx: ImageCounts(**size) for dx, size in count_images(rows[rows["split"] == name], classes).items()}
+        for name in SPLITS
+    }
+    folds = len(read.splits)
+    tested = count_images(rows if folds > 1 else rows[rows["split"] == "test"], classes)
+    lesions = {dx: size["lesions"] for dx, size in tested.items()}
+    seeds, shares = list(values["classifier_seeds"]), [arm for arm in arms if share_of(arm) is not None]
+    primary = Design(tuple(lesions[dx] for dx in rare), len(seeds), len(arms), len(shares), folds)
+    size = Size(
+        values=values,
+        architecture=options.gan_architecture,
+        rare=len(rare),
+        gans_per_task=options.gans_per_task,
+        classifiers_per_task=options.classifiers_per_task,
+        **{name: int((rows["split"] == name).sum()) for name in SPLITS},
+    )
+    phases, currency = estimating.with_costs(estimate(size))
+    settings = settings_of(values, options.gan_architecture)
+    plan = Plan(
+        created=f"{created.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        code=content("evaluate"),
+        data=values["data"],
+        layout=read.dataset.source.layout,
+        unit=read.dataset.source.unit,
+        images_sha256=hash_rows(rows, ["image_id", "lesion_id", "dx"]),
+        splits=read.splits,
+        settings=settings,
+        settings_sha256=_hash_settings(settings),
+        arms=arms,
+        seeds=seeds,
+        rare_classes=rare,
+        primary_metric=f"{METRIC}: chosen share of synthetic images - oversampled",
+        decision_rule=RULE,
+        alpha=LEVEL,
+        counts=counts,
+        folds=folds,
+        detectable=detectable_effect(primary),
+        by_class={dx: _effect_of_class(primary, lesions[dx]) for dx in classes},
+        assumptions={
+            "training_deviation": power.TRAINING_DEVIATION,
+            "disagreement": power.DISAGREEMENT,
+            "lasting_disagreement": power.LASTING_DISAGREEMENT,
+        },
+        machine=estimating.rates().machine,
+        phases=phases,
+        currency=currency,
+    )
+    return plan, size, primary
+
+
+def _effect_of_class(primary: Design, lesions: int) -> PlannedEffect:
+    design = replace(primary, lesions=(lesions,), comparisons=1)
+    return PlannedEffect(lesions=lesions, detectable=detectable_effect(design), lesions_needed=needed_lesions(design))
+
+
+def read_plan(place: str) -> tuple[Plan, str]:
+    """Return a plan, and the text of its file.
+
+    Raises:
+        UserError: `plan.unreadable`, `plan.too_large`, `plan.changed`, or `plan.invalid`.
+    """
+    path = Path(place)
+    try:
+        size = path.stat().st_size if path.is_file() else 0
+        text = path.read_text(encoding="utf-8") if 0 < size <= MAX_PLAN_BYTES else ""
+    except (OSError, ValueError) as error:
+        raise _unreadable(place) from error
+    if not size:
+        raise _unreadable(place)
+    if not text:
+        raise UserError(
+            f"PLAN is {place}, which has {size:,} bytes",
+            f"give a plan of at most {MAX_PLAN_BYTES:,} bytes",
+            "plan.too_large",
+            path=place,
+            bytes=size,
+        )
+    plan = parse_plan(text)
+    if _hash_settings(plan.settings) != plan.settings_sha256:
+        raise UserError(
+            f"PLAN is {place}, whose settings differ from their hash",
+            "use the unchanged file that `counterweight plan` wrote",
+            "plan.changed",
+            path=place,
+        )
+    return plan, text
+
+
+def _unreadable(place: str) -> UserError:
+    return UserError(
+        f"PLAN is {place}, which is not a readable text file",
+        "give the file that `counterweight plan` wrote",
+        "plan.unreadable",
+        path=place,
+    )
+
+
+def take_plan(given: dict[str, str]) -> Plan | None:
+    """Remove PLAN from the arguments of a command, and let pipelines that are compiled from now on cite it.
+
+    Returns:
+        The plan; None without PLAN.
+
+    Raises:
+        UserError: as in `read_plan`.
+    """
+    place = given.pop("PLAN", "")
+    if not place:
+        return None
+    plan, text = read_plan(place)
+    set_plan(text)
+    return plan
+
+
+def announce(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines for the start of a run: when it was planned, and a warning for each setting that deviates."""
+    yield f"planned on {plan.created}"
+    settings = settings_of(values, placement().options.gan_architecture)
+    for text in compare_settings(plan, settings, arm_names(values), values["classifier_seeds"]):
+        yield f"warning: deviates from the plan: {printable(text)}"
+    if plan.code != content("evaluate"):
+        yield "warning: the code of the evaluation has changed since the plan"
+
+
+def _table(rows: list[list[str]]) -> Iterator[str]:
+    """Yield lines of a table; the first column is aligned to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [f"{cell:{'<' if not column else '>'}{widths[column]}}" for column, cell in enumerate(row)]
+        yield "  ".join(cells).rstrip()
+
+
+def _effect(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+def class_lines(plan: Plan) -> Iterator[str]:
+    """Yield the table of the classes: images and lesions of each split, and what their recall can show."""
+    unit = f"{plan.unit}s"
+    rows = [["class", *SPLITS, "detectable", "needed"]]
+    for dx, effect in plan.by_class.items():
+        sizes = [plan.counts[name][dx] for name in SPLITS]
+        needed = "more seeds" if effect.lesions_needed is None else f"{effect.lesions_needed:,}"
+        rows.append(
+            [f"{dx}{' (rare)' if dx in plan.rare_classes else ''}"]
+            + [f"{size.images:,} ({size.lesions:,})" for size in sizes]
+            + [_effect(effect.detectable), needed]
+        )
+    yield from _table(rows)
+    pooled = f" in {plan.folds} pooled folds" if plan.folds > 1 else ""
+    yield f"images ({unit}); detectable: difference in recall that is found with {100 * POWER:.0f} % power{pooled};"
+    yield f"needed: test {unit} with which {EFFECT:.2f} is found"
+
+
+def effect_lines(plan: Plan, primary: Design) -> Iterator[str]:
+    """Yield what the primary metric can show with the planned design, and with others."""
+    design = f"{len(plan.seeds)} seeds" + (f", {plan.folds} folds" if plan.folds > 1 else "")
+    if plan.detectable is None:
+        yield f"{METRIC}: no effect can be established with {design}"
+    else:
+        yield f"{METRIC}: an effect of {plan.detectable:.2f} or more is found with {100 * POWER:.0f} % power ({design})"
+    others = []
+    for seeds, folds in OTHER_DESIGNS:
+        if (seeds, folds) == (primary.seeds, primary.folds) or (folds == 1 and primary.folds > 1):
+            continue
+        lesions = primary.lesions if folds == primary.folds else _all_lesions(plan)
+        found = detectable_effect(replace(primary, lesions=lesions, seeds=seeds, folds=folds))
+        others.append(f"{seeds} seeds{f' and {folds} folds' if folds > 1 else ''} {_effect(found)}")
+    yield f"with other designs: {', '.join(others)}"
+    yield (
+        f"assumed: from one training to the next, a recall varies by {power.TRAINING_DEVIATION:.2f}; the arms disagree "
+        f"on {100 * power.DISAGREEMENT:.0f} % of the {plan.unit}s"
+    )
+
+
+def _all_lesions(plan: Plan) -> tuple[int, ...]:
+    return tuple(sum(of_split[dx].lesions for of_split in plan.counts.values()) for dx in plan.rare_classes)
+
+
+def cost_lines(plan: Plan, size: Size) -> Iterator[str]:
+    """Yield the table of the phases, and the sums."""
+    currency = f" {plan.currency}".rstrip()
+    priced = any(phase.cost is not None for phase in plan.phases.values())
+    rows = [["phase", "tasks", "time", "memory", *(["cost"] if priced else [])]]
+    for name, phase in plan.phases.items():
+        cost = [f"{phase.cost:.2f}{currency}"] if priced else []
+        rows.append([name, str(phase.tasks), duration(phase.seconds), f"{phase.memory_gib:.1f} GiB", *cost])
+    yield from _table(rows)
+    total = sum(phase.seconds for phase in plan.phases.values())
+    slower = estimating.rates().slower
+    yield (
+        f"about {duration(total)} to {duration(slower * total)}{' for each fold' if plan.folds > 1 else ''}: "
+        f"{size.gans} GANs and {size.classifiers} classifiers on {plan.machine}; with enough nodes, about "
+        f"{duration(estimating.longest_chain_s(plan.phases, size))}"
+    )
+    if priced:
+        costs = sum(phase.cost or 0 for phase in plan.phases.values())
+        yield f"about {costs:.2f}{currency} by the prices of the placement file"
+    if placement().accelerator.type != "none":
+        yield "no GPU has been measured: with one, read the time and cost of GANs as upper limits"
+
+
+def preset_line(values: Mapping[str, Any], given: Collection[str], size: Size) -> str:
+    """Return which preset suits the data, with the time of each that does.
+
+    Args:
+        values: the parameters of the run.
+        given: names of the parameters that replace those of a preset.
+        size: what the time of the run depends on.
+    """
+    times = {}
+    for name in ("demo",) if values["data"] == "demo" else ("cpu", "full"):
+        _, of_preset, _ = parameters.choose_preset(name, values["data"])
+        own = {key: value for key, value in of_preset.items() if key not in given}
+        phases = estimate(replace(size, values=dict(values) | own))
+        times[name] = duration(sum(phase.seconds for phase in phases.values()))
+    if "cpu" not in times:
+        return f"suggested preset: demo, about {times['demo']}"
+    return f"suggested preset: cpu, about {times['cpu']}; full needs a GPU: about {times['full']} without"
+
+
+def describe(plan: Plan, read: Read, size: Size, primary: Design, presets: Collection[str]) -> Iterator[str]:
+    """Yield the lines that the command prints; `presets` are those on the preset."""
+    unit, count = plan.unit, len(read.rows)
+    yield f"data: {plan.data}, layout {plan.layout}, {count:,} images of {read.rows['lesion_id'].nunique():,} {unit}s"
+    for note in read.dataset.source.notes:
+        yield f"note: {note}"
+    if read.skipped:
+        yield f"note: {read.skipped:,} images would be skipped"
+    yield from presets
+    yield f"split {plan.settings['data_split']}; rare classes {', '.join(plan.rare_classes)}"
+    yield f"arms {', '.join(plan.arms)}"
+    yield ""
+    yield from class_lines(plan)
+    yield ""
+    yield from effect_lines(plan, primary)
+    yield ""
+    yield from cost_lines(plan, size)
+    yield ""
+    yield MAY_DIFFER
+
+
+def _out(given: dict[str, str]) -> Path:
+    """Return the file to write.
+
+    Raises:
+        UserError: `plan.exists`, or as in `check_writable`.
+    """
+    out = Path(os.path.expanduser(given.pop("OUT", "") or DEFAULT)).resolve()  # noqa: PTH111 (Path's own may raise)
+    if out.exists():
+        raise UserError(
+            f"OUT is {out}, which exists; a plan is not replaced",
+            "name another file in OUT",
+            "plan.exists",
+            path=str(out),
+        )
+    check_writable(out.parent, "OUT")
+    return out
+
+
+def run(words: list[str], out: TextIO) -> int:
+    """Run the command and return its exit code."""
+    given, options = parameters.split_options(parameters.assignments(words))
+    if file := given.pop("PLACEMENT", ""):
+        os.environ[FILE_VARIABLE] = file
+        placement.cache_clear()
+    override_options(options)
+    path, limit = _out(given), placement().options.max_bad_images
+    _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    if values["data_external"] != "none":
+        preparing.check_listing(values, limit)
+    _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
+    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
+        read = read_data(values, limit, Path(scratch))
+    rare = preparing.rare_classes(read.dataset.table, values["synthetic_classes"])
+    plan, size, primary = make_plan(values, read, rare, datetime.now(UTC))
+    text = plan.model_dump_json(indent=1) + "\n"
+    if len(text.encode()) > MAX_PLAN_BYTES:
+        raise UserError(
+            f"the plan has {len(text.encode()):,} bytes, because the data has {len(plan.by_class)} classes",
+            "merge classes, so that a task can read the plan",
+            "plan.too_many_classes",
+            classes=len(plan.by_class),
+        )
+    for line in describe(plan, read, size, primary, [preset, preset_line(values, given, size)]):
+        print(printable(line), file=out)
+    write_text(path, text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    print(
+        f"\nplan: {path}, SHA-256 {digest}\nto cite it in the report: make run PLAN={path.name} …", file=out, flush=True
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))
