@@ -58,6 +58,12 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         },
         True,
     ),
+    "runs": (
+        "runs",
+        "List the finished runs in a folder, and write an index page into it.",
+        {"--dir": ("DIR", "Folder of the runs (default: runs).")},
+        False,
+    ),
     "evaluate": (
         "evaluate",
         "Evaluate a finished run on external data, or pool the folds of several runs.",
@@ -68,6 +74,15 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--duplicates": ("duplicates", "refuse or move_to_train: exclude external images of the run's lesions."),
             "--data-columns": ("data_columns", "Columns of the external table, as for a run."),
             "--max-bad-images": ("max_bad_images", "Maximum number of unusable images to skip (default: 10)."),
+        },
+        False,
+    ),
+    "compare": (
+        "compare",
+        "Compare two finished runs: settings that differ, and paired differences if they share the split.",
+        {
+            "--run": ("RUN", "Folders or addresses of two finished runs, separated by a comma."),
+            "--out": ("OUT", "Page to write (default: compare.html)."),
         },
         False,
     ),
@@ -109,8 +124,8 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         },
         False,
     ),
-    "runs": (
-        "runs",
+    "prune": (
+        "prune",
         "List or remove runs, versions and schedules of this pipeline.",
         {
             "--remove": ("REMOVE", "runs, versions or schedules, separated by commas (default: only list)."),
