@@ -75,7 +75,7 @@ def test_runs_unfinished_changed_old_and_foreign_folders_are_listed_with_the_rea
 HOSTILE = [
     "<script>alert(1)</script>",
     "x\x1b[31m\ny",
-    "../x",
+    "javascript:alert(1)",
     b"\xff\xfe".decode(errors="surrogateescape"),
     "a&b'\"#%",
 ]
