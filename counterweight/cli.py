@@ -102,6 +102,10 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--out": ("OUT", f"{ADDRESS_FORM} of the results (default: an artifact of the run)."),
             "--params": ("PARAMS", "YAML file of parameters."),
             "--experiment": ("EXPERIMENT", "Experiment of the run; created if needed."),
+            "--mlflow-experiment": (
+                "MLFLOW_EXPERIMENT",
+                "Experiment in MLflow, if Kubeflow's MLflow plugin is set up.",
+            ),
             "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
         }
         | CITING
