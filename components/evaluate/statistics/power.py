@@ -2,7 +2,7 @@
 
 The variance of a difference in recall has a part that more lesions reduce and a part that more seeds reduce, as the
 intervals of `inference` have. Their sizes are assumptions, those of a recall of .6 in `benchmarks/coverage.py`, whose
-mean widths the model reproduces to 10 %. For docs/results/ham10000.md they give ±.11; the interval was ±.108.
+mean widths the model reproduces to 10 %.
 """
 
 import math
