@@ -54,7 +54,7 @@ _REPEATED = ("arms", "data", "data_split", "random_seed", "synthetic_shares")
 ABSENT = "not recorded"
 NOTE = (
     "Both runs share split and test images. An interval covers test lesions and seeds, not the choice among these "
-    "differences. Runs do not record their code, so a difference may come from another version of it."
+    "differences."
 )
 
 

@@ -24,7 +24,6 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from components.container_images import content
 from components.evaluate.planned import compare_settings, parse_plan
 from components.evaluate.statistics import power
 from components.evaluate.statistics.compare import METRIC, count_images
@@ -41,6 +40,7 @@ from components.prepare_data.split import FOLD
 from components.shared import parameters as of_runs
 from components.shared import storage
 from components.shared.arms import share_of
+from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
 from components.shared.files import write_text
 from components.shared.image_set import hash_rows
@@ -55,7 +55,7 @@ from counterweight.exit_codes import run_command
 from counterweight.run import arguments, check_writable
 
 DEFAULT = "plan.json"
-MAX_PLAN_BYTES = 64 * 2**10
+MAX_PLAN_BYTES = 32 * 2**10
 """A task's arguments, of which the plan is one, may have 128 KiB."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 RULE = (
@@ -203,7 +203,7 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
     settings = settings_of(values, options.gan_architecture)
     plan = Plan(
         created=f"{created.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-        code=content("evaluate"),
+        code=code_sha256("evaluate"),
         data=values["data"],
         layout=read.dataset.source.layout,
         unit=read.dataset.source.unit,
@@ -303,8 +303,8 @@ def announce(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
     settings = settings_of(values, placement().options.gan_architecture)
     for text in compare_settings(plan, settings, arm_names(values), values["classifier_seeds"]):
         yield f"warning: deviates from the plan: {printable(text)}"
-    if plan.code != content("evaluate"):
-        yield "warning: the code of the evaluation has changed since the plan"
+    if plan.code != code_sha256("evaluate"):
+        yield "warning: deviates from the plan: the code of the evaluation has changed"
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:

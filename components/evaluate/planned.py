@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from components.evaluate.predict.inputs import Inputs
 from components.shared.arms import BASELINE
+from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_header, read_rows
 from components.shared.records import CitedPlan, Plan, Scalar
@@ -121,6 +122,8 @@ def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[st
     ]
     if set(inputs.rare) != set(plan.rare_classes):
         deviations.append(f"the rare classes are {_join(inputs.rare)}, planned {_join(plan.rare_classes)}")
+    if plan.code != code_sha256("evaluate"):
+        deviations.append("the code of the evaluation has changed")
     if missing := sorted(set(inputs.rare) - set(inputs.rebalanced)):
         deviations.append(f"{_join(missing)} had no synthetic images, so the primary metric is without them")
     return CitedPlan(

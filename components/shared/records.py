@@ -520,7 +520,7 @@ class Plan(Record):
 
     Attributes:
         created: when it was written, as its author states.
-        code: hash of the code of the evaluation, which is the tag of its image.
+        code: hash of the code of the evaluation.
         data: source of the data, the parameter `data`.
         layout: name of the layout that was recognised.
         unit: what counts once in all statistics.
@@ -545,7 +545,7 @@ class Plan(Record):
     """
 
     created: Time
-    code: Text
+    code: Sha256
     data: Text
     layout: Text
     unit: Unit
@@ -605,6 +605,7 @@ class RunRecord(Record):
         pooled_lesions: number of lesions that were tested in a fold, and of all, if the run pools folds.
         source: how the data was read; null in older records.
         plan: the plan that the run cites; null without one.
+        code: hash of the code of the evaluation; null in older records.
     """
 
     data: Text
@@ -625,6 +626,7 @@ class RunRecord(Record):
     pooled_lesions: dict[Literal["tested", "all"], Count] | None = None
     source: DataSource | None = None
     plan: CitedPlan | None = None
+    code: Sha256 | None = None
 
 
 Figure = float | None

@@ -10,6 +10,7 @@ import pytest
 
 from components.evaluate.report.gallery import Gallery
 from components.evaluate.report.page import render_html, render_markdown, render_text
+from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_rows
 from components.shared.records import ImageCounts, Plan, Results, RunRecord, load_record
@@ -35,7 +36,7 @@ def planned(run: RunFolders) -> Plan:
     }
     return Plan(
         created="2026-01-02 03:04 UTC",
-        code="c",
+        code=code_sha256("evaluate"),
         data="elsewhere",
         layout="HAM10000",
         unit="lesion",
@@ -95,6 +96,7 @@ def test_evaluate_run_as_planned_cites_the_plan_without_deviation(run: RunFolder
         ({"images_sha256": "1" * 64}, ["the images, lesions or classes differ: 128 images, planned 128"]),
         ({"splits": {"1/5": "5" * 64, "2/5": "6" * 64}}, ["data_split is random, planned 1/5 or 2/5"]),
         ({"splits": {"random": "6" * 64}}, ["the split differs from the planned one"]),
+        ({"code": "0" * 64}, ["the code of the evaluation has changed"]),
         ({"splits": {"elsewhere/split.csv": "5" * 64}}, []),
     ],
 )
