@@ -36,6 +36,7 @@ from counterweight.evaluate import make_fetch
 from counterweight.exit_codes import run_command
 from counterweight.logs import check_names
 from counterweight.run import check_writable
+from counterweight.text_table import table_lines
 
 if TYPE_CHECKING:
     from counterweight.reevaluate import Run
@@ -192,18 +193,11 @@ def _cells(pair: Paired) -> list[str]:
 HEAD = ["arm", "metric", "a", "b", "b − a", "95 % interval"]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    shown = [[printable(cell)[:60].replace("−", "-") for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    for row in shown:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
 def settings_lines(names: Sequence[str], changes: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     """Yield the lines of the settings that differ."""
     yield from (f"{which}: {printable(name)}" for which, name in zip("ab", names, strict=True))
     if changes:
-        yield from _table([("setting", "a", "b"), *changes])
+        yield from table_lines([("setting", "a", "b"), *changes])
     else:
         yield "the settings are equal"
 
@@ -281,7 +275,7 @@ def run(words: list[str], out: TextIO) -> int:
         pairs, seeds, rare = compare_runs(first, second)
         basis = describe_basis(first, seeds, rare)
     write_text(page, render(places, changes, pairs, basis))
-    print(f"\n{chr(10).join(_table([HEAD, *map(_cells, pairs)]))}\n\n{printable(basis)}", file=out)
+    print(f"\n{chr(10).join(table_lines([HEAD, *map(_cells, pairs)]))}\n\n{printable(basis)}", file=out)
     print(f"page: {printable(str(page))}", file=out, flush=True)
     return 0
 

@@ -8,7 +8,7 @@ Exit codes: 0 done, 2 invalid input.
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +24,11 @@ from components.shared.records import Difference, Manifest, Results, load_record
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.logs import check_names
+from counterweight.text_table import table_lines
 
 DEFAULT = "runs"
 INDEX = "index.html"
 TITLE = "Counterweight: runs"
-MAX_TEXT = 60
-"""Characters of a cell of the text table."""
 HEAD = ("run", "finished", "data", "split", "arms", "effect of synthetic images", "verdict", "best on validation")
 
 
@@ -110,24 +109,15 @@ def read_all(folder: Path) -> tuple[list[Row], list[tuple[str, str]]]:
         try:
             rows.append(read_run(Path(entry.path)))
         except UserError as error:
-            others.append((entry.name, error.message.removeprefix(f"{printable(entry.path)} ")))
+            others.append((entry.name, _without_folder(error.message, entry.path)))
         except OSError as error:  # such as a folder without permission to read
             others.append((entry.name, error.strerror or type(error).__name__))
     return sorted(rows, key=lambda row: (row.finished, row.name), reverse=True), others
 
 
-def _short(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
-
-
-def table_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of the text table."""
-    cells = [list(HEAD), *([row.name, f"{row.finished:%Y-%m-%d %H:%M}", *row.cells] for row in rows)]
-    shown = [[_short(cell).replace("−", "-") for cell in line] for line in cells]
-    widths = [max(len(line[column]) for line in shown) for column in range(len(HEAD))]
-    for line in shown:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+def _without_folder(message: str, folder: str) -> str:
+    """Return the message of an error without the path of the folder that it is about."""
+    return message.replace(f"{printable(folder)}/", "").removeprefix(printable(folder)).lstrip(": ")
 
 
 def render_index(rows: Sequence[Row], others: Sequence[tuple[str, str]]) -> str:
@@ -184,9 +174,10 @@ def run(words: list[str], out: TextIO) -> int:
     rows, others = read_all(folder)
     write_text(folder / INDEX, render_index(rows, others))
     if rows:
-        print("\n".join(table_lines(rows)), file=out)
+        cells = [HEAD, *([row.name, f"{row.finished:%Y-%m-%d %H:%M}", *row.cells] for row in rows)]
+        print("\n".join(table_lines(cells)), file=out)
     for name, reason in others:
-        print(f"not a finished run: {_short(name)}: {printable(reason)}", file=out)
+        print(f"not a finished run: {printable(name)}: {printable(reason)}", file=out)
     print(f"finished runs: {len(rows):,}; index: {printable(str(folder / INDEX))}", file=out, flush=True)
     return 0
 
