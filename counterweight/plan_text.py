@@ -118,8 +118,8 @@ def preset_line(values: Mapping[str, Any], given: Collection[str], size: Size) -
 
 def describe(plan: Plan, read: "Read", size: Size, primary: Design, presets: Collection[str]) -> Iterator[str]:
     """Yield the lines that the command prints; `presets` are those on the preset."""
-    unit, count = plan.unit, len(read.rows)
-    yield f"data: {plan.data}, layout {plan.layout}, {count:,} images of {read.rows['lesion_id'].nunique():,} {unit}s"
+    units = f" of {read.rows['lesion_id'].nunique():,} {plan.unit}s" if plan.unit != "image" else ""
+    yield f"data: {plan.data}, layout {plan.layout}, {len(read.rows):,} images{units}"
     for note in read.dataset.source.notes:
         yield f"note: {note}"
     if read.skipped:

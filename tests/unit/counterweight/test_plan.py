@@ -7,14 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from components.placement import placement, plan_text, set_plan
-from components.shared.image_set import read_header
+from components.shared.image_set import hash_rows, read_header
 from components.shared.records import Plan
 from counterweight import estimate, plan
 from counterweight.estimate import at_size
 from tests.helpers.errors import raises_user_error
+from tests.helpers.raw_folders import pattern_image, rows, write_images
 from tests.unit.prepare_data.conftest import RawFolder, prepare_into, write_raw
 
 
@@ -41,13 +43,35 @@ def test_plan_has_the_split_and_the_numbers_of_the_run(raw_folder: RawFolder, tm
     found, printed = make(f"DATA={raw_folder.path}", f"data_split={split}", "PRESET=cpu", "random_seed=4")
     done = prepare_into(tmp_path / "out", raw_folder.path, split=split, seed=4)
     assert found.splits[split] == read_header(done.set("test")).split_sha256
-    rows = done.rows()
-    for (name, dx), of_class in rows.groupby(["split", "dx"]):
+    for (name, dx), of_class in done.rows().groupby(["split", "dx"]):
         size = found.counts[name][dx]
         assert (size.images, size.lesions) == (len(of_class), of_class["lesion_id"].nunique())
     assert found.rare_classes == done.rare == ["df", "mel"]
     assert "layout HAM10000, 34 images of 25 lesions" in printed
     assert found.unit == "lesion"
+
+
+@pytest.mark.parametrize("layout", ["class folders", "Parquet"])
+def test_plan_of_other_layouts_has_the_split_of_the_run(tmp_path: Path, layout: str):
+    lines, folder = rows({"nv": 20, "mel": 9, "bcc": 8}), tmp_path / "images"
+    if layout == "class folders":
+        write_images(folder, lines, name=lambda row: f"{row[2]}/{row[1]}.jpg")
+    else:
+        folder.mkdir()
+        images = []
+        for seed in range(len(lines)):
+            content = io.BytesIO()
+            pattern_image(seed).save(content, "PNG")
+            images.append({"bytes": content.getvalue(), "path": f"{lines[seed][1]}.png"})
+        table = pd.DataFrame({"image": images, "label": [row[2] for row in lines]})
+        table.to_parquet(folder / "train.parquet", index=False)
+    found, printed = make(f"DATA={folder}")
+    done = prepare_into(tmp_path / "out", folder)
+    assert found.layout == layout
+    assert found.unit == "image"
+    assert found.splits["random"] == read_header(done.set("test")).split_sha256
+    assert found.images_sha256 == hash_rows(done.rows(), ["image_id", "lesion_id", "dx"])
+    assert f"layout {layout}, 37 images\n" in printed
 
 
 def test_plan_of_a_fold_is_that_of_all_folds(raw_folder: RawFolder):
