@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from components.placement import rates as placement_rates
-from components.shared.arms import GAN, share_of
+from components.shared.arms import GAN
 from components.shared.parameters import arm_names, synthetic_sources
 from components.shared.records import PlannedPhase
 from components.shared.workflow_size import group, group_classes, pack_classifiers
@@ -169,8 +169,3 @@ def longest_chain_s(phases: Mapping[str, PlannedPhase], size: Size) -> float:
         share = max(counts) / sum(counts) if counts else 1.0
         total += phase.seconds * share
     return total
-
-
-def synthetic_arms(values: Mapping[str, Any]) -> int:
-    """Return the number of arms with synthetic images, which the interval of the effect is corrected for."""
-    return sum(share_of(arm) is not None for arm in arm_names(values))
