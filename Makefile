@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|address|kaggle PRESET=demo|cpu|full OUT=folder, any parameter
 	@$(BIN)/python -m counterweight run --make
 
+plan: $(VENV)/.ready ## Plan a run in seconds: detectable effect, time, memory, cost: DATA=… PRESET=… OUT=plan.json, any parameter
+	@$(BIN)/python -m counterweight plan --make
+
 evaluate: $(VENV)/.ready ## Evaluate a finished run: RUN=folder|address EXTERNAL=folder|address OUT=folder; or pool folds: RUN=run1,run2,…
 	@$(BIN)/python -m counterweight evaluate --make
 
@@ -21,6 +24,12 @@ export: $(VENV)/.ready $(if $(filter onnx,$(FORMAT)),$(VENV)/.export) ## Export 
 
 demo: $(VENV)/.demo ## Show a run's models on a local page: RUN=folder|address HOST=127.0.0.1 PORT=7860
 	@$(BIN)/python -m counterweight demo --make
+
+runs: $(VENV)/.ready ## List the finished runs in a folder, and write its index page: DIR=runs
+	@$(BIN)/python -m counterweight runs --make
+
+compare: $(VENV)/.ready ## Compare two finished runs: RUN=a,b OUT=compare.html
+	@$(BIN)/python -m counterweight compare --make
 
 ##@ On a cluster: docs/guides/kubeflow.md, docs/guides/operations.md
 compile: $(VENV)/.ready ## Write the pipeline to build/pipeline.yaml: PLACEMENT=file.yaml
@@ -41,8 +50,8 @@ schedule: $(VENV)/.ready ## Sync recurring runs with manifests/schedules.yaml: D
 release: $(VENV)/.ready ## Release the current pipeline to the schedules
 	@$(BIN)/python -m counterweight release --make
 
-runs: $(VENV)/.ready ## List or remove runs, versions and schedules of this tool: REMOVE=… OLDER=days DRY_RUN=1
-	@$(BIN)/python -m counterweight runs --make
+prune: $(VENV)/.ready ## List or remove runs, versions and schedules of this tool: REMOVE=… OLDER=days DRY_RUN=1
+	@$(BIN)/python -m counterweight prune --make
 
 logs: $(VENV)/.ready ## Show a run's tasks and failure reasons: RUN=id TASK=name; WAIT=1 follows it until it finishes
 	@$(BIN)/python -m counterweight logs --make
@@ -121,4 +130,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run evaluate predict export demo compile images push submit schedule release runs logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
+.PHONY: run plan evaluate predict export demo runs compare compile images push submit schedule release prune logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help

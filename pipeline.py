@@ -14,7 +14,7 @@ from components.check_inputs.component import check_inputs
 from components.evaluate.component import evaluate
 from components.generate_images.component import generate_images
 from components.notify.component import notify
-from components.placement import place, placement, rates
+from components.placement import place, placement, plan_text, rates
 from components.prepare_data.component import prepare_data, read_synthetic
 from components.publish.component import publish
 from components.train_classifier.component import train_classifier
@@ -267,6 +267,7 @@ def counterweight(
             synthetic=synthetic,
             synthetic_per_class=synthetic_per_class,
             synthetic_shares=synthetic_shares,
+            plan=plan_text(),
         ).set_display_name("Evaluate")
         place(evaluated, "evaluate")
 

@@ -181,6 +181,22 @@ def placement() -> Placement:
     return content.model_copy(update={"options": content.options.model_copy(update=_overrides)})
 
 
+_plan: list[str] = [""]
+
+
+def set_plan(text: str) -> None:
+    """Set the plan that runs of pipelines cite which are compiled in this process from now on; empty for none.
+
+    Call it before `pipeline` is imported: the text is compiled in.
+    """
+    _plan[0] = text
+
+
+def plan_text() -> str:
+    """Return the text of the plan to cite; empty for none."""
+    return _plan[0]
+
+
 def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
     """Set a task's nodes, resources, retries, time limit and access to object storage."""
     from kfp import kubernetes  # takes a second; commands that compile nothing skip it

@@ -33,6 +33,7 @@ RUNNING: Options = {
     "--data": ("DATA", f"demo, kaggle, {ADDRESS_FORM}, or a folder."),
     "--preset": ("PRESET", "demo, cpu or full; by default, demo for generated images, else cpu."),
 }
+CITING: Options = {"--plan": ("PLAN", "Plan of `plan` that the report cites, with all deviations from it.")}
 
 USING: Options = {
     "--run": ("RUN", "Folder or address of a finished run."),
@@ -49,8 +50,25 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--out": ("OUT", "Folder of the results (default: runs/<run id>)."),
             "--external": ("EXTERNAL", "Folder or address of external test images."),
             "--runner": ("RUNNER", "processes, or containers (after `images`)."),
+        }
+        | CITING,
+        True,
+    ),
+    "plan": (
+        "plan",
+        "Plan a run from its metadata, and write the plan, before any result, to a file that a report can cite.",
+        RUNNING
+        | {
+            "--out": ("OUT", "File to write (default: plan.json); it must not exist."),
+            "--placement": ("PLACEMENT", "Another file than manifests/placement.yaml, whose prices give the cost."),
         },
         True,
+    ),
+    "runs": (
+        "runs",
+        "List the finished runs in a folder, and write an index page into it.",
+        {"--dir": ("DIR", "Folder of the runs (default: runs).")},
+        False,
     ),
     "evaluate": (
         "evaluate",
@@ -95,6 +113,15 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         },
         False,
     ),
+    "compare": (
+        "compare",
+        "Compare two finished runs: settings that differ, and paired differences if they share the split.",
+        {
+            "--run": ("RUN", "Folders or addresses of two finished runs, separated by a comma."),
+            "--out": ("OUT", "Page to write (default: compare.html)."),
+        },
+        False,
+    ),
     "compile": ("compile", "Write the pipeline to build/pipeline.yaml.", {}, False),
     "images": ("build_images", "Build the images of the phases with Docker or Podman.", IMAGES, False),
     "push": (
@@ -111,8 +138,13 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--out": ("OUT", f"{ADDRESS_FORM} of the results (default: an artifact of the run)."),
             "--params": ("PARAMS", "YAML file of parameters."),
             "--experiment": ("EXPERIMENT", "Experiment of the run; created if needed."),
+            "--mlflow-experiment": (
+                "MLFLOW_EXPERIMENT",
+                "Experiment in MLflow, if Kubeflow's MLflow plugin is set up.",
+            ),
             "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
         }
+        | CITING
         | WAITING,
         True,
     ),
@@ -132,8 +164,8 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         },
         False,
     ),
-    "runs": (
-        "runs",
+    "prune": (
+        "prune",
         "List or remove runs, versions and schedules of this pipeline.",
         {
             "--remove": ("REMOVE", "runs, versions or schedules, separated by commas (default: only list)."),

@@ -200,35 +200,60 @@ def read_log(api: Api, run_id: str, namespace: str, task: Task) -> str | None:
 
     The API reads the log of a pod if users have namespaces; the UI, which may be at the same address, otherwise too.
     """
-    addresses = []
     where = f"namespace={quote(namespace, safe='')}" if namespace else ""
     if task.pod:
         pod = quote(task.pod, safe="")
-        addresses.append(f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{pod}/log")
-        addresses.append(f"/k8s/pod/logs?podname={pod}&runid={quote(run_id)}&pod{where}")
-    scheme, _, path = task.log_uri.partition("://")
+        for address in (
+            f"/apis/v1alpha1/runs/{quote(run_id)}/nodes/{pod}/log",
+            f"/k8s/pod/logs?podname={pod}&runid={quote(run_id)}&pod{where}",
+        ):
+            text = _fetch(api, address)
+            if text is not None and _is_log(text):
+                return text
+    text = read_artifact(api, task.log_uri, namespace)
+    return text if text is not None and _is_log(text) else None
+
+
+def _fetch(api: Api, address: str) -> str | None:
+    """Return the answer of the API or of the UI; None if there is none."""
+    api.connection.give_up = time.monotonic() + ATTEMPT_S
+    try:
+        return api.connection.send("GET", f"{api.host}{address}").data.decode(errors="replace")
+    except ApiError:
+        return None
+
+
+def read_artifact(api: Api, uri: str, namespace: str) -> str | None:
+    """Return the text of a file among a run's artifacts; None if neither the UI nor this machine can read it.
+
+    The UI, which may be at the address of the API, answers some errors with status 200, as text.
+
+    Args:
+        api: the API.
+        uri: address of the file.
+        namespace: of the run; may be empty.
+    """
+    where = f"namespace={quote(namespace, safe='')}" if namespace else ""
+    scheme, _, path = uri.partition("://")
     bucket, _, key = path.partition("/")
     source = {"minio": "minio", "s3": "s3", "gs": "gcs"}.get(scheme)
     if source and key:
-        addresses.append(f"/artifacts/get?source={source}&bucket={quote(bucket)}&key={quote(key, safe='')}&{where}")
-    for address in addresses:
-        api.connection.give_up = time.monotonic() + ATTEMPT_S
-        try:
-            text = api.connection.send("GET", f"{api.host}{address}").data.decode(errors="replace")
-        except ApiError:
-            continue
-        if _is_log(text):
+        text = _fetch(api, f"/artifacts/get?source={source}&bucket={quote(bucket)}&key={quote(key, safe='')}&{where}")
+        if text is not None and _is_log(text):
             return text
-    if scheme == "gs":
-        from components.shared.storage import download_file  # Google's client takes a second to import
+    return download_text(uri) if scheme == "gs" else None
 
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                download_file(task.log_uri, Path(folder, "log"))
-                return Path(folder, "log").read_text(encoding="utf-8", errors="replace")
-        except (UserError, OSError):
-            return None
-    return None
+
+def download_text(uri: str) -> str | None:
+    """Return the text of a file in object storage, read from this machine; None if it cannot be read."""
+    from components.shared.storage import download_file  # the stores' clients take a second to import
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            download_file(uri, Path(folder, "file"))
+            return Path(folder, "file").read_text(encoding="utf-8", errors="replace")
+    except (UserError, OSError):
+        return None
 
 
 def _is_log(text: str) -> bool:

@@ -192,7 +192,7 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
 
 def _fold_settings(run: Run) -> dict[str, Any]:
     """Return everything that must be equal in all folds."""
-    record = run.record.model_dump(exclude={"split", "split_sha256", "parameters", "folds"})
+    record = run.record.model_dump(exclude={"split", "split_sha256", "parameters", "folds", "plan", "code"})
     parameters = {key: value for key, value in run.record.parameters.items() if key not in _FOLD_PARAMETERS}
     return record | parameters | {"classes": list(run.classes), "arms": list(run.arms)}
 
@@ -289,7 +289,8 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
     results = {
         "run": first["run"]
         | {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds}
-        | {"pooled_lesions": {"tested": int(rows["lesion_id"].nunique()), "all": lesions}},
+        | {"pooled_lesions": {"tested": int(rows["lesion_id"].nunique()), "all": lesions}}
+        | {"plan": _pool_plans(runs)},
         "classes": list(classes),
         "splits": first["splits"] | {"test": count_images(rows, classes)},
         "arms": arms,
@@ -300,6 +301,20 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
     }
     tables = [run.predictions[run.predictions["set"] == "test"].assign(fold=run.record.split) for run in runs]
     return results, pd.concat(tables)
+
+
+def _pool_plans(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Return the citation of the plan that all folds cite, with the deviations of each; None if they cite none."""
+    plans = [run.record.plan for run in runs]
+    first = plans[0]
+    if first is None or any(plan is None or plan.sha256 != first.sha256 for plan in plans):
+        return None
+    deviations = [
+        f"fold {run.record.split}: {text}"
+        for run, plan in zip(runs, plans, strict=True)
+        for text in (plan.deviations if plan else ())
+    ]
+    return first.model_copy(update={"deviations": deviations}).model_dump()
 
 
 def _concatenate(parts: Sequence[Predictions]) -> Predictions:

@@ -4,6 +4,7 @@
     PRESET  demo, cpu or full (default: demo for generated images, else cpu)
     OUT     the folder of the results (default runs/<run id>)
     RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
+    PLAN    a plan of `make plan`, which the report cites with all deviations from it
 
 and any pipeline parameter. Finished tasks are cached below runs/.cache: rerun the same command to resume.
 
@@ -487,10 +488,12 @@ def run(words: list[str], console: TextIO) -> int:
     from kfp.local.orchestrator import task_executor
 
     from components.prepare_data.prepare import check_listing
+    from counterweight import plan as planning
     from counterweight.task_cache import VerifiedCache, copy_code
 
     runner_name, words = split_runner(words)
     given, options = parameters.split_options(parameters.assignments(words))
+    plan = planning.take_plan(given)
     override_options({"gans_per_task": "1", "classifiers_per_task": "3"} | options)
     from pipeline import counterweight
 
@@ -530,7 +533,8 @@ def run(words: list[str], console: TextIO) -> int:
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
             print_line(console, f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}")
-            print_line(console, choose_preset(given)[2])
+            for line in (choose_preset(given)[2], *(planning.announce(plan, values) if plan else ())):
+                print_line(console, line)
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),

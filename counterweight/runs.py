@@ -1,180 +1,184 @@
-"""List and remove what Counterweight created on a cluster: `python -m counterweight.runs [REMOVE=…] [DRY_RUN=1]`.
+"""List the finished runs in a folder: `python -m counterweight.runs [DIR=runs]`.
 
-    REMOVE   runs, versions or schedules; several with commas between them (default: none, only list)
-    OLDER    days: only what was created before that (default 30)
-    DRY_RUN  1: print what would be removed
+Prints a line for each run, the newest first, and writes `index.html` into the folder, with links to the reports.
+Folders that are no finished run of this version are listed with the reason.
 
-Never removes an unfinished run, a version that a schedule or an unfinished run uses, or the released version. A
-schedule with a run in progress is disabled instead. The artifacts of removed runs are kept. `counterweight/client.py`
-documents the variables of the API.
-
-Exit codes: 0 done, 2 invalid input, 5 API unreachable or access denied.
+Exit codes: 0 done, 2 invalid input.
 """
 
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import quote
 
+from components.evaluate.report.formatting import effect_name, show, show_interval
+from components.shared import html_page
+from components.shared.arms import BASELINE, title_of
 from components.shared.errors import UserError, printable
+from components.shared.files import file_sha256, write_text
+from components.shared.records import Difference, Manifest, Results, load_record, path_below
 from counterweight import parameters
-from counterweight.client import Api, RejectedError, settings
 from counterweight.exit_codes import run_command
-from counterweight.logs import check_names, state_of, switch
-from counterweight.schedule import (
-    PIPELINE,
-    RELEASES,
-    UNFINISHED,
-    own_schedules,
-    released_version,
-    remove,
-    unfinished_run,
-)
-from counterweight.submit import find_pipeline, in_namespace
+from counterweight.logs import check_names
+from counterweight.text_table import table_lines
 
-KINDS = ("runs", "versions", "schedules")
-DEFAULT_DAYS = 30
+DEFAULT = "runs"
+INDEX = "index.html"
+TITLE = "Counterweight: runs"
+HEAD = ("run", "finished", "data", "split", "arms", "effect of synthetic images", "verdict", "best on validation")
 
 
 @dataclass(frozen=True)
-class Inventory:
-    """What Counterweight created, newest first.
+class Row:
+    """A finished run.
 
     Attributes:
-        runs, versions, schedules: as the API returns them.
-        needed: ids of the versions that must stay.
+        name: of its folder.
+        finished: when its manifest was written.
+        report: whether it has a report.
+        cells: the other columns of the table.
     """
 
-    runs: list[Any]
-    versions: list[Any]
-    schedules: list[Any]
-    needed: set[str]
+    name: str
+    finished: datetime
+    report: bool
+    cells: tuple[str, ...]
 
 
-def read_inventory(api: Api) -> Inventory:
-    """Return what Counterweight created.
+def read_run(folder: Path) -> Row:
+    """Read a run from its manifest and results.
 
     Raises:
-        ApiError: the API is unreachable or denies access.
+        UserError: it is not a finished run of this version, or its results differ from the manifest.
     """
-    pipelines = [found for name in (PIPELINE, RELEASES) if (found := api.call(find_pipeline, api, name))]
-    ids = {pipeline.pipeline_id for pipeline in pipelines}
-    list_versions = api.pipelines.pipeline_service_list_pipeline_versions
-    versions = [
-        v
-        for key in sorted(ids)
-        for v in api.call(lambda key=key: list(api.pages(list_versions, "pipeline_versions", key)))
-    ]
-    runs = api.call(lambda: list(api.pages(api.runs.run_service_list_runs, "runs", **in_namespace(api))))
-    own_runs = [run for run in runs if _pipeline_id(run) in ids]
-    schedules = api.call(own_schedules, api)
-    released = api.call(released_version, api)
-    users = [*schedules, *(run for run in own_runs if str(run.state) in UNFINISHED)]
-    needed = {user.pipeline_version_reference.pipeline_version_id for user in users if user.pipeline_version_reference}
-    needed |= {released.pipeline_version_id} if released else set()
-    return Inventory(_newest_first(own_runs), _newest_first(versions), _newest_first(schedules), needed)
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link", "name its target in DIR", "runs.link", path=str(folder))
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no manifest.json: the run has not finished",
+            "rerun its command to resume it",
+            "runs.unfinished",
+            path=str(folder),
+        )
+    manifest, metrics = load_record(path_below(folder, path.name), Manifest), path_below(folder, "metrics.json")
+    results = load_record(metrics, Results)
+    entry = manifest.files.get("metrics.json")
+    if entry is None or file_sha256(metrics) != entry.sha256:
+        raise UserError(
+            f"{folder}: metrics.json differs from the published file",
+            "publish the run again",
+            "runs.changed",
+            path=str(folder),
+        )
+    finished = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return Row(folder.name, finished, "report.html" in manifest.files, _cells(results))
 
 
-def _pipeline_id(run: Any) -> str:
-    return str(run.pipeline_version_reference.pipeline_id) if run.pipeline_version_reference else ""
+def _cells(results: Results) -> tuple[str, ...]:
+    run, effect = results.run, results.effect
+    gain = next((it for it in effect.remedies if it.arm == effect.best), None)
+    best = title_of(effect.best) + (f": {_difference(gain)} on the baseline" if gain and gain.arm != BASELINE else "")
+    arms = f"{len(results.arms)}, {len(run.seeds)} seed{'s' * (len(run.seeds) > 1)}"
+    return (
+        run.data.rstrip("/").rpartition("/")[2] or run.data,
+        run.split.rpartition("/")[2] if "://" in run.split or run.split.startswith("/") else run.split,
+        arms,
+        f"{effect_name(effect.arm)} {_difference(effect)}",
+        results.verdict,
+        best,
+    )
 
 
-def _newest_first(entries: list[Any]) -> list[Any]:
-    return sorted(entries, key=lambda entry: str(entry.created_at or ""), reverse=True)
+def _difference(found: Difference) -> str:
+    if found.value is None:
+        return "n/a"
+    return f"{show(found.value, '+')} ({show_interval((found.low, found.high), '+')})"
 
 
-def print_inventory(found: Inventory, out: TextIO) -> None:
-    """Print a line for each run, version and schedule."""
-    for run in found.runs:
-        _print(out, f"run {run.run_id}  {_day(run)}  {state_of(run):10}  {run.display_name}")
-    for version in found.versions:
-        use = "in use" if version.pipeline_version_id in found.needed else "unused"
-        _print(out, f"version {version.pipeline_version_id}  {_day(version)}  {use:10}  {version.display_name}")
-    for entry in found.schedules:
-        _print(out, f"schedule {entry.recurring_run_id}  {_day(entry)}  {_mode(entry):10}  {entry.display_name}")
+def read_all(folder: Path) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Return the finished runs in a folder, the newest first, and name and reason of each other folder."""
+    rows, others = [], []
+    for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        try:
+            rows.append(read_run(Path(entry.path)))
+        except UserError as error:
+            others.append((entry.name, _without_folder(error.message, entry.path)))
+        except OSError as error:  # such as a folder without permission to read
+            others.append((entry.name, error.strerror or type(error).__name__))
+    return sorted(rows, key=lambda row: (row.finished, row.name), reverse=True), others
 
 
-def _mode(entry: Any) -> str:
-    return "on" if str(entry.mode) == "ENABLE" else "off"
+def _without_folder(message: str, folder: str) -> str:
+    """Return the message of an error without the path of the folder that it is about."""
+    return message.replace(f"{printable(folder)}/", "").removeprefix(printable(folder)).lstrip(": ")
 
 
-def _day(entry: Any) -> str:
-    return f"{entry.created_at:%Y-%m-%d %H:%M}" if isinstance(entry.created_at, datetime) else "-" * 16
+def render_index(rows: Sequence[Row], others: Sequence[tuple[str, str]]) -> str:
+    """Return the index page, with a link to each report; all texts are escaped."""
+    cells = []
+    for row in rows:
+        address = f"./{quote(os.fsencode(row.name), safe='')}/report.html"
+        name = html_page.link(address, printable(row.name)) if row.report else printable(row.name)
+        cells.append([name, f"{row.finished:%Y-%m-%d %H:%M} UTC", *map(printable, row.cells)])
+    parts = [html_page.table(HEAD, cells) if rows else "There is no finished run."]
+    if others:
+        parts += [
+            html_page.heading("Folders without a finished run"),
+            html_page.table(("folder", "reason"), [[printable(name), printable(reason)] for name, reason in others]),
+        ]
+    return html_page.render(TITLE, parts)
 
 
-def _print(out: TextIO, text: str) -> None:
-    print(printable(text), file=out, flush=True)
+def _check_folder(place: str) -> Path:
+    """Return the folder of the runs.
 
-
-def removals(api: Api, found: Inventory, kinds: list[str], before: datetime) -> Iterator[tuple[str, Any]]:
-    """Yield the kind and entry of everything that may be removed."""
-    if "runs" in kinds:
-        yield from (("run", run) for run in found.runs if _is_older(run, before) and str(run.state) not in UNFINISHED)
-    if "versions" in kinds:
-        for version in found.versions:
-            if _is_older(version, before) and version.pipeline_version_id not in found.needed:
-                yield "version", version
-    if "schedules" in kinds:
-        yield from (("schedule", entry) for entry in found.schedules if _is_older(entry, before))
-
-
-def _is_older(entry: Any, before: datetime) -> bool:
-    created = entry.created_at
-    return isinstance(created, datetime) and (created if created.tzinfo else created.replace(tzinfo=UTC)) < before
-
-
-def remove_entry(api: Api, kind: str, entry: Any) -> str:
-    """Remove a run, version or schedule; an entry that does not exist is fine.
-
-    Returns:
-        The id of the run in progress because of which a schedule was only disabled; otherwise empty.
+    Raises:
+        UserError: `runs.missing_folder`, `runs.is_a_run` or `runs.foreign_index`.
     """
-    try:
-        if kind == "schedule":
-            return remove(api, entry)
-        if kind == "run":
-            api.call(api.runs.run_service_delete_run, entry.run_id)
-        else:
-            method = api.pipelines.pipeline_service_delete_pipeline_version
-            api.call(method, entry.pipeline_id, entry.pipeline_version_id)
-    except RejectedError as error:
-        if error.status != 404:
-            raise
-    return ""
+    folder = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own may raise)
+    if "\0" in place or not folder.is_dir():
+        raise UserError(
+            f"DIR is {place}, which is not an existing folder", "give the folder of the runs", "runs.missing_folder"
+        )
+    if (folder / "manifest.json").is_file():
+        raise UserError(
+            f"DIR is {place}, which is one run", f"give the folder above it, {folder.parent}", "runs.is_a_run"
+        )
+    index = folder / INDEX
+    if index.is_symlink() or (index.exists() and not _is_own(index)):
+        raise UserError(
+            f"{index} is not an index of runs", "move it, or name another folder in DIR", "runs.foreign_index"
+        )
+    return folder
 
 
-def _days(given: dict[str, str]) -> int:
-    text = given.get("OLDER") or str(DEFAULT_DAYS)
-    if not re.fullmatch(r"[0-9]{1,4}", text):
-        raise UserError(f"OLDER is {text!r}", "give a number of days, such as 30", "runs.invalid_age", value=text)
-    return int(text)
+def _is_own(index: Path) -> bool:
+    if not index.is_file():
+        return False
+    with index.open("rb") as file:
+        return f"<title>{TITLE}</title>".encode() in file.read(2_000)
 
 
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
-    given = settings(words)
-    check_names(given, "REMOVE", "OLDER", "DRY_RUN")
-    kinds = [kind.strip() for kind in given.get("REMOVE", "").split(",") if kind.strip()]
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(f"REMOVE names {kind!r}", f"choose from {', '.join(KINDS)}", "runs.unknown_kind", kind=kind)
-    before, dry = datetime.now(UTC) - timedelta(days=_days(given)), switch(given, "DRY_RUN")
-    api = Api(os.environ)
-    found = read_inventory(api)
-    if not kinds:
-        print_inventory(found, out)
-        return 0
-    for kind, entry in removals(api, found, kinds, before):
-        if dry:
-            kept = api.call(unfinished_run, api, entry) if kind == "schedule" else ""
-        else:
-            kept = remove_entry(api, kind, entry)
-        verb = "disable" if kept else "remove"
-        detail = f", because run {kept} is in progress" if kept else ""
-        _print(out, f"{'would ' if dry else ''}{verb} {kind} {entry.display_name} ({_day(entry)}){detail}")
+    given = parameters.assignments(words)
+    check_names(given, "DIR")
+    folder = _check_folder(given.get("DIR", "") or DEFAULT)
+    rows, others = read_all(folder)
+    write_text(folder / INDEX, render_index(rows, others))
+    if rows:
+        cells = [HEAD, *([row.name, f"{row.finished:%Y-%m-%d %H:%M}", *row.cells] for row in rows)]
+        print("\n".join(table_lines(cells)), file=out)
+    for name, reason in others:
+        print(f"not a finished run: {printable(name)}: {printable(reason)}", file=out)
+    print(f"finished runs: {len(rows):,}; index: {printable(str(folder / INDEX))}", file=out, flush=True)
     return 0
 
 

@@ -6,12 +6,15 @@
     EXTERNAL      gs://bucket/prefix (or s3://, az://) of a second data set
     OUT           gs://bucket/prefix (or s3://, az://) for the results (default: below the run's artifacts)
     EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
+    MLFLOW_EXPERIMENT  the experiment in MLflow, if Kubeflow's MLflow plugin is set up (KFP 2.17)
     WAIT          1: follow the run until it finishes
     TIMEOUT       seconds to follow it (default: a day)
+    PLAN          a plan of `make plan`, which the report cites with all deviations from it
     PLACEMENT     another file than manifests/placement.yaml
     LOCAL_IMAGES  1: images that the cluster's nodes already have, as with kind; none are pulled from a registry
 
 and any pipeline parameter, which takes precedence over PARAMS, which takes precedence over PRESET.
+With WAIT=1 on GitHub Actions, the verdict and its table are appended to the summary of the job.
 `counterweight/client.py` documents the variables of the API; KFP_SERVICE_ACCOUNT names the Kubernetes service account
 of the run's pods. The pipeline is uploaded as a version with the name of the git revision, or reused if it exists.
 
@@ -45,7 +48,8 @@ from components.shared.errors import ExitCode, UserError, printable
 from components.shared.parameters import check, defaults, parse, source_label, synthetic_sources
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import check_size
-from counterweight import build_images, parameters
+from counterweight import build_images, job_summary, parameters
+from counterweight import plan as planning
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import follow, switch, timeout
@@ -390,7 +394,9 @@ def run_name(data: str, preset: str, now: datetime) -> str:
     return (stem.strip("-")[: MAX_RUN_NAME - len(end)].strip("-") or "data") + end
 
 
-def start_run(api: Api, name: str, ids: tuple[str, str], experiment_id: str, values: Mapping[str, Any]) -> Any:
+def start_run(
+    api: Api, name: str, ids: tuple[str, str], experiment_id: str, values: Mapping[str, Any], mlflow: str = ""
+) -> Any:
     """Start a run once; a random text in its description identifies it if the answer is lost.
 
     Args:
@@ -399,6 +405,7 @@ def start_run(api: Api, name: str, ids: tuple[str, str], experiment_id: str, val
         ids: of the pipeline and its version.
         experiment_id: of its experiment.
         values: all parameters.
+        mlflow: experiment of Kubeflow's MLflow plugin (KFP 2.17, KEP-12862); empty for the installation's default.
 
     Raises:
         ApiError: it was not started, or `run.unknown_outcome`.
@@ -414,6 +421,7 @@ def start_run(api: Api, name: str, ids: tuple[str, str], experiment_id: str, val
         ),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(values)),
         service_account=os.environ.get("KFP_SERVICE_ACCOUNT") or None,
+        plugins_input={"mlflow": {"experiment_name": mlflow}} if mlflow else None,
     )
 
     def find() -> Any:
@@ -438,9 +446,10 @@ def run(words: list[str], out: TextIO) -> int:
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()
     seconds, wait, local = timeout(given), switch(given, "WAIT"), switch(given, "LOCAL_IMAGES")
-    group = given.pop("EXPERIMENT", "")
+    group, mlflow = given.pop("EXPERIMENT", ""), given.pop("MLFLOW_EXPERIMENT", "")
     for option in ("TIMEOUT", "WAIT", "LOCAL_IMAGES"):
         given.pop(option, None)
+    plan = planning.take_plan(given)
     values = arguments(given)
     package = compile_package(local)
     api = Api(os.environ)
@@ -448,14 +457,17 @@ def run(words: list[str], out: TextIO) -> int:
     pipeline_id, version_id, version, exists = upload(api, package)
     print(f"pipeline {package.name}, version {version}: {'exists' if exists else 'uploaded'}", file=out, flush=True)
     preset, _, text = parameters.choose_preset(given.get("PRESET", ""), str(values["data"]))
-    print(text, file=out, flush=True)
+    for line in (text, *(planning.announce(plan, values) if plan else ())):
+        print(line, file=out, flush=True)
     name = run_name(str(values["data"]), preset, datetime.now(UTC))
-    run = start_run(api, name, (pipeline_id, version_id), experiment_id, values)
-    base = placement().ui.rstrip("/") or api.host
-    print(f"run {name}\n{base}/#/runs/details/{printable(run.run_id or '')}", file=out, flush=True)
+    run = start_run(api, name, (pipeline_id, version_id), experiment_id, values, mlflow)
+    link = f"{placement().ui.rstrip('/') or api.host}/#/runs/details/{printable(run.run_id or '')}"
+    print(f"run {name}\n{link}", file=out, flush=True)
     code = follow(api, run.run_id, seconds, out) if wait else ExitCode.SUCCEEDED
     if code == ExitCode.FAILED:
         print(f"To see the logs of its failed tasks: make logs RUN={printable(run.run_id)}", file=out, flush=True)
+    if wait and (summary := os.environ.get(job_summary.VARIABLE)):
+        job_summary.append(summary, api, run.run_id, name, link, str(values["output"]), out)
     return code
 
 

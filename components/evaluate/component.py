@@ -25,11 +25,16 @@ def evaluate(
     synthetic: str,
     synthetic_per_class: int,
     synthetic_shares: list[float],
+    plan: str,
     results: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Compare the arms on the test split, which no other phase reads, and return the verdict."""
+    """Compare the arms on the test split, which no other phase reads, and return the verdict.
+
+    `plan` is the text of the plan that the run cites; empty for none. It is compiled in, and part of the cache key of
+    this task alone.
+    """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
@@ -61,6 +66,7 @@ def evaluate(
             },
             results=results.path,
             report=report.path,
+            plan=plan,
         )
         log_metrics(metrics, headline_metrics(outcome))
         # A later run that takes this result from the cache reports its age.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.evaluate import planned
 from components.evaluate.predict import label_fidelity
 from components.evaluate.predict.guards import check_inputs
 from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
@@ -49,6 +50,7 @@ def evaluate(
     parameters: Mapping[str, Scalar],
     results: str | Path,
     report: str | Path,
+    plan: str = "",
 ) -> dict[str, Any]:
     """Compare the arms of a run.
 
@@ -61,6 +63,7 @@ def evaluate(
             validation, test and external set), `comparison.md`, `model_card.md`, `data_sheet.md`, `reference.parquet`
             and `reference.json` (training images that new images are compared with) and `examples.parquet`.
         report: HTML page to write.
+        plan: text of the plan that the run cites; empty for none.
 
     Returns:
         The results, as in `metrics.json`.
@@ -71,6 +74,7 @@ def evaluate(
     """
     inputs = read_inputs(training_data, test_data, synthetic_images, classifiers)
     seeds = check_inputs(inputs)
+    cited = planned.cite(plan, inputs, seeds, parameters) if plan else None
     classes = read_header(inputs.sets["test"]).classes
     malignant = parameters_of_runs.positive_classes(positive_classes, classes)
     if not malignant:
@@ -81,6 +85,7 @@ def evaluate(
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
         probabilities = predict(models_of(inputs.classifiers), images)
     outcome = _compare_all(inputs, rows, probabilities, malignant, seeds, parameters)
+    outcome["run"]["plan"] = cited.model_dump() if cited else None
     shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome["effect"]["arm"])
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
     with atomic_folder(results) as folder:

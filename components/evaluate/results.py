@@ -17,6 +17,7 @@ from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import compare, count_images
 from components.evaluate.statistics.metrics import Sample
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL
+from components.shared.code_identity import code_sha256
 from components.shared.files import atomic_write, write_text
 from components.shared.image_set import read_header, read_rows
 from components.shared.records import Scalar, TrainedGan
@@ -122,6 +123,7 @@ def describe_run(
         "parameters": dict(parameters),
         "versions": first.versions,
         "source": inputs.source.model_dump() if inputs.source else None,
+        "code": code_sha256("evaluate"),
     }
 
 

@@ -6,7 +6,6 @@ image needs 3 kB of memory, a third of it in a mapped file; its pixels wait in a
 compared.
 """
 
-import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from components.prepare_data.layouts.tables import join_some, read_table
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_write, atomic_writes
-from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter
+from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter, hash_rows
 from components.shared.log import log_line
 from components.shared.parameters import positive_classes
 from components.shared.records import DataClasses, DataSource, write_record
@@ -82,7 +81,7 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int) -> None:
     columns, classes = values["data_columns"], None
     if _is_folder(values["data"]):
         folder = Path(values["data"])
-        dataset = layouts.inspect(folder, columns, ignore=_split_file(values["data_split"], str(folder), folder))
+        dataset = layouts.inspect(folder, columns, ignore=split_file(values["data_split"], str(folder), folder))
         if dataset is not None:
             classes = sorted(dataset.table["dx"].unique())
             rare_classes(dataset.table, values["synthetic_classes"])
@@ -119,7 +118,7 @@ def _refuse_unknown_classes(external: pd.DataFrame, classes: Sequence[str]) -> N
         )
 
 
-def _split_file(split: str, data: str, folder: Path) -> Path | None:
+def split_file(split: str, data: str, folder: Path) -> Path | None:
     """Return the file of a given split, which may be in the data folder and is no metadata.
 
     Args:
@@ -185,6 +184,54 @@ def keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: i
     return _skip(dataset.table, missing, "no image file", findings)
 
 
+def assign_splits(
+    dataset: Dataset, split: str, seed: int, scratch: Path, findings: Findings, max_bad_images: int
+) -> pd.DataFrame:
+    """Return the rows that have an image file and a split, before any image is opened.
+
+    Args:
+        dataset: the data set.
+        split: the parameter `data_split`.
+        seed: seed of the split.
+        scratch: a folder for downloads.
+        findings: receives what is skipped.
+        max_bad_images: maximum number of images that are skipped.
+
+    Raises:
+        UserError: as in `keep_rows_with_files` and `split.assign`, or too many images are skipped.
+    """
+    table = keep_rows_with_files(dataset, findings, max_bad_images)
+    table = table.assign(split=splitting.assign(table, split, seed, scratch, dataset.source.unit), source=REAL)
+    unnamed = table["split"].isna()
+    table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)
+    findings.refuse_more_than(max_bad_images)
+    findings.unused = int((table["split"] == splitting.UNUSED).sum())
+    return table[table["split"] != splitting.UNUSED]
+
+
+def refuse_empty_classes(rows: pd.DataFrame, classes: Sequence[str], unit: str) -> None:
+    """Raise if a class has no image in one of the splits.
+
+    Args:
+        rows: dx and split of the images that are used.
+        classes: names.
+        unit: what a group usually is, for the hint.
+
+    Raises:
+        UserError: `split.empty_class`.
+    """
+    for dx in classes:
+        for name in splitting.SHARES:
+            if not ((rows["dx"] == dx) & (rows["split"] == name)).any():
+                raise UserError(
+                    f"no usable image of the class {dx} remains in {name}",
+                    f"fix the skipped images, add {unit}s, or remove the class",
+                    "split.empty_class",
+                    dx=dx,
+                    split=name,
+                )
+
+
 def describe_source(name: str, source: DataSource) -> list[str]:
     """Return lines on how data was read.
 
@@ -218,8 +265,8 @@ def _header(classes: Sequence[str], image_size: int, rows: pd.DataFrame, split: 
         classes=tuple(classes),
         image_size=image_size,
         split=split,
-        data_sha256=_hash(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
-        split_sha256=_hash(rows, ["image_id", "split"]),
+        data_sha256=hash_rows(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
+        split_sha256=hash_rows(rows, ["image_id", "split"]),
     )
 
 
@@ -387,19 +434,13 @@ def prepare(
         for name in ("data", "images"):
             (scratch / name).mkdir()
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
-        ignore = _split_file(split, data, folder)
+        ignore = split_file(split, data, folder)
         dataset = layouts.read(folder, columns, scratch=scratch / "images", ignore=ignore)
         rare_names, classes = rare_classes(dataset.table, rare), sorted(dataset.table["dx"].unique())
         source = _complete_source(dataset, split)
         for line in describe_source("", source):
             log_line("prepare_data", line)
-        table = keep_rows_with_files(dataset, findings, max_bad_images)
-        table = table.assign(split=splitting.assign(table, split, seed, scratch, source.unit), source=REAL)
-        unnamed = table["split"].isna()
-        table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)
-        findings.refuse_more_than(max_bad_images)
-        findings.unused = int((table["split"] == splitting.UNUSED).sum())
-        table = table[table["split"] != splitting.UNUSED]
+        table = assign_splits(dataset, split, seed, scratch, findings, max_bad_images)
 
         # All outputs are renamed together at the end.
         training_part, test_part = (stack.enter_context(atomic_folder(folder)) for folder in (training_data, test_data))
@@ -416,16 +457,7 @@ def prepare(
         used = listed[listed["split"] != splitting.UNUSED]
         findings.excluded = len(listed) - len(used)
         findings.repeated = int((decoded.rows.groupby("pixel_sha256")["lesion_id"].transform("nunique") > 1).sum())
-        for dx in classes:
-            for name in splitting.SHARES:
-                if not ((used["dx"] == dx) & (used["split"] == name)).any():
-                    raise UserError(
-                        f"no usable image of the class {dx} remains in {name}",
-                        f"fix the skipped images, add {source.unit}s, or remove the class",
-                        "split.empty_class",
-                        dx=dx,
-                        split=name,
-                    )
+        refuse_empty_classes(used, classes, source.unit)
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
             write_rows(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
@@ -468,9 +500,3 @@ def prepare(
     counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items())
     log_line("prepare_data", f"{len(used):,} images ({counts}); to rebalance: {', '.join(rare_names)}")
     return rare_names
-
-
-def _hash(table: pd.DataFrame, columns: list[str]) -> str:
-    """Return the SHA-256 of some columns; the order of the rows does not matter."""
-    rows = table.sort_values("image_id")[columns].to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(rows.encode()).hexdigest()

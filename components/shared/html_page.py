@@ -16,6 +16,8 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <title>{{ title }}</title>
 <style>body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 60rem; margin: 2rem auto; padding: 0
 1rem; } h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { padding:
+.4rem 1.2rem .4rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e6ea; }
 figure { display: inline-block; margin: 0 1rem 1rem 0; } img, svg { max-width: 100%;
 height: auto; } </style></head>
 <body><h1>{{ title }}</h1>{% for part in parts %}
@@ -36,6 +38,21 @@ def render(title: str, parts: Sequence[str]) -> str:
 def heading(text: str) -> Markup:
     """Return a heading within the page."""
     return Markup("<h2>{}</h2>").format(text)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """Return a table. Cells that are text are escaped; `Markup` from the functions here is not."""
+    lines = [Markup("<tr>{}</tr>").format(Markup("").join(Markup("<th>{}</th>").format(cell) for cell in head))]
+    lines += [
+        Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row))
+        for row in rows
+    ]
+    return Markup('<div class="scroll"><table>{}</table></div>').format(Markup("\n").join(lines))
+
+
+def link(address: str, text: str) -> Markup:
+    """Return a link; `address` is relative, and its special characters are quoted."""
+    return Markup('<a href="{}">{}</a>').format(address, text)
 
 
 def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Markup:

@@ -97,6 +97,12 @@ def decode_png(data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def hash_rows(table: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Return the SHA-256 of some columns of a table with image_id; the order of the rows does not matter."""
+    rows = table.sort_values("image_id")[list(columns)].to_csv(index=False, lineterminator="\n")
+    return hashlib.sha256(rows.encode()).hexdigest()
+
+
 def pixel_sha256(pixels: np.ndarray) -> str:
     """Return the hash of an image's pixels, (H, W, 3) uint8; it does not depend on name or encoding."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()

@@ -48,6 +48,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$", max_length=200_000)]
 """A JPEG image in base64."""
 Scalar = str | int | float | bool | None
+Split = Literal["train", "validation", "test"]
 
 
 class Record(BaseModel):
@@ -489,6 +490,119 @@ class Reference(Record):
     features_sha256: Sha256
 
 
+class ImageCounts(Record):
+    """Size of a class.
+
+    Attributes:
+        images: number of images.
+        lesions: number of lesions.
+    """
+
+    images: Count
+    lesions: Count
+
+
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2} UTC$")]
+
+
+class PlannedEffect(Record):
+    """Certainty of a class's figures in a planned run.
+
+    Attributes:
+        lesions: number of test lesions; of all folds, if folds are planned.
+        detectable: difference in recall that is detected with a probability of 80 %; null if none is.
+        lesions_needed: number of test lesions that would detect a difference of 0.10; null if it takes more seeds.
+    """
+
+    lesions: Count
+    detectable: NonNegative | None
+    lesions_needed: Count | None
+
+
+class PlannedPhase(Record):
+    """Estimate of a phase, from rates that were measured on one machine.
+
+    Attributes:
+        tasks: number of tasks.
+        seconds: duration of all of them, one after another.
+        memory_gib: peak memory of a task.
+        cost: by the prices of the placement file; null without prices.
+    """
+
+    tasks: Count
+    seconds: NonNegative
+    memory_gib: NonNegative
+    cost: NonNegative | None
+
+
+class Plan(Record):
+    """Preregistration of a run, written by `counterweight plan` before it; the report states deviations from it.
+
+    Attributes:
+        created: when it was written, as its author states.
+        code: hash of the code of the evaluation.
+        data: source of the data, the parameter `data`.
+        layout: name of the layout that was recognised.
+        unit: what counts once in all statistics.
+        images_sha256: hash of the id, lesion and class of each image.
+        splits: the parameter `data_split` → hash of the assignment of images to splits; all folds, for a fold.
+        settings: parameters of the pipeline, without `output`, and the architecture of the GANs.
+        settings_sha256: hash of the settings.
+        arms: the arms that are compared.
+        seeds: seeds of the classifiers.
+        rare_classes: the classes to rebalance, of which the primary metric is the mean recall.
+        primary_metric: name of the primary metric.
+        decision_rule: when the verdict is which.
+        alpha: probability of a false alarm.
+        counts: split → class → size; of the planned fold, for a fold.
+        folds: number of folds that the figures below pool; 1 without folds.
+        detectable: effect in the primary metric that is detected with a probability of 80 %; null if none is.
+        by_class: class → certainty of its figures.
+        assumptions: assumed variances of these figures.
+        machine: where the rates of the estimates were measured.
+        phases: phase → estimate of one run.
+        currency: of the costs.
+    """
+
+    created: Time
+    code: Sha256
+    data: Text
+    layout: Text
+    unit: Unit
+    images_sha256: Sha256
+    splits: dict[Text, Sha256]
+    settings: dict[Text, Scalar]
+    settings_sha256: Sha256
+    arms: list[ArmName]
+    seeds: list[Seed]
+    rare_classes: list[ClassName]
+    primary_metric: Text
+    decision_rule: Text
+    alpha: Share
+    counts: dict[Split, dict[ClassName, ImageCounts]]
+    folds: Count
+    detectable: NonNegative | None
+    by_class: dict[ClassName, PlannedEffect]
+    assumptions: dict[Text, NonNegative]
+    machine: Text
+    phases: dict[Text, PlannedPhase]
+    currency: Text
+
+
+class CitedPlan(Record):
+    """The plan that a run cites, and what differs.
+
+    Attributes:
+        created: when the plan was written, as its author states.
+        sha256: hash of the file.
+        deviations: sentences on what differs from the plan.
+    """
+
+    created: Time
+    sha256: Sha256
+    deviations: list[Text]
+
+
 class RunRecord(Record):
     """`run` of `metrics.json`: what identifies a run and what its result depends on.
 
@@ -510,6 +624,8 @@ class RunRecord(Record):
         folds: split and verdict of each fold, if the run pools folds.
         pooled_lesions: number of lesions that were tested in a fold, and of all, if the run pools folds.
         source: how the data was read; null in older records.
+        plan: the plan that the run cites; null without one.
+        code: hash of the code of the evaluation; null in older records.
     """
 
     data: Text
@@ -529,6 +645,8 @@ class RunRecord(Record):
     folds: list[dict[Text, Scalar]] | None = None
     pooled_lesions: dict[Literal["tested", "all"], Count] | None = None
     source: DataSource | None = None
+    plan: CitedPlan | None = None
+    code: Sha256 | None = None
 
 
 Figure = float | None
@@ -756,18 +874,6 @@ class ArmResults(Record):
     temperature: list[NonNegative]
     train_rows: Count = 0
     models: dict[Text, ModelCurves] = {}
-
-
-class ImageCounts(Record):
-    """Size of a class.
-
-    Attributes:
-        images: number of images.
-        lesions: number of lesions.
-    """
-
-    images: Count
-    lesions: Count
 
 
 class SyntheticDetails(Record):

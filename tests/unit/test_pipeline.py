@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from components.container_images import PHASE_OF
-from components.placement import placement
+from components.placement import placement, set_plan
 from components.shared import parameters
 from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, check_size, group_classes
 from counterweight import run
 from counterweight.parameters import preset, preset_names
+from counterweight.plan import MAX_PLAN_BYTES
 from tests.helpers.compiled import Compiled, compile_pipeline, is_loop
 from tests.helpers.workflow_estimate import argument_bytes, count_containers, status_bytes
 
@@ -215,6 +216,21 @@ def test_options_are_compiled_in(tmp_path: Path):
     assert {"name": "COUNTERWEIGHT_FAILED_CLASS", "fieldPath": path} in gan["fieldPathAsEnv"]
     assert constant("check-inputs", "checkpoints") == "gs://bucket/x"
     assert constant("prepare-data", "max_bad_images") == 4
+
+
+def test_plan_is_an_input_of_evaluate_alone_and_fits_into_its_arguments(compiled: Compiled, tmp_path: Path):
+    """Quotes, of which a plan has many, are escaped in the arguments of a task."""
+    text = '{"a": "b", ' * (MAX_PLAN_BYTES // 11)
+    set_plan(text)
+    try:
+        citing = compile_pipeline(tmp_path)
+    finally:
+        set_plan("")
+    tasks, cited = compiled.tasks(), citing.tasks()
+    assert [name for name in tasks if tasks[name] != cited[name]] == ["evaluate"]
+    assert cited["evaluate"]["inputs"]["parameters"]["plan"] == {"runtimeValue": {"constant": text}}
+    assert citing.spec["components"] == compiled.spec["components"]
+    assert argument_bytes(citing, "evaluate", iterations(citing, 1, 1, 1)) < 100 * KIB
 
 
 # Size

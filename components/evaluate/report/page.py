@@ -387,6 +387,11 @@ def render_text(results: dict[str, Any]) -> str:
     page = view(results)
     lines = textwrap.wrap(plain(page["main"]["sentence"]), _TEXT_WIDTH)
     lines += textwrap.wrap(plain(page["remedy"]), _TEXT_WIDTH)
+    if plan := page["run"].get("plan"):
+        end = ". The run deviates from its plan:" if plan["deviations"] else ", without deviation from the plan."
+        lines.append(f"Planned on {plain(plan['created'], 40)}{end}")
+        for text in plan["deviations"]:
+            lines += textwrap.wrap(f"- {plain(text)}", _TEXT_WIDTH, subsequent_indent="  ")
     if page["demo"]:
         lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
     if page["unit"] != "lesion":

@@ -10,7 +10,7 @@ import pytest
 
 from components.shared import workflow
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError
-from counterweight import client, logs, runs, terminate
+from counterweight import client, logs, prune, terminate
 from counterweight.schedule import PIPELINE
 from tests.helpers import recordings
 from tests.helpers.kfp_server import KfpServer
@@ -192,7 +192,7 @@ def test_commands_replay_of_each_recording(kfp: KfpServer, do: Command, name: st
     assert (code, "had finished" in out) == (0, state != "cancelling"), err
     kfp.tables["pipelines"].append({"pipeline_id": "p", "display_name": PIPELINE, "name": PIPELINE})
     kfp.tables["runs"][0]["pipeline_version_reference"] = {"pipeline_id": "p", "pipeline_version_id": "v"}
-    assert f"  {state} " in do(runs)[1]
+    assert f"  {state} " in do(prune)[1]
 
 
 @pytest.mark.parametrize(

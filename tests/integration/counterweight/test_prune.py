@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.shared.errors import UserError
-from counterweight import runs, schedule
+from counterweight import prune, schedule
 from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
 
@@ -47,8 +47,8 @@ def names(kfp: KfpServer, table: str) -> list[str]:
     return [row["display_name"] for row in kfp.tables[table]]
 
 
-def test_runs_without_options_lists_everything_of_this_tool(filled: KfpServer, do: Command):
-    code, out, _ = do(runs)
+def test_prune_without_options_lists_everything_of_this_tool(filled: KfpServer, do: Command):
+    code, out, _ = do(prune)
     lines = [(line.split()[0], line.split()[-1]) for line in out.splitlines()]
     assert code == 0
     assert lines == [
@@ -60,34 +60,34 @@ def test_runs_without_options_lists_everything_of_this_tool(filled: KfpServer, d
     assert filled.count("DELETE") == 0
 
 
-def test_runs_remove_deletes_old_finished_runs_and_unused_versions(filled: KfpServer, do: Command):
-    code, out, err = do(runs, "REMOVE=runs,versions")
+def test_prune_remove_deletes_old_finished_runs_and_unused_versions(filled: KfpServer, do: Command):
+    code, out, err = do(prune, "REMOVE=runs,versions")
     assert code == 0, err
     assert names(filled, "runs") == ["unfinished", "recent", "foreign"]
     assert names(filled, "pipeline_versions") == ["running", "scheduled", "released", "other"]
     assert out == "remove run finished (2026-01-01 00:00)\nremove version unused (2026-01-01 00:00)\n"
 
 
-def test_runs_remove_schedules_keeps_one_with_a_run_in_progress(filled: KfpServer, do: Command):
+def test_prune_remove_schedules_keeps_one_with_a_run_in_progress(filled: KfpServer, do: Command):
     filled.tables["runs"][1]["recurring_run_id"] = "weekly"
-    out = do(runs, "REMOVE=schedules")[1]
+    out = do(prune, "REMOVE=schedules")[1]
     assert "disable schedule weekly" in out
     assert filled.tables["recurring_runs"][0]["mode"] == "DISABLE"
     filled.tables["runs"][1]["state"] = "SUCCEEDED"
-    assert do(runs, "REMOVE=schedules")[0] == 0
+    assert do(prune, "REMOVE=schedules")[0] == 0
     assert names(filled, "recurring_runs") == ["by-hand"]
 
 
-def test_runs_remove_run_that_never_finishes_its_cancellation(filled: KfpServer, do: Command):
+def test_prune_remove_run_that_never_finishes_its_cancellation(filled: KfpServer, do: Command):
     """As recorded: the workflow of the run was deleted with its schedule, and the run was terminated."""
     filled.tables["runs"][1] |= {"recurring_run_id": "weekly", "state": "CANCELING"}
-    out = do(runs, "REMOVE=runs,schedules")[1]
+    out = do(prune, "REMOVE=runs,schedules")[1]
     assert "remove run unfinished" in out
     assert "remove schedule weekly" in out
 
 
-def test_runs_dry_run_removes_nothing(filled: KfpServer, do: Command):
-    out = do(runs, "REMOVE=runs,versions,schedules", "DRY_RUN=1")[1]
+def test_prune_dry_run_removes_nothing(filled: KfpServer, do: Command):
+    out = do(prune, "REMOVE=runs,versions,schedules", "DRY_RUN=1")[1]
     assert [line.split()[:3] for line in out.splitlines()] == [
         ["would", "remove", "run"],
         ["would", "remove", "version"],
@@ -96,22 +96,22 @@ def test_runs_dry_run_removes_nothing(filled: KfpServer, do: Command):
     assert filled.count("DELETE|POST") == 0
 
 
-def test_runs_lost_answer_of_a_removal_is_a_success(filled: KfpServer, do: Command):
+def test_prune_lost_answer_of_a_removal_is_a_success(filled: KfpServer, do: Command):
     filled.fault("DELETE .*/runs/", "lose")
-    assert do(runs, "REMOVE=runs")[0] == 0
+    assert do(prune, "REMOVE=runs")[0] == 0
     assert "finished" not in names(filled, "runs")
 
 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["REMOVE=everything"], "runs.unknown_kind"),
-        (["OLDER=soon"], "runs.invalid_age"),
+        (["REMOVE=everything"], "prune.unknown_kind"),
+        (["OLDER=soon"], "prune.invalid_age"),
         (["ALL=1"], "arguments.unknown"),
         (["DRY_RUN=maybe"], "arguments.invalid_switch"),
     ],
 )
-def test_runs_invalid_option_is_a_user_error(kfp: KfpServer, words: list[str], code: str):
+def test_prune_invalid_option_is_a_user_error(kfp: KfpServer, words: list[str], code: str):
     with pytest.raises(UserError) as caught:
-        runs.run(words, sys.stdout)
+        prune.run(words, sys.stdout)
     assert (caught.value.code, kfp.asked) == (code, [])

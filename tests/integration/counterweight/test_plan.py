@@ -1,0 +1,52 @@
+"""`plan` of data in object storage: the plan of the folder, without a download of its images."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("google.cloud.storage")
+emulator = pytest.importorskip("gcp_storage_emulator.server")
+
+from google.cloud.storage import Client  # noqa: E402
+
+from components.shared.records import Plan  # noqa: E402
+from counterweight import plan  # noqa: E402
+from tests.helpers.errors import raises_user_error  # noqa: E402
+from tests.unit.prepare_data.conftest import write_raw  # noqa: E402
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="raw")
+    server.start()
+    host, port = server._api._httpd.socket.getsockname()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
+    yield Client(project="test").bucket("raw")
+    server.stop()
+
+
+def make(out: Path, *words: str) -> Plan:
+    assert plan.run([*words, f"OUT={out}"], io.StringIO()) == 0
+    return plan.read_plan(str(out))[0]
+
+
+def test_plan_of_a_bucket_is_that_of_the_folder(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    raw = write_raw(tmp_path / "raw")
+    for path in raw.path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes() if path.suffix == ".csv" else b"not an image"
+            bucket.blob(f"sets/ham/{path.relative_to(raw.path)}").upload_from_string(content)
+    stored = make(tmp_path / "stored.json", "DATA=gs://raw/sets/ham", "PRESET=cpu")
+    local = make(tmp_path / "local.json", f"DATA={raw.path}", "PRESET=cpu")
+    assert (stored.images_sha256, stored.splits, stored.counts) == (local.images_sha256, local.splits, local.counts)
+    assert stored.data == "gs://raw/sets/ham"
+
+
+def test_plan_of_an_empty_prefix_is_a_user_error(bucket: Any, tmp_path: Path):
+    with raises_user_error("storage.empty"):
+        plan.run(["DATA=gs://raw/nothing", f"OUT={tmp_path / 'p.json'}"], io.StringIO())
+    assert list(tmp_path.iterdir()) == []
