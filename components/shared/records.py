@@ -1012,8 +1012,8 @@ class Results(Outcome):
 
     run: RunRecord
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=1_000), AfterValidator(_check_unique)]
-    splits: dict[Literal["train", "validation", "test"], dict[ClassName, ImageCounts]]
-    population: dict[Literal["train", "validation", "test"], Population] | None = None
+    splits: dict[Split, dict[ClassName, ImageCounts]]
+    population: dict[Split, Population] | None = None
     synthetic: dict[SyntheticKey, SyntheticDetails]
     sources: dict[SourceName, SyntheticSource] = {}
     external: ExternalOutcome | None

@@ -14,7 +14,7 @@ import numpy as np
 from components.evaluate.report.gallery import Decision, Gallery, Neighbour, ShownImage
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration, Calibration
-from components.evaluate.statistics.compare import compare
+from components.evaluate.statistics.compare import Fitted, compare
 from components.evaluate.statistics.metrics import Sample
 
 ARMS = ("baseline", "oversampled", "augmented@1")
@@ -76,17 +76,14 @@ def _compare(seeds: list[int], counts: dict[str, tuple[int, int]], arms: tuple[s
     sample = Sample(truth, np.array(lesion), CLASSES, tuple(MALIGNANT))
     models = tuple(Calibration(1.4 + 0.05 * seed, 0.3) for seed in seeds)
     frequencies = np.array(list(IMAGES.values())) / sum(IMAGES.values())
-    fitted = {arm: ArmCalibration(models, frequencies, 0.4, LOSSES[arm]) for arm in arms}
+    calibrations = {arm: ArmCalibration(models, frequencies, 0.4, LOSSES[arm]) for arm in arms}
     predictions = {
-        arm: calibration.apply(_simulate(arm, len(seeds), truth), fitted[arm], sample.is_malignant) for arm in arms
+        arm: calibration.apply(_simulate(arm, len(seeds), truth), calibrations[arm], sample.is_malignant)
+        for arm in arms
     }
-    described, effect, verdict = compare(
-        sample, predictions, {arm: LOSSES[arm] for arm in arms}, REBALANCED, seeds, 1, RESAMPLES
-    )
-    for arm in arms:
-        described[arm] |= {"temperature": [model.temperature for model in models], "prior_strength": 0.4}
-        described[arm] |= {"validation_log_loss": LOSSES[arm]}
-    return {"arms": described, "effect": effect, "verdict": verdict}
+    fitted = {arm: Fitted(LOSSES[arm], [model.temperature for model in models], 0.4) for arm in arms}
+    outcome = compare(sample, predictions, fitted, REBALANCED, seeds, 1, RESAMPLES)
+    return outcome.model_dump(exclude_unset=True)
 
 
 @functools.cache

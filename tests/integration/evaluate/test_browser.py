@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from components.evaluate.report.gallery import Gallery
-from components.evaluate.report.page import render_html
 from tests.helpers.example_results import CLASSES, example, example_gallery, nulled, renamed
+from tests.helpers.rendering import render_html
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(

@@ -110,7 +110,7 @@ def test_evaluate_reports_separability_and_label_fidelity(
 
 def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tuple[dict[str, Any], Path]) -> None:
     outcome, _ = evaluated
-    named = headline_metrics(outcome)
+    named = headline_metrics(Results(**outcome))
     assert len(named) == 12
     assert min(named) == "1_gan_effect"
     assert named["1_gan_effect"] == outcome["effect"]["value"]

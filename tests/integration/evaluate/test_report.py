@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.evaluate.report.cards import data_sheet, model_card
-from components.evaluate.report.formatting import show, show_interval
+from components.evaluate.report.formatting import show
 from components.evaluate.report.gallery import Gallery, list_images
-from components.evaluate.report.page import MAX_PAGE_BYTES, render_html, render_markdown, render_text
+from components.evaluate.report.page import MAX_PAGE_BYTES
 from components.evaluate.report.plots import Axis
 from components.shared.arms import title_of
 from tests.helpers.example_results import ALL_ARMS, ARMS, CLASSES, RARE, TEST, example, example_gallery, nulled, renamed
+from tests.helpers.rendering import data_sheet, model_card, render_html, render_markdown, render_text, show_interval
 
 NONE = Gallery()
 HOSTILE = [
@@ -171,11 +171,6 @@ def test_report_reproducibility_lists_the_run(page: Page) -> None:
     assert (details["gan_kimg"], details["Classifier: epochs"]) == ("400.0", "50")
     assert details["Time: Classifier, baseline"] == "10 min 06 s, 2 models of 5 min 03 s"
     assert details["Time: GAN of df"] == "1 h 15 min"
-    assert "Time: Prepare data" not in details
-    timed = example(1)
-    timed["run"]["phases"] = {"Prepare data": {"seconds": 61.0, "cost": "0.02 USD"}, "Evaluate": {"seconds": None}}
-    details = dict(Page(render_html(timed, NONE)).named["details"])
-    assert (details["Time: Prepare data"], details["Time: Evaluate"]) == ("1 min 01 s, 0.02 USD", "not recorded")
 
 
 def test_report_failed_gan_is_stated(page: Page, results: dict[str, Any]) -> None:
