@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate import planned
-from components.evaluate.predict import label_fidelity
+from components.evaluate.predict import label_fidelity, skin_tone
 from components.evaluate.predict.guards import check_inputs
 from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
 from components.evaluate.predict.probabilities import predict, predictions_table
@@ -20,6 +20,7 @@ from components.evaluate.predict.reference import write_examples, write_referenc
 from components.evaluate.report import cards, gallery
 from components.evaluate.results import (
     calibrate_arms,
+    calibrate_predictions,
     compare_on,
     describe_models,
     describe_run,
@@ -31,12 +32,20 @@ from components.evaluate.results import (
     write_results,
 )
 from components.evaluate.statistics.compare import count_images
+from components.evaluate.statistics.subgroups import compare_subgroups, group_images
 from components.shared import keras_setup
 from components.shared import parameters as parameters_of_runs
 from components.shared.files import atomic_folder
 from components.shared.image_set import open_pixels, read_header, read_rows
 from components.shared.log import log_line
-from components.shared.records import CitedPlan, ExternalOutcome, Results, Scalar
+from components.shared.records import (
+    CitedPlan,
+    ExternalOutcome,
+    Results,
+    Scalar,
+    SubgroupAttribute,
+    SyntheticDetails,
+)
 from components.shared.seeds import derive_seed
 
 
@@ -83,7 +92,11 @@ def evaluate(
     with ExitStack() as stack:
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
         probabilities = predict(models_of(inputs.classifiers), images)
-    outcome = _compare_all(inputs, rows, probabilities, malignant, seeds, parameters, cited)
+        shows_skin = set(classes) <= skin_tone.SKIN_CLASSES
+        lesions = rows["test"]["lesion_id"].to_numpy(str)
+        tones = skin_tone.estimate_tones(images["test"], lesions) if shows_skin else None
+    groups = group_images(read_rows(inputs.sets["test"], "test", ["age", "sex", "localization"]), tones)
+    outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
     shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
     with atomic_folder(results) as folder:
@@ -106,6 +119,7 @@ def _compare_all(
     inputs: Inputs,
     rows: Mapping[str, pd.DataFrame],
     probabilities: Mapping[str, Mapping[str, np.ndarray]],
+    groups: Mapping[SubgroupAttribute, np.ndarray],
     malignant: Sequence[str],
     seeds: Sequence[int],
     parameters: Mapping[str, Scalar],
@@ -117,6 +131,7 @@ def _compare_all(
         inputs: inputs of the run.
         rows: set → image_id, lesion_id and dx of its images.
         probabilities: set → arm → (seeds, N, classes).
+        groups: attribute → the group of each test image.
         malignant: the classes whose sensitivity as a group is measured.
         seeds: seeds of the classifiers.
         parameters: parameters of the pipeline.
@@ -134,11 +149,8 @@ def _compare_all(
         if name != "validation"
     }
     tested = compared["test"]
-    synthetic = describe_synthetic(inputs)
-    real_only = probabilities["validation"][label_fidelity.ARM]
-    for key, (fidelity, recall) in label_fidelity.measure(inputs, rows["validation"], real_only, classes).items():
-        shares = {"label_fidelity": fidelity, "validation_recall": recall}
-        synthetic[key] = synthetic[key].model_copy(update=shares)
+    sample, predictions = calibrate_predictions(rows["test"], probabilities["test"], calibrations, classes, malignant)
+    subgroups = compare_subgroups(groups, sample, predictions, tested.effect, inputs.rebalanced, seed)
     external = None
     if "external" in inputs.sets:
         external = ExternalOutcome(
@@ -146,7 +158,7 @@ def _compare_all(
             data=str(parameters["data_external"]),
             counts=count_images(rows["external"], classes),
         )
-    return Results(
+    results = Results(
         run=describe_run(inputs, seeds, malignant, parameters, cited),
         classes=list(classes),
         splits=splits,
@@ -156,7 +168,20 @@ def _compare_all(
         population=cards.population(
             {"train": inputs.train_set, "validation": inputs.sets["validation"], "test": inputs.sets["test"]}
         ),
-        synthetic=synthetic,
+        synthetic=_describe_synthetic(inputs, rows["validation"], probabilities["validation"], classes),
         sources=dict(inputs.sources),
         external=external,
     )
+    return results.model_copy(update={"subgroups": subgroups}) if subgroups else results
+
+
+def _describe_synthetic(
+    inputs: Inputs, validation: pd.DataFrame, probabilities: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> dict[str, SyntheticDetails]:
+    """Return `synthetic_key` → details of the synthetic images, among them their label fidelity."""
+    synthetic = describe_synthetic(inputs)
+    measured = label_fidelity.measure(inputs, validation, probabilities[label_fidelity.ARM], classes)
+    for key, (fidelity, recall) in measured.items():
+        shares = {"label_fidelity": fidelity, "validation_recall": recall}
+        synthetic[key] = synthetic[key].model_copy(update=shares)
+    return synthetic

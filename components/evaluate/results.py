@@ -13,7 +13,7 @@ from components.evaluate.report.gallery import Gallery
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import Fitted, compare, count_images
-from components.evaluate.statistics.metrics import Sample
+from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.code_identity import code_sha256
 from components.shared.files import atomic_write, write_text
@@ -69,6 +69,27 @@ def calibrate_arms(
     }
 
 
+def calibrate_predictions(
+    rows: pd.DataFrame,
+    probabilities: Mapping[str, np.ndarray],
+    calibrations: Mapping[str, ArmCalibration],
+    classes: Sequence[str],
+    malignant: Sequence[str],
+) -> tuple[Sample, dict[str, Predictions]]:
+    """Return the images of a set, and arm → predictions with everything that was fitted on validation.
+
+    Args:
+        rows: image_id, lesion_id and dx of N images.
+        probabilities: arm → (seeds, N, classes).
+        calibrations: arm → from `calibrate_arms`.
+        classes, malignant: names.
+    """
+    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
+    return sample, {
+        arm: calibration.apply(of_arm, calibrations[arm], sample.is_malignant) for arm, of_arm in probabilities.items()
+    }
+
+
 def compare_on(
     rows: pd.DataFrame,
     probabilities: Mapping[str, np.ndarray],
@@ -89,10 +110,7 @@ def compare_on(
         seeds: seeds of the models.
         seed: seed of the resampling.
     """
-    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
-    predictions = {
-        arm: calibration.apply(of_arm, calibrations[arm], sample.is_malignant) for arm, of_arm in probabilities.items()
-    }
+    sample, predictions = calibrate_predictions(rows, probabilities, calibrations, classes, malignant)
     fitted = {
         arm: Fitted(it.log_loss, [round(model.temperature, 6) for model in it.models], it.prior_strength)
         for arm, it in calibrations.items()

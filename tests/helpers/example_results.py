@@ -184,6 +184,29 @@ def example(seeds: int = 5, external: bool = False, arms: tuple[str, ...] = ARMS
     return copy.deepcopy(_example(seeds, external, arms))
 
 
+def example_subgroups() -> dict[str, Any]:
+    """Return `subgroups` of the results: two ages and an estimated skin tone."""
+
+    def group(attribute: str, name: str, recall: float, needed: int | None, few: bool) -> dict[str, Any]:
+        arms = {
+            arm: {
+                "rare_recall": {"value": recall + number / 10, "low": recall - 0.1, "high": recall + 0.3},
+                "malignant_sensitivity": {"value": 0.7, "low": 0.5, "high": 0.9},
+                "ece_scaled": 0.05 + number / 100,
+            }
+            for number, arm in enumerate(ARMS)
+        }
+        counts = {"images": 1203, "lesions": 900, "rare_lesions": 41, "malignant_lesions": 120}
+        return {"attribute": attribute, "group": name, **counts, "few": few, "lesions_needed": needed, "arms": arms}
+
+    groups = [
+        group("age", "under 40", 0.5, 388, True),
+        group("age", "60 and over", 0.4, 30, False),
+        group("skin_tone", "dark", 0.3, None, True),
+    ]
+    return {"arms": list(ARMS), "groups": groups, "worst": 1}
+
+
 @functools.cache
 def spot(seed: int, size: int = 128, noise: float = 5.0) -> ShownImage:
     """Return a dark spot on skin, about as hard to compress as a photograph."""

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.shared.arms import GAN, parse_synthetic_key, share_of, source_of, title_of
-from components.shared.records import Difference, Outcome
+from components.shared.records import Difference, Estimate, Outcome, Subgroup, Subgroups
 
 _VERDICTS = {
     "improved": "The synthetic images helped",
@@ -35,12 +35,14 @@ def show(value: float | None, sign: str = "", digits: int = 3) -> str:
     return "n/a" if "nan" in text or "inf" in text else zero if text.strip("+−") == zero else text
 
 
-def show_interval(limits: Difference | Sequence[float | None] | None, sign: str = "", digits: int = 3) -> str:
+def show_interval(
+    limits: Difference | Estimate | Sequence[float | None] | None, sign: str = "", digits: int = 3
+) -> str:
     """Return `0.438 to 0.694` for a difference or for a pair.
 
     A limit that excludes zero is never shown as zero: it gets as many decimals as it takes.
     """
-    low, high = (limits.low, limits.high) if isinstance(limits, Difference) else limits or (None, None)
+    low, high = (limits.low, limits.high) if isinstance(limits, Difference | Estimate) else limits or (None, None)
     if low is None or high is None or not known(low, high):
         return "n/a"
     places = [digits, digits]
@@ -104,6 +106,35 @@ def key_title(key: str) -> str:
     """
     source, dx = parse_synthetic_key(key)
     return dx if source == GAN else f"{dx} ({source})"
+
+
+_ATTRIBUTES = {"age": "Age", "sex": "Sex", "localization": "Site", "skin_tone": "Skin tone (estimated)"}
+
+
+def group_title(group: Subgroup) -> str:
+    """Return the name of a group of images: `Age: 40 to 59`."""
+    return f"{_ATTRIBUTES[group.attribute]}: {group.group}"
+
+
+def describe_worst_group(subgroups: Subgroups | None, unit: str) -> str:
+    """Return which group is worst off with the chosen arm, as a sentence; empty without groups.
+
+    Args:
+        subgroups: the comparison by group.
+        unit: what counts once, as in `DataSource`.
+    """
+    if subgroups is None:
+        return ""
+    if subgroups.worst is None:
+        return "The worst-off group cannot be named: no group has test images of the rare classes."
+    group, arm = subgroups.groups[subgroups.worst], subgroups.arms[-1]
+    recall = group.arms[arm].rare_recall
+    few = f"; too few {unit}s" if group.few else ""
+    return (
+        f"Worst-off group with {title_of(arm)}: {plain(group_title(group), 100)}, mean recall of the rare classes "
+        f"{show(recall.value)} ({show_interval(recall)}) on {group.rare_lesions:,} {unit}s of them{few}. "
+        f"It is the lowest of {len(subgroups.groups)} groups."
+    )
 
 
 def describe_verdict(outcome: Outcome) -> str:

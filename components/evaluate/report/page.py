@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from components.evaluate.predict.skin_tone import SKIN_CLASSES
 from components.evaluate.report import formatting, plots
 from components.evaluate.report.formatting import known, plain, show, show_interval
 from components.evaluate.report.gallery import Gallery, ShownImage, list_images
@@ -71,8 +72,6 @@ _NOTES = {
 MAX_SEPARABILITY = 0.95
 MAX_LOSS_OF_FIDELITY = 0.10
 """Beyond these, pages warn that the synthetic images of a class differ from real ones."""
-HAM10000_CLASSES = frozenset(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))
-"""Data with other classes is not taken for HAM10000, so that pages do not mention skin."""
 _UNKNOWN = Difference(value=None, low=None, high=None)
 _NO_SOURCE = DataSource(
     layout="", metadata=[], columns={}, ignored=[], folders={}, renamed={}, unit="lesion", own_split=False, notes=[]
@@ -443,6 +442,7 @@ environment.filters |= {
     "known": known,
     "arm_title": title_of,
     "key_title": formatting.key_title,
+    "group_title": formatting.group_title,
 }
 environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
@@ -461,6 +461,8 @@ def view(results: Results) -> dict[str, Any]:
         "remedies": _remedies(results),
         "remedy": formatting.describe_remedy(results, *_training_seconds(results)),
         "population": results.population or {},
+        "subgroups": results.subgroups,
+        "worst_group": formatting.describe_worst_group(results.subgroups, source.unit),
         "folds": run.folds or [],
         "pooled_lesions": run.pooled_lesions,
         "synthetic": synthetic,
@@ -471,7 +473,7 @@ def view(results: Results) -> dict[str, Any]:
         "demo": run.data == "demo",
         "source": source,
         "unit": source.unit,
-        "skin": set(results.classes) <= HAM10000_CLASSES,
+        "skin": set(results.classes) <= SKIN_CLASSES,
     }
 
 

@@ -197,16 +197,16 @@ class Bootstrap:
             pooled = float(values.var(axis=1, ddof=1).mean())
         return (variance, seeds - 1) if variance > pooled else (pooled, freedom)
 
-    def recall_noise(self, label: int, arm: str, control: str) -> tuple[float, float]:
-        """Return the variance due to seeds of a mean difference in recall, and its degrees of freedom.
+    def seed_noise(self, name: str, arm: str, control: str, label: int | None = None) -> tuple[float, float]:
+        """Return the variance due to seeds of a mean difference in a metric, and its degrees of freedom.
 
-        With one seed it is unknown: 0 and infinity.
+        With one seed it is unknown: 0 and infinity. Arguments as in `difference`.
         """
         if self.seeds == 1:
             return 0.0, math.inf
-        pick = (..., label)
-        points = self.points[arm]["recall"][pick] - self.points[control]["recall"][pick]
-        variance, freedom = self._between_seeds("recall", pick, points, paired=True)
+        pick = (...,) if label is None else (..., label)
+        points = self.points[arm][name][pick] - self.points[control][name][pick]
+        variance, freedom = self._between_seeds(name, pick, points, paired=True)
         return variance / self.seeds, freedom
 
     def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:

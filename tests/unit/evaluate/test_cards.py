@@ -10,7 +10,7 @@ import pytest
 from components.evaluate.report.cards import population
 from components.evaluate.report.formatting import show
 from components.shared.image_set import REAL, Header, encode_png, write_image_set
-from tests.helpers.example_results import ARMS, TEST, example, nulled, renamed
+from tests.helpers.example_results import ARMS, TEST, example, example_subgroups, nulled, renamed
 from tests.helpers.rendering import data_sheet, model_card, render_markdown, render_text, show_interval
 
 
@@ -117,6 +117,21 @@ def test_cards_infer_nothing_from_a_name():
         assert len(lines) == 1
         assert "If the data is HAM10000" in lines[0]
     assert "Population**: not recorded." in data_sheet(results)
+
+
+def test_model_card_names_the_worst_off_group():
+    text = model_card(example(2) | {"subgroups": example_subgroups()})
+    fairness = text.split("## Fairness")[1].split("## Limitations")[0]
+    (table,) = _tables(fairness)
+    assert table[1:] == [
+        ["Age: under 40 \\*", "900 (41)", "0.700 (0.400 to 0.800)", "0.700 (0.500 to 0.900)", "0.070"],
+        ["Age: 60 and over", "900 (41)", "0.600 (0.300 to 0.700)", "0.700 (0.500 to 0.900)", "0.070"],
+        ["Skin tone (estimated): dark \\*", "900 (41)", "0.500 (0.200 to 0.600)", "0.700 (0.500 to 0.900)", "0.070"],
+    ]
+    assert "**Worst-off group with augmented 100 %: Age: 60 and over, mean recall of the rare classes 0.600" in fairness
+    assert "performance by group is below" in fairness
+    assert "skin tone is estimated below" in fairness
+    assert "performance by group was not measured" in model_card(example(2))
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b`c`*d*\n# e", "[x](https://example.org)", "x" * 999])

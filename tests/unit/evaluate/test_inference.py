@@ -239,7 +239,7 @@ def test_lesions_needed_detectable_effect_is_found() -> None:
         sample, arms, *_ = simulate(Case((160,), 3, 0.6, 0.1, 0.3), rng)
         bootstrap = Bootstrap(sample, arms, sample.classes[:-1], trial, 20)
         differences = lesion_differences(sample, arms["augmented@1"], arms["oversampled"])
-        needed = inference.lesions_needed(differences, *bootstrap.recall_noise(0, "augmented@1", "oversampled"))
+        needed = inference.lesions_needed(differences, *bootstrap.seed_noise("recall", "augmented@1", "oversampled", 0))
         detectable += needed is not None and needed <= 160
     # The variance of two or three trainings is itself uncertain, and sometimes small by chance.
     assert detectable <= 4
