@@ -92,10 +92,7 @@ def evaluate(
     with ExitStack() as stack:
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
         probabilities = predict(models_of(inputs.classifiers), images)
-        shows_skin = set(classes) <= skin_tone.SKIN_CLASSES
-        lesions = rows["test"]["lesion_id"].to_numpy(str)
-        tones = skin_tone.estimate_tones(images["test"], lesions) if shows_skin else None
-    groups = group_images(read_rows(inputs.sets["test"], "test", ["age", "sex", "localization"]), tones)
+        groups = _group_test_images(inputs.sets["test"], images["test"], classes)
     outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
     shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
@@ -113,6 +110,16 @@ def evaluate(
         log_line("evaluate", headline(outcome.external, seeds, " on the external images"))
     log_line("evaluate", headline(outcome, seeds))
     return outcome
+
+
+def _group_test_images(
+    test_set: Path, images: np.ndarray, classes: Sequence[str]
+) -> dict[SubgroupAttribute, np.ndarray]:
+    """Return attribute → the group of each test image; skin tone only if the classes are those of images of skin."""
+    rows = read_rows(test_set, "test", ["lesion_id", "age", "sex", "localization"])
+    shows_skin = set(classes) <= skin_tone.SKIN_CLASSES
+    tones = skin_tone.estimate_tones(images, rows["lesion_id"].to_numpy(str)) if shows_skin else None
+    return group_images(rows, tones)
 
 
 def _compare_all(
