@@ -105,9 +105,10 @@ def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> tuple[bool,
     differences = lesion_differences(sample, arms[chosen.augmented], arms[CONTROL])
     weighted = weight_differences(sample, differences, sample.classes[:-1])
     p, _ = inference.sign_flip(weighted, int(rng.integers(2**31)))
-    verdict = decide_verdict(found["low"], found["high"], p * case.doses, float(weighted.sum()), case.seeds)
-    covered = found["low"] - 1e-9 <= true <= found["high"] + 1e-9
-    return covered, verdict, found["high"] - found["low"]
+    verdict = decide_verdict(found.low, found.high, p * case.doses, float(weighted.sum()), case.seeds)
+    assert found.low is not None  # all classes have lesions
+    assert found.high is not None
+    return found.low - 1e-9 <= true <= found.high + 1e-9, verdict, found.high - found.low
 
 
 def measure(case: Case, trials: int, seed: int = 0, draws: int = 200) -> dict[str, float]:

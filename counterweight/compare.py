@@ -28,7 +28,7 @@ from components.shared import html_page
 from components.shared.arms import sort_arms, title_of
 from components.shared.errors import UserError, printable
 from components.shared.files import write_text
-from components.shared.records import RunRecord
+from components.shared.records import Difference, RunRecord
 from components.shared.seeds import derive_seed
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
@@ -169,12 +169,14 @@ def compare_runs(first: "Run", second: "Run") -> tuple[list[Paired], list[int], 
     found = []
     for arm in arms:
         for metric in METRICS:
-            values = [bootstrap.difference(metric, f"{which} {arm}")["value"] for which in "ab"]
+            values = {which: bootstrap.difference(metric, f"{which} {arm}").value for which in "ab"}
             difference = bootstrap.difference(metric, f"b {arm}", f"a {arm}")
             if np.array_equal(predictions[f"a {arm}"].probabilities, predictions[f"b {arm}"].probabilities):
                 # The same models: the interval would be that of the pseudo-lesions.
-                difference = dict.fromkeys(difference, 0.0)
-            found.append(Paired(arm, metric, *values, **difference))
+                difference = Difference(value=0.0, low=0.0, high=0.0)
+            found.append(
+                Paired(arm, metric, values["a"], values["b"], difference.value, difference.low, difference.high)
+            )
     return found, seeds, rare
 
 

@@ -1,7 +1,7 @@
 """The page of `make demo`: a Gradio page that fetches nothing from elsewhere, and the web application around it."""
 
 import base64
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from components.prepare_data.image_reader import SUFFIXES
 from components.shared.arms import title_of
 from components.shared.errors import UserError
 from components.shared.image_set import encode_png
+from components.shared.records import SyntheticDetails
 from counterweight.demo_model import MAX_UPLOAD_BYTES, Answer, Demo, SyntheticPair
 from counterweight.published import NOTICE
 
@@ -53,17 +54,22 @@ def render_error(error: UserError) -> str:
     return _render("error", message=error.message, hint=error.hint)
 
 
-def describe_quality(details: Mapping[str, Any]) -> str:
+def describe_quality(details: SyntheticDetails) -> str:
     """Return the quality of a class's synthetic images as a sentence."""
-    named = {"KID": "kid", "density": "density", "coverage": "coverage", "separability": "separability"}
-    named["label fidelity"] = "label_fidelity"
-    figures = [f"{name} {details[key]:.3g}" for name, key in named.items() if details.get(key) is not None]
-    return f"{details['images']:,} images; {', '.join(figures) or 'too few images to measure their quality'}"
+    named = {
+        "KID": details.kid,
+        "density": details.density,
+        "coverage": details.coverage,
+        "separability": details.separability,
+        "label fidelity": details.label_fidelity,
+    }
+    figures = [f"{name} {value:.3g}" for name, value in named.items() if value is not None]
+    return f"{details.images:,} images; {', '.join(figures) or 'too few images to measure their quality'}"
 
 
 def render_synthetic(demo: Demo, key: str, pairs: Sequence[SyntheticPair], compared: int) -> str:
     """Return pairs of synthetic and training images as HTML."""
-    quality = describe_quality(demo.run.results["synthetic"][key])
+    quality = describe_quality(demo.run.results.synthetic[key])
     return _render("synthetic", quality=quality, pairs=pairs, compared=compared)
 
 

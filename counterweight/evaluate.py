@@ -149,10 +149,9 @@ def evaluate(words: list[str]) -> None:
             results, table = reevaluate.pool_folds(opened)
     write_results(folder, results, table)
     write_pages(results, Gallery(), folder / "report.html", folder / "comparison.md")
-    seeds = results["run"]["seeds"]
     print(f"\n{render_text(results).rstrip()}\n")
-    if external:
-        print(f"{external}: {headline(results['external'], seeds)}")
+    if results.external:
+        print(f"{external}: {headline(results.external, results.run.seeds)}")
     print(f"report: {os.path.relpath(folder / 'report.html')}")
 
 

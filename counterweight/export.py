@@ -203,8 +203,9 @@ def export_images(run: "Run", arm: str, folder: Path) -> None:
             for count, pixels in enumerate(published.iter_synthetic(run, key), start=1):
                 (place / f"{count:06}.png").write_bytes(encode_png(pixels))
             counts[f"{source}/{dx}"] = count
+        sources = {name: source.model_dump() for name, source in run.results.sources.items()}
         details = {"format": "folder", "notice": published.NOTICE, "images": counts, "synthetic": True}
-        write_text(part / DETAILS, json.dumps(details | {"sources": run.results.get("sources", {})}, indent=1))
+        write_text(part / DETAILS, json.dumps(details | {"sources": sources}, indent=1))
     log_line("export", f"{sum(counts.values()):,} synthetic images of {', '.join(counts)}")
 
 

@@ -45,7 +45,7 @@ from components.shared.errors import UserError, printable
 from components.shared.files import write_text
 from components.shared.image_set import hash_rows
 from components.shared.parameters import arm_names, defaults
-from components.shared.records import ImageCounts, Plan, PlannedEffect, Scalar, Split
+from components.shared.records import Plan, PlannedEffect, Scalar, Split
 from components.shared.stores.addresses import is_address
 from counterweight import estimate as estimating
 from counterweight import parameters, plan_text
@@ -175,13 +175,10 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
     """
     options, rows = placement().options, read.rows
     classes, arms = sorted(rows["dx"].unique()), arm_names(values)
-    counts = {
-        name: {dx: ImageCounts(**size) for dx, size in count_images(rows[rows["split"] == name], classes).items()}
-        for name in SPLITS
-    }
+    counts = {name: count_images(rows[rows["split"] == name], classes) for name in SPLITS}
     folds = len(read.splits)
     tested = count_images(rows if folds > 1 else rows[rows["split"] == "test"], classes)
-    lesions = {dx: size["lesions"] for dx, size in tested.items()}
+    lesions = {dx: size.lesions for dx, size in tested.items()}
     seeds, shares = list(values["classifier_seeds"]), [arm for arm in arms if share_of(arm) is not None]
     primary = Design(tuple(lesions[dx] for dx in rare), len(seeds), len(arms), len(shares), folds)
     size = Size(

@@ -97,7 +97,7 @@ def choose_arm(run: Run, name: str) -> str:
     Raises:
         UserError: `option.invalid`: the run does not have it.
     """
-    chosen = name or str(run.results["effect"]["best"])
+    chosen = name or run.results.effect.best
     if chosen not in run.arms:
         raise UserError(
             f"ARM is {chosen!r}, which the run does not have",
@@ -199,7 +199,7 @@ def load_training_images(run: Run) -> TrainingImages:
 
 def synthetic_keys(run: Run) -> list[str]:
     """Return the `synthetic_key` of each class and source of which the run has images."""
-    return [key for key, details in run.results["synthetic"].items() if details["images"]]
+    return [key for key, details in run.results.synthetic.items() if details.images]
 
 
 def _iter_images(run: Run, name: str, what: str, *classes: str) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -6,7 +6,6 @@ predictions for validation, so nothing but the models and the new images is need
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,14 +21,16 @@ from components.evaluate.predict.probabilities import load_probabilities, predic
 from components.evaluate.results import calibrate_arms, compare_on, labels_of
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
-from components.evaluate.statistics.compare import compare, count_images
+from components.evaluate.statistics.compare import Fitted, compare, count_images
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared import keras_setup
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import Header, open_pixels, read_rows
 from components.shared.records import (
+    CitedPlan,
     ClassifierRecord,
+    ExternalOutcome,
     Manifest,
     Results,
     RunRecord,
@@ -60,7 +61,7 @@ class Run:
     name: str
     file: Callable[[str], Path]
     files: tuple[str, ...]
-    results: dict[str, Any]
+    results: Results
     record: RunRecord
     classes: tuple[str, ...]
     predictions: pd.DataFrame
@@ -79,11 +80,11 @@ class Run:
     @property
     def arms(self) -> tuple[str, ...]:
         """Names of its arms."""
-        return tuple(self.results["arms"])
+        return tuple(self.results.arms)
 
     def calibrate(self) -> dict[str, ArmCalibration]:
         """Return what was fitted on validation, by arm."""
-        images = {dx: counts["images"] for dx, counts in self.results["splits"]["train"].items()}
+        images = {dx: counts.images for dx, counts in self.results.splits["train"].items()}
         return calibrate_arms(*self.load("validation"), self.classes, self.record.malignant, images)
 
 
@@ -114,8 +115,7 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
             )
         return path
 
-    path = file("metrics.json")
-    results = load_record(path, Results)
+    results = load_record(file("metrics.json"), Results)
     try:
         predictions = pd.read_parquet(file("predictions.parquet"))
     except (OSError, ValueError) as error:
@@ -126,8 +126,7 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
             "use the unchanged files of one run",
             "predictions.invalid",
         ) from error
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    return Run(name, file, tuple(manifest.files), raw, results.run, tuple(results.classes), predictions)
+    return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
 
 
 def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:
@@ -142,7 +141,7 @@ def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:
     }
 
 
-def evaluate_external(run: Run, external_data: str, external_set: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+def evaluate_external(run: Run, external_data: str, external_set: str | Path) -> tuple[Results, pd.DataFrame]:
     """Evaluate the models of a published run on external images.
 
     Args:
@@ -184,10 +183,10 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
         record.seeds,
         record.seed,
     )
-    external = {"data": external_data, "counts": count_images(rows, classes), **compared}
+    external = ExternalOutcome(**dict(compared), data=external_data, counts=count_images(rows, classes))
     kept = run.predictions[run.predictions["set"] != "external"]
     table = pd.concat([kept, predictions_table(rows, "external", probabilities, record.seeds, classes)])
-    return run.results | {"external": external}, table
+    return run.results.model_copy(update={"external": external}), table
 
 
 def _fold_settings(run: Run) -> dict[str, Any]:
@@ -231,7 +230,7 @@ def _check_folds(runs: Sequence[Run]) -> None:
                 )
 
 
-def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
+def pool_folds(runs: Sequence[Run]) -> tuple[Results, pd.DataFrame]:
     """Pool the folds of a k-fold run: each test lesion is predicted by models that were not trained on it.
 
     Each fold's temperature and threshold come from its own validation split; the calibrated probabilities and the
@@ -241,7 +240,7 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
         runs: one of each fold, equal in everything else.
 
     Returns:
-        Results in the form of `metrics.json`, and the test predictions of all folds. Training and validation counts and
+        The results, and the test predictions of all folds. Training and validation counts and
         details of GANs are those of the first fold; `run.folds` has each fold's split and verdict; a temperature is
         the mean over folds. The share of synthetic images is chosen by the mean of the folds' validation losses.
 
@@ -253,57 +252,71 @@ def pool_folds(runs: Sequence[Run]) -> tuple[dict[str, Any], pd.DataFrame]:
     first, record, classes = runs[0].results, runs[0].record, runs[0].classes
     group = np.isin(classes, record.malignant)
     arms_of_run = runs[0].arms
-    tests, parts, fitted = [], [], []
+    tests, parts, calibrations = [], [], []
     for run in runs:
-        calibrations = run.calibrate()
+        fitted = run.calibrate()
         rows, probabilities = run.load("test")
         tests.append(rows)
-        parts.append({arm: calibration.apply(probabilities[arm], calibrations[arm], group) for arm in arms_of_run})
-        fitted.append(calibrations)
+        parts.append({arm: calibration.apply(probabilities[arm], fitted[arm], group) for arm in arms_of_run})
+        calibrations.append(fitted)
     rows = pd.concat(tests, ignore_index=True)
     sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(record.malignant))
     pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in arms_of_run}
-    losses = {arm: float(np.mean([of_fold[arm].log_loss for of_fold in fitted])) for arm in arms_of_run}
-    arms, effect, verdict = compare(sample, pooled, losses, record.rebalanced_classes, record.seeds, record.seed)
+    means = {arm: _mean_of_folds([of_fold[arm] for of_fold in calibrations]) for arm in arms_of_run}
+    outcome = compare(sample, pooled, means, record.rebalanced_classes, record.seeds, record.seed)
+    arms = {}
     for arm in arms_of_run:
-        means = np.mean([[model.temperature for model in of_fold[arm].models] for of_fold in fitted], axis=0)
-        arms[arm] |= {
-            "temperature": np.round(means, 6).tolist(),
-            "validation_log_loss": losses[arm],
-            "prior_strength": float(np.mean([of_fold[arm].prior_strength for of_fold in fitted])),
-            "train_rows": first["arms"][arm]["train_rows"],
-            "models": {
-                f"{seed}, fold {run.record.split}": model
-                for run in runs
-                for seed, model in run.results["arms"][arm]["models"].items()
-            },
+        models = {
+            f"{seed}, fold {run.record.split}": model
+            for run in runs
+            for seed, model in run.results.arms[arm].models.items()
         }
-    folds = [
-        {"split": run.record.split, "split_sha256": run.record.split_sha256, "verdict": run.results["verdict"]}
-        | {"value": run.results["effect"]["value"]}
-        for run in runs
-    ]
-    # A policy that moves lesions to train leaves some without a fold in which they are tested.
-    lesions = sum(of_class["lesions"] for split in first["splits"].values() for of_class in split.values())
-    digest = hashlib.sha256("".join(run.record.split_sha256 for run in runs).encode()).hexdigest()
-    results = {
-        "run": first["run"]
-        | {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds}
-        | {"pooled_lesions": {"tested": int(rows["lesion_id"].nunique()), "all": lesions}}
-        | {"plan": _pool_plans(runs)},
-        "classes": list(classes),
-        "splits": first["splits"] | {"test": count_images(rows, classes)},
-        "arms": arms,
-        "effect": effect,
-        "verdict": verdict,
-        "synthetic": first["synthetic"],
-        "external": None,
-    }
+        trained = {"train_rows": first.arms[arm].train_rows, "models": models}
+        arms[arm] = outcome.arms[arm].model_copy(update=trained)
+    results = Results(
+        run=_describe_folds(runs, int(rows["lesion_id"].nunique())),
+        classes=list(classes),
+        splits={**first.splits, "test": count_images(rows, classes)},
+        arms=arms,
+        effect=outcome.effect,
+        verdict=outcome.verdict,
+        synthetic=first.synthetic,
+        external=None,
+    )
     tables = [run.predictions[run.predictions["set"] == "test"].assign(fold=run.record.split) for run in runs]
     return results, pd.concat(tables)
 
 
-def _pool_plans(runs: Sequence[Run]) -> dict[str, Any] | None:
+def _mean_of_folds(calibrations: Sequence[ArmCalibration]) -> Fitted:
+    """Return the means over folds of what was fitted on their validation splits for an arm."""
+    temperatures = zip(*([model.temperature for model in of_fold.models] for of_fold in calibrations), strict=True)
+    return Fitted(
+        float(np.mean([of_fold.log_loss for of_fold in calibrations])),
+        [round(float(np.mean(of_seed)), 6) for of_seed in temperatures],
+        float(np.mean([of_fold.prior_strength for of_fold in calibrations])),
+    )
+
+
+def _describe_folds(runs: Sequence[Run], tested: int) -> RunRecord:
+    """Return the record of the pooled runs, from that of the first; `tested` is the number of tested lesions."""
+    folds = [
+        {
+            "split": run.record.split,
+            "split_sha256": run.record.split_sha256,
+            "verdict": run.results.verdict,
+            "value": run.results.effect.value,
+        }
+        for run in runs
+    ]
+    # A policy that moves lesions to train leaves some without a fold in which they are tested.
+    lesions = sum(of_class.lesions for split in runs[0].results.splits.values() for of_class in split.values())
+    digest = hashlib.sha256("".join(run.record.split_sha256 for run in runs).encode()).hexdigest()
+    changes = {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds}
+    pooled = {"pooled_lesions": {"tested": tested, "all": lesions}, "plan": _pool_plans(runs)}
+    return runs[0].record.model_copy(update=changes | pooled)
+
+
+def _pool_plans(runs: Sequence[Run]) -> CitedPlan | None:
     """Return the citation of the plan that all folds cite, with the deviations of each; None if they cite none."""
     plans = [run.record.plan for run in runs]
     first = plans[0]
@@ -314,7 +327,7 @@ def _pool_plans(runs: Sequence[Run]) -> dict[str, Any] | None:
         for run, plan in zip(runs, plans, strict=True)
         for text in (plan.deviations if plan else ())
     ]
-    return first.model_copy(update={"deviations": deviations}).model_dump()
+    return first.model_copy(update={"deviations": deviations})
 
 
 def _concatenate(parts: Sequence[Predictions]) -> Predictions:

@@ -40,6 +40,7 @@ from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, a
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import defaults, format_sources, parse, source_label, synthetic_sources
 from components.shared.places import refuse_file
+from components.shared.records import Results, load_record
 from components.shared.stores.addresses import ADDRESS_FORM
 from counterweight import parameters
 from counterweight.exit_codes import run_command
@@ -588,7 +589,7 @@ def _print_results(folder: Path, runner: Runner, console: TextIO) -> None:
     """Print the comparison, the duration and the path of the report."""
     from components.evaluate.report.page import render_text
 
-    results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    results = load_record(folder / "metrics.json", Results)
     seconds = time.monotonic() - START_S
     took = f"{duration(seconds)} in {runner.task_count} tasks, {runner.overhead_s() / seconds:.1%} of it between them"
     if runner.task_count == UNCACHED_TASKS:

@@ -71,4 +71,4 @@ def evaluate(
         log_metrics(metrics, headline_metrics(outcome))
         # A later run that takes this result from the cache reports its age.
         results.metadata["finished"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        return outcome["verdict"]
+        return outcome.verdict

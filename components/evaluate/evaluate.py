@@ -7,13 +7,12 @@ sheet, and the report as HTML and Markdown.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from components.evaluate import planned
-from components.evaluate.predict import label_fidelity
+from components.evaluate.predict import label_fidelity, skin_tone
 from components.evaluate.predict.guards import check_inputs
 from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
 from components.evaluate.predict.probabilities import predict, predictions_table
@@ -21,6 +20,7 @@ from components.evaluate.predict.reference import write_examples, write_referenc
 from components.evaluate.report import cards, gallery
 from components.evaluate.results import (
     calibrate_arms,
+    calibrate_predictions,
     compare_on,
     describe_models,
     describe_run,
@@ -32,12 +32,20 @@ from components.evaluate.results import (
     write_results,
 )
 from components.evaluate.statistics.compare import count_images
+from components.evaluate.statistics.subgroups import compare_subgroups, group_images
 from components.shared import keras_setup
 from components.shared import parameters as parameters_of_runs
 from components.shared.files import atomic_folder
 from components.shared.image_set import open_pixels, read_header, read_rows
 from components.shared.log import log_line
-from components.shared.records import Scalar
+from components.shared.records import (
+    CitedPlan,
+    ExternalOutcome,
+    Results,
+    Scalar,
+    SubgroupAttribute,
+    SyntheticDetails,
+)
 from components.shared.seeds import derive_seed
 
 
@@ -51,7 +59,7 @@ def evaluate(
     results: str | Path,
     report: str | Path,
     plan: str = "",
-) -> dict[str, Any]:
+) -> Results:
     """Compare the arms of a run.
 
     Args:
@@ -66,7 +74,7 @@ def evaluate(
         plan: text of the plan that the run cites; empty for none.
 
     Returns:
-        The results, as in `metrics.json`.
+        The content of `metrics.json`.
 
     Raises:
         UserError: a model may have seen a test or external image, the arms differ in more than their training set, or
@@ -84,9 +92,9 @@ def evaluate(
     with ExitStack() as stack:
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
         probabilities = predict(models_of(inputs.classifiers), images)
-    outcome = _compare_all(inputs, rows, probabilities, malignant, seeds, parameters)
-    outcome["run"]["plan"] = cited.model_dump() if cited else None
-    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome["effect"]["arm"])
+        groups = _group_test_images(inputs.sets["test"], images["test"], classes)
+    outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
+    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
     with atomic_folder(results) as folder:
         write_results(folder, outcome, pd.concat(tables))
@@ -95,36 +103,50 @@ def evaluate(
         write_reference(features, inputs.train_set, inputs.sets["validation"], folder)
         write_examples(inputs.sets["test"], folder / "examples.parquet")
         write_pages(outcome, shown, report, folder / "comparison.md")
-    for dx, details in outcome["synthetic"].items():
-        if "failed" in details:
-            log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details['failed']}")
-    if outcome["external"]:
-        log_line("evaluate", headline(outcome["external"], seeds, " on the external images"))
+    for dx, details in outcome.synthetic.items():
+        if details.failed:
+            log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details.failed}")
+    if outcome.external:
+        log_line("evaluate", headline(outcome.external, seeds, " on the external images"))
     log_line("evaluate", headline(outcome, seeds))
     return outcome
+
+
+def _group_test_images(
+    test_set: Path, images: np.ndarray, classes: Sequence[str]
+) -> dict[SubgroupAttribute, np.ndarray]:
+    """Return attribute → the group of each test image; skin tone only if the classes are those of images of skin."""
+    rows = read_rows(test_set, "test", ["lesion_id", "age", "sex", "localization"])
+    shows_skin = set(classes) <= skin_tone.SKIN_CLASSES
+    tones = skin_tone.estimate_tones(images, rows["lesion_id"].to_numpy(str)) if shows_skin else None
+    return group_images(rows, tones)
 
 
 def _compare_all(
     inputs: Inputs,
     rows: Mapping[str, pd.DataFrame],
     probabilities: Mapping[str, Mapping[str, np.ndarray]],
+    groups: Mapping[SubgroupAttribute, np.ndarray],
     malignant: Sequence[str],
     seeds: Sequence[int],
     parameters: Mapping[str, Scalar],
-) -> dict[str, Any]:
-    """Return the results in the form of `metrics.json`.
+    cited: CitedPlan | None,
+) -> Results:
+    """Return the results.
 
     Args:
         inputs: inputs of the run.
         rows: set → image_id, lesion_id and dx of its images.
         probabilities: set → arm → (seeds, N, classes).
+        groups: attribute → the group of each test image.
         malignant: the classes whose sensitivity as a group is measured.
         seeds: seeds of the classifiers.
         parameters: parameters of the pipeline.
+        cited: the plan that the run cites.
     """
     classes, seed = read_header(inputs.sets["test"]).classes, int(parameters["random_seed"] or 0)
     splits = describe_splits(inputs, classes)
-    train_images = {dx: counts["images"] for dx, counts in splits["train"].items()}
+    train_images = {dx: counts.images for dx, counts in splits["train"].items()}
     calibrations = calibrate_arms(rows["validation"], probabilities["validation"], classes, malignant, train_images)
     compared = {
         name: compare_on(
@@ -133,24 +155,40 @@ def _compare_all(
         for name in inputs.sets
         if name != "validation"
     }
-    for arm in inputs.classifiers:
-        compared["test"]["arms"][arm] |= describe_models(inputs.classifiers[arm])
-    synthetic = describe_synthetic(inputs)
-    real_only = probabilities["validation"][label_fidelity.ARM]
-    for key, shares in label_fidelity.measure(inputs, rows["validation"], real_only, classes).items():
-        synthetic[key] |= shares
-    sets = {"train": inputs.train_set} | {name: inputs.sets[name] for name in ("validation", "test")}
+    tested = compared["test"]
+    sample, predictions = calibrate_predictions(rows["test"], probabilities["test"], calibrations, classes, malignant)
+    subgroups = compare_subgroups(groups, sample, predictions, tested.effect, inputs.rebalanced, seed)
     external = None
     if "external" in inputs.sets:
-        counts = count_images(rows["external"], classes)
-        external = {"data": parameters["data_external"], "counts": counts, **compared["external"]}
-    return {
-        "run": describe_run(inputs, seeds, malignant, parameters),
-        "classes": list(classes),
-        "splits": splits,
-        **compared["test"],
-        "population": cards.population(sets),
-        "synthetic": synthetic,
-        "sources": {name: source.model_dump() for name, source in inputs.sources.items()},
-        "external": external,
-    }
+        external = ExternalOutcome(
+            **dict(compared["external"]),
+            data=str(parameters["data_external"]),
+            counts=count_images(rows["external"], classes),
+        )
+    results = Results(
+        run=describe_run(inputs, seeds, malignant, parameters, cited),
+        classes=list(classes),
+        splits=splits,
+        arms={arm: describe_models(tested.arms[arm], inputs.classifiers[arm]) for arm in inputs.classifiers},
+        effect=tested.effect,
+        verdict=tested.verdict,
+        population=cards.population(
+            {"train": inputs.train_set, "validation": inputs.sets["validation"], "test": inputs.sets["test"]}
+        ),
+        synthetic=_describe_synthetic(inputs, rows["validation"], probabilities["validation"], classes),
+        sources=dict(inputs.sources),
+        external=external,
+    )
+    return results.model_copy(update={"subgroups": subgroups}) if subgroups else results
+
+
+def _describe_synthetic(
+    inputs: Inputs, validation: pd.DataFrame, probabilities: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> dict[str, SyntheticDetails]:
+    """Return `synthetic_key` → details of the synthetic images, among them their label fidelity."""
+    synthetic = describe_synthetic(inputs)
+    measured = label_fidelity.measure(inputs, validation, probabilities[label_fidelity.ARM], classes)
+    for key, (fidelity, recall) in measured.items():
+        shares = {"label_fidelity": fidelity, "validation_recall": recall}
+        synthetic[key] = synthetic[key].model_copy(update=shares)
+    return synthetic

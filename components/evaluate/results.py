@@ -1,9 +1,7 @@
 """Results of a run in the form of `metrics.json`, the figures that Kubeflow compares runs by, and the files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +12,25 @@ from components.evaluate.report.formatting import effect_name
 from components.evaluate.report.gallery import Gallery
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
-from components.evaluate.statistics.compare import compare, count_images
-from components.evaluate.statistics.metrics import Sample
+from components.evaluate.statistics.compare import Fitted, compare, count_images
+from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.code_identity import code_sha256
 from components.shared.files import atomic_write, write_text
 from components.shared.image_set import read_header, read_rows
-from components.shared.records import Scalar, TrainedGan
+from components.shared.records import (
+    ArmResults,
+    CitedPlan,
+    ImageCounts,
+    ModelCurves,
+    Outcome,
+    Results,
+    RunRecord,
+    Scalar,
+    Split,
+    SyntheticDetails,
+    TrainedGan,
+)
 
 _OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
 _OF_IMAGES = {
@@ -59,6 +69,27 @@ def calibrate_arms(
     }
 
 
+def calibrate_predictions(
+    rows: pd.DataFrame,
+    probabilities: Mapping[str, np.ndarray],
+    calibrations: Mapping[str, ArmCalibration],
+    classes: Sequence[str],
+    malignant: Sequence[str],
+) -> tuple[Sample, dict[str, Predictions]]:
+    """Return the images of a set, and arm → predictions with everything that was fitted on validation.
+
+    Args:
+        rows: image_id, lesion_id and dx of N images.
+        probabilities: arm → (seeds, N, classes).
+        calibrations: arm → from `calibrate_arms`.
+        classes, malignant: names.
+    """
+    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
+    return sample, {
+        arm: calibration.apply(of_arm, calibrations[arm], sample.is_malignant) for arm, of_arm in probabilities.items()
+    }
+
+
 def compare_on(
     rows: pd.DataFrame,
     probabilities: Mapping[str, np.ndarray],
@@ -68,8 +99,8 @@ def compare_on(
     rebalanced: Sequence[str],
     seeds: Sequence[int],
     seed: int,
-) -> dict[str, Any]:
-    """Return the comparison of the arms on one set: `arms`, `effect` and `verdict`.
+) -> Outcome:
+    """Return the comparison of the arms on one set.
 
     Args:
         rows: image_id, lesion_id and dx of N images.
@@ -79,130 +110,133 @@ def compare_on(
         seeds: seeds of the models.
         seed: seed of the resampling.
     """
-    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), tuple(classes), tuple(malignant))
-    predictions = {
-        arm: calibration.apply(of_arm, calibrations[arm], sample.is_malignant) for arm, of_arm in probabilities.items()
+    sample, predictions = calibrate_predictions(rows, probabilities, calibrations, classes, malignant)
+    fitted = {
+        arm: Fitted(it.log_loss, [round(model.temperature, 6) for model in it.models], it.prior_strength)
+        for arm, it in calibrations.items()
     }
-    losses = {arm: it.log_loss for arm, it in calibrations.items()}
-    arms, effect, verdict = compare(sample, predictions, losses, rebalanced, seeds, seed)
-    for arm, fitted in calibrations.items():
-        arms[arm] |= {
-            "temperature": [round(model.temperature, 6) for model in fitted.models],
-            "validation_log_loss": fitted.log_loss,
-            "prior_strength": fitted.prior_strength,
-        }
-    return {"arms": arms, "effect": effect, "verdict": verdict}
+    return compare(sample, predictions, fitted, rebalanced, seeds, seed)
 
 
 def describe_run(
-    inputs: Inputs, seeds: Sequence[int], malignant: Sequence[str], parameters: Mapping[str, Scalar]
-) -> dict[str, Any]:
-    """Return `run` of the results: data, split, seeds, settings and versions.
+    inputs: Inputs,
+    seeds: Sequence[int],
+    malignant: Sequence[str],
+    parameters: Mapping[str, Scalar],
+    plan: CitedPlan | None,
+) -> RunRecord:
+    """Return what the result depends on: data, split, seeds, settings and versions.
 
     Args:
         inputs: inputs of the run.
         seeds: seeds of its classifiers.
         malignant: the classes whose sensitivity as a group is measured.
         parameters: parameters of the pipeline, by their names in its form.
+        plan: the plan that the run cites.
     """
     header, first = read_header(inputs.sets["test"]), inputs.classifiers[BASELINE][0].record
     settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
-    return {
-        "data": parameters["data"],
-        "data_sha256": header.data_sha256,
-        "split_sha256": header.split_sha256,
-        "split": parameters["data_split"],
-        "seed": parameters["random_seed"],
-        "seeds": list(seeds),
-        "image_size": header.image_size,
-        "rare_classes": list(inputs.rare),
-        "rebalanced_classes": list(inputs.rebalanced),
-        "malignant": list(malignant),
-        "pretraining_s": inputs.pretraining_s,
-        "settings": settings | {"parameters": first.parameters},
-        "parameters": dict(parameters),
-        "versions": first.versions,
-        "source": inputs.source.model_dump() if inputs.source else None,
-        "code": code_sha256("evaluate"),
-    }
-
-
-def describe_models(classifiers: Sequence[Classifier]) -> dict[str, Any]:
-    """Return the part of an arm's results about its training: `train_rows` and `models`."""
-    return {
-        "train_rows": classifiers[0].record.train_rows,
-        "models": {
-            str(classifier.record.settings.seed): classifier.record.model_dump(include=_OF_MODEL)
-            for classifier in classifiers
-        },
-    }
-
-
-def describe_splits(inputs: Inputs, classes: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
-    """Return split → class → numbers of images and lesions."""
-    paths = {"train": inputs.train_set} | {name: inputs.sets[name] for name in ("validation", "test")}
-    return {name: count_images(read_rows(path, name, ["dx", "lesion_id"]), classes) for name, path in paths.items()}
-
-
-def describe_synthetic(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Return `synthetic_key` → details about the synthetic images and their GAN, as in `SyntheticDetails`."""
-    synthetic: dict[str, dict[str, Any]] = {}
-    for dx, record in inputs.gan_records.items():
-        if isinstance(record, TrainedGan):
-            quality = inputs.qualities[dx].model_dump(include=_OF_IMAGES)
-            synthetic[dx] = quality | record.model_dump(include=_OF_GAN)
-        else:
-            synthetic[dx] = {"images": 0, "architecture": record.architecture, "failed": record.failed}
-    given = {key: it for key, it in inputs.qualities.items() if key not in synthetic}
-    return synthetic | {key: quality.model_dump(include=_OF_IMAGES) for key, quality in given.items()}
-
-
-def headline(outcome: Mapping[str, Any], seeds: Sequence[int], where: str = "") -> str:
-    """Return the verdict, the primary difference and its interval, on one line.
-
-    Args:
-        outcome: has `verdict` and `effect`.
-        seeds: seeds of the classifiers.
-        where: inserted after the verdict.
-    """
-    effect = outcome["effect"]
-    if effect["value"] is None:
-        return f"{outcome['verdict']}{where}: the set has no image of a rebalanced class"
-    note = " (one seed: valid for these models only)" if len(seeds) == 1 else ""
-    return (
-        f"{outcome['verdict']}{where}: {effect_name(effect['arm'])} {effect['value']:+.3f} ({effect['low']:+.3f} to "
-        f"{effect['high']:+.3f}) on the {effect['metric']}{note}"
+    return RunRecord(
+        data=str(parameters["data"]),
+        data_sha256=header.data_sha256,
+        split=str(parameters["data_split"]),
+        split_sha256=header.split_sha256,
+        seed=int(parameters["random_seed"] or 0),
+        seeds=list(seeds),
+        image_size=header.image_size,
+        rare_classes=list(inputs.rare),
+        rebalanced_classes=list(inputs.rebalanced),
+        malignant=list(malignant),
+        pretraining_s=inputs.pretraining_s,
+        settings=settings | {"parameters": first.parameters},
+        parameters=dict(parameters),
+        versions=first.versions,
+        source=inputs.source,
+        code=code_sha256("evaluate"),
+        plan=plan,
     )
 
 
-def headline_metrics(outcome: Mapping[str, Any]) -> dict[str, float]:
+def describe_models(figures: ArmResults, classifiers: Sequence[Classifier]) -> ArmResults:
+    """Return an arm's results with the training of its classifiers."""
+    models = {
+        str(classifier.record.settings.seed): ModelCurves(**classifier.record.model_dump(include=_OF_MODEL))
+        for classifier in classifiers
+    }
+    return figures.model_copy(update={"train_rows": classifiers[0].record.train_rows, "models": models})
+
+
+def describe_splits(inputs: Inputs, classes: Sequence[str]) -> dict[Split, dict[str, ImageCounts]]:
+    """Return split → class → numbers of images and lesions."""
+    paths: dict[Split, Path] = {"train": inputs.train_set}
+    paths |= {"validation": inputs.sets["validation"], "test": inputs.sets["test"]}
+    return {name: count_images(read_rows(path, name, ["dx", "lesion_id"]), classes) for name, path in paths.items()}
+
+
+def describe_synthetic(inputs: Inputs) -> dict[str, SyntheticDetails]:
+    """Return `synthetic_key` → details about the synthetic images and their GAN."""
+    synthetic: dict[str, SyntheticDetails] = {}
+    for dx, record in inputs.gan_records.items():
+        if isinstance(record, TrainedGan):
+            quality = inputs.qualities[dx].model_dump(include=_OF_IMAGES)
+            synthetic[dx] = SyntheticDetails(**(quality | record.model_dump(include=_OF_GAN)))
+        else:
+            synthetic[dx] = SyntheticDetails(images=0, architecture=record.architecture, failed=record.failed)
+    given = {key: it for key, it in inputs.qualities.items() if key not in synthetic}
+    return synthetic | {
+        key: SyntheticDetails(**quality.model_dump(include=_OF_IMAGES)) for key, quality in given.items()
+    }
+
+
+def headline(outcome: Outcome, seeds: Sequence[int], where: str = "") -> str:
+    """Return the verdict, the primary difference and its interval, on one line.
+
+    Args:
+        outcome: the comparison on one set.
+        seeds: seeds of the classifiers.
+        where: inserted after the verdict.
+    """
+    effect = outcome.effect
+    if effect.value is None:
+        return f"{outcome.verdict}{where}: the set has no image of a rebalanced class"
+    note = " (one seed: valid for these models only)" if len(seeds) == 1 else ""
+    return (
+        f"{outcome.verdict}{where}: {effect_name(effect.arm)} {effect.value:+.3f} ({effect.low:+.3f} to "
+        f"{effect.high:+.3f}) on the {effect.metric}{note}"
+    )
+
+
+def headline_metrics(outcome: Outcome) -> dict[str, float]:
     """Return the dozen figures that Kubeflow shows and compares runs by; the first in alphabetical order is the result.
 
     Figures that cannot be computed are absent.
     """
-    effect = outcome["effect"]
-    figures = {f"1_gan_effect{key}": effect[name] for key, name in (("", "value"), ("_low", "low"), ("_high", "high"))}
-    shown = {BASELINE: BASELINE, CONTROL: CONTROL, effect["arm"]: AUGMENTED}
+    effect = outcome.effect
+    figures = {"1_gan_effect": effect.value, "1_gan_effect_low": effect.low, "1_gan_effect_high": effect.high}
+    shown = {BASELINE: BASELINE, CONTROL: CONTROL, effect.arm: AUGMENTED}
     figures |= {
-        f"{key}_{title}": outcome["arms"][arm][name] for key, name in _METRICS.items() for arm, title in shown.items()
+        f"{key}_{title}": getattr(outcome.arms[arm], name)
+        for key, name in _METRICS.items()
+        for arm, title in shown.items()
     }
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def write_pages(outcome: dict[str, Any], gallery: Gallery, report_page: str | Path, comparison: str | Path) -> None:
+def write_pages(results: Results, gallery: Gallery, report_page: str | Path, comparison: str | Path) -> None:
     """Write the report as HTML and as Markdown."""
-    write_text(report_page, page.render_html(outcome, gallery))
-    write_text(comparison, page.render_markdown(outcome))
+    write_text(report_page, page.render_html(results, gallery))
+    write_text(comparison, page.render_markdown(results))
 
 
-def write_results(folder: Path, outcome: dict[str, Any], predictions: pd.DataFrame) -> None:
+def write_results(folder: Path, results: Results, predictions: pd.DataFrame) -> None:
     """Write `metrics.json` and `predictions.parquet` into a folder."""
-    write_text(folder / "metrics.json", json.dumps(outcome, indent=1, allow_nan=False))
+    # What does not apply to a run is absent, instead of null.
+    write_text(folder / "metrics.json", results.model_dump_json(indent=1, exclude_unset=True))
     with atomic_write(folder / "predictions.parquet") as part:
         predictions.to_parquet(part, index=False)
 
 
-def write_cards(folder: Path, outcome: dict[str, Any]) -> None:
+def write_cards(folder: Path, results: Results) -> None:
     """Write `model_card.md` and `data_sheet.md` into a folder."""
-    write_text(folder / "model_card.md", cards.model_card(outcome))
-    write_text(folder / "data_sheet.md", cards.data_sheet(outcome))
+    write_text(folder / "model_card.md", cards.model_card(results))
+    write_text(folder / "data_sheet.md", cards.data_sheet(results))

@@ -954,6 +954,87 @@ class Population(Record):
     dx_type: dict[Text, Count]
 
 
+class Estimate(Record):
+    """A metric with its 95 % interval.
+
+    Attributes:
+        value: the metric.
+        low: lower limit.
+        high: upper limit.
+    """
+
+    value: Figure
+    low: Figure
+    high: Figure
+
+
+SubgroupAttribute = Literal["age", "sex", "localization", "skin_tone"]
+
+
+class SubgroupArm(Record):
+    """Metrics of an arm in a group of test images; see `ArmResults`.
+
+    Attributes:
+        rare_recall: mean recall of the rare classes that the group has images of.
+        malignant_sensitivity: sensitivity for its malignant images at the threshold fitted on validation.
+        ece_scaled: expected calibration error after temperature scaling.
+    """
+
+    rare_recall: Estimate
+    malignant_sensitivity: Estimate
+    ece_scaled: Figure
+
+
+class Subgroup(Record):
+    """A group of test images.
+
+    Attributes:
+        attribute: what the images are grouped by; the skin tone is estimated from the border of the image.
+        group: value of the attribute; `unknown` if it is missing, `other` for rare values together.
+        images: number of images.
+        lesions: number of lesions.
+        rare_lesions: number of lesions of the rare classes.
+        malignant_lesions: number of lesions of malignant classes.
+        few: whether a difference of 0.10 between the chosen arm and the best control would most likely be missed.
+        lesions_needed: number of lesions of the rare classes that would detect it with a probability of 80 %; null if
+            it takes more seeds.
+        arms: arm → metrics.
+    """
+
+    attribute: SubgroupAttribute
+    group: Text
+    images: Count
+    lesions: Count
+    rare_lesions: Count
+    malignant_lesions: Count
+    few: bool
+    lesions_needed: Count | None
+    arms: dict[ArmName, SubgroupArm]
+
+
+class Subgroups(Record):
+    """Comparison of arms in groups of the test images.
+
+    Attributes:
+        arms: the baseline, the best control and the chosen arm.
+        groups: the groups.
+        worst: number, from 0, of the group in which the chosen arm has the lowest recall of the rare classes; groups
+            with enough lesions come first. Null if no group has images of these classes.
+    """
+
+    arms: list[ArmName]
+    groups: list[Subgroup]
+    worst: Count | None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Subgroups":
+        if any(set(group.arms) != set(self.arms) for group in self.groups):
+            raise ValueError("the arms of a group are not those of the comparison")
+        if self.worst is not None and self.worst >= len(self.groups):
+            raise ValueError("the worst group does not exist")
+        return self
+
+
 class Outcome(Record):
     """Comparison of the arms on one set of images.
 
@@ -1005,6 +1086,7 @@ class Results(Outcome):
         classes: all classes of the data.
         splits: split → class → size.
         population: split → population; absent if folds are pooled.
+        subgroups: comparison in groups of the test images; absent if folds are pooled or the data has no groups.
         synthetic: class, or source and class, → its synthetic images.
         sources: name → source of synthetic images other than the run's GANs.
         external: comparison on external images; null without an external set.
@@ -1012,8 +1094,9 @@ class Results(Outcome):
 
     run: RunRecord
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=1_000), AfterValidator(_check_unique)]
-    splits: dict[Literal["train", "validation", "test"], dict[ClassName, ImageCounts]]
-    population: dict[Literal["train", "validation", "test"], Population] | None = None
+    splits: dict[Split, dict[ClassName, ImageCounts]]
+    population: dict[Split, Population] | None = None
+    subgroups: Subgroups | None = None
     synthetic: dict[SyntheticKey, SyntheticDetails]
     sources: dict[SourceName, SyntheticSource] = {}
     external: ExternalOutcome | None

@@ -14,7 +14,7 @@ import numpy as np
 from components.evaluate.report.gallery import Decision, Gallery, Neighbour, ShownImage
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration, Calibration
-from components.evaluate.statistics.compare import compare
+from components.evaluate.statistics.compare import Fitted, compare
 from components.evaluate.statistics.metrics import Sample
 
 ARMS = ("baseline", "oversampled", "augmented@1")
@@ -76,17 +76,14 @@ def _compare(seeds: list[int], counts: dict[str, tuple[int, int]], arms: tuple[s
     sample = Sample(truth, np.array(lesion), CLASSES, tuple(MALIGNANT))
     models = tuple(Calibration(1.4 + 0.05 * seed, 0.3) for seed in seeds)
     frequencies = np.array(list(IMAGES.values())) / sum(IMAGES.values())
-    fitted = {arm: ArmCalibration(models, frequencies, 0.4, LOSSES[arm]) for arm in arms}
+    calibrations = {arm: ArmCalibration(models, frequencies, 0.4, LOSSES[arm]) for arm in arms}
     predictions = {
-        arm: calibration.apply(_simulate(arm, len(seeds), truth), fitted[arm], sample.is_malignant) for arm in arms
+        arm: calibration.apply(_simulate(arm, len(seeds), truth), calibrations[arm], sample.is_malignant)
+        for arm in arms
     }
-    described, effect, verdict = compare(
-        sample, predictions, {arm: LOSSES[arm] for arm in arms}, REBALANCED, seeds, 1, RESAMPLES
-    )
-    for arm in arms:
-        described[arm] |= {"temperature": [model.temperature for model in models], "prior_strength": 0.4}
-        described[arm] |= {"validation_log_loss": LOSSES[arm]}
-    return {"arms": described, "effect": effect, "verdict": verdict}
+    fitted = {arm: Fitted(LOSSES[arm], [model.temperature for model in models], 0.4) for arm in arms}
+    outcome = compare(sample, predictions, fitted, REBALANCED, seeds, 1, RESAMPLES)
+    return outcome.model_dump(exclude_unset=True)
 
 
 @functools.cache
@@ -185,6 +182,29 @@ def _example(seeds: int, external: bool, arms: tuple[str, ...]) -> dict[str, Any
 def example(seeds: int = 5, external: bool = False, arms: tuple[str, ...] = ARMS) -> dict[str, Any]:
     """Return results that a test may change."""
     return copy.deepcopy(_example(seeds, external, arms))
+
+
+def example_subgroups() -> dict[str, Any]:
+    """Return `subgroups` of the results: two ages and an estimated skin tone."""
+
+    def group(attribute: str, name: str, recall: float, needed: int | None, few: bool) -> dict[str, Any]:
+        arms = {
+            arm: {
+                "rare_recall": {"value": recall + number / 10, "low": recall - 0.1, "high": recall + 0.3},
+                "malignant_sensitivity": {"value": 0.7, "low": 0.5, "high": 0.9},
+                "ece_scaled": 0.05 + number / 100,
+            }
+            for number, arm in enumerate(ARMS)
+        }
+        counts = {"images": 1203, "lesions": 900, "rare_lesions": 41, "malignant_lesions": 120}
+        return {"attribute": attribute, "group": name, **counts, "few": few, "lesions_needed": needed, "arms": arms}
+
+    groups = [
+        group("age", "under 40", 0.5, 388, True),
+        group("age", "60 and over", 0.4, 30, False),
+        group("skin_tone", "dark", 0.3, None, True),
+    ]
+    return {"arms": list(ARMS), "groups": groups, "worst": 1}
 
 
 @functools.cache

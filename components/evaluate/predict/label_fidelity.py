@@ -38,7 +38,7 @@ def _share_assigned(model: keras.Model, path: Path, dx: str, label: int) -> floa
 
 def measure(
     inputs: Inputs, validation: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, tuple[float, float | None]]:
     """Return `synthetic_key` → `label_fidelity` and `validation_recall`, as in `SyntheticDetails`.
 
     Args:
@@ -58,9 +58,6 @@ def measure(
     predicted, truth = probabilities.argmax(axis=2), validation["dx"].to_numpy()
     recalls = {key: (predicted[:, truth == classes[label]] == label) for key, label in labels.items()}
     return {
-        key: {
-            "label_fidelity": float(np.mean(of_seeds)),
-            "validation_recall": float(recalls[key].mean()) if recalls[key].size else None,
-        }
+        key: (float(np.mean(of_seeds)), float(recalls[key].mean()) if recalls[key].size else None)
         for key, of_seeds in shares.items()
     }

@@ -8,12 +8,12 @@ dataset.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from components.evaluate.report.page import environment, view
 from components.shared.image_set import read_rows
+from components.shared.records import Ages, Population, Results, Split
 
 MAX_VALUES = 8
 """Distinct values of a metadata column that are listed; the rest is counted as `other`."""
@@ -27,43 +27,34 @@ def _count_values(column: pd.Series) -> dict[str, int]:
     return named | {name: number for name, number in rest.items() if number}
 
 
-def population(sets: Mapping[str, str | Path]) -> dict[str, Any]:
-    """Return the population according to the metadata, counted by image, for `results["population"]`.
+def population(sets: Mapping[Split, str | Path]) -> dict[Split, Population]:
+    """Return split → its population according to the metadata, counted by image.
 
     Args:
         sets: split → image set.
-
-    Returns:
-        Split → images, lesions, age (median, low, high, missing), and counts of sex, localization and dx_type.
     """
     by_split = {}
     for split, path in sets.items():
         rows = read_rows(path, split, ["lesion_id", "age", "sex", "localization", "dx_type"])
         ages = rows["age"].dropna()
         measures = {"median": ages.median(), "low": ages.min(), "high": ages.max()}
-        by_split[split] = {
-            "images": len(rows),
-            "lesions": int(rows["lesion_id"].nunique()),
-            "age": {name: float(value) if len(ages) else None for name, value in measures.items()}
-            | {"missing": len(rows) - len(ages)},
+        by_split[split] = Population(
+            images=len(rows),
+            lesions=int(rows["lesion_id"].nunique()),
+            age=Ages(
+                **{name: float(value) if len(ages) else None for name, value in measures.items()},
+                missing=len(rows) - len(ages),
+            ),
             **{name: _count_values(rows[name]) for name in ("sex", "localization", "dx_type")},
-        }
+        )
     return by_split
 
 
-def model_card(results: dict[str, Any]) -> str:
-    """Return the model card: what the classifiers are, their data, performance and limitations.
-
-    Args:
-        results: in the form of `metrics.json`.
-    """
+def model_card(results: Results) -> str:
+    """Return the model card: what the classifiers are, their data, performance and limitations."""
     return environment.get_template("model_card.md.j2").render(view(results))
 
 
-def data_sheet(results: dict[str, Any]) -> str:
-    """Return the data sheet: the content of the data, real and synthetic, and what is not known about it.
-
-    Args:
-        results: in the form of `metrics.json`.
-    """
+def data_sheet(results: Results) -> str:
+    """Return the data sheet: the content of the data, real and synthetic, and what is not known about it."""
     return environment.get_template("data_sheet.md.j2").render(view(results))

@@ -7,11 +7,13 @@ Markdown, and `plain` removes what cannot be printed.
 import html
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from components.shared.arms import GAN, parse_synthetic_key, share_of, source_of, title_of
+from components.shared.records import Difference, Estimate, Outcome, Subgroup, Subgroups
 
 _VERDICTS = {
     "improved": "The synthetic images helped",
@@ -33,12 +35,14 @@ def show(value: float | None, sign: str = "", digits: int = 3) -> str:
     return "n/a" if "nan" in text or "inf" in text else zero if text.strip("+−") == zero else text
 
 
-def show_interval(limits: Any, sign: str = "", digits: int = 3) -> str:
-    """Return `0.438 to 0.694` for a pair, or for a mapping with `low` and `high`.
+def show_interval(
+    limits: Difference | Estimate | Sequence[float | None] | None, sign: str = "", digits: int = 3
+) -> str:
+    """Return `0.438 to 0.694` for a difference or for a pair.
 
     A limit that excludes zero is never shown as zero: it gets as many decimals as it takes.
     """
-    low, high = (limits["low"], limits["high"]) if isinstance(limits, dict) else limits or (None, None)
+    low, high = (limits.low, limits.high) if isinstance(limits, Difference | Estimate) else limits or (None, None)
     if low is None or high is None or not known(low, high):
         return "n/a"
     places = [digits, digits]
@@ -104,54 +108,79 @@ def key_title(key: str) -> str:
     return dx if source == GAN else f"{dx} ({source})"
 
 
-def describe_verdict(outcome: dict[str, Any]) -> str:
-    """Return the result as a sentence of the same form for good and bad results.
+_ATTRIBUTES = {"age": "Age", "sex": "Sex", "localization": "Site", "skin_tone": "Skin tone (estimated)"}
+
+
+def group_title(group: Subgroup) -> str:
+    """Return the name of a group of images: `Age: 40 to 59`."""
+    return f"{_ATTRIBUTES[group.attribute]}: {group.group}"
+
+
+def describe_worst_group(subgroups: Subgroups | None, unit: str) -> str:
+    """Return which group is worst off with the chosen arm, as a sentence; empty without groups.
 
     Args:
-        outcome: has `verdict` and `effect`: the results, or their `external` part.
+        subgroups: the comparison by group.
+        unit: what counts once, as in `DataSource`.
     """
-    head, effect = _VERDICTS[outcome["verdict"]], outcome["effect"]
-    value, low, high = (number(effect[key]) for key in ("value", "low", "high"))
+    if subgroups is None:
+        return ""
+    if subgroups.worst is None:
+        return "The worst-off group cannot be named: no group has test images of the rare classes."
+    group, arm = subgroups.groups[subgroups.worst], subgroups.arms[-1]
+    recall = group.arms[arm].rare_recall
+    few = f"; too few {unit}s" if group.few else ""
+    return (
+        f"Worst-off group with {title_of(arm)}: {plain(group_title(group), 100)}, mean recall of the rare classes "
+        f"{show(recall.value)} ({show_interval(recall)}) on {group.rare_lesions:,} {unit}s of them{few}. "
+        f"It is the lowest of {len(subgroups.groups)} groups."
+    )
+
+
+def describe_verdict(outcome: Outcome) -> str:
+    """Return the result of a comparison as a sentence of the same form for good and bad results."""
+    head, effect = _VERDICTS[outcome.verdict], outcome.effect
+    value, low, high = map(number, (effect.value, effect.low, effect.high))
     if not known(value, low, high):
-        return f"{head}: {effect['metric']} cannot be compared on these test images."
+        return f"{head}: {effect.metric} cannot be compared on these test images."
     change = f"{show(abs(value))} {'higher' if value > 0 else 'lower'} with them than"
     change = "the same with them as" if show(value) == "0.000" else change
     note = ", which includes zero" if low <= 0 <= high else ""
-    if not note and outcome["verdict"] == "no evidence":
+    if not note and outcome.verdict == "no evidence":
         note = ", which the paired test does not confirm"
-    if outcome["verdict"] == "not established":
+    if outcome.verdict == "not established":
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
-    share = share_of(effect["arm"]) or 0.0
+    share = share_of(effect.arm) or 0.0
     used = "" if share == 1 else f" when {100 * share:g}\u00a0% of the added images were synthetic"
-    source = source_of(effect["arm"])
+    source = source_of(effect.arm)
     head += "" if source == GAN else f" ({source})"
-    return f"{head}: {effect['metric']} was {change} with real images repeated{used} ({interval})."
+    return f"{head}: {effect.metric} was {change} with real images repeated{used} ({interval})."
 
 
-def describe_remedy(outcome: dict[str, Any], gan_s: float | None = None, classifiers_s: float | None = None) -> str:
+def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s: float | None = None) -> str:
     """Return which remedy to use according to the results, and what it costs, as a sentence.
 
     Args:
-        outcome: as in `describe_verdict`.
+        outcome: the comparison.
         gan_s: seconds that the training of all GANs took, shared pretraining included; None if unknown.
         classifiers_s: seconds that the training of all classifiers took; None if unknown.
     """
-    effect, verdict = outcome["effect"], outcome["verdict"]
-    beyond = effect["augmented_minus_best_control"]["value"]
-    add = verdict == "improved" and known(beyond) and beyond > 0
-    arm = effect["arm"] if add else effect["best_control"]
-    gain = next(it for it in effect["remedies"] if it["arm"] == arm)
-    if verdict == "not established" or not known(gain["value"], gain["low"], gain["high"]):
+    effect, verdict = outcome.effect, outcome.verdict
+    beyond = effect.augmented_minus_best_control.value
+    add = verdict == "improved" and beyond is not None and beyond > 0
+    arm = effect.arm if add else effect.best_control
+    gain = next(it for it in effect.remedies if it.arm == arm)
+    if verdict == "not established" or gain.low is None or gain.high is None:
         return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
-    interval = f"{show(gain['value'], '+')} ({show_interval(gain, '+')})"
+    interval = f"{show(gain.value, '+')} ({show_interval(gain, '+')})"
     advice = "Add synthetic images" if add else "Do not add synthetic images"
-    if gain["low"] > 0:
+    if gain.low > 0:
         reason = f"{title_of(arm)} gains {interval} on the baseline"
     else:
-        several = sum(share_of(it["arm"]) is None for it in effect["remedies"]) > 1
+        several = sum(share_of(it.arm) is None for it in effect.remedies) > 1
         name = title_of(arm) + ", the best other remedy on validation," * (several and not add)
-        end = ", which includes zero" if gain["high"] >= 0 else ""
+        end = ", which includes zero" if gain.high >= 0 else ""
         reason = f"{name} differs from the baseline by {interval}{end}"
     cost = ""
     if known(gan_s, classifiers_s) and gan_s:

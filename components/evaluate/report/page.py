@@ -1,24 +1,39 @@
 """Render the report: the arms on the test lesions, as HTML, as Markdown and as plain text.
 
-Everything follows from the results, in the form of `metrics.json`; a figure that is null there is `n/a` here.
+Everything follows from the results, the content of `metrics.json`; a figure that is null there is `n/a` here.
 """
 
 import base64
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from PIL import Image
 
+from components.evaluate.predict.skin_tone import SKIN_CLASSES
 from components.evaluate.report import formatting, plots
 from components.evaluate.report.formatting import known, plain, show, show_interval
 from components.evaluate.report.gallery import Gallery, ShownImage, list_images
 from components.evaluate.report.plots import Axis
 from components.shared.arms import BASELINE, CONTROL, parse_synthetic_key, recipe, share_of, title_of
 from components.shared.log import duration
+from components.shared.records import (
+    ArmDifference,
+    ArmResults,
+    DataSource,
+    Difference,
+    Effect,
+    Figure,
+    ImageCounts,
+    Interval,
+    Outcome,
+    Results,
+    SyntheticDetails,
+)
 
 MAX_PAGE_BYTES = 1_950_000
 """Maximum size of the HTML page, including its images, which get the best quality that fits."""
@@ -54,166 +69,285 @@ _NOTES = {
     "ece": "ECE; lower is better; biased upwards, so no interval",
     "ece_scaled": "ECE after temperature scaling",
 }
-_SYNTHETIC = dict.fromkeys(
-    (
-        "source", "images", "architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses",
-        "failed", "kid", "density", "coverage", "other_coverage", "texture", "separability", "separability_spectrum",
-        "label_fidelity", "validation_recall", "drawn", "copies", "copy_threshold", "curated", "reject", "against",
-        "nearest",
-    )
-)  # fmt: skip
-"""Details of the synthetic images of a class; a run may lack some."""
 MAX_SEPARABILITY = 0.95
 MAX_LOSS_OF_FIDELITY = 0.10
 """Beyond these, pages warn that the synthetic images of a class differ from real ones."""
-HAM10000_CLASSES = frozenset(("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))
-"""Data with other classes is not taken for HAM10000, so that pages do not mention skin."""
-_UNKNOWN = {"value": None, "low": None, "high": None}
+_UNKNOWN = Difference(value=None, low=None, high=None)
+_NO_SOURCE = DataSource(
+    layout="", metadata=[], columns={}, ignored=[], folders={}, renamed={}, unit="lesion", own_split=False, notes=[]
+)
+"""Of a run that does not record how its data was read."""
 DEMO_NOTICE = (
     "The images are generated demo data, made by this pipeline. They show no skin and no person, and the figures do "
     "not apply to real lesions."
 )
 
 
-def shown_arms(outcome: dict[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class Row:
+    """A row of a comparison: a class, or a metric over all classes.
+
+    Attributes:
+        name: the class, or the title of the metric.
+        values: of the three arms.
+        intervals: limits of each value; None if unknown.
+        gan: difference of the augmented to the oversampled arm.
+        improvement: difference of the augmented arm to the baseline.
+        note: explanation of a metric.
+        images, lesions: tested ones of a class.
+        few: whether they would most likely miss an effect of 0.10.
+        needed: number of lesions that would detect it; None if it takes more seeds.
+        p: p-value, corrected for the number of classes.
+        rare, malignant, failed: whether the class is rare or positive, or its GAN failed.
+    """
+
+    name: str
+    values: list[Figure]
+    intervals: list[Interval | None]
+    gan: Difference
+    improvement: Difference
+    note: str = ""
+    images: int | None = None
+    lesions: int | None = None
+    few: bool = False
+    needed: int | None = None
+    p: Figure = None
+    rare: bool = False
+    malignant: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The content of a comparison on one set of images.
+
+    Attributes:
+        names: the three arms.
+        share: share of synthetic images in the third.
+        effect_name: name of the effect of its synthetic images.
+        classes, overall: rows of the table.
+        sentence: the verdict.
+        effect: the effect.
+        improvement: the difference of the third arm to the baseline.
+        effect_axis, recall_axis: scales of the figures.
+        summary: recall of the classes as text.
+    """
+
+    names: list[str]
+    share: float | None
+    effect_name: str
+    classes: list[Row]
+    overall: list[Row]
+    sentence: str
+    effect: Effect
+    improvement: Difference
+    effect_axis: Axis
+    recall_axis: Axis
+    summary: str
+
+
+@dataclass(frozen=True)
+class RemedyRow:
+    """An arm in the table of remedies.
+
+    Attributes:
+        arm: its name.
+        what: its description.
+        figures: its metrics.
+        limits: limits of its primary metric.
+        gain: its difference to the baseline.
+        seconds: duration of the training of its classifiers; None if unknown.
+        best: whether it is the best arm on validation.
+    """
+
+    arm: str
+    what: str
+    figures: ArmResults
+    limits: Interval | None
+    gain: Difference
+    seconds: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """All arms, the doses of synthetic images, and the scale of the figure of both."""
+
+    rows: list[RemedyRow]
+    doses: list[ArmDifference]
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """Primary metric of the three arms with one seed, and differences of the third arm.
+
+    Attributes:
+        seed: the seed.
+        values: of the three arms.
+        gan, improvement: differences to the oversampled arm and to the baseline.
+        balanced: difference in balanced accuracy to the oversampled arm.
+    """
+
+    seed: str
+    values: list[Figure]
+    gan: Figure
+    improvement: Figure
+    balanced: Figure
+
+
+def shown_arms(outcome: Outcome) -> list[str]:
     """Return the three arms that most tables and figures show: baseline, control, and the chosen augmented arm."""
-    return [BASELINE, CONTROL, outcome["effect"]["arm"]]
+    return [BASELINE, CONTROL, outcome.effect.arm]
 
 
 def _minus(value: float | None, other: float | None) -> float | None:
     return value - other if value is not None and other is not None else None
 
 
-def _row(name: str, values: list[float | None], intervals: list[Any], **more: Any) -> dict[str, Any]:
-    """Return a row of the comparison table: the arms' values, and the differences of augmented to the other arms."""
-    row: dict[str, Any] = {"name": name, "values": values, "intervals": intervals}
-    row |= {"gan": _UNKNOWN, "improvement": _UNKNOWN}
-    row |= dict.fromkeys(("images", "lesions", "few", "needed", "rare", "failed", "malignant", "p", "note"))
-    row |= {key: value for key, value in more.items() if value is not None}
-    # The improvement of a class has no interval, and an arm may lack what a difference needs; its own values remain.
-    for key, control in (("gan", values[1]), ("improvement", values[0])):
-        if row[key].get("value") is None:
-            row[key] = _UNKNOWN | row[key] | {"value": _minus(values[2], control)}
-    return row
+def _or_plain(difference: Difference | None, value: Figure, other: Figure) -> Difference:
+    """Return a difference; if it has no value, that of two values without an interval.
+
+    The improvement of a class has no interval, and an arm may lack what a difference needs; its own values remain.
+    """
+    if difference is not None and difference.value is not None:
+        return difference
+    return _UNKNOWN.model_copy(update={"value": _minus(value, other)})
 
 
-def _class_rows(results: dict[str, Any], outcome: dict[str, Any], counts: dict[str, Any]) -> list[dict[str, Any]]:
-    arms, effect, run = [outcome["arms"][arm] for arm in shown_arms(outcome)], outcome["effect"], results["run"]
+def _class_rows(results: Results, outcome: Outcome, counts: Mapping[str, ImageCounts]) -> list[Row]:
+    arms, effect, run = [outcome.arms[arm] for arm in shown_arms(outcome)], outcome.effect, results.run
     rows = []
-    for name in results["classes"]:
+    for name in results.classes:
         # Without test images a recall of 0.0, which a library may return, would look like a failure.
-        values = [(arm["recall"] or {}).get(name) if (arm["support"] or {}).get(name) else None for arm in arms]
-        intervals = [(arm.get("recall_interval") or {}).get(name) for arm in arms]
-        gap = (effect.get("by_class") or {}).get(name) or {}
-        tested = counts.get(name) or {"images": 0, "lesions": 0}
-        details = {"few": gap.get("few"), "needed": gap.get("lesions_needed"), "p": gap.get("p_holm")}
-        kind = {key: name in (run.get(of) or []) for key, of in (("rare", "rare_classes"), ("malignant", "malignant"))}
-        kind["failed"] = bool(((results.get("synthetic") or {}).get(name) or {}).get("failed"))
-        rows.append(_row(name, values, intervals, gan=gap or None, **details, **kind, **tested))
+        values = [arm.recall.get(name) if arm.support.get(name) else None for arm in arms]
+        gap = effect.by_class.get(name)
+        tested, details = counts.get(name), results.synthetic.get(name)
+        rows.append(
+            Row(
+                name,
+                values,
+                [arm.recall_interval.get(name) for arm in arms],
+                _or_plain(gap, values[2], values[1]),
+                _or_plain(None, values[2], values[0]),
+                images=tested.images if tested else 0,
+                lesions=tested.lesions if tested else 0,
+                few=gap.few if gap else False,
+                needed=gap.lesions_needed if gap else None,
+                p=gap.p_holm if gap else None,
+                rare=name in run.rare_classes,
+                malignant=name in run.malignant,
+                failed=bool(details and details.failed),
+            )
+        )
     return rows
 
 
-def _comparison(results: dict[str, Any], outcome: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+def _overall_rows(outcome: Outcome) -> list[Row]:
+    arms, effect = [outcome.arms[arm] for arm in shown_arms(outcome)], outcome.effect
+    rows = []
+    for key, title in _OVERALL.items():
+        values = [getattr(arm, key) for arm in arms]
+        gaps = effect.by_metric.get(key)
+        gan, improvement = (gaps.gan, gaps.improvement) if gaps else (None, None)
+        if key == PRIMARY:
+            gan, improvement = effect, effect.augmented_minus_baseline
+        gan, improvement = _or_plain(gan, values[2], values[1]), _or_plain(improvement, values[2], values[0])
+        intervals = [arm.intervals.get(key) for arm in arms]
+        rows.append(Row(title, values, intervals, gan, improvement, _NOTES.get(key, "")))
+    return rows
+
+
+def _comparison(results: Results, outcome: Outcome, counts: Mapping[str, ImageCounts]) -> Comparison:
     """Return the content of a comparison: rows of the classes, rows of the metrics over all classes, and the figures.
 
     Args:
         results: the whole.
-        outcome: the part with `arms`, `effect` and `verdict`: the results themselves, or their `external`.
+        outcome: the comparison: the results themselves, or their `external`.
         counts: class → tested images and lesions.
     """
-    arms, effect = [outcome["arms"][arm] for arm in shown_arms(outcome)], outcome["effect"]
-    classes, overall = _class_rows(results, outcome, counts), []
-    for key, title in _OVERALL.items():
-        values = [arm.get(key) for arm in arms]
-        intervals = [(arm.get("intervals") or {}).get(key) for arm in arms]
-        gaps = (effect.get("by_metric") or {}).get(key) or {}
-        if key == PRIMARY:
-            gaps = {"gan": effect, "improvement": effect.get("augmented_minus_baseline")}
-        overall.append(_row(title, values, intervals, note=_NOTES.get(key), **gaps))
-    improvement = effect.get("augmented_minus_baseline") or _UNKNOWN
-    ends = [-0.02, 0.02] + [part.get(key) for part in (effect, improvement) for key in ("value", "low", "high")]
-    summary = "; ".join(f"{plain(row['name'], 60)} {', '.join(map(show, row['values']))}" for row in classes)
-    return {
-        "names": shown_arms(outcome),
-        "share": share_of(effect["arm"]),
-        "effect_name": formatting.effect_name(effect["arm"]),
-        "classes": classes,
-        "overall": overall,
-        "sentence": formatting.describe_verdict(outcome),
-        "effect": effect,
-        "improvement": improvement,
-        "effect_axis": Axis(ends),
-        "recall_axis": Axis([0.0, 1.0]),
-        "summary": summary,
-    }
+    effect, classes = outcome.effect, _class_rows(results, outcome, counts)
+    improvement = effect.augmented_minus_baseline
+    ends = [-0.02, 0.02] + [end for part in (effect, improvement) for end in (part.value, part.low, part.high)]
+    return Comparison(
+        names=shown_arms(outcome),
+        share=share_of(effect.arm),
+        effect_name=formatting.effect_name(effect.arm),
+        classes=classes,
+        overall=_overall_rows(outcome),
+        sentence=formatting.describe_verdict(outcome),
+        effect=effect,
+        improvement=improvement,
+        effect_axis=Axis(ends),
+        recall_axis=Axis([0.0, 1.0]),
+        summary="; ".join(f"{plain(row.name, 60)} {', '.join(map(show, row.values))}" for row in classes),
+    )
 
 
-def _training_seconds(results: dict[str, Any]) -> tuple[float | None, float | None]:
+def _training_seconds(results: Results) -> tuple[float | None, float | None]:
     """Return how long the training of all GANs and of all classifiers took; None if unknown."""
-    run = results["run"]
-    if run.get("folds"):  # only the first fold's GANs are described
+    run = results.run
+    if run.folds:  # only the first fold's GANs are described
         return None, None
-    gans = [it["seconds"] for it in (results.get("synthetic") or {}).values() if it.get("seconds") is not None]
-    gans += [run["pretraining_s"]] if run.get("pretraining_s") else []
-    models = [model.get("seconds") for arm in results["arms"].values() for model in (arm.get("models") or {}).values()]
-    return sum(gans) if gans else None, sum(models) if models and known(*models) else None
+    gans = [it.seconds for it in results.synthetic.values() if it.seconds is not None]
+    gans += [run.pretraining_s] if run.pretraining_s else []
+    models = [model.seconds for arm in results.arms.values() for model in arm.models.values()]
+    return sum(gans) if gans else None, sum(models) if models else None
 
 
-def _remedies(outcome: dict[str, Any]) -> dict[str, Any]:
+def _remedies(outcome: Outcome) -> Remedies:
     """Return a row for each arm, with its difference to the baseline, and the doses of synthetic images."""
-    effect, rows = outcome["effect"], []
-    gains = {it["arm"]: it for it in effect["remedies"]}
-    for arm, figures in outcome["arms"].items():
-        models = (figures.get("models") or {}).values()
-        seconds = [model.get("seconds") for model in models]
+    effect, rows = outcome.effect, []
+    gains: dict[str, Difference] = {it.arm: it for it in effect.remedies}
+    for arm, figures in outcome.arms.items():
+        seconds = [model.seconds for model in figures.models.values()]
         rows.append(
-            {
-                "arm": arm,
-                "what": recipe(arm).title,
-                "figures": figures,
-                "limits": (figures.get("intervals") or {}).get(PRIMARY),
-                "gain": gains.get(arm) or _UNKNOWN,
-                "seconds": sum(seconds) if seconds and known(*seconds) else None,
-                "best": arm == effect["best"],
-            }
+            RemedyRow(
+                arm=arm,
+                what=recipe(arm).title,
+                figures=figures,
+                limits=figures.intervals.get(PRIMARY),
+                gain=gains.get(arm, _UNKNOWN),
+                seconds=sum(seconds) if seconds else None,
+                best=arm == effect.best,
+            )
         )
-    doses = effect["doses"]
-    ends = [-0.02, 0.02] + [it[key] for it in [*effect["remedies"], *doses] for key in ("value", "low", "high")]
-    return {"rows": rows, "doses": doses, "axis": Axis(ends)}
+    ends = [end for it in (*effect.remedies, *effect.doses) for end in (it.value, it.low, it.high)]
+    return Remedies(rows, effect.doses, Axis([-0.02, 0.02, *ends]))
 
 
-def _curves(results: dict[str, Any]) -> dict[str, Any]:
+def _curves(results: Results) -> dict[str, Any]:
     """Return ROC and precision–recall curves by class, and reliability diagrams by arm, as SVG."""
-    arms, shown = results["arms"], shown_arms(results)
-    curves = {arm: arms[arm].get("curves") or {} for arm in shown}
-    support = arms[BASELINE]["support"] or {}
+    arms, shown = results.arms, shown_arms(results)
+    curves = {arm: arms[arm].curves for arm in shown}
+    support = arms[BASELINE].support
     total = sum(support.values()) or 1
     by_class = [
         {
             "name": dx,
-            "auc": [(arms[arm]["auc"] or {}).get(dx) if support.get(dx) else None for arm in shown],
+            "auc": [arms[arm].auc.get(dx) if support.get(dx) else None for arm in shown],
             "roc": plots.roc(f"roc {place}", curves, dx),
             "pr": plots.precision_recall(f"pr {place}", curves, dx, support.get(dx, 0) / total),
         }
-        for place, dx in enumerate(results["classes"])
+        for place, dx in enumerate(results.classes)
     ]
     calibration = {arm: plots.reliability(f"reliability {arm}", arm, curves[arm]) for arm in shown}
     return {"curves": [row for row in by_class if row["roc"] or row["pr"]], "calibration": calibration}
 
 
-def _warnings(dx: str, details: dict[str, Any]) -> list[str]:
+def _warnings(dx: str, details: SyntheticDetails) -> list[str]:
     """Return warnings that the synthetic images of a class differ from its real ones.
 
     Args:
         dx: their `synthetic_key`.
-        details: of the synthetic images, with all keys of `_SYNTHETIC`.
+        details: of the synthetic images.
     """
     warnings, name = [], plain(formatting.key_title(dx), 80)
-    largest = max(details[key] or 0 for key in ("separability", "separability_spectrum"))
+    largest = max(details.separability or 0, details.separability_spectrum or 0)
     if largest > MAX_SEPARABILITY:
         warnings.append(f"{name}: synthetic images are easily distinguished from real ones (AUC {show(largest)}).")
-    fidelity, recall = details["label_fidelity"], details["validation_recall"]
-    if known(fidelity, recall) and fidelity < recall - MAX_LOSS_OF_FIDELITY:
+    fidelity, recall = details.label_fidelity, details.validation_recall
+    if fidelity is not None and recall is not None and fidelity < recall - MAX_LOSS_OF_FIDELITY:
         warnings.append(
             f"{name}: classifiers trained on real images assign a smaller share of the synthetic images to the class "
             f"({show(fidelity)}) than of the real validation images ({show(recall)})."
@@ -221,44 +355,38 @@ def _warnings(dx: str, details: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _seeds(results: dict[str, Any]) -> dict[str, Any]:
+def _seeds(results: Results) -> dict[str, Any]:
     """Return the primary figure of every arm and seed."""
-    arms, shown = results["arms"], shown_arms(results)
-    names = list(dict.fromkeys(seed for arm in shown for seed in arms[arm].get("by_seed") or {}))
+    arms, shown = results.arms, shown_arms(results)
+    names = list(dict.fromkeys(seed for arm in shown for seed in arms[arm].by_seed))
     rows = []
     for seed in names:
-        of_seed = [(arms[arm]["by_seed"].get(seed) or {}) for arm in shown]
+        of_seed = [arms[arm].by_seed.get(seed, {}) for arm in shown]
         values, balanced = ([it.get(key) for it in of_seed] for key in (PRIMARY, "balanced_accuracy"))
         gan, improvement = _minus(values[2], values[1]), _minus(values[2], values[0])
-        rows.append(
-            {"seed": seed, "values": values, "gan": gan, "improvement": improvement}
-            | {"balanced": _minus(balanced[2], balanced[1])}
-        )
-    axis = Axis([value for row in rows for value in row["values"]] + [arms[arm].get(PRIMARY) for arm in shown])
+        rows.append(SeedRow(seed, values, gan, improvement, _minus(balanced[2], balanced[1])))
+    axis = Axis([value for row in rows for value in row.values] + [arms[arm].rare_recall for arm in shown])
     return {"seeds": rows, "seeds_axis": axis}
 
 
-def _training(results: dict[str, Any]) -> dict[str, Any]:
-    models = {arm: results["arms"][arm].get("models") or {} for arm in shown_arms(results)}
+def _training(results: Results) -> dict[str, Any]:
+    models = {arm: results.arms[arm].models for arm in shown_arms(results)}
     loss = plots.training("loss", models, {"loss": ":", "val_loss": "-"}, "Loss")
     balanced = plots.training("balanced", models, {"val_balanced_accuracy": "-"}, "Balanced accuracy on validation")
     return {"loss_svg": loss, "balanced_svg": balanced, "models": models}
 
 
-def _times(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return durations, with cost if known."""
+def _times(results: Results) -> list[tuple[str, str]]:
+    """Return the durations of the training of classifiers and GANs."""
     times = []
-    for name, phase in (results["run"].get("phases") or {}).items():
-        cost = phase.get("cost")
-        times.append((name, _duration(phase.get("seconds")) + (f", {cost}" if cost is not None else "")))
-    for arm in results["arms"]:
-        seconds = [model.get("seconds") for model in (results["arms"][arm].get("models") or {}).values()]
-        if seconds and known(*seconds):
+    for arm, figures in results.arms.items():
+        seconds = [model.seconds for model in figures.models.values()]
+        if seconds:
             each = f", {len(seconds)} models of {_duration(sum(seconds) / len(seconds))}" if len(seconds) > 1 else ""
             times.append((f"Classifier, {title_of(arm)}", f"{_duration(sum(seconds))}{each}"))
-    for dx, details in (results.get("synthetic") or {}).items():
-        if details.get("seconds") is not None:
-            times.append((f"GAN of {plain(dx, 60)}", _duration(details["seconds"])))
+    for dx, details in results.synthetic.items():
+        if details.seconds is not None:
+            times.append((f"GAN of {plain(dx, 60)}", _duration(details.seconds)))
     return times
 
 
@@ -314,36 +442,38 @@ environment.filters |= {
     "known": known,
     "arm_title": title_of,
     "key_title": formatting.key_title,
+    "group_title": formatting.group_title,
 }
 environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
 
-def view(results: dict[str, Any]) -> dict[str, Any]:
+def view(results: Results) -> dict[str, Any]:
     """Return the content that HTML and Markdown share."""
-    run, external = results["run"], results.get("external")
-    source = run.get("source") or {"unit": "lesion", "layout": "", "metadata": [], "columns": {}, "notes": []}
-    synthetic = {dx: _SYNTHETIC | details for dx, details in (results.get("synthetic") or {}).items()}
+    run, external, synthetic = results.run, results.external, results.synthetic
+    source = run.source or _NO_SOURCE
     return {
         "results": results,
         "run": run,
-        "main": _comparison(results, results, results["splits"]["test"]),
-        "outside": _comparison(results, external, external["counts"]) if external else None,
+        "main": _comparison(results, results, results.splits["test"]),
+        "outside": _comparison(results, external, external.counts) if external else None,
         "external": external,
         "names": shown_arms(results),
         "remedies": _remedies(results),
         "remedy": formatting.describe_remedy(results, *_training_seconds(results)),
-        "population": results.get("population") or {},
-        "folds": run.get("folds") or [],
-        "pooled_lesions": run.get("pooled_lesions"),
+        "population": results.population or {},
+        "subgroups": results.subgroups,
+        "worst_group": formatting.describe_worst_group(results.subgroups, source.unit),
+        "folds": run.folds or [],
+        "pooled_lesions": run.pooled_lesions,
         "synthetic": synthetic,
         "warnings": [text for dx, details in synthetic.items() for text in _warnings(dx, details)],
-        "failed": [(dx, details) for dx, details in synthetic.items() if details["failed"]],
-        "sources": results.get("sources") or {},
-        "seed_count": len(run.get("seeds") or []) or 1,
-        "demo": run.get("data") == "demo",
+        "failed": [(dx, details) for dx, details in synthetic.items() if details.failed],
+        "sources": results.sources,
+        "seed_count": len(run.seeds),
+        "demo": run.data == "demo",
         "source": source,
-        "unit": source["unit"],
-        "skin": set(results["classes"]) <= HAM10000_CLASSES,
+        "unit": source.unit,
+        "skin": set(results.classes) <= SKIN_CLASSES,
     }
 
 
@@ -355,18 +485,19 @@ def _keys_of(keys: Iterable[str]) -> dict[str, list[str]]:
     return keys_of
 
 
-def render_html(results: dict[str, Any], gallery: Gallery) -> str:
+def render_html(results: Results, gallery: Gallery) -> str:
     """Return the report as one self-contained HTML file of at most `MAX_PAGE_BYTES`, for up to some dozens of classes.
 
     Args:
-        results: in the form of `metrics.json`.
+        results: content of `metrics.json`.
         gallery: from `gallery.collect`; sections of missing images are omitted.
     """
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
     page["keys_of"] = _keys_of(dict.fromkeys([*page["synthetic"], *gallery.synthetic]))
-    losses = {dx: details.get("losses") or {} for dx, details in page["synthetic"].items()}
     page["losses_svg"] = {
-        dx: plots.gan_losses(f"losses {place}", dx, curves) for place, (dx, curves) in enumerate(losses.items())
+        dx: plots.gan_losses(f"losses {place}", dx, details.losses)
+        for place, (dx, details) in enumerate(results.synthetic.items())
+        if details.losses
     }
     template = environment.get_template("report.html.j2")
     images = list_images(gallery)
@@ -377,20 +508,20 @@ def render_html(results: dict[str, Any], gallery: Gallery) -> str:
     return template.render(page, gallery=gallery, urls=urls)
 
 
-def render_markdown(results: dict[str, Any]) -> str:
+def render_markdown(results: Results) -> str:
     """Return verdict and comparison table for the Kubeflow UI, whose viewer shows five columns and no HTML."""
     return environment.get_template("comparison.md.j2").render(view(results))
 
 
-def render_text(results: dict[str, Any]) -> str:
+def render_text(results: Results) -> str:
     """Return verdict and comparison table for a terminal, at most 100 columns wide."""
     page = view(results)
-    lines = textwrap.wrap(plain(page["main"]["sentence"]), _TEXT_WIDTH)
+    lines = textwrap.wrap(plain(page["main"].sentence), _TEXT_WIDTH)
     lines += textwrap.wrap(plain(page["remedy"]), _TEXT_WIDTH)
-    if plan := page["run"].get("plan"):
-        end = ". The run deviates from its plan:" if plan["deviations"] else ", without deviation from the plan."
-        lines.append(f"Planned on {plain(plan['created'], 40)}{end}")
-        for text in plan["deviations"]:
+    if plan := results.run.plan:
+        end = ". The run deviates from its plan:" if plan.deviations else ", without deviation from the plan."
+        lines.append(f"Planned on {plain(plan.created, 40)}{end}")
+        for text in plan.deviations:
             lines += textwrap.wrap(f"- {plain(text)}", _TEXT_WIDTH, subsequent_indent="  ")
     if page["demo"]:
         lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
@@ -400,45 +531,45 @@ def render_text(results: dict[str, Any]) -> str:
         lines += textwrap.wrap(text, _TEXT_WIDTH)
     lines += ["", *_text_table(page["main"], page["unit"])]
     if page["outside"]:
-        text = f"External data, {plain(page['external']['data'], 60)}: {plain(page['outside']['sentence'])}"
+        text = f"External data, {plain(page['external'].data, 60)}: {plain(page['outside'].sentence)}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"], page["unit"])]
     for dx, details in page["failed"]:
-        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(details['failed'])}"
+        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(details.failed)}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
-    if len(page["remedies"]["rows"]) > len(page["names"]):
+    if len(page["remedies"].rows) > len(page["names"]):
         lines += ["", *_remedy_table(page["remedies"])]
-    name = page["main"]["effect_name"]
+    name = page["main"].effect_name
     lines += ["", f"{name} = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
 
 
-def _remedy_table(remedies: dict[str, Any]) -> list[str]:
+def _remedy_table(remedies: Remedies) -> list[str]:
     form = "{:23}{:>12}{:>15}{:>9}{:>10}{:>11}{:>18}".format
     lines = [form("remedy", "rare recall", "balanced acc.", "AUC", "log loss", "gain", "interval, all")]
-    for row in remedies["rows"]:
+    for row in remedies.rows:
         keys = (PRIMARY, "balanced_accuracy", "macro_auc", "balanced_log_loss")
-        cells = [show(row["figures"].get(key)) for key in keys]
+        cells = [show(getattr(row.figures, key)) for key in keys]
         gain = ["", ""]
-        if row["arm"] != BASELINE:
-            gain = [show(row["gain"]["value"], "+"), show_interval(row["gain"], "+")]
-        lines.append(form(title_of(row["arm"]) + " *" * row["best"], *cells, *gain))
+        if row.arm != BASELINE:
+            gain = [show(row.gain.value, "+"), show_interval(row.gain, "+")]
+        lines.append(form(title_of(row.arm) + " *" * row.best, *cells, *gain))
     return [*lines, "gain: rare recall - that of the baseline; intervals hold for all at once; * best on validation"]
 
 
-def _text_table(comparison: dict[str, Any], unit: str) -> list[str]:
+def _text_table(comparison: Comparison, unit: str) -> list[str]:
     form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11}{:>18}".format
-    name = comparison["effect_name"]
+    name = comparison.effect_name
     title = name if len(name) <= 10 else "effect"
-    lines = [form("recall by class", f"{unit}s", *map(title_of, comparison["names"]), title, "95 % interval")]
-    for row in comparison["classes"] + comparison["overall"]:
-        few = " *" if row.get("few") else ""
-        cells = [*map(show, row["values"]), show(row["gan"]["value"], "+")]
-        limits = show_interval([row["gan"].get("low"), row["gan"].get("high")], "+")
-        name = plain(row["name"], 24 - len(few)) + few
-        lesions = formatting.count(row["lesions"]) if row in comparison["classes"] else ""
+    lines = [form("recall by class", f"{unit}s", *map(title_of, comparison.names), title, "95 % interval")]
+    for row in comparison.classes + comparison.overall:
+        few = " *" if row.few else ""
+        cells = [*map(show, row.values), show(row.gan.value, "+")]
+        limits = show_interval(row.gan, "+")
+        name = plain(row.name, 24 - len(few)) + few
+        lesions = "" if row.lesions is None else formatting.count(row.lesions)
         lines.append(form(name, lesions, *cells, limits))
-    if any(row["few"] for row in comparison["classes"]):
+    if any(row.few for row in comparison.classes):
         lines.append(f"* too few {unit}s or seeds to detect an effect of 0.10")
-    improvement, metric = comparison["improvement"], plain(comparison["effect"]["metric"], 50)
-    change = f"{show(improvement['value'], '+')} ({show_interval(improvement, '+')})"
+    improvement, metric = comparison.improvement, plain(comparison.effect.metric, 50)
+    change = f"{show(improvement.value, '+')} ({show_interval(improvement, '+')})"
     return [*lines, f"improvement on the baseline, {metric}: {change}"]

@@ -3,11 +3,12 @@
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from components.evaluate.report.formatting import known, number, plain, show
 from components.shared.arms import CONTROL, share_of, title_of
+from components.shared.records import Curves, Losses, ModelCurves
 
 STYLES = (("#666666", "o"), ("#0b62a4", "s"), ("#b5400c", "D"))
 """Colour and marker of the baseline, the control and the augmented arm."""
@@ -76,19 +77,21 @@ def style_of(arm: str) -> tuple[str, str]:
     return STYLES[2 if share_of(arm) else 1 if arm == CONTROL else 0]
 
 
-def _lines(curves: dict[str, Any], kind: str, dx: str, keys: tuple[str, str]) -> list[tuple[str, list[Any], list[Any]]]:
+def _lines(
+    curves: Mapping[str, Curves], kind: Literal["roc", "pr"], dx: str, keys: tuple[str, str]
+) -> list[tuple[str, list[float], list[float]]]:
     """Return (arm, x, y) of each arm that has the curve."""
     lines = []
-    for arm in curves:
-        curve = ((curves.get(arm) or {}).get(kind) or {}).get(dx) or {}
-        x, y = ([number(value) for value in curve.get(key) or []] for key in keys)
+    for arm, of_arm in curves.items():
+        curve: Mapping[str, list[float | None]] = getattr(of_arm, kind).get(dx) or {}
+        x, y = ([number(value) for value in curve.get(key, [])] for key in keys)
         if x and len(x) == len(y):
             lines.append((arm, x, y))
     return lines
 
 
-def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
-    """Return the ROC curves of a class against the rest; empty if no arm has one. `curves`: arm → its `curves`."""
+def roc(salt: str, curves: Mapping[str, Curves], dx: str) -> str:
+    """Return the ROC curves of a class against the rest; empty if no arm has one. `curves`: arm → its curves."""
     lines = _lines(curves, "roc", dx, ("fpr", "tpr"))
 
     def draw(axes: Any) -> None:
@@ -101,7 +104,7 @@ def roc(salt: str, curves: dict[str, Any], dx: str) -> str:
     return draw_svg(salt, (200, 190), label, draw) if lines else ""
 
 
-def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -> str:
+def precision_recall(salt: str, curves: Mapping[str, Curves], dx: str, share: float) -> str:
     """Return the precision–recall curves of a class.
 
     `share` is its share of the test images: the precision of random guessing.
@@ -118,14 +121,17 @@ def precision_recall(salt: str, curves: dict[str, Any], dx: str, share: float) -
     return draw_svg(salt, (200, 190), label, draw) if lines else ""
 
 
-def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
+def reliability(salt: str, arm: str, curves: Curves) -> str:
     """Return an arm's accuracy by confidence, before and after temperature scaling; empty if unknown."""
     colour, marker = style_of(arm)
-    diagrams = curves.get("reliability") or {}
     pairs = []
-    for key, face, dash in (("before", "#ffffff", "--"), ("after", colour, "-")):
-        bins = diagrams.get(key) or {}
-        x, y = ([number(value) for value in bins.get(axis) or []] for axis in ("confidence", "accuracy"))
+    for bins, face, dash in (
+        (curves.reliability.get("before", {}), "#ffffff", "--"),
+        (curves.reliability.get("after", {}), colour, "-"),
+    ):
+        x, y = (
+            [number(value) for value in values] for values in (bins.get("confidence", []), bins.get("accuracy", []))
+        )
         if x and len(x) == len(y):
             pairs.append((x, y, face, dash))
 
@@ -139,12 +145,12 @@ def reliability(salt: str, arm: str, curves: dict[str, Any]) -> str:
     return draw_svg(salt, (240, 225), label, draw) if pairs else ""
 
 
-def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dict[str, str], title: str) -> str:
+def training(salt: str, models: Mapping[str, Mapping[str, ModelCurves]], lines: Mapping[str, str], title: str) -> str:
     """Return metrics by epoch: one line per model.
 
     Args:
         salt: salt of the ids.
-        models: arm → seed → record of a model.
+        models: arm → seed → training of a model.
         lines: name in the history → dash.
         title: title of the figure.
     """
@@ -152,11 +158,11 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
     def draw(axes: Any) -> None:
         for arm, of_arm in models.items():
             colour, marker = style_of(arm)
-            for order, record in enumerate(of_arm.values()):
+            for order, model in enumerate(of_arm.values()):
                 for key, dash in lines.items():
-                    values = [number(value) for value in (record.get("history") or {}).get(key) or []]
+                    values = [number(value) for value in model.history.get(key, [])]
                     width, alpha = (1.7, 1.0) if order == 0 else (0.9, 0.6)
-                    validated = (record.get("validated_epochs") or []) if key.startswith("val_") else []
+                    validated = model.validated_epochs if key.startswith("val_") else []
                     at = validated if len(validated) == len(values) else range(1, len(values) + 1)
                     line = axes.plot(at, values, dash, color=colour, lw=width, alpha=alpha)[0]
                     if dash == "-":
@@ -168,10 +174,10 @@ def training(salt: str, models: dict[str, dict[str, dict[str, Any]]], lines: dic
     return draw_svg(salt, (440, 270), f"{title}, by epoch, for each arm and seed", draw)
 
 
-def gan_losses(salt: str, dx: str, losses: dict[str, Any]) -> str:
+def gan_losses(salt: str, dx: str, losses: Losses) -> str:
     """Return the losses of a class's GAN by thousand images shown; empty if there are none."""
-    kimg = [number(value) for value in losses.get("kimg") or []]
-    lines = {name: [number(value) for value in losses.get(name) or []] for name in ("generator", "discriminator")}
+    kimg = losses.kimg
+    lines = {"generator": losses.generator, "discriminator": losses.discriminator}
     lines = {name: values for name, values in lines.items() if values and len(values) == len(kimg)}
 
     def draw(axes: Any) -> None:

@@ -8,7 +8,6 @@ from (Bonferroni). Figures by class and of other metrics, and the improvement on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,18 @@ from components.evaluate.statistics.curves import curves
 from components.evaluate.statistics.inference import LEVEL, Bootstrap
 from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
 from components.shared.arms import BASELINE, CONTROL, share_of
-from components.shared.records import Verdict
+from components.shared.records import (
+    ArmDifference,
+    ArmResults,
+    ClassDifference,
+    Difference,
+    Effect,
+    ImageCounts,
+    MetricDifferences,
+    Outcome,
+    Permutation,
+    Verdict,
+)
 from components.shared.seeds import derive_seed
 
 METRIC = "mean recall of the rare classes"
@@ -26,6 +36,21 @@ OTHER_METRICS = (
     "balanced_accuracy", "macro_f1", "accuracy", "macro_auc", "balanced_log_loss", "corrected_recall",
     "malignant_sensitivity", "brier", "ece", "ece_scaled",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted on validation for an arm, as in `ArmResults`.
+
+    Attributes:
+        log_loss: balanced log loss on validation, mean over seeds.
+        temperature: the temperature of each model.
+        prior_strength: strength of the prior correction.
+    """
+
+    log_loss: float
+    temperature: list[float]
+    prior_strength: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +88,9 @@ def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seeds: Sequence[int]) -> dict[str, Any]:
+def _describe_arm(
+    bootstrap: Bootstrap, arm: str, predictions: Predictions, fitted: Fitted, seeds: Sequence[int]
+) -> ArmResults:
     """Return one arm's metrics, means over its seeds."""
     sample, points = bootstrap.sample, bootstrap.points[arm]
     scalars = {name: bootstrap.difference(name, arm) for name in SCALARS}
@@ -73,26 +100,28 @@ def _describe_arm(bootstrap: Bootstrap, arm: str, predictions: Predictions, seed
         for name in ("recall", "precision", "f1", "auc")
     }
     support = np.bincount(sample.truth, minlength=len(sample.classes)).tolist()
-    return {
-        **{name: difference["value"] for name, difference in scalars.items()},
-        "intervals": {name: [difference["low"], difference["high"]] for name, difference in scalars.items()},
+    figures = {
+        **{name: found.value for name, found in scalars.items()},
+        **by_class,
+        "intervals": {name: [found.low, found.high] for name, found in scalars.items()},
         "by_seed": {
             str(seed): {name: _none_if_nan(points[name][number]) for name in SCALARS}
             for number, seed in enumerate(seeds)
         },
-        **by_class,
         "support": dict(zip(sample.classes, support, strict=True)),
-        "recall_interval": {
-            dx: [difference["low"], difference["high"]] for dx, difference in zip(sample.classes, recalls, strict=True)
-        },
+        "recall_interval": {dx: [found.low, found.high] for dx, found in zip(sample.classes, recalls, strict=True)},
         "confusion": metrics.confusion(sample, predictions.probabilities).tolist(),
         "curves": curves(sample, predictions.probabilities, predictions.scaled),
+        "validation_log_loss": fitted.log_loss,
+        "temperature": fitted.temperature,
+        "prior_strength": fitted.prior_strength,
     }
+    return ArmResults.model_validate(figures)
 
 
 def _compare_classes(
     bootstrap: Bootstrap, augmented: str, differences: np.ndarray, seed: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ClassDifference]:
     """Return the effect on each class's recall.
 
     p-values exist for one seed only: a test of lesions ignores the variation between seeds.
@@ -103,25 +132,24 @@ def _compare_classes(
         differences: (L,), the lesions' differences.
         seed: seed of the tests.
     """
-    sample, effects = bootstrap.sample, {}
-    one_seed = bootstrap.seeds == 1
+    sample, p_values, corrected = bootstrap.sample, {}, {}
+    if bootstrap.seeds == 1:
+        lesions = {dx: differences[sample.label == label] for label, dx in enumerate(sample.classes)}
+        p_values = {dx: inference.sign_flip(it, derive_seed(seed, dx))[0] for dx, it in lesions.items() if len(it)}
+        corrected = dict(zip(p_values, inference.holm(list(p_values.values())), strict=True))
+    effects = {}
     for label, dx in enumerate(sample.classes):
-        of_class = differences[sample.label == label]
-        test = one_seed and len(of_class)
-        effects[dx] = bootstrap.difference("recall", augmented, CONTROL, label) | {
-            "p": inference.sign_flip(of_class, derive_seed(seed, dx))[0] if test else None,
-            "p_holm": None,
-            "lesions": len(of_class),
-            "few": True,
-            "lesions_needed": None,
-        }
+        of_class, needed = differences[sample.label == label], None
         if len(of_class):
-            noise = bootstrap.recall_noise(label, augmented, CONTROL)
-            needed = inference.lesions_needed(of_class, *noise)
-            effects[dx] |= {"few": needed is None or len(of_class) < needed, "lesions_needed": needed}
-    tested = [dx for dx in effects if effects[dx]["p"] is not None]
-    for dx, p in zip(tested, inference.holm([effects[dx]["p"] for dx in tested]), strict=True):
-        effects[dx]["p_holm"] = p
+            needed = inference.lesions_needed(of_class, *bootstrap.seed_noise("recall", augmented, CONTROL, label))
+        effects[dx] = ClassDifference(
+            **bootstrap.difference("recall", augmented, CONTROL, label).model_dump(),
+            p=p_values.get(dx),
+            p_holm=corrected.get(dx),
+            lesions=len(of_class),
+            few=needed is None or len(of_class) < needed,
+            lesions_needed=needed,
+        )
     return effects
 
 
@@ -166,85 +194,80 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
 def compare(
     sample: Sample,
     arms: Mapping[str, Predictions],
-    validation_losses: Mapping[str, float],
+    fitted: Mapping[str, Fitted],
     rare: Sequence[str],
     seeds: Sequence[int],
     seed: int,
     resamples: int = inference.DRAWS,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any], Verdict]:
+) -> Outcome:
     """Return all arms' metrics, the effect of the synthetic images, and the verdict.
 
     Args:
         sample: the images; some classes may have none.
         arms: predictions of each arm, with the same seeds in the same order.
-        validation_losses: arm → balanced log loss on validation.
+        fitted: arm → what was fitted on validation.
         rare: the classes of the primary figure: those that have synthetic images.
         seeds: seeds of the models, in that order.
         seed: seed of the resampling.
         resamples: number of resamples.
-
-    Returns:
-        Metrics by arm, the effect, and the verdict, in the form of `metrics.json`.
     """
-    rare, chosen = tuple(rare), choose(validation_losses)
+    rare, chosen = tuple(rare), choose({arm: it.log_loss for arm, it in fitted.items()})
     augmented, one_seed = chosen.augmented, len(seeds) == 1
     bootstrap = Bootstrap(sample, arms, rare, derive_seed(seed, "bootstrap"), resamples)
-    described = {arm: _describe_arm(bootstrap, arm, arms[arm], seeds) for arm in arms}
     differences = lesion_differences(sample, arms[augmented], arms[CONTROL])
     weighted = weight_differences(sample, differences, rare)
     p, arrangements = inference.sign_flip(weighted, derive_seed(seed, "permutation"))
     p = min(1.0, p * len(chosen.doses))
     exact = inference.mcnemar(differences[np.isin(np.array(sample.classes)[sample.label], rare)])
-
-    effect: dict[str, Any] = {
-        "metric": METRIC,
-        "arm": augmented,
-        "best_control": chosen.control,
-        "best": chosen.best,
-        **_describe_choice(bootstrap, chosen, tuple(arms)),
-        "by_metric": {
-            name: {
-                "gan": bootstrap.difference(name, augmented, CONTROL),
-                "improvement": bootstrap.difference(name, augmented, BASELINE),
-            }
+    doses = _differ(bootstrap, chosen.doses, CONTROL)
+    gan = doses[chosen.doses.index(augmented)]
+    pairs = len(chosen.doses) * len(chosen.controls)
+    effect = Effect(
+        value=gan.value,
+        low=gan.low,
+        high=gan.high,
+        metric=METRIC,
+        arm=augmented,
+        doses=doses,
+        best_control=chosen.control,
+        augmented_minus_best_control=bootstrap.difference(
+            "rare_recall", augmented, chosen.control, level=LEVEL / pairs
+        ),
+        remedies=_differ(bootstrap, [arm for arm in arms if arm != BASELINE], BASELINE),
+        best=chosen.best,
+        augmented_minus_baseline=bootstrap.difference("rare_recall", augmented, BASELINE),
+        by_metric={
+            name: MetricDifferences(
+                gan=bootstrap.difference(name, augmented, CONTROL),
+                improvement=bootstrap.difference(name, augmented, BASELINE),
+            )
             for name in OTHER_METRICS
         },
-        "by_class": _compare_classes(bootstrap, augmented, differences, seed),
-        "mcnemar": exact | {"p": exact["p"] if one_seed else None},
-        "permutation": {"p": p if one_seed else None, "passed": p < LEVEL, "draws": arrangements},
-        "draws": resamples,
-    }
-    verdict = decide_verdict(effect["low"], effect["high"], p, float(weighted.sum()), len(seeds))
-    return described, effect, verdict
+        by_class=_compare_classes(bootstrap, augmented, differences, seed),
+        mcnemar=exact if one_seed else exact.model_copy(update={"p": None}),
+        permutation=Permutation(p=p if one_seed else None, passed=p < LEVEL, draws=arrangements),
+        draws=resamples,
+    )
+    return Outcome(
+        arms={arm: _describe_arm(bootstrap, arm, arms[arm], fitted[arm], seeds) for arm in arms},
+        effect=effect,
+        verdict=decide_verdict(effect.low, effect.high, p, float(weighted.sum()), len(seeds)),
+    )
 
 
-def _describe_choice(bootstrap: Bootstrap, chosen: Choice, arms: Sequence[str]) -> dict[str, Any]:
-    """Return the differences in the primary metric, with intervals that are corrected for the arms to choose from."""
+def _differ(bootstrap: Bootstrap, arms: Sequence[str], control: str) -> list[ArmDifference]:
+    """Return the arms' differences to another in the primary metric, with intervals that hold for all at once."""
 
-    def differ(names: Sequence[str], control: str) -> list[dict[str, Any]]:
-        level = LEVEL / len(names)
-        return [{"arm": name, **bootstrap.difference("rare_recall", name, control, level=level)} for name in names]
+    def differ(arm: str) -> Difference:
+        return bootstrap.difference("rare_recall", arm, control, level=LEVEL / len(arms))
 
-    doses = differ(chosen.doses, CONTROL)
-    gan = doses[chosen.doses.index(chosen.augmented)]
-    level = LEVEL / (len(chosen.doses) * len(chosen.controls))
-    return {
-        **{key: gan[key] for key in ("value", "low", "high")},
-        "doses": doses,
-        "augmented_minus_best_control": bootstrap.difference(
-            "rare_recall", chosen.augmented, chosen.control, level=level
-        ),
-        "remedies": differ([arm for arm in arms if arm != BASELINE], BASELINE),
-        "augmented_minus_baseline": bootstrap.difference("rare_recall", chosen.augmented, BASELINE),
-    }
+    return [ArmDifference(arm=arm, **differ(arm).model_dump()) for arm in arms]
 
 
-def count_images(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def count_images(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, ImageCounts]:
     """Return class → numbers of images and lesions, for rows with dx and lesion_id."""
-    return {
-        dx: {
-            "images": int((rows["dx"] == dx).sum()),
-            "lesions": int(rows.loc[rows["dx"] == dx, "lesion_id"].nunique()),
-        }
-        for dx in classes
-    }
+    counts = {}
+    for dx in classes:
+        lesions = rows.loc[rows["dx"] == dx, "lesion_id"]
+        counts[dx] = ImageCounts(images=len(lesions), lesions=int(lesions.nunique()))
+    return counts

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn import metrics
 
 from components.evaluate.statistics.metrics import BINS, Sample, bin_of
+from components.shared.records import Curves
 
 _PLACES = np.linspace(0, 1, 59) ** 2
 """Positions on the horizontal axis, closer together at the left, where false alarms are few."""
@@ -64,22 +65,17 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, list[
     return _points(confidence=of_bin[0], accuracy=of_bin[1]) | {"count": count[filled].tolist()}
 
 
-def curves(
-    sample: Sample, probabilities: np.ndarray, scaled: np.ndarray
-) -> dict[str, dict[str, dict[str, list[float]]]]:
+def curves(sample: Sample, probabilities: np.ndarray, scaled: np.ndarray) -> Curves:
     """Return all curves of an arm; `roc` and `pr` by class, of classes with images.
 
     Args:
         sample: the images.
         probabilities, scaled: (seeds, N, classes) as in `Predictions`.
     """
-    by_kind: dict[str, dict[str, dict[str, list[float]]]] = {"roc": {}, "pr": {}, "reliability": {}}
+    of_roc, of_pr = {}, {}
     for label in np.flatnonzero(sample.present) if sample.present.sum() > 1 else ():
-        positive = sample.truth == label
-        by_kind["roc"][sample.classes[label]] = roc(positive, probabilities[:, :, label])
-        by_kind["pr"][sample.classes[label]] = precision_recall(positive, probabilities[:, :, label])
-    by_kind["reliability"] = {
-        "before": reliability(sample.truth, probabilities),
-        "after": reliability(sample.truth, scaled),
-    }
-    return by_kind
+        positive, dx = sample.truth == label, sample.classes[label]
+        of_roc[dx] = roc(positive, probabilities[:, :, label])
+        of_pr[dx] = precision_recall(positive, probabilities[:, :, label])
+    diagrams = {"before": reliability(sample.truth, probabilities), "after": reliability(sample.truth, scaled)}
+    return Curves.model_validate({"roc": of_roc, "pr": of_pr, "reliability": diagrams})

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from components.evaluate.statistics.metrics import MIN_PROBABILITY, SCALARS, Predictions, Sample, compute_metrics
+from components.shared.records import Difference, McNemar
 
 LEVEL = 0.05
 """Probability of a false alarm of each reported conclusion; 95 % intervals."""
@@ -22,7 +23,6 @@ MAX_VALUES = {"brier": 2.0, "balanced_log_loss": -math.log(MIN_PROBABILITY)}
 WITHOUT_INTERVAL = ("ece", "ece_scaled")
 """The plug-in estimate of the calibration error is biased upwards (Roelofs et al. 2022, arXiv 2012.08668): an interval
 around it misses the truth."""
-_UNKNOWN = {"value": None, "low": None, "high": None}
 
 
 def _resample_lesions(sample: Sample, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,7 +114,7 @@ class Bootstrap:
 
     def difference(
         self, name: str, arm: str, control: str | None = None, label: int | None = None, level: float = LEVEL
-    ) -> dict[str, Any]:
+    ) -> Difference:
         """Return a metric of an arm, or its difference to the control's, with an interval.
 
         Lesions and seeds are crossed random effects (Obuchowski & Rockette 1995): the seeds' part of the variance comes
@@ -140,14 +140,14 @@ class Bootstrap:
             resampled = resampled - self.resampled[control][name][pick]
             recall = recall - self.resampled[control]["recall"]
         if np.isnan(points).any():
-            return dict(_UNKNOWN)
+            return Difference(value=None, low=None, high=None)
         value = float(points.mean())
         if name in WITHOUT_INTERVAL:
-            return _UNKNOWN | {"value": value}
+            return Difference(value=value, low=None, high=None)
         means = (self._picks * resampled).mean(0)
         spread = means.std(ddof=1)
         if not spread:
-            return {"value": value, "low": value, "high": value}
+            return Difference(value=value, low=value, high=value)
         freedom = self._lesion_freedom(recall, self._classes(name, label))
         width = self._square_half_width(name, pick, points, resampled, freedom, control is not None, level)
         # The shape comes from quantiles that this number of resamples determines well, the width from t.
@@ -155,11 +155,8 @@ class Bootstrap:
         low, high = value + stretch * (np.quantile(means, [0.025, 0.975]) - value)
         largest = MAX_VALUES.get(name, 1.0)
         smallest = 0.0 if control is None else -largest
-        return {
-            "value": value,
-            "low": float(np.clip(low, smallest, value)),
-            "high": float(np.clip(high, value, largest)),
-        }
+        low, high = float(np.clip(low, smallest, value)), float(np.clip(high, value, largest))
+        return Difference(value=value, low=low, high=high)
 
     def _square_half_width(
         self,
@@ -200,16 +197,16 @@ class Bootstrap:
             pooled = float(values.var(axis=1, ddof=1).mean())
         return (variance, seeds - 1) if variance > pooled else (pooled, freedom)
 
-    def recall_noise(self, label: int, arm: str, control: str) -> tuple[float, float]:
-        """Return the variance due to seeds of a mean difference in recall, and its degrees of freedom.
+    def seed_noise(self, name: str, arm: str, control: str, label: int | None = None) -> tuple[float, float]:
+        """Return the variance due to seeds of a mean difference in a metric, and its degrees of freedom.
 
-        With one seed it is unknown: 0 and infinity.
+        With one seed it is unknown: 0 and infinity. Arguments as in `difference`.
         """
         if self.seeds == 1:
             return 0.0, math.inf
-        pick = (..., label)
-        points = self.points[arm]["recall"][pick] - self.points[control]["recall"][pick]
-        variance, freedom = self._between_seeds("recall", pick, points, paired=True)
+        pick = (...,) if label is None else (..., label)
+        points = self.points[arm][name][pick] - self.points[control][name][pick]
+        variance, freedom = self._between_seeds(name, pick, points, paired=True)
         return variance / self.seeds, freedom
 
     def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:
@@ -266,7 +263,7 @@ def sign_flip(differences: np.ndarray, seed: int) -> tuple[float, int]:
     return float(test.pvalue), arrangements
 
 
-def mcnemar(differences: np.ndarray) -> dict[str, Any]:
+def mcnemar(differences: np.ndarray) -> McNemar:
     """Return the lesions gained and lost, and the p-value of McNemar's exact test, which assumes one seed.
 
     Args:
@@ -274,7 +271,7 @@ def mcnemar(differences: np.ndarray) -> dict[str, Any]:
     """
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return {"lesions_gained": gained, "lesions_lost": lost, "p": p}
+    return McNemar(lesions_gained=gained, lesions_lost=lost, p=p)
 
 
 def holm(p_values: list[float]) -> list[float]:

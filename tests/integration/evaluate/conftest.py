@@ -69,8 +69,9 @@ class RunFolders:
         return self.folder / "synthetic_images" / "models" / "gan-df.json"
 
     def evaluate(self, **changes: Any) -> dict[str, Any]:
+        """Return the results in the form of `metrics.json`."""
         out = {"results": self.folder / "results", "report": self.folder / "report.html"}
-        return evaluate(**(self.arguments | out | changes))
+        return evaluate(**(self.arguments | out | changes)).model_dump(exclude_unset=True)
 
 
 def edit(path: Path, **changes: Any) -> None:

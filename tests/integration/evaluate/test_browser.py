@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from components.evaluate.report.gallery import Gallery
-from components.evaluate.report.page import render_html
-from tests.helpers.example_results import CLASSES, example, example_gallery, nulled, renamed
+from tests.helpers.example_results import CLASSES, example, example_gallery, example_subgroups, nulled, renamed
+from tests.helpers.rendering import render_html
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -98,7 +98,7 @@ def _hostile() -> tuple[dict[str, Any], Gallery]:
 
 
 CASES = {
-    "whole": lambda: (example(5, external=True), example_gallery()),
+    "whole": lambda: (example(5, external=True) | {"subgroups": example_subgroups()}, example_gallery()),
     "hostile": _hostile,
     "nulls": lambda: (nulled(example(2, external=True)), example_gallery(1, 32)),
     "bare": lambda: (example(1), Gallery()),

@@ -110,7 +110,7 @@ def test_evaluate_reports_separability_and_label_fidelity(
 
 def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tuple[dict[str, Any], Path]) -> None:
     outcome, _ = evaluated
-    named = headline_metrics(outcome)
+    named = headline_metrics(Results(**outcome))
     assert len(named) == 12
     assert min(named) == "1_gan_effect"
     assert named["1_gan_effect"] == outcome["effect"]["value"]
@@ -169,6 +169,32 @@ def test_evaluate_external_set_uses_the_same_models_and_thresholds(
     assert {key: outcome[key] for key in ("arms", "effect", "verdict")} == {
         key: evaluated[0][key] for key in ("arms", "effect", "verdict")
     }
+
+
+def test_evaluate_reports_groups_of_the_test_images(
+    changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    """The data has no metadata at first, but the classes of images of skin."""
+    groups = evaluated[0]["subgroups"]["groups"]
+    assert {it["attribute"] for it in groups} == {"skin_tone"}
+    assert sum(it["images"] for it in groups) == 24
+    path = changed_run.arguments["test_data"] / "test.parquet"
+    rows, header = pd.read_parquet(path), read_header(path)
+    columns = {"sex": ["male", "female", None] * 8, "age": [30.0] * 12 + [None] * 12}
+    with write_image_set(path, header) as out:
+        out.write(rows.drop(columns=["image", "split"]).assign(**columns), [it["bytes"] for it in rows["image"]])
+    subgroups = changed_run.evaluate()["subgroups"]
+    found = {
+        (it["attribute"], it["group"]): it["images"] for it in subgroups["groups"] if it["attribute"] != "skin_tone"
+    }
+    assert found == {
+        ("age", "under 40"): 12, ("age", "unknown"): 12, ("sex", "female"): 8, ("sex", "male"): 8,
+        ("sex", "unknown"): 8,
+    }  # fmt: skip
+    assert subgroups["arms"] == ["baseline", "oversampled", "augmented@1"]
+    report = (changed_run.folder / "report.html").read_text()
+    assert "Results by subgroup" in report
+    assert "Sex: female" in (changed_run.folder / "results" / "model_card.md").read_text()
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -14,7 +14,7 @@ from components.evaluate.predict.probabilities import predictions_table
 from components.evaluate.results import calibrate_arms, compare_on
 from components.evaluate.statistics.compare import count_images
 from components.shared.errors import UserError
-from components.shared.records import Results
+from components.shared.records import ModelCurves, Results, RunRecord, write_record
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
 from tests.integration.evaluate.conftest import ARMS, write_manifest
@@ -225,20 +225,29 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
 
     tests, validation = simulate("test", lesions), simulate(f"validation-{lesions.start}", range(40))
     splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
-    images = {dx: counts["images"] for dx, counts in splits["train"].items()}
+    images = {dx: counts.images for dx, counts in splits["train"].items()}
     calibrations = calibrate_arms(*validation, CLASSES, malignant, images)
     compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)
-    for arm in ARMS:
-        model = {"epochs": 1, "real_views": 1.0, "validated_epochs": [1], "history": {}, "seconds": 1.0}
-        compared["arms"][arm] |= {"train_rows": 9, "models": {"1": model, "2": model}}
+    model = ModelCurves(epochs=1, real_views=1.0, validated_epochs=[1], history={}, seconds=1.0)
+    trained = {"train_rows": 9, "models": {"1": model, "2": model}}
+    arms = {arm: figures.model_copy(update=trained) for arm, figures in compared.arms.items()}
     run = {
         "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,
         "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
         "settings": {}, "parameters": {"data_split": split, "gan_kimg": 3.0}, "versions": {},
     } | details  # fmt: skip
-    results = {"run": run, "classes": CLASSES, "splits": splits, **compared, "synthetic": {}, "external": None}
+    results = Results(
+        run=RunRecord(**run),
+        classes=list(CLASSES),
+        splits=splits,
+        arms=arms,
+        effect=compared.effect,
+        verdict=compared.verdict,
+        synthetic={},
+        external=None,
+    )
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps(results))
+    write_record(folder / "metrics.json", results)
     tables = [
         predictions_table(*part, seeds, CLASSES)
         for part in ((tests[0], "test", tests[1]), (validation[0], "validation", validation[1]))
@@ -250,7 +259,8 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
 def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
     """Recall is over all lesions, alarms are those of each fold's own threshold."""
     one, two = write_fold(tmp_path / "a", "1/2", range(60)), write_fold(tmp_path / "b", "2/2", range(60, 150))
-    results, table = reevaluate.pool_folds([open_local(two), open_local(one)])
+    pooled_record, table = reevaluate.pool_folds([open_local(two), open_local(one)])
+    results = pooled_record.model_dump()
     each = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
     assert len(table) == 150 * 6
     assert results["run"]["split"] == "2 folds, pooled"
@@ -263,7 +273,7 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
         for name in ("accuracy", "rare_recall", "malignant_sensitivity", "malignant_specificity", "brier"):
             assert pooled[name] == pytest.approx((60 * parts[0][name] + 90 * parts[1][name]) / 150)
         assert list(pooled["models"]) == ["1, fold 1/2", "2, fold 1/2", "1, fold 2/2", "2, fold 2/2"]
-    Results.model_validate_json(json.dumps(results, allow_nan=False))
+    assert Results.model_validate_json(pooled_record.model_dump_json()) == pooled_record
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.evaluate.report.cards import data_sheet, model_card
-from components.evaluate.report.formatting import show, show_interval
+from components.evaluate.report.formatting import show
 from components.evaluate.report.gallery import Gallery, list_images
-from components.evaluate.report.page import MAX_PAGE_BYTES, render_html, render_markdown, render_text
+from components.evaluate.report.page import MAX_PAGE_BYTES
 from components.evaluate.report.plots import Axis
 from components.shared.arms import title_of
-from tests.helpers.example_results import ALL_ARMS, ARMS, CLASSES, RARE, TEST, example, example_gallery, nulled, renamed
+from tests.helpers.example_results import (
+    ALL_ARMS,
+    ARMS,
+    CLASSES,
+    RARE,
+    TEST,
+    example,
+    example_gallery,
+    example_subgroups,
+    nulled,
+    renamed,
+)
+from tests.helpers.rendering import data_sheet, model_card, render_html, render_markdown, render_text, show_interval
 
 NONE = Gallery()
 HOSTILE = [
@@ -171,11 +182,6 @@ def test_report_reproducibility_lists_the_run(page: Page) -> None:
     assert (details["gan_kimg"], details["Classifier: epochs"]) == ("400.0", "50")
     assert details["Time: Classifier, baseline"] == "10 min 06 s, 2 models of 5 min 03 s"
     assert details["Time: GAN of df"] == "1 h 15 min"
-    assert "Time: Prepare data" not in details
-    timed = example(1)
-    timed["run"]["phases"] = {"Prepare data": {"seconds": 61.0, "cost": "0.02 USD"}, "Evaluate": {"seconds": None}}
-    details = dict(Page(render_html(timed, NONE)).named["details"])
-    assert (details["Time: Prepare data"], details["Time: Evaluate"]) == ("1 min 01 s, 0.02 USD", "not recorded")
 
 
 def test_report_failed_gan_is_stated(page: Page, results: dict[str, Any]) -> None:
@@ -231,6 +237,50 @@ def test_report_warns_of_synthetic_images_unlike_real_ones() -> None:
         "than of the real validation images (0.101)."
     ]
     assert len(warnings(separability=1.0, label_fidelity=0.1, validation_recall=0.9)) == 2
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_report_subgroups_have_their_figures_and_the_worst_one_is_named() -> None:
+    page = Page(render_html(example(2) | {"subgroups": example_subgroups()}, NONE))
+    _, _, young, old, dark = page.named["subgroups"]
+    counts = "1,203 images, 900 lesions; 41 rare, 120 positive"
+    assert young[0] == f"Age: under 40 {counts} too few lesions; 388 rare needed"
+    assert old[0] == f"Age: 60 and over worst-off {counts}"
+    assert dark[0] == f"Skin tone (estimated): dark {counts} too few lesions or seeds"
+    recalls, sensitivities = ["0.400", "0.500", "0.600 0.300 to 0.700"], ["0.700", "0.700", "0.700 0.500 to 0.900"]
+    assert old[1:] == [*recalls, *sensitivities, "0.050", "0.060", "0.070"]
+    assert (
+        "Worst-off group with augmented 100 %: Age: 60 and over, mean recall of the rare classes 0.600 "
+        "(0.300 to 0.700) on 41 lesions of them. It is the lowest of 3 groups." in page.text
+    )
+    assert "which is estimated: the typology angle" in page.text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_report_without_subgroups_or_positive_classes_omits_them() -> None:
+    text = render_html(example(1), NONE)
+    assert "Results by subgroup" not in text
+    results = example(1) | {"subgroups": example_subgroups() | {"worst": None}}
+    results["run"]["malignant"] = []
+    page = Page(render_html(results, NONE))
+    assert len(page.named["subgroups"][2]) == 1 + 2 * 3
+    assert "The worst-off group cannot be named" in page.text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.usefixtures("no_figures")
+def test_report_hostile_subgroups_are_escaped(name: str) -> None:
+    subgroups = example_subgroups()
+    subgroups["groups"][1] |= {"attribute": "localization", "group": name}
+    results = example(1) | {"subgroups": subgroups}
+    page = Page(render_html(results, NONE))
+    assert not page.tags & {"script", "x"}
+    assert not [attribute for _, attribute, _ in page.attributes if attribute.startswith("on")]
+    card = model_card(results)
+    assert "<script" not in card
+    assert "://" not in card
+    row = next(line for line in card.splitlines() if line.startswith("| Site: "))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 6
 
 
 def test_report_dot_plot_marks_are_at_their_values(html: str, results: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.evaluate.report.cards import data_sheet, model_card, population
-from components.evaluate.report.formatting import show, show_interval
-from components.evaluate.report.page import render_markdown, render_text
+from components.evaluate.report.cards import population
+from components.evaluate.report.formatting import show
 from components.shared.image_set import REAL, Header, encode_png, write_image_set
-from tests.helpers.example_results import ARMS, TEST, example, nulled, renamed
+from tests.helpers.example_results import ARMS, TEST, example, example_subgroups, nulled, renamed
+from tests.helpers.rendering import data_sheet, model_card, render_markdown, render_text, show_interval
 
 
 def _tables(text: str) -> list[list[list[str]]]:
@@ -53,8 +53,9 @@ def test_model_card_has_the_figures_of_the_run():
     assert "classifiers 1, 2; split, GANs and sampling 7" in text
     assert results["effect"]["by_class"]["df"]["lesions_needed"] is None
     assert "df (11 test lesions, more seeds needed)" in text
-    needed = results["external"]["effect"]["by_class"]["mel"]["lesions_needed"]
-    assert f"{needed} needed" in model_card(results | results["external"]).replace(",", "")
+    outside = {key: results["external"][key] for key in ("arms", "effect", "verdict")}
+    needed = outside["effect"]["by_class"]["mel"]["lesions_needed"]
+    assert f"{needed} needed" in model_card(results | outside).replace(",", "")
     assert "p = " not in text  # several seeds
     assert "McNemar's exact test at lesion level: p = " in model_card(example(1))
     assert "The GAN of vasc failed" in text
@@ -118,6 +119,21 @@ def test_cards_infer_nothing_from_a_name():
     assert "Population**: not recorded." in data_sheet(results)
 
 
+def test_model_card_names_the_worst_off_group():
+    text = model_card(example(2) | {"subgroups": example_subgroups()})
+    fairness = text.split("## Fairness")[1].split("## Limitations")[0]
+    (table,) = _tables(fairness)
+    assert table[1:] == [
+        ["Age: under 40 \\*", "900 (41)", "0.700 (0.400 to 0.800)", "0.700 (0.500 to 0.900)", "0.070"],
+        ["Age: 60 and over", "900 (41)", "0.600 (0.300 to 0.700)", "0.700 (0.500 to 0.900)", "0.070"],
+        ["Skin tone (estimated): dark \\*", "900 (41)", "0.500 (0.200 to 0.600)", "0.700 (0.500 to 0.900)", "0.070"],
+    ]
+    assert "**Worst-off group with augmented 100 %: Age: 60 and over, mean recall of the rare classes 0.600" in fairness
+    assert "performance by group is below" in fairness
+    assert "skin tone is estimated below" in fairness
+    assert "performance by group was not measured" in model_card(example(2))
+
+
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a|b`c`*d*\n# e", "[x](https://example.org)", "x" * 999])
 def test_cards_hostile_names_are_escaped(name: str):
     results = renamed(example(1, external=True), "df", name)
@@ -136,7 +152,7 @@ def test_cards_hostile_names_are_escaped(name: str):
 def test_cards_null_figures_are_not_available():
     results = nulled(example(1, external=True))
     del results["population"]
-    results["run"] |= {"malignant": None, "split": None, "settings": {}, "seeds": None}
+    results["run"] |= {"malignant": [], "settings": {}}
     for text in (model_card(results), data_sheet(results)):
         assert "None" not in text
         assert not re.search(r"\bnan\b", text)
@@ -160,7 +176,7 @@ def test_population_counts_images(tmp_path: Path):
     )
     with write_image_set(tmp_path / "set", header) as out:
         out.write(rows, [encode_png(np.zeros((8, 8, 3), np.uint8))] * count)
-    found = population({"train": tmp_path / "set"})["train"]
+    found = population({"train": tmp_path / "set"})["train"].model_dump()
     assert (found["images"], found["lesions"]) == (13, 7)
     assert found["age"] == {"median": 55.0, "low": 0.0, "high": 110.0, "missing": 1}
     assert found["sex"] == {"female": 7, "male": 4, "not recorded": 2}

@@ -1,6 +1,7 @@
 """The comparison of the arms: the form of metrics.json, means over seeds, and the verdict."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from components.evaluate.statistics import inference
 from components.evaluate.statistics.compare import (
+    Fitted,
     choose,
     compare,
     count_images,
@@ -16,10 +18,17 @@ from components.evaluate.statistics.compare import (
     weight_differences,
 )
 from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
+from components.shared.records import ImageCounts
 from tests.helpers.example_results import ARMS
 
 CLASSES = ("a", "b", "c")
-LOSSES = dict.fromkeys(ARMS, 1.0)
+FITTED = dict.fromkeys(ARMS, Fitted(1.0, [1.0], 0.0))
+
+
+def compare_arms(*arguments: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return metrics by arm, effect and verdict of `compare`, in the form of `metrics.json`."""
+    outcome = compare(*arguments).model_dump()
+    return outcome["arms"], outcome["effect"], outcome["verdict"]
 
 
 def one_hot(labels: np.ndarray) -> Predictions:
@@ -44,7 +53,7 @@ def test_compare_known_effect_gets_its_verdict(augmented: float, seeds: int, exp
     truth = np.repeat([0, 1, 2], [100, 60, 60])
     sample = Sample(truth, np.arange(220).astype(str), CLASSES)
     predictions = arms(truth, {"baseline": 0.5, "oversampled": 0.5, "augmented@1": augmented}, seeds)
-    figures, effect, found = compare(sample, predictions, LOSSES, ["b", "c"], range(seeds), 0)
+    figures, effect, found = compare_arms(sample, predictions, FITTED, ["b", "c"], range(seeds), 0)
     assert found == expected
     assert effect["low"] < augmented - 0.5 < effect["high"]
     assert effect["value"] == pytest.approx(
@@ -62,7 +71,7 @@ def test_compare_three_lesions_establish_nothing() -> None:
     sample = Sample(truth, np.arange(23).astype(str), CLASSES)
     control, augmented = one_hot(truth[None]), one_hot(np.zeros((1, 23), int))
     predictions = {"baseline": control, "oversampled": control, "augmented@1": augmented}
-    _, effect, found = compare(sample, predictions, LOSSES, ["b"], [1], 0)
+    _, effect, found = compare_arms(sample, predictions, FITTED, ["b"], [1], 0)
     assert (effect["value"], effect["low"]) == (-1, -1)
     assert effect["mcnemar"] == {"lesions_gained": 0, "lesions_lost": 3, "p": 0.25}
     assert effect["permutation"] == {"p": 0.25, "passed": False, "draws": 8}
@@ -80,7 +89,7 @@ def test_compare_figures_are_means_over_seeds_and_counts_are_sums() -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), (2, 60))
     predictions = dict.fromkeys(ARMS, Predictions(probabilities, probabilities, probabilities[..., 1] > 0.5))
-    figures, effect, _ = compare(sample, predictions, LOSSES, ["c"], [7, 8], 0)
+    figures, effect, _ = compare_arms(sample, predictions, FITTED, ["c"], [7, 8], 0)
     arm = figures["baseline"]
     assert list(arm["by_seed"]) == ["7", "8"]
     for name in SCALARS:
@@ -99,7 +108,7 @@ def test_compare_without_images_of_a_rare_class_gives_no_evidence() -> None:
     truth = np.repeat([0, 1], [5, 5])
     sample = Sample(truth, np.arange(10).astype(str), CLASSES)
     predictions = dict.fromkeys(ARMS, one_hot(np.stack([truth, truth])))
-    figures, effect, found = compare(sample, predictions, LOSSES, ["c"], [1, 2], 0)
+    figures, effect, found = compare_arms(sample, predictions, FITTED, ["c"], [1, 2], 0)
     assert found == "no evidence"
     assert (effect["value"], figures["augmented@1"]["rare_recall"], figures["augmented@1"]["recall"]["c"]) == (
         None,
@@ -121,7 +130,7 @@ def test_compare_several_seeds_have_no_p_values() -> None:
         "oversampled": one_hot(np.stack([right, wrong, wrong])),
         "augmented@1": one_hot(np.stack([wrong, right, right])),
     }
-    _, effect, found = compare(sample, predictions, LOSSES, ["b"], [1, 2, 3], 0)
+    _, effect, found = compare_arms(sample, predictions, FITTED, ["b"], [1, 2, 3], 0)
     assert (effect["low"], effect["high"]) == (-1, 1)
     assert found == "no evidence"
     assert effect["mcnemar"] == {"lesions_gained": 60, "lesions_lost": 0, "p": None}
@@ -145,7 +154,7 @@ def test_weight_differences_sum_is_the_primary_figure() -> None:
     truth = np.repeat([0, 1, 2], [30, 20, 10])
     sample = Sample(truth, np.arange(60).astype(str), CLASSES)
     predictions = arms(truth, {"oversampled": 0.5, "baseline": 0.5, "augmented@1": 0.7}, 3)
-    _, effect, _ = compare(sample, predictions, LOSSES, ["b", "c"], [1, 2, 3], 0)
+    _, effect, _ = compare_arms(sample, predictions, FITTED, ["b", "c"], [1, 2, 3], 0)
     differences = lesion_differences(sample, predictions["augmented@1"], predictions["oversampled"])
     assert weight_differences(sample, differences, ["b", "c"]).sum() == pytest.approx(effect["value"])
 
@@ -154,7 +163,7 @@ def test_compare_same_seed_gives_the_same_intervals() -> None:
     truth = np.repeat([0, 1, 2], 12)
     sample = Sample(truth, np.arange(36).astype(str), CLASSES)
     predictions = arms(truth, dict.fromkeys(ARMS, 0.6), 2)
-    results = [compare(sample, predictions, LOSSES, ["b"], [1, 2], seed) for seed in (5, 5, 6)]
+    results = [compare_arms(sample, predictions, FITTED, ["b"], [1, 2], seed) for seed in (5, 5, 6)]
     assert results[0] == results[1]
     assert results[0][1] != results[2][1]
 
@@ -175,7 +184,8 @@ def test_compare_reports_the_share_that_validation_chose_and_corrects_for_the_ot
     right = {"baseline": 0.4, "oversampled": 0.5, "class_weights": 0.6, "augmented@0.5": 0.6, "augmented@1": 0.9}
     predictions = arms(truth, right, 3)
     losses = dict.fromkeys(right, 1.0) | {"augmented@0.5": 0.5, "class_weights": 0.6}
-    figures, effect, _ = compare(sample, predictions, losses, ["b", "c"], [1, 2, 3], 0)
+    fitted = {arm: Fitted(loss, [1.0], 0.0) for arm, loss in losses.items()}
+    figures, effect, _ = compare_arms(sample, predictions, fitted, ["b", "c"], [1, 2, 3], 0)
     assert (effect["arm"], effect["best_control"], effect["best"]) == (
         "augmented@0.5",
         "class_weights",
@@ -191,7 +201,7 @@ def test_compare_reports_the_share_that_validation_chose_and_corrects_for_the_ot
     for it in effect["remedies"]:
         assert it["value"] == pytest.approx(recalls[it["arm"]] - recalls["baseline"])
     alone = {arm: predictions[arm] for arm in ("baseline", "oversampled", "augmented@0.5")}
-    _, single, _ = compare(sample, alone, {arm: losses[arm] for arm in alone}, ["b", "c"], [1, 2, 3], 0)
+    _, single, _ = compare_arms(sample, alone, {arm: fitted[arm] for arm in alone}, ["b", "c"], [1, 2, 3], 0)
     assert effect["high"] - effect["low"] > 1.1 * (single["high"] - single["low"])
 
 
@@ -218,7 +228,7 @@ def test_decide_verdict_requires_seeds_interval_and_test(
 def test_count_images_counts_images_and_lesions() -> None:
     rows = pd.DataFrame({"dx": ["a", "a", "b"], "lesion_id": ["x", "x", "y"]})
     assert count_images(rows, ("a", "b", "c")) == {
-        "a": {"images": 2, "lesions": 1},
-        "b": {"images": 1, "lesions": 1},
-        "c": {"images": 0, "lesions": 0},
+        "a": ImageCounts(images=2, lesions=1),
+        "b": ImageCounts(images=1, lesions=1),
+        "c": ImageCounts(images=0, lesions=0),
     }

@@ -58,7 +58,7 @@ def test_curves_exist_for_classes_with_images() -> None:
     sample = Sample(np.array([0, 0, 2, 2]), np.array(list("abcd")), ("df", "mel", "nv"))
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (2, 4))
     found = curves.curves(sample, probabilities, probabilities)
-    assert list(found["roc"]) == list(found["pr"]) == ["df", "nv"]
-    assert sum(found["reliability"]["before"]["count"]) == 8
+    assert list(found.roc) == list(found.pr) == ["df", "nv"]
+    assert sum(found.reliability["before"]["count"]) == 8
     alone = Sample(np.array([1, 1]), np.array(list("ab")), ("df", "mel", "nv"))
-    assert curves.curves(alone, probabilities[:, :2], probabilities[:, :2])["roc"] == {}
+    assert curves.curves(alone, probabilities[:, :2], probabilities[:, :2]).roc == {}

@@ -14,6 +14,8 @@ from components.evaluate.report.formatting import (
     show,
     show_interval,
 )
+from components.shared.records import Difference, Outcome
+from tests.helpers.rendering import build
 
 
 @pytest.mark.parametrize(
@@ -30,8 +32,8 @@ def test_show_formats_numbers(value: float | None, sign: str, text: str):
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        ([0.1, 0.2], "0.100 to 0.200"), ({"low": -0.1, "high": 0.2}, "−0.100 to 0.200"), ([None, None], "n/a"),
-        (None, "n/a"), ([math.nan, 1], "n/a"), ({"low": None, "high": 0.2}, "n/a"),
+        ([0.1, 0.2], "0.100 to 0.200"), (Difference(value=0, low=-0.1, high=0.2), "−0.100 to 0.200"),
+        ([None, None], "n/a"), (None, "n/a"), ([math.nan, 1], "n/a"), (Difference(value=0, low=None, high=0.2), "n/a"),
         ([0.0003, 0.1], "0.0003 to 0.100"), ([-0.1, -0.00004], "−0.100 to −0.00004"),
         ([-0.0003, 0.1], "0.000 to 0.100"),
         ([0.0, 0.1], "0.000 to 0.100"), ([1e-30, 1e-30], "0.000000000000 to 0.000000000000"),
@@ -72,6 +74,10 @@ def test_listed_formats_settings():
     assert listed({"epochs": 5, "fractions": [0.7, 0.3], "none": None}) == "epochs 5, fractions 0.7, 0.3, none none"
 
 
+def outcome(verdict: str, effect: dict[str, Any]) -> Outcome:
+    return build(Outcome, {"verdict": verdict, "effect": effect})
+
+
 METRIC = "mean recall of the rare classes"
 
 
@@ -99,7 +105,7 @@ def test_describe_verdict_has_one_form_for_all_verdicts(
     word: str, value: float | None, low: float | None, high: float | None, sentence: str
 ):
     effect = {"metric": METRIC, "arm": "augmented@1", "value": value, "low": low, "high": high}
-    assert describe_verdict({"verdict": word, "effect": effect}).replace("\u00a0", " ") == sentence
+    assert describe_verdict(outcome(word, effect)).replace("\u00a0", " ") == sentence
 
 
 def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
@@ -125,12 +131,12 @@ def test_describe_remedy_names_the_best_remedy_and_its_cost(word: str, gain: tup
     effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "balanced_sampling"}
     effect["augmented_minus_best_control"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     effect["remedies"] = remedies(oversampled=(0.0, 0.0, 0.0), balanced_sampling=gain, augmented_50=(0.2, 0.1, 0.3))
-    assert describe_remedy({"verdict": word, "effect": effect}, 41 * 60, 2 * 60) == sentence
+    assert describe_remedy(outcome(word, effect), 41 * 60, 2 * 60) == sentence
 
 
 def test_describe_verdict_names_the_share_of_synthetic_images():
     effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
-    sentence = describe_verdict({"verdict": "improved", "effect": effect}).replace("\u00a0", " ")
+    sentence = describe_verdict(outcome("improved", effect)).replace("\u00a0", " ")
     assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence
 
 
@@ -139,10 +145,10 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
     effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "class_weights"}
     effect["remedies"] = remedies(class_weights=(0.25, 0.1, 0.4), augmented_50=(0.05, -0.1, 0.2))
     effect["augmented_minus_best_control"] = {"value": -0.2, "low": -0.3, "high": -0.1}
-    sentence = describe_remedy({"verdict": "improved", "effect": effect})
+    sentence = describe_remedy(outcome("improved", effect))
     assert sentence == "Do not add synthetic images: class weights gains +0.250 (+0.100 to +0.400) on the baseline."
     effect["augmented_minus_best_control"] = {"value": 0.1, "low": -0.1, "high": 0.3}
-    sentence = describe_remedy({"verdict": "improved", "effect": effect})
+    sentence = describe_remedy(outcome("improved", effect))
     assert sentence == (
         "Add synthetic images: augmented 50 % differs from the baseline by +0.050 (−0.100 to +0.200), which "
         "includes zero."

@@ -16,6 +16,7 @@ from components.evaluate.statistics import inference
 from components.evaluate.statistics.compare import lesion_differences
 from components.evaluate.statistics.inference import WITHOUT_INTERVAL, Bootstrap
 from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
+from components.shared.records import Difference
 
 
 def certain(labels: np.ndarray, classes: int) -> Predictions:
@@ -38,18 +39,18 @@ def test_difference_recall_of_a_class_has_about_wilsons_interval(right: int, les
     sample, predictions = of_one_class(np.arange(lesions)[None, :] < right, images)
     found = Bootstrap(sample, {"x": predictions}, ("a",), 0).difference("recall", "x", label=0)
     low, high = proportion_confint(right, lesions, method="wilson")
-    assert found["value"] == pytest.approx(right / lesions)
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.06)
+    assert found.value == pytest.approx(right / lesions)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.06)
 
 
 def test_difference_class_with_one_result_has_an_interval_with_width() -> None:
     sample, predictions = of_one_class(np.ones((1, 12), bool))
     found = Bootstrap(sample, {"x": predictions}, ("a",), 0).difference("recall", "x", label=0)
-    assert found["high"] == 1
-    assert 0.6 < found["low"] < 0.85  # Clopper and Pearson: .735
+    assert found.high == 1
+    assert 0.6 < found.low < 0.85  # Clopper and Pearson: .735
     sample, predictions = of_one_class(np.ones((1, 1), bool))
     found = Bootstrap(sample, {"x": predictions}, ("a",), 0).difference("recall", "x", label=0)
-    assert found["low"] < 0.3
+    assert found.low < 0.3
 
 
 def test_difference_of_arms_has_about_the_paired_t_interval() -> None:
@@ -61,8 +62,8 @@ def test_difference_of_arms_has_about_the_paired_t_interval() -> None:
     _, other = of_one_class(control[None])
     found = Bootstrap(sample, {"x": one, "y": other}, ("a",), 0).difference("rare_recall", "x", "y")
     expected = stats.ttest_rel(arm.astype(float), control.astype(float)).confidence_interval()
-    assert found["value"] == pytest.approx(arm.mean() - control.mean())
-    assert (found["low"], found["high"]) == pytest.approx(tuple(expected), abs=0.015)
+    assert found.value == pytest.approx(arm.mean() - control.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.015)
 
 
 def test_difference_only_seeds_differ_gives_students_interval_over_seeds() -> None:
@@ -72,7 +73,7 @@ def test_difference_only_seeds_differ_gives_students_interval_over_seeds() -> No
     sample, predictions = of_one_class(right)
     found = Bootstrap(sample, {"x": predictions}, ("a",), 0).difference("rare_recall", "x")
     expected = stats.ttest_1samp(right.mean(1), 0).confidence_interval()
-    assert (found["low"], found["high"]) == pytest.approx(tuple(expected), abs=0.03)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.03)
 
 
 def test_difference_equal_arms_differ_by_the_pseudo_lesions_only() -> None:
@@ -85,13 +86,13 @@ def test_difference_equal_arms_differ_by_the_pseudo_lesions_only() -> None:
     bootstrap = Bootstrap(sample, {"x": predictions, "y": predictions}, ("b",), 0)
     for name in set(SCALARS) - set(WITHOUT_INTERVAL):
         found = bootstrap.difference(name, "x", "y")
-        assert found["value"] == 0
-        assert -0.1 < found["low"] <= 0 <= found["high"] < 0.1
+        assert found.value == 0
+        assert -0.1 < found.low <= 0 <= found.high < 0.1
         one = bootstrap.difference(name, "x")
-        assert one["low"] < one["high"]
-        assert one["low"] <= one["value"] <= one["high"]
+        assert one.low < one.high
+        assert one.low <= one.value <= one.high
     for name in ("macro_f1", "brier"):  # these have no pseudo-lesions
-        assert bootstrap.difference(name, "x", "y") == {"value": 0, "low": 0, "high": 0}
+        assert bootstrap.difference(name, "x", "y") == Difference(value=0, low=0, high=0)
 
 
 def test_difference_calibration_error_has_no_interval() -> None:
@@ -103,8 +104,8 @@ def test_difference_calibration_error_has_no_interval() -> None:
     bootstrap = Bootstrap(Sample(truth, np.arange(300).astype(str), ("a", "b", "c")), arms, ("b",), 0, 50)
     for name in WITHOUT_INTERVAL:
         found = bootstrap.difference(name, "x")
-        assert found["value"] > 0
-        assert (found["low"], found["high"]) == (None, None)
+        assert found.value > 0
+        assert (found.low, found.high) == (None, None)
 
 
 def test_difference_perfect_auc_of_few_positives_has_an_interval_with_width() -> None:
@@ -114,8 +115,8 @@ def test_difference_perfect_auc_of_few_positives_has_an_interval_with_width() ->
     probabilities = np.column_stack([1 - score / 2, score / 2])[None]
     sample = Sample(truth, np.arange(209).astype(str), ("a", "b"))
     found = Bootstrap(sample, {"x": Predictions(probabilities, probabilities)}, ("b",), 0).difference("macro_auc", "x")
-    assert (found["value"], found["high"]) == (1, 1)
-    assert 0.8 < found["low"] < 0.99
+    assert (found.value, found.high) == (1, 1)
+    assert 0.8 < found.low < 0.99
 
 
 @pytest.mark.parametrize("positives", [9, 30])
@@ -130,7 +131,7 @@ def test_difference_interval_of_a_high_auc_covers_it(positives: int) -> None:
         probabilities = np.column_stack([1 - score, score])[None]
         bootstrap = Bootstrap(sample, {"x": Predictions(probabilities, probabilities)}, ("b",), trial, 150)
         found = bootstrap.difference("macro_auc", "x")
-        covered += found["low"] <= 0.98 <= found["high"]
+        covered += found.low <= 0.98 <= found.high
     # Of 120 worlds, three standard deviations of a share of .95 below it.
     assert covered / trials >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / trials)
 
@@ -145,17 +146,19 @@ def test_difference_auc_has_about_delongs_interval() -> None:
     found = Bootstrap(sample, {"x": Predictions(probabilities, probabilities)}, ("b",), 0).difference("macro_auc", "x")
     above = score[truth == 1][:, None] > score[truth == 0]
     error = np.sqrt(above.mean(1).var(ddof=1) / 60 + above.mean(0).var(ddof=1) / 150)
-    assert found["value"] == pytest.approx(above.mean())
+    assert found.value == pytest.approx(above.mean())
     # Two pseudo-lesions among 60 widen it by some √(62 / 60) and their own spread, √.5 / 62, in squares.
     widest = 1.96 * np.hypot(error * np.sqrt(62 / 60), np.sqrt(0.5) / 62)
     for end, sign in (("low", -1), ("high", 1)):
-        assert 1.96 * error * 0.9 <= sign * (found[end] - above.mean()) <= widest * 1.15  # 2,000 resamples: ± 6 %
+        assert (
+            1.96 * error * 0.9 <= sign * (getattr(found, end) - above.mean()) <= widest * 1.15
+        )  # 2,000 resamples: ± 6 %
 
 
 def test_difference_class_without_images_has_no_interval() -> None:
     sample, predictions = of_one_class(np.ones((1, 4), bool))
     bootstrap = Bootstrap(sample, {"x": predictions}, ("b",), 0, 50)
-    none = {"value": None, "low": None, "high": None}
+    none = Difference(value=None, low=None, high=None)
     assert bootstrap.difference("rare_recall", "x") == none
     assert bootstrap.difference("recall", "x", label=1) == none
     assert bootstrap.difference("macro_auc", "x") == none
@@ -176,8 +179,8 @@ def test_mcnemar_agrees_with_statsmodels(gained: int, lost: int) -> None:
     change = np.array([1.0] * gained + [-1.0] * lost + [0.0] * 4)
     found = inference.mcnemar(change)
     expected = mcnemar([[4, gained], [lost, 3]], exact=True).pvalue if gained + lost else 1.0
-    assert (found["lesions_gained"], found["lesions_lost"]) == (gained, lost)
-    assert found["p"] == pytest.approx(min(1.0, expected))
+    assert (found.lesions_gained, found.lesions_lost) == (gained, lost)
+    assert found.p == pytest.approx(min(1.0, expected))
 
 
 @settings(max_examples=20, deadline=None)
@@ -194,7 +197,7 @@ def test_sign_flip_few_lesions_are_permuted_exactly(changes: list[int]) -> None:
 
 def test_sign_flip_one_seed_and_class_agrees_with_mcnemar() -> None:
     change = np.array([1.0] * 10 + [-1.0] * 2)
-    assert inference.sign_flip(change, 0)[0] == pytest.approx(inference.mcnemar(change)["p"])
+    assert inference.sign_flip(change, 0)[0] == pytest.approx(inference.mcnemar(change).p)
 
 
 def test_sign_flip_many_lesions_are_permuted_at_random() -> None:
@@ -236,7 +239,7 @@ def test_lesions_needed_detectable_effect_is_found() -> None:
         sample, arms, *_ = simulate(Case((160,), 3, 0.6, 0.1, 0.3), rng)
         bootstrap = Bootstrap(sample, arms, sample.classes[:-1], trial, 20)
         differences = lesion_differences(sample, arms["augmented@1"], arms["oversampled"])
-        needed = inference.lesions_needed(differences, *bootstrap.recall_noise(0, "augmented@1", "oversampled"))
+        needed = inference.lesions_needed(differences, *bootstrap.seed_noise("recall", "augmented@1", "oversampled", 0))
         detectable += needed is not None and needed <= 160
     # The variance of two or three trainings is itself uncertain, and sometimes small by chance.
     assert detectable <= 4
@@ -246,7 +249,7 @@ def test_lesions_needed_gives_the_power() -> None:
     """Lesions that differ in 30 %, by .1 more for the arm: McNemar's exact test finds it in about 4 of 5 trials."""
     rng = np.random.default_rng(0)
     table = rng.multinomial(234, [0.2, 0.1, 0.7], 500)
-    p_values = [inference.mcnemar(np.repeat([1, -1, 0], row))["p"] for row in table]
+    p_values = [inference.mcnemar(np.repeat([1, -1, 0], row)).p for row in table]
     assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.8, abs=0.07)  # the exact test is conservative
 
 

@@ -1,0 +1,164 @@
+"""Compare arms in groups of the test images: by age, sex, site, and estimated skin tone.
+
+Models never get these values: neither training nor the choice of an arm uses them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+
+from components.evaluate.statistics import inference
+from components.evaluate.statistics.compare import lesion_differences
+from components.evaluate.statistics.inference import Bootstrap
+from components.evaluate.statistics.metrics import Predictions, Sample
+from components.shared.arms import BASELINE
+from components.shared.records import Difference, Effect, Estimate, Subgroup, SubgroupArm, SubgroupAttribute, Subgroups
+from components.shared.seeds import derive_seed
+
+AGE_BANDS = ((40, "under 40"), (60, "40 to 59"), (np.inf, "60 and over"))
+"""Ages below the first number have the second as their group, in years."""
+UNKNOWN, OTHER = "unknown", "other"
+MAX_GROUPS = 8
+"""Values of sex and site that are groups; the rarer ones are together one."""
+MAX_NAME = 60
+
+
+def _age_bands(ages: pd.Series) -> pd.Series:
+    limits = [-np.inf, *(limit for limit, _ in AGE_BANDS)]
+    return pd.cut(ages, limits, right=False, labels=[name for _, name in AGE_BANDS]).astype(object)
+
+
+def _common_values(column: pd.Series) -> pd.Series:
+    """Return the values in lower case; the rarest are `OTHER` if there are more than `MAX_GROUPS`."""
+    values = column.astype(object).where(column.notna(), None)
+    values = values.map(lambda value: " ".join(str(value).split()).lower()[:MAX_NAME] or None, na_action="ignore")
+    values = values.where(~values.isin([UNKNOWN, "nan", "none", "n/a"]), None)
+    common = values.value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
+    return values.where(values.isna() | values.isin(common.index[:MAX_GROUPS]), OTHER)
+
+
+def group_images(rows: pd.DataFrame, tones: Sequence[str | None] | None) -> dict[SubgroupAttribute, np.ndarray]:
+    """Return attribute → (N,) str, the group of each image; without attributes that the data lacks.
+
+    Args:
+        rows: age, sex and localization of N images; missing values are `UNKNOWN`.
+        tones: skin tone of each image; None if the images do not show skin.
+    """
+    columns: dict[SubgroupAttribute, pd.Series] = {
+        "age": _age_bands(rows["age"]),
+        "sex": _common_values(rows["sex"]),
+        "localization": _common_values(rows["localization"]),
+        "skin_tone": pd.Series([None] * len(rows) if tones is None else list(tones), dtype=object),
+    }
+    return {
+        name: column.where(column.notna(), UNKNOWN).to_numpy(str)
+        for name, column in columns.items()
+        if column.notna().any()
+    }
+
+
+def _sort_groups(attribute: SubgroupAttribute, groups: np.ndarray) -> list[str]:
+    """Return the names of the groups as pages show them: ages and tones in order, others by size."""
+    order = {"age": [name for _, name in AGE_BANDS], "skin_tone": ["light", "intermediate", "dark"]}.get(attribute, [])
+    names, counts = np.unique(groups, return_counts=True)
+    size = dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+    def key(name: str) -> tuple[bool, bool, int, int, str]:
+        place = order.index(name) if name in order else len(order)
+        return name == UNKNOWN, name == OTHER, place, -size[name], name
+
+    return sorted(size, key=key)
+
+
+def _select(predictions: Predictions, inside: np.ndarray) -> Predictions:
+    """Return the predictions for some images."""
+    parts = (getattr(predictions, field.name) for field in fields(predictions))
+    return Predictions(*(None if part is None else part[:, inside] for part in parts))  # type: ignore[arg-type]
+
+
+def _estimate(found: Difference) -> Estimate:
+    return Estimate(value=found.value, low=found.low, high=found.high)
+
+
+def _describe_group(
+    attribute: SubgroupAttribute,
+    group: str,
+    sample: Sample,
+    arms: Mapping[str, Predictions],
+    effect: Effect,
+    rare: Sequence[str],
+    seed: int,
+) -> Subgroup:
+    """Return the figures of one group; `sample` and `arms` are those of its images."""
+    bootstrap = Bootstrap(sample, arms, tuple(rare), derive_seed(seed, "subgroups", attribute, group))
+    names = np.array(sample.classes)[sample.label]
+    is_rare, needed = np.isin(names, rare), None
+    if is_rare.any():
+        differences = lesion_differences(sample, arms[effect.arm], arms[effect.best_control])[is_rare]
+        needed = inference.lesions_needed(
+            differences, *bootstrap.seed_noise("rare_recall", effect.arm, effect.best_control)
+        )
+    return Subgroup(
+        attribute=attribute,
+        group=group,
+        images=len(sample.truth),
+        lesions=len(sample.label),
+        rare_lesions=int(is_rare.sum()),
+        malignant_lesions=int(np.isin(names, sample.malignant).sum()),
+        few=needed is None or int(is_rare.sum()) < needed,
+        lesions_needed=needed,
+        arms={
+            arm: SubgroupArm(
+                rare_recall=_estimate(bootstrap.difference("rare_recall", arm)),
+                malignant_sensitivity=_estimate(bootstrap.difference("malignant_sensitivity", arm)),
+                ece_scaled=bootstrap.difference("ece_scaled", arm).value,
+            )
+            for arm in arms
+        },
+    )
+
+
+def find_worst(groups: Sequence[Subgroup], arm: str) -> int | None:
+    """Return the number of the group in which an arm has the lowest recall of the rare classes.
+
+    Groups with enough lesions come first; `unknown` and `other` are no groups of people.
+    """
+    ranked = [
+        (it.few, value, number)
+        for number, it in enumerate(groups)
+        if it.group not in (UNKNOWN, OTHER) and (value := it.arms[arm].rare_recall.value) is not None
+    ]
+    return min(ranked)[2] if ranked else None
+
+
+def compare_subgroups(
+    attributes: Mapping[SubgroupAttribute, np.ndarray],
+    sample: Sample,
+    predictions: Mapping[str, Predictions],
+    effect: Effect,
+    rare: Sequence[str],
+    seed: int,
+) -> Subgroups | None:
+    """Return the figures of the baseline, the best control and the chosen arm in each group; None without attributes.
+
+    Args:
+        attributes: from `group_images`.
+        sample: the test images.
+        predictions: arm → its predictions for them.
+        effect: names the arms.
+        rare: the classes of the primary figure.
+        seed: seed of the resampling.
+    """
+    if not attributes:
+        return None
+    arms = list(dict.fromkeys((BASELINE, effect.best_control, effect.arm)))
+    groups = []
+    for attribute, names in attributes.items():
+        for group in _sort_groups(attribute, names):
+            inside = names == group
+            part = Sample(sample.truth[inside], sample.lesion[inside], sample.classes, sample.malignant)
+            selected = {arm: _select(predictions[arm], inside) for arm in arms}
+            groups.append(_describe_group(attribute, group, part, selected, effect, rare, seed))
+    return Subgroups(arms=arms, groups=groups, worst=find_worst(groups, effect.arm))
