@@ -39,12 +39,14 @@ BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 """At the start; it falls to zero along a cosine."""
 VALIDATIONS = 10
-STATISTICS_BATCHES = 64
+STATISTICS_BATCHES = 32
 """Batches of training images from which the batch statistics of a network are computed."""
 
 
 class _Validate(keras.callbacks.Callback):
-    """Log progress, and measure the network on the validation split; at the end, recompute its batch statistics first.
+    """Log progress, recompute the batch statistics of the network and measure it on the validation split.
+
+    The running statistics are those of activations with dropout; with few steps per epoch, they also lag far behind.
 
     Args:
         network_: the plain network.
@@ -64,10 +66,9 @@ class _Validate(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
         text = f"loss {logs['loss']:.3f}"
-        if epoch + 1 == self.validated_epochs[-1]:
+        if epoch + 1 in self.validated_epochs:
             starts = range(0, len(self.examples), keras_setup.PREDICTION_BATCH)
             recompute_statistics(self.network, (self.examples[s : s + keras_setup.PREDICTION_BATCH] for s in starts))
-        if epoch + 1 in self.validated_epochs:
             probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images)
             labels = self.pixels.labels
             logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))

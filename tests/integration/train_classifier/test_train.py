@@ -309,7 +309,7 @@ def test_train_saves_batch_statistics_of_the_final_weights(training_data: Path, 
     convolution, normalisation = model.layers[1:3]
     with open_pixels(training_data / "train.parquet", "train") as pixels:
         activations = np.asarray(convolution(np.asarray(pixels.images, np.float32) / 127.5 - 1))
-    # The sample of 2,048 has each image about as often as others, in one of eight positions.
+    # The sample of 1,024 has each image about as often as others, in one of eight positions.
     expected = activations.mean((0, 1, 2)), activations.var((0, 1, 2))
     np.testing.assert_allclose(normalisation.moving_variance, expected[1], rtol=0.15)
     np.testing.assert_allclose(normalisation.moving_mean, expected[0], atol=0.1 * np.sqrt(expected[1]).max())
