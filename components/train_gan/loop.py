@@ -38,15 +38,20 @@ MIN_VALIDATION_IMAGES = 100
 At 64 px, the standard deviation of the KID over the choice of 15 validation images is .13, as large as the differences
 between snapshots. Copies of training images are found by the copy check, not by KID.
 """
-CHECKPOINT_FORMAT = 6
+CHECKPOINT_FORMAT = 7
 """Checkpoints of another format are rejected."""
 MAX_SILENT_STEPS = 200
 COLLAPSED_SPREAD = 0.1
 """Samples with a spread below this share of that of the real images and of earlier samples have collapsed."""
 ROLLBACK_RATE = 0.5
 """Factor of the learning rate after a rollback."""
-FINE_TUNING_RATE = 1.0
-"""Factor of the learning rate for a GAN that starts from another one."""
+SETTLING_KIMG = 20.0
+"""A training that ends before the networks have been shown as much, pretraining included, keeps its learning rate.
+
+Until then, the images have no texture yet, and a smaller rate leaves them blurred.
+"""
+FINE_TUNING_RATE = 0.3
+"""Factor of the learning rate for a GAN that starts from one that was shown `SETTLING_KIMG`."""
 MAX_RESIDENT_BYTES = 4 * 2**30
 """Real images of at most this size stay in the GPU's memory."""
 
@@ -99,8 +104,9 @@ class Training:
     ) -> None:
         self.label, self.recipe, self.pixels, self.features, self.seed = label, recipe, pixels, features, seed
         self.checkpoint_interval_s, self.steps = checkpoint_interval_s, math.ceil(1000 * kimg / BATCH_SIZE)
-        self.rate = recipe.learning_rate * (FINE_TUNING_RATE if start else 1)
         self._build(architecture, networks, start)
+        self.rate = recipe.learning_rate * (FINE_TUNING_RATE if self.start_kimg >= SETTLING_KIMG else 1)
+        self.final_rate = recipe.final_rate if self.start_kimg + kimg >= SETTLING_KIMG else 1.0
 
         # The reference of snapshots.
         self.few = len(validation_pixels.images) < MIN_VALIDATION_IMAGES
@@ -144,7 +150,8 @@ class Training:
         generator, discriminator = networks.generator(image_size), networks.discriminator(image_size)
         self.gan = GAN(generator, discriminator, recipe, self.seed, batch_independent=networks.BATCH_INDEPENDENT)
         keras.config.set_dtype_policy("float32")
-        self.gan.compile(*(keras.optimizers.Adam(self.rate, recipe.beta_1, recipe.beta_2) for _ in range(2)))
+        rates = recipe.learning_rate, recipe.beta_1, recipe.beta_2
+        self.gan.compile(*(keras.optimizers.Adam(*rates) for _ in range(2)))
         self.start_kimg = load_start(self.gan, start, architecture, self.pixels, self.label) if start else 0.0
 
     def _resume_or_start(self, kimg: float) -> None:
@@ -187,8 +194,8 @@ class Training:
         return np.stack(list(islice(self.order, count)))
 
     def set_learning_rate(self) -> None:
-        """Decay the learning rate along a cosine to the recipe's final share, a value for each call."""
-        final = self.recipe.final_rate
+        """Set the learning rate of the next call; it decays along a cosine to the recipe's final share."""
+        final = self.final_rate
         share = final + (1 - final) * (1 + math.cos(math.pi * self.history.step / self.steps)) / 2
         rate = self.rate * share * (ROLLBACK_RATE if self.history.rolled_back_kimg is not None else 1)
         for optimizer in (self.gan.generator_optimizer, self.gan.discriminator_optimizer):

@@ -1,4 +1,4 @@
-"""Train one GAN of all rare classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
+"""Train one GAN of all classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
 
 import json
 import math
@@ -36,10 +36,12 @@ def pretrain(
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     recipe: Recipe | None = None,
 ) -> None:
-    """Train a GAN of all rare classes together.
+    """Train a GAN of all classes together, each shown about as often as any other.
+
+    The large classes teach it what all images have in common, such as skin, hair and light.
 
     Args:
-        classes: the rare classes; each is shown about as often as any other. Without any, nothing is trained.
+        classes: the rare classes, whose GANs start from it. Without any, nothing is trained.
         training_data: folder that prepare_data wrote.
         features: the feature extractor of the run.
         architecture: see `architectures`.
@@ -67,10 +69,11 @@ def pretrain(
             (folder / "none.txt").write_text("no shared GAN\n", encoding="utf-8")
             return
         networks, header = check_inputs(classes, train_set, validation_set, architecture)
-        settings = {"classes": list(classes), "features": file_sha256(features), "split_sha256": header.split_sha256}
+        every = list(header.classes)
+        settings = {"classes": every, "features": file_sha256(features), "split_sha256": header.split_sha256}
         with (
-            open_pixels(train_set, "train", *classes) as pixels,
-            open_pixels(validation_set, "validation", *classes) as validation_pixels,
+            open_pixels(train_set, "train", *every) as pixels,
+            open_pixels(validation_set, "validation", *every) as validation_pixels,
         ):
             counts = np.bincount(pixels.labels)
             pixels.repeat[:] = np.maximum(1, np.rint(counts.max() / counts[pixels.labels]))
@@ -89,7 +92,7 @@ def pretrain(
                 checkpoint_interval_s,
             )
             run([training], _raise)
-            record: dict[str, Any] = {"trained_on": list(classes), "features_sha256": file_sha256(features)}
+            record: dict[str, Any] = {"trained_on": every, "features_sha256": file_sha256(features)}
             record |= describe_training(training, architecture, len(validation_pixels.images))
         # The last networks, not the best ones: a discriminator must match its generator.
         (folder / START_FILE).write_bytes(pack(*export_start(training, architecture)))
@@ -98,7 +101,7 @@ def pretrain(
         models = folder / "models"
         models.mkdir()
         (models / "shared.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        parts = progress_html.progress(f"GAN of {', '.join(classes)} together", record, training.history)
+        parts = progress_html.progress(f"GAN of {', '.join(every)} together", record, training.history)
         (models / "shared.html").write_text(html_page.render("Shared pretraining", parts), encoding="utf-8")
 
 

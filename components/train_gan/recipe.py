@@ -15,7 +15,8 @@ class Recipe:
         average_kimg: half-life of the moving average of the generator's weights, which is sampled and saved; 0 for no
             average.
         learning_rate, beta_1, beta_2: Adam's hyperparameters, for both networks.
-        final_rate: share of the learning rate at the end, reached along a cosine; 1 for a constant rate.
+        final_rate: share of the learning rate at the end, reached along a cosine; 1 for a constant rate. A short
+            training keeps its rate; see `loop.SETTLING_KIMG`.
         gamma: weight of the gradient penalties per pixel: they are weighted with gamma · S².
         penalise_every: steps between gradient penalties, which are weighted as many times more (StyleGAN2's lazy
             regularisation, Karras et al., arXiv 1912.04958).

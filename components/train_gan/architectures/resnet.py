@@ -26,6 +26,7 @@ RECIPE = Recipe(
     random_dihedral=True,
     average_kimg=10.0,
     learning_rate=5e-4,
+    final_rate=0.1,
     beta_1=0.0,
     beta_2=0.99,
     gamma=0.00005,
