@@ -128,14 +128,14 @@ def test_evaluate_invalid_plan_is_refused_before_any_output(run: RunFolders, tex
 
 
 @pytest.mark.parametrize("render", [render_markdown, render_text, lambda it: render_html(it, Gallery())])
-def test_pages_escape_a_hostile_deviation(render: Callable[[dict[str, Any]], str]):
+def test_pages_escape_a_hostile_deviation(render: Callable[[Results], str]):
     results = example()
     results["run"]["plan"] = {
         "created": "2026-01-02 03:04 UTC",
         "sha256": "a" * 64,
         "deviations": ["<script>alert(1)</script> *x* \x1b[31m"],
     }
-    page = render(results)
+    page = render(Results.model_validate_json(json.dumps(results)))
     assert "2026-01-02 03:04 UTC" in page
     assert "\x1b" not in page
     assert ("<script>" in page) == (render is render_text)
@@ -151,6 +151,6 @@ def test_pooled_folds_cite_their_common_plan_with_the_deviations_of_each():
     same: list[Any] = [Fold("1/2", "a", []), Fold("2/2", "a", ["x"])]
     pooled = reevaluate._pool_plans(same)
     assert pooled is not None
-    assert (pooled["sha256"], pooled["deviations"]) == ("a" * 64, ["fold 2/2: x"])
+    assert (pooled.sha256, pooled.deviations) == ("a" * 64, ["fold 2/2: x"])
     other: list[Any] = [Fold("1/2", "a", []), Fold("2/2", "b", [])]
     assert reevaluate._pool_plans(other) is None
