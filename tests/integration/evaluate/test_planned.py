@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from components.evaluate.report.gallery import Gallery
-from components.evaluate.report.page import render_html, render_markdown, render_text
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_rows
 from components.shared.records import ImageCounts, Plan, Results, RunRecord, load_record
 from counterweight import reevaluate
 from tests.helpers.example_results import example
+from tests.helpers.rendering import render_html, render_markdown, render_text
 from tests.integration.evaluate.conftest import RunFolders
 
 pytestmark = pytest.mark.usefixtures("no_figures")
