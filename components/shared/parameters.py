@@ -111,7 +111,7 @@ class Parameters(BaseModel):
         default=24.0,
         ge=0,
         le=1_000_000,
-        description="Budget of one GAN of all classes from which each class's GAN starts; 0 for none.",
+        description="Budget of one GAN of several classes from which each class's GAN starts; 0 for none.",
     )
     output: Place = Field(
         default="auto",

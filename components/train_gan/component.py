@@ -16,7 +16,7 @@ def pretrain_gan(
     seed: int,
     start: dsl.Output[dsl.Model],
 ) -> None:
-    """Train one GAN of all classes, from which the GAN of each class starts; nothing with a budget of 0.
+    """Train one GAN of several classes, from which the GAN of each class starts; nothing with a budget of 0.
 
     With `train_gans` false, all synthetic images come from other generators, and nothing is trained.
     """

@@ -38,7 +38,7 @@ MIN_VALIDATION_IMAGES = 100
 At 64 px, the standard deviation of the KID over the choice of 15 validation images is .13, as large as the differences
 between snapshots. Copies of training images are found by the copy check, not by KID.
 """
-CHECKPOINT_FORMAT = 7
+CHECKPOINT_FORMAT = 8
 """Checkpoints of another format are rejected."""
 MAX_SILENT_STEPS = 200
 COLLAPSED_SPREAD = 0.1

@@ -1,4 +1,4 @@
-"""Train one GAN of all classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
+"""Train one GAN of several classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
 
 import json
 import math
@@ -22,6 +22,12 @@ from components.train_gan.recipe import Recipe
 from components.train_gan.train import CHECKPOINT_INTERVAL_S, NOT_NEEDED, START_FILE, check_inputs
 
 LABEL = "pretrain_gan"
+ALL_CLASSES_KIMG = 50.0
+"""With a smaller budget, a GAN of all classes mixes their features.
+
+On the demo images, with 8 kimg and 6 for each class, classifiers recognise .55 of the images of df, and .86 if the GAN
+learned the rare classes alone.
+"""
 
 
 def pretrain(
@@ -36,9 +42,10 @@ def pretrain(
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     recipe: Recipe | None = None,
 ) -> None:
-    """Train a GAN of all classes together, each shown about as often as any other.
+    """Train a GAN of several classes together, each shown about as often as any other.
 
-    The large classes teach it what all images have in common, such as skin, hair and light.
+    With a large budget, these are all classes: the large ones teach it what all images have in common, such as skin,
+    hair and light. With a small one, they are the rare classes.
 
     Args:
         classes: the rare classes, whose GANs start from it. Without any, nothing is trained.
@@ -69,7 +76,7 @@ def pretrain(
             (folder / "none.txt").write_text("no shared GAN\n", encoding="utf-8")
             return
         networks, header = check_inputs(classes, train_set, validation_set, architecture)
-        every = list(header.classes)
+        every = list(header.classes if kimg >= ALL_CLASSES_KIMG else classes)
         settings = {"classes": every, "features": file_sha256(features), "split_sha256": header.split_sha256}
         with (
             open_pixels(train_set, "train", *every) as pixels,

@@ -38,7 +38,9 @@ def progress(title: str, record: dict[str, Any], history: History) -> list[Any]:
     against = f"{validation_count} validation images"
     if kid["against"] != "validation":
         against += f" and, because they are few, the {real} training images"
-    start = f", starting from a GAN of all classes after {record['start_kimg']:g} kimg" if record["start_kimg"] else ""
+    start = (
+        f", starting from a GAN of several classes after {record['start_kimg']:g} kimg" if record["start_kimg"] else ""
+    )
     return [
         html_page.heading(title),
         f"{record['architecture']}, {real} real images, {record['kimg']:g} kimg{start}. "

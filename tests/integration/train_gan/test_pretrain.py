@@ -1,4 +1,4 @@
-"""`pretrain`: a GAN of all classes, and the GANs that start from it."""
+"""`pretrain`: a GAN of several classes, and the GANs that start from it."""
 
 import json
 import math
@@ -11,6 +11,7 @@ import pytest
 
 from components.shared.checkpoint import pack, unpack
 from components.shared.files import file_sha256
+from components.train_gan import pretrain as pretraining
 from components.train_gan.loop import export_start
 from components.train_gan.pretrain import pretrain
 from components.train_gan.recipe import Recipe
@@ -25,7 +26,7 @@ def test_pretrain_writes_networks_record_and_page(trainer: Trainer, pretrained: 
     assert {path.name for path in pretrained.iterdir()} == {START_FILE, "models"}
     assert {path.name for path in (pretrained / "models").iterdir()} == {"shared.json", "shared.html"}
     record = json.loads((pretrained / "models" / "shared.json").read_text())
-    assert (record["trained_on"], record["real_images"], record["kimg"]) == (["df", "nv", "vasc"], 84, KIMG)
+    assert (record["trained_on"], record["real_images"], record["kimg"]) == (["df", "vasc"], 24, KIMG)
     assert record["features_sha256"] == file_sha256(trainer.features)
     description, arrays = unpack((pretrained / START_FILE).read_bytes())
     assert (description["architecture"], description["image_size"], description["kimg"]) == ("dcgan", 32, KIMG)
@@ -35,6 +36,15 @@ def test_pretrain_writes_networks_record_and_page(trainer: Trainer, pretrained: 
     page = (pretrained / "models" / "shared.html").read_text()
     assert page.count("data:image/png") == 1 + len(record["kid"]["kimg"])
     assert page.rstrip().endswith("</html>")
+
+
+def test_pretrain_with_a_large_budget_learns_all_classes(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretraining, "ALL_CLASSES_KIMG", KIMG)
+    pretrain(["df", "vasc"], trainer.training_data, trainer.features, "dcgan", KIMG, 7, tmp_path / "start")
+    record = json.loads((tmp_path / "start/models/shared.json").read_text())
+    assert (record["trained_on"], record["real_images"]) == (["df", "nv", "vasc"], 84)
 
 
 def test_train_from_a_start_continues_with_its_weights(trainer: Trainer, pretrained: Path, tmp_path: Path) -> None:
@@ -50,7 +60,7 @@ def test_train_from_a_start_continues_with_its_weights(trainer: Trainer, pretrai
     limit = record["settings"]["learning_rate"]
     # Float32 rounds the sum to 2⁻²⁴ of the weight, and Adam's quotient to a few units more.
     assert np.abs(np.asarray(generator.weights[0]) - first).max() <= limit * 1.001 + 1e-7 * np.abs(first).max()
-    assert "starting from a GAN of all classes after 0.064 kimg" in (models / "gan-vasc.html").read_text()
+    assert "starting from a GAN of several classes after 0.064 kimg" in (models / "gan-vasc.html").read_text()
 
 
 def test_training_from_a_start_continues_the_moving_average(trainer: Trainer) -> None:
