@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -236,14 +236,22 @@ def write_predictions(folder: Path, work: Path, chunks: int, findings: Findings,
     return counts, unlike
 
 
-def _work_folder(folder: Path, key: str) -> Path:
-    """Return the folder of saved chunks; those of other images, models or versions are deleted."""
+@contextmanager
+def _work_folder(folder: Path, key: str) -> Iterator[Path]:
+    """Yield the folder of saved chunks; those of other images, models or versions are deleted.
+
+    Afterwards the folder remains only if a later command can resume from it.
+    """
     work, name = folder / WORK, folder / WORK / "key"
     if not name.is_file() or name.read_text(encoding="utf-8") != key:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         write_text(name, key)
-    return work
+    try:
+        yield work
+    finally:
+        if not any(work.glob("*.parquet")):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def run(words: list[str], console: TextIO) -> None:
@@ -268,7 +276,7 @@ def run(words: list[str], console: TextIO) -> None:
         details = {"data": printable(data), **published.describe(opened, arm), "limit": training.limit}
         used = [file_sha256(opened.file(file)) for file in ("predictions.parquet", "reference.json")]
         key = hashlib.sha256(json.dumps([FORMAT, identity, details, used, arm.model_sha256]).encode()).hexdigest()
-        work, findings = _work_folder(folder, key), Findings()
+        work, findings = stack.enter_context(_work_folder(folder, key)), Findings()
         chunks = score(images, Scorer(arm, training), arm.image_size, findings, max_bad_images, work)
         _refuse_unusable(data, images, findings)
         if data_identity(data) != identity:

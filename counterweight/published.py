@@ -18,6 +18,7 @@ from PIL import Image
 
 from components.evaluate.predict.guards import check_classifier
 from components.evaluate.predict.inputs import Classifier, classifier_stem
+from components.evaluate.predict.probabilities import is_distribution
 from components.evaluate.predict.reference import TrainingImages, load_reference
 from components.evaluate.results import labels_of
 from components.evaluate.statistics import calibration
@@ -63,8 +64,22 @@ class Arm:
     seen: frozenset[str]
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return (N, classes) float64 calibrated probabilities, the mean over seeds, of (N, S, S, 3) uint8 images."""
-        return average([keras_setup.predict_probabilities(model, images) for model in self.models], self.temperatures)
+        """Return (N, classes) float64 calibrated probabilities, the mean over seeds, of (N, S, S, 3) uint8 images.
+
+        Raises:
+            UserError: `model.invalid`: a model does not return probabilities.
+        """
+        by_seed = [keras_setup.predict_probabilities(model, images) for model in self.models]
+        for seed, of_seed in zip(self.seeds, by_seed, strict=True):
+            if not is_distribution(of_seed):
+                raise UserError(
+                    f"the model of the arm {self.name} and seed {seed} does not return probabilities",
+                    "choose another ARM, or use the unchanged files of one run",
+                    "model.invalid",
+                    arm=self.name,
+                    seed=seed,
+                )
+        return average(by_seed, self.temperatures)
 
     def positive_score(self, probabilities: np.ndarray) -> np.ndarray:
         """Return (N,) the summed probability of the positive classes of (N, classes) probabilities."""
@@ -224,16 +239,29 @@ def _iter_images(run: Run, name: str, what: str, *classes: str) -> Iterator[tupl
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(
-            f"{name} does not hold {what}", "use the unchanged files of one run", "image_set.corrupt", path=name
-        ) from error
+        raise _corrupt(name, what) from error
 
 
 def iter_synthetic(run: Run, key: str) -> Iterator[np.ndarray]:
-    """Yield the synthetic images of a class, (S, S, 3) uint8; errors as in `image_set`."""
+    """Yield the synthetic images of a class, (S, S, 3) uint8.
+
+    Raises:
+        UserError: as in `image_set`; `image_set.corrupt`: images are missing, which is detected after the last one.
+    """
     _, dx = parse_synthetic_key(key)
-    for _, _, pixels in _iter_images(run, f"synthetic/{key}.parquet", f"the synthetic images of {key}", dx):
+    name, what = f"synthetic/{key}.parquet", f"the synthetic images of {key}"
+    count = 0
+    for _, _, pixels in _iter_images(run, name, what, dx):
+        count += 1
         yield pixels
+    if count != run.results.synthetic[key].images:
+        raise _corrupt(name, what)
+
+
+def _corrupt(name: str, what: str) -> UserError:
+    return UserError(
+        f"{name} does not hold {what}", "use the unchanged files of one run", "image_set.corrupt", path=name
+    )
 
 
 def read_examples(run: Run) -> list[tuple[str, str, np.ndarray]]:

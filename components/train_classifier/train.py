@@ -8,7 +8,7 @@ task resumes from checkpoints (`resume.py`).
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -51,13 +51,19 @@ class _Validate(keras.callbacks.Callback):
     Args:
         network_: the plain network.
         pixels: the validation images.
-        examples: (N, S, S, 3) uint8 training images, from which batch statistics are computed.
+        examples: returns the batches of training images, (BATCH_SIZE, S, S, 3) uint8, from which batch statistics are
+            computed; one is in memory at a time.
         progress: of the training.
         epochs: number of epochs.
     """
 
     def __init__(
-        self, network_: keras.Model, pixels: Pixels, examples: np.ndarray, progress: Progress, epochs: int
+        self,
+        network_: keras.Model,
+        pixels: Pixels,
+        examples: Callable[[], Iterator[np.ndarray]],
+        progress: Progress,
+        epochs: int,
     ) -> None:
         super().__init__()
         self.network, self.pixels, self.examples, self.progress = network_, pixels, examples, progress
@@ -67,8 +73,7 @@ class _Validate(keras.callbacks.Callback):
         assert logs is not None
         text = f"loss {logs['loss']:.3f}"
         if epoch + 1 in self.validated_epochs:
-            starts = range(0, len(self.examples), keras_setup.PREDICTION_BATCH)
-            recompute_statistics(self.network, (self.examples[s : s + keras_setup.PREDICTION_BATCH] for s in starts))
+            recompute_statistics(self.network, self.examples())
             probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images)
             labels = self.pixels.labels
             logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
@@ -315,12 +320,12 @@ def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, 
     weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
     seeds = derive_seed(job.seed, "order"), derive_seed(job.seed, "turns")
     progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
-    # Without strong augmentation, as in prediction.
     order, turns = (derive_seed(seed, "statistics") for seed in seeds)
-    examples = islice(batches(pixels, order, turns), STATISTICS_BATCHES)
-    validate = _Validate(
-        resume.network, validation_pixels, np.concatenate([images for images, _ in examples]), progress, resume.epochs
-    )
+
+    def examples() -> Iterator[np.ndarray]:  # without strong augmentation, as in prediction
+        return (images for images, _ in islice(batches(pixels, order, turns), STATISTICS_BATCHES))
+
+    validate = _Validate(resume.network, validation_pixels, examples, progress, resume.epochs)
     model.fit(
         batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps),
         steps_per_epoch=steps,

@@ -12,7 +12,7 @@ from components.shared.errors import UserError
 from components.shared.log import log_line
 
 SUM_TOLERANCE = 1e-3
-"""Maximum deviation from 1 of the sum of probabilities in a stored row; float32 rounding is far below."""
+"""Maximum deviation from 1 of the sum of the probabilities of an image; float32 rounding is far below."""
 
 
 def predict(
@@ -65,6 +65,15 @@ def predictions_table(
     )
 
 
+def is_distribution(probabilities: np.ndarray) -> bool:
+    """Return whether each row of (…, classes) values is a probability distribution."""
+    return bool(
+        np.isfinite(probabilities).all()
+        and (probabilities >= 0).all()
+        and (np.abs(probabilities.sum(-1) - 1) <= SUM_TOLERANCE).all()
+    )
+
+
 def load_probabilities(
     table: pd.DataFrame, name: str, arms: Sequence[str], seeds: Sequence[int], classes: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
@@ -94,9 +103,7 @@ def load_probabilities(
             len(of_set) == len(rows) * len(arms) * len(seeds)
             and rows["dx"].isin(list(classes)).all()
             and rows["lesion_id"].notna().all()
-            and np.isfinite(values).all()
-            and (values >= 0).all()
-            and (np.abs(values.sum(-1) - 1) <= SUM_TOLERANCE).all()
+            and is_distribution(values)
         )
     except (KeyError, ValueError, TypeError):
         valid = False

@@ -164,16 +164,16 @@ class TrainingImages:
         Raises:
             UserError: `reference.invalid`.
         """
-        column = pq.read_table(self.path, columns=["thumbnail"]).column("thumbnail")
         pixels = []
-        for row in rows:
-            try:
+        try:
+            column = pq.read_table(self.path, columns=["thumbnail"]).column("thumbnail")
+            for row in rows:
                 with Image.open(io.BytesIO(column[row].as_py()), formats=("JPEG",)) as image:
                     if max(image.size) > THUMBNAIL_PX:
                         raise ValueError("too large")
                     pixels.append(np.asarray(image.convert("RGB")))
-            except (OSError, ValueError, TypeError) as error:
-                raise _invalid(self.path) from error
+        except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+            raise _invalid(self.path) from error
         return pixels
 
 

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from components.shared.errors import UserError
-from components.shared.image_set import open_pixels
+from components.shared.image_set import open_pixels, read_header, write_image_set
 from counterweight import demo as command
 from counterweight import published
 from counterweight.demo_model import Demo
@@ -108,6 +108,24 @@ def test_synthetic_pairs_are_sorted_by_distance(demo: Demo) -> None:
     assert {pair.neighbour.dx for pair in nearest} == {"df"}
     images = np.random.default_rng(5).integers(0, 256, (SYNTHETIC_IMAGES, 32, 32, 3)).astype(np.uint8)
     assert np.array_equal(nearest[0].pixels, images[nearest[0].number])
+
+
+def test_demo_with_missing_files_or_columns_is_refused(published: Path, tmp_path: Path) -> None:
+    """They are read when the page shows them, and the page shows the error."""
+    path = published / "reference.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["thumbnail"]), path)
+    synthetic = published / "synthetic" / "df.parquet"
+    header = read_header(synthetic)
+    with write_image_set(synthetic, header):
+        pass
+    write_manifest(published)
+    opened = open_demo(published, tmp_path)
+    with pytest.raises(UserError) as caught:
+        opened.classify(opened.examples[0].pixels, "baseline")
+    assert caught.value.code == "reference.invalid"
+    with pytest.raises(UserError) as caught:
+        opened.synthetic("df", False)
+    assert caught.value.code == "image_set.corrupt"
 
 
 def write_uploads(folder: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from components.evaluate.predict.probabilities import load_probabilities
 from components.shared.errors import UserError
-from components.shared.image_set import encode_png, open_pixels, read_header, write_image_set
+from components.shared.image_set import encode_png, iter_tables, open_pixels, read_header, write_image_set
 from counterweight import export
 from tests.integration.evaluate.conftest import SYNTHETIC_IMAGES, RunFolders, edit, write_manifest
 
@@ -121,6 +121,21 @@ def test_command_damaged_synthetic_images_are_refused(published: Path) -> None:
     with write_image_set(path, header) as out:
         rows = {"image_id": ["df-0"], "dx": "df", "source": "gan", "pixel_sha256": "0" * 64}
         out.write(pd.DataFrame(rows), [encode_png(image)])
+    write_manifest(published)
+    with pytest.raises(UserError) as caught:
+        command(f"RUN={published}", "FORMAT=folder")
+    assert caught.value.code == "image_set.corrupt"
+    assert not (published / "export-folder").exists()
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_command_missing_synthetic_images_are_refused(published: Path, left: int) -> None:
+    """An export of fewer images than metrics.json states would silently be another data set."""
+    path = published / "synthetic" / "df.parquet"
+    header, tables = read_header(path), list(iter_tables(path))
+    with write_image_set(path, header) as out:
+        if left:
+            out.write_table(tables[0].slice(0, left))
     write_manifest(published)
     with pytest.raises(UserError) as caught:
         command(f"RUN={published}", "FORMAT=folder")

@@ -30,6 +30,7 @@ from components.shared.keras_setup import predict_probabilities
 from components.shared.records import ClassifierRecord, load_record
 from components.shared.workflow_size import Job, parse_pack
 from components.train_classifier import network
+from components.train_classifier import train as train_module
 from components.train_classifier.strong_augmentation import strong_augmentation
 from components.train_classifier.train import (
     class_weights,
@@ -313,6 +314,21 @@ def test_train_saves_batch_statistics_of_the_final_weights(training_data: Path, 
     expected = activations.mean((0, 1, 2)), activations.var((0, 1, 2))
     np.testing.assert_allclose(normalisation.moving_variance, expected[1], rtol=0.15)
     np.testing.assert_allclose(normalisation.moving_mean, expected[0], atol=0.1 * np.sqrt(expected[1]).max())
+
+
+def test_train_recomputes_batch_statistics_with_one_batch_in_memory(
+    training_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 128 px, a batch of 256 images takes twice the memory of prediction."""
+    original, shapes = train_module.recompute_statistics, []
+
+    def recompute(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
+        assert isinstance(batches, Iterator)
+        original(model, (shapes.append(batch.shape) or batch for batch in batches))
+
+    monkeypatch.setattr(train_module, "recompute_statistics", recompute)
+    run(training_data, tmp_path / "classifiers", epochs=1)
+    assert shapes == [(32, 32, 32, 3)] * 32
 
 
 def test_the_learning_rate_falls_to_zero_along_a_cosine() -> None:
