@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from components.evaluate.report.gallery import Gallery
-from components.evaluate.report.page import render_html, render_markdown, render_text
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_rows
 from components.shared.records import ImageCounts, Plan, Results, RunRecord, load_record
 from counterweight import reevaluate
 from tests.helpers.example_results import example
+from tests.helpers.rendering import render_html, render_markdown, render_text
 from tests.integration.evaluate.conftest import RunFolders
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -151,6 +151,6 @@ def test_pooled_folds_cite_their_common_plan_with_the_deviations_of_each():
     same: list[Any] = [Fold("1/2", "a", []), Fold("2/2", "a", ["x"])]
     pooled = reevaluate._pool_plans(same)
     assert pooled is not None
-    assert (pooled["sha256"], pooled["deviations"]) == ("a" * 64, ["fold 2/2: x"])
+    assert (pooled.sha256, pooled.deviations) == ("a" * 64, ["fold 2/2: x"])
     other: list[Any] = [Fold("1/2", "a", []), Fold("2/2", "b", [])]
     assert reevaluate._pool_plans(other) is None
