@@ -14,6 +14,7 @@ Exit codes: 0 planned, 2 invalid input.
 import hashlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,8 @@ from counterweight import estimate as estimating
 from counterweight import parameters, plan_text
 from counterweight.estimate import Size, estimate
 from counterweight.exit_codes import run_command
-from counterweight.run import arguments, check_writable
+from counterweight.run import arguments
+from counterweight.run_options import output_file
 
 DEFAULT = "plan.json"
 MAX_PLAN_BYTES = 32 * 2**10
@@ -234,7 +236,7 @@ def read_plan(place: str) -> tuple[Plan, str]:
     Raises:
         UserError: `plan.unreadable`, `plan.too_large`, `plan.changed`, or `plan.invalid`.
     """
-    path = Path(place)
+    path = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own may raise)
     try:
         size = path.stat().st_size if path.is_file() else 0
         text = path.read_text(encoding="utf-8") if 0 < size <= MAX_PLAN_BYTES else ""
@@ -301,9 +303,9 @@ def _out(given: dict[str, str]) -> Path:
     """Return the file to write.
 
     Raises:
-        UserError: `plan.exists`, or as in `check_writable`.
+        UserError: `plan.exists`, or as in `output_file`.
     """
-    out = Path(os.path.expanduser(given.pop("OUT", "") or DEFAULT)).resolve()  # noqa: PTH111 (Path's own may raise)
+    out = output_file(given.pop("OUT", ""), DEFAULT)
     if out.exists():
         raise UserError(
             f"OUT is {out}, which exists; a plan is not replaced",
@@ -311,7 +313,6 @@ def _out(given: dict[str, str]) -> Path:
             "plan.exists",
             path=str(out),
         )
-    check_writable(out.parent, "OUT")
     return out
 
 
@@ -344,9 +345,9 @@ def run(words: list[str], out: TextIO) -> int:
         print(printable(line), file=out)
     write_text(path, text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    print(
-        f"\nplan: {path}, SHA-256 {digest}\nto cite it in the report: make run PLAN={path.name} …", file=out, flush=True
-    )
+    cited = shlex.quote(path.name if path.parent == Path.cwd() else str(path))
+    print(f"\nplan: {printable(str(path))}, SHA-256 {digest}", file=out)
+    print(f"to cite it in the report: make run PLAN={printable(cited)} …", file=out, flush=True)
     return 0
 
 
