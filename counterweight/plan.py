@@ -89,15 +89,16 @@ def copy_names(uri: str, folder: Path) -> None:
     """Reproduce the listing of a prefix in a folder: tables with their content, images as empty files.
 
     Raises:
-        UserError: as in `storage.list_objects`.
+        UserError: as in `storage.list_objects`, or `storage.bad_name`.
     """
     for entry in storage.list_objects(uri):
-        path = folder / entry.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in CONTENT_SUFFIXES or (not path.suffix and "metadata" in path.name.lower()):
-            storage.download_file(f"{uri.rstrip('/')}/{entry.name}", path)
-        else:
-            path.touch()
+        path, place = folder / entry.name, f"{uri.rstrip('/')}/{entry.name}"
+        with storage.refuse_bad_name(place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix.lower() in CONTENT_SUFFIXES or (not path.suffix and "metadata" in path.name.lower()):
+                storage.download_file(place, path)
+            else:
+                path.touch()
 
 
 def _open_data(data: str, scratch: Path) -> Path:
