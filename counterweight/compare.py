@@ -35,7 +35,7 @@ from counterweight import parameters
 from counterweight.evaluate import make_fetch
 from counterweight.exit_codes import run_command
 from counterweight.logs import check_names
-from counterweight.run import check_writable
+from counterweight.run_options import output_file
 from counterweight.text_table import table_lines
 
 if TYPE_CHECKING:
@@ -53,10 +53,6 @@ _NOT_SETTINGS = {"parameters", "settings", "versions", "source", "plan", "folds"
 _REPEATED = ("arms", "data", "data_split", "random_seed", "synthetic_shares")
 """Parameters that repeat a field, or the list of arms."""
 ABSENT = "not recorded"
-NOTE = (
-    "Both runs share split and test images. An interval covers test lesions and seeds, not the choice among these "
-    "differences."
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,8 @@ def check_comparable(first: "Run", second: "Run") -> None:
     """Raise if the differences of two runs cannot be paired.
 
     Raises:
-        UserError: `compare.other_split`, `compare.other_images`, `compare.no_common_seed` or `compare.no_common_arm`.
+        UserError: `compare.other_split`, `compare.folds`, `compare.no_common_seed`, `compare.no_common_arm` or
+            `compare.other_images`.
     """
 
     def refuse(problem: str, hint: str, code: str) -> UserError:
@@ -171,7 +168,8 @@ def compare_runs(first: "Run", second: "Run") -> tuple[list[Paired], list[int], 
         for metric in METRICS:
             values = {which: bootstrap.difference(metric, f"{which} {arm}").value for which in "ab"}
             difference = bootstrap.difference(metric, f"b {arm}", f"a {arm}")
-            if np.array_equal(predictions[f"a {arm}"].probabilities, predictions[f"b {arm}"].probabilities):
+            same = np.array_equal(predictions[f"a {arm}"].probabilities, predictions[f"b {arm}"].probabilities)
+            if same and difference.value is not None:
                 # The same models: the interval would be that of the pseudo-lesions.
                 difference = Difference(value=0.0, low=0.0, high=0.0)
             found.append(
@@ -213,6 +211,14 @@ def describe_basis(first: "Run", seeds: Sequence[int], rare: Sequence[str]) -> s
     )
 
 
+def describe_intervals(seeds: Sequence[int]) -> str:
+    """Return what the intervals cover, as a sentence; with one seed, chance in its training is not covered."""
+    covered = "test lesions and seeds" if len(seeds) > 1 else "test lesions only, for two trained models"
+    return (
+        f"Both runs share split and test images. An interval covers {covered}, not the choice among these differences."
+    )
+
+
 def render(names: Sequence[str], changes: Sequence[tuple[str, str, str]], pairs: Sequence[Paired], basis: str) -> str:
     """Return the page; all texts are escaped."""
     shown = [[printable(cell) for cell in change] for change in changes]
@@ -222,7 +228,7 @@ def render(names: Sequence[str], changes: Sequence[tuple[str, str, str]], pairs:
             *(f"{which}: {printable(name)}" for which, name in zip("ab", names, strict=True)),
             html_page.heading("Differences, b − a"),
             html_page.table(HEAD, [_cells(pair) for pair in pairs]),
-            f"{basis}. {NOTE}",
+            basis,
             html_page.heading("Settings that differ"),
             html_page.table(("setting", "a", "b"), shown) if shown else "The settings are equal.",
         ],
@@ -233,7 +239,7 @@ def _arguments(words: list[str]) -> tuple[list[str], Path]:
     """Return both runs, and the page to write.
 
     Raises:
-        UserError: `compare.two_runs`, `compare.missing_run`, `compare.out`, or as in `check_writable`.
+        UserError: `compare.two_runs`, `compare.missing_run`, `compare.out`, or as in `output_file`.
     """
     given = parameters.assignments(words)
     check_names(given, "RUN", "OUT")
@@ -253,10 +259,9 @@ def _arguments(words: list[str]) -> tuple[list[str], Path]:
                 "compare.missing_run",
                 run=place,
             )
-    out = Path(os.path.expanduser(given.get("OUT", "") or DEFAULT)).resolve()  # noqa: PTH111
+    out = output_file(given.get("OUT", ""), DEFAULT)
     if out.is_dir() or out.suffix != ".html":
         raise UserError(f"OUT is {out}, which is no page", "name a file that ends in .html", "compare.out")
-    check_writable(out.parent, "OUT")
     return runs, out
 
 
@@ -275,7 +280,7 @@ def run(words: list[str], out: TextIO) -> int:
         print("\n".join(settings_lines(places, changes)), file=out, flush=True)
         check_comparable(first, second)
         pairs, seeds, rare = compare_runs(first, second)
-        basis = describe_basis(first, seeds, rare)
+        basis = f"{describe_basis(first, seeds, rare)}. {describe_intervals(seeds)}"
     write_text(page, render(places, changes, pairs, basis))
     print(f"\n{chr(10).join(table_lines([HEAD, *map(_cells, pairs)]))}\n\n{printable(basis)}", file=out)
     print(f"page: {printable(str(page))}", file=out, flush=True)

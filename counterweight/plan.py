@@ -14,6 +14,7 @@ Exit codes: 0 planned, 2 invalid input.
 import hashlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,8 @@ from counterweight import estimate as estimating
 from counterweight import parameters, plan_text
 from counterweight.estimate import Size, estimate
 from counterweight.exit_codes import run_command
-from counterweight.run import arguments, check_writable
+from counterweight.run import arguments
+from counterweight.run_options import output_file
 
 DEFAULT = "plan.json"
 MAX_PLAN_BYTES = 32 * 2**10
@@ -87,15 +89,16 @@ def copy_names(uri: str, folder: Path) -> None:
     """Reproduce the listing of a prefix in a folder: tables with their content, images as empty files.
 
     Raises:
-        UserError: as in `storage.list_objects`.
+        UserError: as in `storage.list_objects`, or `storage.bad_name`.
     """
     for entry in storage.list_objects(uri):
-        path = folder / entry.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in CONTENT_SUFFIXES or (not path.suffix and "metadata" in path.name.lower()):
-            storage.download_file(f"{uri.rstrip('/')}/{entry.name}", path)
-        else:
-            path.touch()
+        path, place = folder / entry.name, f"{uri.rstrip('/')}/{entry.name}"
+        with storage.refuse_bad_name(place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix.lower() in CONTENT_SUFFIXES or (not path.suffix and "metadata" in path.name.lower()):
+                storage.download_file(place, path)
+            else:
+                path.touch()
 
 
 def _open_data(data: str, scratch: Path) -> Path:
@@ -234,7 +237,7 @@ def read_plan(place: str) -> tuple[Plan, str]:
     Raises:
         UserError: `plan.unreadable`, `plan.too_large`, `plan.changed`, or `plan.invalid`.
     """
-    path = Path(place)
+    path = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own may raise)
     try:
         size = path.stat().st_size if path.is_file() else 0
         text = path.read_text(encoding="utf-8") if 0 < size <= MAX_PLAN_BYTES else ""
@@ -301,9 +304,9 @@ def _out(given: dict[str, str]) -> Path:
     """Return the file to write.
 
     Raises:
-        UserError: `plan.exists`, or as in `check_writable`.
+        UserError: `plan.exists`, or as in `output_file`.
     """
-    out = Path(os.path.expanduser(given.pop("OUT", "") or DEFAULT)).resolve()  # noqa: PTH111 (Path's own may raise)
+    out = output_file(given.pop("OUT", ""), DEFAULT)
     if out.exists():
         raise UserError(
             f"OUT is {out}, which exists; a plan is not replaced",
@@ -311,7 +314,6 @@ def _out(given: dict[str, str]) -> Path:
             "plan.exists",
             path=str(out),
         )
-    check_writable(out.parent, "OUT")
     return out
 
 
@@ -344,9 +346,9 @@ def run(words: list[str], out: TextIO) -> int:
         print(printable(line), file=out)
     write_text(path, text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    print(
-        f"\nplan: {path}, SHA-256 {digest}\nto cite it in the report: make run PLAN={path.name} …", file=out, flush=True
-    )
+    cited = shlex.quote(path.name if path.parent == Path.cwd() else str(path))
+    print(f"\nplan: {printable(str(path))}, SHA-256 {digest}", file=out)
+    print(f"to cite it in the report: make run PLAN={printable(cited)} …", file=out, flush=True)
     return 0
 
 

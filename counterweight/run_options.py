@@ -1,5 +1,6 @@
 """Options of the commands that use a published run: `RUN=… NAME=value`, without loading Keras."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from components.shared.errors import UserError
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.evaluate import expand, missing_option
+from counterweight.run import check_writable
 
 LARGEST = 10**9
 
@@ -58,6 +60,23 @@ def read_number(options: dict[str, str], name: str, default: int, least: int = 0
             f"{name} is {text!r}", f"give a whole number from {least} to {most}", "option.invalid", option=name
         )
     return int(text)
+
+
+def output_file(place: str, default: str) -> Path:
+    """Return the file of the option OUT, whose folder can be written.
+
+    Args:
+        place: the option; may be empty.
+        default: the file without it.
+
+    Raises:
+        UserError: `option.invalid`: OUT is an address; or as in `check_writable`.
+    """
+    if "://" in place or "\0" in place:
+        raise UserError(f"OUT is {place!r}", "name a file in a folder on this machine", "option.invalid", option="OUT")
+    file = Path(os.path.expanduser(place or default)).resolve()  # noqa: PTH111 (Path's own may raise)
+    check_writable(file.parent, "OUT")
+    return file
 
 
 def choose_output(options: dict[str, str], default: str) -> Path:

@@ -104,13 +104,14 @@ def read_all(folder: Path) -> tuple[list[Row], list[tuple[str, str]]]:
     """Return the finished runs in a folder, the newest first, and name and reason of each other folder."""
     rows, others = [], []
     for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
-        if entry.name.startswith(".") or not entry.is_dir():
+        if entry.name.startswith("."):
             continue
         try:
-            rows.append(read_run(Path(entry.path)))
+            if entry.is_dir():
+                rows.append(read_run(Path(entry.path)))
         except UserError as error:
             others.append((entry.name, _without_folder(error.message, entry.path)))
-        except OSError as error:  # such as a folder without permission to read
+        except OSError as error:  # such as a folder without permission to read, or a loop of links
             others.append((entry.name, error.strerror or type(error).__name__))
     return sorted(rows, key=lambda row: (row.finished, row.name), reverse=True), others
 

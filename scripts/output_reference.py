@@ -58,7 +58,7 @@ OUTPUTS = (
     Output("reference.parquet", "at most 20,000 training images: features, class, and a copy of at most 64 px"),
     Output("reference.json", "the distance to them above which a new image is unlike them"),
     Output("examples.parquet", "four test images of each class, for `make demo`"),
-    Output("splits.csv", "split, lesion and hashes of each image; usable as `data_split`"),
+    Output("splits.csv", "split, lesion, patient (if known) and hashes of each image; usable as `data_split`"),
     Output("data_profile.html", "the data, and what was skipped and why"),
     Output("manifest.json", "SHA-256 of each file, written last; the candidate, if the verdict meets `promote_if`"),
     Output("models/<arm>.keras", "classifier of the run's first seed"),

@@ -82,7 +82,8 @@ def evaluate(
     """
     inputs = read_inputs(training_data, test_data, synthetic_images, classifiers)
     seeds = check_inputs(inputs)
-    cited = planned.cite(plan, inputs, seeds, parameters) if plan else None
+    settings = {**parameters, "positive_classes": positive_classes}
+    cited = planned.cite(plan, inputs, seeds, settings) if plan else None
     classes = read_header(inputs.sets["test"]).classes
     malignant = parameters_of_runs.positive_classes(positive_classes, classes)
     if not malignant:

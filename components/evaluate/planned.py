@@ -103,7 +103,7 @@ def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[st
         text: the file that `counterweight plan` wrote.
         inputs: inputs of the run.
         seeds: seeds of its classifiers.
-        parameters: parameters of the pipeline that evaluate gets.
+        parameters: all parameters of the pipeline that evaluate gets.
 
     Raises:
         UserError: `plan.invalid`.

@@ -225,8 +225,8 @@ def external_only(
         thumbnails: (N, 32, 32) uint8.
         known: the same columns of the run's images.
         known_thumbnails: (M, 32, 32) uint8; without them, the hashes alone decide.
-        policy: `refuse`, or `move_to_train`: the lesions of the offending images are excluded from the external set;
-            the run's splits do not change.
+        policy: `refuse`, or `move_to_train`: the lesions and patients of the offending images are excluded from the
+            external set; the run's splits do not change.
         compare_ids: whether equal lesion ids mean the same lesion; names of files, which stand in for missing ids,
             repeat in other data.
 
@@ -234,7 +234,7 @@ def external_only(
         (N,) bool; True for an image that is not in the run.
 
     Raises:
-        UserError: with `refuse`, an image, its lesion or a near-duplicate of it is in the run.
+        UserError: with `refuse`, an image, its lesion or patient, or a near-duplicate of it is in the run.
     """
     exact: dict[int, Pair] = {}
     lesions, rows = _given_lesions(rows), rows.assign(given_lesion=_given_lesions(rows))
@@ -260,12 +260,17 @@ def external_only(
             rows,
             known,
             offending,
-            f"{_count_pairs(offending)} of the external set and this run show the same lesion",
-            "remove them, give different lesions different ids, or set data_duplicates=move_to_train to exclude them",
+            f"{_count_pairs(offending)} of the external set and this run show the same lesion or patient",
+            "remove them, give different lesions and patients different ids, or set "
+            "data_duplicates=move_to_train to exclude them",
         )
     for line in _describe_pairs(rows, known, offending[:LISTED]):
         log_line("prepare_data", f"excluded from the external set: {line}")
-    return ~lesions.isin({lesions.iloc[pair.first] for pair in offending})
+    excluded = lesions.isin({lesions.iloc[pair.first] for pair in offending})
+    if "patient_id" in rows:  # the patient of a copy is one of the run's patients, whatever the id
+        patients = rows["patient_id"]
+        excluded |= patients.notna() & patients.isin(patients[excluded])
+    return ~excluded
 
 
 def _given_lesions(rows: pd.DataFrame) -> pd.Series:

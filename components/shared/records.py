@@ -4,6 +4,7 @@ A record may come from a run folder that someone else published. Every name in i
 pattern, and `path_below` is the one place that turns such a name into a path.
 """
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -1012,6 +1013,23 @@ class Subgroup(Record):
     arms: dict[ArmName, SubgroupArm]
 
 
+UNKNOWN_GROUP, OTHER_GROUP = "unknown", "other"
+
+
+def comparable_groups(groups: Sequence[Subgroup], arm: str) -> list[Subgroup]:
+    """Return the groups of which the worst-off one has the lowest recall of the rare classes with an arm.
+
+    Those with enough lesions, or if there are none, all with images of these classes; `unknown` and `other` are no
+    groups of people.
+    """
+    measured = [
+        it
+        for it in groups
+        if it.group not in (UNKNOWN_GROUP, OTHER_GROUP) and it.arms[arm].rare_recall.value is not None
+    ]
+    return [it for it in measured if not it.few] or measured
+
+
 class Subgroups(Record):
     """Comparison of arms in groups of the test images.
 
@@ -1019,7 +1037,7 @@ class Subgroups(Record):
         arms: the baseline, the best control and the chosen arm.
         groups: the groups.
         worst: number, from 0, of the group in which the chosen arm has the lowest recall of the rare classes; groups
-            with enough lesions come first. Null if no group has images of these classes.
+            with enough lesions come first. Null if no group has images of these classes, or all have the same recall.
     """
 
     arms: list[ArmName]

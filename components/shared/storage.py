@@ -87,6 +87,26 @@ def _empty_error(uri: str) -> UserError:
     return UserError(f"{uri}: there are no objects below this prefix", "check its spelling", "storage.empty", uri=uri)
 
 
+@contextmanager
+def refuse_bad_name(uri: str) -> Iterator[None]:
+    """Translate errors in creating a file with the name of an object.
+
+    Raises:
+        UserError: `storage.bad_name`: the name is too long, or another object's name is a folder of this one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            raise
+        raise UserError(
+            f"{uri[:99]} cannot be a file on this machine ({error.strerror})",
+            "rename it",
+            "storage.bad_name",
+            uri=uri[:99],
+        ) from error
+
+
 def download_file(uri: str, path: str | Path) -> None:
     """Download one object to a file, atomically.
 
@@ -417,21 +437,13 @@ class _Connection:
         """Download an object in the version that was listed."""
         where = f"{self.address.scheme}://{self.address.bucket}/{entry.name}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                self.store.download(entry, file)
+            with refuse_bad_name(where):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    self.store.download(entry, file)
         except ChangedError as error:
             hint = "rerun the command when nothing writes to the bucket"
             raise UserError(f"{where} {error.reason}", hint, "storage.changed", uri=where) from error
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
-                raise
-            raise UserError(
-                f"{where[:99]} cannot be a file on this machine ({error.strerror})",
-                "rename it",
-                "storage.bad_name",
-                uri=where[:99],
-            ) from error
 
 
 def _client(scheme: str) -> Callable[[Address, Watch], ObjectStore]:

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.shared.arms import GAN, parse_synthetic_key, share_of, source_of, title_of
-from components.shared.records import Difference, Estimate, Outcome, Subgroup, Subgroups
+from components.shared.records import Difference, Estimate, Outcome, Subgroup, Subgroups, comparable_groups
 
 _VERDICTS = {
     "improved": "The synthetic images helped",
@@ -125,15 +125,23 @@ def describe_worst_group(subgroups: Subgroups | None, unit: str) -> str:
     """
     if subgroups is None:
         return ""
-    if subgroups.worst is None:
+    arm = subgroups.arms[-1]
+    compared = comparable_groups(subgroups.groups, arm)
+    if not compared:
         return "The worst-off group cannot be named: no group has test images of the rare classes."
-    group, arm = subgroups.groups[subgroups.worst], subgroups.arms[-1]
+    of_these = f"groups with too few {unit}s" if compared[0].few else f"groups with enough {unit}s"
+    if subgroups.worst is None:
+        same = show(compared[0].arms[arm].rare_recall.value)
+        return (
+            f"No group is worse off than another with {title_of(arm)}: the mean recall of the rare classes is {same} "
+            f"in all {len(compared)} {of_these}."
+        )
+    group = subgroups.groups[subgroups.worst]
     recall = group.arms[arm].rare_recall
-    few = f"; too few {unit}s" if group.few else ""
+    place = f"the lowest of {len(compared)} {of_these}" if len(compared) > 1 else f"the only one of the {of_these}"
     return (
         f"Worst-off group with {title_of(arm)}: {plain(group_title(group), 100)}, mean recall of the rare classes "
-        f"{show(recall.value)} ({show_interval(recall)}) on {group.rare_lesions:,} {unit}s of them{few}. "
-        f"It is the lowest of {len(subgroups.groups)} groups."
+        f"{show(recall.value)} ({show_interval(recall)}) on {group.rare_lesions:,} {unit}s of them, {place}."
     )
 
 

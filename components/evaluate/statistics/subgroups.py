@@ -14,12 +14,22 @@ from components.evaluate.statistics.compare import lesion_differences
 from components.evaluate.statistics.inference import Bootstrap
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import BASELINE
-from components.shared.records import Difference, Effect, Estimate, Subgroup, SubgroupArm, SubgroupAttribute, Subgroups
+from components.shared.records import (
+    OTHER_GROUP,
+    UNKNOWN_GROUP,
+    Difference,
+    Effect,
+    Estimate,
+    Subgroup,
+    SubgroupArm,
+    SubgroupAttribute,
+    Subgroups,
+    comparable_groups,
+)
 from components.shared.seeds import derive_seed
 
 AGE_BANDS = ((40, "under 40"), (60, "40 to 59"), (np.inf, "60 and over"))
 """Ages below the first number have the second as their group, in years."""
-UNKNOWN, OTHER = "unknown", "other"
 MAX_GROUPS = 8
 """Values of sex and site that are groups; the rarer ones are together one."""
 MAX_NAME = 60
@@ -31,19 +41,19 @@ def _age_bands(ages: pd.Series) -> pd.Series:
 
 
 def _common_values(column: pd.Series) -> pd.Series:
-    """Return the values in lower case; the rarest are `OTHER` if there are more than `MAX_GROUPS`."""
+    """Return the values in lower case; the rarest are `OTHER_GROUP` if there are more than `MAX_GROUPS`."""
     values = column.astype(object).where(column.notna(), None)
     values = values.map(lambda value: " ".join(str(value).split()).lower()[:MAX_NAME] or None, na_action="ignore")
-    values = values.where(~values.isin([UNKNOWN, "nan", "none", "n/a"]), None)
+    values = values.where(~values.isin([UNKNOWN_GROUP, "nan", "none", "n/a"]), None)
     common = values.value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
-    return values.where(values.isna() | values.isin(common.index[:MAX_GROUPS]), OTHER)
+    return values.where(values.isna() | values.isin(common.index[:MAX_GROUPS]), OTHER_GROUP)
 
 
 def group_images(rows: pd.DataFrame, tones: Sequence[str | None] | None) -> dict[SubgroupAttribute, np.ndarray]:
     """Return attribute → (N,) str, the group of each image; without attributes that the data lacks.
 
     Args:
-        rows: age, sex and localization of N images; missing values are `UNKNOWN`.
+        rows: age, sex and localization of N images; missing values are `UNKNOWN_GROUP`.
         tones: skin tone of each image; None if the images do not show skin.
     """
     columns: dict[SubgroupAttribute, pd.Series] = {
@@ -53,7 +63,7 @@ def group_images(rows: pd.DataFrame, tones: Sequence[str | None] | None) -> dict
         "skin_tone": pd.Series([None] * len(rows) if tones is None else list(tones), dtype=object),
     }
     return {
-        name: column.where(column.notna(), UNKNOWN).to_numpy(str)
+        name: column.where(column.notna(), UNKNOWN_GROUP).to_numpy(str)
         for name, column in columns.items()
         if column.notna().any()
     }
@@ -67,7 +77,7 @@ def _sort_groups(attribute: SubgroupAttribute, groups: np.ndarray) -> list[str]:
 
     def key(name: str) -> tuple[bool, bool, int, int, str]:
         place = order.index(name) if name in order else len(order)
-        return name == UNKNOWN, name == OTHER, place, -size[name], name
+        return name == UNKNOWN_GROUP, name == OTHER_GROUP, place, -size[name], name
 
     return sorted(size, key=key)
 
@@ -123,14 +133,14 @@ def _describe_group(
 def find_worst(groups: Sequence[Subgroup], arm: str) -> int | None:
     """Return the number of the group in which an arm has the lowest recall of the rare classes.
 
-    Groups with enough lesions come first; `unknown` and `other` are no groups of people.
+    Returns:
+        The number; None if no group is comparable, or several are and have the same recall.
     """
-    ranked = [
-        (it.few, value, number)
-        for number, it in enumerate(groups)
-        if it.group not in (UNKNOWN, OTHER) and (value := it.arms[arm].rare_recall.value) is not None
-    ]
-    return min(ranked)[2] if ranked else None
+    compared = comparable_groups(groups, arm)
+    values = [it.arms[arm].rare_recall.value or 0.0 for it in compared]
+    if not values or (len(values) > 1 and min(values) == max(values)):
+        return None
+    return groups.index(compared[values.index(min(values))])
 
 
 def compare_subgroups(

@@ -201,7 +201,8 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     table["dx"], renamed = checks.name_classes(raw, table["dx"])
     checks.check_number_of_classes(raw, table["dx"], min_classes)
     table, unit = relate(table, notes)
-    checks.check_values(raw, "lesion_id", table)
+    for column in ("lesion_id", "patient_id"):
+        checks.check_values(raw, column, table)
     if inventory.masks:
         example = inventory.name(inventory.masks[0])
         notes.append(

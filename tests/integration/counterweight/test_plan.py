@@ -46,6 +46,15 @@ def test_plan_of_a_bucket_is_that_of_the_folder(bucket: Any, tmp_path: Path, mon
     assert stored.data == "gs://raw/sets/ham"
 
 
+@pytest.mark.parametrize("names", [["a", "a/b.jpg"], ["a.jpg", "x" * 300 + ".jpg"]])
+def test_plan_of_objects_that_cannot_be_files_is_a_user_error(bucket: Any, tmp_path: Path, names: list[str]):
+    for name in names:
+        bucket.blob(f"set/{name}").upload_from_string(b"x")
+    with raises_user_error("storage.bad_name", uri=f"gs://raw/set/{names[1]}"[:99]):
+        plan.run(["DATA=gs://raw/set", f"OUT={tmp_path / 'p.json'}"], io.StringIO())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plan_of_an_empty_prefix_is_a_user_error(bucket: Any, tmp_path: Path):
     with raises_user_error("storage.empty"):
         plan.run(["DATA=gs://raw/nothing", f"OUT={tmp_path / 'p.json'}"], io.StringIO())

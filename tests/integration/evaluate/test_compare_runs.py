@@ -76,6 +76,16 @@ def test_compare_uses_common_seeds_arms_and_rare_classes(first: Path, tmp_path: 
     assert list(dict.fromkeys(pair.arm for pair in pairs)) == ["baseline", "oversampled", "augmented@1"]
 
 
+def test_compare_with_one_common_seed_states_that_the_intervals_do_not_cover_seeds(first: Path, tmp_path: Path):
+    second = write_run(tmp_path / "b", seeds=1, rebalanced_classes=["mel"])
+    printed = command(tmp_path, first, second)
+    for text in (printed, (tmp_path / "c.html").read_text()):
+        assert "An interval covers test lesions only" in text
+    assert "seeds 1; rare classes none" in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("augmented 100 %  recall, rare classes")]
+    assert line.split()[-3:] == ["n/a", "n/a", "n/a"]
+
+
 def test_compare_does_not_depend_on_the_order_of_the_rows(first: Path, tmp_path: Path):
     second = write_run(tmp_path / "b", luck=1)
     straight = compare.compare_runs(*open_both(first, second))
@@ -147,6 +157,7 @@ def test_compare_hostile_names_and_values_are_escaped(first: Path, tmp_path: Pat
         (["RUN=\0,b"], "compare.missing_run"),
         (["RUN=gs://,b"], "storage.invalid_address"),
         (["RUN={0},{0}", "OUT=x.txt"], "compare.out"),
+        (["RUN={0},{0}", "OUT=gs://bucket/x.html"], "option.invalid"),
         (["RUN={0},{0}", "OUT=/proc/x.html"], "run.not_writable"),
         (["RUN={0},{1}"], "run.missing_file"),
         (["RUN={0},{0}", "ARM=x"], "arguments.unknown"),

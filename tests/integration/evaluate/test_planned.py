@@ -84,6 +84,7 @@ def test_evaluate_run_as_planned_cites_the_plan_without_deviation(run: RunFolder
     [
         ({"settings": {"classifier_epochs": 9, "gan_kimg": 3.0}}, ["classifier_epochs is 2, planned 9"]),
         ({"settings": {"data_image_size": 64}}, ["data_image_size is 32, planned 64"]),
+        ({"settings": {"positive_classes": "df"}}, ["positive_classes is vasc, planned df"]),
         ({"seeds": [1, 2, 3]}, ["the seeds of the classifiers are 1, 2, planned 1, 2, 3"]),
         (
             {"arms": ["baseline", "oversampled"]},

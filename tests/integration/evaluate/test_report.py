@@ -251,7 +251,7 @@ def test_report_subgroups_have_their_figures_and_the_worst_one_is_named() -> Non
     assert old[1:] == [*recalls, *sensitivities, "0.050", "0.060", "0.070"]
     assert (
         "Worst-off group with augmented 100 %: Age: 60 and over, mean recall of the rare classes 0.600 "
-        "(0.300 to 0.700) on 41 lesions of them. It is the lowest of 3 groups." in page.text
+        "(0.300 to 0.700) on 41 lesions of them, the only one of the groups with enough lesions." in page.text
     )
     assert "which is estimated: the typology angle" in page.text
 
@@ -262,6 +262,9 @@ def test_report_without_subgroups_or_positive_classes_omits_them() -> None:
     assert "Results by subgroup" not in text
     results = example(1) | {"subgroups": example_subgroups() | {"worst": None}}
     results["run"]["malignant"] = []
+    for group in results["subgroups"]["groups"]:
+        for figures in group["arms"].values():
+            figures["rare_recall"] = {"value": None, "low": None, "high": None}
     page = Page(render_html(results, NONE))
     assert len(page.named["subgroups"][2]) == 1 + 2 * 3
     assert "The worst-off group cannot be named" in page.text

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ def test_at_size_between_and_beyond_the_measured_sizes_is_a_power_law():
         ),
         (["DATA=demo", "OUT=/proc/plan.json"], "run.not_writable"),
         (["DATA=demo", "OUT=."], "plan.exists"),
+        (["DATA=demo", "OUT=gs://bucket/plan.json"], "option.invalid"),
+        (["DATA=demo", "OUT=a\0b"], "option.invalid"),
         (["DATA=gs://"], "parameter.invalid"),
     ],
 )
@@ -165,6 +168,17 @@ def test_plan_invalid_input_is_a_user_error_and_writes_nothing(words: list[str],
     with raises_user_error(code):
         plan.run(words, io.StringIO())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_command_that_it_prints_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in ("plan.json", "~/other plans/plan.json"):
+        out = io.StringIO()
+        assert plan.run(["DATA=demo", f"OUT={place}"], out) == 0
+        (word,) = [word for word in shlex.split(out.getvalue().splitlines()[-1]) if word.startswith("PLAN=")]
+        written = word.removeprefix("PLAN=")
+        assert (written == "plan.json") == (place == "plan.json")
+        assert plan.read_plan(written) == plan.read_plan(place)
 
 
 def test_plan_is_not_replaced(tmp_path: Path):

@@ -50,6 +50,7 @@ def test_runs_unfinished_changed_old_and_foreign_folders_are_listed_with_the_rea
     (tmp_path / ".cache").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "good")
+    (tmp_path / "loop").symlink_to("loop")
     write_run(tmp_path / "changed")
     with (tmp_path / "changed" / "metrics.json").open("a") as file:
         file.write(" ")
@@ -65,7 +66,8 @@ def test_runs_unfinished_changed_old_and_foreign_folders_are_listed_with_the_rea
     lines = list_runs(tmp_path)
     assert [line.split()[0] for line in lines[:2]] == ["run", "good"]
     reasons = dict(re.fullmatch(r"not a finished run: (\w+): (.+)", line).groups() for line in lines[2:-1])  # type: ignore[union-attr]
-    assert list(reasons) == ["changed", "deep", "empty", "foreign", "garbage", "link", "old", "without"]
+    assert list(reasons) == ["changed", "deep", "empty", "foreign", "garbage", "link", "loop", "old", "without"]
+    assert reasons["loop"] == "Too many levels of symbolic links"
     assert "has no manifest.json" in reasons["empty"]
     assert "effect.best" in reasons["old"]
     assert "differs from the published file" in reasons["changed"]

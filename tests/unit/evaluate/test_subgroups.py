@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.evaluate.report.formatting import describe_worst_group
 from components.evaluate.statistics.compare import Fitted, compare
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.evaluate.statistics.subgroups import MAX_GROUPS, compare_subgroups, find_worst, group_images
-from components.shared.records import Effect, Estimate, Subgroup, SubgroupArm
+from components.shared.records import Effect, Estimate, Subgroup, SubgroupArm, Subgroups
 
 CLASSES = ("a", "b", "c")
 ARMS = ("baseline", "oversampled", "class_weights", "augmented@1")
@@ -129,3 +130,29 @@ def test_find_worst_prefers_groups_with_enough_lesions_and_names_no_unknown_one(
     assert find_worst(groups, "augmented@1") == 2
     assert find_worst([groups[0], *groups[3:]], "augmented@1") == 0
     assert find_worst(groups[3:], "augmented@1") is None
+
+
+def test_find_worst_of_groups_with_the_same_recall_is_none() -> None:
+    groups = [subgroup("x", 0.2, True), subgroup("y", 1.0, False), subgroup("z", 1.0, False)]
+    assert find_worst(groups, "augmented@1") is None
+    assert find_worst(groups[:2], "augmented@1") == 1
+
+
+@pytest.mark.parametrize(
+    ("recalls", "few", "end"),
+    [
+        ((0.4, 0.6), False, "0.400 (n/a) on 1 images of them, the lowest of 2 groups with enough images."),
+        ((0.4, 0.6), True, "0.400 (n/a) on 1 images of them, the lowest of 2 groups with too few images."),
+        ((1.0, 1.0), True, "is 1.000 in all 2 groups with too few images."),
+        ((0.4,), False, "0.400 (n/a) on 1 images of them, the only one of the groups with enough images."),
+    ],
+)
+def test_describe_worst_group_counts_the_groups_that_were_compared(
+    recalls: tuple[float, ...], few: bool, end: str
+) -> None:
+    groups = [subgroup(f"g{number}", recall, few) for number, recall in enumerate(recalls)]
+    groups += [subgroup("unknown", 0.1, few), subgroup("none", None, few)] + [subgroup("small", 0.1, True)] * (not few)
+    worst = find_worst(groups, "augmented@1")
+    text = describe_worst_group(Subgroups(arms=["augmented@1"], groups=groups, worst=worst), "image")
+    assert text.endswith(end)
+    assert text.startswith("Worst-off group" if worst == 0 else "No group is worse off than another")

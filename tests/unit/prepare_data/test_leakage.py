@@ -407,6 +407,16 @@ def test_prepare_external_detects_patients_of_a_finished_run(tmp_path, run):
     assert sorted(read_rows(tmp_path / "later.parquet", "external")["image_id"]) == ["E1", "E2"]
 
 
+def test_prepare_external_excludes_all_images_of_a_patient_with_a_copy_from_the_run(tmp_path, run):
+    done = run(write_patients(tmp_path / "patients", "I", [f"P{n // 4}" for n in range(60)], lesions=True))
+    folder = write_patients(tmp_path / "elsewhere", "E", ["Q1", "Q1", "Q2", "", ""], first=500, lesions=True)
+    for name, number in (("E0", 7), ("E3", 9)):  # copies, under ids of another clinic
+        textured(number).save(folder / f"{name}.png")
+    out = tmp_path / "later.parquet"
+    prepare_external(str(folder), ("df", "nv"), 32, "move_to_train", 0, done.splits, out)
+    assert sorted(read_rows(out, "external")["image_id"]) == ["E2", "E4"]
+
+
 def test_prepare_external_reads_the_columns_that_are_named(tmp_path, run):
     done = run(write_patients(tmp_path / "patients", "I", [f"P{n // 4}" for n in range(60)]), image_size=64)
     folder = write_patients(tmp_path / "elsewhere", "E", ["Q1", "Q2"], first=500)

@@ -181,6 +181,15 @@ def test_read_id_that_is_a_formula_raises(write, column, value):
     assert caught.value.fields == {"column": column, "line": 3}
 
 
+@pytest.mark.parametrize(("value", "code"), [("=1+1", "metadata.formula"), ("P\x1b[31m", "metadata.invalid_value")])
+def test_read_patient_id_which_the_split_file_lists_is_checked_as_other_ids(write, value, code):
+    columns = ("patient_id", "P1", value)
+    lines = [f"{line},{cell}" for line, cell in zip((HEADER + ROWS).splitlines(), columns, strict=True)]
+    with raises_user_error(code) as caught:
+        read(write("\n".join(lines) + "\n"))
+    assert caught.value.fields == {"column": "patient_id", "line": 3}
+
+
 @pytest.mark.parametrize("name", ["HAM10000_metadata", "HAM10000_metadata.tab", "my_Metadata.CSV", "a/b/c/rows.csv"])
 def test_read_finds_the_table_by_its_content_at_any_depth(tmp_path, write, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
