@@ -34,6 +34,7 @@ from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.evaluate import make_fetch
 from counterweight.exit_codes import run_command
+from counterweight.keras_start import start_keras
 from counterweight.logs import check_names
 from counterweight.run_options import output_file
 from counterweight.text_table import table_lines
@@ -268,7 +269,7 @@ def _arguments(words: list[str]) -> tuple[list[str], Path]:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     places, page = _arguments(words)
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    start_keras()
     from counterweight import reevaluate
 
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:

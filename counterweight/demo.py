@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from components.shared.errors import UserError
+from counterweight.keras_start import start_keras
 from counterweight.run_options import read_number, read_options
 
 OPTIONS = ("RUN", "HOST", "PORT")
@@ -75,8 +76,8 @@ def run(words: list[str], console: TextIO) -> None:
             "use `make demo`, which installs it, or run `uv sync --inexact --group demo`",
             "demo.missing_packages",
         )
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "GRADIO_ANALYTICS_ENABLED": "False"}
-    os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+    start_keras()
     with ExitStack() as stack:
         bound = stack.enter_context(_listen(host, port))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="counterweight-")))

@@ -24,6 +24,7 @@ from components.shared.storage import download_file
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.exit_codes import run_command
+from counterweight.keras_start import start_keras
 from counterweight.run import check_writable
 
 OPTIONS = ("RUN", "EXTERNAL", "OUT", "duplicates", "data_columns", "max_bad_images")
@@ -128,7 +129,7 @@ def evaluate(words: list[str]) -> None:
     """Run the command."""
     runs, external, folder, duplicates, columns, max_bad_images = arguments(words)
     check_writable(folder, "OUT")
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    start_keras()
     from components.evaluate.report.gallery import Gallery
     from components.evaluate.report.page import render_text
     from components.evaluate.results import headline, write_pages, write_results

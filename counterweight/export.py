@@ -27,6 +27,7 @@ from components.shared.errors import UserError
 from components.shared.files import atomic_folder, write_text
 from components.shared.image_set import encode_png
 from components.shared.log import log_line
+from counterweight.keras_start import start_keras
 from counterweight.run import check_writable
 from counterweight.run_options import choose_output, read_options
 
@@ -238,7 +239,7 @@ def run(words: list[str], console: TextIO) -> None:
     folder = choose_output(options, f"export-{name}")
     check_writable(folder, "OUT")
     _refuse_foreign(folder)
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    start_keras()
     from counterweight import published
 
     with ExitStack() as stack:

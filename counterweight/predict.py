@@ -37,6 +37,7 @@ from components.shared.errors import UserError, printable
 from components.shared.files import TEMPORARY_PREFIX, atomic_write, atomic_writes, file_sha256, write_text
 from components.shared.image_set import decode_png
 from components.shared.log import Progress, log_line
+from counterweight.keras_start import start_keras
 from counterweight.output_lock import lock_output
 from counterweight.run import check_writable
 from counterweight.run_options import choose_output, read_number, read_options
@@ -259,7 +260,7 @@ def run(words: list[str], console: TextIO) -> None:
     options = read_options(words, OPTIONS, required=("RUN", "DATA"))
     max_bad_images, folder = read_number(options, "max_bad_images", 10), choose_output(options, "predictions")
     check_writable(folder, "OUT")
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    start_keras()
     from counterweight import published
 
     data = options["DATA"]

@@ -6,7 +6,6 @@ loads models in its safe mode, in which they contain no code.
 
 import io
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +101,6 @@ def open_published(place: str, scratch: Path) -> Run:
     Raises:
         UserError: it is not a finished run of this version, or its results are pooled.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return open_run(place, make_fetch(place, scratch))
 
 
