@@ -9,6 +9,7 @@ from components.evaluate.statistics.compare import METRIC
 from components.evaluate.statistics.inference import EFFECT, POWER
 from components.evaluate.statistics.power import Design, detectable_effect
 from components.placement import placement
+from components.shared.errors import UserError
 from components.shared.log import duration
 from components.shared.records import Plan
 from counterweight import estimate as estimating
@@ -109,11 +110,15 @@ def preset_line(values: Mapping[str, Any], given: Collection[str], size: Size) -
     for name in ("demo",) if values["data"] == "demo" else ("cpu", "full"):
         _, of_preset, _ = parameters.choose_preset(name, values["data"])
         own = {key: value for key, value in of_preset.items() if key not in given}
-        phases = estimate(replace(size, values=dict(values) | own))
-        times[name] = duration(sum(phase.seconds for phase in phases.values()))
+        try:
+            phases = estimate(replace(size, values=dict(values) | own))
+        except UserError as error:  # the given parameters suit the chosen preset, but not this one
+            times[name] = f"too large ({error})"
+        else:
+            times[name] = f"about {duration(sum(phase.seconds for phase in phases.values()))}"
     if "cpu" not in times:
-        return f"suggested preset: demo, about {times['demo']}"
-    return f"suggested preset: cpu, about {times['cpu']}; full needs a GPU: about {times['full']} without"
+        return f"suggested preset: demo, {times['demo']}"
+    return f"suggested preset: cpu, {times['cpu']}; full needs a GPU, without: {times['full']}"
 
 
 def describe(plan: Plan, read: "Read", size: Size, primary: Design, presets: Collection[str]) -> Iterator[str]:

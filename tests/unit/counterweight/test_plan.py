@@ -136,6 +136,13 @@ def test_plan_time_grows_with_seeds_and_pixels(raw_folder: RawFolder, tmp_path: 
     assert times[2] == pytest.approx(times[0] * 459 / 130, rel=0.01)
 
 
+def test_plan_that_only_other_presets_make_too_large_is_written(raw_folder: RawFolder):
+    seeds = ",".join(map(str, range(15)))
+    found, printed = make(f"DATA={raw_folder.path}", "PRESET=demo", f"classifier_seeds={seeds}")
+    assert len(found.seeds) == 15
+    assert "suggested preset: cpu, too large (90 classifiers" in printed
+
+
 def test_at_size_between_and_beyond_the_measured_sizes_is_a_power_law():
     assert at_size({32: 400, 128: 25}, 64) == pytest.approx(100)
     assert at_size({64: 100, 128: 25}, 256) == pytest.approx(6.25)
