@@ -24,6 +24,7 @@ from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import Fitted, compare, count_images
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared import keras_setup
+from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import Header, open_pixels, read_rows
@@ -313,11 +314,14 @@ def _describe_folds(runs: Sequence[Run], tested: int) -> RunRecord:
     digest = hashlib.sha256("".join(run.record.split_sha256 for run in runs).encode()).hexdigest()
     changes = {"split": f"{len(runs)} folds, pooled", "split_sha256": digest, "folds": folds}
     pooled = {"pooled_lesions": {"tested": tested, "all": lesions}, "plan": _pool_plans(runs)}
-    return runs[0].record.model_copy(update=changes | pooled)
+    return runs[0].record.model_copy(update=changes | pooled | {"code": code_sha256("evaluate")})
 
 
 def _pool_plans(runs: Sequence[Run]) -> CitedPlan | None:
-    """Return the citation of the plan that all folds cite, with the deviations of each; None if they cite none."""
+    """Return the citation of the plan that all folds cite, with the deviations of each; None if they cite none.
+
+    A fold that other code evaluated than pools it is a deviation, because the plan is of one version.
+    """
     plans = [run.record.plan for run in runs]
     first = plans[0]
     if first is None or any(plan is None or plan.sha256 != first.sha256 for plan in plans):
@@ -327,6 +331,8 @@ def _pool_plans(runs: Sequence[Run]) -> CitedPlan | None:
         for run, plan in zip(runs, plans, strict=True)
         for text in (plan.deviations if plan else ())
     ]
+    code = code_sha256("evaluate")
+    deviations += [f"fold {run.record.split} was evaluated by other code" for run in runs if run.record.code != code]
     return first.model_copy(update={"deviations": deviations})
 
 

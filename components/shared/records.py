@@ -626,7 +626,7 @@ class RunRecord(Record):
         pooled_lesions: number of lesions that were tested in a fold, and of all, if the run pools folds.
         source: how the data was read; null in older records.
         plan: the plan that the run cites; null without one.
-        code: hash of the code of the evaluation; null in older records.
+        code: hash of the code that evaluated the run, or pooled its folds; null in older records.
     """
 
     data: Text

@@ -144,14 +144,20 @@ def test_pages_escape_a_hostile_deviation(render: Callable[[Results], str]):
 
 def test_pooled_folds_cite_their_common_plan_with_the_deviations_of_each():
     class Fold:
-        def __init__(self, split: str, sha256: str, deviations: list[str]) -> None:
+        def __init__(
+            self, split: str, sha256: str, deviations: list[str], code: str | None = code_sha256("evaluate")
+        ) -> None:
             plan = {"created": "2026-01-02 03:04 UTC", "sha256": sha256 * 64, "deviations": deviations}
-            record = example()["run"] | {"split": split, "plan": plan}
+            record = example()["run"] | {"split": split, "plan": plan, "code": code}
             self.record = RunRecord.model_validate_json(json.dumps(record))
 
     same: list[Any] = [Fold("1/2", "a", []), Fold("2/2", "a", ["x"])]
     pooled = reevaluate._pool_plans(same)
     assert pooled is not None
     assert (pooled.sha256, pooled.deviations) == ("a" * 64, ["fold 2/2: x"])
+    older: list[Any] = [Fold("1/2", "a", [], code="0" * 64), Fold("2/2", "a", [])]
+    pooled = reevaluate._pool_plans(older)
+    assert pooled is not None
+    assert pooled.deviations == ["fold 1/2 was evaluated by other code"]
     other: list[Any] = [Fold("1/2", "a", []), Fold("2/2", "b", [])]
     assert reevaluate._pool_plans(other) is None

@@ -13,6 +13,7 @@ from PIL import Image
 from components.evaluate.predict.probabilities import predictions_table
 from components.evaluate.results import calibrate_arms, compare_on
 from components.evaluate.statistics.compare import count_images
+from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.records import ModelCurves, Results, RunRecord, write_record
 from counterweight import evaluate as command_module
@@ -264,6 +265,7 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
     each = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
     assert len(table) == 150 * 6
     assert results["run"]["split"] == "2 folds, pooled"
+    assert results["run"]["code"] == code_sha256("evaluate")
     assert [part["split"] for part in results["run"]["folds"]] == ["1/2", "2/2"]
     assert results["splits"]["test"]["df"] == {"images": 50, "lesions": 50}
     assert results["effect"]["by_class"]["df"]["lesions"] == 50
