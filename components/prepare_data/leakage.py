@@ -267,7 +267,7 @@ def external_only(
     for line in _describe_pairs(rows, known, offending[:LISTED]):
         log_line("prepare_data", f"excluded from the external set: {line}")
     excluded = lesions.isin({lesions.iloc[pair.first] for pair in offending})
-    if "patient_id" in rows:  # the patient of a copy is one of the run's patients, whatever the id
+    if "patient_id" in rows:  # the patient of a copy is one of the run's, even if the ids differ
         patients = rows["patient_id"]
         excluded |= patients.notna() & patients.isin(patients[excluded])
     return ~excluded
