@@ -991,7 +991,7 @@ class Subgroup(Record):
 
     Attributes:
         attribute: what the images are grouped by; the skin tone is estimated from the border of the image.
-        group: value of the attribute; `unknown` if it is missing, `other` for rare values together.
+        group: value of the attribute; `unknown` if it is missing, `rarer values` for the least frequent together.
         images: number of images.
         lesions: number of lesions.
         rare_lesions: number of lesions of the rare classes.
@@ -1013,14 +1013,15 @@ class Subgroup(Record):
     arms: dict[ArmName, SubgroupArm]
 
 
-UNKNOWN_GROUP, OTHER_GROUP = "unknown", "other"
+UNKNOWN_GROUP, OTHER_GROUP = "unknown", "rarer values"
+"""Names of groups that are no groups of people; `other` is one, if the data has it as a sex."""
 
 
 def comparable_groups(groups: Sequence[Subgroup], arm: str) -> list[Subgroup]:
     """Return the groups of which the worst-off one has the lowest recall of the rare classes with an arm.
 
-    Those with enough lesions, or if there are none, all with images of these classes; `unknown` and `other` are no
-    groups of people.
+    Those with enough lesions, or if there are none, all with images of these classes; `unknown` and `rarer values`
+    are no groups of people.
     """
     measured = [
         it

@@ -8,7 +8,7 @@ from components.evaluate.report.formatting import describe_worst_group
 from components.evaluate.statistics.compare import Fitted, compare
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.evaluate.statistics.subgroups import MAX_GROUPS, compare_subgroups, find_worst, group_images
-from components.shared.records import Effect, Estimate, Subgroup, SubgroupArm, Subgroups
+from components.shared.records import OTHER_GROUP, Effect, Estimate, Subgroup, SubgroupArm, Subgroups
 
 CLASSES = ("a", "b", "c")
 ARMS = ("baseline", "oversampled", "class_weights", "augmented@1")
@@ -37,8 +37,8 @@ def test_group_images_values_are_normalised_and_missing_ones_are_unknown() -> No
 def test_group_images_rare_values_are_together() -> None:
     sites = [f"site {n}" for n in range(MAX_GROUPS + 3) for _ in range(20 - n)]
     groups = group_images(table(localization=sites), None)["localization"]
-    assert set(groups) == {f"site {n}" for n in range(MAX_GROUPS)} | {"other"}
-    assert (groups == "other").sum() == sum(20 - n for n in range(MAX_GROUPS, MAX_GROUPS + 3))
+    assert set(groups) == {f"site {n}" for n in range(MAX_GROUPS)} | {OTHER_GROUP}
+    assert (groups == OTHER_GROUP).sum() == sum(20 - n for n in range(MAX_GROUPS, MAX_GROUPS + 3))
 
 
 def test_group_images_without_metadata_has_no_attribute() -> None:
@@ -126,10 +126,17 @@ def subgroup(name: str, recall: float | None, few: bool) -> Subgroup:
 
 def test_find_worst_prefers_groups_with_enough_lesions_and_names_no_unknown_one() -> None:
     groups = [subgroup("x", 0.2, True), subgroup("y", 0.5, False), subgroup("z", 0.4, False)]
-    groups += [subgroup("unknown", 0.0, False), subgroup("other", 0.0, False), subgroup("none", None, False)]
+    groups += [subgroup("unknown", 0.0, False), subgroup(OTHER_GROUP, 0.0, False), subgroup("none", None, False)]
     assert find_worst(groups, "augmented@1") == 2
     assert find_worst([groups[0], *groups[3:]], "augmented@1") == 0
     assert find_worst(groups[3:], "augmented@1") is None
+
+
+def test_a_sex_that_the_data_calls_other_is_a_group_of_people() -> None:
+    names = [f"s{n}" for n in range(MAX_GROUPS - 1) for _ in range(3)] + ["Other"] * 3 + ["s90", "s91"]
+    groups = group_images(table(sex=names), None)["sex"]
+    assert (groups == "other").sum() == 3
+    assert find_worst([subgroup("other", 0.2, False), subgroup("x", 0.5, False)], "augmented@1") == 0
 
 
 def test_find_worst_of_groups_with_the_same_recall_is_none() -> None:
