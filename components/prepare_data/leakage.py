@@ -261,8 +261,8 @@ def external_only(
             known,
             offending,
             f"{_count_pairs(offending)} of the external set and this run show the same lesion or patient",
-            "remove them, give different lesions and patients different ids, or set "
-            "data_duplicates=move_to_train to exclude them",
+            "remove them, give different lesions and patients different ids, or exclude them: "
+            "data_duplicates=move_to_train, or duplicates=move_to_train in make evaluate",
         )
     for line in _describe_pairs(rows, known, offending[:LISTED]):
         log_line("prepare_data", f"excluded from the external set: {line}")

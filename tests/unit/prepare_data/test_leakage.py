@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from components.prepare_data import leakage
 from components.prepare_data.near_duplicates import perceptual_hashes
 from components.prepare_data.prepare import prepare_external
 from components.shared.image_set import open_pixels, read_header, read_rows
+from counterweight import evaluate
 from tests.helpers.errors import raises_user_error
 from tests.unit.prepare_data.conftest import prepare_into, write_raw
 
@@ -403,6 +405,8 @@ def test_prepare_external_detects_patients_of_a_finished_run(tmp_path, run):
     with raises_user_error("leakage.found") as caught:
         prepare_external(folder, duplicates="refuse", **settings)
     assert [line.rpartition(": ")[2] for line in caught.value.fields["listed"]] == ["same patient"] * 2
+    (option,) = re.findall(r"(\w+)=\w+ in make evaluate", caught.value.hint)
+    assert option in evaluate.OPTIONS
     prepare_external(folder, duplicates="move_to_train", **settings)
     assert sorted(read_rows(tmp_path / "later.parquet", "external")["image_id"]) == ["E1", "E2"]
 
