@@ -170,7 +170,9 @@ def export_model(run: "Run", name: str, first_only: bool, file_format: str, fold
     with atomic_folder(folder) as part:
         difference = compare(arm, WRITERS[file_format](build_ensemble(arm), part))
         write_text(part / DETAILS, json.dumps(_describe(run, arm, file_format, difference), indent=1))
-    log_line("export", f"{name}, {len(arm.models)} models; largest difference from the original {difference:.1e}")
+    log_line(
+        "export", f"arm: {name}; models: {len(arm.models)}; largest difference from the original: {difference:.1e}"
+    )
 
 
 def export_images(run: "Run", arm: str, folder: Path) -> None:

@@ -272,7 +272,7 @@ def run(words: list[str], console: TextIO) -> None:
         (scratch / "source").mkdir()
         identity = data_identity(data)
         images = list_images(data, scratch / "source")
-        log_line("predict", f"{len(images.names):,} images; arm {name}, {len(arm.models)} models")
+        log_line("predict", f"images: {len(images.names):,}; arm: {name}; models: {len(arm.models)}")
         stack.enter_context(lock_output(folder))
         details = {"data": printable(data), **published.describe(opened, arm), "limit": training.limit}
         used = [file_sha256(opened.file(file)) for file in ("predictions.parquet", "reference.json")]
@@ -292,7 +292,7 @@ def run(words: list[str], console: TextIO) -> None:
     for image, reason in findings.skipped:
         log_line("predict", f"skipped {image}: {reason}")
     listed = ", ".join(f"{dx} {count:,}" for dx, count in counts.most_common())
-    log_line("predict", f"predicted {listed}; {unlike:,} images are unlike the training images")
+    log_line("predict", f"predicted {listed}; unlike the training images: {unlike:,}")
     print(f"{published.NOTICE}\npredictions: {os.path.relpath(folder / 'predictions.csv')}", file=console)
 
 
