@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.evaluate.predict.grad_cam import heatmaps
+from components.evaluate.predict.grad_cam import build_inspected, explain
 from components.evaluate.predict.neighbours import find_nearest
 from components.evaluate.predict.reference import TrainingImages
 from components.evaluate.report.gallery import overlay
@@ -112,6 +112,8 @@ class Demo:
         self.synthetic_keys = published.synthetic_keys(run)
         self._lock = threading.Lock()  # requests come from threads
         self._compared = functools.lru_cache(maxsize=8)(self._compare)
+        # A copy of a network for each image would take memory that Keras does not return.
+        self._inspected = functools.lru_cache(maxsize=1)(lambda arm: build_inspected(self.arms[arm].models[0]))
 
     def read_upload(self, path: str | Path) -> np.ndarray:
         """Return an uploaded image as the models get it, (S, S, 3) uint8, with the checks of prepare_data.
@@ -138,7 +140,8 @@ class Demo:
         with self._lock:
             probabilities = {name: arm.predict(pixels[None])[0] for name, arm in self.arms.items()}
             label = int(probabilities[shown].argmax())
-            maps = heatmaps(self.arms[shown].models[0], pixels[None], np.array([label]))
+            inspected = self._inspected(shown)
+            maps = None if inspected is None else explain(inspected, pixels[None], np.array([label]))
             nearest = self.training.nearest(pixels, NEAREST)
             neighbours = self._neighbours(nearest)
         digest = pixel_sha256(pixels)[:16]

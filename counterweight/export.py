@@ -39,11 +39,14 @@ if TYPE_CHECKING:
 
 OPTIONS = ("RUN", "FORMAT", "ARM", "SEEDS", "OUT")
 DETAILS = "export.json"
-"""Describes an export; a folder without it is not replaced."""
+"""Describes an export."""
 TOLERANCE = 1e-4
 """Maximum difference of a probability from the original's; float32 kernels in another order differ by about 1e-6."""
 RANDOM_IMAGES = 16
 INPUT = "image"
+VERSION = "1"
+"""Folder of a SavedModel; model servers expect one for each version."""
+ONNX_MODEL = "model.onnx"
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 
 Loaded = Callable[[np.ndarray], np.ndarray]
@@ -73,11 +76,11 @@ def build_ensemble(arm: "Arm") -> "keras.Model":
 
 
 def write_savedmodel(model: "keras.Model", folder: Path) -> Loaded:
-    """Export to `1/`, the version folder that model servers expect, and load it with TensorFlow alone."""
+    """Export to `1/`, and load it with TensorFlow alone."""
     import tensorflow as tf
 
-    model.export(str(folder / "1"), format="tf_saved_model", verbose=False)
-    serve = tf.saved_model.load(str(folder / "1")).signatures["serving_default"]
+    model.export(str(folder / VERSION), format="tf_saved_model", verbose=False)
+    serve = tf.saved_model.load(str(folder / VERSION)).signatures["serving_default"]
     return lambda images: np.asarray(next(iter(serve(**{INPUT: tf.constant(images)}).values())))
 
 
@@ -97,7 +100,7 @@ def write_onnx(model: "keras.Model", folder: Path) -> Loaded:
         )
     import onnxruntime
 
-    path = folder / "model.onnx"
+    path = folder / ONNX_MODEL
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of NumPy, from the converter
         model.export(str(path), format="onnx", verbose=False)
@@ -170,7 +173,9 @@ def export_model(run: "Run", name: str, first_only: bool, file_format: str, fold
     with atomic_folder(folder) as part:
         difference = compare(arm, WRITERS[file_format](build_ensemble(arm), part))
         write_text(part / DETAILS, json.dumps(_describe(run, arm, file_format, difference), indent=1))
-    log_line("export", f"{name}, {len(arm.models)} models; largest difference from the original {difference:.1e}")
+    log_line(
+        "export", f"arm: {name}; models: {len(arm.models)}; largest difference from the original: {difference:.1e}"
+    )
 
 
 def export_images(run: "Run", arm: str, folder: Path) -> None:
@@ -221,9 +226,20 @@ def _choose_format(options: Mapping[str, str]) -> str:
     return name
 
 
+def _is_export(folder: Path) -> bool:
+    """Return whether a folder has the files of an export and no others, on its first level."""
+    try:
+        details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
+        sources = {key.partition("/")[0] for key in details.get("images", {})}
+        is_known = details["format"] in FORMATS
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return is_known and {path.name for path in folder.iterdir()} <= {DETAILS, VERSION, ONNX_MODEL, *sources}
+
+
 def _refuse_foreign(folder: Path) -> None:
     """Raise if a folder has other files than those of an export, which would be deleted."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / DETAILS).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_export(folder):
         raise UserError(
             f"OUT is {folder}, which has files that are not of an export",
             "choose a new or empty folder",

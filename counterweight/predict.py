@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from components.prepare_data import layouts, sources
 from components.prepare_data.decode_pool import Findings, open_pool, read_in_order
 from components.prepare_data.image_reader import RawImage
+from components.prepare_data.layouts.checks import FORMULA_STARTS
 from components.prepare_data.layouts.inventory import take_inventory
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError, printable
@@ -80,9 +81,9 @@ def list_images(data: str, scratch: Path) -> Images:
     folder = sources.fetch(data, scratch / "data")
     inventory = take_inventory(folder)
     if inventory.masks:
-        log_line("predict", f"{len(inventory.masks):,} images seem to be masks of others: they are not read")
+        log_line("predict", f"not read, because they seem to be masks of other images: {len(inventory.masks):,}")
     if inventory.images:
-        return Images([inventory.name(path) for path in inventory.images], list(inventory.images))
+        return Images([_cell(inventory.name(path)) for path in inventory.images], list(inventory.images))
     if inventory.parquet or inventory.arrays:
         dataset = layouts.read(folder, scratch=scratch / "images", min_classes=1)
         names = [name for name in dataset.table["image_id"] if name in dataset.files]
@@ -94,6 +95,11 @@ def list_images(data: str, scratch: Path) -> Images:
         "predict.no_images",
         data=data,
     )
+
+
+def _cell(path: str) -> str:
+    """Return a relative path that spreadsheets do not take for a formula, which can send data away."""
+    return f"./{path}" if path.startswith(FORMULA_STARTS) else path
 
 
 def _columns(classes: Sequence[str]) -> pa.Schema:
@@ -272,7 +278,7 @@ def run(words: list[str], console: TextIO) -> None:
         (scratch / "source").mkdir()
         identity = data_identity(data)
         images = list_images(data, scratch / "source")
-        log_line("predict", f"{len(images.names):,} images; arm {name}, {len(arm.models)} models")
+        log_line("predict", f"images: {len(images.names):,}; arm: {name}; models: {len(arm.models)}")
         stack.enter_context(lock_output(folder))
         details = {"data": printable(data), **published.describe(opened, arm), "limit": training.limit}
         used = [file_sha256(opened.file(file)) for file in ("predictions.parquet", "reference.json")]
@@ -292,7 +298,7 @@ def run(words: list[str], console: TextIO) -> None:
     for image, reason in findings.skipped:
         log_line("predict", f"skipped {image}: {reason}")
     listed = ", ".join(f"{dx} {count:,}" for dx, count in counts.most_common())
-    log_line("predict", f"predicted {listed}; {unlike:,} images are unlike the training images")
+    log_line("predict", f"predicted {listed}; unlike the training images: {unlike:,}")
     print(f"{published.NOTICE}\npredictions: {os.path.relpath(folder / 'predictions.csv')}", file=console)
 
 

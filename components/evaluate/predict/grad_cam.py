@@ -37,29 +37,39 @@ def _scores(layer: keras.Layer, features: keras.KerasTensor) -> keras.KerasTenso
     return features if isinstance(layer, keras.layers.Softmax | keras.layers.Activation) else layer.output
 
 
-def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Return heat maps of the parts of images that support a class: ReLU(Σ α_k A_k).
-
-    α_k is the mean gradient of the class's score with respect to the k-th map A_k of the last convolution.
+def build_inspected(model: keras.Model) -> keras.Model | None:
+    """Return a copy of a classifier that returns the maps of its last convolution and its scores, for `explain`.
 
     Args:
         model: a Sequential or functional classifier, (N, H, W, 3) in [0, 255] to (N, classes).
-        images: (N, H, W, 3) uint8.
-        labels: (N,) int, the class to explain for each image.
 
     Returns:
-        (N, h, w) float32 in [0, 1], of the size of that convolution's output; the largest value of an image is 1, or
-        all are 0 if nothing supports the class. None for a network without convolution, or if the backend is not
-        TensorFlow, whose gradient tape this uses.
+        None for a network without convolution, or if the backend is not TensorFlow, whose gradient tape `explain` uses.
     """
     model = _rebuild(model)
     maps = _last_map(model)
     if maps is None or keras.backend.backend() != "tensorflow":
         return None
+    last = model.layers[-1]
+    return keras.Model(model.inputs[0], [maps, _scores(last, last.input)])
+
+
+def explain(inspected: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return heat maps of the parts of images that support a class: ReLU(Σ α_k A_k).
+
+    α_k is the mean gradient of the class's score with respect to the k-th map A_k of the last convolution.
+
+    Args:
+        inspected: from `build_inspected`.
+        images: (N, H, W, 3) uint8.
+        labels: (N,) int, the class to explain for each image.
+
+    Returns:
+        (N, h, w) float32 in [0, 1], of the size of that convolution's output; the largest value of an image is 1, or
+        all are 0 if nothing supports the class.
+    """
     import tensorflow as tf
 
-    last = model.layers[-1]
-    inspected = keras.Model(model.inputs[0], [maps, _scores(last, last.input)])
     maps = []
     for start in range(0, len(images), BATCH_IMAGES):
         rows = slice(start, start + BATCH_IMAGES)
@@ -71,6 +81,12 @@ def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
     heat = np.concatenate(maps)
     top = heat.max((1, 2), keepdims=True)
     return np.divide(heat, top, out=np.zeros_like(heat), where=top > 0)
+
+
+def heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Return the heat maps of a classifier once; see `build_inspected` and `explain`, and for None the former."""
+    inspected = build_inspected(model)
+    return None if inspected is None else explain(inspected, images, labels)
 
 
 def extractor(model: keras.Model) -> keras.Model:

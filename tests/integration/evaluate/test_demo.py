@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,6 +96,16 @@ def test_classify_training_image_is_seen_and_noise_is_unlike(demo: Demo, run: Ru
     noise = np.zeros((32, 32, 3), np.uint8)
     noise[::2] = 255
     assert demo.classify(noise, "baseline").unlike
+
+
+def test_classify_copies_the_network_once(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the memory of the page would grow with each image."""
+    example = demo.examples[0]
+    first = demo.classify(example.pixels, "baseline")
+    monkeypatch.setattr(keras.models, "clone_model", None)
+    second = demo.classify(example.pixels, "baseline")
+    assert first.heat is not None
+    assert np.array_equal(first.heat, second.heat)
 
 
 def test_synthetic_pairs_are_sorted_by_distance(demo: Demo) -> None:

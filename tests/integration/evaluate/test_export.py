@@ -128,6 +128,23 @@ def test_command_damaged_synthetic_images_are_refused(published: Path) -> None:
     assert not (published / "export-folder").exists()
 
 
+@pytest.mark.parametrize("details", ["{}", "[]", "text", '{"format": "csv"}', None])
+def test_command_other_files_in_the_folder_are_kept(published: Path, tmp_path: Path, details: str | None) -> None:
+    """`export.json` of another program, or notes beside an earlier export, are not to be deleted."""
+    out = tmp_path / "out"
+    if details is None:
+        command(f"RUN={published}", "FORMAT=folder", f"OUT={out}")
+    else:
+        out.mkdir()
+        (out / "export.json").write_text(details)
+    (out / "notes.txt").write_text("text")
+    before = {path: path.is_file() and path.read_bytes() for path in out.rglob("*")}
+    with pytest.raises(UserError) as caught:
+        command(f"RUN={published}", "FORMAT=folder", f"OUT={out}")
+    assert caught.value.code == "export.foreign_files"
+    assert {path: path.is_file() and path.read_bytes() for path in out.rglob("*")} == before
+
+
 @pytest.mark.parametrize("left", [0, 3])
 def test_command_missing_synthetic_images_are_refused(published: Path, left: int) -> None:
     """An export of fewer images than metrics.json states would silently be another data set."""

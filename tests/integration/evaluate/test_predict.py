@@ -267,6 +267,18 @@ def test_command_hostile_names_are_escaped(published: Path, run: RunFolders, tmp
     assert table["image"].tolist() == ['a,"b\\n<script>.png']
 
 
+def test_command_names_are_no_formulas(published: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("=1+2.png", "-2.png", "3.png"):
+        Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(images / name)
+    (images / "@bad.png").write_bytes(b"no image")
+    assert command(f"RUN={published}", f"DATA={images}") == 0
+    out = published / "predictions"
+    assert pd.read_csv(out / "predictions.csv")["image"].tolist() == ["./-2.png", "3.png", "./=1+2.png"]
+    assert pd.read_csv(out / "skipped.csv")["image"].tolist() == ["./@bad.png"]
+
+
 def old_format(folder: Path) -> None:
     (folder / "reference.json").unlink()
     write_manifest(folder)
