@@ -335,6 +335,15 @@ def foreign_features(folder: Path) -> None:
     write_manifest(folder)
 
 
+def features_of_nothing(folder: Path) -> None:
+    path = folder / "models" / "features.keras"
+    model = keras.saving.load_model(path, compile=False)
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    keras_setup.save_model(model, path)
+    edit(folder / "reference.json", features_sha256=file_sha256(path))
+    write_manifest(folder)
+
+
 def short_reference(folder: Path) -> None:
     path = folder / "reference.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
@@ -358,6 +367,7 @@ def hostile_class(folder: Path) -> None:
         (model_of_logits, "model.invalid"),
         (not_a_model, "model.invalid"),
         (foreign_features, "features.invalid"),
+        (features_of_nothing, "features.invalid"),
         (short_reference, "reference.invalid"),
         (hostile_class, "record.invalid"),
     ],
