@@ -38,7 +38,8 @@ from components.train_classifier.strong_augmentation import strong_augmentation
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 """At the start; it falls to zero along a cosine."""
-VALIDATIONS = 10
+MAX_VALIDATIONS, STEPS_PER_VALIDATION = 10, 64
+"""Validation is measured at most so often, and in a short training less often: it takes as long as some 25 steps."""
 STATISTICS_BATCHES = 32
 """Batches of training images from which the batch statistics of a network are computed."""
 
@@ -54,7 +55,7 @@ class _Validate(keras.callbacks.Callback):
         examples: returns the batches of training images, (BATCH_SIZE, S, S, 3) uint8, from which batch statistics are
             computed; one is in memory at a time.
         progress: of the training.
-        epochs: number of epochs.
+        epochs, steps: number of epochs, and of steps in each.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class _Validate(keras.callbacks.Callback):
         examples: Callable[[], Iterator[np.ndarray]],
         progress: Progress,
         epochs: int,
+        steps: int,
     ) -> None:
         super().__init__()
         self.network, self.pixels, self.examples, self.progress = network_, pixels, examples, progress
-        self.validated_epochs = validated_epochs(epochs)
+        self.validated_epochs = validated_epochs(epochs, steps)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
@@ -83,9 +85,15 @@ class _Validate(keras.callbacks.Callback):
         self.progress.update(epoch + 1, text)
 
 
-def validated_epochs(epochs: int) -> list[int]:
-    """Return the epochs after which validation is measured, from 1: at most `VALIDATIONS`, the last among them."""
-    return sorted({-(-epochs * part // VALIDATIONS) for part in range(1, VALIDATIONS + 1)})
+def validated_epochs(epochs: int, steps: int) -> list[int]:
+    """Return the epochs after which validation is measured, from 1; the last one is among them.
+
+    Args:
+        epochs: number of epochs.
+        steps: number of steps of an epoch.
+    """
+    count = max(1, min(MAX_VALIDATIONS, epochs * steps // STEPS_PER_VALIDATION))
+    return sorted({-(-epochs * part // count) for part in range(1, count + 1)})
 
 
 def batches(
@@ -307,7 +315,9 @@ def _train_classifier(
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
     record["settings"] = {"epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
-    shown = epochs * -(-real // BATCH_SIZE) * BATCH_SIZE
+    steps = -(-real // BATCH_SIZE)
+    record["validated_epochs"] = validated_epochs(epochs, steps)
+    shown = epochs * steps * BATCH_SIZE
     record["real_views"] = round(shown * pixels.repeat[pixels.real].sum() / pixels.repeat.sum() / real, 2)
     record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, validation_pixels)}
     _write_classifier(stem, network_, record, resume.history)
@@ -325,7 +335,7 @@ def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, 
     def examples() -> Iterator[np.ndarray]:  # without strong augmentation, as in prediction
         return (images for images, _ in islice(batches(pixels, order, turns), STATISTICS_BATCHES))
 
-    validate = _Validate(resume.network, validation_pixels, examples, progress, resume.epochs)
+    validate = _Validate(resume.network, validation_pixels, examples, progress, resume.epochs, steps)
     model.fit(
         batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps),
         steps_per_epoch=steps,
@@ -346,19 +356,19 @@ def _write_classifier(
         "parameters": network_.count_params(),
         "model_sha256": file_sha256(model),
         "epochs": len(history["loss"]),
-        "validated_epochs": validated_epochs(len(history["loss"])),
         "history": {name: [round(float(value), 6) for value in values] for name, values in history.items()},
         "versions": keras_setup.library_versions(),
     }
     write_record(stem.with_name(f"{stem.name}.json"), ClassifierRecord.model_validate_json(json.dumps(record)))
-    page = _render_curves(f"Classifier: {record['arm']}, seed {record['settings']['seed']}", history)
+    title = f"Classifier: {record['arm']}, seed {record['settings']['seed']}"
+    page = _render_curves(title, history, record["validated_epochs"])
     stem.with_name(f"{stem.name}.html").write_text(page, encoding="utf-8")
 
 
-def _render_curves(title: str, history: Mapping[str, Sequence[float]]) -> str:
+def _render_curves(title: str, history: Mapping[str, Sequence[float]], validated: Sequence[int]) -> str:
     epochs = range(1, len(history["loss"]) + 1)
     lines: dict[str, Any] = {"loss": (epochs, history["loss"])}
-    lines |= {name: (validated_epochs(len(epochs)), history[name]) for name in ("val_loss", "val_balanced_accuracy")}
+    lines |= {name: (validated, history[name]) for name in ("val_loss", "val_balanced_accuracy")}
     return html_page.render(title, [html_page.line_chart(lines, "epoch", "")])
 
 

@@ -292,16 +292,23 @@ def test_train_saves_the_network_that_the_last_epoch_measured(training_data: Pat
         predicted = predict_probabilities(model, pixels.images).argmax(1)
         recalls = [(predicted[pixels.labels == label] == label).mean() for label in range(3)]
     assert np.mean(recalls) == pytest.approx(record.history["val_balanced_accuracy"][-1], abs=1e-6)
-    assert record.validated_epochs == list(range(1, EPOCHS + 1))
-    assert [len(values) for values in record.history.values()] == [EPOCHS] * len(record.history)
+    assert record.validated_epochs == [EPOCHS]
+    lengths = {name: len(values) for name, values in record.history.items()}
+    assert lengths == {name: 1 if name.startswith("val_") else EPOCHS for name in lengths}
 
 
 @pytest.mark.parametrize(
-    ("epochs", "expected"),
-    [(1, [1]), (4, [1, 2, 3, 4]), (10, list(range(1, 11))), (25, [3, 5, 8, 10, 13, 15, 18, 20, 23, 25])],
+    ("epochs", "steps", "expected"),
+    [
+        (1, 1, [1]),
+        (4, 200, [1, 2, 3, 4]),
+        (10, 64, list(range(1, 11))),
+        (25, 185, [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]),
+        (12, 23, [3, 6, 9, 12]),
+    ],
 )
-def test_validated_epochs_are_at_most_ten_and_end_with_the_last(epochs: int, expected: list[int]) -> None:
-    assert validated_epochs(epochs) == expected
+def test_validated_epochs_are_at_most_ten_and_end_with_the_last(epochs: int, steps: int, expected: list[int]) -> None:
+    assert validated_epochs(epochs, steps) == expected
 
 
 def test_train_saves_batch_statistics_of_the_final_weights(training_data: Path, models: Path) -> None:
