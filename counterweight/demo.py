@@ -98,3 +98,6 @@ def run(words: list[str], console: TextIO) -> None:
         shown = f"[{host}]" if ":" in host else host
         print(f"{published.NOTICE}\ndemo: http://{shown}:{port} (Ctrl-C stops it)", file=console, flush=True)
         uvicorn.Server(config).run(sockets=[bound])
+        # It returns after a signal only. If the process was started with SIGINT ignored, as by `&` in a script, its own
+        # handler is the only one.
+        raise KeyboardInterrupt

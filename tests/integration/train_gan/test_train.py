@@ -141,7 +141,7 @@ def test_train_saves_the_snapshot_with_the_lowest_kid(
     trainer: Trainer, fake_steps: type[FakeSteps], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.5, 0.4, 0.1, 0.2, 0.3, 0.15, 0.11, 0.12])
-    monkeypatch.setattr("components.train_gan.loop.kid", lambda real, fake: next(values))
+    monkeypatch.setattr("components.train_gan.loop.kid", lambda real, fake, groups: next(values))
     weights: dict[int, list[np.ndarray]] = {}
     fake_steps.faults = lambda gan, done: weights.update({done: gan.generator.get_weights()})
     models = trainer.run(tmp_path, kimg=0.256)  # 8 steps, a snapshot after each
