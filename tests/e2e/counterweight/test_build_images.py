@@ -64,6 +64,7 @@ for name in files:
         except ModuleNotFoundError as error:  # reported as missing
             needed.add(error.name)
 missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
+os.environ["_KFP_RUNTIME"] = "true"  # as KFP sets it in a task: kfp then imports the standard library only
 importlib.import_module("kfp.dsl.executor_main")
 print(json.dumps({
     "user": os.getuid(),
