@@ -106,7 +106,7 @@ def test_plan_of_the_demo_data_has_the_demo_classes():
 def test_plan_time_is_near_that_of_a_measured_run():
     """The demo run of the README took 4 min 05 s on the machine of the rates."""
     phases = make("DATA=demo")[0].phases
-    assert sum(phase.seconds for phase in phases.values()) == pytest.approx(259, rel=0.3)
+    assert sum(phase.seconds for phase in phases.values()) == pytest.approx(245, rel=0.3)
     assert phases["train_classifier"].tasks == 2
     assert phases["train_classifier"].cost is None
 
