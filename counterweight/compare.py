@@ -9,7 +9,6 @@ difference b − a with a 95 % interval over test lesions and seeds; otherwise i
 Exit codes: 0 done, 2 invalid input, or runs that cannot be compared.
 """
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +29,10 @@ from components.shared.errors import UserError, printable
 from components.shared.files import write_text
 from components.shared.records import Difference, RunRecord
 from components.shared.seeds import derive_seed
-from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
-from counterweight.evaluate import make_fetch
 from counterweight.exit_codes import run_command
 from counterweight.keras_start import start_keras
-from counterweight.logs import check_names
-from counterweight.run_options import output_file
+from counterweight.run_options import check_run, expand, output_file
 from counterweight.text_table import table_lines
 
 if TYPE_CHECKING:
@@ -240,26 +236,17 @@ def _arguments(words: list[str]) -> tuple[list[str], Path]:
     """Return both runs, and the page to write.
 
     Raises:
-        UserError: `compare.two_runs`, `compare.missing_run`, `compare.out`, or as in `output_file`.
+        UserError: `compare.two_runs`, `compare.out`, or as in `check_run` and `output_file`.
     """
     given = parameters.assignments(words)
-    check_names(given, "RUN", "OUT")
-    runs = [place.strip() for place in given.get("RUN", "").split(",") if place.strip()]
+    parameters.check_names(given, "RUN", "OUT")
+    runs = [expand(place) for place in given.get("RUN", "").split(",") if place.strip()]
     if len(runs) != 2:
         raise UserError(
             f"RUN names {len(runs)} runs", "give two finished runs, as in RUN=runs/a,runs/b", "compare.two_runs"
         )
-    runs = [place if "://" in place else os.path.expanduser(place) for place in runs]  # noqa: PTH111
     for place in runs:
-        if "://" in place:
-            parse_address(place)
-        elif "\0" in place or not Path(place).is_dir():
-            raise UserError(
-                f"RUN names {place}, which is not an existing folder",
-                "give the folders of two finished runs",
-                "compare.missing_run",
-                run=place,
-            )
+        check_run(place)
     out = output_file(given.get("OUT", ""), DEFAULT)
     if out.is_dir() or out.suffix != ".html":
         raise UserError(f"OUT is {out}, which is no page", "name a file that ends in .html", "compare.out")
@@ -274,8 +261,7 @@ def run(words: list[str], out: TextIO) -> int:
 
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         first, second = (
-            reevaluate.open_run(place, make_fetch(place, Path(scratch, str(number))))
-            for number, place in enumerate(places)
+            reevaluate.open_published(place, Path(scratch, str(number))) for number, place in enumerate(places)
         )
         changes = diff_settings(*(list_settings(it.record, it.arms) for it in (first, second)))
         print("\n".join(settings_lines(places, changes)), file=out, flush=True)

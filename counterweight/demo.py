@@ -82,11 +82,11 @@ def run(words: list[str], console: TextIO) -> None:
         bound = stack.enter_context(_listen(host, port))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="counterweight-")))
         os.environ["GRADIO_TEMP_DIR"] = str(scratch / "uploads")
-        from counterweight import published
+        from counterweight import published, reevaluate
         from counterweight.demo_model import Demo
 
         print(f"demo: loading the models of {options['RUN']}", file=console, flush=True)
-        demo = Demo(published.open_published(options["RUN"], scratch / "run"))
+        demo = Demo(reevaluate.open_published(options["RUN"], scratch / "run"))
         import uvicorn
 
         from counterweight.demo_page import create_app

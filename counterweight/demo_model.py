@@ -97,7 +97,7 @@ class Demo:
     """The models and images of a published run.
 
     Args:
-        run: from `published.open_published`.
+        run: from `reevaluate.open_published`.
 
     Raises:
         UserError: a file of the run is missing or damaged.

@@ -14,18 +14,16 @@ Exit codes: see `components.shared.errors.ExitCode`.
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from components.shared.errors import UserError
-from components.shared.records import path_below
-from components.shared.storage import download_file
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.keras_start import start_keras
 from counterweight.run import check_writable
+from counterweight.run_options import check_run, expand, missing_option
 
 OPTIONS = ("RUN", "EXTERNAL", "OUT", "duplicates", "data_columns", "max_bad_images")
 
@@ -48,26 +46,15 @@ def arguments(words: list[str]) -> Arguments:
         UserError: an option is unknown, missing or invalid, or `storage.invalid_address`.
     """
     given = parameters.assignments(words)
-    for name in given:
-        if name not in OPTIONS:
-            raise UserError(
-                f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "option.unknown", option=name
-            )
+    parameters.check_names(given, *OPTIONS)
     runs = [expand(run) for run in given.get("RUN", "").split(",") if run.strip()]
     external, out = expand(given.get("EXTERNAL", "")), given.get("OUT", "")
     if not runs:
         raise missing_option("RUN", "give the folder of a published run")
-    for place in (*runs, external):
-        if "://" in place:
-            parse_address(place)
     for run in runs:
-        if "://" not in run and not Path(run).is_dir():
-            raise UserError(
-                f"RUN is {run}, but this folder does not exist",
-                "give the folder of a published run",
-                "option.invalid",
-                option="RUN",
-            )
+        check_run(run)
+    if "://" in external:
+        parse_address(external)
     if len(runs) == 1 and not external:
         raise missing_option("EXTERNAL", "give the external images, or in RUN all folds of a k-fold run")
     if len(runs) > 1 and external:
@@ -93,38 +80,6 @@ def arguments(words: list[str]) -> Arguments:
     return Arguments(runs, external, folder, given.get("duplicates", "refuse"), columns, int(bad))
 
 
-def missing_option(option: str, hint: str) -> UserError:
-    """Return the error for a required option that is not given."""
-    return UserError(f"{option} is missing", hint, "option.missing", option=option)
-
-
-def expand(text: str) -> str:
-    """Return a location with `~` replaced by the user's home folder."""
-    return text.strip() if "://" in text else os.path.expanduser(text.strip())  # noqa: PTH111 (Path's own may raise)
-
-
-def make_fetch(run: str, scratch: Path) -> Callable[[str], Path]:
-    """Return a function from a name in a run to its local path; files of a remote run are downloaded into `scratch`."""
-
-    def fetch_local(name: str) -> Path:
-        path = path_below(run, name)
-        if not path.is_file():
-            raise UserError(
-                f"{run} has no {name}", "give the folder of a published run", "run.missing_file", run=run, file=name
-            )
-        return path
-
-    def fetch_remote(name: str) -> Path:
-        scratch.mkdir(parents=True, exist_ok=True)
-        path = path_below(scratch, name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download_file(f"{run.rstrip('/')}/{name}", path)
-        return path
-
-    return fetch_remote if "://" in run else fetch_local
-
-
 def evaluate(words: list[str]) -> None:
     """Run the command."""
     runs, external, folder, duplicates, columns, max_bad_images = arguments(words)
@@ -138,7 +93,7 @@ def evaluate(words: list[str]) -> None:
 
     with tempfile.TemporaryDirectory(prefix="counterweight-") as name:
         scratch = Path(name)
-        opened = [reevaluate.open_run(run, make_fetch(run, scratch / str(number))) for number, run in enumerate(runs)]
+        opened = [reevaluate.open_published(run, scratch / str(number)) for number, run in enumerate(runs)]
         if external:
             images, run = scratch / "external", opened[0]
             known = run.file("splits.csv")

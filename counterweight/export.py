@@ -256,11 +256,11 @@ def run(words: list[str], console: TextIO) -> None:
     check_writable(folder, "OUT")
     _refuse_foreign(folder)
     start_keras()
-    from counterweight import published
+    from counterweight import published, reevaluate
 
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="counterweight-")))
-        opened = published.open_published(options["RUN"], scratch)
+        opened = reevaluate.open_published(options["RUN"], scratch)
         if name == "folder":
             export_images(opened, published.choose_arm(opened, options["ARM"]) if options["ARM"] else "", folder)
         else:

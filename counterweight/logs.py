@@ -342,22 +342,10 @@ def options(words: list[str], *names: str) -> dict[str, str]:
         UserError: `arguments.unknown` or `run.missing`.
     """
     given = settings(words)
-    check_names(given, *names)
+    parameters.check_names(given, *names)
     if not given.get("RUN"):
         raise UserError("RUN is missing", "write RUN=id, the last part of the run's address", "run.missing")
     return given
-
-
-def check_names(given: Mapping[str, str], *names: str) -> None:
-    """Raise `arguments.unknown` for an option that the command does not have."""
-    for name in given:
-        if name not in names:
-            raise UserError(
-                f"{name} is not an option of this command",
-                f"choose from {', '.join(names)}",
-                "arguments.unknown",
-                name=name,
-            )
 
 
 def timeout(given: Mapping[str, str]) -> float:

@@ -114,3 +114,15 @@ def table(model: Any = parameters.Parameters) -> str:
             f"| `{name}` | `{shown}` | {parameters.allowed(name, model)} | {parameters.descriptions(model)[name]} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def check_names(given: Mapping[str, str], *names: str) -> None:
+    """Raise `arguments.unknown` for an option that the command does not have."""
+    for name in given:
+        if name not in names:
+            raise UserError(
+                f"{name} is not an option of this command",
+                f"choose from {', '.join(names)}",
+                "arguments.unknown",
+                name=name,
+            )

@@ -53,7 +53,7 @@ from counterweight import parameters, plan_text
 from counterweight.estimate import Size, estimate
 from counterweight.exit_codes import run_command
 from counterweight.run import arguments
-from counterweight.run_options import output_file
+from counterweight.run_options import expand, output_file
 
 DEFAULT = "plan.json"
 MAX_PLAN_BYTES = 32 * 2**10
@@ -237,7 +237,7 @@ def read_plan(place: str) -> tuple[Plan, str]:
     Raises:
         UserError: `plan.unreadable`, `plan.too_large`, `plan.changed`, or `plan.invalid`.
     """
-    path = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own may raise)
+    path = Path(expand(place))
     try:
         size = path.stat().st_size if path.is_file() else 0
         text = path.read_text(encoding="utf-8") if 0 < size <= MAX_PLAN_BYTES else ""

@@ -267,12 +267,12 @@ def run(words: list[str], console: TextIO) -> None:
     max_bad_images, folder = read_number(options, "max_bad_images", 10), choose_output(options, "predictions")
     check_writable(folder, "OUT")
     start_keras()
-    from counterweight import published
+    from counterweight import published, reevaluate
 
     data = options["DATA"]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="counterweight-")))
-        opened = published.open_published(options["RUN"], scratch / "run")
+        opened = reevaluate.open_published(options["RUN"], scratch / "run")
         name = published.choose_arm(opened, options["ARM"])
         training, arm = published.load_training_images(opened), published.load_arm(opened, name)
         (scratch / "source").mkdir()

@@ -23,7 +23,7 @@ from components.shared.errors import UserError, printable
 from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
 from counterweight.exit_codes import run_command
-from counterweight.logs import check_names, state_of, switch
+from counterweight.logs import state_of, switch
 from counterweight.schedule import (
     PIPELINE,
     RELEASES,
@@ -156,7 +156,7 @@ def _days(given: dict[str, str]) -> int:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    check_names(given, "REMOVE", "OLDER", "DRY_RUN")
+    parameters.check_names(given, "REMOVE", "OLDER", "DRY_RUN")
     kinds = [kind.strip() for kind in given.get("REMOVE", "").split(",") if kind.strip()]
     for kind in kinds:
         if kind not in KINDS:

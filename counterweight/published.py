@@ -1,6 +1,6 @@
 """The models of a published run, ready for new images: options of the commands that use them, and an arm's classifiers.
 
-A run may come from anyone; `reevaluate.open_run` validates its records and compares its files with the manifest. Keras
+A run may come from anyone; `reevaluate` validates its records and compares its files with the manifest. Keras
 loads models in its safe mode, in which they contain no code.
 """
 
@@ -26,8 +26,7 @@ from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import iter_tables, pixel_sha256, read_header
 from components.shared.records import ClassifierRecord, Reference, load_record
-from counterweight.evaluate import make_fetch
-from counterweight.reevaluate import Run, open_run
+from counterweight.reevaluate import Run
 
 NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
 MAX_EXAMPLES = 400
@@ -91,19 +90,6 @@ def average(by_seed: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.
     return np.mean(scaled, axis=0)
 
 
-def open_published(place: str, scratch: Path) -> Run:
-    """Open a published run.
-
-    Args:
-        place: folder or address.
-        scratch: folder for downloaded files.
-
-    Raises:
-        UserError: it is not a finished run of this version, or its results are pooled.
-    """
-    return open_run(place, make_fetch(place, scratch))
-
-
 def choose_arm(run: Run, name: str) -> str:
     """Return an arm of a run by its name; without one, the arm that validation chose as the best remedy.
 
@@ -148,7 +134,7 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
     """Load the classifiers of an arm, and fit temperatures and threshold on the published validation predictions.
 
     Args:
-        run: from `open_published`.
+        run: from `reevaluate.open_published`.
         name: an arm of the run.
         first_only: whether to use the classifier of the first seed alone.
 

@@ -39,6 +39,7 @@ from components.shared.records import (
     load_record,
 )
 from components.shared.seeds import derive_seed
+from counterweight.run_options import make_fetch
 
 _FOLD_PARAMETERS = {"data_split", "output"}
 """Pipeline parameters in which the folds of a k-fold run may differ."""
@@ -128,6 +129,19 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
             "predictions.invalid",
         ) from error
     return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
+
+
+def open_published(place: str, scratch: Path) -> Run:
+    """Open a published run.
+
+    Args:
+        place: folder or address.
+        scratch: folder for downloaded files.
+
+    Raises:
+        UserError: as in `open_run`, or a file does not exist.
+    """
+    return open_run(place, make_fetch(place, scratch))
 
 
 def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:

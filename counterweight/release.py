@@ -20,7 +20,7 @@ from components.placement import FILE_VARIABLE, placement
 from counterweight import parameters
 from counterweight.client import Api, settings
 from counterweight.exit_codes import run_command
-from counterweight.logs import check_names, switch
+from counterweight.logs import switch
 from counterweight.schedule import DEFAULT, RELEASES, read, released_version, synchronise
 from counterweight.submit import Package, compile_package, upload
 
@@ -28,7 +28,7 @@ from counterweight.submit import Package, compile_package, upload
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    check_names(given, "FILE", "DRY_RUN", "LOCAL_IMAGES", "PLACEMENT")
+    parameters.check_names(given, "FILE", "DRY_RUN", "LOCAL_IMAGES", "PLACEMENT")
     if file := given.get("PLACEMENT"):
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()

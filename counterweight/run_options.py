@@ -1,16 +1,66 @@
 """Options of the commands that use a published run: `RUN=… NAME=value`, without loading Keras."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.shared.errors import UserError
+from components.shared.records import path_below
+from components.shared.storage import download_file
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
-from counterweight.evaluate import expand, missing_option
 from counterweight.run import check_writable
 
 LARGEST = 10**9
+
+
+def missing_option(option: str, hint: str) -> UserError:
+    """Return the error for a required option that is not given."""
+    return UserError(f"{option} is missing", hint, "option.missing", option=option)
+
+
+def expand(text: str) -> str:
+    """Return a location with `~` replaced by the user's home folder."""
+    return text.strip() if "://" in text else os.path.expanduser(text.strip())  # noqa: PTH111 (Path's own may raise)
+
+
+def make_fetch(run: str, scratch: Path) -> Callable[[str], Path]:
+    """Return a function from a name in a run to its local path; files of a remote run are downloaded into `scratch`."""
+
+    def fetch_local(name: str) -> Path:
+        path = path_below(run, name)
+        if not path.is_file():
+            raise UserError(
+                f"{run} has no {name}", "give the folder of a published run", "run.missing_file", run=run, file=name
+            )
+        return path
+
+    def fetch_remote(name: str) -> Path:
+        scratch.mkdir(parents=True, exist_ok=True)
+        path = path_below(scratch, name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            download_file(f"{run.rstrip('/')}/{name}", path)
+        return path
+
+    return fetch_remote if "://" in run else fetch_local
+
+
+def check_run(place: str) -> None:
+    """Check that a published run is an existing folder, or a valid address.
+
+    Raises:
+        UserError: `option.invalid`, or `storage.invalid_address`.
+    """
+    if "://" in place:
+        parse_address(place)
+    elif "\0" in place or not Path(place).is_dir():
+        raise UserError(
+            f"RUN is {place}, but this folder does not exist",
+            "give the folder of a published run",
+            "option.invalid",
+            option="RUN",
+        )
 
 
 def read_options(words: list[str], names: Sequence[str], required: Sequence[str] = ("RUN",)) -> dict[str, str]:
@@ -25,9 +75,7 @@ def read_options(words: list[str], names: Sequence[str], required: Sequence[str]
         UserError: an option is unknown or missing, RUN does not exist, or `storage.invalid_address`.
     """
     given = parameters.assignments(words)
-    for name in given:
-        if name not in names:
-            raise UserError(f"unknown option {name}", f"choose from {', '.join(names)}", "option.unknown", option=name)
+    parameters.check_names(given, *names)
     options = {name: given.get(name, "").strip() for name in names}
     for name in {"RUN", "DATA", "OUT"} & set(names):
         options[name] = expand(options[name])
@@ -35,16 +83,7 @@ def read_options(words: list[str], names: Sequence[str], required: Sequence[str]
         if not options[name]:
             hint = "give the folder of a published run" if name == "RUN" else f"give {name}=…"
             raise missing_option(name, hint)
-    run = options["RUN"]
-    if "://" in run:
-        parse_address(run)
-    elif not Path(run).is_dir():
-        raise UserError(
-            f"RUN is {run}, but this folder does not exist",
-            "give the folder of a published run",
-            "option.invalid",
-            option="RUN",
-        )
+    check_run(options["RUN"])
     return options
 
 
@@ -74,7 +113,7 @@ def output_file(place: str, default: str) -> Path:
     """
     if "://" in place or "\0" in place:
         raise UserError(f"OUT is {place!r}", "name a file in a folder on this machine", "option.invalid", option="OUT")
-    file = Path(os.path.expanduser(place or default)).resolve()  # noqa: PTH111 (Path's own may raise)
+    file = Path(expand(place or default)).resolve()
     check_writable(file.parent, "OUT")
     return file
 

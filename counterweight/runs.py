@@ -23,7 +23,7 @@ from components.shared.files import file_sha256, write_text
 from components.shared.records import Difference, Manifest, Results, load_record, path_below
 from counterweight import parameters
 from counterweight.exit_codes import run_command
-from counterweight.logs import check_names
+from counterweight.run_options import expand
 from counterweight.text_table import table_lines
 
 DEFAULT = "runs"
@@ -143,7 +143,7 @@ def _check_folder(place: str) -> Path:
     Raises:
         UserError: `runs.missing_folder`, `runs.is_a_run` or `runs.foreign_index`.
     """
-    folder = Path(os.path.expanduser(place))  # noqa: PTH111 (Path's own may raise)
+    folder = Path(expand(place))
     if "\0" in place or not folder.is_dir():
         raise UserError(
             f"DIR is {place}, which is not an existing folder", "give the folder of the runs", "runs.missing_folder"
@@ -170,7 +170,7 @@ def _is_own(index: Path) -> bool:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = parameters.assignments(words)
-    check_names(given, "DIR")
+    parameters.check_names(given, "DIR")
     folder = _check_folder(given.get("DIR", "") or DEFAULT)
     rows, others = read_all(folder)
     write_text(folder / INDEX, render_index(rows, others))

@@ -30,7 +30,7 @@ from components.shared.errors import UserError
 from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
 from counterweight.exit_codes import run_command
-from counterweight.logs import check_names, switch
+from counterweight.logs import switch
 from counterweight.submit import (
     ROOT,
     add_location,
@@ -324,7 +324,7 @@ def remove(api: Api, recurring: Any) -> str:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    check_names(given, "FILE", "DRY_RUN", "PLACEMENT")
+    parameters.check_names(given, "FILE", "DRY_RUN", "PLACEMENT")
     if file := given.get("PLACEMENT"):
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()

@@ -136,7 +136,7 @@ def describe_run(
     """
     header, first = read_header(inputs.sets["test"]), inputs.classifiers[BASELINE][0].record
     settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
-    return RunRecord(
+    record = RunRecord(
         data=str(parameters["data"]),
         data_sha256=header.data_sha256,
         split=str(parameters["data_split"]),
@@ -153,8 +153,8 @@ def describe_run(
         versions=first.versions,
         source=inputs.source,
         code=code_sha256("evaluate"),
-        plan=plan,
     )
+    return record.model_copy(update={"plan": plan}) if plan else record
 
 
 def describe_models(figures: ArmResults, classifiers: Sequence[Classifier]) -> ArmResults:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,6 +80,16 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return json.loads(arrays.pop("state").tobytes()), arrays
     except Exception as error:  # NumPy, zipfile and json raise many exception types
         raise DamagedError("it is not a checkpoint") from error
+
+
+def number(part: str, arrays: Iterable[Any]) -> dict[str, np.ndarray]:
+    """Return copies of arrays or variables by names that sort in their order; `numbered` is the inverse."""
+    return {f"{part}/{i:04d}": np.array(array) for i, array in enumerate(arrays)}
+
+
+def numbered(part: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Return the arrays that `number` named, in their order."""
+    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{part}/")]
 
 
 class Checkpoints:

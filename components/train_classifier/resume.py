@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.shared.checkpoint import Checkpoints
+from components.shared.checkpoint import Checkpoints, number, numbered
 from components.shared.errors import UserError
 from components.shared.log import log_line
 from components.shared.storage import checkpoint_store
@@ -106,16 +106,14 @@ class Resume(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(float(value))
         is_due = time.monotonic() - self._saved_at >= self.interval_s
         if self.checkpoints and is_due and epoch + 1 < self.epochs:
-            self.checkpoints.save(self._values() | {"epoch": epoch + 1}, _number("training", self._variables()))
+            self.checkpoints.save(self._values() | {"epoch": epoch + 1}, number("training", self._variables()))
             self._saved_at = time.monotonic()
 
     def finish(self) -> None:
         """Store the finished network."""
         self.is_finished = True
         if self.checkpoints:
-            self.checkpoints.save_last(
-                self._values() | {"epoch": self.epochs}, _number("network", self.network.weights)
-            )
+            self.checkpoints.save_last(self._values() | {"epoch": self.epochs}, number("network", self.network.weights))
 
     def _values(self) -> dict[str, Any]:
         return {"history": self.history, "seconds": self.seconds, "is_finished": self.is_finished}
@@ -131,16 +129,8 @@ class Resume(keras.callbacks.Callback):
     def _restore(self, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.is_finished, self.epoch = values["is_finished"], values["epoch"]
         targets = self.network.weights if self.is_finished else self._variables()
-        for variable, value in zip(targets, _list(arrays, "network" if self.is_finished else "training"), strict=True):
+        for variable, value in zip(
+            targets, numbered("network" if self.is_finished else "training", arrays), strict=True
+        ):
             variable.assign(value)
         self.history, self._seconds_before = values["history"], values["seconds"]
-
-
-def _number(part: str, arrays: list[Any]) -> dict[str, np.ndarray]:
-    """Return arrays or variables by names that sort in their order."""
-    return {f"{part}/{i:04d}": np.asarray(array) for i, array in enumerate(arrays)}
-
-
-def _list(arrays: dict[str, np.ndarray], part: str) -> list[np.ndarray]:
-    """Return the arrays that `_number` named."""
-    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{part}/")]

@@ -306,16 +306,16 @@ def _train_classifier(
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
     network_ = network.build(classes, pixels.header.image_size)
     real = int(pixels.real.sum())
-    log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {-(-real // BATCH_SIZE)} steps per epoch")
+    steps = -(-real // BATCH_SIZE)
+    log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
-    model = compile_fast_model(network_, policy, offset, epochs * -(-real // BATCH_SIZE))
+    model = compile_fast_model(network_, policy, offset, epochs * steps)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
-        _fit(model, job, pixels, validation_pixels, resume)
+        _fit(model, job, pixels, validation_pixels, steps, resume)
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
     record["settings"] = {"epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
-    steps = -(-real // BATCH_SIZE)
     record["validated_epochs"] = validated_epochs(epochs, steps)
     shown = epochs * steps * BATCH_SIZE
     record["real_views"] = round(shown * pixels.repeat[pixels.real].sum() / pixels.repeat.sum() / real, 2)
@@ -323,10 +323,9 @@ def _train_classifier(
     _write_classifier(stem, network_, record, resume.history)
 
 
-def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, resume: Resume) -> None:
+def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, steps: int, resume: Resume) -> None:
     """Train a network in its training form, from the epoch that earlier processes have reached."""
-    steps, its_recipe = -(-int(pixels.real.sum()) // BATCH_SIZE), recipe(job.arm)
-    classes = len(pixels.header.classes)
+    its_recipe, classes = recipe(job.arm), len(pixels.header.classes)
     weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
     seeds = derive_seed(job.seed, "order"), derive_seed(job.seed, "turns")
     progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from components.shared.checkpoint import number, numbered
 from components.train_gan.gan import GAN
 
 SavedState = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -49,18 +50,17 @@ ARRAY_FIELDS = ("grids", "best")
 def capture_state(gan: GAN, history: History) -> SavedState:
     """Return a copy of all state, which `restore_state` restores."""
     values = {key: list(value) if isinstance(value, list) else value for key, value in vars(history).items()}
-    lists = {"state": [np.array(variable) for variable in gan.state]} | {key: values.pop(key) for key in ARRAY_FIELDS}
-    return values, {f"{key}/{i:04d}": array for key, arrays in lists.items() for i, array in enumerate(arrays)}
+    arrays = number("state", gan.state)
+    for key in ARRAY_FIELDS:
+        arrays |= number(key, values.pop(key))
+    return values, arrays
 
 
 def restore_state(gan: GAN, saved: SavedState) -> History:
     """Set the variables of the GAN to a captured state, and return the history of that state."""
     values, arrays = saved
-    names = sorted(arrays)
-    lists: dict[str, Any] = {
-        key: [arrays[n] for n in names if n.startswith(f"{key}/")] for key in ("state", *ARRAY_FIELDS)
-    }
-    for variable, value in zip(gan.state, lists.pop("state"), strict=True):
+    lists: dict[str, Any] = {key: numbered(key, arrays) for key in ARRAY_FIELDS}
+    for variable, value in zip(gan.state, numbered("state", arrays), strict=True):
         variable.assign(value)
     copied: dict[str, Any] = {key: list(value) if isinstance(value, list) else value for key, value in values.items()}
     return History(**copied, **lists)

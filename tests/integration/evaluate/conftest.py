@@ -29,13 +29,12 @@ from components.shared.image_set import (
 )
 from components.shared.records import (
     ClassifierRecord,
-    Manifest,
-    ManifestEntry,
     SampleQuality,
     SyntheticSources,
     TrainedGan,
     write_record,
 )
+from tests.helpers.published_run import write_manifest
 
 ARMS = ("baseline", "oversampled", "augmented@1")
 SEEDS = (1, 2)
@@ -188,18 +187,6 @@ def evaluated(run: RunFolders, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """The results of the run, and the folder with `results/` and `report.html`."""
     folder = tmp_path_factory.mktemp("evaluated")
     return run.evaluate(results=folder / "results", report=folder / "report.html"), folder
-
-
-def write_manifest(folder: Path) -> Path:
-    """Write the manifest of a folder's files, as publish does."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    entries = {
-        str(path.relative_to(folder)): ManifestEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
-        for path in paths
-    }
-    manifest = Manifest(files=entries, candidate=None, promote_if="improved", verdict="no evidence")
-    write_record(folder / "manifest.json", manifest)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from counterweight import compare, reevaluate
-from counterweight.evaluate import make_fetch
 from tests.helpers.errors import raises_user_error
 from tests.helpers.example_results import CLASSES
 from tests.helpers.published_run import rows_of, simulate, write_manifest, write_run
@@ -22,7 +21,7 @@ def command(tmp_path: Path, *runs: Path) -> str:
 
 
 def open_both(*folders: Path) -> tuple[reevaluate.Run, ...]:
-    return tuple(reevaluate.open_run(str(folder), make_fetch(str(folder), folder)) for folder in folders)
+    return tuple(reevaluate.open_published(str(folder), folder) for folder in folders)
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +152,8 @@ def test_compare_hostile_names_and_values_are_escaped(first: Path, tmp_path: Pat
         ([], "compare.two_runs"),
         (["RUN=a"], "compare.two_runs"),
         (["RUN=a,b,c"], "compare.two_runs"),
-        (["RUN=/nowhere,/elsewhere"], "compare.missing_run"),
-        (["RUN=\0,b"], "compare.missing_run"),
+        (["RUN=/nowhere,/elsewhere"], "option.invalid"),
+        (["RUN=\0,b"], "option.invalid"),
         (["RUN=gs://,b"], "storage.invalid_address"),
         (["RUN={0},{0}", "OUT=x.txt"], "compare.out"),
         (["RUN={0},{0}", "OUT=gs://bucket/x.html"], "option.invalid"),

@@ -26,7 +26,7 @@ from PIL import Image
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels, read_header, write_image_set
 from counterweight import demo as command
-from counterweight import published
+from counterweight import reevaluate
 from counterweight.demo_model import Demo
 from tests.integration.evaluate.conftest import SYNTHETIC_IMAGES, RunFolders, write_manifest
 
@@ -43,7 +43,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
 def open_demo(folder: Path, scratch: Path) -> Demo:
-    return Demo(published.open_published(str(folder), scratch))
+    return Demo(reevaluate.open_published(str(folder), scratch))
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +314,7 @@ def test_page_hostile_names_are_shown_as_text(browser: Any, hostile: Demo) -> No
         (["RUN={run}", "PORT=http"], "option.invalid"),
         (["RUN={run}", "HOST=192.0.2.1"], "demo.cannot_listen"),
         (["RUN={run}", "PORT={used}"], "demo.cannot_listen"),
-        (["RUN={run}", "SHARE=1"], "option.unknown"),
+        (["RUN={run}", "SHARE=1"], "arguments.unknown"),
         (["RUN={tmp}", "PORT={free}"], "run.missing_file"),
     ],
 )

@@ -18,6 +18,7 @@ from components.shared.errors import UserError
 from components.shared.records import ModelCurves, Results, RunRecord, write_record
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
+from counterweight.run_options import make_fetch
 from tests.integration.evaluate.conftest import ARMS, write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -44,7 +45,7 @@ def command(*words: str | Path) -> int:
 
 
 def open_local(folder: Path) -> reevaluate.Run:
-    return reevaluate.open_run(str(folder), command_module.make_fetch(str(folder), folder))
+    return reevaluate.open_published(str(folder), folder)
 
 
 def test_command_external_data_is_evaluated_by_the_run_s_models(
@@ -143,7 +144,7 @@ def test_fetch_name_that_leaves_the_run_is_refused(tmp_path: Path, name: str) ->
         if name == "link.json" and "://" in place:
             continue
         with pytest.raises(UserError) as caught:
-            command_module.make_fetch(place, scratch)(name)
+            make_fetch(place, scratch)(name)
         assert caught.value.code == "path.outside"
 
 
@@ -181,7 +182,7 @@ def test_command_user_errors_exit_with_2_and_leave_nothing(published: Path, tmp_
         (["RUN=r"], "option.missing"),
         (["RUN=nowhere"], "option.invalid"),
         (["EXTERNAL=e"], "option.missing"),
-        (["RUN=r", "EXTERNAL=e", "seed=1"], "option.unknown"),
+        (["RUN=r", "EXTERNAL=e", "seed=1"], "arguments.unknown"),
         (["RUN=r,s"], "option.missing"),
         (["RUN=gs://bucket/r", "EXTERNAL=e"], "option.missing"),
         (["RUN=ftp://bucket/r", "EXTERNAL=e", "OUT=o"], "storage.invalid_address"),

@@ -18,7 +18,7 @@ from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.storage import checkpoint_store
 from components.shared.stores import s3_azure, transfer
-from counterweight.evaluate import make_fetch
+from counterweight.run_options import make_fetch
 from scripts import verify_published
 from tests.helpers.object_servers import Place, azure_place, azure_server, free_port, s3_place, s3_server
 
