@@ -243,7 +243,9 @@ def _arguments(words: list[str]) -> tuple[list[str], Path]:
     runs = [expand(place) for place in given.get("RUN", "").split(",") if place.strip()]
     if len(runs) != 2:
         raise UserError(
-            f"RUN names {len(runs)} runs", "give two finished runs, as in RUN=runs/a,runs/b", "compare.two_runs"
+            f"RUN names {len(runs)} run{'s' * (len(runs) != 1)}",
+            "give two finished runs, as in RUN=runs/a,runs/b",
+            "compare.two_runs",
         )
     for place in runs:
         check_run(place)
