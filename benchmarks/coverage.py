@@ -1,21 +1,28 @@
-"""Simulate how often the interval covers the truth and the verdict is wrong, the choice of a share included.
+"""Simulate how often the intervals cover the truth and the verdict is wrong, the choices on validation included.
 
-`python -m benchmarks.coverage [trials]`; 300 trials of all cases take an hour on one core.
+`python -m benchmarks.coverage [effect|remedies] [trials]`; 300 trials of all cases take an hour and a half on one core.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from components.evaluate.statistics import inference
-from components.evaluate.statistics.compare import choose, decide_verdict, lesion_differences, weight_differences
+from components.evaluate.statistics.compare import (
+    choose,
+    compare_all,
+    decide_verdict,
+    lesion_differences,
+    weight_differences,
+)
 from components.evaluate.statistics.inference import LEVEL, Bootstrap
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import BASELINE, CONTROL, CONTROLS, dose_arm, share_of
+from components.shared.records import Difference
 
 # Standard deviations of a latent score: what a lesion is like, how an arm handles it, how a model does, one image.
 LESION, ARM_AND_LESION, MODEL_AND_LESION, IMAGE = 1.0, 0.5, 0.7, 0.5
@@ -36,6 +43,8 @@ class Case:
         controls: number of arms beside the baseline, the control and the augmented ones.
         doses: number of augmented arms, one of which is chosen on validation.
         shared_luck: correlation between the luck of a training on validation and on test; 1 is the worst case.
+        gain: true difference of the control to the baseline.
+        lead: true difference of the first further control to the control.
     """
 
     lesions: tuple[int, ...]
@@ -47,6 +56,8 @@ class Case:
     controls: int = 0
     doses: int = 1
     shared_luck: float = 1.0
+    gain: float = 0.0
+    lead: float = 0.0
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -57,6 +68,37 @@ class Case:
             *list(CONTROLS)[2 : 2 + self.controls],
             *(dose_arm(round((number + 1) / self.doses, 2)) for number in range(self.doses)),
         )
+
+    def recall_of(self, arm: str) -> float:
+        """Return the true recall of an arm."""
+        if share_of(arm) is not None:
+            return self.recall + self.effect
+        further = self.controls > 0 and arm == self.arms[2]
+        return self.recall - self.gain * (arm == BASELINE) + self.lead * further
+
+
+class Found(NamedTuple):
+    """Results of one trial.
+
+    Attributes:
+        covered: the interval of the GAN effect contains the truth.
+        verdict: the verdict.
+        width: width of that interval.
+        gains_covered: the intervals of the gains of all arms contain their truths.
+        beyond_covered: the interval of the difference to the best control contains the truth.
+        beyond: that interval excludes zero.
+        gain_found: the interval of the gain of the best control is above zero.
+        best_found: no other control has a higher true recall than the best control.
+    """
+
+    covered: bool
+    verdict: str
+    width: float
+    gains_covered: bool
+    beyond_covered: bool
+    beyond: bool
+    gain_found: bool
+    best_found: bool
 
 
 def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Predictions], dict[str, float], Any]:
@@ -76,7 +118,7 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Pr
         lesion += [f"{label}-{number}" for number in images]
         of_lesion = rng.normal(0, LESION, (count, 1))
         for arm in case.arms:
-            recall = case.recall + case.effect * (share_of(arm) is not None)
+            recall = case.recall_of(arm)
             training = case.training / (case.steadier if arm != CONTROL and share_of(arm) is None else 1)
             luck = rng.normal(0, training, case.seeds)
             trained = stats.norm.ppf(recall) * np.hypot(rest, training) + luck
@@ -95,32 +137,41 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Pr
     return sample, predictions, losses, {arm: mean / other for arm, mean in means.items()}
 
 
-def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> tuple[bool, str, float]:
-    """Return whether the interval covers the truth, the verdict, and the interval's width."""
+def _covers(found: Difference, truth: float) -> bool:
+    return found.low is not None and found.high is not None and found.low - 1e-9 <= truth <= found.high + 1e-9
+
+
+def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> Found:
+    """Simulate one evaluation."""
     sample, arms, losses, recalls = simulate(case, rng)
-    chosen = choose(losses)
-    true = recalls[chosen.augmented] - recalls[CONTROL]
-    bootstrap = Bootstrap(sample, arms, sample.classes[:-1], int(rng.integers(2**31)), draws)
+    chosen, rare, seed = choose(losses), sample.classes[:-1], int(rng.integers(2**31))
+    bootstrap = Bootstrap(sample, arms, rare, seed, draws)
     found = bootstrap.difference("rare_recall", chosen.augmented, CONTROL, level=LEVEL / case.doses)
-    differences = lesion_differences(sample, arms[chosen.augmented], arms[CONTROL])
-    weighted = weight_differences(sample, differences, sample.classes[:-1])
+    weighted = weight_differences(sample, lesion_differences(sample, arms[chosen.augmented], arms[CONTROL]), rare)
     p, _ = inference.sign_flip(weighted, int(rng.integers(2**31)))
-    verdict = decide_verdict(found.low, found.high, p * case.doses, float(weighted.sum()), case.seeds)
     assert found.low is not None  # all classes have lesions
     assert found.high is not None
-    return found.low - 1e-9 <= true <= found.high + 1e-9, verdict, found.high - found.low
+    gains = {it.arm: it for it in compare_all(bootstrap, case.arms[1:], BASELINE)}
+    pairs = len(chosen.doses) * len(chosen.controls)
+    beyond = bootstrap.difference("rare_recall", chosen.augmented, chosen.control, level=LEVEL / pairs)
+    return Found(
+        covered=_covers(found, recalls[chosen.augmented] - recalls[CONTROL]),
+        verdict=decide_verdict(found.low, found.high, p * case.doses, float(weighted.sum()), case.seeds),
+        width=found.high - found.low,
+        gains_covered=all(_covers(gain, recalls[arm] - recalls[BASELINE]) for arm, gain in gains.items()),
+        beyond_covered=_covers(beyond, recalls[chosen.augmented] - recalls[chosen.control]),
+        beyond=not _covers(beyond, 0.0),
+        gain_found=(gains[chosen.control].low or 0.0) > 0,
+        best_found=case.recall_of(chosen.control) == max(map(case.recall_of, chosen.controls)),
+    )
 
 
 def measure(case: Case, trials: int, seed: int = 0, draws: int = 200) -> dict[str, float]:
-    """Return shares of trials: covered, improved, worse; and the mean width."""
+    """Return shares of trials with each property of `Found` and with each verdict; and the mean width."""
     rng = np.random.default_rng(seed)
     found = [trial(case, rng, draws) for _ in range(trials)]
-    return {
-        "covered": float(np.mean([covered for covered, _, _ in found])),
-        "improved": float(np.mean([verdict == "improved" for _, verdict, _ in found])),
-        "worse": float(np.mean([verdict == "worse" for _, verdict, _ in found])),
-        "width": float(np.mean([width for *_, width in found])),
-    }
+    shares = {name: float(np.mean([getattr(it, name) for it in found])) for name in Found._fields if name != "verdict"}
+    return shares | {it: float(np.mean([one.verdict == it for one in found])) for it in ("improved", "worse")}
 
 
 def cases() -> Iterator[Case]:
@@ -138,8 +189,18 @@ def cases() -> Iterator[Case]:
     yield Case((90,), 5, 0.6, 0.0, 0.3, steadier=5.0, controls=4, doses=3)
 
 
+def remedy_cases() -> Iterator[Case]:
+    """Yield cases with several controls, one of which is chosen on validation."""
+    for lesions in ((90,), (34, 49, 109, 11, 92, 15)):
+        for seeds in (3, 5):  # with one seed, no remedy is recommended
+            for gain, lead in ((0.0, 0.0), (0.15, 0.0), (0.1, 0.1)):
+                yield Case(lesions, seeds, 0.6, 0.0, 0.3, controls=4, doses=3, gain=gain, lead=lead)
+    yield Case((34, 49, 109, 11, 92, 15), 3, 0.6, 0.0, 0.3, steadier=5.0, controls=4, doses=3)
+    yield Case((34, 49, 109, 11, 92, 15), 3, 0.6, 0.0, 0.3, controls=4, doses=3, shared_luck=0.0, gain=0.1, lead=0.1)
+
+
 def row(case: Case, trials: int) -> str:
-    """Return a row of the table."""
+    """Return a row of the table of effects."""
     found = measure(case, trials)
     training = f"{case.training}" + f", others 1/{case.steadier:g}" * (case.steadier > 1)
     training += f", {case.controls} more controls" * (case.controls > 0)
@@ -148,13 +209,35 @@ def row(case: Case, trials: int) -> str:
     return f"| {' | '.join(map(str, [*named, *shown]))} |"
 
 
+def remedy_row(case: Case, trials: int) -> str:
+    """Return a row of the table of remedies."""
+    found = measure(case, trials)
+    luck = "shared" if case.shared_luck == 1 else "independent"
+    luck += f", others 1/{case.steadier:g}" * (case.steadier > 1)
+    named = (", ".join(map(str, case.lesions)), case.seeds, luck, f"{case.gain:+.2f}", f"{case.lead:+.1f}")
+    shown = ("gains_covered", "gain_found", "best_found", "beyond_covered", "beyond")
+    return f"| {' | '.join(map(str, [*named, *(f'{found[name]:.3f}' for name in shown)]))} |"
+
+
 def main(words: Sequence[str]) -> None:
-    """Print the table."""
-    trials = int(words[0]) if words else 300
-    print("| lesions of the rare classes | shares | seeds | training | effect | covered | improved | worse | width |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for case in cases():
-        print(row(case, trials), flush=True)
+    """Print the tables."""
+    numbers = [int(word) for word in words if word.isdecimal()]
+    trials = numbers[0] if numbers else 300
+    if "remedies" not in words:
+        print(
+            "| lesions of the rare classes | shares | seeds | training | effect | covered | improved | worse | width |"
+        )
+        print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+        for case in cases():
+            print(row(case, trials), flush=True)
+    if "effect" not in words:
+        print(
+            "| lesions of the rare classes | seeds | luck | gain | lead | gains covered | gain found | best found "
+            "| difference to the best covered | excludes 0 |"
+        )
+        print("|---|--:|---|--:|--:|--:|--:|--:|--:|--:|")
+        for case in remedy_cases():
+            print(remedy_row(case, trials), flush=True)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def compare(
     p, arrangements = inference.sign_flip(weighted, derive_seed(seed, "permutation"))
     p = min(1.0, p * len(chosen.doses))
     exact = inference.mcnemar(differences[np.isin(np.array(sample.classes)[sample.label], rare)])
-    doses = _differ(bootstrap, chosen.doses, CONTROL)
+    doses = compare_all(bootstrap, chosen.doses, CONTROL)
     gan = doses[chosen.doses.index(augmented)]
     pairs = len(chosen.doses) * len(chosen.controls)
     effect = Effect(
@@ -233,7 +233,7 @@ def compare(
         augmented_minus_best_control=bootstrap.difference(
             "rare_recall", augmented, chosen.control, level=LEVEL / pairs
         ),
-        remedies=_differ(bootstrap, [arm for arm in arms if arm != BASELINE], BASELINE),
+        remedies=compare_all(bootstrap, [arm for arm in arms if arm != BASELINE], BASELINE),
         best=chosen.best,
         augmented_minus_baseline=bootstrap.difference("rare_recall", augmented, BASELINE),
         by_metric={
@@ -255,8 +255,8 @@ def compare(
     )
 
 
-def _differ(bootstrap: Bootstrap, arms: Sequence[str], control: str) -> list[ArmDifference]:
-    """Return the arms' differences to another in the primary metric, with intervals that hold for all at once."""
+def compare_all(bootstrap: Bootstrap, arms: Sequence[str], control: str) -> list[ArmDifference]:
+    """Return the arms' differences to another arm in the primary metric, with intervals that hold for all at once."""
 
     def differ(arm: str) -> Difference:
         return bootstrap.difference("rare_recall", arm, control, level=LEVEL / len(arms))

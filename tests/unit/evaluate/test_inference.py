@@ -278,6 +278,16 @@ def test_difference_interval_covers_the_truth_and_rejects_no_null_effect(case: C
         assert found["improved"] + found["worse"] == 0
 
 
+def test_differences_of_all_arms_cover_the_truth_after_the_choice() -> None:
+    """Gains and the difference to the best control, which the luckiest training decides; see `benchmarks.coverage`."""
+    trials = 25
+    found = measure(Case((40,), 3, 0.6, 0.0, 0.3, controls=2, doses=2, gain=0.1, lead=0.1), trials, draws=60)
+    limit = 3 * np.sqrt(0.05 * 0.95 / trials)
+    assert found["gains_covered"] >= 0.95 - limit
+    assert found["beyond_covered"] >= 0.95 - limit
+    assert 0.34 < found["best_found"] < 1  # better than by chance, and not always
+
+
 @pytest.mark.parametrize(("effect", "verdict"), [(0.2, "improved"), (-0.2, "worse")])
 def test_difference_large_effect_is_found(effect: float, verdict: str) -> None:
     """120 lesions, three seeds: .20 is some four standard errors."""

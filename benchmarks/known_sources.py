@@ -1,0 +1,85 @@
+"""Judge sources of known worth on real images: `python -m benchmarks.known_sources DATA=folder WORK=folder`.
+
+Of the training lesions of each rare class, a tenth stays in the data; the images of all others become a source,
+`heldout`: what a perfect generator would return. A second source, `noise`, has as many images of uniform noise. The
+run, without GANs, must find that the first helps. WORK keeps the inputs and the run, which resumes after a kill.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from benchmarks.machine import machine
+from components.prepare_data.split import assign_by_hash, hash_fraction
+from components.shared.errors import exit_on_user_error
+from components.shared.records import Results, load_record
+from counterweight.parameters import assignments, words
+
+KEPT = 0.1
+"""Share of the training lesions of each rare class that stays in the data."""
+SEED = 1
+LARGEST = "nv"
+SETTINGS = (
+    "data_image_size=32", "arms=baseline,oversampled,augmented", "synthetic_shares=1", "synthetic_per_class=400",
+    "classifier_seeds=1,2,3,4,5", "classifier_epochs=20", f"random_seed={SEED}",
+)  # fmt: skip
+
+
+def write_inputs(source: Path, work: Path) -> None:
+    """Write `work/data` and the sources `work/heldout` and `work/noise`, as links to the images of a folder.
+
+    Args:
+        source: HAM10000: `HAM10000_metadata.csv`, and images named by id in any folder below.
+        work: a folder that does not exist.
+    """
+    table = pd.read_csv(source / "HAM10000_metadata.csv")
+    files = {path.stem: path for path in source.rglob("*.jpg")}
+    table = table[table["image_id"].isin(list(files))]
+    split = assign_by_hash(table.assign(group_id=table["lesion_id"]), SEED)
+    kept = table["lesion_id"].map(lambda lesion: hash_fraction(SEED, "kept", lesion) < KEPT)
+    moved = (split == "train") & (table["dx"] != LARGEST) & ~kept
+    rng = np.random.default_rng(SEED)
+    for image_id, dx, is_moved in zip(table["image_id"], table["dx"], moved, strict=True):
+        folder = work / ("heldout" if is_moved else "data") / (dx if is_moved else "images")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{image_id}.jpg").hardlink_to(files[image_id].resolve())
+        if is_moved:
+            noise = work / "noise" / dx
+            noise.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(noise / f"{image_id}.png")
+    table[~moved].to_csv(work / "data" / "metadata.csv", index=False)
+
+
+def run(work: Path) -> Results:
+    """Run the pipeline on the inputs, and return its results."""
+    sources = f"synthetic=heldout={work / 'heldout'},noise={work / 'noise'}"
+    arguments = ["run", f"DATA={work / 'data'}", f"OUT={work / 'run'}", sources, *SETTINGS]
+    subprocess.run([sys.executable, "-m", "counterweight", *arguments], check=True)
+    return load_record(work / "run" / "results" / "metrics.json", Results)
+
+
+def main(given: Sequence[str]) -> None:
+    """Run and print."""
+    named = assignments(words(given))
+    work = Path(named.get("WORK", "build/known-sources")).resolve()
+    if not (work / "data" / "metadata.csv").is_file():
+        write_inputs(Path(named["DATA"]), work)
+    outcome = run(work)
+    found = {
+        "machine": machine(),
+        "verdict": outcome.verdict,
+        "doses": [it.model_dump() for it in outcome.effect.doses],
+        "gains": [it.model_dump() for it in outcome.effect.remedies],
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main(sys.argv[1:])
