@@ -8,7 +8,6 @@ run, without GANs, must find that the first helps. WORK keeps the inputs and the
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def run(work: Path) -> Results:
     return load_record(work / "run" / "results" / "metrics.json", Results)
 
 
-def main(given: Sequence[str]) -> None:
+def main(given: list[str]) -> None:
     """Run and print."""
     named = assignments(words(given))
     work = Path(named.get("WORK", "build/known-sources")).resolve()

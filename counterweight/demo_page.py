@@ -117,9 +117,11 @@ def build(demo: Demo) -> gradio.Blocks:
             button.click(lambda *given: _classify(demo, *given), inputs, answer, api_visibility="private")
         if demo.synthetic_keys:
             with gradio.Tab("Synthetic images"):
-                key = gradio.Dropdown(demo.synthetic_keys, value=None, label="Class, or source and class")
+                key = gradio.Dropdown(
+                    demo.synthetic_keys, value=demo.synthetic_keys[0], label="Class, or source and class"
+                )
                 order = gradio.Radio([NEAREST_FIRST, FARTHEST], value=NEAREST_FIRST, label="First")
-                pairs = gradio.HTML()
+                pairs = gradio.HTML(lambda: _show_synthetic(demo, demo.synthetic_keys[0], NEAREST_FIRST))
                 for each in (key, order):
                     each.change(
                         lambda *given: _show_synthetic(demo, *given), [key, order], pairs, api_visibility="private"

@@ -267,6 +267,7 @@ def run(words: list[str], console: TextIO) -> None:
     max_bad_images, folder = read_number(options, "max_bad_images", 10), choose_output(options, "predictions")
     check_writable(folder, "OUT")
     start_keras()
+    from components.shared import keras_setup
     from counterweight import published, reevaluate
 
     data = options["DATA"]
@@ -281,8 +282,13 @@ def run(words: list[str], console: TextIO) -> None:
         log_line("predict", f"images: {len(images.names):,}; arm: {name}; models: {len(arm.models)}")
         stack.enter_context(lock_output(folder))
         details = {"data": printable(data), **published.describe(opened, arm), "limit": training.limit}
-        used = [file_sha256(opened.file(file)) for file in ("predictions.parquet", "reference.json")]
-        key = hashlib.sha256(json.dumps([FORMAT, identity, details, used, arm.model_sha256]).encode()).hexdigest()
+        used = [
+            file_sha256(opened.file(file)) for file in ("predictions.parquet", "reference.json", "reference.parquet")
+        ]
+        versions = keras_setup.library_versions()
+        key = hashlib.sha256(
+            json.dumps([FORMAT, identity, details, used, arm.model_sha256, versions]).encode()
+        ).hexdigest()
         work, findings = stack.enter_context(_work_folder(folder, key)), Findings()
         chunks = score(images, Scorer(arm, training), arm.image_size, findings, max_bad_images, work)
         _refuse_unusable(data, images, findings)

@@ -93,7 +93,8 @@ def evaluate(
     with ExitStack() as stack:
         images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
         probabilities = predict(models_of(inputs.classifiers), images)
-        groups = _group_test_images(inputs.sets["test"], images["test"], classes)
+        shows_skin = set(classes) <= skin_tone.SKIN_CLASSES and parameters["data"] != "demo"
+        groups = _group_test_images(inputs.sets["test"], images["test"], shows_skin)
     outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
     shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
@@ -113,12 +114,9 @@ def evaluate(
     return outcome
 
 
-def _group_test_images(
-    test_set: Path, images: np.ndarray, classes: Sequence[str]
-) -> dict[SubgroupAttribute, np.ndarray]:
-    """Return attribute → the group of each test image; skin tone only if the classes are those of images of skin."""
+def _group_test_images(test_set: Path, images: np.ndarray, shows_skin: bool) -> dict[SubgroupAttribute, np.ndarray]:
+    """Return attribute → the group of each test image; skin tone only of images that show skin."""
     rows = read_rows(test_set, "test", ["lesion_id", "age", "sex", "localization"])
-    shows_skin = set(classes) <= skin_tone.SKIN_CLASSES
     tones = skin_tone.estimate_tones(images, rows["lesion_id"].to_numpy(str)) if shows_skin else None
     return group_images(rows, tones)
 

@@ -473,7 +473,7 @@ def view(results: Results) -> dict[str, Any]:
         "demo": run.data == "demo",
         "source": source,
         "unit": source.unit,
-        "skin": set(results.classes) <= SKIN_CLASSES,
+        "skin": set(results.classes) <= SKIN_CLASSES and run.data != "demo",
     }
 
 
