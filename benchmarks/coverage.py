@@ -121,9 +121,10 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Pr
             recall = case.recall_of(arm)
             training = case.training / (case.steadier if arm != CONTROL and share_of(arm) is None else 1)
             luck = rng.normal(0, training, case.seeds)
-            trained = stats.norm.ppf(recall) * np.hypot(rest, training) + luck
+            skill = stats.norm.ppf(recall) * np.hypot(rest, training)
+            trained = skill + luck
             other_luck = rng.normal(0, training, case.seeds)
-            losses[arm] -= (case.shared_luck * luck + np.sqrt(1 - case.shared_luck**2) * other_luck).mean()
+            losses[arm] -= skill + (case.shared_luck * luck + np.sqrt(1 - case.shared_luck**2) * other_luck).mean()
             score = trained + of_lesion + rng.normal(0, ARM_AND_LESION, (count, 1))
             score = score + rng.normal(0, MODEL_AND_LESION, (count, case.seeds))
             hits[arm].append(score[images] + rng.normal(0, IMAGE, (len(images), case.seeds)) > 0)
