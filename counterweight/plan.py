@@ -183,7 +183,7 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
     tested = count_images(rows if folds > 1 else rows[rows["split"] == "test"], classes)
     lesions = {dx: size.lesions for dx, size in tested.items()}
     seeds, shares = list(values["classifier_seeds"]), [arm for arm in arms if share_of(arm) is not None]
-    primary = Design(tuple(lesions[dx] for dx in rare), len(seeds), len(arms), len(shares), folds)
+    primary = Design(tuple(lesions[dx] for dx in rare), len(seeds), len(shares), folds)
     size = Size(
         values=values,
         architecture=options.gan_architecture,

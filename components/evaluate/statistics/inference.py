@@ -57,6 +57,27 @@ def _student(freedom: float, level: float) -> float:
     return float(stats.t.ppf(1 - level / 2, freedom))
 
 
+def _square_half_width(
+    resampled: np.ndarray, freedom: float, seed_variance: float, seed_freedom: float, level: float
+) -> float:
+    """Return the square of an interval's half-width.
+
+    Args:
+        resampled: (seeds, resamples), over lesions.
+        freedom: degrees of freedom of the lesions' part.
+        seed_variance: variance between seeds.
+        seed_freedom: its degrees of freedom.
+        level: probability that the interval misses the truth.
+    """
+    seeds, square = len(resampled), _student(freedom, level) ** 2
+    covariance = np.cov(resampled).reshape(seeds, seeds)
+    width = square * float(covariance.mean())
+    if seeds == 1:
+        return width
+    shared = float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
+    return max(width, _student(seed_freedom, level) ** 2 * seed_variance / seeds + square * max(shared, 0.0))
+
+
 class Bootstrap:
     """Metrics of arms for each seed, and their resamples.
 
@@ -118,7 +139,7 @@ class Bootstrap:
         """Return a metric of an arm, or its difference to the control's, with an interval.
 
         Lesions and seeds are crossed random effects (Obuchowski & Rockette 1995): the seeds' part of the variance comes
-        from the metrics of all arms, the lesions' part is the covariance between seeds that resampling lesions causes.
+        from the metrics of the seeds, the lesions' part is the covariance between seeds that resampling lesions causes.
         Half-widths, each with its own t, add in squares (Zou & Donner 2008), and are at least what lesions alone give.
         The interval is the middle 95 % of the resamples of lesions and seeds, stretched to that width: alone it is too
         narrow with few seeds, and too wide if seeds and lesions interact.
@@ -149,7 +170,8 @@ class Bootstrap:
         if not spread:
             return Difference(value=value, low=value, high=value)
         freedom = self._lesion_freedom(recall, self._classes(name, label))
-        width = self._square_half_width(name, pick, points, resampled, freedom, control is not None, level)
+        seeds_part = self._between_seeds(name, pick, arm, control) if self.seeds > 1 else (0.0, math.inf)
+        width = _square_half_width(resampled, freedom, *seeds_part, level)
         # The shape comes from quantiles that this number of resamples determines well, the width from t.
         stretch = math.sqrt(width) / (stats.norm.ppf(0.975) * spread)
         low, high = value + stretch * (np.quantile(means, [0.025, 0.975]) - value)
@@ -158,44 +180,20 @@ class Bootstrap:
         low, high = float(np.clip(low, smallest, value)), float(np.clip(high, value, largest))
         return Difference(value=value, low=low, high=high)
 
-    def _square_half_width(
-        self,
-        name: str,
-        pick: Any,
-        points: np.ndarray,
-        resampled: np.ndarray,
-        freedom: float,
-        paired: bool,
-        level: float,
-    ) -> float:
-        """Return the square of an interval's half-width; `freedom` is that of the lesions' part."""
-        seeds, square = len(points), _student(freedom, level) ** 2
-        covariance = np.cov(resampled).reshape(seeds, seeds)
-        width = square * float(covariance.mean())
-        if seeds == 1:
-            return width
-        shared = float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
-        variance, seed_freedom = self._between_seeds(name, pick, points, paired)
-        return max(width, _student(seed_freedom, level) ** 2 * variance / seeds + square * max(shared, 0.0))
+    def _between_seeds(self, name: str, pick: Any, arm: str, control: str | None) -> tuple[float, float]:
+        """Return the variance between seeds of an arm's metric, or of its difference, and its degrees of freedom.
 
-    def _between_seeds(self, name: str, pick: Any, points: np.ndarray, paired: bool) -> tuple[float, int]:
-        """Return the variance of `points`, (seeds,), between seeds, and its degrees of freedom.
-
-        The variance is pooled over all arms: two or three seeds of one arm alone hardly determine it. If these points
-        vary more than the pooled variance, their own variance is used, with its own, fewer, degrees of freedom: arms
-        may differ in how much the result depends on the seed.
+        The variance of a difference is the sum of both arms' variances, with the degrees of freedom of Welch (1947):
+        arms may differ in how much the result depends on the seed. For one arm alone, the variance is pooled over all
+        arms, since its own is determined by two or three values; it is its own if that is larger.
         """
-        values = np.stack([of_arm[name][pick] for of_arm in self.points.values()])
-        arms, seeds = values.shape
-        variance = float(points.var(ddof=1))
-        if paired:
-            rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
-            freedom = (arms - 1) * (seeds - 1)
-            pooled = 2 * float((rest**2).sum()) / freedom
-        else:
-            freedom = arms * (seeds - 1)
-            pooled = float(values.var(axis=1, ddof=1).mean())
-        return (variance, seeds - 1) if variance > pooled else (pooled, freedom)
+        if control is not None:
+            parts = np.array([self.points[each][name][pick].var(ddof=1) for each in (arm, control)])
+            variance, squares = float(parts.sum()), float((parts**2).sum())
+            return variance, (self.seeds - 1) * (variance**2 / squares if squares else 2)
+        variances = np.array([of_arm[name][pick].var(ddof=1) for of_arm in self.points.values()])
+        own, pooled = float(self.points[arm][name][pick].var(ddof=1)), float(variances.mean())
+        return (own, self.seeds - 1) if own > pooled else (pooled, len(variances) * (self.seeds - 1))
 
     def seed_noise(self, name: str, arm: str, control: str, label: int | None = None) -> tuple[float, float]:
         """Return the variance due to seeds of a mean difference in a metric, and its degrees of freedom.
@@ -205,8 +203,7 @@ class Bootstrap:
         if self.seeds == 1:
             return 0.0, math.inf
         pick = (...,) if label is None else (..., label)
-        points = self.points[arm][name][pick] - self.points[control][name][pick]
-        variance, freedom = self._between_seeds(name, pick, points, paired=True)
+        variance, freedom = self._between_seeds(name, pick, arm, control)
         return variance / self.seeds, freedom
 
     def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:

@@ -30,14 +30,12 @@ class Design:
     Attributes:
         lesions: number of test lesions of each class of the mean, at least 1 each.
         seeds: number of classifiers of each arm, in each fold.
-        arms: number of arms, which together determine the variance between seeds.
         comparisons: number of differences that the interval is corrected for.
         folds: number of folds that are pooled, each with separate models.
     """
 
     lesions: tuple[int, ...]
     seeds: int
-    arms: int
     comparisons: int = 1
     folds: int = 1
 
@@ -66,14 +64,10 @@ def _lesion_part(design: Design) -> tuple[float, float]:
 
 def _half_widths(design: Design, rng: np.random.Generator) -> np.ndarray:
     """Return (TRIALS,) half-widths of the interval; they vary because the variance between seeds is estimated."""
-    level = LEVEL / design.comparisons
-    own_freedom, freedom = design.seeds - 1, (design.arms - 1) * (design.seeds - 1)
-    own = rng.chisquare(own_freedom, TRIALS)
-    others = rng.chisquare(freedom - own_freedom, TRIALS) if freedom > own_freedom else 0.0
-    pooled = (own + others) / freedom
-    own = own / own_freedom
-    student = stats.t.ppf(1 - level / 2, np.where(own > pooled, own_freedom, freedom))
-    variance = np.maximum(own, pooled) * design.seed_variance / design.seeds
+    level, freedom = LEVEL / design.comparisons, design.seeds - 1
+    parts = rng.chisquare(freedom, (2, TRIALS)) / freedom / 2  # of both arms; their true sum is 1
+    variance = parts.sum(0) * design.seed_variance / design.seeds
+    student = stats.t.ppf(1 - level / 2, freedom * parts.sum(0) ** 2 / (parts**2).sum(0))
     lesion_variance, lesion_freedom = _lesion_part(design)
     return np.asarray(
         np.sqrt(student**2 * variance + stats.t.ppf(1 - level / 2, lesion_freedom) ** 2 * lesion_variance)
@@ -87,7 +81,7 @@ def detectable_effect(design: Design) -> float | None:
         The effect, or None: with one seed no effect is established, and no difference in recall exceeds 1.
 
     Example:
-        >>> round(detectable_effect(Design((34, 49, 109, 11, 92, 15), seeds=5, arms=3)), 2)
+        >>> round(detectable_effect(Design((34, 49, 109, 11, 92, 15), seeds=5)), 2)
         0.12
     """
     if design.seeds < 2 or not design.lesions or not all(design.lesions):
@@ -109,4 +103,4 @@ def needed_lesions(design: Design) -> int | None:
         return None
     differences = LASTING_DISAGREEMENT + (DISAGREEMENT - LASTING_DISAGREEMENT) / design.seeds
     training = 2 * TRAINING_DEVIATION**2 / design.folds / design.seeds
-    return lesions_needed(np.array([math.sqrt(differences)]), training, (design.arms - 1) * (design.seeds - 1))
+    return lesions_needed(np.array([math.sqrt(differences)]), training, 2 * (design.seeds - 1))
