@@ -64,7 +64,7 @@ class Parameters(BaseModel):
         default=20,
         ge=1,
         le=1_000_000,
-        description="Epochs of each classifier; the one with the best validation score is kept.",
+        description="Epochs of each classifier; the weights of the last one are used.",
     )
     classifier_seeds: list[Seed] = Field(
         default=[1, 2, 3],
