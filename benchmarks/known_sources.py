@@ -1,4 +1,4 @@
-"""Judge sources of known worth on real images: `python -m benchmarks.known_sources DATA=folder WORK=folder`.
+"""Compare sources of known worth on real images: `python -m benchmarks.known_sources DATA=folder WORK=folder`.
 
 Of the training lesions of each rare class, a tenth stays in the data; the images of all others become a source,
 `heldout`: what a perfect generator would return. A second source, `noise`, has as many images of uniform noise. The
