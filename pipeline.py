@@ -16,7 +16,7 @@ from components.generate_images.component import generate_images
 from components.notify.component import notify
 from components.placement import place, placement, plan_text, rates
 from components.prepare_data.component import prepare_data, read_synthetic
-from components.publish.component import publish
+from components.publish.component import publish, read_champion
 from components.train_classifier.component import train_classifier
 from components.train_features.component import train_features
 from components.train_gan.component import pretrain_gan, train_gan
@@ -142,6 +142,16 @@ def make_synthetic_images(
     return SyntheticImages(synthetic_images=collected.outputs["synthetic_images"])
 
 
+def read_promoted(checked: dsl.PipelineTask, prepared: dsl.PipelineTask) -> dsl.PipelineTask | None:
+    """Return the task that copies the champion; without the option, the graph has no such task."""
+    if OPTIONS.champion == "none":
+        return None
+    task = read_champion(
+        champion=checked.outputs["champion_run"], training_data=prepared.outputs["training_data"]
+    ).set_display_name("Read champion")
+    return place(task, "publish")
+
+
 @dsl.pipeline(name="counterweight")
 def counterweight(
     arms: str = "all",
@@ -187,6 +197,7 @@ def counterweight(
             gans_per_task=OPTIONS.gans_per_task,
             classifiers_per_task=OPTIONS.classifiers_per_task,
             checkpoints=OPTIONS.checkpoints,
+            champion=OPTIONS.champion,
         ).set_display_name("Check inputs")
         place(checked, "check_inputs")
         checked.set_caching_options(False)  # detects changed data
@@ -210,6 +221,7 @@ def counterweight(
                 variables = {"username": "KAGGLE_USERNAME", "key": "KAGGLE_KEY"}
                 kubernetes.use_secret_as_env(task, placement().kaggle_secret, variables)
         training_data = prepared.outputs["training_data"]
+        champion = read_promoted(checked, prepared)
 
         made = make_synthetic_images(
             training_data=training_data,
@@ -224,6 +236,8 @@ def counterweight(
             count=synthetic_per_class,
             seed=random_seed,
         ).set_display_name("Synthetic images")
+        if champion:
+            made.after(champion)  # a champion that cannot be used fails the run before anything is trained
         synthetic_images = made.outputs["synthetic_images"]
 
         with dsl.ParallelFor(checked.outputs["real"], name="train-on-real") as pack:
@@ -234,6 +248,8 @@ def counterweight(
                 random_seed=random_seed,
                 epochs=classifier_epochs,
             ).set_display_name("Train classifier")
+            if champion:
+                real.after(champion)
             keep_checkpoints(real)
             place(real, "train_classifier")
         with dsl.ParallelFor(checked.outputs["synthetic"], name="train-synthetic") as pack:
@@ -268,6 +284,7 @@ def counterweight(
             synthetic_per_class=synthetic_per_class,
             synthetic_shares=synthetic_shares,
             plan=plan_text(),
+            **({"champion": champion.outputs["champion_files"]} if champion else {}),
         ).set_display_name("Evaluate")
         place(evaluated, "evaluate")
 

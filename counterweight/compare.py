@@ -36,7 +36,7 @@ from counterweight.run_options import check_run, expand, output_file
 from counterweight.text_table import table_lines
 
 if TYPE_CHECKING:
-    from counterweight.reevaluate import Run
+    from components.evaluate.predict.published import Run
 
 DEFAULT = "compare.html"
 METRICS = {

@@ -21,10 +21,13 @@ from docker.types import Mount
 
 import docker
 from components.container_images import PHASE_OF, image
-from components.publish.publish import JOURNAL, MANIFEST
+from components.placement import placement
+from components.publish.publish import JOURNAL
 from components.shared.arms import GAN
+from components.shared.champion import LAST
 from components.shared.errors import UserError
 from components.shared.parameters import source_label, synthetic_sources
+from components.shared.published import MANIFEST
 from components.shared.stores.addresses import BUCKETS
 from counterweight.build_images import PHASES
 from counterweight.tasks import describe_failure
@@ -266,6 +269,11 @@ class Engine:
         ]
         self.remote = any(value.startswith(REMOTE) for value in given.values())
         self.output = output
+        champion = placement().options.champion
+        beside = output.parent if champion == LAST else Path(champion)
+        reachable = beside.is_absolute() and beside.exists()
+        self.champion = [self._mount_input("champion", beside)] if reachable else []
+        self.remote_champion = champion.startswith(REMOTE)
         self.results = self._mount("OUT", output, read_only=False)
         for folder in (cache / "artifacts", *checkpoints.values()):
             self._allow_writes(folder, list_folders(folder))
@@ -345,7 +353,8 @@ class Engine:
         """
         phase = PHASE_OF.get(task, task)
         reads_input = phase in ("check_inputs", "prepare_data")
-        reads_remote = self.remote and reads_input
+        reads_champion = task in ("check_inputs", "read_champion")
+        reads_remote = (self.remote and reads_input) or (self.remote_champion and reads_champion)
         variables, mounts = self._credentials() if reads_remote else ({}, [])
         writes_output = phase in ("check_inputs", "publish")  # check_inputs checks that it is writable
         if writes_output:
@@ -366,6 +375,7 @@ class Engine:
                 mounts=[
                     Mount("/tmp", None, type="volume"),  # noqa: S108
                     *(self.inputs if reads_input else []),
+                    *(self.champion if reads_champion else []),
                     *([self.results] if writes_output else []),
                     *mounts,
                 ],

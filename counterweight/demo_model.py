@@ -11,6 +11,7 @@ import numpy as np
 
 from components.evaluate.predict.grad_cam import build_inspected, explain
 from components.evaluate.predict.neighbours import find_nearest
+from components.evaluate.predict.published import Run
 from components.evaluate.predict.reference import TrainingImages
 from components.evaluate.report.gallery import overlay
 from components.prepare_data import image_reader
@@ -19,7 +20,6 @@ from components.shared.errors import UserError
 from components.shared.image_set import decode_png, pixel_sha256
 from counterweight import published
 from counterweight.published import Arm
-from counterweight.reevaluate import Run
 
 NEAREST = 6
 """Training images that are shown beside an image."""

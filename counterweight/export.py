@@ -34,8 +34,8 @@ from counterweight.run_options import choose_output, read_options
 if TYPE_CHECKING:
     import keras
 
+    from components.evaluate.predict.published import Run
     from counterweight.published import Arm
-    from counterweight.reevaluate import Run
 
 OPTIONS = ("RUN", "FORMAT", "ARM", "SEEDS", "OUT")
 DETAILS = "export.json"

@@ -8,7 +8,6 @@ import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,8 +15,9 @@ import pyarrow as pa
 from PIL import Image
 
 from components.evaluate.predict.guards import check_classifier
-from components.evaluate.predict.inputs import Classifier, classifier_stem
+from components.evaluate.predict.inputs import Classifier
 from components.evaluate.predict.probabilities import is_distribution
+from components.evaluate.predict.published import Run, load_classifier
 from components.evaluate.predict.reference import TrainingImages, load_reference
 from components.evaluate.results import labels_of
 from components.evaluate.statistics import calibration
@@ -25,8 +25,8 @@ from components.shared import keras_setup
 from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import iter_tables, pixel_sha256, read_header
+from components.shared.published import classifier_stem
 from components.shared.records import ClassifierRecord, Reference, load_record
-from counterweight.reevaluate import Run
 
 NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
 MAX_EXAMPLES = 400
@@ -105,29 +105,6 @@ def choose_arm(run: Run, name: str) -> str:
             option="ARM",
         )
     return chosen
-
-
-def load_classifier(path: Path, image_size: int, classes: int) -> keras.Model:
-    """Load a classifier that may come from anyone, without running code of the file.
-
-    Raises:
-        UserError: `model.invalid`: it is damaged, contains code, or has another input or output.
-    """
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        shapes = (model.input_shape, model.output_shape)
-        if shapes != ((None, image_size, image_size, 3), (None, classes)):
-            raise ValueError(f"input and output are {shapes}")
-    except Exception as error:  # Keras raises undocumented exceptions for a damaged file
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(
-            f"{path.name} is not a classifier of {classes} classes for images of {image_size} px",
-            "use the unchanged files of one run",
-            "model.invalid",
-            file=path.name,
-        ) from error
-    return model
 
 
 def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:

@@ -7,8 +7,7 @@ predictions for validation, so nothing but the models and the new images is need
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate.predict.guards import check_classifiers, refuse_seen, seen_by
-from components.evaluate.predict.inputs import Classifier, classifier_stem, models_of
-from components.evaluate.predict.probabilities import load_probabilities, predict, predictions_table
-from components.evaluate.results import calibrate_arms, compare_on, labels_of
+from components.evaluate.predict.inputs import Classifier, models_of
+from components.evaluate.predict.probabilities import predict, predictions_table
+from components.evaluate.predict.published import Run, open_run
+from components.evaluate.results import compare_on, labels_of
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import Fitted, compare, count_images
@@ -26,109 +26,23 @@ from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared import keras_setup
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
-from components.shared.files import file_sha256
-from components.shared.image_set import Header, open_pixels, read_rows
+from components.shared.image_set import open_pixels, read_rows
+from components.shared.published import classifier_stem
 from components.shared.records import (
     CitedPlan,
     ClassifierRecord,
     ExternalOutcome,
-    Manifest,
     Results,
     RunRecord,
     load_gan_record,
     load_record,
 )
 from components.shared.seeds import derive_seed
-from counterweight.run_options import make_fetch
+from components.shared.storage import make_fetch
 
 _FOLD_PARAMETERS = {"data_split", "output"}
 """Pipeline parameters in which the folds of a k-fold run may differ."""
 _GAN_RECORD = re.compile(r"models/gan-[A-Za-z0-9_-]+\.json")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A published run.
-
-    Attributes:
-        name: its location, for messages.
-        file: returns the local path of one of its files, after comparing it with the manifest.
-        files: names of all files.
-        results: its `metrics.json`.
-        record: `run` of the results, validated.
-        classes: all classes of its data.
-        predictions: its `predictions.parquet`.
-    """
-
-    name: str
-    file: Callable[[str], Path]
-    files: tuple[str, ...]
-    results: Results
-    record: RunRecord
-    classes: tuple[str, ...]
-    predictions: pd.DataFrame
-
-    @property
-    def header(self) -> Header:
-        """What its image sets have in common."""
-        return Header(
-            self.classes, self.record.image_size, "external", self.record.data_sha256, self.record.split_sha256
-        )
-
-    def load(self, split: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        """Return rows and probabilities of a set, by arm; see `load_probabilities`."""
-        return load_probabilities(self.predictions, split, self.arms, self.record.seeds, self.classes)
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Names of its arms."""
-        return tuple(self.results.arms)
-
-    def calibrate(self) -> dict[str, ArmCalibration]:
-        """Return what was fitted on validation, by arm."""
-        images = {dx: counts.images for dx, counts in self.results.splits["train"].items()}
-        return calibrate_arms(*self.load("validation"), self.classes, self.record.malignant, images)
-
-
-def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
-    """Open a published run.
-
-    Args:
-        name: its location, for messages.
-        fetch: returns the local path of one of its files; raises a UserError if it does not exist.
-
-    Raises:
-        UserError: it is not a finished run of this pipeline, or a file differs from the published one.
-    """
-    manifest = load_record(fetch("manifest.json"), Manifest)
-
-    def file(member: str) -> Path:
-        if member not in manifest.files:
-            raise UserError(
-                f"{name} has no {member}", "give the folder of a finished run", "run.missing_file", file=member
-            )
-        path = fetch(member)
-        if file_sha256(path) != manifest.files[member].sha256:
-            raise UserError(
-                f"{name}: {member} differs from the published file",
-                "publish the run again",
-                "run.changed_file",
-                file=member,
-            )
-        return path
-
-    results = load_record(file("metrics.json"), Results)
-    try:
-        predictions = pd.read_parquet(file("predictions.parquet"))
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # without a number it is Arrow's, of a damaged file
-            raise
-        raise UserError(
-            f"{name}: predictions.parquet is not a Parquet file",
-            "use the unchanged files of one run",
-            "predictions.invalid",
-        ) from error
-    return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
 
 
 def open_published(place: str, scratch: Path) -> Run:

@@ -2,7 +2,7 @@
 
     DATA    demo, kaggle, gs://bucket/prefix (or s3://, az://) or a folder (default: the preset's, else demo)
     PRESET  demo, cpu or full (default: demo for generated images, else cpu)
-    OUT     the folder of the results (default runs/<run id>)
+    OUT     the folder of the results (default runs/<run id>); with champion=last each run has a folder <run id> in it
     RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
     PLAN    a plan of `make plan`, which the report cites with all deviations from it
 
@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from components.container_images import content
 from components.placement import override_options, placement
 from components.shared.arms import GAN
+from components.shared.champion import LAST, NONE
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
@@ -186,8 +187,20 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     digest = hashlib.sha256(json.dumps([settings, identity], sort_keys=True).encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name or "data").strip("-").lower()[:24]
     run_id = f"{stem}-{preset}-{digest}"
-    folder = Path(os.path.expanduser(out or f"runs/{run_id}")).resolve()  # noqa: PTH111
+    beside = placement().options.champion == LAST  # each run keeps its folder, so that the next one finds its candidate
+    folder = Path(os.path.expanduser(f"{out or 'runs'}/{run_id}" if beside or not out else out)).resolve()  # noqa: PTH111
     return run_id, values | {"output": str(folder)}, folder
+
+
+def resolve_champion(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of a command with the absolute path of the folder of the champion.
+
+    Raises:
+        UserError: `run.missing_path`.
+    """
+    if "champion" not in options:
+        return dict(options)
+    return {**options, "champion": _resolve_path(options["champion"], "champion", (NONE, LAST))}
 
 
 def split_runner(words: list[str]) -> tuple[str, list[str]]:
@@ -495,7 +508,7 @@ def run(words: list[str], console: TextIO) -> int:
     runner_name, words = split_runner(words)
     given, options = parameters.split_options(parameters.assignments(words))
     plan = planning.take_plan(given)
-    override_options({"gans_per_task": "1", "classifiers_per_task": "3"} | options)
+    override_options({"gans_per_task": "1", "classifiers_per_task": "3"} | resolve_champion(options))
     from pipeline import counterweight
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())

@@ -1,12 +1,10 @@
 """Options of the commands that use a published run: `RUN=… NAME=value`, without loading Keras."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.records import path_below
-from components.shared.storage import download_file
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.run import check_writable
@@ -22,28 +20,6 @@ def missing_option(option: str, hint: str) -> UserError:
 def expand(text: str) -> str:
     """Return a location with `~` replaced by the user's home folder."""
     return text.strip() if "://" in text else os.path.expanduser(text.strip())  # noqa: PTH111 (Path's own may raise)
-
-
-def make_fetch(run: str, scratch: Path) -> Callable[[str], Path]:
-    """Return a function from a name in a run to its local path; files of a remote run are downloaded into `scratch`."""
-
-    def fetch_local(name: str) -> Path:
-        path = path_below(run, name)
-        if not path.is_file():
-            raise UserError(
-                f"{run} has no {name}", "give the folder of a published run", "run.missing_file", run=run, file=name
-            )
-        return path
-
-    def fetch_remote(name: str) -> Path:
-        scratch.mkdir(parents=True, exist_ok=True)
-        path = path_below(scratch, name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download_file(f"{run.rstrip('/')}/{name}", path)
-        return path
-
-    return fetch_remote if "://" in run else fetch_local
 
 
 def check_run(place: str) -> None:

@@ -13,7 +13,8 @@
     PLACEMENT     another file than manifests/placement.yaml
     LOCAL_IMAGES  1: images that the cluster's nodes already have, as with kind; none are pulled from a registry
 
-and any pipeline parameter, which takes precedence over PARAMS, which takes precedence over PRESET.
+and any pipeline parameter, which takes precedence over PARAMS, which takes precedence over PRESET, and any option of
+the placement file, such as champion=last.
 With WAIT=1 on GitHub Actions, the verdict and its table are appended to the summary of the job.
 `counterweight/client.py` documents the variables of the API; KFP_SERVICE_ACCOUNT names the Kubernetes service account
 of the run's pods. The pipeline is uploaded as a version with the name of the git revision, or reused if it exists.
@@ -42,7 +43,7 @@ from typing import Any, TextIO
 import kfp_server_api
 import yaml
 
-from components.placement import FILE_VARIABLE, placement
+from components.placement import FILE_VARIABLE, override_options, placement
 from components.shared.arms import GAN
 from components.shared.errors import ExitCode, UserError, printable
 from components.shared.parameters import check, defaults, parse, source_label, synthetic_sources
@@ -450,6 +451,8 @@ def run(words: list[str], out: TextIO) -> int:
     for option in ("TIMEOUT", "WAIT", "LOCAL_IMAGES"):
         given.pop(option, None)
     plan = planning.take_plan(given)
+    given, options = parameters.split_options(given)
+    override_options(options)
     values = arguments(given)
     package = compile_package(local)
     api = Api(os.environ)

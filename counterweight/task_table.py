@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from components.placement import placement
 from components.shared.log import ProgressLine, parse_progress
 from components.shared.parameters import arm_names, split_names
 from components.shared.workflow_size import pack_classifiers, parse_pack
@@ -73,6 +74,7 @@ def planned_labels(values: Mapping[str, Any]) -> list[str]:
     return [
         "check_inputs",
         "prepare_data",
+        *(["read_champion"] if placement().options.champion != "none" else []),
         *classifier_labels(packs.real),
         "read_synthetic",
         "train_features",

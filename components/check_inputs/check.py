@@ -4,12 +4,14 @@ Kubeflow's form and API accept values that no phase can use: 32.5 for an integer
 machine. Everything that can be detected without reading an image is an error here.
 """
 
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.shared import champion as champions
 from components.shared import storage
 from components.shared.arms import GAN
 from components.shared.data_identity import input_identity, synthetic_identity
@@ -34,12 +36,14 @@ class Checked:
         data_identity: hash of the input files' names, sizes and versions.
         synthetic_identity: the same for the sources of synthetic images.
         train_gans: whether the GANs of this run are such a source.
+        champion: the run to compare with, as text; empty without the option.
     """
 
     packs: Packs
     data_identity: str
     synthetic_identity: str
     train_gans: bool
+    champion: str
 
 
 def check(
@@ -47,18 +51,19 @@ def check(
     gans_per_task: int,
     classifiers_per_task: int,
     checkpoints: str,
+    champion: str,
     environment: Mapping[str, str],
 ) -> Checked:
     """Check everything that can fail before training.
 
     Args:
         parameters: name → value, as Kubeflow passes them.
-        gans_per_task, classifiers_per_task, checkpoints: options of the compiled pipeline.
+        gans_per_task, classifiers_per_task, checkpoints, champion: options of the compiled pipeline.
         environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
     Raises:
-        UserError: a parameter is invalid, an input is missing or unreadable, the output is not writable, or the run
-            would need more tasks than a workflow holds.
+        UserError: a parameter is invalid, an input is missing or unreadable, the output is not writable, the champion
+            cannot be used, or the run would need more tasks than a workflow holds.
     """
     values = check_parameters(parameters)
     packs = check_size(values, gans_per_task, classifiers_per_task)
@@ -81,7 +86,25 @@ def check(
         _check_output("checkpoints", checkpoints, in_pod)
     arms = ", ".join(arm_names(values))
     log_line("check_inputs", f"data identity {identity}; output {values['output']}; arms {arms}")
-    return Checked(packs, identity, synthetic_identity(values["synthetic"]), GAN in sources)
+    chosen = _choose_champion(champion, values["output"], values["data_image_size"], in_pod)
+    return Checked(packs, identity, synthetic_identity(values["synthetic"]), GAN in sources, chosen)
+
+
+def _choose_champion(champion: str, output: str, image_size: int, in_pod: bool) -> str:
+    """Return the champion as the text that the other tasks get; empty without the option.
+
+    Raises:
+        UserError: `input.not_reachable`, or as in `champion.choose`.
+    """
+    if champion == champions.NONE:
+        return ""
+    if in_pod and champion != champions.LAST and not is_address(champion):
+        raise _not_reachable("champion", champion)
+    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
+        chosen = champions.choose(champion, output, image_size, Path(scratch))
+    found = f"{chosen.run.place}, arm {chosen.run.arm}" if chosen.run else "no earlier run has a candidate"
+    log_line("check_inputs", f"champion: {found}")
+    return champions.format_choice(chosen)
 
 
 def _check_input(name: str, place: str, in_pod: bool) -> None:
@@ -89,13 +112,7 @@ def _check_input(name: str, place: str, in_pod: bool) -> None:
     if is_address(place):
         return
     if in_pod:
-        raise UserError(
-            f"{name} is {place!r}, which a pod cannot reach",
-            f"copy it to object storage and give {ADDRESS_FORM}",
-            "input.not_reachable",
-            name=name,
-            value=place,
-        )
+        raise _not_reachable(name, place)
     path, is_file = Path(place), name == "data_split"
     if path.is_file() and not is_file:
         raise refuse_file(name, place)
@@ -108,6 +125,16 @@ def _check_input(name: str, place: str, in_pod: bool) -> None:
             name=name,
             value=place,
         )
+
+
+def _not_reachable(name: str, place: str) -> UserError:
+    return UserError(
+        f"{name} is {place!r}, which a pod cannot reach",
+        f"copy it to object storage and give {ADDRESS_FORM}",
+        "input.not_reachable",
+        name=name,
+        value=place,
+    )
 
 
 def _check_kaggle(environment: Mapping[str, str]) -> None:

@@ -30,14 +30,17 @@ def check_inputs(
     gans_per_task: int,
     classifiers_per_task: int,
     checkpoints: str,
+    champion: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     synthetic_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     train_gans: dsl.OutputPath(bool),  # type: ignore[valid-type]
+    champion_run: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> NamedTuple("Packs", real=list, synthetic=list):  # type: ignore[valid-type]
     """Check everything that can fail before training, and return the classifiers of each task.
 
     `data_identity` and `synthetic_identity` are hashes of the names, sizes and versions of the input files: tasks that
     get one are taken from the cache until its files change. `train_gans` is whether the run has its own GANs.
+    `champion_run` is the run that the option `champion` names, with the hash of its manifest; empty without one.
     """
     from components.shared.errors import exit_on_user_error
 
@@ -73,9 +76,11 @@ def check_inputs(
             gans_per_task=gans_per_task,
             classifiers_per_task=classifiers_per_task,
             checkpoints=checkpoints,
+            champion=champion,
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)
         write_text(synthetic_identity, checked.synthetic_identity)
         write_text(train_gans, json.dumps(checked.train_gans))
+        write_text(champion_run, checked.champion)
         return namedtuple("Packs", ["real", "synthetic"])(checked.packs.real, checked.packs.synthetic)  # type: ignore

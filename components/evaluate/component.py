@@ -29,11 +29,12 @@ def evaluate(
     results: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    champion: dsl.Input[dsl.Artifact] = None,
 ) -> str:
     """Compare the arms on the test split, which no other phase reads, and return the verdict.
 
     `plan` is the text of the plan that the run cites; empty for none. It is compiled in, and part of the cache key of
-    this task alone.
+    this task alone. `champion` is the folder that `read_champion` wrote, likewise.
     """
     from components.shared.errors import exit_on_user_error
 
@@ -67,6 +68,7 @@ def evaluate(
             results=results.path,
             report=report.path,
             plan=plan,
+            champion=champion.path if champion else None,
         )
         log_metrics(metrics, headline_metrics(outcome))
         # A later run that takes this result from the cache reports its age.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate import planned
+from components.evaluate.champion import compare_champion
 from components.evaluate.predict import label_fidelity, skin_tone
 from components.evaluate.predict.guards import check_inputs
 from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
@@ -59,6 +60,7 @@ def evaluate(
     results: str | Path,
     report: str | Path,
     plan: str = "",
+    champion: str | Path | None = None,
 ) -> Results:
     """Compare the arms of a run.
 
@@ -72,13 +74,14 @@ def evaluate(
             and `reference.json` (training images that new images are compared with) and `examples.parquet`.
         report: HTML page to write.
         plan: text of the plan that the run cites; empty for none.
+        champion: folder that `read_champion` wrote; None without the option `champion`.
 
     Returns:
         The content of `metrics.json`.
 
     Raises:
         UserError: a model may have seen a test or external image, the arms differ in more than their training set, or
-            files of different runs were mixed, or the data lacks a positive class.
+            files of different runs were mixed, the data lacks a positive class, or the champion is damaged.
     """
     inputs = read_inputs(training_data, test_data, synthetic_images, classifiers)
     seeds = check_inputs(inputs)
@@ -95,7 +98,11 @@ def evaluate(
         probabilities = predict(models_of(inputs.classifiers), images)
         shows_skin = set(classes) <= skin_tone.SKIN_CLASSES and parameters["data"] != "demo"
         groups = _group_test_images(inputs.sets["test"], images["test"], shows_skin)
-    outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
+        outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
+        if champion is not None:
+            listed = Path(test_data) / "splits.csv"
+            compared = compare_champion(Path(champion), inputs, listed, images["test"], rows, probabilities, outcome)
+            outcome = outcome.model_copy(update={"champion": compared})
     shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
     with atomic_folder(results) as folder:

@@ -1,4 +1,4 @@
-"""Component specification of publishing; see `publish.py`."""
+"""Component specifications of publishing, and of reading a published champion; see `publish.py` and `champion.py`."""
 
 from kfp import dsl
 
@@ -38,6 +38,7 @@ def publish(
                 "data_source.json": f"{test_data.path}/data_source.json",
             },
         )
+        results_record = load_record(files["metrics.json"], Results)
         place = publish_files(
             output=output,
             run=run,
@@ -47,8 +48,27 @@ def publish(
             results_address=results.uri,
             finished=str(results.metadata.get("finished", "")),
             verdict=verdict,
-            arm=load_record(files["metrics.json"], Results).effect.arm,
+            arm=results_record.effect.arm,
             promote_if=promote_if,
+            champion=results_record.champion,
         )
         published.metadata["place"] = place
         return place
+
+
+@dsl.component(base_image=image("publish"), install_kfp_package=False)
+def read_champion(
+    champion: str,
+    training_data: dsl.Input[dsl.Dataset],
+    champion_files: dsl.Output[dsl.Artifact],
+) -> None:
+    """Copy what a comparison with the promoted model of an earlier run needs, and check that its classes are the same.
+
+    `champion` contains the hash of that run's manifest, so that the copy is taken from the cache until it changes.
+    """
+    from components.shared.errors import exit_on_user_error
+
+    with exit_on_user_error():
+        from components.publish.champion import read_champion as read
+
+        read(champion=champion, training_data=training_data.path, out=champion_files.path)

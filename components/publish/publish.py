@@ -19,8 +19,11 @@ from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.files import TEMPORARY_PREFIX, atomic_write, file_sha256, write_text
 from components.shared.log import log_line
+from components.shared.published import MANIFEST
 from components.shared.records import (
+    Champion,
     ClassifierRecord,
+    ComparedChampion,
     Manifest,
     ManifestEntry,
     TrainedGan,
@@ -30,7 +33,6 @@ from components.shared.records import (
 )
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 
-MANIFEST = "manifest.json"
 JOURNAL = ".publishing.json"
 """Exists beside the manifest during a publication; lists all files that may exist, of any run."""
 VERDICTS_OF_PROMOTION: dict[str, Collection[str]] = {
@@ -39,7 +41,7 @@ VERDICTS_OF_PROMOTION: dict[str, Collection[str]] = {
     "always": {"improved", "no evidence", "worse", "not established"},
     "never": (),
 }
-"""promote_if → the verdicts with which there is a candidate."""
+"""promote_if → the verdicts with which there is a candidate; with a champion, the comparison with it needs one, too."""
 AUTO = "auto"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -229,7 +231,12 @@ def _parse_listing(text: str | None, where: str) -> dict[str, ManifestEntry]:
         ) from error
 
 
-def _choose_candidate(model: str, verdict: str, promote_if: str) -> str | None:
+def _choose_candidate(model: str, verdict: str, promote_if: str, champion: ComparedChampion | None) -> str | None:
+    """Return the model if the verdict and, with a champion, that of the comparison with it are accepted; else None.
+
+    Raises:
+        UserError: `parameter.invalid`.
+    """
     if promote_if not in VERDICTS_OF_PROMOTION:
         raise UserError(
             f"promote_if is {promote_if!r}",
@@ -238,9 +245,22 @@ def _choose_candidate(model: str, verdict: str, promote_if: str) -> str | None:
             name="promote_if",
             value=promote_if,
         )
-    candidate = model if verdict in VERDICTS_OF_PROMOTION[promote_if] else None
-    log_line("publish", f"candidate: {candidate or 'none'} (verdict: {verdict}; promote_if: {promote_if})")
+    verdicts = {verdict, *([champion.verdict] if champion else [])}
+    candidate = model if verdicts <= set(VERDICTS_OF_PROMOTION[promote_if]) else None
+    against = f"; against the champion {champion.run}: {champion.verdict}" if champion else ""
+    log_line("publish", f"candidate: {candidate or 'none'} (verdict: {verdict}{against}; promote_if: {promote_if})")
     return candidate
+
+
+def _describe_champion(champion: Champion | None) -> ComparedChampion | None:
+    """Return the champion for the manifest; None if the run was not compared with one."""
+    if champion is None or champion.run is None or champion.comparison is None:
+        return None
+    return ComparedChampion(
+        run=champion.run.run,
+        manifest_sha256=champion.run.manifest_sha256,
+        verdict=champion.comparison.verdict,
+    )
 
 
 def publish(
@@ -254,6 +274,7 @@ def publish(
     artifact_address: str = "",
     results_address: str = "",
     finished: str = "",
+    champion: Champion | None = None,
 ) -> str:
     """Copy files to the output of a run.
 
@@ -269,6 +290,7 @@ def publish(
         artifact_address: where Kubeflow stores the artifact.
         results_address: where Kubeflow stores the results; it contains the id of the run that computed them.
         finished: when they were computed.
+        champion: the comparison with the champion; its verdict must meet `promote_if`, too.
 
     Returns:
         The place of the files.
@@ -278,10 +300,12 @@ def publish(
     """
     if run and not RUN_NAME.fullmatch(run):
         raise UserError(f"run is {run!r}", "give letters, digits, dots and dashes", "publish.invalid_run", value=run)
-    candidate = _choose_candidate(f"models/{arm}.keras", verdict, promote_if)
+    compared = _describe_champion(champion)
+    candidate = _choose_candidate(f"models/{arm}.keras", verdict, promote_if, compared)
     sources = {name: (path, file_sha256(path)) for name, path in sorted(files.items())}
     entries = {name: {"sha256": sha256, "bytes": path.stat().st_size} for name, (path, sha256) in sources.items()}
     content = {"files": entries, "candidate": candidate, "promote_if": promote_if, "verdict": verdict}
+    content |= {"champion": compared.model_dump()} if compared else {}
     text = json.dumps(content, indent=1) + "\n"
 
     computed_by = _find_producer(results_address, run)

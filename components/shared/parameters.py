@@ -270,9 +270,22 @@ class Options(BaseModel):
         json_schema_extra=_form(f"auto, none or {ADDRESS_FORM}"),
     )
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
-        default="improved", description="The verdicts with which the augmented model becomes the candidate."
+        default="improved",
+        description="The verdicts with which the augmented model becomes the candidate; with a champion, that of the "
+        "comparison with it must be one of them, too.",
+    )
+    champion: Place = Field(
+        default="none",
+        description="The promoted model with which the new one is compared; last is the candidate of the newest run in "
+        "the output that has one.",
+        json_schema_extra=_form(f"none, last, {ADDRESS_FORM} or a folder"),
     )
     gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
+
+    @field_validator("champion")
+    @classmethod
+    def _is_place(cls, place: str) -> str:
+        return _check_place(place)
 
 
 def _split_columns(columns: str) -> dict[str, str]:

@@ -455,20 +455,64 @@ class ManifestEntry(Record):
     bytes: Count
 
 
+class ChampionRun(Record):
+    """The published run whose candidate is in use: the champion.
+
+    Attributes:
+        place: its folder or address.
+        run: its name, the last part of the place.
+        manifest_sha256: hash of its manifest, which lists the hashes of all its files.
+        arm: the arm of its candidate.
+    """
+
+    place: Text
+    run: Text
+    manifest_sha256: Sha256
+    arm: ArmName
+
+
+class ChosenChampion(Record):
+    """Record of the champion that a run is compared with, `champion.json`; written by read_champion.
+
+    Attributes:
+        requested: the option `champion`.
+        run: the champion; null if the option is `last` and no earlier run has a candidate.
+    """
+
+    requested: Text
+    run: ChampionRun | None
+
+
+class ComparedChampion(Record):
+    """The champion in a manifest.
+
+    Attributes:
+        run: name of its run.
+        manifest_sha256: hash of the manifest of its run.
+        verdict: the verdict of the comparison with it.
+    """
+
+    run: Text
+    manifest_sha256: Sha256
+    verdict: Verdict
+
+
 class Manifest(Record):
     """Record of a publication, `manifest.json`; written last by publish.
 
     Attributes:
         files: relative path → hash and size.
-        candidate: the model that is proposed for use; null if the verdict does not allow it.
+        candidate: the model that is proposed for use; null if the verdicts do not allow it.
         promote_if: the condition for a candidate, an option of the pipeline.
         verdict: the verdict of the evaluation.
+        champion: the champion that the run was compared with; absent without one.
     """
 
     files: dict[RelativePath, ManifestEntry]
     candidate: RelativePath | None
     promote_if: Text
     verdict: Text
+    champion: ComparedChampion | None = None
 
 
 class Reference(Record):
@@ -1094,6 +1138,104 @@ class ExternalOutcome(Outcome):
     counts: dict[ClassName, ImageCounts]
 
 
+class ChampionFigure(Record):
+    """A metric of the candidate and of the champion on the same lesions.
+
+    Attributes:
+        candidate: the metric of the candidate, mean over its models.
+        champion: that of the champion.
+        difference: candidate − champion.
+    """
+
+    candidate: Estimate
+    champion: Estimate
+    difference: Difference
+
+
+class ChampionComparison(Record):
+    """Paired comparison of the candidate, the arm of the effect, with the champion on the test images.
+
+    Attributes:
+        seeds: number of models that are compared on each side.
+        lesions: number of test lesions that are compared.
+        rare_lesions: number of them of the rare classes with synthetic images of every source.
+        excluded_lesions: number of test lesions that were excluded on both sides, because the champion has seen them,
+            their patient or a near-duplicate.
+        excluded_images: number of their images.
+        seen_validation_images: number of validation images that the champion has seen, likewise; they do not enter the
+            comparison, because the champion is calibrated as published.
+        few: whether too few lesions remain to compare; then there are no figures, and nothing is established.
+        figures: metric → both sides and their difference.
+        permutation: the paired permutation test of the primary metric; null if too few lesions remain.
+        verdict: the result in words; `improved`: the candidate is better than the champion.
+    """
+
+    seeds: Count
+    lesions: Count
+    rare_lesions: Count
+    excluded_lesions: Count
+    excluded_images: Count
+    seen_validation_images: Count
+    few: bool
+    figures: dict[Text, ChampionFigure]
+    permutation: Permutation | None
+    verdict: Verdict
+
+    @model_validator(mode="after")
+    def _has_figures_unless_few(self) -> "ChampionComparison":
+        if self.few != ("rare_recall" not in self.figures) or self.few != (self.permutation is None):
+            raise ValueError("there are figures if, and only if, enough lesions remain")
+        return self
+
+
+class Drift(Record):
+    """Difference of the training data to that of the champion's run; each pair is before and now.
+
+    Attributes:
+        images: numbers of training images.
+        classes: class → its shares of the training images.
+        class_distance: total variation distance of the class frequencies, from 0 to 1.
+        class_p: p-value of the chi-square test of the class frequencies, by lesion.
+        sex_distance: total variation distance of the sexes, by image; null if a side does not record them.
+        site_distance: the same of the sites.
+        median_age: median ages; null if a side does not record them.
+        appearance: Kernel Inception Distance of the images of new lesions to those of the champion's run, in its
+            features, one image of each of at most 500 lesions; null if there are no new lesions, or the champion's run
+            has no features of all its training images.
+        appearance_p: p-value of its permutation test.
+    """
+
+    images: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    classes: dict[ClassName, Annotated[list[Share], Field(min_length=2, max_length=2)]]
+    class_distance: Share
+    class_p: Figure
+    sex_distance: Share | None
+    site_distance: Share | None
+    median_age: Interval | None
+    appearance: Figure
+    appearance_p: Figure
+
+
+class Champion(Record):
+    """The champion of a run: the promoted model that the candidate must beat, and how the data changed since.
+
+    Attributes:
+        run: the champion; null if no earlier run had a candidate.
+        comparison: the comparison with it; null without it.
+        drift: the difference of the training data to that of its run; null without it.
+    """
+
+    run: ChampionRun | None
+    comparison: ChampionComparison | None
+    drift: Drift | None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Champion":
+        if not ((self.run is None) == (self.comparison is None) == (self.drift is None)):
+            raise ValueError("a part of the comparison is missing")
+        return self
+
+
 class Results(Outcome):
     """Record of an evaluation, `metrics.json`.
 
@@ -1109,6 +1251,7 @@ class Results(Outcome):
         synthetic: class, or source and class, → its synthetic images.
         sources: name → source of synthetic images other than the run's GANs.
         external: comparison on external images; null without an external set.
+        champion: comparison with the promoted model of an earlier run; absent without the option `champion`.
     """
 
     run: RunRecord
@@ -1119,6 +1262,7 @@ class Results(Outcome):
     synthetic: dict[SyntheticKey, SyntheticDetails]
     sources: dict[SourceName, SyntheticSource] = {}
     external: ExternalOutcome | None
+    champion: Champion | None = None
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> "Results":

@@ -17,6 +17,8 @@ from components.shared.checkpoint import Folder, Store
 from components.shared.errors import UserError
 from components.shared.files import atomic_write
 from components.shared.log import log_line
+from components.shared.published import Fetch, find_file
+from components.shared.records import path_below
 from components.shared.stores import transfer
 from components.shared.stores.access import READ, WRITE, access
 from components.shared.stores.addresses import ADDRESS_FORM, Address, is_address, parse
@@ -124,6 +126,32 @@ def download_file(uri: str, path: str | Path) -> None:
             )
         with atomic_write(path) as part:
             connection.run([partial(connection.download, entry, part)], f"download {uri}", entry.size)
+
+
+def make_fetch(run: str, scratch: Path) -> Fetch:
+    """Return a function from a name in a run to its local path; files of a remote run are downloaded into `scratch`."""
+
+    def fetch_remote(name: str) -> Path:
+        scratch.mkdir(parents=True, exist_ok=True)
+        path = path_below(scratch, name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            download_file(f"{run.rstrip('/')}/{name}", path)
+        return path
+
+    return fetch_remote if is_address(run) else partial(find_file, run)
+
+
+def folders_with(uri: str, name: str) -> list[str]:
+    """Return the names directly below a prefix under which an object of this name exists, the newest first.
+
+    Raises:
+        UserError: as in `download_folder`, except that there may be no object.
+    """
+    with _translate_errors(uri, READ):
+        entries = _Connection(parse(uri)).list_files()
+    found = [(entry.modified, key.split("/")[0]) for key, entry in entries.items() if key.split("/")[1:] == [name]]
+    return [folder for _, folder in sorted(found, key=lambda it: (it[0] is not None, it[0], it[1]), reverse=True)]
 
 
 class Prefix:

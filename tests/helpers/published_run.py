@@ -35,14 +35,14 @@ def simulate(rows: pd.DataFrame, seeds: int, skill: float, seed: int) -> np.ndar
     return np.asarray(probabilities / probabilities.sum(-1, keepdims=True))
 
 
-def write_manifest(folder: Path) -> Path:
+def write_manifest(folder: Path, candidate: str | None = None) -> Path:
     """Write the manifest of a folder's files, as publish does."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     entries = {
         str(path.relative_to(folder)): ManifestEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
         for path in paths
     }
-    manifest = Manifest(files=entries, candidate=None, promote_if="improved", verdict="no evidence")
+    manifest = Manifest(files=entries, candidate=candidate, promote_if="improved", verdict="no evidence")
     write_record(folder / "manifest.json", manifest)
     return folder
 

@@ -233,6 +233,47 @@ def test_plan_is_an_input_of_evaluate_alone_and_fits_into_its_arguments(compiled
     assert argument_bytes(citing, "evaluate", iterations(citing, 1, 1, 1)) < 100 * KIB
 
 
+@pytest.fixture(scope="module")
+def comparing(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """The pipeline with the option `champion`."""
+    return compile_pipeline(tmp_path_factory.mktemp("comparing"), {"options": {"champion": "last"}})
+
+
+def test_champion_is_read_before_anything_is_trained(comparing: Compiled):
+    root = comparing.dags()["root"]
+    assert root["read-champion"]["inputs"]["parameters"] == {
+        "champion": {"taskOutputParameter": {"outputParameterKey": "champion_run", "producerTask": "check-inputs"}}
+    }
+    waiting = {name for name, task in root.items() if "read-champion" in task.get("dependentTasks", [])}
+    (real,) = (n for n, t in root.items() if is_loop(t) and "make-synthetic-images" not in t["dependentTasks"])
+    assert waiting == {"make-synthetic-images", real, "evaluate"}
+    constant = comparing.tasks()["check-inputs"]["inputs"]["parameters"]["champion"]["runtimeValue"]["constant"]
+    assert constant == "last"
+
+
+def test_champion_restarts_no_gan_and_no_classifier(compiled: Compiled, comparing: Compiled):
+    """Inputs, outputs, command and image are what a task's cache key is made of."""
+
+    def key(of: Compiled, name: str) -> tuple[Any, ...]:
+        component = of.spec["components"][of.tasks()[name]["componentRef"]["name"]]
+        executor = of.spec["deploymentSpec"]["executors"][component["executorLabel"]]
+        return of.tasks()[name].get("inputs"), component, executor["container"]
+
+    names = set(compiled.executed())
+    assert set(comparing.executed()) - names == {"read-champion"}
+    assert {name for name in names if key(compiled, name) != key(comparing, name)} == {"check-inputs", "evaluate"}
+    for name in set(DEPENDS_ON) - {"evaluate"}:
+        assert depends_on(comparing, name) == DEPENDS_ON[name], name
+
+
+def test_champion_in_the_cache_key_of_evaluate_is_the_hash_of_its_manifest(compiled: Compiled, comparing: Compiled):
+    """The copy of its files is cached by what check_inputs returns, which contains the hash."""
+    assert "champion" not in compiled.tasks()["evaluate"]["inputs"]["artifacts"]
+    source = comparing.tasks()["evaluate"]["inputs"]["artifacts"]["champion"]
+    assert source == {"taskOutputArtifact": {"outputArtifactKey": "champion_files", "producerTask": "read-champion"}}
+    assert comparing.tasks()["read-champion"]["cachingOptions"] == {"enableCache": True}
+
+
 # Size
 
 

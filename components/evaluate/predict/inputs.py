@@ -72,11 +72,6 @@ class Inputs:
         )
 
 
-def classifier_stem(arm: str, seed: int, first_seed: int) -> str:
-    """Return the name of a classifier's files below `models/`, without suffix."""
-    return arm if seed == first_seed else f"{arm}-seed{seed}"
-
-
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:
     """Return the classifiers in `models/` of some folders, by arm, in the order in which pages show the arms.
 

@@ -13,7 +13,17 @@ from typing import Any
 from markupsafe import Markup
 
 from components.shared.arms import GAN, parse_synthetic_key, share_of, source_of, title_of
-from components.shared.records import Difference, Estimate, Outcome, Subgroup, Subgroups, comparable_groups
+from components.shared.records import (
+    Champion,
+    ChampionRun,
+    Difference,
+    Drift,
+    Estimate,
+    Outcome,
+    Subgroup,
+    Subgroups,
+    comparable_groups,
+)
 
 _VERDICTS = {
     "improved": "The synthetic images helped",
@@ -21,6 +31,15 @@ _VERDICTS = {
     "worse": "The synthetic images made it worse",
     "not established": "Not established whether the synthetic images helped",
 }
+_AGAINST_CHAMPION = {
+    "improved": "The candidate is better than the champion",
+    "no evidence": "No evidence that the candidate is better than the champion",
+    "worse": "The candidate is worse than the champion",
+    "not established": "Not established whether the candidate is better than the champion",
+}
+LISTED_CLASSES = 3
+MIN_CHANGE = 0.001
+"""Smallest change of a class's share of the training images that pages state."""
 
 
 def number(value: float | None) -> float:
@@ -197,3 +216,66 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         digits = 0 if total >= 10 * size else 1
         cost = f"; the GANs took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
     return f"{advice}: {reason}{cost}."
+
+
+def champion_title(run: ChampionRun) -> str:
+    """Return the name of a champion: `augmented 50 % of run a1b2`."""
+    return f"{title_of(run.arm)} of run {plain(run.run, 60)}"
+
+
+def describe_champion(champion: Champion | None, unit: str) -> str:
+    """Return the comparison with the champion as a sentence; empty without the option.
+
+    Args:
+        champion: the comparison.
+        unit: what counts once, as in `DataSource`.
+    """
+    if champion is None:
+        return ""
+    if champion.run is None or champion.comparison is None:
+        return "No champion: no earlier run in the output has a candidate, so the candidate was compared with none."
+    found, name = champion.comparison, champion_title(champion.run)
+    excluded = f"{found.excluded_lesions:,} test {unit}s are excluded, because the champion has seen them"
+    if not found.excluded_lesions:
+        excluded = f"the champion has seen none of the test {unit}s"
+    if found.few:
+        return (
+            f"Too few test {unit}s of the rare classes ({found.rare_lesions:,}) to compare the candidate with the "
+            f"champion ({name}); {excluded}."
+        )
+    difference = found.figures["rare_recall"].difference
+    interval = f"95\u00a0% interval {show_interval(difference, '+')}"
+    note = "; one model on each side cannot separate an effect from the luck of one training run" * (found.seeds == 1)
+    return (
+        f"{_AGAINST_CHAMPION[found.verdict]} ({name}): mean recall of the rare classes {show(difference.value, '+')} "
+        f"({interval}) on {found.lesions:,} test {unit}s that neither has seen{note}; {excluded}."
+    )
+
+
+def describe_drift(drift: Drift | None, unit: str) -> list[str]:
+    """Return how the training data differs from that of the champion's run, as sentences; none without a champion."""
+    if drift is None:
+        return []
+    before, now = drift.images
+    changes = sorted(drift.classes.items(), key=lambda it: -abs(it[1][1] - it[1][0]))
+    shown = [
+        f"class {plain(dx, 60)}: {100 * first:.1f} % → {100 * last:.1f} %"
+        for dx, (first, last) in changes[:LISTED_CLASSES]
+        if abs(last - first) >= MIN_CHANGE
+    ]
+    test = f", chi-square test of the {unit}s p = {show(drift.class_p)}" if known(drift.class_p) else ""
+    texts = [
+        f"Training images: {before:,} → {now:,}.",
+        f"Class frequencies differ by {100 * drift.class_distance:.1f} % (total variation{test})"
+        f"{'; ' + ', '.join(shown) if shown else ''}.",
+    ]
+    for what, apart in (("Sexes", drift.sex_distance), ("Sites", drift.site_distance)):
+        texts += [] if apart is None else [f"{what} differ by {100 * apart:.1f} % (total variation)."]
+    if drift.median_age is not None:
+        texts.append(f"Median age: {' → '.join(show(age, digits=0) for age in drift.median_age)} years.")
+    if known(drift.appearance):
+        texts.append(
+            f"Appearance of new {unit}s: Kernel Inception Distance {show(drift.appearance, '+', 4)} to the images of "
+            f"the champion's run, in its features, permutation test p = {show(drift.appearance_p)}."
+        )
+    return texts

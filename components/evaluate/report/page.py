@@ -24,6 +24,8 @@ from components.shared.log import duration
 from components.shared.records import (
     ArmDifference,
     ArmResults,
+    Champion,
+    ChampionFigure,
     DataSource,
     Difference,
     Effect,
@@ -284,6 +286,12 @@ def _comparison(results: Results, outcome: Outcome, counts: Mapping[str, ImageCo
     )
 
 
+def _champion_rows(champion: Champion | None) -> list[tuple[str, ChampionFigure]]:
+    """Return title and figures of each metric in which candidate and champion are compared."""
+    figures = champion.comparison.figures if champion and champion.comparison else {}
+    return [(_OVERALL.get(metric, metric), figure) for metric, figure in figures.items()]
+
+
 def _training_seconds(results: Results) -> tuple[float | None, float | None]:
     """Return how long the training of all GANs and of all classifiers took; None if unknown."""
     run = results.run
@@ -443,6 +451,7 @@ environment.filters |= {
     "arm_title": title_of,
     "key_title": formatting.key_title,
     "group_title": formatting.group_title,
+    "champion_title": formatting.champion_title,
 }
 environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
@@ -463,6 +472,10 @@ def view(results: Results) -> dict[str, Any]:
         "population": results.population or {},
         "subgroups": results.subgroups,
         "worst_group": formatting.describe_worst_group(results.subgroups, source.unit),
+        "champion": results.champion,
+        "champion_sentence": formatting.describe_champion(results.champion, source.unit),
+        "champion_rows": _champion_rows(results.champion),
+        "drift": formatting.describe_drift(results.champion.drift if results.champion else None, source.unit),
         "folds": run.folds or [],
         "pooled_lesions": run.pooled_lesions,
         "synthetic": synthetic,
@@ -523,6 +536,8 @@ def render_text(results: Results) -> str:
         lines.append(f"Planned on {plain(plan.created, 40)}{end}")
         for text in plan.deviations:
             lines += textwrap.wrap(f"- {plain(text)}", _TEXT_WIDTH, subsequent_indent="  ")
+    for text in filter(None, (page["champion_sentence"], " ".join(page["drift"]))):
+        lines += textwrap.wrap(plain(text), _TEXT_WIDTH)
     if page["demo"]:
         lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
     if page["unit"] != "lesion":

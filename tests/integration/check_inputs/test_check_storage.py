@@ -1,5 +1,7 @@
 """What the first task of a run detects in object storage."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,9 +9,14 @@ import pytest
 
 from components.check_inputs.check import Checked, check
 from components.shared import parameters
+from components.shared.champion import parse_choice
 from components.shared.errors import UserError
+from components.shared.records import Manifest, ManifestEntry
 from components.shared.stores import transfer
+from tests.helpers.example_results import example
 from tests.helpers.strict_storage import Server, strict_storage
+
+CANDIDATE = "augmented@1"
 
 
 @pytest.fixture
@@ -25,9 +32,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def run_check(**values: Any) -> Checked:
     options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 6}
-    checkpoints = values.pop("checkpoints", "auto")
+    options |= {"checkpoints": values.pop("checkpoints", "auto"), "champion": values.pop("champion", "none")}
     environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    return check(parameters.defaults() | values, checkpoints=checkpoints, environment=environment, **options)
+    return check(parameters.defaults() | values, environment=environment, **options)
 
 
 def error_of(**values: Any) -> UserError:
@@ -60,6 +67,8 @@ def test_check_reports_new_and_replaced_objects_as_another_identity(server: Serv
         ({"data": "gs://other-bucket/ham"}, "storage.not_found"),
         ({"output": "gs://other-bucket/out"}, "storage.not_found"),
         ({"checkpoints": "gs://other-bucket/out"}, "storage.not_found"),
+        ({"champion": "gs://raw/runs/absent"}, "champion.not_found"),
+        ({"champion": "last", "output": "gs://other-bucket/out"}, "storage.not_found"),
     ],
 )
 def test_check_refuses_places_that_do_not_exist(server: Server, values: dict[str, Any], code: str):
@@ -82,3 +91,50 @@ def test_check_without_an_answer_fails_in_time(server: Server, monkeypatch: pyte
     monkeypatch.setattr(transfer, "STALL_S", 0.2)
     server.fault = lambda _: 503
     assert error_of(data="gs://raw/ham").code == "storage.no_answer"
+
+
+def put_run(server: Server, name: str, candidate: str | None, models: dict[str, str], size: int = 64) -> None:
+    """Publish a run that has a manifest and results."""
+    results = example(1)
+    results["run"] |= {"image_size": size}
+    text = json.dumps(results).encode()
+    names = ["predictions.parquet", "splits.csv", *(f"models/{CANDIDATE}{suffix}" for suffix in (".json", ".keras"))]
+    hashes = dict.fromkeys(names, "0" * 64) | models | {"metrics.json": hashlib.sha256(text).hexdigest()}
+    entries = {file: ManifestEntry(sha256=digest, bytes=1) for file, digest in hashes.items()}
+    manifest = Manifest(files=entries, candidate=candidate, promote_if="improved", verdict="improved")
+    server.put(f"runs/{name}/metrics.json", text)
+    server.put(f"runs/{name}/manifest.json", manifest.model_dump_json().encode())
+
+
+def test_check_finds_the_newest_run_with_a_candidate(server: Server):
+    assert parse_choice(run_check(champion="last", output="gs://raw/runs").champion).run is None
+    model = f"models/{CANDIDATE}.keras"
+    put_run(server, "a", model, {model: "a" * 64})
+    put_run(server, "b", model, {model: "b" * 64})
+    put_run(server, "c", None, {model: "c" * 64})
+    server.put("runs/d/metrics.json", b"{}")
+    server.put("runs/e/part/manifest.json", b"{}")
+    server.put("runs/f/manifest.json", b"{}")
+    found = parse_choice(run_check(champion="last", output="gs://raw/runs/").champion).run
+    assert found is not None
+    assert (found.place, found.run, found.arm) == ("gs://raw/runs/b", "b", CANDIDATE)
+    content = server.objects["runs/b/manifest.json"].content
+    assert found.manifest_sha256 == hashlib.sha256(content).hexdigest()
+    by_address = parse_choice(run_check(champion="gs://raw/runs/b", output="gs://raw/elsewhere").champion)
+    assert by_address.run == found
+
+
+def test_check_of_runs_without_new_data_keeps_the_champion(server: Server):
+    """Their candidates are the same models: another champion would evaluate the run again each time."""
+    model = f"models/{CANDIDATE}.keras"
+    for name, digest in (("a", "a"), ("b", "b"), ("c", "b"), ("d", "b")):
+        put_run(server, name, model, {model: digest * 64})
+    found = parse_choice(run_check(champion="last", output="gs://raw/runs").champion).run
+    assert found is not None
+    assert found.run == "b"
+
+
+def test_check_refuses_a_remote_champion_of_another_image_size(server: Server):
+    put_run(server, "a", f"models/{CANDIDATE}.keras", {}, size=128)
+    error = error_of(champion="last", output="gs://raw/runs")
+    assert (error.code, error.fields["champion"], error.fields["image_size"]) == ("champion.other_size", 128, 64)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.evaluate.predict.published import Run
 from counterweight import compare, reevaluate
 from tests.helpers.errors import raises_user_error
 from tests.helpers.example_results import CLASSES
@@ -20,7 +21,7 @@ def command(tmp_path: Path, *runs: Path) -> str:
     return out.getvalue()
 
 
-def open_both(*folders: Path) -> tuple[reevaluate.Run, ...]:
+def open_both(*folders: Path) -> tuple[Run, ...]:
     return tuple(reevaluate.open_published(str(folder), folder) for folder in folders)
 
 

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from components.evaluate.predict.probabilities import predictions_table
+from components.evaluate.predict.published import Run
 from components.evaluate.results import calibrate_arms, compare_on
 from components.evaluate.statistics.compare import count_images
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.records import ModelCurves, Results, RunRecord, write_record
+from components.shared.storage import make_fetch
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
-from counterweight.run_options import make_fetch
 from tests.integration.evaluate.conftest import ARMS, write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -44,7 +45,7 @@ def command(*words: str | Path) -> int:
     return exit_codes.run_command(lambda: command_module.evaluate(list(map(str, words))))
 
 
-def open_local(folder: Path) -> reevaluate.Run:
+def open_local(folder: Path) -> Run:
     return reevaluate.open_published(str(folder), folder)
 
 

@@ -1,5 +1,6 @@
 """Publication to a folder, to an emulator of object storage, and to a strict server that can fail at any request."""
 
+import itertools
 import json
 import os
 import socket
@@ -16,9 +17,19 @@ import pytest
 from components.publish.publish import JOURNAL, publish
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError
 from components.shared.files import file_sha256
+from components.shared.records import (
+    Champion,
+    ChampionComparison,
+    ChampionRun,
+    Drift,
+    Manifest,
+    Verdict,
+    load_record,
+)
 from tests.helpers.strict_storage import Request, Server, strict_storage
 
 ARM = "augmented@0.5"
+VERDICTS: tuple[Verdict, ...] = ("improved", "no evidence", "worse", "not established")
 ROOT = Path(__file__).resolve().parents[3]
 Files = dict[str, Path]
 
@@ -466,6 +477,50 @@ def test_publish_names_a_candidate_only_if_the_verdict_allows_it(
         expected = "models/augmented@0.5.keras" if verdict in with_verdicts else None
         assert (manifest["candidate"], manifest["promote_if"], manifest["verdict"]) == (expected, promote_if, verdict)
         assert f"candidate: {expected or 'none'}" in capsys.readouterr().out
+
+
+def champion(verdict: Verdict) -> Champion:
+    comparison = ChampionComparison(
+        seeds=2, lesions=1, rare_lesions=1, excluded_lesions=0, excluded_images=0, seen_validation_images=0, few=True,
+        figures={}, permutation=None, verdict=verdict,
+    )  # fmt: skip
+    drift = Drift(
+        images=[1, 1], classes={}, class_distance=0.0, class_p=None, sex_distance=None, site_distance=None,
+        median_age=None, appearance=None, appearance_p=None,
+    )  # fmt: skip
+    run = ChampionRun(place="gs://b/first", run="first", manifest_sha256="0" * 64, arm="augmented@1")
+    return Champion(run=run, comparison=comparison, drift=drift)
+
+
+@pytest.mark.parametrize(
+    ("promote_if", "pairs"),
+    [
+        ("improved", {("improved", "improved")}),
+        ("not_worse", set(itertools.product(("improved", "no evidence"), repeat=2))),
+        ("always", set(itertools.product(VERDICTS, repeat=2))),
+        ("never", set()),
+    ],
+)
+def test_publish_with_a_champion_names_a_candidate_only_if_both_verdicts_allow_it(
+    promote_if: str, pairs: set[tuple[str, str]], files: Files, tmp_path: Path
+):
+    promoted = set()
+    for verdict, against in itertools.product(VERDICTS, repeat=2):
+        out = tmp_path / f"{verdict} {against}"
+        publish(str(out), files, tmp_path / "artifact", verdict, ARM, promote_if, champion=champion(against))
+        manifest = load_record(out / "manifest.json", Manifest)
+        assert manifest.champion is not None
+        assert manifest.champion.model_dump() == {"run": "first", "manifest_sha256": "0" * 64, "verdict": against}
+        promoted |= {(verdict, against)} if manifest.candidate else set()
+    assert promoted == pairs
+
+
+def test_publish_without_an_earlier_candidate_promotes_by_the_verdict_alone(files: Files, tmp_path: Path):
+    none = Champion(run=None, comparison=None, drift=None)
+    publish(str(tmp_path / "out"), files, tmp_path / "artifact", "improved", ARM, "improved", champion=none)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["candidate"] == f"models/{ARM}.keras"
+    assert "champion" not in manifest
 
 
 def test_publish_with_an_unknown_promote_if_fails(files: Files, tmp_path: Path):

@@ -16,9 +16,8 @@ from components.shared import parameters, storage
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
-from components.shared.storage import checkpoint_store
+from components.shared.storage import checkpoint_store, make_fetch
 from components.shared.stores import s3_azure, transfer
-from counterweight.run_options import make_fetch
 from scripts import verify_published
 from tests.helpers.object_servers import Place, azure_place, azure_server, free_port, s3_place, s3_server
 

@@ -7,8 +7,10 @@ import pytest
 
 from components.check_inputs.check import PROBE, Checked, check
 from components.shared import parameters
+from components.shared.champion import parse_choice
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError
+from components.shared.records import ChosenChampion
 
 IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
@@ -16,7 +18,7 @@ IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 def run_check(
     environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
 ) -> Checked:
-    own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto"} | (options or {})
+    own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto", "champion": "none"} | (options or {})
     return check(parameters.defaults() | values, environment=environment or {}, **own)
 
 
@@ -140,3 +142,27 @@ def test_data_identity_of_words_does_not_read_a_folder_of_that_name(tmp_path: Pa
 
 def test_probe_is_hidden():
     assert PROBE.startswith(".")
+
+
+# The champion; see also tests/integration/evaluate/test_champion.py
+
+
+def test_check_without_a_champion_returns_no_text():
+    assert run_check(IN_POD).champion == ""
+
+
+def test_check_of_the_last_champion_returns_it_as_text(tmp_path: Path):
+    text = run_check(options={"champion": "last"}, output=str(tmp_path / "run")).champion
+    assert parse_choice(text) == ChosenChampion(requested="last", run=None)
+
+
+def test_check_in_a_pod_refuses_a_champion_in_a_folder():
+    error = error_of(IN_POD, {"champion": "runs/a"})
+    assert (error.code, error.fields["name"]) == ("input.not_reachable", "champion")
+
+
+@pytest.mark.parametrize(
+    ("champion", "output", "code"), [("last", "auto", "champion.no_output"), ("absent", "auto", "champion.not_found")]
+)
+def test_check_refuses_a_champion_that_cannot_be_found(champion: str, output: str, code: str):
+    assert error_of(options={"champion": champion}, output=output).code == code

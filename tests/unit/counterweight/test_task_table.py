@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from components import placement
 from components.shared.parameters import defaults
 from counterweight.task_table import Row, TaskTable, is_interactive, planned_labels, select_rows, task_labels
 
@@ -42,6 +43,17 @@ def test_planned_labels_have_a_row_for_each_class_arm_and_seed():
         "evaluate",
         "publish",
     ]
+
+
+def test_planned_labels_with_a_champion_have_a_row_that_reads_it():
+    placement.override_options({"champion": "last"})
+    try:
+        labels = planned_labels(defaults())
+    finally:
+        placement._overrides.clear()
+        placement.placement.cache_clear()
+    assert labels[:3] == ["check_inputs", "prepare_data", "read_champion"]
+    assert "read_champion" not in planned_labels(defaults())
 
 
 def test_planned_labels_of_automatic_classes_are_expanded_later():

@@ -1,0 +1,115 @@
+"""The results, predictions and classifiers of a published run, which may come from anyone.
+
+Records are validated when they are read, and each file is compared with the manifest. Keras loads models in its safe
+mode, in which they contain no code.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from components.evaluate.predict.probabilities import load_probabilities
+from components.evaluate.results import calibrate_arms
+from components.evaluate.statistics.calibration import ArmCalibration
+from components.shared.errors import UserError
+from components.shared.image_set import Header
+from components.shared.published import open_files
+from components.shared.records import Results, RunRecord, load_record
+
+
+@dataclass(frozen=True)
+class Run:
+    """A published run.
+
+    Attributes:
+        name: its location, for messages.
+        file: returns the local path of one of its files, after comparing it with the manifest.
+        files: names of all files.
+        results: its `metrics.json`.
+        record: `run` of the results, validated.
+        classes: all classes of its data.
+        predictions: its `predictions.parquet`.
+    """
+
+    name: str
+    file: Callable[[str], Path]
+    files: tuple[str, ...]
+    results: Results
+    record: RunRecord
+    classes: tuple[str, ...]
+    predictions: pd.DataFrame
+
+    @property
+    def header(self) -> Header:
+        """What its image sets have in common."""
+        return Header(
+            self.classes, self.record.image_size, "external", self.record.data_sha256, self.record.split_sha256
+        )
+
+    def load(self, split: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """Return rows and probabilities of a set, by arm; see `load_probabilities`."""
+        return load_probabilities(self.predictions, split, self.arms, self.record.seeds, self.classes)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of its arms."""
+        return tuple(self.results.arms)
+
+    def calibrate(self, *arms: str) -> dict[str, ArmCalibration]:
+        """Return what was fitted on validation, by arm; of all arms if none is given."""
+        images = {dx: counts.images for dx, counts in self.results.splits["train"].items()}
+        rows, probabilities = self.load("validation")
+        chosen = {arm: probabilities[arm] for arm in arms or self.arms}
+        return calibrate_arms(rows, chosen, self.classes, self.record.malignant, images)
+
+
+def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
+    """Open a published run.
+
+    Args:
+        name: its location, for messages.
+        fetch: returns the local path of one of its files; raises a UserError if it does not exist.
+
+    Raises:
+        UserError: it is not a finished run of this pipeline, or a file differs from the published one.
+    """
+    manifest, file = open_files(name, fetch)
+    results = load_record(file("metrics.json"), Results)
+    try:
+        predictions = pd.read_parquet(file("predictions.parquet"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without a number it is Arrow's, of a damaged file
+            raise
+        raise UserError(
+            f"{name}: predictions.parquet is not a Parquet file",
+            "use the unchanged files of one run",
+            "predictions.invalid",
+        ) from error
+    return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
+
+
+def load_classifier(path: Path, image_size: int, classes: int) -> keras.Model:
+    """Load a classifier that may come from anyone, without running code of the file.
+
+    Raises:
+        UserError: `model.invalid`: it is damaged, contains code, or has another input or output.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        shapes = (model.input_shape, model.output_shape)
+        if shapes != ((None, image_size, image_size, 3), (None, classes)):
+            raise ValueError(f"input and output are {shapes}")
+    except Exception as error:  # Keras raises undocumented exceptions for a damaged file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path.name} is not a classifier of {classes} classes for images of {image_size} px",
+            "use the unchanged files of one run",
+            "model.invalid",
+            file=path.name,
+        ) from error
+    return model
