@@ -60,7 +60,10 @@ OUTPUTS = (
     Output("examples.parquet", "four test images of each class, for `make demo`"),
     Output("splits.csv", "split, lesion, patient (if known) and hashes of each image; usable as `data_split`"),
     Output("data_profile.html", "the data, and what was skipped and why"),
-    Output("manifest.json", "SHA-256 of each file, written last; the candidate, if the verdict meets `promote_if`"),
+    Output(
+        "manifest.json",
+        "SHA-256 of each file, written last; the candidate, if the verdict meets `promote_if`; the champion, if any",
+    ),
     Output("models/<arm>.keras", "classifier of the run's first seed"),
     Output("models/<arm>.json", "its record"),
     Output("models/<arm>.html", "its learning curves"),

@@ -207,6 +207,48 @@ def example_subgroups() -> dict[str, Any]:
     return {"arms": list(ARMS), "groups": groups, "worst": 1}
 
 
+def example_champion(few: bool = False) -> dict[str, Any]:
+    """Return `champion` of the results: a candidate that is better, or too few lesions to compare."""
+
+    def figure(value: float) -> dict[str, Any]:
+        sides = {"candidate": value + 0.1, "champion": value}
+        limits = {side: {"value": it, "low": it - 0.05, "high": it + 0.05} for side, it in sides.items()}
+        return limits | {"difference": {"value": 0.1, "low": 0.02, "high": 0.18}}
+
+    metrics = ("rare_recall", "balanced_accuracy", "macro_auc", "balanced_log_loss")
+    return {
+        "run": {
+            "place": "gs://models/weekly/run-41",
+            "run": "run-41",
+            "manifest_sha256": "c1" * 32,
+            "arm": "augmented@0.5",
+        },
+        "comparison": {
+            "seeds": 3,
+            "lesions": 1117,
+            "rare_lesions": 4 if few else 41,
+            "excluded_lesions": 3,
+            "excluded_images": 5,
+            "seen_validation_images": 7,
+            "few": few,
+            "figures": {} if few else {metric: figure(0.5 + n / 10) for n, metric in enumerate(metrics)},
+            "permutation": None if few else {"p": None, "passed": True, "draws": 10_000},
+            "verdict": "not established" if few else "improved",
+        },
+        "drift": {
+            "images": [7010, 8200],
+            "classes": {dx: [0.011, 0.023] if dx == "df" else [0.14, 0.139] for dx in CLASSES},
+            "class_distance": 0.012,
+            "class_p": 0.031,
+            "sex_distance": 0.02,
+            "site_distance": None,
+            "median_age": [50.0, 52.0],
+            "appearance": 0.0031,
+            "appearance_p": 0.41,
+        },
+    }
+
+
 @functools.cache
 def spot(seed: int, size: int = 128, noise: float = 5.0) -> ShownImage:
     """Return a dark spot on skin, about as hard to compress as a photograph."""

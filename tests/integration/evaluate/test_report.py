@@ -21,6 +21,7 @@ from tests.helpers.example_results import (
     RARE,
     TEST,
     example,
+    example_champion,
     example_gallery,
     example_subgroups,
     nulled,
@@ -629,3 +630,43 @@ def test_report_of_images_of_another_field_mentions_no_skin_and_no_lesions() -> 
     text = Page(render_html(results, example_gallery())).text
     assert "Positive images classified as negative" in text
     assert "Positive: species4." in text
+
+
+# The champion
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_pages_state_the_comparison_with_the_champion_and_drift(few: bool):
+    results = example() | {"champion": example_champion(few)}
+    page = Page(render_html(results, NONE))
+    start = "Too few test lesions" if few else "The candidate is better than the champion"
+    for text in (page.text, render_markdown(results), " ".join(render_text(results).split()), model_card(results)):
+        assert start in text
+        assert "augmented 50 % of run run-41" in text
+        assert "class df: 1.1 % → 2.3 %" in text
+    assert ("champion" in page.named) != few
+    if not few:
+        assert page.named["champion"][1][:2] == ["Candidate", "0.600 0.550 to 0.650"]
+        assert page.named["champion"][3][1] == "+0.100 +0.020 to +0.180"
+        assert "| Balanced log loss | 0.900 | 0.800 | +0.100 (+0.020 to +0.180) |" in render_markdown(results)
+
+
+def test_pages_without_the_option_do_not_mention_a_champion():
+    assert "champion" not in render_html(example(), NONE).lower()
+    for render in (render_markdown, render_text, model_card):
+        assert "champion" not in render(example()).lower()
+
+
+def test_pages_without_an_earlier_candidate_state_it():
+    results = example() | {"champion": {"run": None, "comparison": None, "drift": None}}
+    assert "No champion: no earlier run" in Page(render_html(results, NONE)).text
+    assert "No champion: no earlier run" in render_markdown(results)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_pages_escape_the_name_of_the_champion(name: str):
+    champion = example_champion()
+    champion["run"]["run"] = name
+    page = Page(render_html(example() | {"champion": champion}, NONE))
+    assert not page.tags & {"script", "img"}
+    assert "<script" not in render_markdown(example() | {"champion": champion})

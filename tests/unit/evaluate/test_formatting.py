@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.evaluate.report import formatting
 from components.evaluate.report.formatting import (
     describe_remedy,
     describe_verdict,
@@ -14,7 +15,8 @@ from components.evaluate.report.formatting import (
     show,
     show_interval,
 )
-from components.shared.records import Difference, Outcome
+from components.shared.records import Champion, Difference, Outcome
+from tests.helpers.example_results import example_champion
 from tests.helpers.rendering import build
 
 
@@ -153,3 +155,56 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
         "Add synthetic images: augmented 50 % differs from the baseline by +0.050 (−0.100 to +0.200), which "
         "includes zero."
     )
+
+
+def test_describe_champion_is_a_sentence_with_the_difference_and_what_was_excluded():
+    found = Champion.model_validate(example_champion())
+    assert formatting.describe_champion(found, "lesion") == (
+        "The candidate is better than the champion (augmented 50 % of run run-41): mean recall of the rare classes "
+        "+0.100 (95\u00a0% interval +0.020 to +0.180) on 1,117 test lesions that neither has seen; 3 test lesions are "
+        "excluded, because the champion has seen them."
+    )
+    assert formatting.describe_champion(None, "lesion") == ""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "start"),
+    [
+        ("no evidence", "No evidence that the candidate is better"),
+        ("worse", "The candidate is worse"),
+        ("not established", "Not established whether the candidate is better"),
+    ],
+)
+def test_describe_champion_begins_with_the_verdict(verdict: str, start: str):
+    values = example_champion()
+    values["comparison"] |= {"verdict": verdict, "excluded_lesions": 0, "seeds": 1}
+    text = formatting.describe_champion(Champion.model_validate(values), "image")
+    assert text.startswith(start)
+    assert text.endswith("one training run; the champion has seen none of the test images.")
+
+
+def test_describe_champion_with_few_lesions_claims_nothing():
+    text = formatting.describe_champion(Champion.model_validate(example_champion(few=True)), "lesion")
+    assert text == (
+        "Too few test lesions of the rare classes (4) to compare the candidate with the champion (augmented 50 % of "
+        "run run-41); 3 test lesions are excluded, because the champion has seen them."
+    )
+
+
+def test_describe_champion_without_one_is_a_note():
+    text = formatting.describe_champion(Champion(run=None, comparison=None, drift=None), "lesion")
+    assert text.startswith("No champion: no earlier run in the output has a candidate")
+
+
+def test_describe_drift_lists_what_changed_and_omits_what_is_unknown():
+    drift = Champion.model_validate(example_champion()).drift
+    assert formatting.describe_drift(drift, "lesion") == [
+        "Training images: 7,010 → 8,200.",
+        "Class frequencies differ by 1.2 % (total variation, chi-square test of the lesions p = 0.031); class df: 1.1 % "
+        "→ 2.3 %, class akiec: 14.0 % → 13.9 %, class bcc: 14.0 % → 13.9 %.",
+        "Sexes differ by 2.0 % (total variation).",
+        "Median age: 50 → 52 years.",
+        "Appearance of new lesions: Kernel Inception Distance +0.0031 to the images of the champion's run, in its "
+        "features, permutation test p = 0.410.",
+    ]
+    assert formatting.describe_drift(None, "lesion") == []
