@@ -200,8 +200,8 @@ def test_describe_drift_lists_what_changed_and_omits_what_is_unknown():
     drift = Champion.model_validate(example_champion()).drift
     assert formatting.describe_drift(drift, "lesion") == [
         "Training images: 7,010 → 8,200.",
-        "Class frequencies differ by 1.2 % (total variation, chi-square test of the lesions p = 0.031); class df: 1.1 % "
-        "→ 2.3 %, class akiec: 14.0 % → 13.9 %, class bcc: 14.0 % → 13.9 %.",
+        "Class frequencies differ by 1.2 % (total variation, chi-square test of the lesions p = 0.031); class df: 1.1 "
+        "% → 2.3 %, class akiec: 14.0 % → 13.9 %, class bcc: 14.0 % → 13.9 %.",
         "Sexes differ by 2.0 % (total variation).",
         "Median age: 50 → 52 years.",
         "Appearance of new lesions: Kernel Inception Distance +0.0031 to the images of the champion's run, in its "
