@@ -45,6 +45,7 @@ import yaml
 
 from components.placement import FILE_VARIABLE, override_options, placement
 from components.shared.arms import GAN
+from components.shared.champion import LAST, NONE, check_output
 from components.shared.errors import ExitCode, UserError, printable
 from components.shared.parameters import check, defaults, parse, source_label, synthetic_sources
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
@@ -185,8 +186,8 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return all parameters of a run on a cluster, after a check of values, places and the number of tasks.
 
     Raises:
-        UserError: `parameter.unreachable`, `kaggle.no_credentials`, or as in `parameters.check` and
-            `workflow_size.check_size`.
+        UserError: `parameter.unreachable`, `kaggle.no_credentials`, or as in `parameters.check`,
+            `workflow_size.check_size` and `champion.check_output`.
     """
     complete = check(values)
     for name, words in REMOTE_WORDS.items():
@@ -207,6 +208,9 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
         raise _unreachable("data_split", split, "copy it to a bucket and give gs://bucket/name.csv (or s3://, az://)")
     options = placement().options
     check_size(complete, options.gans_per_task, options.classifiers_per_task)
+    if options.champion not in (NONE, LAST) and not is_address(options.champion):
+        raise _unreachable("champion", options.champion, f"choose from {NONE}, {LAST}, {ADDRESS_FORM}")
+    check_output(options.champion, complete["output"])
     return complete
 
 

@@ -34,8 +34,8 @@ def choose(champion: str, output: str, image_size: int, scratch: Path) -> Chosen
         scratch: folder for downloaded files.
 
     Raises:
-        UserError: `champion.no_output`, `champion.not_found`, `champion.no_candidate` or `champion.other_size`; or the
-            run is damaged.
+        UserError: `champion.no_output`, `champion.not_found`, `champion.no_candidate`, `champion.other_arm` or
+            `champion.other_size`; or the run is damaged.
     """
     place = _find_last(output, scratch / "runs") if champion == LAST else champion
     if place is None:
@@ -49,6 +49,20 @@ def choose(champion: str, output: str, image_size: int, scratch: Path) -> Chosen
             value=champion,
         )
     return ChosenChampion(requested=champion, run=run)
+
+
+def check_output(champion: str, output: str) -> None:
+    """Check that there is a place in which `last` finds earlier runs.
+
+    Raises:
+        UserError: `champion.no_output`.
+    """
+    if champion == LAST and output == "auto":
+        raise UserError(
+            "champion is last, but output is auto, which keeps each run in a separate place",
+            "set output to a place for all runs, or champion to the address of a run",
+            "champion.no_output",
+        )
 
 
 def _find_last(output: str, scratch: Path) -> str | None:
@@ -83,16 +97,12 @@ def _list_runs(output: str) -> Iterator[str]:
     """Yield the places of the published runs among which a new run is published, the newest first.
 
     Raises:
-        UserError: `champion.no_output`, or as in `storage.folders_with`.
+        UserError: as in `check_output` and `storage.folders_with`.
     """
-    if output == "auto":
-        raise UserError(
-            "champion is last, but output is auto, which keeps each run in a separate place",
-            "set output to a place for all runs, or champion to the address of a run",
-            "champion.no_output",
-        )
+    check_output(LAST, output)
     if is_address(output):
-        yield from (f"{output.rstrip('/')}/{name}" for name in storage.folders_with(output, MANIFEST))
+        names = (name for name in storage.folders_with(output, MANIFEST) if name.isprintable())
+        yield from (f"{output.rstrip('/')}/{name}" for name in names)
         return
     own = Path(output).resolve()
     if not own.parent.is_dir():
@@ -100,7 +110,8 @@ def _list_runs(output: str) -> Iterator[str]:
     found = []
     for entry in os.scandir(own.parent):
         manifest = Path(entry.path, MANIFEST)
-        if entry.is_dir(follow_symlinks=False) and entry.name != own.name and manifest.is_file():
+        other = entry.name != own.name and entry.name.isprintable()
+        if other and entry.is_dir(follow_symlinks=False) and manifest.is_file():
             found.append((manifest.stat().st_mtime_ns, entry.path))
     yield from (path for _, path in sorted(found, reverse=True))
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components import placement
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError
 from counterweight import client, logs, submit
 from tests.helpers import kfp_server
+from tests.helpers.errors import raises_user_error
 from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
 
@@ -390,3 +392,25 @@ def test_submit_ctrl_c_prints_how_to_cancel_and_leaves_the_run(kfp: KfpServer):
     assert f"make terminate RUN={kfp.tables['runs'][0]['run_id']}" in out
     assert "Traceback" not in err
     assert kfp.tables["runs"][0]["state"] == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("champion", "output", "code"),
+    [
+        ("last", "gs://bucket/x", ""),
+        ("gs://bucket/x/run-1", "auto", ""),
+        ("last", "auto", "champion.no_output"),
+        ("runs/first", "auto", "parameter.unreachable"),
+    ],
+)
+def test_check_values_refuses_a_champion_that_no_run_on_a_cluster_can_have(champion: str, output: str, code: str):
+    placement.override_options({"champion": champion})
+    try:
+        if code:
+            with raises_user_error(code):
+                submit.check_values({"output": output})
+        else:
+            submit.check_values({"output": output})
+    finally:
+        placement._overrides.clear()
+        placement.placement.cache_clear()
