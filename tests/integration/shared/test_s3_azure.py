@@ -379,3 +379,10 @@ def test_commands_and_phases_read_what_was_published(place: Place, tmp_path: Pat
     assert verify_published.main(place.uri("out")) == 0
     place.put("out/b", b"another")
     assert verify_published.main(place.uri("out")) == 1
+
+
+def test_folders_with_an_object_are_those_directly_below_the_prefix(place: Place):
+    for name in ("a/manifest.json", "b/manifest.json", "b/part/manifest.json", "c/report.html", "manifest.json"):
+        place.put(f"runs/{name}", b"{}")
+    assert sorted(storage.folders_with(place.uri("runs/"), "manifest.json")) == ["a", "b"]
+    assert storage.folders_with(place.uri("absent"), "manifest.json") == []

@@ -3,6 +3,7 @@
 import gzip
 import os
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +15,7 @@ from google.cloud.storage import Client  # noqa: E402
 from components.shared import storage  # noqa: E402
 from components.shared.errors import UserError  # noqa: E402
 from components.shared.stores import addresses, gcs, transfer  # noqa: E402
+from components.shared.stores.protocol import Entry  # noqa: E402
 from tests.helpers.strict_storage import PAGE, Clock, strict_storage  # noqa: E402
 
 
@@ -365,3 +367,15 @@ def test_prefix_reports_existing_and_modified_objects(strict):
     target = storage.Prefix("gs://raw/to")
     assert target.find_existing(["a", "b"]) == {"a"}
     assert target.modified("b") is None
+
+
+def test_folders_with_an_object_are_listed_by_its_time(monkeypatch: pytest.MonkeyPatch):
+    """The newest run is the one whose manifest was written last; a store may not know the time."""
+    days = {"b/manifest.json": 3, "c/manifest.json": 1, "a/manifest.json": 2, "d/manifest.json": None}
+    entries = {
+        name: Entry(name, 1, "1", None if day is None else datetime(2026, 1, day, tzinfo=UTC))
+        for name, day in days.items()
+    }
+    with strict_storage():
+        monkeypatch.setattr(storage._Connection, "list_files", lambda _: entries)
+        assert storage.folders_with("gs://raw/runs", "manifest.json") == ["b", "a", "c", "d"]
