@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import requests
@@ -146,3 +147,31 @@ def test_credentials_are_never_readable_by_others(tmp_path: Path, monkeypatch: p
     engine.scratch.mkdir()
     engine._credentials()
     assert [*modes, (engine.scratch / "credentials.json").stat().st_mode & 0o777] == [0o600, 0o440]
+
+
+@pytest.mark.parametrize(
+    ("task", "mounted", "network"),
+    [("check_inputs", True, "host"), ("read_champion", True, "host"), ("publish", False, "none")],
+)
+def test_only_tasks_that_read_the_champion_get_its_folder_and_a_network(
+    tmp_path: Path, task: str, mounted: bool, network: str
+):
+    created: list[dict[str, Any]] = []
+
+    def create(*_: object, **options: Any) -> Any:
+        created.append(options)
+        return SimpleNamespace(start=lambda: None, logs=lambda **_: iter(()))
+
+    engine = Engine.__new__(Engine)
+    engine.client = cast(Any, SimpleNamespace(containers=SimpleNamespace(create=create)))
+    engine.images = dict.fromkeys(("check_inputs", "publish"), "image")
+    engine.inputs, engine.remote, engine.checkpoints, engine.shares_group = [], False, {}, False
+    engine.user, engine.security, engine.label, engine.scratch = "1:1", [], {}, tmp_path
+    engine.output, engine.remote_champion = tmp_path / "out", True
+    engine.results = engine._mount("OUT", Path("/home/user/runs/second"), read_only=False)
+    engine.champion = [engine._mount("champion", Path("/home/user/runs"), read_only=True)]
+    engine.start(task, ["sh", "-c", "true"], {}, {})
+    mounts = {mount["Target"]: mount["ReadOnly"] for mount in created[0]["mounts"]}
+    assert mounts.get("/home/user/runs") is (True if mounted else None)
+    assert mounts["/home/user/runs/second"] is False
+    assert created[0]["network_mode"] == network
