@@ -11,7 +11,7 @@ import numpy as np
 
 from components.evaluate.predict.grad_cam import build_inspected, explain
 from components.evaluate.predict.neighbours import find_nearest
-from components.evaluate.predict.published import Run
+from components.evaluate.predict.published import Run, load_training_images
 from components.evaluate.predict.reference import TrainingImages
 from components.evaluate.report.gallery import overlay
 from components.prepare_data import image_reader
@@ -107,7 +107,7 @@ class Demo:
         self.run = run
         self.arms: dict[str, Arm] = {name: published.load_arm(run, name) for name in run.arms}
         self.best = published.choose_arm(run, "")
-        self.training: TrainingImages = published.load_training_images(run)
+        self.training: TrainingImages = load_training_images(run)
         self.examples = [Example(*each) for each in published.read_examples(run)]
         self.synthetic_keys = published.synthetic_keys(run)
         self._lock = threading.Lock()  # requests come from threads

@@ -267,6 +267,7 @@ def run(words: list[str], console: TextIO) -> None:
     max_bad_images, folder = read_number(options, "max_bad_images", 10), choose_output(options, "predictions")
     check_writable(folder, "OUT")
     start_keras()
+    from components.evaluate.predict.published import load_training_images
     from components.shared import keras_setup
     from counterweight import published, reevaluate
 
@@ -275,7 +276,7 @@ def run(words: list[str], console: TextIO) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="counterweight-")))
         opened = reevaluate.open_published(options["RUN"], scratch / "run")
         name = published.choose_arm(opened, options["ARM"])
-        training, arm = published.load_training_images(opened), published.load_arm(opened, name)
+        training, arm = load_training_images(opened), published.load_arm(opened, name)
         (scratch / "source").mkdir()
         identity = data_identity(data)
         images = list_images(data, scratch / "source")

@@ -18,7 +18,6 @@ from components.evaluate.predict.guards import check_classifier
 from components.evaluate.predict.inputs import Classifier
 from components.evaluate.predict.probabilities import is_distribution
 from components.evaluate.predict.published import Run, load_classifier
-from components.evaluate.predict.reference import TrainingImages, load_reference
 from components.evaluate.results import labels_of
 from components.evaluate.statistics import calibration
 from components.shared import keras_setup
@@ -26,7 +25,7 @@ from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import iter_tables, pixel_sha256, read_header
 from components.shared.published import classifier_stem
-from components.shared.records import ClassifierRecord, Reference, load_record
+from components.shared.records import ClassifierRecord, load_record
 
 NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
 MAX_EXAMPLES = 400
@@ -146,31 +145,6 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
         model_sha256=tuple(hashes),
         seen=frozenset(seen),
     )
-
-
-def load_training_images(run: Run) -> TrainingImages:
-    """Load the training images that new images are compared with.
-
-    Raises:
-        UserError: the run has none, because an earlier version wrote it, or they are damaged.
-    """
-    if "reference.json" not in run.files:
-        raise UserError(
-            f"{run.name} has no reference.json, because an earlier version wrote it",
-            "run the pipeline again with this version, with the same data and parameters",
-            "run.earlier_version",
-            run=run.name,
-        )
-    record = load_record(run.file("reference.json"), Reference)
-    found = load_reference(record, run.file("reference.parquet"), run.file("models/features.keras"))
-    size = run.record.image_size
-    if found.extractor.model.input_shape != (None, size, size, 3):
-        raise UserError(
-            f"the feature extractor does not take images of {size} px",
-            "use the unchanged files of one run",
-            "features.invalid",
-        )
-    return found
 
 
 def synthetic_keys(run: Run) -> list[str]:

@@ -1,5 +1,6 @@
 """Drift: how the training data of a run differs from that of the champion's run, from what the latter published."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from components.evaluate.predict.neighbours import decode_table
-from components.evaluate.predict.published import Run
-from components.evaluate.predict.reference import load_reference
-from components.shared.features import Features
+from components.evaluate.predict.published import Run, load_training_images
+from components.evaluate.predict.reference import TrainingImages
+from components.shared.errors import UserError
 from components.shared.image_set import iter_tables, read_rows
 from components.shared.records import Drift, Population, Reference, Results, load_record
 from components.shared.seeds import derive_seed
@@ -95,14 +96,14 @@ def _sample_lesions(lesions: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed + 1).permutation(rows)[:MAX_LESIONS])
 
 
-def _iter_features(extractor: Features, train_set: Path, rows: np.ndarray) -> Iterator[np.ndarray]:
+def _iter_features(known: TrainingImages, train_set: Path, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield (n, d) features of some rows of an image set; a row group is decoded at a time."""
     begin = 0
     for table in iter_tables(train_set):
         inside = rows[(rows >= begin) & (rows < begin + table.num_rows)] - begin
         begin += table.num_rows
         if len(inside):
-            yield extractor(np.stack(decode_table(table.take(inside))))
+            yield known.extract(np.stack(decode_table(table.take(inside))))
 
 
 def _appearance(run: Run, listed: pd.DataFrame, train_set: Path, seed: int) -> tuple[float, float] | None:
@@ -121,7 +122,7 @@ def _appearance(run: Run, listed: pd.DataFrame, train_set: Path, seed: int) -> t
     record = load_record(run.file(_REFERENCE[0]), Reference)
     if record.images != record.train_images:  # a part that is balanced by class is not comparable
         return None
-    known = load_reference(record, run.file(_REFERENCE[1]), run.file(_REFERENCE[2]))
+    known = load_training_images(run)
     lesion_of = dict(zip(listed["image_id"], listed["lesion_id"], strict=True))
     lesions = np.array([lesion_of.get(name, name) for name in known.names], str)
     before = known.features[_sample_lesions(lesions, derive_seed(seed, "drift before"))]
@@ -130,8 +131,16 @@ def _appearance(run: Run, listed: pd.DataFrame, train_set: Path, seed: int) -> t
     chosen = new[_sample_lesions(own[new], derive_seed(seed, "drift now"))]
     if len(before) < 2 or len(chosen) < 2:
         return None
-    now = np.concatenate(list(_iter_features(known.extractor, train_set, chosen)))
-    return kernel_distance(before, now, derive_seed(seed, "drift"))
+    now = np.concatenate(list(_iter_features(known, train_set, chosen)))
+    with np.errstate(over="ignore", invalid="ignore"):  # the published features may be any numbers
+        found = kernel_distance(before, now, derive_seed(seed, "drift"))
+    if not math.isfinite(found[0]):
+        raise UserError(
+            f"{run.name}: the features of its training images are too large to be compared",
+            "use the unchanged files of one run",
+            "features.invalid",
+        )
+    return found
 
 
 def measure(run: Run, listed: pd.DataFrame, results: Results, train_set: Path, seed: int) -> Drift:
@@ -145,7 +154,7 @@ def measure(run: Run, listed: pd.DataFrame, results: Results, train_set: Path, s
         seed: seed of the samples and permutations.
 
     Raises:
-        UserError: as in `load_reference`.
+        UserError: as in `load_training_images`.
     """
     sides = [it.splits["train"] for it in (run.results, results)]
     images, lesions = (

@@ -1,4 +1,4 @@
-"""The results, predictions and classifiers of a published run, which may come from anyone.
+"""The results, predictions, classifiers and training images of a published run, which may come from anyone.
 
 Records are validated when they are read, and each file is compared with the manifest. Keras loads models in its safe
 mode, in which they contain no code.
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate.predict.probabilities import load_probabilities
+from components.evaluate.predict.reference import TrainingImages, load_reference
 from components.evaluate.results import calibrate_arms
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.shared.errors import UserError
 from components.shared.image_set import Header
 from components.shared.published import open_files
-from components.shared.records import Results, RunRecord, load_record
+from components.shared.records import Reference, Results, RunRecord, load_record
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,28 @@ def load_classifier(path: Path, image_size: int, classes: int) -> keras.Model:
             file=path.name,
         ) from error
     return model
+
+
+def load_training_images(run: Run) -> TrainingImages:
+    """Load the training images that new images are compared with.
+
+    Raises:
+        UserError: the run has none, because an earlier version wrote it, or they are damaged.
+    """
+    if "reference.json" not in run.files:
+        raise UserError(
+            f"{run.name} has no reference.json, because an earlier version wrote it",
+            "run the pipeline again with this version, with the same data and parameters",
+            "run.earlier_version",
+            run=run.name,
+        )
+    record = load_record(run.file("reference.json"), Reference)
+    found = load_reference(record, run.file("reference.parquet"), run.file("models/features.keras"))
+    size = run.record.image_size
+    if found.extractor.model.input_shape != (None, size, size, 3):
+        raise UserError(
+            f"the feature extractor does not take images of {size} px",
+            "use the unchanged files of one run",
+            "features.invalid",
+        )
+    return found

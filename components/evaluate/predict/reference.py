@@ -141,7 +141,7 @@ class TrainingImages:
     classes: tuple[str, ...]
     limit: float
 
-    def _extract(self, images: np.ndarray) -> np.ndarray:
+    def extract(self, images: np.ndarray) -> np.ndarray:
         """Return (N, D) float64 features of (N, S, S, 3) uint8 images.
 
         Raises:
@@ -165,12 +165,12 @@ class TrainingImages:
         Returns:
             (N,) int64 row of `names`, and (N,) float64 distance in units of the limit: above 1, it is unlike them.
         """
-        nearest, distances = find_nearest(self._extract(images), self.features)
+        nearest, distances = find_nearest(self.extract(images), self.features)
         return nearest, distances / self.limit
 
     def nearest(self, image: np.ndarray, count: int) -> list[tuple[int, float]]:
         """Return rows and distances of the nearest training images of one image, (S, S, 3) uint8; see `compare`."""
-        apart = np.linalg.norm(self.features - self._extract(image[None]), axis=1) / self.limit
+        apart = np.linalg.norm(self.features - self.extract(image[None]), axis=1) / self.limit
         return [(int(row), float(apart[row])) for row in np.argsort(apart, kind="stable")[:count]]
 
     def thumbnails(self, rows: list[int]) -> list[np.ndarray]:

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.evaluate import champion as comparing
@@ -315,6 +317,44 @@ def test_drift_of_new_lesions_is_a_distance_in_the_features_of_the_champion(
     assert found is not None
     assert (found[1] < 0.01) == differs
     assert found[0] > 0.1 or not differs
+
+
+def replace_extractor(runs: Path, size: int, factor: float) -> None:
+    """Replace the feature extractor of the first run by one for images of another size, or with other weights."""
+    file = runs / "first" / "models" / "features.keras"
+    inputs = keras.Input((size, size, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    features = keras.layers.Dense(224, kernel_initializer=keras.initializers.Constant(factor))(pooled)
+    file.unlink()
+    keras_setup.save_model(keras.Model(inputs, [features, keras.layers.Dense(3, "softmax")(pooled)]), file)
+    edit(runs / "first" / "reference.json", features_sha256=file_sha256(file))
+
+
+def enlarge_features(runs: Path) -> None:
+    """Replace the features of the first run by numbers whose products are infinite."""
+    file = runs / "first" / "reference.parquet"
+    table = pq.read_table(file)
+    large = pa.FixedSizeListArray.from_arrays(pa.array(np.full(224 * table.num_rows, 1e200)), 224)
+    pq.write_table(table.set_column(table.schema.get_field_index("features"), "features", large), file)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda runs: replace_extractor(runs, 64, 1.0),
+        lambda runs: replace_extractor(runs, 32, float("nan")),
+        enlarge_features,
+    ],
+)
+def test_drift_refuses_features_that_cannot_be_compared(
+    runs: Path, make_set: Callable[..., Path], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = make_set(tmp_path / "train.parquet", "train", {"df": 30, "nv": 180, "vasc": 42}, seed=7)
+    damage(runs)
+    write_manifest(runs / "first", CANDIDATE)
+    run = open_run("first", partial(find_file, runs / "first"))
+    with raises_user_error("features.invalid"):
+        drift._appearance(run, pd.read_csv(runs / "first" / "splits.csv"), path, 1)
 
 
 def test_evaluate_with_a_champion_of_an_earlier_version_measures_no_appearance(
