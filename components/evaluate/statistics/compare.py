@@ -141,7 +141,7 @@ def _compare_classes(
     for label, dx in enumerate(sample.classes):
         of_class, needed = differences[sample.label == label], None
         if len(of_class):
-            needed = inference.lesions_needed(of_class, *bootstrap.seed_noise("recall", augmented, CONTROL, label))
+            needed = inference.lesions_needed(of_class, *bootstrap.seed_noise("recall", label))
         effects[dx] = ClassDifference(
             **bootstrap.difference("recall", augmented, CONTROL, label).model_dump(),
             p=p_values.get(dx),

@@ -195,16 +195,21 @@ class Bootstrap:
         own, pooled = float(self.points[arm][name][pick].var(ddof=1)), float(variances.mean())
         return (own, self.seeds - 1) if own > pooled else (pooled, len(variances) * (self.seeds - 1))
 
-    def seed_noise(self, name: str, arm: str, control: str, label: int | None = None) -> tuple[float, float]:
-        """Return the variance due to seeds of a mean difference in a metric, and its degrees of freedom.
+    def seed_noise(self, name: str, label: int | None = None) -> tuple[float, float]:
+        """Return the variance due to seeds of a mean difference of two arms in a metric, and its degrees of freedom.
 
-        With one seed it is unknown: 0 and infinity. Arguments as in `difference`.
+        The variance is that of all arms together, which is less uncertain than that of two; the degrees of freedom are
+        those of two arms that vary alike. With one seed it is unknown: 0 and infinity.
+
+        Args:
+            name: name of a scalar metric, or `recall` with a label.
+            label: label of the class.
         """
         if self.seeds == 1:
             return 0.0, math.inf
         pick = (...,) if label is None else (..., label)
-        variance, freedom = self._between_seeds(name, pick, arm, control)
-        return variance / self.seeds, freedom
+        variances = [float(of_arm[name][pick].var(ddof=1)) for of_arm in self.points.values()]
+        return 2 * float(np.mean(variances)) / self.seeds, 2 * (self.seeds - 1)
 
     def _lesion_freedom(self, recall: np.ndarray, classes: np.ndarray) -> float:
         """Return the degrees of freedom of a variance over lesions that is a sum over classes (Satterthwaite 1946).

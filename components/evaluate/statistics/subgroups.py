@@ -107,9 +107,7 @@ def _describe_group(
     is_rare, needed = np.isin(names, rare), None
     if is_rare.any():
         differences = lesion_differences(sample, arms[effect.arm], arms[effect.best_control])[is_rare]
-        needed = inference.lesions_needed(
-            differences, *bootstrap.seed_noise("rare_recall", effect.arm, effect.best_control)
-        )
+        needed = inference.lesions_needed(differences, *bootstrap.seed_noise("rare_recall"))
     return Subgroup(
         attribute=attribute,
         group=group,

@@ -319,7 +319,8 @@ def test_markdown_tables_have_at_most_five_columns(results: dict[str, Any]) -> N
     arms, effect = results["arms"], results["effect"]
     recalls = " | ".join(show(arms[arm]["recall"]["nv"]) for arm in ARMS)
     gap = effect["by_class"]["nv"]
-    assert f"\n| nv, 810 lesions | {recalls} | {show(gap['value'], '+')} ({show_interval(gap, '+')}) |" in text
+    few = " \\*" * gap["few"]
+    assert f"\n| nv, 810 lesions{few} | {recalls} | {show(gap['value'], '+')} ({show_interval(gap, '+')}) |" in text
     both = effect["augmented_minus_baseline"]
     assert f"includes rebalancing | {show(both['value'], '+')} | {show_interval(both, '+')} |\n" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
