@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def prepare_data(data: str, out: str) -> tuple[float, float]:
     return seconds, gib
 
 
-def epoch_reading(train: str, files: dict[str, RawImage]) -> dict[str, float]:
+def epoch_reading(train: str, files: Mapping[str, RawImage]) -> dict[str, float]:
     """Return the images/s of an epoch: from decoded pixels, and by decoding each JPEG again, as the original does."""
     names = pd.read_parquet(train, columns=["image_id"])["image_id"]
     paths = [str(files[name]) for name in names]

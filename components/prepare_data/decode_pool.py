@@ -1,24 +1,33 @@
-"""Decode the images of a source in worker processes and keep their PNG bytes in a scratch file until the split."""
+"""Decode the images of a source in worker processes and keep their PNG bytes in a scratch file until the split.
+
+A file with several names (hard links or symbolic links) is decoded and kept once. The scratch files hold the PNG bytes
+of each file, as many as the image sets have in the end, and a thumbnail of 1 KiB.
+"""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import warnings
+from array import array
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from components.prepare_data import image_reader
-from components.prepare_data.near_duplicates import THUMBNAIL_PX, perceptual_hashes
+from components.prepare_data.near_duplicates import THUMBNAIL_PX, hash_words
 from components.shared.errors import UserError
 from components.shared.log import Progress
 from components.shared.machine_limits import usable_cpus, usable_memory_bytes
@@ -35,12 +44,13 @@ FIXES = {
 """Reason for which an image cannot be used → fix, if all have that reason."""
 
 CHUNK_IMAGES = 32
-"""Images per task: one image per task would cost a sixth of the throughput."""
+"""Maximum number of images per task: one image per task would cost a sixth of the throughput."""
 FIRST_IMAGES = 32
 """Images that are read before too many unusable ones fail the run, to show whether they have one reason."""
 MAX_PENDING_TASKS = 16
-"""Maximum number of tasks that are queued or finished but not yet consumed; it bounds the memory."""
-
+"""Maximum number of tasks per worker that are queued or finished but not yet consumed."""
+MAX_PENDING_BYTES = 256 * 2**20
+"""Maximum size of the pixels of these tasks, in all, unless each worker has one image; it bounds the memory."""
 
 WORKER_BYTES = 720 * 2**20
 """Peak memory of a worker: an image of `image_reader.MAX_PIXELS` pixels, its alpha channel, and a copy as RGB."""
@@ -51,6 +61,13 @@ PARENT_BYTES = 2**30
 def count_workers() -> int:
     """Return the number of worker processes for which this container has CPUs and memory, at least 1."""
     return max(1, min(usable_cpus(), (usable_memory_bytes() - PARENT_BYTES) // WORKER_BYTES))
+
+
+def limit_pending(workers: int, size: int) -> tuple[int, int]:
+    """Return the number of images per task and of tasks that wait, for `workers` and images of `size` × `size` px."""
+    pending = max(MAX_PENDING_BYTES // (3 * size**2), workers)
+    chunk = min(CHUNK_IMAGES, max(1, pending // (2 * workers)))
+    return chunk, min(MAX_PENDING_TASKS * workers, pending // chunk)
 
 
 @dataclass
@@ -103,23 +120,29 @@ class Decoded:
     """The usable images.
 
     Attributes:
-        rows: N rows of metadata with pixel_sha256 and perceptual_hash; the index is 0 … N − 1.
-        thumbnails: (N, 32, 32) uint8, grey.
+        rows: N rows of metadata with pixel_sha256, perceptual_hash and file, the number of the file that shows the
+            image; the index is 0 … N − 1.
+        thumbnails: (F, 32, 32) uint8, grey, of each file.
     """
 
     rows: pd.DataFrame
     thumbnails: np.ndarray
-    _file: BinaryIO
+    _spool: BinaryIO
     _ends: np.ndarray
 
     def png(self, rows: Sequence[int] | pd.Index) -> list[bytes]:
         """Return the PNG bytes of the rows with these indices."""
-        starts = np.concatenate([[0], self._ends])
-        return [os.pread(self._file.fileno(), int(starts[row + 1] - starts[row]), int(starts[row])) for row in rows]
+        last = self.rows["file"].to_numpy()[rows]
+        starts = np.where(last > 0, self._ends[last - 1], 0)
+        return [
+            os.pread(self._spool.fileno(), end - start, start)
+            for start, end in zip(starts.tolist(), self._ends[last].tolist(), strict=True)
+        ]
 
 
 def _start_worker(parent: int) -> None:
     """Kill the worker when its parent dies (Linux); otherwise it would block forever."""
+    gc.freeze()  # a collection would copy the pages of all objects of the parent
     warnings.simplefilter("ignore")  # Pillow warns about images that are rejected
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -147,16 +170,43 @@ def open_pool(method: str | None = None) -> Iterator[ProcessPoolExecutor]:
 
 
 def read_in_order(
-    pool: ProcessPoolExecutor, files: Sequence[image_reader.RawImage], size: int
+    pool: ProcessPoolExecutor, files: Iterable[image_reader.RawImage], size: int
 ) -> Iterator[image_reader.Accepted | str]:
-    """Read files in parallel and yield the results of `image_reader.read` in order; at most a few are in memory."""
+    """Read files in parallel and yield the results of `image_reader.read` in order; see `limit_pending`."""
     waiting: deque[Future[list[image_reader.Accepted | str]]] = deque()
-    for start in range(0, len(files), CHUNK_IMAGES):
-        waiting.append(pool.submit(_read_chunk, list(files[start : start + CHUNK_IMAGES]), size))
-        if len(waiting) > MAX_PENDING_TASKS:
+    chunk, tasks = limit_pending(count_workers(), size)
+    left = iter(files)
+    while some := list(islice(left, chunk)):
+        waiting.append(pool.submit(_read_chunk, some, size))
+        if len(waiting) >= tasks:
             yield from waiting.popleft().result()
     while waiting:
         yield from waiting.popleft().result()
+
+
+def number_files(files: Iterable[image_reader.RawImage]) -> np.ndarray:
+    """Return the number of each image's file, in the order of first use: names of one file have the same number.
+
+    Returns:
+        (N,) int64, from 0.
+    """
+    keys = array("Q")  # device and inode, or the row for an image within a file
+    for row, file in enumerate(files):
+        try:
+            status = file.stat() if isinstance(file, Path) else None
+        except OSError:
+            status = None
+        keys.extend((status.st_dev, status.st_ino, 0) if status else (0, 0, row + 1))
+    table = pd.DataFrame(np.frombuffer(keys, np.uint64).reshape(-1, 3))
+    return table.groupby([0, 1, 2], sort=False).ngroup().to_numpy(np.int64)
+
+
+def _hexadecimal(digests: np.ndarray) -> pa.Array:
+    """Return (N, B) uint8 as N texts in hexadecimal, which are in one block of memory."""
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    texts = digits[np.stack([digests >> 4, digests & 15], axis=2)]
+    offsets = np.arange(len(digests) + 1) * (2 * digests.shape[1])
+    return pa.LargeStringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(texts))
 
 
 @contextmanager
@@ -184,35 +234,42 @@ def decode(
     with ExitStack() as stack:
         spool: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
         pool = stack.enter_context(open_pool())
-        progress = Progress(label, len(table), "images")
+        progress, finished = Progress(label, len(table), "images"), 0
         names = table["image_id"].tolist()
-        used: list[int] = []
-        sizes: list[int] = []
-        pixels: list[str] = []
+        file_of = number_files(files[name] for name in names)
+        first = np.flatnonzero(~pd.Series(file_of).duplicated())
+        number_of, ends, digests = np.full(len(first), -1), array("q"), bytearray()
         # In a file, so that the operating system can drop what is not in use.
-        shape = (max(1, len(table)), THUMBNAIL_PX, THUMBNAIL_PX)
         mapped = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
+        shape = (max(1, len(first)), THUMBNAIL_PX, THUMBNAIL_PX)
         thumbnails: np.ndarray = np.memmap(mapped, np.uint8, "w+", shape=shape)
-        for row, result in enumerate(read_in_order(pool, [files[name] for name in names], size)):
-            progress.update(row + 1)
+        results = read_in_order(pool, (files[names[row]] for row in first.tolist()), size)
+        counts = np.bincount(file_of, minlength=len(first)).tolist()
+        for file, (count, result) in enumerate(zip(counts, results, strict=True)):
+            finished += count
+            progress.update(finished)
             if isinstance(result, str):
-                findings.skipped.append((names[row], result))
-                if row >= FIRST_IMAGES:
+                rows_of = np.flatnonzero(file_of == file) if count > 1 else first[file : file + 1]
+                findings.skipped += [(names[row], result) for row in rows_of]
+                if file >= FIRST_IMAGES:
                     findings.refuse_more_than(max_bad_images)
                 continue
-            findings.notes.update(result.notes)
-            findings.sizes[result.size] += 1
+            findings.notes.update(dict.fromkeys(result.notes, count))
+            findings.sizes[result.size] += count
             spool.write(result.png)
-            thumbnails[len(used)] = np.frombuffer(result.thumbnail, np.uint8).reshape(THUMBNAIL_PX, THUMBNAIL_PX)
-            used.append(row)
-            sizes.append(len(result.png))
-            pixels.append(result.pixel_sha256)
+            thumbnails[len(ends)] = np.frombuffer(result.thumbnail, np.uint8).reshape(THUMBNAIL_PX, THUMBNAIL_PX)
+            digests += bytes.fromhex(result.pixel_sha256)
+            number_of[file] = len(ends)
+            ends.append((ends[-1] if ends else 0) + len(result.png))
         findings.refuse_more_than(max_bad_images)
         spool.flush()
-        thumbnails = thumbnails[: len(used)]
-        hashes = perceptual_hashes(thumbnails)
-        rows = table.iloc[used].reset_index(drop=True)
-        rows = rows.assign(
-            pixel_sha256=pd.Series(pixels, dtype=object), perceptual_hash=pd.Series(hashes, dtype=object)
-        )
-        yield Decoded(rows, thumbnails, spool, np.cumsum(sizes, dtype=np.int64))
+        thumbnails = thumbnails[: len(ends)]
+        numbers = number_of[file_of]
+        rows = table[numbers >= 0].reset_index(drop=True).assign(file=numbers[numbers >= 0])
+        pixels = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+        for column, each in (
+            ("pixel_sha256", pixels),
+            ("perceptual_hash", hash_words(thumbnails).view(np.uint8)),
+        ):
+            rows[column] = _hexadecimal(each).take(pa.array(rows["file"])).to_pandas()
+        yield Decoded(rows, thumbnails, spool, np.frombuffer(ends, np.int64))

@@ -75,22 +75,23 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> P
     compared with others.
 
     Args:
-        rows: group_id, pixel_sha256 and perceptual_hash of N images; the index is 0 … N − 1.
-        thumbnails: (N, 32, 32) uint8.
+        rows: group_id, pixel_sha256, perceptual_hash and file of N images; the index is 0 … N − 1.
+        thumbnails: (F, 32, 32) uint8, of each file.
         held_out: (N,) bool.
     """
     of_group, of_pixels = _pair_equal(rows["group_id"]), _pair_equal(rows["pixel_sha256"], rows["group_id"])
     groups = pd.factorize(rows["group_id"])[0]
     images = np.flatnonzero(~rows["pixel_sha256"].duplicated())
     queries = images[pd.Series(held_out).groupby(rows["pixel_sha256"].to_numpy()).transform("any").to_numpy()[images]]
+    file = rows["file"].to_numpy()
     near = near_duplicates.pairs(
         thumbnails,
-        rows["perceptual_hash"].iloc[images].tolist(),
+        rows["perceptual_hash"].iloc[images],
         thumbnails,
         groups[queries],
         groups[images],
-        queries,
-        images,
+        file[queries],
+        file[images],
     )
     # Two held-out images find each other.
     both = np.sort(np.stack([queries[near[:, 0]], images[near[:, 1]]], axis=1), axis=1)
@@ -134,9 +135,9 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     """Refuse leakage between splits, or move the lesions concerned to train.
 
     Args:
-        rows: image_id, lesion_id, group_id, split, pixel_sha256 and perceptual_hash of N images; the index is
+        rows: image_id, lesion_id, group_id, split, pixel_sha256, perceptual_hash and file of N images; the index is
             0 … N − 1.
-        thumbnails: (N, 32, 32) uint8.
+        thumbnails: (F, 32, 32) uint8, of each file.
         policy: `refuse`, or `move_to_train`: all images of groups in two splits move to train.
 
     Returns:
@@ -221,10 +222,10 @@ def external_only(
     """Detect images of an external set that are also in the run, in any of its splits.
 
     Args:
-        rows: image_id, lesion_id, split, pixel_sha256 and perceptual_hash of the external images.
-        thumbnails: (N, 32, 32) uint8.
-        known: the same columns of the run's images.
-        known_thumbnails: (M, 32, 32) uint8; without them, the hashes alone decide.
+        rows: image_id, lesion_id, split, pixel_sha256, perceptual_hash and file of the external images.
+        thumbnails: (F, 32, 32) uint8, of each file.
+        known: the same columns of the run's images; without file if there are no thumbnails.
+        known_thumbnails: (G, 32, 32) uint8; without them, the hashes alone decide.
         policy: `refuse`, or `move_to_train`: the lesions and patients of the offending images are excluded from the
             external set; the run's splits do not change.
         compare_ids: whether equal lesion ids mean the same lesion; names of files, which stand in for missing ids,
@@ -250,9 +251,10 @@ def external_only(
     images = np.flatnonzero(~known["pixel_sha256"].duplicated())
     near = near_duplicates.pairs(
         thumbnails,
-        known["perceptual_hash"].iloc[images].tolist(),
+        known["perceptual_hash"].iloc[images],
         known_thumbnails,
-        known_rows=images,
+        rows=rows["file"].to_numpy(),
+        known_rows=None if known_thumbnails is None else known["file"].to_numpy()[images],
     )
     offending = [*exact.values(), *(Pair(int(a), int(images[b]), NEAR) for a, b in near if int(a) not in exact)]
     if offending and policy == "refuse":

@@ -8,13 +8,18 @@ has 256 bits, and the pixels decide where they are available. Another photograph
 near-duplicate; only the lesion id reveals it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from components.prepare_data.hamming import HammingIndex
 from components.shared.dihedral import iter_positions
 from components.shared.errors import UserError
+from components.shared.machine_limits import usable_cpus
 
 THUMBNAIL_PX = 32
 """Height and width of the grey thumbnails that are compared, in pixels."""
@@ -28,7 +33,7 @@ MIN_AGREEMENT, MIN_AGREEMENT_OF_SIMILAR = 0.98, 0.95
 """Minimum agreement of two thumbnails of near-duplicates: in general, and if at most `DUPLICATE_BITS` bits differ."""
 MAX_PAIRS = 100_000
 """More pairs are an error: a few hundred copies of one image have as many; pairs of thousands fill the memory."""
-HASHED_IMAGES, QUERY_IMAGES, COMPARED_PAIRS = 4096, 128, 4096
+HASHED_IMAGES, QUERY_IMAGES, COMPARED_PAIRS = 4096, 1024, 4096
 """Images that are hashed, whose hashes, and pairs whose thumbnails are compared at a time; they bound the memory."""
 MIN_PATTERN_BITS = 8
 """Minimum number of set coarse bits; an image with fewer has no pattern and matches nothing."""
@@ -65,31 +70,35 @@ def perceptual_hashes(thumbnails: np.ndarray) -> list[str]:
     Returns:
         N strings of 64 hexadecimal digits.
     """
-    starts = range(0, len(thumbnails), HASHED_IMAGES)
-    return [words.tobytes().hex() for at in starts for words in _hash_words(thumbnails[at : at + HASHED_IMAGES])]
+    return [words.tobytes().hex() for words in hash_words(thumbnails)]
+
+
+def hash_words(thumbnails: np.ndarray) -> np.ndarray:
+    """Return the perceptual hash of (N, 32, 32) thumbnails as (N, 4) uint64; see `perceptual_hashes`."""
+    words = np.empty((len(thumbnails), 4), np.uint64)
+    for at in range(0, len(thumbnails), HASHED_IMAGES):
+        words[at : at + HASHED_IMAGES] = _hash_words(thumbnails[at : at + HASHED_IMAGES])
+    return words
 
 
 def _find_near_hashes(
-    queries: np.ndarray, others: np.ndarray, groups: np.ndarray, known_groups: np.ndarray
-) -> np.ndarray:
-    """Return (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4).
+    queries: np.ndarray, coarse: HammingIndex, others: np.ndarray, groups: np.ndarray, known_groups: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yield (P, 4) of n, position, m and distance in bits: where `queries` (N, 8, 4) is near `others` (M, 4).
 
     Only images of different groups, (N,) and (M,) int64, are compared.
+
+    Args:
+        coarse: the first words of `others`.
     """
-    candidates = [np.empty((0, 4), np.int64)]
     patterned = np.flatnonzero(np.bitwise_count(queries[:, 0]).sum(axis=1) >= MIN_PATTERN_BITS)
-    for start in range(0, len(others), 8192):  # a block's intermediate results fit into the CPU cache
-        block = others[start : start + 8192]
-        coarse = np.ascontiguousarray(block[:, 0])
-        for n in patterned:
-            near = np.flatnonzero(np.bitwise_count(queries[n, :, :1] ^ coarse) <= NEAR_COARSE_BITS)
-            position, m = np.divmod(near, len(block))
-            other_group = known_groups[start + m] != groups[n]
-            position, m = position[other_group], m[other_group]
-            apart = np.bitwise_count(queries[n, position] ^ block[m]).sum(axis=1, dtype=np.int64)
-            pairs = np.stack([np.full(len(m), n), position, start + m, apart], axis=1)
-            candidates.append(pairs[apart <= NEAR_BITS])
-    return np.concatenate(candidates)
+    for view, m in coarse.find(queries[patterned, :, 0].ravel()):
+        n, position = np.divmod(view, queries.shape[1])
+        n = patterned[n]
+        other_group = known_groups[m] != groups[n]
+        n, position, m = n[other_group], position[other_group], m[other_group]
+        apart = np.bitwise_count(queries[n, position] ^ others[m]).sum(axis=1, dtype=np.int64)
+        yield np.stack([n, position, m, apart], axis=1)[apart <= NEAR_BITS]
 
 
 def _band_pass(thumbnails: np.ndarray) -> np.ndarray:
@@ -137,7 +146,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def pairs(
     thumbnails: np.ndarray,
-    known_hashes: Sequence[str],
+    known_hashes: Sequence[str] | pd.Series,
     known: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     known_groups: np.ndarray | None = None,
@@ -146,8 +155,8 @@ def pairs(
 ) -> np.ndarray:
     """Return the near-duplicates between images and known images, in any of the eight flips and rotations.
 
-    2,550 images and 8,499 known ones take a third of a second; 30,000 and 100,000 take a minute. Each image needs
-    1 kB of memory.
+    The time grows less than with the number of pairs: see `hamming` and the benchmark `scale`. Each known image needs
+    90 bytes of memory.
 
     Args:
         thumbnails: (N, 32, 32) uint8.
@@ -164,29 +173,66 @@ def pairs(
     Raises:
         UserError: `leakage.too_many_pairs`: there are more than `MAX_PAIRS`.
     """
-    others = np.frombuffer(bytes.fromhex("".join(known_hashes)), np.uint64).reshape(-1, 4)
+    others = _parse(known_hashes)
     rows = np.arange(len(thumbnails)) if rows is None else rows
     known_rows = np.arange(len(others)) if known_rows is None else known_rows
     groups = np.full(len(rows), -1) if groups is None else groups
     known_groups = np.full(len(others), -2) if known_groups is None else known_groups
-    found: set[tuple[int, int]] = set()
-    for start in range(0, len(rows), QUERY_IMAGES):
+    coarse, one_at_a_time = HammingIndex(np.ascontiguousarray(others[:, 0]), NEAR_COARSE_BITS), Lock()
+
+    def search(start: int) -> set[tuple[int, int]]:
         views = np.stack(list(iter_positions(thumbnails[rows[start : start + QUERY_IMAGES]])), axis=1)
-        near = _find_near_hashes(_hash_words(views), others, groups[start : start + QUERY_IMAGES], known_groups)
-        for chunk in range(0, len(near), COMPARED_PAIRS):
-            n, position, m, apart = near[chunk : chunk + COMPARED_PAIRS].T
-            same = apart <= DUPLICATE_BITS
-            if known is not None:
-                required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
-                compared = apart > 0
-                agreements = agreement(known[known_rows[m[compared]]], views[n[compared], position[compared]])
-                same[compared] = agreements > required[compared]
-            found.update(zip((start + n[same]).tolist(), m[same].tolist(), strict=True))
-            if len(found) > MAX_PAIRS:
-                raise UserError(
-                    f"more than {MAX_PAIRS:,} pairs of images are near-duplicates",
-                    "give images of one lesion the same lesion_id, or remove repeated images",
-                    "leakage.too_many_pairs",
-                    limit=MAX_PAIRS,
-                )
-    return np.array(sorted(found), np.int64).reshape(-1, 2)
+        words = np.stack([_hash_words(view) for view in views])
+        found: set[tuple[int, int]] = set()
+        for near in _find_near_hashes(words, coarse, others, groups[start : start + QUERY_IMAGES], known_groups):
+            for chunk in range(0, len(near), COMPARED_PAIRS):
+                n, position, m, apart = near[chunk : chunk + COMPARED_PAIRS].T
+                same = apart <= DUPLICATE_BITS
+                if known is not None:
+                    with one_at_a_time:  # the regressions need the most memory
+                        same = _is_same(views[n, position], known, known_rows[m], apart)
+                found.update(zip((start + n[same]).tolist(), m[same].tolist(), strict=True))
+                _refuse_many(found)
+        return found
+
+    all_found: set[tuple[int, int]] = set()
+    with ThreadPoolExecutor(usable_cpus()) as threads:
+        try:
+            for found in threads.map(search, range(0, len(rows), QUERY_IMAGES)):
+                all_found |= found
+                _refuse_many(all_found)
+        except UserError:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return np.array(sorted(all_found), np.int64).reshape(-1, 2)
+
+
+def _parse(hashes: Sequence[str] | pd.Series) -> np.ndarray:
+    """Return perceptual hashes as (M, 4) uint64."""
+    words = np.empty((len(hashes), 4), np.uint64)
+    for at in range(0, len(hashes), HASHED_IMAGES):
+        texts = "".join(hashes[at : at + HASHED_IMAGES])
+        words[at : at + HASHED_IMAGES] = np.frombuffer(bytes.fromhex(texts), np.uint64).reshape(-1, 4)
+    return words
+
+
+def _is_same(views: np.ndarray, known: np.ndarray, known_rows: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Return which pairs of (P, 32, 32) thumbnails and rows of `known` are near-duplicates: (P,) bool.
+
+    Args:
+        apart: (P,) different bits of their hashes.
+    """
+    same, compared = apart <= DUPLICATE_BITS, apart > 0
+    required = np.where(same, MIN_AGREEMENT_OF_SIMILAR, MIN_AGREEMENT)
+    same[compared] = agreement(known[known_rows[compared]], views[compared]) > required[compared]
+    return same
+
+
+def _refuse_many(found: set[tuple[int, int]]) -> None:
+    if len(found) > MAX_PAIRS:
+        raise UserError(
+            f"more than {MAX_PAIRS:,} pairs of images are near-duplicates",
+            "give images of one lesion the same lesion_id, or remove repeated images",
+            "leakage.too_many_pairs",
+            limit=MAX_PAIRS,
+        )

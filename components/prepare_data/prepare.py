@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -260,14 +261,9 @@ def write_rows(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame)
                 out.write(some, decoded.png(some.index))
 
 
-def _header(classes: Sequence[str], image_size: int, rows: pd.DataFrame, split: str) -> Header:
-    return Header(
-        classes=tuple(classes),
-        image_size=image_size,
-        split=split,
-        data_sha256=hash_rows(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]),
-        split_sha256=hash_rows(rows, ["image_id", "split"]),
-    )
+def _hash(rows: pd.DataFrame) -> tuple[str, str]:
+    """Return the hashes of all rows and of their splits, for the headers."""
+    return hash_rows(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]), hash_rows(rows, ["image_id", "split"])
 
 
 def _read_with_columns(read: Callable[[str], D], columns: Sequence[str]) -> D:
@@ -323,7 +319,7 @@ def _external(
                 raise UserError(
                     "no usable image remains in the external set", "add images of other lesions", "external.no_images"
                 )
-            write_rows(part, _header(classes, image_size, rows, "external"), decoded, rows)
+            write_rows(part, Header(tuple(classes), image_size, "external", *_hash(rows)), decoded, rows)
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name} of the external set: {reason}")
     if not once.all():
@@ -460,7 +456,8 @@ def prepare(
         refuse_empty_classes(used, classes, source.unit)
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
-            write_rows(outside_part, _header(classes, image_size, outside, "external"), decoded, outside)
+            header = Header(tuple(classes), image_size, "external", *_hash(outside))
+            write_rows(outside_part, header, decoded, outside)
         else:
             outside = _external(
                 outside_part,
@@ -473,15 +470,15 @@ def prepare(
                 decoded.thumbnails,
                 (columns, "auto"),
             )
+        header = Header(tuple(classes), image_size, "", *_hash(used))
         for name, part in zip(splitting.SHARES, sets, strict=True):
-            write_rows(part, _header(classes, image_size, used, name), decoded, used[used["split"] == name])
+            write_rows(part, replace(header, split=name), decoded, used[used["split"] == name])
         patients = ["patient_id"] if listed["patient_id"].notna().any() else []
         listed[[*SPLIT_COLUMNS, *patients]].to_csv(splits_part, index=False, lineterminator="\n")
         for dx, rows in used[used["split"] == "train"].groupby("dx"):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])
         if data_identity:
             check_unchanged(data_identity, data, split, external)
-        header = _header(classes, image_size, used, "")
         text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside, source)
         page.write_text(text, encoding="utf-8")
     for name, reason in findings.skipped:

@@ -102,7 +102,9 @@ def _find_reproduced(name: str, decoded: Decoded, held_out: HeldOut) -> dict[int
     Raises:
         UserError: `synthetic.seen_held_out`: there are more than chance explains.
     """
-    near = near_duplicates.pairs(decoded.thumbnails, held_out.hashes, held_out.thumbnails)
+    near = near_duplicates.pairs(
+        decoded.thumbnails, held_out.hashes, held_out.thumbnails, rows=decoded.rows["file"].to_numpy()
+    )
     found = {int(row): held_out.names[known] for row, known in reversed(near.tolist())}
     allowed = count_by_chance(len(decoded.rows) * len(held_out.names))
     listed = [f"{printable(decoded.rows['image_id'][row][:80])} reproduces {found[row]}" for row in sorted(found)]
@@ -155,7 +157,7 @@ def _choose(
 
 def _read_images(
     name: str, folder: Path, scratch: Path, findings: Findings, max_bad_images: int
-) -> tuple[pd.DataFrame, dict[str, RawImage]]:
+) -> tuple[pd.DataFrame, Mapping[str, RawImage]]:
     """Return image_id and dx of the images of a source in any layout, and their files."""
     dataset = layouts.read(folder, scratch=scratch, min_classes=1)
     for line in describe_source(f"{name}: ", dataset.source):

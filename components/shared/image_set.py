@@ -31,6 +31,8 @@ from components.shared.files import atomic_write
 REAL = "real"
 ROW_GROUP = 256
 """Maximum number of rows in a row group: at 128 px about 8 MB."""
+HASHED_ROWS = 65_536
+"""Rows that are hashed at a time, as text of a few MB."""
 
 SCHEMA = pa.schema(
     [
@@ -99,8 +101,11 @@ def decode_png(data: bytes) -> np.ndarray:
 
 def hash_rows(table: pd.DataFrame, columns: Sequence[str]) -> str:
     """Return the SHA-256 of some columns of a table with image_id; the order of the rows does not matter."""
-    rows = table.sort_values("image_id")[list(columns)].to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(rows.encode()).hexdigest()
+    rows, digest = table[list(columns)].sort_values("image_id"), hashlib.sha256()
+    for start in range(0, max(1, len(rows)), HASHED_ROWS):
+        text = rows.iloc[start : start + HASHED_ROWS].to_csv(index=False, header=not start, lineterminator="\n")
+        digest.update(text.encode())
+    return digest.hexdigest()
 
 
 def pixel_sha256(pixels: np.ndarray) -> str:

@@ -24,7 +24,7 @@ from components.prepare_data.layouts import (
     parquet,
 )
 from components.prepare_data.layouts.columns import explain_unknown_columns
-from components.prepare_data.layouts.dataset import Dataset, Found, Layout, Raw
+from components.prepare_data.layouts.dataset import Dataset, Found, ImageFiles, Layout, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes, take_inventory
 from components.prepare_data.layouts.matching import explain_missing
 from components.prepare_data.layouts.relations import relate
@@ -219,9 +219,10 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         table[column] = table[column].replace("", None) if column in table else None
     age = pd.to_numeric(table["age"], errors="coerce").astype(float)
     table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
-    files = {name: file for name, file in zip(table["image_id"], raw.files, strict=True) if file is not None}
+    named = zip(table["image_id"], raw.files, strict=True)
+    files = ImageFiles((name, file) for name, file in named if file is not None)
     missing = [name for name in table["image_id"] if name not in files]
-    used = {file for file in files.values() if isinstance(file, Path)}
+    used = {file for file in raw.files if isinstance(file, Path)}
     folders = dict(sorted(inventory.images_per_folder().items(), key=lambda item: -item[1])[:MAX_FOLDERS])
     source = DataSource(
         layout=raw.layout,

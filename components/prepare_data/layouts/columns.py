@@ -91,7 +91,9 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
         images = [index.find(value, path.parent) for value in part["image_id"]]
         # An image beside another split's table is not that of this table's row.
-        files += [None if image is None or not others.isdisjoint(image.parents) else image for image in images]
+        if others:
+            images = [None if it is None or not others.isdisjoint(it.parents) else it for it in images]
+        files += images
         if len({it.parent for it in found.files}) > 1:
             # Names repeat in the folders of other splits.
             part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")

@@ -1,6 +1,6 @@
 """What a layout reads, and what every caller gets: a table of images, their files, and a record of what was read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -54,6 +54,31 @@ class Raw:
     notes: list[str] = field(default_factory=list)
 
 
+class ImageFiles(Mapping[str, RawImage]):
+    """Image id → its file. Paths are kept as text, since a million path objects need half a gigabyte."""
+
+    def __init__(self, files: Iterable[tuple[str, RawImage]]) -> None:
+        """Keep the file of each id."""
+        self._files = {name: str(file) if isinstance(file, Path) else file for name, file in files}
+
+    def __getitem__(self, name: str) -> RawImage:
+        """Return the file of an id."""
+        file = self._files[name]
+        return Path(file) if isinstance(file, str) else file
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether an id has a file."""
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids."""
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._files)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set in the form that all phases expect.
@@ -70,7 +95,7 @@ class Dataset:
     """
 
     table: pd.DataFrame
-    files: dict[str, RawImage]
+    files: Mapping[str, RawImage]
     source: DataSource
     unused: int = 0
     cause: UserError | None = None

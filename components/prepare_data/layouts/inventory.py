@@ -121,16 +121,16 @@ def _kind(path: Path) -> str:
 
 def _masks(images: list[Path]) -> set[Path]:
     """Return images that are masks: the image of their name is beside them, or they are in a folder of masks."""
-    places: dict[str, set[Path]] = {}
-    for path in images:
-        places.setdefault(strip_suffixes(path.name), set()).add(path.parent)
-    masks = set()
-    for path in images:
-        of = _MASK.fullmatch(strip_suffixes(path.name))
-        folders = places.get(of[1], set()) if of else set()
-        if path.parent in folders or (folders and _MASK_FOLDER.search(path.parent.name)):
-            masks.add(path)
-    return masks
+    named = {path: of[1] for path in images if (of := _MASK.fullmatch(strip_suffixes(path.name)))}
+    places: dict[str, set[Path]] = {name: set() for name in named.values()}
+    for path in images if named else ():
+        if (name := strip_suffixes(path.name)) in places:
+            places[name].add(path.parent)
+    return {
+        path
+        for path, name in named.items()
+        if path.parent in places[name] or (places[name] and _MASK_FOLDER.search(path.parent.name))
+    }
 
 
 def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
@@ -148,6 +148,6 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
             continue
         getattr(found, _kind(path)).append(path)
     masks = _masks(found.images)
-    found.masks.extend(path for path in found.images if path in masks)
-    found.images[:] = [path for path in found.images if path not in masks]
+    found.masks.extend(path for path in found.images if masks and path in masks)
+    found.images[:] = [path for path in found.images if not masks or path not in masks]
     return found

@@ -32,12 +32,10 @@ class ImageIndex:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._by_name: dict[str, list[Path]] = {}
-        self._by_lower: dict[str, list[Path]] = {}
+        self._by_folded: dict[str, tuple[Path, ...]] = {}
         for path in inventory.images:
-            self._by_name.setdefault(strip_suffixes(path.name), []).append(path)
-        for name, paths in self._by_name.items():
-            self._by_lower.setdefault(_fold(name), []).extend(paths)
+            name = _fold(strip_suffixes(path.name))
+            self._by_folded[name] = (*self._by_folded.get(name, ()), path)
 
     def find(self, value: str, near: Path) -> Path | None:
         """Return the image that a value of a table means: an id, a file name, or a path.
@@ -54,8 +52,9 @@ class ImageIndex:
         """
         value = value.replace("\\", "/")
         name = strip_suffixes(PurePosixPath(value).name)
+        alike = self._by_folded.get(_fold(name), ())
         paths: list[Path] = []
-        for named in (self._by_name.get(name, []), self._by_lower.get(_fold(name), [])):
+        for named in ([path for path in alike if strip_suffixes(path.name) == name], alike):
             paths = paths or [path for path in named if "/" not in value or self._agrees(path, value)]
         if len(paths) < 2:
             return paths[0] if paths else None

@@ -29,6 +29,7 @@ MAX_TIMES_OTHERS = 5
 MAX_NUMBERED = 20
 """More files that extend one name by a number alone are a sequence, not copies."""
 
+_SEPARATOR = re.compile(r"[ _.(-]")
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
 
 
@@ -107,14 +108,15 @@ def clear_implausible(lesions: pd.Series, dx: pd.Series, notes: list[str]) -> pd
     """
     known = lesions != ""
     counts = lesions[known].value_counts()
-    of_class = dx.value_counts()
-    for lesion, count in counts[counts >= MIN_IMPLAUSIBLE_IMAGES].items():
+    of_both = lesions[known].groupby([lesions[known], dx[known]], observed=True).size()
+    share = (of_both / dx.value_counts().reindex(of_both.index.get_level_values(1)).to_numpy()).groupby(level=0).max()
+    # A class has at most nine lesions with a tenth of its images, so the loop is short.
+    large = counts[(counts >= MIN_IMPLAUSIBLE_IMAGES) & (share.reindex(counts.index) > MAX_SHARE_OF_CLASS)]
+    for lesion, count in large.items():
         others = counts[counts.index != lesion]
         usual = np.quantile(others, 0.95) if len(others) else 1
-        rows = lesions == lesion
-        share = max((n / of_class[str(name)] for name, n in dx[rows].value_counts().items()), default=0)
-        if share > MAX_SHARE_OF_CLASS and count > MAX_TIMES_OTHERS * usual:
-            lesions = lesions.where(~rows, "")
+        if count > MAX_TIMES_OTHERS * usual:
+            lesions = lesions.where(lesions != lesion, "")
             notes.append(
                 f"lesion_id is {printable(str(lesion)[:80])!r} in {_rows(int(count))}, more than one lesion can have: "
                 "it is treated as missing"
@@ -128,28 +130,24 @@ def related_names(names: pd.Series, dx: pd.Series) -> list[str]:
     Only the name of another image of the same class and folder can be extended.
 
     Args:
-        names: (N,) image ids.
+        names: (N,) image ids, each once.
         dx: (N,) class of each image.
     """
-    known = set(zip(names, dx, strict=True))
-    base_of: dict[tuple[str, str], str] = {}
-    for name, label in known:
+    class_of = dict(zip(names, dx, strict=True))
+    bases: list[str] = []
+    numbered: Counter[str] = Counter()
+    for name, label in class_of.items():
         base = name
-        for cut in sorted({match.start() for match in re.finditer(r"[ _.(-]", name)}, reverse=True):
+        for cut in sorted({match.start() for match in _SEPARATOR.finditer(name)}, reverse=True):
             shorter = name[:cut].rstrip(" _.-")
-            if shorter and (shorter, label) in known and shorter.rpartition("/")[0] == name.rpartition("/")[0]:
+            if shorter and class_of.get(shorter) == label and shorter.rpartition("/")[0] == name.rpartition("/")[0]:
                 base = shorter
-        base_of[name, label] = base
-    numbered = Counter(
-        (base, label)
-        for (name, label), base in base_of.items()
-        if base != name and _NUMBER.fullmatch(name[len(base) :])
-    )
+        bases.append(base)
+        if base is not name and _NUMBER.fullmatch(name[len(base) :]):
+            numbered[base] += 1
     return [
-        name
-        if numbered[base_of[name, label], label] > MAX_NUMBERED and _NUMBER.fullmatch(name[len(base_of[name, label]) :])
-        else base_of[name, label]
-        for name, label in zip(names, dx, strict=True)
+        name if numbered[base] > MAX_NUMBERED and _NUMBER.fullmatch(name[len(base) :]) else base
+        for name, base in zip(class_of, bases, strict=True)
     ]
 
 
@@ -171,7 +169,7 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     groups.join_equal(patients)
     bases = pd.Series(related_names(names, dx), index=table.index, dtype=object)
     copies = bases != names
-    groups.join_equal(zip(bases, dx, strict=True))
+    groups.join_equal(zip(bases, dx, strict=True) if copies.any() else ())
     lesions = _separate_classes(lesions, dx, notes)
     unit: Unit = "lesion" if (lesions != "").any() else "patient" if (patients != "").any() else "image"
     _note_unit(unit, lesions, patients, notes)

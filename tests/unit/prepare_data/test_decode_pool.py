@@ -1,8 +1,16 @@
-"""The number of processes that decode images at a time."""
+"""The processes that decode images: how many, how much waits, and that each file is decoded once."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
-from components.prepare_data import decode_pool
+from components.prepare_data import decode_pool, image_reader
+from components.prepare_data.image_reader import Stored
+from components.prepare_data.near_duplicates import perceptual_hashes
+from components.shared.image_set import decode_png, pixel_sha256
 
 GIB = 2**30
 
@@ -15,3 +23,61 @@ def test_count_workers_fits_cpus_and_memory(monkeypatch: pytest.MonkeyPatch, cpu
     monkeypatch.setattr(decode_pool, "usable_cpus", lambda: cpus)
     monkeypatch.setattr(decode_pool, "usable_memory_bytes", lambda: memory)
     assert decode_pool.count_workers() == workers
+
+
+@pytest.mark.parametrize(
+    ("workers", "size", "expected"),
+    # 256 MiB of pixels: 21,845 images of 64 px, 341 of 512 px.
+    [(2, 64, (32, 32)), (2, 512, (32, 10)), (16, 512, (10, 34)), (64, 512, (2, 170)), (512, 512, (1, 512))],
+)
+def test_limit_pending_bounds_the_pixels_that_wait(workers: int, size: int, expected: tuple[int, int]):
+    chunk, tasks = decode_pool.limit_pending(workers, size)
+    assert (chunk, tasks) == expected
+    assert chunk * tasks * 3 * size**2 <= max(decode_pool.MAX_PENDING_BYTES, workers * 3 * size**2)
+
+
+def test_number_files_is_one_for_the_names_of_a_file(tmp_path: Path):
+    first, second, link = (tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg"))
+    first.write_bytes(b"1")
+    second.write_bytes(b"1")
+    link.hardlink_to(first)
+    (tmp_path / "d.jpg").symlink_to(second)
+    stored = Stored(first, 0, 1)
+    files = [second, first, link, tmp_path / "missing.jpg", stored, stored, tmp_path / "d.jpg", tmp_path / "missing"]
+    assert decode_pool.number_files(files).tolist() == [0, 1, 1, 2, 3, 4, 0, 5]
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> dict[str, Path]:
+    """Ten names: five of one image, three of a grey one, one of another, and one of a file that holds no image."""
+    rng = np.random.default_rng(0)
+    originals = {name: tmp_path / f"{name}.png" for name in ("colour", "grey", "other")}
+    for name, path in originals.items():
+        pixels = rng.integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).convert("L" if name == "grey" else "RGB").save(path)
+    files = {}
+    for number in range(10):
+        files[f"image {number}"] = tmp_path / f"{number}.png"
+        if number == 8:
+            files["image 8"].write_text("junk")
+        else:
+            name = "grey" if number in (1, 3, 5) else "other" if number == 9 else "colour"
+            files[f"image {number}"].hardlink_to(originals[name])
+    return files
+
+
+def test_decode_of_hard_links_keeps_each_file_once(linked: dict[str, Path]):
+    table, findings = pd.DataFrame({"image_id": sorted(linked)}), decode_pool.Findings()
+    with decode_pool.decode(table, linked, 32, findings, 1, "test") as decoded:
+        assert decoded.rows["image_id"].tolist() == [f"image {n}" for n in (0, 1, 2, 3, 4, 5, 6, 7, 9)]
+        assert decoded.rows["file"].tolist() == [0, 1, 0, 1, 0, 1, 0, 0, 2]
+        assert decoded.thumbnails.shape == (3, 32, 32)
+        assert decoded.rows["perceptual_hash"].tolist() == [
+            perceptual_hashes(decoded.thumbnails)[file] for file in decoded.rows["file"]
+        ]
+        images = decoded.png(decoded.rows.index)
+        assert [pixel_sha256(decode_png(png)) for png in images] == decoded.rows["pixel_sha256"].tolist()
+        assert decoded._spool.seek(0, 2) == sum(len(images[row]) for row in (0, 1, 8))
+    assert findings.skipped == [("image 8", image_reader.NO_IMAGE)]
+    assert findings.notes == {"grey": 3}
+    assert findings.sizes == {(40, 40): 9}

@@ -308,6 +308,7 @@ def test_resolve_of_thousands_of_copies_pairs_each_once():
             "split": ["train", "test"] * (count // 2),
             "pixel_sha256": "0" * 64,
             "perceptual_hash": perceptual_hashes(image)[0],
+            "file": range(count),
         }
     )
     thumbnails = np.repeat(image, count, axis=0)
@@ -445,6 +446,7 @@ def numbered(lesions: list[str], classes: list[str], seed: int) -> tuple[pd.Data
             "split": "train",
             "pixel_sha256": [f"{seed}-{n}" for n in range(len(lesions))],
             "perceptual_hash": perceptual_hashes(thumbnails),
+            "file": range(len(lesions)),
         }
     )
     return rows, thumbnails
