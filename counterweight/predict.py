@@ -83,7 +83,9 @@ def list_images(data: str, scratch: Path) -> Images:
     if inventory.masks:
         log_line("predict", f"not read, because they seem to be masks of other images: {len(inventory.masks):,}")
     if inventory.images:
-        return Images([_cell(inventory.name(path)) for path in inventory.images], list(inventory.images))
+        return Images(
+            [_cell(inventory.name(path)) for path in inventory.images], [Path(path) for path in inventory.images]
+        )
     if inventory.parquet or inventory.arrays:
         dataset = layouts.read(folder, scratch=scratch / "images", min_classes=1)
         names = [name for name in dataset.table["image_id"] if name in dataset.files]

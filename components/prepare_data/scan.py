@@ -10,11 +10,12 @@ class Tree(NamedTuple):
     """The contents of a folder.
 
     Attributes:
-        files: regular files at any depth, and links to them, sorted; hidden files and macOS's `__MACOSX` are skipped.
+        files: paths of regular files at any depth, and of links to them, sorted; hidden files and macOS's `__MACOSX`
+            are skipped. They are text, because a million path objects need half a gigabyte.
         closed: folders that were not entered: links, which may lead anywhere, and folders without read permission.
     """
 
-    files: list[Path]
+    files: list[str]
     closed: list[Path]
 
 
@@ -24,25 +25,25 @@ def scan(folder: Path) -> Tree:
     Raises:
         OSError: the folder itself cannot be read.
     """
-    tree, waiting = Tree([], []), [folder]
+    tree, waiting = Tree([], []), [str(folder)]
     while waiting:
         at = waiting.pop()
         try:
             entries = list(os.scandir(at))
         except PermissionError:  # such as a volume's lost+found
-            if at == folder:
+            if at == str(folder):
                 raise
-            tree.closed.append(at)
+            tree.closed.append(Path(at))
             continue
         for entry in entries:
-            path = at / entry.name
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             with contextlib.suppress(PermissionError):  # a link into a folder without read permission
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                elif path.is_file() if entry.is_symlink() else entry.is_file():  # the former handles loops
-                    tree.files.append(path)
-                elif entry.is_symlink() and path.is_dir():
-                    tree.closed.append(path)
-    return Tree(sorted(tree.files, key=os.fspath), sorted(tree.closed))
+                    waiting.append(entry.path)
+                elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # the former handles loops
+                    tree.files.append(entry.path)
+                elif entry.is_symlink() and Path(entry.path).is_dir():
+                    tree.closed.append(Path(entry.path))
+    tree.files.sort()
+    return Tree(tree.files, sorted(tree.closed))

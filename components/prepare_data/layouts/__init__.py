@@ -25,7 +25,7 @@ from components.prepare_data.layouts import (
 )
 from components.prepare_data.layouts.columns import explain_unknown_columns
 from components.prepare_data.layouts.dataset import Dataset, Found, ImageFiles, Layout, Raw
-from components.prepare_data.layouts.inventory import Inventory, strip_suffixes, take_inventory
+from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes, take_inventory
 from components.prepare_data.layouts.matching import explain_missing
 from components.prepare_data.layouts.relations import relate
 from components.prepare_data.layouts.splits import split_of
@@ -135,7 +135,7 @@ def _without_copies(candidates: list[Found]) -> list[Found]:
 
 def _tables_of_images(inventory: Inventory) -> list[Path]:
     """Return tables that seem to be metadata although no column was recognised: by name, or as they list images."""
-    names = {strip_suffixes(path.name).lower() for path in inventory.images[:10_000]}
+    names = {strip_suffixes(base_name(path)).lower() for path in inventory.images[:10_000]}
     found = []
     for path in inventory.headers:
         if "metadata" in path.name.lower() or _lists_images(path, names):
@@ -222,7 +222,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     named = zip(table["image_id"], raw.files, strict=True)
     files = ImageFiles((name, file) for name, file in named if file is not None)
     missing = [name for name in table["image_id"] if name not in files]
-    used = {file for file in raw.files if isinstance(file, Path)}
+    used = {file for file in raw.files if isinstance(file, str)}
     folders = dict(sorted(inventory.images_per_folder().items(), key=lambda item: -item[1])[:MAX_FOLDERS])
     source = DataSource(
         layout=raw.layout,

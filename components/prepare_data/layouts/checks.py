@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -96,9 +95,9 @@ def refuse_shared_files(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> 
     Raises:
         UserError: `metadata.shared_file`.
     """
-    first: dict[Path, str] = {}
+    first: dict[str, str] = {}
     for name, file in zip(table["image_id"], raw.files, strict=True):
-        if isinstance(file, Path) and first.setdefault(file, name) != name:
+        if isinstance(file, str) and first.setdefault(file, name) != name:
             raise UserError(
                 f"{raw.name} lists {first[file][:80]} and {name[:80]}, but only the file {inventory.name(file)} "
                 "could be the image of both",

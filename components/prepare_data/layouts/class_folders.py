@@ -89,7 +89,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     table = pd.DataFrame(rows, dtype=object)
     for rows_of_name in table.groupby("image_id").indices.values():
         if len(rows_of_name) > 1:
-            raise repeated_names(inventory, *[files[images[row][2]] for row in rows_of_name[:2]])
+            raise repeated_names(inventory, *[Path(files[images[row][2]]) for row in rows_of_name[:2]])
     loose = len(inventory.images) - len(images)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
     places = [str(path) for _, _, path in images]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.prepare_data.image_reader import RawImage
-from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.dataset import Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of_path
@@ -77,7 +76,7 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the tables that `recognise_tables` returned, and find the image of each row."""
     index = ImageIndex(inventory)
     parts: list[pd.DataFrame] = []
-    files: list[RawImage | None] = []
+    files: list[ImageFile | None] = []
     places: list[int | str] = []
     metadata: list[MetadataFile] = []
     ignored: list[str] = []
@@ -92,7 +91,7 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         images = [index.find(value, path.parent) for value in part["image_id"]]
         # An image beside another split's table is not that of this table's row.
         if others:
-            images = [None if it is None or not others.isdisjoint(it.parents) else it for it in images]
+            images = [None if it is None or not others.isdisjoint(Path(it).parents) else it for it in images]
         files += images
         if len({it.parent for it in found.files}) > 1:
             # Names repeat in the folders of other splits.

@@ -7,10 +7,13 @@ from typing import NamedTuple, Protocol
 
 import pandas as pd
 
-from components.prepare_data.image_reader import RawImage
+from components.prepare_data.image_reader import RawImage, Stored
 from components.prepare_data.layouts.inventory import Inventory
 from components.shared.errors import UserError
 from components.shared.records import DataSource, MetadataFile
+
+ImageFile = str | Stored
+"""A path as text, or an image within a file."""
 
 
 class Found(NamedTuple):
@@ -46,7 +49,7 @@ class Raw:
     layout: str
     name: str
     table: pd.DataFrame
-    files: list[RawImage | None]
+    files: Sequence[ImageFile | None]
     places: Sequence[int | str]
     metadata: list[MetadataFile] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
@@ -55,11 +58,11 @@ class Raw:
 
 
 class ImageFiles(Mapping[str, RawImage]):
-    """Image id → its file. Paths are kept as text, since a million path objects need half a gigabyte."""
+    """Image id → its file."""
 
-    def __init__(self, files: Iterable[tuple[str, RawImage]]) -> None:
+    def __init__(self, files: Iterable[tuple[str, ImageFile]]) -> None:
         """Keep the file of each id."""
-        self._files = {name: str(file) if isinstance(file, Path) else file for name, file in files}
+        self._files = dict(files)
 
     def __getitem__(self, name: str) -> RawImage:
         """Return the file of an id."""

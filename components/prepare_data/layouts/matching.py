@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from components.prepare_data.image_reader import SUFFIXES
-from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
+from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes
 from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError, printable
 
@@ -32,13 +32,13 @@ class ImageIndex:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._by_folded: dict[str, tuple[Path, ...]] = {}
+        self._by_folded: dict[str, tuple[str, ...]] = {}
         for path in inventory.images:
-            name = _fold(strip_suffixes(path.name))
+            name = _fold(strip_suffixes(base_name(path)))
             self._by_folded[name] = (*self._by_folded.get(name, ()), path)
 
-    def find(self, value: str, near: Path) -> Path | None:
-        """Return the image that a value of a table means: an id, a file name, or a path.
+    def find(self, value: str, near: Path) -> str | None:
+        """Return the path of the image that a value of a table means: an id, a file name, or a path.
 
         The path of the image below the folder must end with that of the value, or the value with it: a row of
         `nv/1.jpg` never has the image `mel/1.jpg`.
@@ -51,36 +51,36 @@ class ImageIndex:
             UserError: `images.repeated_id`: several different images have the name.
         """
         value = value.replace("\\", "/")
-        name = strip_suffixes(PurePosixPath(value).name)
+        name = strip_suffixes(base_name(value.rstrip("/")))
         alike = self._by_folded.get(_fold(name), ())
-        paths: list[Path] = []
-        for named in ([path for path in alike if strip_suffixes(path.name) == name], alike):
+        paths: list[str] = []
+        for named in ([path for path in alike if strip_suffixes(base_name(path)) == name], alike):
             paths = paths or [path for path in named if "/" not in value or self._agrees(path, value)]
         if len(paths) < 2:
             return paths[0] if paths else None
         return self._choose(value, paths, near)
 
-    def _agrees(self, path: Path, value: str) -> bool:
+    def _agrees(self, path: str, value: str) -> bool:
         """Return whether the paths of an image and of a value have the same last folders, as far as both have some."""
         of_file = _folders(os.path.relpath(path, self._inventory.folder))
         of_value = _folders(os.path.normpath(value))
         length = min(len(of_file), len(of_value))
         return of_file[len(of_file) - length :] == of_value[len(of_value) - length :]
 
-    def _choose(self, value: str, paths: list[Path], near: Path) -> Path:
+    def _choose(self, value: str, paths: list[str], near: Path) -> str:
         """Return the path that a value names exactly, or the first of equal files."""
         named = {os.path.normpath(near / value), os.path.normpath(self._inventory.folder / value)}
         for path in paths:
-            if str(path) in named or ("/" in value and str(path.with_name(strip_suffixes(path.name))) in named):
+            if path in named or ("/" in value and strip_suffixes(path) in named):
                 return path
         if "/" in value:
             tail = f"/{strip_suffixes(value).lstrip('./')}"
-            paths = [p for p in paths if strip_suffixes(str(p)).endswith(tail)] or paths
+            paths = [path for path in paths if strip_suffixes(path).endswith(tail)] or paths
         if not self._inventory.compare:
             return paths[0]
         other = next((path for path in paths[1:] if not filecmp.cmp(paths[0], path, shallow=False)), None)
         if other is not None:
-            raise repeated_names(self._inventory, paths[0], other)
+            raise repeated_names(self._inventory, Path(paths[0]), Path(other))
         return paths[0]
 
 
@@ -89,7 +89,8 @@ def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError
     names = f"{inventory.name(first)} and {inventory.name(second)}"
     if first.parent == second.parent:
         stems = {
-            suffix: {p.stem for p in inventory.images if p.suffix == suffix} for suffix in (first.suffix, second.suffix)
+            suffix: {p.stem for p in map(Path, inventory.images) if p.suffix == suffix}
+            for suffix in (first.suffix, second.suffix)
         }
         common = len(stems[first.suffix] & stems[second.suffix])
         return UserError(
@@ -101,7 +102,8 @@ def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError
             count=common,
         )
     folders = sorted({first.parent, second.parent})
-    held = [{strip_suffixes(p.name) for p in inventory.images if p.parent == folder} for folder in folders]
+    images = [(Path(path).parent, strip_suffixes(base_name(path))) for path in inventory.images]
+    held = [{name for parent, name in images if parent == folder} for folder in folders]
     common, surplus = len(held[0] & held[1]), folders[0 if len(held[0]) < len(held[1]) else 1]
     masks = [folder for folder in folders if "mask" in folder.name.lower() or "seg" in folder.name.lower()]
     return UserError(

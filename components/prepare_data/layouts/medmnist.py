@@ -8,8 +8,8 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from components.prepare_data.image_reader import MAX_PIXELS, RawImage, Stored
-from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.image_reader import MAX_PIXELS, Stored
+from components.prepare_data.layouts.dataset import Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
@@ -112,7 +112,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """
     path = found.files[0]
     rows: list[tuple[str, str, str]] = []
-    files: list[RawImage | None] = []
+    files: list[ImageFile | None] = []
     spool, position = scratch / "pixels", 0
     try:
         with zipfile.ZipFile(path) as archive, spool.open("wb") as out:

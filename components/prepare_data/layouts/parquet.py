@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.prepare_data.image_reader import RawImage, Stored
+from components.prepare_data.image_reader import Stored
 from components.prepare_data.layouts.columns import match_columns
-from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.dataset import Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.named_table import CLASS_COLUMNS
@@ -111,7 +111,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Copy the images into one file in the scratch folder, a few at a time, and read the other columns."""
     index, spool = ImageIndex(inventory), scratch / "parquet-images"
     rows: list[dict[str, str]] = []
-    files: list[RawImage | None] = []
+    files: list[ImageFile | None] = []
     metadata, places, position = [], [], 0
     positions: list[str] = []
     image = _image_column(_schema(found.files[0])) or ""
