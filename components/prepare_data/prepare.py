@@ -1,9 +1,9 @@
 """Phase 1: turn raw data into a lesion-disjoint split of validated and resized images.
 
 It reads a source (see `sources`) and writes one image set per split, one for the external source, the split as a CSV
-and a data profile. The image codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Each
-image needs 3 kB of memory, a third of it in a mapped file; its pixels wait in a scratch file until all images have been
-compared.
+and a data profile. The image codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Time and
+memory grow with the number of images, the latter by 1 kB of metadata for each (`python -m benchmarks.scale`); pixels
+wait in a scratch file until all images have been compared.
 """
 
 import tempfile
@@ -252,12 +252,17 @@ def describe_source(name: str, source: DataSource) -> list[str]:
     return [printable(f"{name}{line}") for line in [*lines, *source.notes]]
 
 
-def write_rows(part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame) -> None:
-    """Write some of the decoded images as an image set, sorted by class."""
+def write_rows(
+    part: Path, header: Header, decoded: Decoded, rows: pd.DataFrame, chosen: pd.Series | None = None
+) -> None:
+    """Write the decoded images of some rows, or of those that are `chosen`, as an image set, sorted by class."""
+    at = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
+    classes = rows["dx"].to_numpy()[at]
     with closing(ImageSetWriter(part, header)) as out:
-        for _, of_class in rows.groupby("dx"):
+        for dx in sorted(set(classes)):
+            of_class = at[classes == dx]
             for start in range(0, len(of_class), ROW_GROUP):
-                some = of_class.iloc[start : start + ROW_GROUP]
+                some = rows.iloc[of_class[start : start + ROW_GROUP]]
                 out.write(some, decoded.png(some.index))
 
 
@@ -450,8 +455,8 @@ def prepare(
         )
         used, findings.moved = leakage.resolve(decoded.rows, decoded.thumbnails, duplicates)
         listed = used.assign(split=used["split"].where(leakage.keep_one_lesion(used), splitting.UNUSED))
-        used = listed[listed["split"] != splitting.UNUSED]
-        findings.excluded = len(listed) - len(used)
+        findings.excluded = int((listed["split"] == splitting.UNUSED).sum())
+        used = listed[listed["split"] != splitting.UNUSED] if findings.excluded else listed
         findings.repeated = int((decoded.rows.groupby("pixel_sha256")["lesion_id"].transform("nunique") > 1).sum())
         refuse_empty_classes(used, classes, source.unit)
         outside = used.iloc[:0].assign(split="external")
@@ -472,14 +477,15 @@ def prepare(
             )
         header = Header(tuple(classes), image_size, "", *_hash(used))
         for name, part in zip(splitting.SHARES, sets, strict=True):
-            write_rows(part, replace(header, split=name), decoded, used[used["split"] == name])
+            write_rows(part, replace(header, split=name), decoded, used, used["split"] == name)
         patients = ["patient_id"] if listed["patient_id"].notna().any() else []
         listed[[*SPLIT_COLUMNS, *patients]].to_csv(splits_part, index=False, lineterminator="\n")
-        for dx, rows in used[used["split"] == "train"].groupby("dx"):
+        for dx, rows in used.loc[used["split"] == "train", "dx"].groupby(used["dx"]):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])
         if data_identity:
             check_unchanged(data_identity, data, split, external)
-        text = profile.render(printable(data), printable(split), used, header, rare_names, findings, outside, source)
+        shown = used[["lesion_id", "dx", "split", "dx_type", "age", "sex", "localization"]]
+        text = profile.render(printable(data), printable(split), shown, header, rare_names, findings, outside, source)
         page.write_text(text, encoding="utf-8")
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name}: {reason}")

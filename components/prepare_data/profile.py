@@ -28,7 +28,7 @@ def render(
     Args:
         data: where the data came from.
         split: `random`, a fold, or the file that defines it.
-        table: the accepted rows: image_id, lesion_id, dx, split, dx_type, age, sex, localization.
+        table: the accepted rows: lesion_id, dx, split, dx_type, age, sex, localization.
         header: the classes and the image size.
         rare: the classes that are rebalanced.
         findings: observations made while reading.

@@ -87,7 +87,11 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
+        places += table.lines
+        metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
+        ignored += [column for column in table.header if column and column not in found.columns.values()]
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
+        del table  # before the paths need memory
         images = [index.find(value, path.parent) for value in part["image_id"]]
         # An image beside another split's table is not that of this table's row.
         if others:
@@ -96,9 +100,6 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         if len({it.parent for it in found.files}) > 1:
             # Names repeat in the folders of other splits.
             part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")
-        places += table.lines
-        metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
-        ignored += [column for column in table.header if column and column not in found.columns.values()]
     name = ", ".join(path.name for path in found.files)
     return Raw(
         layout=found.layout,
