@@ -63,6 +63,8 @@ def printable(text: str) -> str:
 
     File names and rows come from outside: they may contain line breaks or bytes that are not text.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

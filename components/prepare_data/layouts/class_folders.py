@@ -34,10 +34,13 @@ UNSUPPORTED = (
 """Suffixes of images that are not read."""
 
 
-def _split_and_class(inventory: Inventory) -> list[tuple[str | None, str, PurePosixPath]] | None:
-    """Return split, class and path of each image in a class folder, or None if there are no class folders."""
-    paths = [PurePosixPath(inventory.name(path)) for path in inventory.images]
-    parts = [list(path.parts) for path in paths]
+def _split_and_class(inventory: Inventory) -> list[tuple[str | None, str, str]] | None:
+    """Return split, class and name of each image in a class folder, or None if there are no class folders.
+
+    The name is the path below the folder of the data.
+    """
+    paths = [inventory.name(path) for path in inventory.images]
+    parts = [path.split("/") for path in paths]
     while True:
         first = {names[0] for names in parts if len(names) > 1}
         if len(first) == 1 and split_of(next(iter(first))) is None and all(len(names) > 2 for names in parts):
@@ -77,9 +80,9 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     _refuse_unread(inventory)
     _refuse_stores({dx for _, dx, _ in images})
     _refuse_masks(path for _, _, path in images)
-    files = {PurePosixPath(inventory.name(path)): path for path in inventory.images}
+    files = {inventory.name(path): path for path in inventory.images}
     rows = {
-        "image_id": [strip_suffixes(str(path)) for _, _, path in images],
+        "image_id": [strip_suffixes(path) for _, _, path in images],
         "dx": [dx for _, dx, _ in images],
     }
     columns = {"dx": "name of the folder", "image_id": "path of the file"}
@@ -87,12 +90,13 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         rows["split"] = [split or "" for split, _, _ in images]
         columns["split"] = "name of the folder"
     table = pd.DataFrame(rows, dtype=object)
-    for rows_of_name in table.groupby("image_id").indices.values():
-        if len(rows_of_name) > 1:
-            raise repeated_names(inventory, *[Path(files[images[row][2]]) for row in rows_of_name[:2]])
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        same = table.index[table["image_id"] == repeated.min()]
+        raise repeated_names(inventory, *[Path(files[images[row][2]]) for row in same[:2]])
     loose = len(inventory.images) - len(images)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
-    places = [str(path) for _, _, path in images]
+    places = [path for _, _, path in images]
     return Raw(
         NAME, "the data folder", table, [files[path] for _, _, path in images], places, columns=columns, notes=notes
     )
@@ -114,17 +118,22 @@ def _refuse_unread(inventory: Inventory) -> None:
         )
 
 
-def _refuse_masks(paths: Iterable[PurePosixPath]) -> None:
+def _refuse_masks(paths: Iterable[str]) -> None:
     """Raise if a folder below a class folder has the name of masks, which would become images of the class."""
-    folders = Counter(str(folder) for path in paths for folder in path.parents if _MASKS.fullmatch(folder.name))
+    in_folder = Counter(path.rpartition("/")[0] for path in paths)
+    folders: Counter[str] = Counter()
+    for deepest, count in in_folder.items():
+        for folder in (PurePosixPath(deepest), *PurePosixPath(deepest).parents):
+            if _MASKS.fullmatch(folder.name):
+                folders[str(folder)] += count
     if folders:
-        name, count = folders.most_common(1)[0]
+        name, files = folders.most_common(1)[0]
         raise UserError(
-            f"the folder {name} has {count:,} files that seem to be masks, not images of a class",
+            f"the folder {name} has {files:,} files that seem to be masks, not images of a class",
             "move the folders with masks out of the data folder, or rename them if they hold images",
             "folders.masks",
             folder=name,
-            count=count,
+            count=files,
         )
 
 

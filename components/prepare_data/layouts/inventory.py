@@ -76,6 +76,8 @@ class Inventory:
 
     def name(self, path: str | Path) -> str:
         """Return a path relative to the folder, for messages."""
+        if (text := str(path)).startswith(f"{self.folder}/"):  # ten times as fast, for the paths of images
+            return printable(text.removeprefix(f"{self.folder}/"))
         relative = os.path.relpath(path, self.folder)
         return printable(relative if not relative.startswith("..") else str(path))
 
