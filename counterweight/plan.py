@@ -35,11 +35,9 @@ from components.prepare_data import layouts
 from components.prepare_data import prepare as preparing
 from components.prepare_data.decode_pool import Findings
 from components.prepare_data.layouts.dataset import Dataset
-from components.prepare_data.layouts.inventory import TABLE_SUFFIXES
-from components.prepare_data.sources import demo
+from components.prepare_data.sources import bucket, demo
 from components.prepare_data.split import FOLD
 from components.shared import parameters as of_runs
-from components.shared import storage
 from components.shared.arms import share_of
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
@@ -64,8 +62,6 @@ RULE = (
     "oversampled), corrected for the number of shares, excludes zero, and the paired permutation test agrees; else no "
     "evidence; with one seed not established"
 )
-CONTENT_SUFFIXES = (*TABLE_SUFFIXES, ".parquet", ".npz")
-"""Suffixes of files that are downloaded; of other objects, only the names are read."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +81,11 @@ class Read:
     skipped: int
 
 
-def copy_names(uri: str, folder: Path) -> None:
-    """Reproduce the listing of a prefix in a folder: tables with their content, images as empty files.
-
-    Raises:
-        UserError: as in `storage.list_objects`, or `storage.bad_name`.
-    """
-    for entry in storage.list_objects(uri):
-        path, place = folder / entry.name, f"{uri.rstrip('/')}/{entry.name}"
-        with storage.refuse_bad_name(place):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix.lower() in CONTENT_SUFFIXES or (not path.suffix and "metadata" in path.name.lower()):
-                storage.download_file(place, path)
-            else:
-                path.touch()
-
-
 def _open_data(data: str, scratch: Path) -> Path:
     """Return a folder with the names and metadata of a source.
 
     Raises:
-        UserError: `plan.kaggle`, or as in `copy_names`.
+        UserError: `plan.kaggle`, or as in `bucket.copy_names`.
     """
     if data == "kaggle":
         raise UserError(
@@ -117,7 +97,7 @@ def _open_data(data: str, scratch: Path) -> Path:
         return demo.fetch(data, scratch, draw=False)
     if not is_address(data):
         return Path(data)
-    copy_names(data, scratch)
+    bucket.copy_names(data, scratch)
     return scratch
 
 

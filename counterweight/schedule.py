@@ -32,8 +32,10 @@ from counterweight.client import Api, RejectedError, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import switch
 from counterweight.submit import (
+    DATA_PARAMETERS,
     ROOT,
     add_location,
+    check_data,
     check_parameters,
     check_values,
     find_or_create_experiment,
@@ -328,7 +330,18 @@ def run(words: list[str], out: TextIO) -> int:
     if file := given.get("PLACEMENT"):
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()
-    entries = read(Path(given.get("FILE") or os.path.relpath(DEFAULT)))
+    path = Path(given.get("FILE") or os.path.relpath(DEFAULT))
+    entries = read(path)
+    checked: list[dict[str, Any]] = []
+    for entry, values in entries:
+        complete = check_values(values)
+        of_data = {name: complete[name] for name in DATA_PARAMETERS}
+        try:
+            if of_data not in checked:
+                check_data(complete, out)
+        except UserError as error:
+            raise add_location(error, f"{path}: schedule {entry.name}") from error
+        checked.append(of_data)
     dry = switch(given, "DRY_RUN")
     api = Api(os.environ)
     version = api.call(released_version, api)

@@ -44,6 +44,7 @@ import kfp_server_api
 import yaml
 
 from components.placement import FILE_VARIABLE, override_options, placement
+from components.prepare_data.prepare import check_listing
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE, check_output
 from components.shared.errors import ExitCode, UserError, printable
@@ -59,6 +60,10 @@ from counterweight.logs import follow, switch, timeout
 ROOT = Path(__file__).resolve().parent.parent
 REMOTE_WORDS = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external": ("none",)}
 """Parameters that name a place, and their values that name none."""
+DATA_PARAMETERS = (
+    "data", "data_columns", "data_external", "data_split", "positive_classes", "synthetic_classes",
+)  # fmt: skip
+"""Parameters that `check_data` reads."""
 MAX_RUN_NAME = 28
 """Characters of a run's name that the list in the UI shows."""
 
@@ -212,6 +217,22 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
         raise _unreachable("champion", options.champion, f"choose from {NONE}, {LAST}, {ADDRESS_FORM}")
     check_output(options.champion, complete["output"])
     return complete
+
+
+def check_data(values: Mapping[str, Any], out: TextIO) -> None:
+    """Check what the listing of the data reveals, with the errors of a local run.
+
+    Without access from here, which only the cluster may have, it prints a warning: *Prepare data* does the same check.
+
+    Raises:
+        UserError: as in `prepare.check_listing`.
+    """
+    try:
+        check_listing(values, placement().options.max_bad_images)
+    except UserError as error:
+        if not error.code.startswith("storage."):
+            raise
+        print(f"warning: the data was not checked from here: {error}", file=out, flush=True)
 
 
 def _unreachable(name: str, value: str, hint: str) -> UserError:
@@ -458,6 +479,7 @@ def run(words: list[str], out: TextIO) -> int:
     given, options = parameters.split_options(given)
     override_options(options)
     values = arguments(given)
+    check_data(values, out)
     package = compile_package(local)
     api = Api(os.environ)
     experiment_id = find_or_create_experiment(api, group or package.name)

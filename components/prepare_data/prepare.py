@@ -8,8 +8,8 @@ wait in a scratch file until all images have been compared.
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from components.prepare_data import split as splitting
 from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.layouts.tables import join_some, read_table
+from components.prepare_data.sources import bucket
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_write, atomic_writes
@@ -30,6 +31,7 @@ from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter,
 from components.shared.log import log_line
 from components.shared.parameters import positive_classes
 from components.shared.records import DataClasses, DataSource, write_record
+from components.shared.stores.addresses import is_address
 
 D = TypeVar("D")
 NO_EXTERNAL = "none"
@@ -70,35 +72,66 @@ def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
 
 
 def check_listing(values: Mapping[str, Any], max_bad_images: int) -> None:
-    """Check what the listings of folders on this machine and their metadata reveal, without opening an image.
+    """Check what the listings of the data and their metadata reveal, without opening an image.
 
     Args:
-        values: the parameters of a run; data and data_external that are no folders are not checked.
+        values: the parameters of a run; of data and data_external, folders and addresses are checked.
         max_bad_images: maximum number of images without a file.
 
     Raises:
         UserError: as in `prepare`, or a positive class is unknown.
     """
-    columns, classes = values["data_columns"], None
-    if _is_folder(values["data"]):
-        folder = Path(values["data"])
-        dataset = layouts.inspect(folder, columns, ignore=split_file(values["data_split"], str(folder), folder))
-        if dataset is not None:
-            classes = sorted(dataset.table["dx"].unique())
-            rare_classes(dataset.table, values["synthetic_classes"])
-            positive_classes(values["positive_classes"], classes)
-            _refuse_missing(dataset, max_bad_images)
-    if _is_folder(values["data_external"]):
-        read = partial(layouts.inspect, Path(values["data_external"]), min_classes=1)
-        external = _read_with_columns(read, (columns, "auto"))
-        if external is not None:
-            _refuse_missing(external, max_bad_images)
-            if classes is not None:
-                _refuse_unknown_classes(external.table, classes)
+    columns, place, classes = values["data_columns"], values["data"], None
+    with _open_listing(place) as folder:
+        if folder is not None:
+            ignore = split_file(values["data_split"], place, folder)
+            dataset = layouts.inspect(folder, columns, ignore=ignore)
+            if dataset is not None:
+                classes = sorted(dataset.table["dx"].unique())
+                rare_classes(dataset.table, values["synthetic_classes"])
+                positive_classes(values["positive_classes"], classes)
+                _refuse_missing(dataset, max_bad_images)
+    with _open_listing(values["data_external"]) as folder:
+        if folder is not None:
+            external = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), (columns, "auto"))
+            if external is not None:
+                _refuse_missing(external, max_bad_images)
+                if classes is not None:
+                    _refuse_unknown_classes(external.table, classes)
 
 
-def _is_folder(place: str) -> bool:
-    return "://" not in place and place not in ("demo", "kaggle", NO_EXTERNAL)
+@contextmanager
+def _open_listing(place: str) -> Iterator[Path | None]:
+    """Yield a folder with the names and tables of a place; None if they do not reveal the images and classes.
+
+    Raises:
+        UserError: as in `bucket.copy_listing`; errors in the block name the place.
+    """
+    if place in ("demo", "kaggle", NO_EXTERNAL):
+        yield None
+    elif not is_address(place):
+        yield Path(place) if "://" not in place else None
+    else:
+        with tempfile.TemporaryDirectory(prefix="counterweight-") as folder:
+            copied = bucket.copy_listing(place, Path(folder))
+            with name_place(folder, place):
+                yield Path(folder) if copied else None
+
+
+@contextmanager
+def name_place(folder: str | Path, place: str) -> Iterator[None]:
+    """Name an address instead of the folder that holds its copy in the errors of the block."""
+    try:
+        yield
+    except UserError as error:
+        if not is_address(place):
+            raise
+        fields = {
+            name: value.replace(str(folder), place) if isinstance(value, str) else value
+            for name, value in error.fields.items()
+        }
+        message, hint = (text.replace(str(folder), place) for text in (str(error), error.hint))
+        raise UserError(message, hint, error.code, **fields) from error
 
 
 def _refuse_missing(dataset: Dataset, max_bad_images: int) -> None:
@@ -301,7 +334,8 @@ def _external(
         for place in places:
             place.mkdir()
         folder, findings = sources.fetch(external, places[0]), Findings()
-        dataset = _read_with_columns(partial(layouts.read, folder, scratch=places[1], min_classes=1), columns)
+        with name_place(folder, external):
+            dataset = _read_with_columns(partial(layouts.read, folder, scratch=places[1], min_classes=1), columns)
         for line in describe_source("external set: ", dataset.source):
             log_line("prepare_data", line)
         table = dataset.table
@@ -436,7 +470,8 @@ def prepare(
             (scratch / name).mkdir()
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
         ignore = split_file(split, data, folder)
-        dataset = layouts.read(folder, columns, scratch=scratch / "images", ignore=ignore)
+        with name_place(folder, data):
+            dataset = layouts.read(folder, columns, scratch=scratch / "images", ignore=ignore)
         rare_names, classes = rare_classes(dataset.table, rare), sorted(dataset.table["dx"].unique())
         source = _complete_source(dataset, split)
         for line in describe_source("", source):

@@ -122,18 +122,18 @@ def _refuse_masks(paths: Iterable[str]) -> None:
     """Raise if a folder below a class folder has the name of masks, which would become images of the class."""
     in_folder = Counter(path.rpartition("/")[0] for path in paths)
     folders: Counter[str] = Counter()
-    for deepest, count in in_folder.items():
+    for deepest, images in in_folder.items():
         for folder in (PurePosixPath(deepest), *PurePosixPath(deepest).parents):
             if _MASKS.fullmatch(folder.name):
-                folders[str(folder)] += count
+                folders[str(folder)] += images
     if folders:
-        name, files = folders.most_common(1)[0]
+        name, count = folders.most_common(1)[0]
         raise UserError(
-            f"the folder {name} has {files:,} files that seem to be masks, not images of a class",
+            f"the folder {name} has {count:,} files that seem to be masks, not images of a class",
             "move the folders with masks out of the data folder, or rename them if they hold images",
             "folders.masks",
             folder=name,
-            count=files,
+            count=count,
         )
 
 

@@ -1,9 +1,17 @@
 """Object storage: the layout of a folder below a prefix."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from components.prepare_data.layouts.inventory import TABLE_SUFFIXES
 from components.shared import storage
 from components.shared.stores.addresses import is_address
+
+PACKED_SUFFIXES = (".parquet", ".npz")
+"""Suffixes of files that hold images and classes."""
+MAX_LISTED = 200_000
+MAX_TABLE_BYTES = 64 * 2**20
+"""A listing with more objects, or a larger table, is not reproduced before a run: it would take minutes."""
 
 
 def handles(data: str) -> bool:
@@ -19,3 +27,52 @@ def fetch(data: str, scratch: Path) -> Path:
     """
     storage.download_folder(data, scratch)
     return scratch
+
+
+def copy_names(uri: str, folder: Path, objects: Sequence[storage.ListedObject] | None = None) -> None:
+    """Reproduce the listing of a prefix in a folder: tables and packed files with their content, images as empty files.
+
+    Args:
+        uri: the prefix.
+        folder: an empty folder.
+        objects: the listing, if it is known.
+
+    Raises:
+        UserError: as in `storage.list_objects`, or `storage.bad_name`.
+    """
+    for entry in storage.list_objects(uri) if objects is None else objects:
+        path, place = folder / entry.name, f"{uri.rstrip('/')}/{entry.name}"
+        with storage.refuse_bad_name(place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if _is_table(path) or path.suffix.lower() in PACKED_SUFFIXES:
+                storage.download_file(place, path)
+            else:
+                path.touch()
+
+
+def copy_listing(uri: str, folder: Path) -> bool:
+    """Reproduce a listing as `copy_names`, if names and small tables reveal the images and classes.
+
+    Returns:
+        Whether it was reproduced. It is not if there are packed files, images without a suffix, or too much to read.
+
+    Raises:
+        UserError: as in `copy_names`.
+    """
+    objects = storage.list_objects(uri)
+    if len(objects) > MAX_LISTED or any(_is_opaque(entry) for entry in objects):
+        return False
+    copy_names(uri, folder, objects)
+    return True
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLE_SUFFIXES or (not path.suffix and "metadata" in path.name.lower())
+
+
+def _is_opaque(entry: storage.ListedObject) -> bool:
+    """Return whether only the content of an object reveals what it is."""
+    path = Path(entry.name)
+    if _is_table(path):
+        return entry.size > MAX_TABLE_BYTES
+    return path.suffix.lower() in PACKED_SUFFIXES or (not path.suffix and not path.name.startswith("."))

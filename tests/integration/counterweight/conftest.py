@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     """An API, named in the environment; pauses are short."""
     for name in ("HOST", "NAMESPACE", "AUTH", "TOKEN", "TOKEN_FILE", "IAP_CLIENT_ID", "SERVICE_ACCOUNT"):
         monkeypatch.setenv(f"KFP_{name}", "")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent")  # no access to buckets from here
     for module, name, seconds in (
         (client, "PAUSE_S", 0.02),
         (client, "CREATE_PAUSE_S", 0.05),
@@ -29,6 +31,19 @@ def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     with serving(KfpServer()) as api:
         monkeypatch.setenv("KFP_HOST", api.url)
         yield api
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket of an emulator, `raw`."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    client_library = pytest.importorskip("google.cloud.storage")
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="raw")
+    server.start()
+    host, port = server._api._httpd.socket.getsockname()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
+    yield client_library.Client(project="test").bucket("raw")
+    server.stop()
 
 
 @pytest.fixture(scope="session")

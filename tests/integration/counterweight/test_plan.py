@@ -1,31 +1,15 @@
 """`plan` of data in object storage: the plan of the folder, without a download of its images."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("google.cloud.storage")
-emulator = pytest.importorskip("gcp_storage_emulator.server")
-
-from google.cloud.storage import Client  # noqa: E402
-
-from components.shared.records import Plan  # noqa: E402
-from counterweight import plan  # noqa: E402
-from tests.helpers.errors import raises_user_error  # noqa: E402
-from tests.unit.prepare_data.conftest import write_raw  # noqa: E402
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="raw")
-    server.start()
-    host, port = server._api._httpd.socket.getsockname()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
-    yield Client(project="test").bucket("raw")
-    server.stop()
+from components.shared.records import Plan
+from counterweight import plan
+from tests.helpers.errors import raises_user_error
+from tests.unit.prepare_data.conftest import write_raw
 
 
 def make(out: Path, *words: str) -> Plan:

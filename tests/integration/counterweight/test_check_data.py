@@ -1,0 +1,121 @@
+"""Data in object storage is refused before a run or schedule starts, with the error of the same folder."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.prepare_data.prepare import check_listing
+from components.shared.errors import UserError
+from counterweight import release, schedule, submit
+from tests.helpers.errors import raises_user_error
+from tests.helpers.kfp_server import KfpServer
+from tests.integration.counterweight.conftest import Command
+from tests.unit.prepare_data.conftest import RawFolder, write_raw
+
+PLACE = "gs://raw/sets/ham"
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(package: submit.Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (submit, release):
+        monkeypatch.setattr(module, "compile_package", lambda local_images: package)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RawFolder:
+    return write_raw(tmp_path / "raw")
+
+
+def upload(bucket: Any, folder: Path, prefix: str = "sets/ham") -> None:
+    """Upload the tables of a folder, and its images as text: nothing may read them."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes() if path.suffix == ".csv" else b"not an image"
+            bucket.blob(f"{prefix}/{path.relative_to(folder)}").upload_from_string(content)
+
+
+def values(data: str, **others: str) -> dict[str, Any]:
+    return submit.check_values({"data": "demo", "positive_classes": "auto"} | others) | {"data": data}
+
+
+@pytest.mark.parametrize(
+    ("change", "parameters", "code"),
+    [
+        ("", {"synthetic_classes": "MEL"}, "parameter.unknown_class"),
+        ("", {"positive_classes": "melanoma"}, "parameter.unknown_class"),
+        ("", {"data_columns": "dx:diagnosis"}, "metadata.unknown_column"),
+        ("other columns", {}, "metadata.missing_column"),
+        ("second table", {}, "metadata.several"),
+        ("no table", {}, "metadata.missing"),
+        ("no images", {}, "images.none"),
+    ],
+)
+def test_check_data_of_an_address_is_that_of_the_folder(
+    bucket: Any, folder: RawFolder, change: str, parameters: dict[str, str], code: str
+):
+    (table,) = folder.path.glob("*.csv")
+    if change == "other columns":
+        table.write_text("a,b\n1,2\n")
+    elif change == "second table":
+        table.with_name("other.csv").write_text(table.read_text() + "\n")
+    elif change == "no table":
+        table.unlink()
+    elif change == "no images":
+        for path in folder.path.rglob("*.jpg"):
+            path.unlink()
+    upload(bucket, folder.path)
+    errors = []
+    for place in (str(folder.path), PLACE):
+        with pytest.raises(UserError) as caught:
+            submit.check_data(values(place, **parameters), io.StringIO())
+        errors.append(caught.value)
+    local, stored = errors
+    assert (local.code, stored.code) == (code, code)
+    assert (str(stored), stored.hint) == tuple(
+        text.replace(str(folder.path), PLACE) for text in (str(local), local.hint)
+    )
+
+
+def test_check_data_of_other_classes_elsewhere_is_a_user_error(bucket: Any, folder: RawFolder):
+    upload(bucket, folder.path)
+    for name in ("mel/1.jpg", "other/2.jpg"):
+        bucket.blob(f"elsewhere/{name}").upload_from_string(b"not an image")
+    with raises_user_error("external.unknown_class"):
+        submit.check_data(values(PLACE) | {"data_external": "gs://raw/elsewhere"}, io.StringIO())
+
+
+@pytest.mark.parametrize("name", ["data.parquet", "data.npz", "image"])
+def test_check_listing_of_files_that_only_their_content_reveals_accepts_them(bucket: Any, name: str):
+    bucket.blob(f"sets/ham/{name}").upload_from_string(b"unknown")
+    check_listing(values(PLACE), 0)
+
+
+def test_submit_of_data_without_the_class_starts_nothing(kfp: KfpServer, do: Command, bucket: Any, folder: RawFolder):
+    upload(bucket, folder.path)
+    code, _, errors = do(submit, f"DATA={PLACE}", "PRESET=cpu", "synthetic_classes=MEL")
+    assert code == 2
+    assert errors.startswith("error: synthetic_classes lists MEL, which the data does not have\nhint: choose from ")
+    assert kfp.tables["runs"] == kfp.tables["pipelines"] == []
+
+
+def test_submit_without_access_to_the_data_warns_and_starts(kfp: KfpServer, do: Command):
+    code, out, _ = do(submit, "DATA=gs://bucket/ham10000", "PRESET=cpu")
+    assert code == 0
+    assert "warning: the data was not checked from here: gs://bucket/ham10000: " in out
+    assert len(kfp.tables["runs"]) == 1
+
+
+def test_schedule_of_data_without_the_class_names_the_schedule(
+    kfp: KfpServer, do: Command, bucket: Any, folder: RawFolder, tmp_path: Path
+):
+    upload(bucket, folder.path)
+    parameters = {"data": PLACE, "synthetic_classes": "MEL"}
+    entry = {"name": "weekly", "cron": "0 0 3 * * 1", "enabled": True, "preset": "cpu", "parameters": parameters}
+    (tmp_path / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [entry]}))
+    code, _, errors = do(schedule, f"FILE={tmp_path / 'schedules.yaml'}")
+    assert code == 2
+    assert "schedules.yaml: schedule weekly: synthetic_classes lists MEL" in errors
+    assert kfp.tables["recurring_runs"] == []
