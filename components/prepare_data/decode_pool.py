@@ -266,6 +266,7 @@ def decode(
         thumbnails = thumbnails[: len(ends)]
         numbers = number_of[file_of]
         rows = table[numbers >= 0].reset_index(drop=True).assign(file=numbers[numbers >= 0])
+        del table, files, names  # the paths are not needed any more
         pixels = np.frombuffer(digests, np.uint8).reshape(-1, 32)
         for column, each in (
             ("pixel_sha256", pixels),
