@@ -291,7 +291,7 @@ class Prefix:
             except StoreError as error:
                 if isinstance(error, DamagedError):
                     self._versions[name] = ABSENT
-                if not attempts_left:
+                if not attempts_left or self._connection.is_stalled(error):
                     raise
 
 
@@ -335,7 +335,7 @@ class Objects:
         with _translate_errors(self.uri, WRITE):
             connection = _Connection(self.address)
             write = partial(connection.store.write, self.address.below + name, data, None)
-            connection.call(partial(_repeat_write, write))
+            connection.call(partial(_repeat_write, write, connection.is_stalled))
 
 
 def checkpoint_store(address: str, name: str) -> Store:
@@ -404,7 +404,7 @@ def _beside(artifact: str, run: str, environment: Mapping[str, str]) -> str:
     return ""
 
 
-def _repeat_write(write: Callable[[], str]) -> None:
+def _repeat_write(write: Callable[[], str], is_stalled: Callable[[StoreError], bool]) -> None:
     """Write again if the server lost the upload, or received less than was sent."""
     for attempts_left in reversed(range(transfer.MAX_UPLOAD_ATTEMPTS)):
         try:
@@ -412,8 +412,8 @@ def _repeat_write(write: Callable[[], str]) -> None:
             return
         except (ForbiddenError, CredentialsError):
             raise
-        except StoreError:
-            if not attempts_left:
+        except StoreError as error:
+            if not attempts_left or is_stalled(error):
                 raise
 
 
@@ -445,6 +445,11 @@ class _Connection:
     def run(self, jobs: Sequence[Callable[[], Any]], label: str = "", total: int = 0) -> list[Any]:
         """Run jobs in threads; see `transfer.run`."""
         return transfer.run(self.watch, jobs, label, total)
+
+    def is_stalled(self, error: StoreError) -> bool:
+        """Record that an attempt failed, and return whether there is no time for another one."""
+        self.watch.failed(error)
+        return self.watch.stalled()
 
     def list_files(self) -> dict[str, Entry]:
         """Return the objects whose names can be a file's below a folder; name relative to the prefix → object."""

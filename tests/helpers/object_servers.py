@@ -1,4 +1,4 @@
-"""Servers of S3 (moto) and Azure (Azurite) that a test starts itself, behind a proxy that can disturb any request."""
+"""Servers of S3, Azure and Google Cloud Storage that a test starts, behind a proxy that can disturb any request."""
 
 import base64
 import hashlib
@@ -157,12 +157,24 @@ class Place:
         target = str(endpoint).replace(self.proxy.address, self.proxy.target)
         return kind(BUCKET, config={"endpoint": target}, client_options={"allow_http": True})
 
+    def _bucket(self) -> Any:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        options = {"api_endpoint": self.proxy.target}
+        return Client("test", AnonymousCredentials(), client_options=options).bucket(BUCKET)
+
     def put(self, name: str, content: bytes) -> None:
         """Write an object past the proxy."""
-        self._client().put(name, content)
+        if self.scheme == "gs":
+            self._bucket().blob(name).upload_from_string(content)
+        else:
+            self._client().put(name, content)
 
     def contents(self, below: str = "") -> dict[str, bytes]:
         """Return all objects below a prefix, read past the proxy."""
+        if self.scheme == "gs":
+            return {blob.name: blob.download_as_bytes() for blob in self._bucket().list_blobs(prefix=below)}
         client = self._client()
         names = [entry["path"] for page in client.list(below or None) for entry in page]
         return {name: bytes(client.get(name).bytes()) for name in names}
@@ -174,7 +186,7 @@ def _proxied(scheme: str, target: str, variables: Callable[[str], dict[str, str]
     threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
-            if name.startswith(("AWS_", "AZURE_")):
+            if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_")):
                 patch.delenv(name)
         place = Place(scheme, proxy, variables(proxy.address))
         for name, value in place.variables.items():
@@ -201,20 +213,33 @@ def s3_place(server: str) -> Iterator[Place]:
     """Empty the server, create the bucket, and point clients to it with environment variables."""
     requests.post(f"{server}/moto-api/reset", timeout=10).raise_for_status()
     requests.put(f"{server}/{BUCKET}", timeout=10).raise_for_status()
+    with s3_clients(server) as place:
+        yield place
+
+
+@contextmanager
+def s3_clients(server: str) -> Iterator[Place]:
+    """Point clients to a server, through a proxy."""
     key = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
     with _proxied("s3", server, lambda address: {**key, "AWS_ENDPOINT_URL": address}) as place:
         yield place
 
 
-@contextmanager
-def azure_server() -> Iterator[str]:
-    """Run Azurite and yield its address; skip the test if it is not installed."""
+def azurite_command(*options: str) -> list[str]:
+    """Return the command of Azurite; skip the test if it is not installed."""
     program = AZURITE_FOLDER / "node_modules/azurite/dist/src/blob/main.js"
     node = shutil.which("node")
     if not node or not program.is_file():
         pytest.skip(f"Azurite is not installed: npm install --prefix {AZURITE_FOLDER} azurite")
-    options = "--inMemoryPersistence --silent --disableTelemetry --skipApiVersionCheck --blobHost 127.0.0.1 --blobPort"
-    process = subprocess.Popen([node, program, *options.split(), "0"], stdout=subprocess.PIPE, text=True)
+    common = "--silent --disableTelemetry --skipApiVersionCheck --blobHost 127.0.0.1"
+    return [node, str(program), *common.split(), *options]
+
+
+@contextmanager
+def azure_server() -> Iterator[str]:
+    """Run Azurite and yield its address."""
+    command = azurite_command("--inMemoryPersistence", "--blobPort", "0")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     lines = iter(process.stdout.readline, "")
     port = next(match[1] for line in lines if (match := re.search(r"successfully listens on http://[^:]+:(\d+)", line)))
@@ -227,13 +252,20 @@ def azure_server() -> Iterator[str]:
 def azure_place(server: str) -> Iterator[Place]:
     """Create an empty container, and point clients to it with environment variables."""
     for method, expected in (("DELETE", (202, 404)), ("PUT", (201,))):
-        assert _container_request(server, method) in expected
+        assert container_request(server, method) in expected
+    with azure_clients(server) as place:
+        yield place
+
+
+@contextmanager
+def azure_clients(server: str) -> Iterator[Place]:
+    """Point clients to a server, through a proxy."""
     variables = {"AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY}
     with _proxied("az", server, lambda at: {**variables, "AZURE_STORAGE_ENDPOINT": f"{at}/{ACCOUNT}"}) as place:
         yield place
 
 
-def _container_request(server: str, method: str) -> int:
+def container_request(server: str, method: str) -> int:
     """Create or delete the container with a shared key; obstore has no such request."""
     headers = {"x-ms-date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"), "x-ms-version": "2021-12-02"}
     lines = [f"{name}:{value}" for name, value in headers.items()]
@@ -242,6 +274,24 @@ def _container_request(server: str, method: str) -> int:
     headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(signature).decode()}"
     url = f"{server}/{ACCOUNT}/{BUCKET}?restype=container"
     return requests.request(method, url, headers=headers, timeout=10).status_code
+
+
+@contextmanager
+def gs_place() -> Iterator[Place]:
+    """Run an emulator of Google Cloud Storage with an empty bucket, and point clients to it."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
+    server.start()
+    with gs_clients("http://{}:{}".format(*server._api._httpd.socket.getsockname())) as place:
+        yield place
+    server.stop()
+
+
+@contextmanager
+def gs_clients(server: str) -> Iterator[Place]:
+    """Point clients to an emulator, through a proxy."""
+    with _proxied("gs", server, lambda address: {"STORAGE_EMULATOR_HOST": address}) as place:
+        yield place
 
 
 def free_port() -> int:

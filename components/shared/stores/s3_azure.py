@@ -91,6 +91,7 @@ class ObstoreStore:
             # A timeout of reads would also limit how long the body of a write may take.
             self._reads = _open(address, {"timeout": "1day", "read_timeout": timedelta(seconds=transfer.TIMEOUT_S)})
             self._writes = _open(address, {"timeout": timedelta(seconds=slowest_s)})
+            self._parts = _open(address, {"timeout": timedelta(seconds=slowest_s)}, _retries())
         except (BaseError, ValueError) as error:
             raise CredentialsError(_first_line(error)) from error
 
@@ -201,7 +202,7 @@ class ObstoreStore:
         """Write a large object in parts; if the writer is not closed, no object appears."""
         with _neutral_errors():
             writer = obstore.open_writer(
-                self._writes,
+                self._parts,
                 name,
                 attributes=_attributes(name, sha256),
                 buffer_size=transfer.CHUNK_BYTES,
@@ -234,7 +235,14 @@ class ObstoreStore:
             delay_s = min(2 * delay_s, transfer.MAX_RETRY_DELAY_S)
 
 
-def _open(address: Address, timeouts: Mapping[str, Any]) -> Any:
+def _retries() -> dict[str, Any]:
+    """Return how obstore repeats a request for a part, which we cannot: a writer that failed is unusable."""
+    first, longest = (timedelta(seconds=delay) for delay in (transfer.RETRY_DELAY_S, transfer.MAX_RETRY_DELAY_S))
+    backoff = {"init_backoff": first, "max_backoff": longest, "base": 2}
+    return {"backoff": backoff, "max_retries": 1_000, "retry_timeout": timedelta(seconds=transfer.STALL_S)}
+
+
+def _open(address: Address, timeouts: Mapping[str, Any], retries: Mapping[str, Any] | None = None) -> Any:
     """Return obstore's client of a bucket, with the credential that the environment has."""
     found = access(address.scheme)
     endpoint = found.endpoint
@@ -242,7 +250,7 @@ def _open(address: Address, timeouts: Mapping[str, Any]) -> Any:
     if found.authorities:
         client["root_certificate"] = Path(found.authorities).read_bytes()
     config: Any = {"endpoint": endpoint.rstrip("/")} if endpoint else {}
-    options: dict[str, Any] = {"client_options": {**client, **timeouts}, "retry_config": {"max_retries": 0}}
+    options: dict[str, Any] = {"client_options": {**client, **timeouts}, "retry_config": retries or {"max_retries": 0}}
     if address.scheme == "az":
         return AzureStore(address.bucket, config=config, **options)
     # A deletion of several objects reports a refusal in another form.

@@ -53,6 +53,8 @@ class Watch:
         """Active thread → time of its last progress."""
         self._sent: dict[int, int] = {}
         """Thread → bytes of the current request's body that were sent in any attempt."""
+        self._extra_s: dict[int, float] = {}
+        """Thread → seconds that its current attempt may take in addition to STALL_S."""
         self._lock = threading.Lock()
 
     def step(self, count: int = 0) -> None:
@@ -61,9 +63,12 @@ class Watch:
         self._sent[threading.get_ident()] = 0
 
     def expect(self, count: int) -> None:
-        """Record that the calling thread sends a block of this many bytes, which cannot be observed."""
-        self._record_progress(0)
-        self.since[threading.get_ident()] += count / SLOWEST_BYTES_PER_S
+        """Record that the calling thread attempts to send this many bytes, which cannot be observed.
+
+        The attempt itself is no progress: otherwise a store that is down would be asked forever.
+        """
+        self.check()
+        self._extra_s[threading.get_ident()] = count / SLOWEST_BYTES_PER_S
 
     def sent(self, position: int) -> None:
         """Record how much of a request's body is sent; what an earlier attempt sent is no progress."""
@@ -77,16 +82,19 @@ class Watch:
         with self._lock:
             self.bytes += count
         self.since[threading.get_ident()] = self.clock()
+        self._extra_s.pop(threading.get_ident(), None)
 
     def stalled(self) -> bool:
         """Return whether a thread has made no progress for STALL_S."""
-        now = self.clock()
-        return now - min(self.since.copy().values(), default=now) > STALL_S
+        now, extra_s = self.clock(), self._extra_s.copy()
+        since = [time_s + extra_s.get(thread, 0) for thread, time_s in self.since.copy().items()]
+        return now - min(since, default=now) > STALL_S
 
     def failed(self, error: Exception) -> None:
         """Record an error that is followed by another attempt."""
         self.check()
         self.error = error
+        self._extra_s.pop(threading.get_ident(), None)
 
     def check(self) -> None:
         """Stop the calling thread if the call has failed."""
