@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from components.shared.checkpoint import Folder, Store
-from components.shared.errors import UserError
+from components.shared.errors import UserError, printable
 from components.shared.files import atomic_write
 from components.shared.log import log_line
 from components.shared.published import Fetch, find_file
@@ -423,6 +423,11 @@ class UnansweredError(UserError):
     retryable = True
 
 
+def _shown(name: str) -> str:
+    """Return the beginning of an object's name on one line, for messages."""
+    return printable(name[:99])
+
+
 def _is_relative_file(name: str) -> bool:
     """Return whether an object's name, which is untrusted input, is that of a file below a folder."""
     path = PurePosixPath(name)
@@ -452,10 +457,23 @@ class _Connection:
         return self.watch.stalled()
 
     def list_files(self) -> dict[str, Entry]:
-        """Return the objects whose names can be a file's below a folder; name relative to the prefix → object."""
+        """Return the objects whose names can be a file's below a folder; name relative to the prefix → object.
+
+        Raises:
+            InvalidNameError: two names lead to the same file, such as `a/b` and `a//b`.
+        """
         below = self.address.below
         entries = {entry.name.removeprefix(below): entry for entry in self.call(partial(self.store.list, below))}
-        return {name: entry for name, entry in entries.items() if _is_relative_file(name)}
+        files = {name: entry for name, entry in entries.items() if _is_relative_file(name)}
+        if skipped := [name for name, entry in entries.items() if name not in files and entry.size]:
+            log_line(
+                "storage", f"warning: skipped {len(skipped):,} objects without a file's name: {_shown(skipped[0])}"
+            )
+        paths: dict[PurePosixPath, str] = {}
+        for name in files:
+            if (other := paths.setdefault(PurePosixPath(name), name)) != name:
+                raise InvalidNameError(f"{_shown(other)} and {_shown(name)} lead to one file")
+        return files
 
     def read(self, entry: Entry) -> bytes:
         """Return the content of an object."""

@@ -1,6 +1,10 @@
 """MedMNIST: one `.npz` with the arrays train_images, train_labels, and the same for val and test."""
 
+import lzma
+import math
+import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +22,8 @@ from components.shared.records import MetadataFile
 NAME = "MedMNIST"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 COPY_BYTES = 2**20
+MAX_IMAGES = 10_000_000
+"""Rows and labels are in memory, about 1 kB for each."""
 
 
 def _members(path: Path) -> set[str]:
@@ -39,11 +45,11 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     ]
 
 
-def _read_array_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of an array in NumPy's format.
+def _read_array_header(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of an array in NumPy's format, whose bytes the file has.
 
     Raises:
-        UserError: it is an array of objects, which could run code, or of another order.
+        UserError: it is an array of objects, which could run code, of another order, or of more bytes or images.
     """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -55,13 +61,43 @@ def _read_array_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.
             "arrays.invalid",
             array=name,
         )
+    if shape and max(shape) > MAX_IMAGES:
+        raise UserError(
+            f"the array {name} has the shape {shape}, more than {MAX_IMAGES:,} images",
+            "use a part of the set",
+            "arrays.too_large",
+            array=name,
+        )
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
+        raise _truncated(name)
     return shape, dtype
+
+
+def _truncated(name: str) -> UserError:
+    return UserError(f"the array {name} is cut off", "download the file again", "arrays.truncated", array=name)
+
+
+def _check_space(scratch: Path, size: int, name: str) -> None:
+    """Check that the pixels fit on the disk: a small file can hold many bytes that are equal.
+
+    Raises:
+        UserError: `arrays.no_space`.
+    """
+    free = shutil.disk_usage(scratch).free
+    if size > free:
+        raise UserError(
+            f"the array {name} has {size / 1e9:,.1f} GB of pixels, but {scratch} has {free / 1e9:,.1f} GB left",
+            "free some space, or set TMPDIR to a folder on a larger disk",
+            "arrays.no_space",
+            array=name,
+            bytes=size,
+        )
 
 
 def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
     """Return the labels as text."""
     with archive.open(f"{name}.npy") as file:
-        shape, dtype = _read_array_header(file, name)
+        shape, dtype = _read_array_header(archive, file, name)
         if not np.issubdtype(dtype, np.integer) or len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
             raise UserError(
                 f"the array {name} does not have one whole number per image (its shape is {shape}, its type {dtype})",
@@ -73,25 +109,24 @@ def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
     return [str(value) for value in np.frombuffer(data, dtype).tolist()]
 
 
-def _copy_images(archive: zipfile.ZipFile, name: str, spool: IO[bytes]) -> tuple[int, tuple[int, ...]]:
+def _copy_images(archive: zipfile.ZipFile, name: str, spool: IO[bytes], scratch: Path) -> tuple[int, tuple[int, ...]]:
     """Append the pixels of an array to a file, and return the number and the shape of its images."""
     with archive.open(f"{name}.npy") as file:
-        shape, dtype = _read_array_header(file, name)
+        shape, dtype = _read_array_header(archive, file, name)
         grey, colour = len(shape) == 3, len(shape) == 4 and shape[3] == 3
-        if dtype != np.uint8 or not (grey or colour) or shape[1] * shape[2] > MAX_PIXELS:
+        if dtype != np.uint8 or not (grey or colour) or not 0 < shape[1] * shape[2] <= MAX_PIXELS:
             raise UserError(
                 f"the array {name} does not hold 8-bit images (its shape is {shape}, its type {dtype})",
                 "use a set of two-dimensional images, grey or RGB, as uint8",
                 "arrays.images",
                 array=name,
             )
-        left = int(np.prod(shape, dtype=np.int64))
+        left = math.prod(shape)
+        _check_space(scratch, left, name)
         while left:
             block = file.read(min(left, COPY_BYTES))
             if not block:
-                raise UserError(
-                    f"the array {name} is cut off", "download the file again", "arrays.truncated", array=name
-                )
+                raise _truncated(name)
             spool.write(block)
             left -= len(block)
     return shape[0], shape[1:]
@@ -118,7 +153,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         with zipfile.ZipFile(path) as archive, spool.open("wb") as out:
             for key, split in _iter_splits(archive):
                 labels = _labels(archive, f"{key}_labels")
-                count, shape = _copy_images(archive, f"{key}_images", out)
+                count, shape = _copy_images(archive, f"{key}_images", out, scratch)
                 if count != len(labels):
                     raise UserError(
                         f"{path.name} has {count:,} {key}_images, but {len(labels):,} {key}_labels",
@@ -126,12 +161,14 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
                         "arrays.lengths",
                         array=key,
                     )
-                length = int(np.prod(shape))
+                length = math.prod(shape)
                 for number, label in enumerate(labels):
                     rows.append((f"{key}/{number:07}", label, split))
                     files.append(Stored(spool, position, length, shape))
                     position += length
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of this machine; bz2 raises one without a number
+            raise
         raise UserError(
             f"{path.name} is corrupt", "download the file again", "arrays.corrupt", file=path.name
         ) from error

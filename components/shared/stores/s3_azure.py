@@ -59,6 +59,16 @@ _CREDENTIAL_CODES = {
 _REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _SIGNS_OF_NO_CREDENTIAL = ("/latest/api/token", "/latest/meta-data", "/metadata/identity", "AssumeRoleWithWebIdentity")
 """Parts of the addresses at which a credential is requested."""
+_MEANING: Mapping[str, type[StoreError]] = {
+    **dict.fromkeys(_CREDENTIAL_CODES, CredentialsError),
+    **dict.fromkeys(_REGION_CODES, RegionError),
+    "BlobArchived": RejectedError,
+    "BlobImmutableDueToPolicy": ForbiddenError,
+    "ConditionalRequestConflict": TemporaryError,  # the next attempt compares versions again
+    "ContainerBeingDeleted": MissingError,
+    "OperationAborted": TemporaryError,
+}
+"""The store's code → error; takes precedence over the status."""
 _FINAL: Mapping[int, type[StoreError]] = {
     301: RegionError,
     400: RejectedError,
@@ -307,9 +317,9 @@ def _classify(error: Exception) -> StoreError:
         return CredentialsError()
     status = int(next((a or b for a, b in _STATUS.findall(text)), 0))
     code = next(iter(_CODE.findall(text)), "")
-    if code in _CREDENTIAL_CODES:
-        return CredentialsError(code)
-    if code in _REGION_CODES or (not status and "incorrectly configured region" in text):
+    if kind := _MEANING.get(code):
+        return kind(code)
+    if not status and "incorrectly configured region" in text:
         return RegionError(code)
     if kind := _FINAL.get(status):
         return kind(code)

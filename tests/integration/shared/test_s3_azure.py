@@ -4,7 +4,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -19,7 +21,7 @@ from components.shared.files import file_sha256
 from components.shared.storage import checkpoint_store, make_fetch
 from components.shared.stores import s3_azure, transfer
 from scripts import verify_published
-from tests.helpers.object_servers import Place, azure_place, azure_server, free_port, s3_place, s3_server
+from tests.helpers.object_servers import BUCKET, Place, azure_place, azure_server, free_port, s3_place, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +381,73 @@ def test_names_that_cannot_be_files_are_refused(s3_only: Place, tmp_path: Path):
     s3_only.put("long/" + "x" * 300, b"x")
     assert error_of(lambda: storage.download_folder(s3_only.uri("long"), tmp_path)).code == "storage.bad_name"
     assert error_of(lambda: storage.download_folder(s3_only.uri("a//b"), tmp_path)).code == "storage.bad_name"
+    for number, name in enumerate(("a//b.jpg", "a/../b.jpg", "/b.jpg", "tab\t.jpg")):
+        put_exactly(s3_only, f"bad{number}/{name}")
+        error = error_of(lambda number=number: storage.download_folder(s3_only.uri(f"bad{number}"), tmp_path / "out"))
+        assert error.code == "storage.bad_name"
+        assert not (tmp_path / "out").exists()
+
+
+def put_exactly(place: Place, name: str) -> None:
+    """Write an object of any name; obstore and requests resolve dots and double slashes."""
+    connection = HTTPConnection(place.proxy.target.removeprefix("http://"))
+    connection.request("PUT", f"/{BUCKET}/{quote(name)}", b"x")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b#c?d%2Fe.jpg",
+        "plus+and&=.jpg",
+        "star*tilde~.jpg",
+        "e\u0301.jpg",
+        "\u00e9.jpg",
+        "..hidden",
+        "dot./a",
+        "100%.jpg",
+    ],
+)
+def test_unusual_names_are_read_and_written(place: Place, tmp_path: Path, name: str):
+    place.put(f"set/{name}", b"content")
+    storage.download_folder(place.uri("set"), tmp_path / "out")
+    assert files_in(tmp_path / "out") == {name: b"content"}
+    files, target = made(tmp_path / "in", {name: b"another"}), storage.Prefix(place.uri("to"))
+    target.find_unchanged(files)
+    target.upload(files)
+    assert place.contents("to") == {f"to/{name}": b"another"}
+
+
+def test_conflict_of_two_writes_at_one_moment_is_tried_again(place: Place):
+    """S3 answers 409 to one of two conditional writes at the same moment; Azure to operations on a container."""
+    target = storage.Prefix(place.uri("to"))
+    assert target.read("a") is None
+    conflict = (409, "ConditionalRequestConflict" if place.scheme == "s3" else "OperationAborted")
+    place.proxy.fault = lambda request: conflict if request.method == "PUT" and request.number <= 2 else None
+    target.write("a", "mine")
+    assert place.contents("to") == {"to/a": b"mine"}
+    place.put("to/a", b"another's")
+    place.proxy.requests.clear()
+    error = error_of(lambda: target.write("a", "newer"))
+    assert error.code == "storage.concurrent_write"
+    assert place.contents("to") == {"to/a": b"another's"}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("BlobAlreadyExists", "concurrent_write"),
+        ("BlobImmutableDueToPolicy", "no_permission"),
+        ("ContainerBeingDeleted", "not_found"),
+        ("BlobArchived", "bad_request"),
+    ],
+)
+def test_status_409_is_explained_by_its_code(place: Place, code: str, expected: str):
+    target = storage.Prefix(place.uri("to"))
+    assert target.read("a") is None
+    place.proxy.fault = lambda request: (409, code) if request.method == "PUT" else None
+    assert error_of(lambda: target.write("a", "mine")).code == f"storage.{expected}"
 
 
 def test_commands_and_phases_read_what_was_published(place: Place, tmp_path: Path):

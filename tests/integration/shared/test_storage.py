@@ -149,7 +149,16 @@ def test_download_folder_with_impossible_file_names_fails(bucket, tmp_path):
     assert error_of("gs://raw/both", tmp_path / "2").code == "storage.bad_name"
 
 
-def test_download_folder_skips_names_outside_the_folder(strict, tmp_path):
+@pytest.mark.parametrize("other", ["a//b.jpg", "a/./b.jpg", "./a/b.jpg"])
+def test_download_folder_refuses_two_names_of_one_file(strict, tmp_path, other):
+    strict.put("set/a/b.jpg", b"one")
+    strict.put(f"set/{other}", b"another")
+    error = error_of("gs://raw/set", tmp_path / "out")
+    assert (error.code, other in str(error)) == ("storage.bad_name", True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_download_folder_skips_names_outside_the_folder(strict, tmp_path, capsys):
     """On the strict server: the emulator refuses such names, Google does not."""
     bad = ["../out", "a/../../out", "/abs", "..", f"{tmp_path}/abs", "folder/", "", "nul\0"]
     good = ["good/..hidden", "good/a..b", "back\\slash"]
@@ -158,6 +167,7 @@ def test_download_folder_skips_names_outside_the_folder(strict, tmp_path):
     folder = tmp_path / "inner" / "folder"
     storage.download_folder("gs://raw/hostile", folder)
     assert files_in(tmp_path) == {f"inner/folder/{name}": b"content" for name in good}
+    assert "warning: skipped 8 objects without a file's name: " in capsys.readouterr().out
 
 
 def test_download_folder_of_nothing_fails(bucket, tmp_path):

@@ -1,7 +1,9 @@
 """Layouts: each is recognised by its content and read in one form, or refused with the fix for this very case."""
 
 import hashlib
+import io
 import json
+import shutil
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -482,6 +484,75 @@ def test_read_medmnist(raw, read, shape):
 def test_read_other_arrays_raises(raw, read, changes, code):
     write_medmnist(raw / "a.npz", **changes)
     with raises_user_error(code):
+        read(raw)
+
+
+def write_claims(path, shape, content=b"", name="train_images", flags=0):
+    """Write a set with an array whose header claims a shape, followed by some content."""
+    write_medmnist(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    members[f"{name}.npy"] = header.getvalue() + content
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    if flags:
+        packed = bytearray(path.read_bytes())
+        for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            start = packed.find(mark)
+            while start >= 0:
+                packed[start + offset] |= flags
+                start = packed.find(mark, start + 4)
+        path.write_bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name", "code"),
+    [
+        ((30, 28, 28), "train_images", "arrays.truncated"),
+        ((10**15, 28, 28), "train_images", "arrays.too_large"),
+        ((2**23, 2**13, 2**13), "train_images", "arrays.truncated"),  # 2⁴⁹ bytes
+        ((2**22, 2**21, 2**21), "train_images", "arrays.truncated"),  # 2⁶⁴ bytes, 0 in a 64-bit number
+        ((-1, 28, 28), "train_images", "arrays.truncated"),
+        ((-30, -28, 28), "train_images", "arrays.truncated"),
+        ((30, 0, 28), "train_images", "arrays.images"),
+        ((), "train_images", "arrays.images"),
+        ((-1,), "train_labels", "arrays.truncated"),
+        ((10**9,), "train_labels", "arrays.too_large"),
+        ((10**6,), "train_labels", "arrays.truncated"),
+    ],
+)
+def test_read_array_with_a_hostile_shape_raises(raw, read, tmp_path, shape, name, code):
+    write_claims(raw / "a.npz", shape, b"\0", name)
+    with raises_user_error(code, array=name):
+        read(raw)
+    assert sum(path.stat().st_size for path in (tmp_path / "scratch").iterdir()) < 2**20
+
+
+def test_read_array_that_exceeds_the_disk_raises(raw, read, tmp_path, monkeypatch):
+    """A thousandth of the bytes holds an array of zeros."""
+    write_claims(raw / "a.npz", (30, 2_000, 2_000), bytes(30 * 2_000 * 2_000))
+    assert (raw / "a.npz").stat().st_size < 2**20
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with raises_user_error("arrays.no_space", bytes=30 * 2_000 * 2_000):
+        read(raw)
+
+
+def test_read_encrypted_arrays_raises(raw, read):
+    write_claims(raw / "a.npz", (30, 28, 28), bytes(30 * 28 * 28), flags=1)
+    with raises_user_error("arrays.corrupt"):
+        read(raw)
+
+
+def test_read_damaged_arrays_raises(raw, read):
+    write_medmnist(raw / "a.npz", (64, 64, 3))
+    content = bytearray((raw / "a.npz").read_bytes())
+    content[2_000:2_400] = bytes(400)
+    (raw / "a.npz").write_bytes(content)
+    with raises_user_error("arrays.corrupt"):
         read(raw)
 
 
