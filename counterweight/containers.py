@@ -52,6 +52,18 @@ CREDENTIAL_VARIABLES = (
 )
 CREDENTIAL_PREFIXES = ("AWS_", "AZURE_")
 """Environment variables, and beginnings of their names, that are passed to a task that reads remote data."""
+CREDENTIAL_FILES = (
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
+)
+"""Environment variables that name a file, which such a task needs, too."""
+UNREAD_FILES = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+"""Environment variables that name files which no task reads: they are not passed."""
 SILENCE_S = 30.0
 """Seconds without output after which the engine is asked whether the container still runs."""
 ENGINE_TIMEOUT_S = 300.0
@@ -224,6 +236,28 @@ def check_paths(values: Mapping[str, Any], output: Path) -> None:
             _refuse_reserved(name, Path(place))
 
 
+def _credential_files(environment: Mapping[str, str]) -> dict[str, Path]:
+    """Return the files of credentials and certificates that the environment names, by variable.
+
+    Raises:
+        UserError: `containers.unreadable_file`.
+    """
+    files = {name: Path(environment[name]).expanduser() for name in CREDENTIAL_FILES if environment.get(name)}
+    for name, path in files.items():
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise UserError(
+                f"{name} is {path}, which is not a readable file",
+                f"correct or unset {name}",
+                "containers.unreadable_file",
+                name=name,
+                path=str(path),
+            )
+    default = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
+    if "GOOGLE_APPLICATION_CREDENTIALS" not in files and default.is_file():
+        files["GOOGLE_APPLICATION_CREDENTIALS"] = default
+    return files
+
+
 class Engine:
     """Start the containers of one run, and remove them.
 
@@ -268,6 +302,8 @@ class Engine:
             self._mount_input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()
         ]
         self.remote = any(value.startswith(REMOTE) for value in given.values())
+        if self.remote:
+            _credential_files(os.environ)  # fails early if one cannot be read
         self.output = output
         champion = placement().options.champion
         beside = output.parent if champion == LAST else Path(champion)
@@ -398,28 +434,34 @@ class Engine:
         return Container(container)
 
     def _credentials(self) -> tuple[dict[str, str], list[Mount]]:
-        """Return the variables and mounts with the credentials for remote data."""
+        """Return the variables and mounts with the credentials for remote data.
+
+        The values are passed to the engine, not in a command; a mount is of a copy, which the group may read.
+        """
         variables = {
             name: value
             for name, value in os.environ.items()
-            if name in CREDENTIAL_VARIABLES or name.startswith(CREDENTIAL_PREFIXES)
+            if (name in CREDENTIAL_VARIABLES or name.startswith(CREDENTIAL_PREFIXES)) and name not in UNREAD_FILES
         }
         token_file = Path("~/.kaggle/kaggle.json").expanduser()
         with contextlib.suppress(OSError, ValueError, KeyError):
             token = json.loads(token_file.read_text(encoding="utf-8"))
             variables = {"KAGGLE_USERNAME": token["username"], "KAGGLE_KEY": token["key"]} | variables
-        default = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
-        credentials = Path(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or default)
-        if not credentials.is_file():
-            return variables, []
-        copy = self.scratch / "credentials.json"
+        mounts = []
+        for name, path in _credential_files(os.environ).items():
+            inside = f"/opt/credentials-{name.lower()}"
+            mounts.append(Mount(inside, str(self._copy_secret(name, path)), type="bind", read_only=True))
+            variables[name] = inside
+        return variables, mounts
+
+    def _copy_secret(self, variable: str, path: Path) -> Path:
+        """Copy a file that others must never be able to read; a token may have changed since the last task."""
+        copy = self.scratch / f"credentials-{variable.lower()}"
         copy.unlink(missing_ok=True)
         copy.touch(mode=0o600, exist_ok=False)  # before the content is in it
-        shutil.copyfile(credentials, copy)
+        shutil.copyfile(path, copy)
         copy.chmod(0o440)
-        inside = "/opt/credentials.json"
-        mount = Mount(inside, str(copy), type="bind", read_only=True)
-        return variables | {"GOOGLE_APPLICATION_CREDENTIALS": inside}, [mount]
+        return copy
 
     def remove_containers(self) -> None:
         """Remove all containers of runs with this cache, such as those of a killed run."""

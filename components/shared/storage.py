@@ -24,6 +24,7 @@ from components.shared.stores.access import READ, WRITE, access
 from components.shared.stores.addresses import ADDRESS_FORM, Address, is_address, parse
 from components.shared.stores.protocol import (
     ABSENT,
+    CertificatesError,
     ChangedError,
     ConflictError,
     CredentialsError,
@@ -557,6 +558,11 @@ def _user_error(uri: str, use: str, error: StalledError | StoreError) -> UserErr
         case CredentialsError():
             return UserError(
                 f"{uri}: {asked}, which is missing or not valid{reason}", found.fix, "storage.no_credentials", uri=uri
+            )
+        case CertificatesError():
+            hint = "name a file of certificates in AWS_CA_BUNDLE, SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or unset them"
+            return UserError(
+                f"{uri}: {found.store} cannot be verified{reason}", hint, "storage.bad_certificates", uri=uri
             )
         case InvalidNameError():
             return UserError(

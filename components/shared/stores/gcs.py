@@ -26,6 +26,7 @@ from components.shared.stores import transfer
 from components.shared.stores.addresses import Address
 from components.shared.stores.protocol import (
     ABSENT,
+    CertificatesError,
     ChangedError,
     ConflictError,
     CredentialsError,
@@ -183,6 +184,10 @@ def _neutral_errors() -> Iterator[None]:
         raise DamagedError(type(error).__name__) from error
     except (exceptions.GoogleAPICallError, requests.RequestException) as error:
         raise TemporaryError(type(error).__name__) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise CertificatesError(str(error).partition(": ")[2]) from error  # requests names the path after a colon
 
 
 class _Body(io.BytesIO):

@@ -104,6 +104,10 @@ class CredentialsError(StoreError):
     """There is no credential, or the store does not accept it."""
 
 
+class CertificatesError(StoreError):
+    """The file of certificate authorities cannot be used."""
+
+
 class RegionError(StoreError):
     """The bucket is in another region."""
 

@@ -23,6 +23,7 @@ from components.shared.stores.access import access
 from components.shared.stores.addresses import Address
 from components.shared.stores.protocol import (
     ABSENT,
+    CertificatesError,
     ChangedError,
     ConflictError,
     CredentialsError,
@@ -258,13 +259,24 @@ def _open(address: Address, timeouts: Mapping[str, Any], retries: Mapping[str, A
     endpoint = found.endpoint
     client: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "allow_http": endpoint.startswith("http://")}
     if found.authorities:
-        client["root_certificate"] = Path(found.authorities).read_bytes()
+        client["root_certificate"] = _read_authorities(found.authorities)
     config: Any = {"endpoint": endpoint.rstrip("/")} if endpoint else {}
     options: dict[str, Any] = {"client_options": {**client, **timeouts}, "retry_config": retries or {"max_retries": 0}}
     if address.scheme == "az":
         return AzureStore(address.bucket, config=config, **options)
     # A deletion of several objects reports a refusal in another form.
     return S3Store(address.bucket, config={**config, "disable_bulk_delete": True}, **options)
+
+
+def _read_authorities(path: str) -> bytes:
+    """Return the content of a file of certificates, which obstore would reject without a reason."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise CertificatesError(f"{path}: {error.strerror}") from error
+    if b"-----BEGIN " not in content:
+        raise CertificatesError(f"{path} has no certificate in PEM form")
+    return content
 
 
 def _starts(size: int) -> range:

@@ -123,6 +123,29 @@ def test_start_grants_only_the_required_permissions(engine: docker.DockerClient,
     parts.client.close()
 
 
+def test_task_that_reads_remote_data_gets_the_files_of_credentials(
+    engine: docker.DockerClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, content in (("AWS_CA_BUNDLE", "authority"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "token")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+        monkeypatch.setenv(name, str(tmp_path / name))
+    parts = Engine(
+        {"data": "s3://bucket/data"}, folder / "out", folder / "runs/.cache", tmp_path, {"train_gan": tmp_path / "kept"}
+    )
+    script = (
+        'cat "$AWS_CA_BUNDLE" "$AWS_WEB_IDENTITY_TOKEN_FILE"; echo; '
+        '(echo x > "$AWS_CA_BUNDLE") 2>/dev/null || echo kept'
+    )
+    task = parts.start("prepare_data", ["sh", "-c", script], {}, {})
+    assert "".join(task.lines).splitlines() == ["authoritytoken", "kept"]
+    assert task.wait() == ""
+    other = parts.start("train_gan", ["sh", "-c", 'echo "[$AWS_CA_BUNDLE]"; ls /opt'], {}, {})
+    assert "credentials" not in "".join(other.lines)
+    assert other.wait() == ""
+    parts.client.close()
+
+
 def test_run_with_invalid_data_prints_an_error_and_a_hint(folder: Path):
     empty = folder / "empty"
     empty.mkdir()

@@ -161,6 +161,7 @@ def test_commands_read_the_published_run_and_new_images(
 def test_one_run_in_two_stores_has_no_difference(published: dict[str, str], tmp_path: Path):
     printed = command(tmp_path, "compare", f"RUN={published['s3']},{published['az']}", "OUT=compare.html")
     assert (tmp_path / "compare.html").is_file()
+    assert "the settings are equal" in printed
     lines = [line for line in printed.splitlines() if line.startswith("augmented")]
     assert lines
     assert all("0.000" in line for line in lines)

@@ -362,6 +362,19 @@ def test_missing_credentials_are_named(s3_only: Place, tmp_path: Path, monkeypat
     assert "AWS_ACCESS_KEY_ID is not set" in str(error)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_bad_file_of_certificates_is_named(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    error = error_of(lambda: storage.download_folder(place.uri("a"), tmp_path / "out"))
+    assert error.code == "storage.bad_certificates"
+    assert str(path) in str(error)
+
+
 def test_download_on_a_full_disk_raises_oserror(place: Place, tmp_path: Path):
     place.put("full/a", b"x")
     (tmp_path / "a").symlink_to("/dev/full")

@@ -206,6 +206,14 @@ def test_download_folder_without_credentials_fails(tmp_path, monkeypatch):
     assert error_of("gs://raw/a", tmp_path).code == "storage.no_credentials"
 
 
+def test_download_folder_with_a_bad_file_of_certificates_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "https://127.0.0.1:9")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    error = error_of("gs://raw/a", tmp_path)
+    assert error.code == "storage.bad_certificates"
+    assert str(tmp_path / "none.pem") in str(error)
+
+
 @pytest.mark.parametrize("change", [lambda objects: objects.put("set/b", b"new"), lambda it: it.objects.pop("set/b")])
 def test_download_folder_fails_if_an_object_changes_after_the_listing(strict, tmp_path, change):
     for name in "abc":

@@ -1,6 +1,7 @@
 """Local runs in containers, without an engine; tests/e2e runs the containers."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -131,7 +132,20 @@ def test_check_not_private_refuses_a_private_folder_with_other_files(tmp_path: P
     check_not_private(tmp_path)
 
 
-def test_credentials_are_never_readable_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine without containers, in an environment without credentials."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "KAGGLE_", "SSL_", "REQUESTS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    engine = Engine.__new__(Engine)
+    engine.scratch = tmp_path / "scratch"
+    engine.scratch.mkdir()
+    return engine
+
+
+def test_credentials_are_never_readable_by_others(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     original, modes = tmp_path / "key.json", []
     original.write_text("{}")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(original))
@@ -142,11 +156,45 @@ def test_credentials_are_never_readable_by_others(tmp_path: Path, monkeypatch: p
         modes.append(target.stat().st_mode & 0o777)
 
     monkeypatch.setattr(shutil, "copyfile", copy)
-    engine = Engine.__new__(Engine)
-    engine.scratch = tmp_path / "scratch"
-    engine.scratch.mkdir()
     engine._credentials()
-    assert [*modes, (engine.scratch / "credentials.json").stat().st_mode & 0o777] == [0o600, 0o440]
+    (copied,) = engine.scratch.iterdir()
+    assert [*modes, copied.stat().st_mode & 0o777] == [0o600, 0o440]
+
+
+@pytest.mark.parametrize("name", containers.CREDENTIAL_FILES)
+def test_credential_files_are_mounted_and_their_variables_changed(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    original = tmp_path / "secret"
+    original.write_text("old")
+    monkeypatch.setenv(name, str(original))
+    engine._credentials()
+    original.write_text("rotated")
+    variables, (mount,) = engine._credentials()
+    assert variables == {name: mount["Target"]}
+    assert mount["ReadOnly"]
+    assert Path(mount["Source"]).read_text() == "rotated"
+    assert "rotated" not in str(mount)
+
+
+def test_credential_file_that_is_missing_is_named(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with raises_user_error("containers.unreadable_file", name="AWS_CA_BUNDLE"):
+        engine._credentials()
+
+
+def test_files_that_no_task_reads_are_not_passed(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert engine._credentials() == ({"AWS_REGION": "eu-central-1"}, [])
+
+
+def test_google_login_is_mounted(engine: Engine, tmp_path: Path):
+    login = tmp_path / "home/.config/gcloud/application_default_credentials.json"
+    login.parent.mkdir(parents=True)
+    login.write_text("{}")
+    variables, (mount,) = engine._credentials()
+    assert variables == {"GOOGLE_APPLICATION_CREDENTIALS": mount["Target"]}
 
 
 @pytest.mark.parametrize(
