@@ -20,7 +20,7 @@ from components.shared.log import log_line
 from components.shared.published import Fetch, find_file
 from components.shared.records import path_below
 from components.shared.stores import transfer
-from components.shared.stores.access import READ, WRITE, access
+from components.shared.stores.access import READ, WRITE, Access, access
 from components.shared.stores.addresses import ADDRESS_FORM, Address, is_address, parse
 from components.shared.stores.protocol import (
     ABSENT,
@@ -568,15 +568,15 @@ def _user_error(uri: str, use: str, error: StalledError | StoreError) -> UserErr
             return UserError(
                 f"{uri}: an object's name cannot be that of a file{reason}", "rename it", "storage.bad_name", uri=uri
             )
-    return _no_answer(uri, found.store, error)
+    return _no_answer(uri, found, error)
 
 
-def _no_answer(uri: str, store: str, error: BaseException) -> UnansweredError:
+def _no_answer(uri: str, found: Access, error: BaseException) -> UnansweredError:
     cause = error.__cause__ or error if isinstance(error, StalledError) else error
     reason = getattr(cause, "reason", "") or f"nothing received for {transfer.STALL_S} s"
     return UnansweredError(
-        f"{uri}: {store} did not answer ({reason})",
-        "check the network and the endpoint, and rerun the command",
+        f"{uri}: {found.store} did not answer ({reason})",
+        f"check the network and the endpoint, and rerun the command; it was asked with {found.credential}",
         "storage.no_answer",
         uri=uri,
         reason=reason,

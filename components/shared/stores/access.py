@@ -4,9 +4,12 @@ The clients read the variables of their credentials themselves; only this module
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from components.shared.errors import UserError
 
 READ, WRITE = "read", "write"
 
@@ -41,8 +44,30 @@ def _value(environment: Mapping[str, str], *variables: str) -> str:
     return next((environment[variable] for variable in variables if environment.get(variable)), "")
 
 
+def _endpoint(environment: Mapping[str, str], *variables: str) -> str:
+    """Return the first of these variables that is set; obstore crashes if it is no URL.
+
+    Raises:
+        UserError: `storage.invalid_endpoint`.
+    """
+    name = next((variable for variable in variables if environment.get(variable)), "")
+    value = environment[name] if name else ""
+    if value and not re.fullmatch(r"https?://([^\s/@]*@)?[A-Za-z0-9._-]+(:\d{1,5})?([/?]\S*)?", value):
+        raise UserError(
+            f"{name} is {value.rpartition('@')[2]!r}",
+            "write it as https://host or http://host:port",
+            "storage.invalid_endpoint",
+            name=name,
+        )
+    return value
+
+
 def access(scheme: str) -> Access:
-    """Return how this process reaches the store of a scheme."""
+    """Return how this process reaches the store of a scheme.
+
+    Raises:
+        UserError: `storage.invalid_endpoint`.
+    """
     environment = os.environ
     return {"gs": _gcs, "s3": _s3, "az": _azure}[scheme](environment)
 
@@ -65,7 +90,7 @@ def _shown(endpoint: str) -> str:
 
 
 def _s3(environment: Mapping[str, str]) -> Access:
-    endpoint = _value(environment, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    endpoint = _endpoint(environment, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     credential = _first(
         environment,
         {
@@ -86,7 +111,7 @@ def _s3(environment: Mapping[str, str]) -> Access:
 
 
 def _azure(environment: Mapping[str, str]) -> Access:
-    endpoint = _value(environment, "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+    endpoint = _endpoint(environment, "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
     account = environment.get("AZURE_STORAGE_ACCOUNT_NAME", "")
     credential = _first(
         environment,

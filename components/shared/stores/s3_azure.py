@@ -60,6 +60,10 @@ _CREDENTIAL_CODES = {
 _REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _SIGNS_OF_NO_CREDENTIAL = ("/latest/api/token", "/latest/meta-data", "/metadata/identity", "AssumeRoleWithWebIdentity")
 """Parts of the addresses at which a credential is requested."""
+_SIGNS_OF_NO_TOKEN_FILE = ("federated token file", "Failed to read", "az account get-access-token")
+"""Parts of what obstore reports if a token cannot be read on this machine."""
+_SIGNS_OF_A_TOKEN_REQUEST = ("token request", "POST REDACTED", "//169.254.170.")
+"""Parts of what obstore reports if a token cannot be requested; it hides the address of Amazon's token service."""
 _MEANING: Mapping[str, type[StoreError]] = {
     **dict.fromkeys(_CREDENTIAL_CODES, CredentialsError),
     **dict.fromkeys(_REGION_CODES, RegionError),
@@ -327,8 +331,12 @@ def _classify(error: Exception) -> StoreError:
     text = str(error)
     if any(sign in text for sign in _SIGNS_OF_NO_CREDENTIAL):
         return CredentialsError()
+    if any(sign in text for sign in _SIGNS_OF_NO_TOKEN_FILE):
+        return CredentialsError(_first_line(error))
     status = int(next((a or b for a, b in _STATUS.findall(text)), 0))
     code = next(iter(_CODE.findall(text)), "")
+    if any(sign in text for sign in _SIGNS_OF_A_TOKEN_REQUEST):
+        return CredentialsError(f"status {status}") if 400 <= status < 500 else TemporaryError("no token was issued")
     if kind := _MEANING.get(code):
         return kind(code)
     if not status and "incorrectly configured region" in text:

@@ -223,7 +223,7 @@ def test_download_fails_in_time_if_requests_fail(
     assert len(asked) <= transfer.MAX_PARALLEL_REQUESTS, "no download starts after the failure"
 
 
-@pytest.mark.parametrize("fault", [503, "hang", "drop"])
+@pytest.mark.parametrize("fault", [429, 503, "hang", "drop"])
 def test_upload_fails_in_time_and_leaves_no_manifest(place: Place, tmp_path: Path, fast_clock: None, fault: int | str):
     files = {name: path for name, (path, _) in made(tmp_path / "in", {"a.txt": b"a", "b.txt": b"b"}).items()}
     place.proxy.fault = lambda request: fault if request.method == "PUT" and request.path.endswith("b.txt") else None
@@ -360,6 +360,61 @@ def test_missing_credentials_are_named(s3_only: Place, tmp_path: Path, monkeypat
     error = error_of(lambda: storage.download_folder(s3_only.uri("a"), tmp_path))
     assert error.code == "storage.no_credentials"
     assert "AWS_ACCESS_KEY_ID is not set" in str(error)
+
+
+TOKENS = {
+    "the role in AWS_ROLE_ARN": {"AWS_WEB_IDENTITY_TOKEN_FILE": "{file}", "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"},
+    "the role of EKS Pod Identity": {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "{closed}",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "{file}",
+    },
+    "Workload Identity": {
+        "AZURE_FEDERATED_TOKEN_FILE": "{file}",
+        "AZURE_CLIENT_ID": "client",
+        "AZURE_TENANT_ID": "tenant",
+        "AZURE_AUTHORITY_HOST": "{closed}",
+    },
+}
+"""Credential → the variables that name its token."""
+
+
+@pytest.fixture(params=TOKENS)
+def token(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, Path]:
+    """A scheme, its credential, and the file of its token, which does not exist."""
+    file, closed = tmp_path / "token", f"http://127.0.0.1:{free_port()}"
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_")):
+            monkeypatch.delenv(name)
+    values = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_STS": closed, "AZURE_STORAGE_ACCOUNT_NAME": "account"}
+    for name, value in (values | TOKENS[request.param]).items():
+        monkeypatch.setenv(name, value.format(file=file, closed=closed))
+    return "az" if "AZURE_CLIENT_ID" in TOKENS[request.param] else "s3", request.param, file
+
+
+def test_missing_file_of_a_token_is_named_with_the_credential(token: tuple[str, str, Path], tmp_path: Path):
+    scheme, credential, _ = token
+    error = error_of(lambda: storage.download_folder(f"{scheme}://raw/a", tmp_path / "out"))
+    assert error.code == "storage.no_credentials"
+    assert credential in str(error)
+
+
+def test_token_that_is_not_issued_is_named_with_the_credential(
+    token: tuple[str, str, Path], tmp_path: Path, fast_clock: None
+):
+    scheme, credential, file = token
+    file.write_text("token")
+    error = error_of(lambda: storage.download_folder(f"{scheme}://raw/a", tmp_path / "out"))
+    assert error.code == "storage.no_answer"
+    assert credential in error.hint
+
+
+def test_missing_account_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in list(os.environ):
+        if name.startswith("AZURE_"):
+            monkeypatch.delenv(name)
+    error = error_of(lambda: storage.download_folder("az://raw/a", tmp_path))
+    assert error.code == "storage.no_credentials"
+    assert "AZURE_STORAGE_ACCOUNT_NAME is not set" in str(error)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

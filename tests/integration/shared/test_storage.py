@@ -193,7 +193,7 @@ def test_download_folder_translates_refusals(strict, tmp_path, status, code):
     assert ("Storage Object Viewer" in error.hint) == (status == 403)
     assert len(strict.requests) == 1, "a refusal is final"
     assert "Google Cloud Storage" in error.lines()
-    assert ("gcloud login or Workload Identity" in error.lines()) == (status != 418)
+    assert "gcloud login or Workload Identity" in error.lines()
 
 
 def test_download_folder_without_credentials_fails(tmp_path, monkeypatch):
@@ -204,6 +204,18 @@ def test_download_folder_without_credentials_fails(tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")  # else the outcome depends on where the test runs
     assert error_of("gs://raw/a", tmp_path).code == "storage.no_credentials"
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"type": "unknown"}'])
+def test_download_folder_with_a_bad_key_fails(tmp_path, monkeypatch, content):
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    key = tmp_path / "key.json"
+    if content:
+        key.write_text(content)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    error = error_of("gs://raw/a", tmp_path / "out")
+    assert error.code == "storage.no_credentials"
+    assert "the file in GOOGLE_APPLICATION_CREDENTIALS" in str(error)
 
 
 def test_download_folder_with_a_bad_file_of_certificates_fails(tmp_path, monkeypatch):
