@@ -105,6 +105,9 @@ lock: ## Re-resolve dependencies after a change in pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" scripts/setup.sh "$(VENV)" uv
 	@$(BIN)/uv lock
 
+pin: ## Check that docker/Dockerfile names the base image by digest, or write one: DIGEST=sha256:…
+	@$(PYTHON) -m scripts.pin_base_image $(DIGEST)
+
 clean: ## Delete build outputs and the task cache; keep the results in runs/
 	rm -rf build runs/.cache .pytest_cache .ruff_cache .mypy_cache
 
@@ -130,4 +133,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group bench && touch $@ || \
 	  echo "bench: PyTorch cannot be installed; its figures will be missing" >&2
 
-.PHONY: run plan evaluate predict export demo runs compare compile images push submit schedule release prune logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock clean help
+.PHONY: run plan evaluate predict export demo runs compare compile images push submit schedule release prune logs terminate test test-e2e test-all check phase generate verify docs format bench setup lock pin clean help

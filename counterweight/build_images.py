@@ -7,7 +7,7 @@
     GPU           tensorflow or jax: install CUDA in the images of the phases with an accelerator (default: none)
     PLACEMENT     another file than manifests/placement.yaml, which gives phases an accelerator
     REGISTRY      where to push to: host[:port]/path
-    PYTHON_IMAGE  the image that all others start from (default python:3.11-slim)
+    PYTHON_IMAGE  the image that all others start from (default: the one that docker/Dockerfile names)
 
 The environment variables PODMAN_BUILD_FLAGS and PODMAN_PUSH_FLAGS are passed to Podman. Exit codes: see
 `components.shared.errors.ExitCode`.
@@ -35,7 +35,6 @@ DIGESTS = ROOT / "docker" / "digests.json"
 LOGS = ROOT / "build" / "images"
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/Dockerfile"))
 LIBRARIES = ("tensorflow", "jax")
-PYTHON_IMAGE = "python:3.11-slim"
 OPTIONS = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE", "PLACEMENT")
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*")
 
@@ -124,6 +123,12 @@ def _image_exists(command: str, reference: str) -> bool:
     return _output(command, "image", "inspect", "--format", "{{.Id}}", reference) is not None
 
 
+def python_image() -> str:
+    """Return the image that all others start from, with the digest that docker/Dockerfile may name."""
+    text = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    return text.partition("ARG PYTHON_IMAGE=")[2].partition("\n")[0].strip()
+
+
 def groups(phase: str) -> list[str]:
     """Return the dependency groups of a phase, which its Dockerfile lists.
 
@@ -141,17 +146,17 @@ def groups(phase: str) -> list[str]:
     return match[1].split()
 
 
-def _build_base(command: str, phase: str, gpu: str, python_image: str) -> str:
+def _build_base(command: str, phase: str, gpu: str, start: str) -> str:
     """Build the base image of a phase if it is missing, and return its reference."""
     names = [f"cuda-{gpu}" if gpu and name == "tensorflow" else name for name in groups(phase)]
-    digest = hashlib.sha256(f"{python_image} {names}".encode())
+    digest = hashlib.sha256(f"{start} {names}".encode())
     for name in BASE:  # uv.lock changes with every change of a dependency in pyproject.toml
         digest.update((ROOT / name).read_bytes())
     target = "gpu" if gpu else "cpu"
     reference = f"counterweight/base:{'-'.join((target, *names, digest.hexdigest()[:16]))}"
     if not _image_exists(command, reference):
         arguments = [
-            f"PYTHON_IMAGE={python_image}",
+            f"PYTHON_IMAGE={start}",
             f"DEPENDENCIES={' '.join(names)}",
             *([f"LIBRARY={gpu}"] if gpu else []),
         ]
@@ -161,13 +166,13 @@ def _build_base(command: str, phase: str, gpu: str, python_image: str) -> str:
     return reference
 
 
-def build(phases: list[str], gpu: str = "", python_image: str = PYTHON_IMAGE) -> None:
+def build(phases: list[str], gpu: str = "", start: str = "") -> None:
     """Build the images that do not exist yet.
 
     Args:
         phases: entries of `PHASES`.
         gpu: entry of `LIBRARIES`, for the phases that use a GPU; empty for none.
-        python_image: the image that the base images start from.
+        start: the image that the base images start from; empty for the one that docker/Dockerfile names.
 
     Raises:
         UserError: `images.no_engine` or `images.build_failed`.
@@ -180,7 +185,7 @@ def build(phases: list[str], gpu: str = "", python_image: str = PYTHON_IMAGE) ->
             print(f"{reference}: up to date", flush=True)
             continue
         started = time.monotonic()
-        base = _build_base(command, phase, gpu if uses_gpu(phase) else "", python_image)
+        base = _build_base(command, phase, gpu if uses_gpu(phase) else "", start or python_image())
         flags = [*_flags(command, "build"), f"--build-arg=BASE={base}", *labels, f"--tag={reference}"]
         _run(phase, [command, "build", *flags, f"--file=components/{phase}/Dockerfile", "."])
         size = int(_output(command, "image", "inspect", "--format", "{{.Size}}", reference) or 0)
@@ -300,7 +305,7 @@ def run(step: str, words: list[str]) -> None:
     gpu = "".join(_choices(given, "GPU", LIBRARIES)[:1])
     if step == "push" and not given.get("REGISTRY"):
         raise UserError("REGISTRY is missing", "run `make push REGISTRY=host/path`", "images.no_registry")
-    build(phases, gpu, given.get("PYTHON_IMAGE") or PYTHON_IMAGE)
+    build(phases, gpu, given.get("PYTHON_IMAGE", ""))
     if step == "push":
         push(given["REGISTRY"], phases, gpu)
 

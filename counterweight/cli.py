@@ -27,7 +27,7 @@ IMAGES: Options = {
     "--phases": ("PHASES", "Phases, separated by commas (default: all)."),
     "--gpu": ("GPU", "tensorflow or jax: CUDA for the phases that use a GPU."),
     "--placement": ("PLACEMENT", "Another file than manifests/placement.yaml, which gives phases a GPU."),
-    "--python-image": ("PYTHON_IMAGE", "Base image (default: python:3.11-slim)."),
+    "--python-image": ("PYTHON_IMAGE", "Base image (default: the one in docker/Dockerfile)."),
 }
 RUNNING: Options = {
     "--data": ("DATA", f"demo, kaggle, {ADDRESS_FORM}, or a folder."),

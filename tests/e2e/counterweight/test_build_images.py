@@ -135,7 +135,7 @@ def test_uv_version_is_the_same_in_makefile_and_image():
 
 @pytest.mark.parametrize("library", build_images.LIBRARIES)
 def test_lock_file_has_cuda_for_each_library(library: str):
-    groups = ["kfp", "train", "report", f"cuda-{library}"]
+    groups = ["kfp", "images", "train", "report", f"cuda-{library}"]
     uv = Path(sys.executable).parent / "uv"
     done = subprocess.run(
         [str(uv), "export", "--locked", "--no-default-groups", *(f"--group={group}" for group in groups)],
