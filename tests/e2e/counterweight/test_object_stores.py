@@ -21,6 +21,7 @@ from tests.helpers.object_servers import Place, azure_place, azure_server, gs_pl
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = [
+    "PRESET=demo",
     "data_image_size=32",
     "arms=baseline,oversampled,augmented",
     "synthetic_shares=1",
@@ -41,7 +42,7 @@ def command(folder: Path, *words: str) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
