@@ -25,6 +25,8 @@ from tests.helpers.object_servers import (
 )
 
 SCHEMES = ("s3", "az", "gs")
+STARTS = 20
+"""Attempts to start a store."""
 _MOTO = """
 import threading
 from moto.moto_api._internal.recorder.models import Recorder
@@ -71,21 +73,30 @@ class KillableStore:
         return [sys.executable, "-m", "gcp_storage_emulator", "--data-dir", str(self.folder), *options]
 
     def start(self) -> None:
-        """Start the store, and wait until it answers."""
-        recorder = {"MOTO_ENABLE_RECORDING": "1", "MOTO_RECORDER_FILEPATH": str(self.recording)}
-        self._process = subprocess.Popen(
-            self._command(), env={**os.environ, **recorder}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while True:
-            assert self._process.poll() is None, "the store did not start"
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        """Start the store, and wait until it answers; a connection of a client may have its port for a moment."""
+        for _ in range(STARTS):
+            if self._runs():
                 break
-            time.sleep(0.05)
+            time.sleep(1)
+        else:
+            raise AssertionError(f"{self._command()} does not start")
         if self.scheme == "az":
             assert container_request(self.address, "PUT") in (201, 409)
         elif self.scheme == "s3" and not self._replay():
             requests.put(f"{self.address}/{BUCKET}", timeout=10).raise_for_status()
         self.is_ready.set()
+
+    def _runs(self) -> bool:
+        """Start the process, and return whether it accepts connections before it ends."""
+        recorder = {"MOTO_ENABLE_RECORDING": "1", "MOTO_RECORDER_FILEPATH": str(self.recording)}
+        self._process = subprocess.Popen(
+            self._command(), env={**os.environ, **recorder}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while self._process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+            time.sleep(0.05)
+        return False
 
     def _replay(self) -> bool:
         """Repeat the complete requests of the recording; return whether there were any."""
