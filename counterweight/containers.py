@@ -302,14 +302,14 @@ class Engine:
             self._mount_input(name, path) for name, path in paths.items() if path.is_absolute() and path.exists()
         ]
         self.remote = any(value.startswith(REMOTE) for value in given.values())
-        if self.remote:
-            _credential_files(os.environ)  # fails early if one cannot be read
         self.output = output
         champion = placement().options.champion
         beside = output.parent if champion == LAST else Path(champion)
         reachable = beside.is_absolute() and beside.exists()
         self.champion = [self._mount_input("champion", beside)] if reachable else []
         self.remote_champion = champion.startswith(REMOTE)
+        if self.remote or self.remote_champion:
+            _credential_files(os.environ)  # fails early if one cannot be read
         self.results = self._mount("OUT", output, read_only=False)
         for folder in (cache / "artifacts", *checkpoints.values()):
             self._allow_writes(folder, list_folders(folder))

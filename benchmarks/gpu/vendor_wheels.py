@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path("build/wheels")
-GROUPS = ("parquet", "images", "train", "page", "report", "storage")
+GROUPS = ("images", "train", "page", "report", "storage")
 
 
 def requirements() -> list[str]:
