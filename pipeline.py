@@ -198,6 +198,7 @@ def counterweight(
             classifiers_per_task=OPTIONS.classifiers_per_task,
             checkpoints=OPTIONS.checkpoints,
             champion=OPTIONS.champion,
+            metadata=OPTIONS.metadata,
         ).set_display_name("Check inputs")
         place(checked, "check_inputs")
         checked.set_caching_options(False)  # detects changed data
@@ -247,6 +248,7 @@ def counterweight(
                 synthetic_per_class=synthetic_per_class,
                 random_seed=random_seed,
                 epochs=classifier_epochs,
+                metadata=OPTIONS.metadata,
             ).set_display_name("Train classifier")
             if champion:
                 real.after(champion)
@@ -260,6 +262,7 @@ def counterweight(
                 synthetic_per_class=synthetic_per_class,
                 random_seed=random_seed,
                 epochs=classifier_epochs,
+                metadata=OPTIONS.metadata,
             ).set_display_name("Train classifier")
             keep_checkpoints(mixed)
             place(mixed, "train_classifier")

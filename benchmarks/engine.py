@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import pandas as pd
 
 from components.shared import keras_setup
-from components.shared.image_set import REAL, Header, Pixels
+from components.shared.image_set import METADATA, REAL, Header, Pixels
 from components.shared.precision import has_gpu, policy
 from components.train_classifier import network
 from components.train_classifier import train as train_classifier
@@ -21,7 +22,8 @@ def pixels_of(images: np.ndarray, labels: np.ndarray) -> Pixels:
     classes = tuple(f"c{label}" for label in range(int(labels.max()) + 1))
     ones = np.ones(len(images), np.int64)
     header = Header(classes, images.shape[1], "train")
-    return Pixels(images, labels.astype(np.int64), ones, np.full(len(images), REAL), ones.astype(str), header)
+    metadata = pd.DataFrame(None, range(len(images)), list(METADATA))
+    return Pixels(images, labels.astype(np.int64), ones, np.full(len(images), REAL), ones.astype(str), header, metadata)
 
 
 def gan(

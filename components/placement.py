@@ -181,6 +181,12 @@ def placement() -> Placement:
     return content.model_copy(update={"options": content.options.model_copy(update=_overrides)})
 
 
+def option_settings() -> dict[str, str]:
+    """Return the options that change a run's results, by their names."""
+    options = placement().options
+    return {"gan_architecture": options.gan_architecture, "metadata": options.metadata}
+
+
 _plan: list[str] = [""]
 
 

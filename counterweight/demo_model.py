@@ -3,9 +3,10 @@
 import functools
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from components.prepare_data import image_reader
 from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import decode_png, pixel_sha256
+from components.shared.patient_metadata import describe, table_of
+from components.shared.records import MetadataEncoding
 from counterweight import published
 from counterweight.published import Arm
 
@@ -36,11 +39,13 @@ class Example:
     Attributes:
         name, dx: its id and class.
         pixels: (S, S, 3) uint8.
+        metadata: its age, sex and localization; null if they are missing.
     """
 
     name: str
     dx: str
     pixels: np.ndarray
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Answer:
         neighbours: the nearest training images.
         unlike: whether the image is unlike the training data.
         seen: whether a model was trained or selected on it.
+        metadata: what models get of its metadata; empty if no model gets any.
     """
 
     pixels: np.ndarray
@@ -82,6 +88,7 @@ class Answer:
     neighbours: list[Neighbour]
     unlike: bool
     seen: bool
+    metadata: list[str]
 
 
 @dataclass(frozen=True)
@@ -130,18 +137,25 @@ class Demo:
             )
         return decode_png(found.png)
 
-    def classify(self, pixels: np.ndarray, shown: str) -> Answer:
+    @property
+    def encoding(self) -> MetadataEncoding | None:
+        """How metadata become a second input of models; None if no arm has one."""
+        return next((arm.encoding for arm in self.arms.values() if arm.encoding is not None), None)
+
+    def classify(self, pixels: np.ndarray, shown: str, metadata: Mapping[str, Any] | None = None) -> Answer:
         """Return the result of all arms for an image.
 
         Args:
             pixels: (S, S, 3) uint8.
             shown: the arm whose decision is explained.
+            metadata: age, sex and localization, as far as they are known.
         """
+        table = table_of([metadata or {}])
         with self._lock:
-            probabilities = {name: arm.predict(pixels[None])[0] for name, arm in self.arms.items()}
+            probabilities = {name: arm.predict(pixels[None], table)[0] for name, arm in self.arms.items()}
             label = int(probabilities[shown].argmax())
-            inspected = self._inspected(shown)
-            maps = None if inspected is None else explain(inspected, pixels[None], np.array([label]))
+            inspected, codes = self._inspected(shown), self.arms[shown].encode(table)
+            maps = None if inspected is None else explain(inspected, pixels[None], np.array([label]), codes)
             nearest = self.training.nearest(pixels, NEAREST)
             neighbours = self._neighbours(nearest)
         digest = pixel_sha256(pixels)[:16]
@@ -154,6 +168,7 @@ class Demo:
             neighbours=neighbours,
             unlike=nearest[0][1] > 1,
             seen=any(digest in arm.seen for arm in self.arms.values()),
+            metadata=describe(self.encoding, table) if self.encoding else [],
         )
 
     def _is_positive(self, name: str, probabilities: np.ndarray) -> bool | None:

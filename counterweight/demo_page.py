@@ -14,8 +14,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from components.prepare_data.image_reader import SUFFIXES
 from components.shared.arms import title_of
 from components.shared.errors import UserError
-from components.shared.image_set import encode_png
-from components.shared.records import SyntheticDetails
+from components.shared.image_set import METADATA, encode_png
+from components.shared.records import MAX_AGE_YEARS, MetadataEncoding, SyntheticDetails
 from counterweight.demo_model import MAX_UPLOAD_BYTES, Answer, Demo, SyntheticPair
 from counterweight.published import NOTICE
 
@@ -73,17 +73,27 @@ def render_synthetic(demo: Demo, key: str, pairs: Sequence[SyntheticPair], compa
     return _render("synthetic", quality=quality, pairs=pairs, compared=compared)
 
 
-def _classify(demo: Demo, upload: str | None, example: int | None, shown: str) -> str:
-    """Return the answer for an uploaded image, or for a test image of the run, as HTML."""
+def _classify(demo: Demo, upload: str | None, example: int | None, shown: str, *metadata: Any) -> str:
+    """Return the answer for an uploaded image, or for a test image of the run, as HTML.
+
+    Args:
+        demo: models and images.
+        upload: path of an uploaded image.
+        example: number of a test image; its own metadata are used where none are entered.
+        shown: the arm whose decision is explained.
+        metadata: age, sex and site, if the page asks for them.
+    """
+    entered = zip(METADATA, metadata, strict=False)
+    known = {name: str(value) for name, value in entered if value not in (None, "")}
     try:
         if upload:
             pixels = demo.read_upload(upload)
         elif example is not None and 0 <= example < len(demo.examples):
-            pixels = demo.examples[example].pixels
+            pixels, known = demo.examples[example].pixels, demo.examples[example].metadata | known
         else:
             raise UserError("no image is chosen", "upload an image, or choose a test image", "demo.no_image")
         shown = shown if shown in demo.arms else demo.best
-        return render_answer(demo, demo.classify(pixels, shown), shown)
+        return render_answer(demo, demo.classify(pixels, shown, known), shown)
     except UserError as error:
         return render_error(error)
 
@@ -100,6 +110,17 @@ def _show_synthetic(demo: Demo, key: str | None, order: str) -> str:
 NEAREST_FIRST, FARTHEST = "nearest to a training image", "farthest from any training image"
 
 
+def _metadata_fields(encoding: MetadataEncoding | None) -> list[gradio.components.Component]:
+    """Return the optional fields for age, sex and site; none if no model gets them."""
+    if encoding is None:
+        return []
+    return [
+        gradio.Number(value=None, label="Age in years (optional)", minimum=0, maximum=MAX_AGE_YEARS),
+        gradio.Dropdown(["", *encoding.sex], value="", label="Sex (optional)"),
+        gradio.Dropdown(["", *encoding.localization], value="", label="Site (optional)"),
+    ]
+
+
 def build(demo: Demo) -> gradio.Blocks:
     """Return the page."""
     arms = [(title_of(name), name) for name in demo.arms]
@@ -111,9 +132,9 @@ def build(demo: Demo) -> gradio.Blocks:
             upload = gradio.File(label="Your image", file_types=list(SUFFIXES))
             example = gradio.Dropdown(examples, value=None, label="Or a test image of the run")
             shown = gradio.Dropdown(arms, value=demo.best, label="Arm whose decision is explained")
+            inputs = [upload, example, shown, *_metadata_fields(demo.encoding)]
             button = gradio.Button("Classify", variant="primary")
             answer = gradio.HTML()
-            inputs = [upload, example, shown]
             button.click(lambda *given: _classify(demo, *given), inputs, answer, api_visibility="private")
         if demo.synthetic_keys:
             with gradio.Tab("Synthetic images"):

@@ -27,14 +27,17 @@ from components.shared.errors import UserError
 from components.shared.files import atomic_folder, write_text
 from components.shared.image_set import encode_png
 from components.shared.log import log_line
+from components.shared.patient_metadata import encode, inputs, table_of
 from counterweight.keras_start import start_keras
 from counterweight.run import check_writable
 from counterweight.run_options import choose_output, read_options
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
     from components.evaluate.predict.published import Run
+    from components.shared.records import MetadataEncoding
     from counterweight.published import Arm
 
 OPTIONS = ("RUN", "FORMAT", "ARM", "SEEDS", "OUT")
@@ -43,35 +46,40 @@ DETAILS = "export.json"
 TOLERANCE = 1e-4
 """Maximum difference of a probability from the original's; float32 kernels in another order differ by about 1e-6."""
 RANDOM_IMAGES = 16
-INPUT = "image"
+INPUT, METADATA_INPUT = "image", "metadata"
 VERSION = "1"
 """Folder of a SavedModel; model servers expect one for each version."""
 ONNX_MODEL = "model.onnx"
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 
-Loaded = Callable[[np.ndarray], np.ndarray]
-"""From (N, S, S, 3) float32 in [0, 255] to (N, classes) probabilities."""
+Loaded = Callable[[dict[str, np.ndarray]], np.ndarray]
+"""From the inputs of an exported model, by their names, to (N, classes) probabilities."""
 
 
 def build_ensemble(arm: "Arm") -> "keras.Model":
     """Return one model of all classifiers of an arm: the mean of their probabilities after temperature scaling.
 
     Returns:
-        A model from (N, S, S, 3) float32 in [0, 255], RGB, to (N, classes) float32.
+        A model from (N, S, S, 3) float32 in [0, 255], RGB, and (N, D) float32 metadata if the classifiers have them, to
+        (N, classes) float32.
     """
     import keras
 
     from components.evaluate.statistics.metrics import MIN_PROBABILITY
 
-    images = keras.Input((arm.image_size, arm.image_size, 3), dtype="float32", name=INPUT)
+    given = [keras.Input((arm.image_size, arm.image_size, 3), dtype="float32", name=INPUT)]
+    if arm.encoding is not None:
+        given.append(keras.Input((len(inputs(arm.encoding)),), dtype="float32", name=METADATA_INPUT))
+    shown = given if arm.encoding is not None else given[0]
     scaled = []
     for number, (model, temperature) in enumerate(zip(arm.models, arm.temperatures, strict=True)):
         model.name = f"classifier_{number}"  # all have one name, which must be unique within a model
-        logs = keras.ops.log(keras.ops.maximum(model(images, training=False), MIN_PROBABILITY))
+        logs = keras.ops.log(keras.ops.maximum(model(shown, training=False), MIN_PROBABILITY))
         scaled.append(keras.ops.softmax(logs / temperature))
     mean = keras.layers.Average(name="probabilities")(scaled) if len(scaled) > 1 else scaled[0]
-    ensemble = keras.Model(images, mean, name="counterweight")
-    ensemble(np.zeros((1, arm.image_size, arm.image_size, 3), np.float32))  # Keras exports what has been called
+    ensemble = keras.Model(shown, mean, name="counterweight")
+    zeros = [np.zeros((1, *each.shape[1:]), np.float32) for each in given]
+    ensemble(zeros if arm.encoding is not None else zeros[0])  # Keras exports what has been called
     return ensemble
 
 
@@ -81,7 +89,7 @@ def write_savedmodel(model: "keras.Model", folder: Path) -> Loaded:
 
     model.export(str(folder / VERSION), format="tf_saved_model", verbose=False)
     serve = tf.saved_model.load(str(folder / VERSION)).signatures["serving_default"]
-    return lambda images: np.asarray(next(iter(serve(**{INPUT: tf.constant(images)}).values())))
+    return lambda given: np.asarray(next(iter(serve(**{k: tf.constant(v) for k, v in given.items()}).values())))
 
 
 def write_onnx(model: "keras.Model", folder: Path) -> Loaded:
@@ -105,17 +113,25 @@ def write_onnx(model: "keras.Model", folder: Path) -> Loaded:
         warnings.simplefilter("ignore", FutureWarning)  # of NumPy, from the converter
         model.export(str(path), format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
+    return lambda given: np.asarray(session.run(None, given)[0])
 
 
 WRITERS: Mapping[str, Callable[["keras.Model", Path], Loaded]] = {"savedmodel": write_savedmodel, "onnx": write_onnx}
 FORMATS = (*WRITERS, "folder")
 
 
+def random_metadata(encoding: "MetadataEncoding", count: int) -> "pd.DataFrame":
+    """Return the metadata of `count` images at random, among them missing ones."""
+    rng = np.random.default_rng(0)
+    values: dict[str, list[Any]] = {"age": [None, 5.0, 50.0, 95.0], "sex": [None, *encoding.sex]}
+    values |= {"localization": [None, *encoding.localization]}
+    return table_of([{name: some[rng.integers(len(some))] for name, some in values.items()} for _ in range(count)])
+
+
 def compare(arm: "Arm", exported: Loaded) -> float:
     """Return the largest difference of a probability between an exported model and the original, on random images.
 
-    Half of the images are noise; the others are smooth, as photographs are.
+    Half of the images are noise; the others are smooth, as photographs are. Metadata are random, and some are missing.
 
     Raises:
         UserError: `export.differs`.
@@ -126,7 +142,12 @@ def compare(arm: "Arm", exported: Loaded) -> float:
     coarse = rng.integers(0, 256, (RANDOM_IMAGES, 4, 4, 3), np.uint8)
     smooth = [np.asarray(Image.fromarray(it).resize((size, size), Image.Resampling.BICUBIC)) for it in coarse]
     images = np.concatenate([np.stack(smooth), rng.integers(0, 256, (RANDOM_IMAGES, size, size, 3), np.uint8)])
-    expected, found = arm.predict(images), exported(images.astype(np.float32))
+    given = {INPUT: images.astype(np.float32)}
+    metadata = table_of([])
+    if arm.encoding is not None:
+        metadata = random_metadata(arm.encoding, len(images))
+        given[METADATA_INPUT] = encode(arm.encoding, metadata)
+    expected, found = arm.predict(images, metadata), exported(given)
     worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
     if not worst <= TOLERANCE:  # NaN as well
         raise UserError(
@@ -142,7 +163,10 @@ def _describe(run: "Run", arm: "Arm", name: str, difference: float) -> dict[str,
     """Return the content of `export.json` for a model."""
     from counterweight import published
 
-    size = arm.image_size
+    size, metadata_input = arm.image_size, None
+    if arm.encoding is not None:
+        width = len(inputs(arm.encoding))
+        metadata_input = {"name": METADATA_INPUT, "shape": [None, width], "dtype": "float32", "content": "see metadata"}
     return {
         "format": name,
         **published.describe(run, arm),
@@ -154,6 +178,7 @@ def _describe(run: "Run", arm: "Arm", name: str, difference: float) -> dict[str,
             "channels": "RGB",
             "resize": f"to {size} x {size} px with Lanczos, without keeping the aspect ratio",
         },
+        **({"metadata_input": metadata_input} if metadata_input else {}),
         "output": {"shape": [None, len(arm.classes)], "dtype": "float32", "content": "calibrated probabilities"},
         "temperature_built_in": True,
         "decision": "positive if the summed probability of positive_classes exceeds threshold",

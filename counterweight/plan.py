@@ -30,7 +30,7 @@ from components.evaluate.statistics import power
 from components.evaluate.statistics.compare import METRIC, count_images
 from components.evaluate.statistics.inference import LEVEL
 from components.evaluate.statistics.power import Design, detectable_effect, needed_lesions
-from components.placement import FILE_VARIABLE, override_options, placement, set_plan
+from components.placement import FILE_VARIABLE, option_settings, override_options, placement, set_plan
 from components.prepare_data import layouts
 from components.prepare_data import prepare as preparing
 from components.prepare_data.decode_pool import Findings
@@ -38,6 +38,7 @@ from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.sources import bucket, demo
 from components.prepare_data.split import FOLD
 from components.shared import parameters as of_runs
+from components.shared import patient_metadata
 from components.shared.arms import share_of
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
@@ -131,8 +132,8 @@ def read_data(values: Mapping[str, Any], max_bad_images: int, scratch: Path) -> 
     return Read(dataset, rows, splits, len(findings.skipped))
 
 
-def settings_of(values: Mapping[str, Any], architecture: str) -> dict[str, Scalar]:
-    """Return the settings of a plan: the parameters without the output, lists as text, and the GANs' architecture."""
+def settings_of(values: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return the settings of a plan: the parameters without the output, lists as text, and what options decide."""
     shown = {
         name: ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
         if isinstance(value, list)
@@ -140,7 +141,7 @@ def settings_of(values: Mapping[str, Any], architecture: str) -> dict[str, Scala
         for name, value in values.items()
         if name != "output"
     }
-    return shown | {"gan_architecture": architecture}
+    return shown | option_settings()
 
 
 def _hash_settings(settings: Mapping[str, Scalar]) -> str:
@@ -173,7 +174,7 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
         **{name: int((rows["split"] == name).sum()) for name in SPLITS},
     )
     phases, currency = estimating.with_costs(estimate(size))
-    settings = settings_of(values, options.gan_architecture)
+    settings = settings_of(values)
     plan = Plan(
         created=f"{created.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         code=code_sha256("evaluate"),
@@ -273,7 +274,7 @@ def take_plan(given: dict[str, str]) -> Plan | None:
 def announce(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines for the start of a run: when it was planned, and a warning for each setting that deviates."""
     yield f"planned on {plan.created}"
-    settings = settings_of(values, placement().options.gan_architecture)
+    settings = settings_of(values)
     for text in compare_settings(plan, settings, arm_names(values), values["classifier_seeds"]):
         yield f"warning: deviates from the plan: {printable(text)}"
     if plan.code != code_sha256("evaluate"):
@@ -307,10 +308,12 @@ def run(words: list[str], out: TextIO) -> int:
     path, limit = _out(given), placement().options.max_bad_images
     _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     if values["data_external"] != "none":
-        preparing.check_listing(values, limit)
+        preparing.check_listing(values, limit, placement().options.metadata)
     _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         read = read_data(values, limit, Path(scratch))
+    if of_runs.takes_metadata(values, placement().options.metadata):
+        patient_metadata.require(read.dataset.table)
     rare = preparing.rare_classes(read.dataset.table, values["synthetic_classes"])
     plan, size, primary = make_plan(values, read, rare, datetime.now(UTC))
     text = plan.model_dump_json(indent=1) + "\n"

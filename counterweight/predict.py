@@ -33,11 +33,13 @@ from components.prepare_data.decode_pool import Findings, open_pool, read_in_ord
 from components.prepare_data.image_reader import RawImage
 from components.prepare_data.layouts.checks import FORMULA_STARTS
 from components.prepare_data.layouts.inventory import take_inventory
+from components.prepare_data.layouts.patients import read_patients
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError, printable
 from components.shared.files import TEMPORARY_PREFIX, atomic_write, atomic_writes, file_sha256, write_text
-from components.shared.image_set import decode_png
+from components.shared.image_set import METADATA, decode_png
 from components.shared.log import Progress, log_line
+from components.shared.patient_metadata import encode, encode_missing, table_of
 from counterweight.keras_start import start_keras
 from counterweight.output_lock import lock_output
 from counterweight.run import check_writable
@@ -60,21 +62,24 @@ class Images:
     Attributes:
         names: path below the folder, or id within a file of many images.
         files: the images.
+        metadata: age, sex and localization of each, as far as a table beside the images has them.
     """
 
     names: list[str]
     files: list[RawImage]
+    metadata: pd.DataFrame
 
 
-def list_images(data: str, scratch: Path) -> Images:
+def list_images(data: str, scratch: Path, with_metadata: bool = False) -> Images:
     """List the images of a source, without opening them.
 
     Args:
         data: a folder, or what `prepare_data.sources` accepts.
         scratch: an empty folder for downloads.
+        with_metadata: whether to read the metadata; otherwise, all are missing.
 
     Raises:
-        UserError: no image exists, or the source cannot be read.
+        UserError: no image exists, or the source or a table with metadata cannot be read.
     """
     for name in ("data", "images"):
         (scratch / name).mkdir()
@@ -83,14 +88,16 @@ def list_images(data: str, scratch: Path) -> Images:
     if inventory.masks:
         log_line("predict", f"not read, because they seem to be masks of other images: {len(inventory.masks):,}")
     if inventory.images:
-        return Images(
-            [_cell(inventory.name(path)) for path in inventory.images], [Path(path) for path in inventory.images]
-        )
+        patients = read_patients(inventory) if with_metadata else {}
+        metadata = table_of([patients.get(path, {}) for path in inventory.images])
+        files: list[RawImage] = [Path(path) for path in inventory.images]
+        return Images([_cell(inventory.name(path)) for path in inventory.images], files, metadata)
     if inventory.parquet or inventory.arrays:
         dataset = layouts.read(folder, scratch=scratch / "images", min_classes=1)
         names = [name for name in dataset.table["image_id"] if name in dataset.files]
         if names:
-            return Images([printable(name) for name in names], [dataset.files[name] for name in names])
+            metadata = dataset.table.set_index("image_id").loc[names, list(METADATA)]
+            return Images([printable(name) for name in names], [dataset.files[name] for name in names], metadata)
     raise UserError(
         f"{printable(data)} has no images",
         "give a folder with JPEG, PNG, BMP, TIFF, WebP or GIF files; unpack packed files first",
@@ -130,16 +137,19 @@ class Scorer:
     def __init__(self, arm: Any, training: Any) -> None:
         self.arm, self.training, self.schema = arm, training, _columns(arm.classes)
 
-    def __call__(self, names: Sequence[str], images: np.ndarray, hashes: Sequence[str]) -> pa.Table:
+    def __call__(
+        self, names: Sequence[str], images: np.ndarray, hashes: Sequence[str], metadata: pd.DataFrame
+    ) -> pa.Table:
         """Return a row for each image.
 
         Args:
             names: names of the N images.
             images: (N, S, S, 3) uint8.
             hashes: their pixel hashes.
+            metadata: their age, sex and localization.
         """
         arm = self.arm
-        probabilities = arm.predict(images)
+        probabilities = arm.predict(images, metadata)
         nearest, distances = self.training.compare(images)
         positive = [None] * len(names) if arm.threshold is None else arm.positive_score(probabilities) > arm.threshold
         columns = {
@@ -199,11 +209,13 @@ def score(
             findings.skipped += skipped
             findings.refuse_more_than(max_bad_images)
             usable = [(name, result) for name, result in read if not isinstance(result, str)]
+            is_usable = [not isinstance(result, str) for _, result in read]
             if usable:
                 pixels = np.stack([decode_png(result.png) for _, result in usable])
                 hashes = [result.pixel_sha256 for _, result in usable]
+                metadata = images.metadata.iloc[number * size : (number + 1) * size][is_usable]
                 with atomic_write(work / f"{number}.parquet") as part:
-                    pq.write_table(score_chunk([name for name, _ in usable], pixels, hashes), part)
+                    pq.write_table(score_chunk([name for name, _ in usable], pixels, hashes, metadata), part)
             write_text(work / f"{number}.json", json.dumps(skipped))  # written last: the chunk is finished
             progress.update(min(total, (number + 1) * size))
     return chunks
@@ -281,8 +293,12 @@ def run(words: list[str], console: TextIO) -> None:
         training, arm = load_training_images(opened), published.load_arm(opened, name)
         (scratch / "source").mkdir()
         identity = data_identity(data)
-        images = list_images(data, scratch / "source")
+        images = list_images(data, scratch / "source", arm.encoding is not None)
         log_line("predict", f"images: {len(images.names):,}; arm: {name}; models: {len(arm.models)}")
+        if arm.encoding is not None:
+            missing = encode_missing(arm.encoding, 1)
+            known = (encode(arm.encoding, images.metadata) != missing).any(axis=1).sum()
+            log_line("predict", f"images with age, sex or site: {known:,}; those of the others count as missing")
         stack.enter_context(lock_output(folder))
         details = {"data": printable(data), **published.describe(opened, arm), "limit": training.limit}
         used = [

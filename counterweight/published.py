@@ -8,9 +8,11 @@ import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
@@ -20,12 +22,12 @@ from components.evaluate.predict.probabilities import is_distribution
 from components.evaluate.predict.published import Run, load_classifier
 from components.evaluate.results import labels_of
 from components.evaluate.statistics import calibration
-from components.shared import keras_setup
+from components.shared import keras_setup, patient_metadata
 from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
-from components.shared.image_set import iter_tables, pixel_sha256, read_header
+from components.shared.image_set import METADATA, iter_tables, pixel_sha256, read_header
 from components.shared.published import classifier_stem
-from components.shared.records import ClassifierRecord, load_record
+from components.shared.records import ClassifierRecord, MetadataEncoding, load_record
 
 NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
 MAX_EXAMPLES = 400
@@ -47,6 +49,7 @@ class Arm:
         image_size: height and width in pixels.
         model_sha256: hashes of the models' files.
         seen: first 16 digits of the pixel hashes of the images that a model was trained or selected on.
+        encoding: how metadata become the second input of the models; None for models of images alone.
     """
 
     name: str
@@ -59,14 +62,24 @@ class Arm:
     image_size: int
     model_sha256: tuple[str, ...]
     seen: frozenset[str]
+    encoding: MetadataEncoding | None
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return (N, classes) float64 calibrated probabilities, the mean over seeds, of (N, S, S, 3) uint8 images.
+    def encode(self, metadata: pd.DataFrame) -> np.ndarray | None:
+        """Return (N, D) float32, the second input of the models for `METADATA` of N images; None if they have none."""
+        return patient_metadata.encode_optional(self.encoding, metadata)
+
+    def predict(self, images: np.ndarray, metadata: pd.DataFrame | None = None) -> np.ndarray:
+        """Return (N, classes) float64 calibrated probabilities, the mean over seeds.
+
+        Args:
+            images: (N, S, S, 3) uint8.
+            metadata: the `METADATA` of the images, which models of images alone ignore; None if they are missing.
 
         Raises:
             UserError: `model.invalid`: a model does not return probabilities.
         """
-        by_seed = [keras_setup.predict_probabilities(model, images) for model in self.models]
+        codes = self.encode(patient_metadata.table_of([{}] * len(images)) if metadata is None else metadata)
+        by_seed = [keras_setup.predict_probabilities(model, images, codes) for model in self.models]
         for seed, of_seed in zip(self.seeds, by_seed, strict=True):
             if not is_distribution(of_seed):
                 raise UserError(
@@ -118,15 +131,23 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
         UserError: a model is not the run's, or cannot be used.
     """
     seeds = run.record.seeds[:1] if first_only else run.record.seeds
-    models, hashes, seen = [], [], set()
+    models, hashes, seen, encodings = [], [], set(), []
     for seed in seeds:
         stem = f"models/{classifier_stem(name, seed, run.record.seeds[0])}"
         record = load_record(run.file(f"{stem}.json"), ClassifierRecord)
         classifier = Classifier(run.file(f"{stem}.keras"), record)
         check_classifier(name, classifier, run.header)
-        models.append(load_classifier(classifier.model, run.record.image_size, len(run.classes)))
+        models.append(load_classifier(classifier.model, run.record.image_size, len(run.classes), record.metadata))
+        encodings.append(record.metadata)
         hashes.append(record.model_sha256)
         seen |= set(record.seen)
+    if any(encoding != encodings[0] for encoding in encodings):
+        raise UserError(
+            f"the classifiers of the arm {name} encode metadata in different ways",
+            "use the unchanged files of one run",
+            "evaluate.different_settings",
+            arms=[name],
+        )
     rows, probabilities = run.load("validation")
     truth, group = labels_of(rows, run.classes), np.isin(run.classes, run.record.malignant)
     by_seed = probabilities[name][: len(seeds)]
@@ -144,6 +165,7 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
         image_size=run.record.image_size,
         model_sha256=tuple(hashes),
         seen=frozenset(seen),
+        encoding=encodings[0],
     )
 
 
@@ -152,8 +174,10 @@ def synthetic_keys(run: Run) -> list[str]:
     return [key for key, details in run.results.synthetic.items() if details.images]
 
 
-def _iter_images(run: Run, name: str, what: str, *classes: str) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield id, class and (S, S, 3) uint8 pixels of an image set of a run; a row group is in memory at a time.
+def _iter_images(
+    run: Run, name: str, what: str, *classes: str
+) -> Iterator[tuple[str, str, np.ndarray, dict[str, Any]]]:
+    """Yield id, class, (S, S, 3) uint8 pixels and `METADATA` of an image set; a row group is in memory at a time.
 
     Raises:
         UserError: `image_set.invalid` or `image_set.corrupt`.
@@ -163,14 +187,15 @@ def _iter_images(run: Run, name: str, what: str, *classes: str) -> Iterator[tupl
     try:
         for table in iter_tables(path, *classes):
             columns = [table.column(name).to_pylist() for name in ("image_id", "dx", "image", "pixel_sha256")]
-            for image_id, dx, image, expected in zip(*columns, strict=True):
+            metadata = table.select(METADATA).to_pylist()
+            for image_id, dx, image, expected, patient in zip(*columns, metadata, strict=True):
                 with Image.open(io.BytesIO(image["bytes"]), formats=("PNG",)) as opened:
                     if opened.size != (size, size) or header.image_size != size:  # before it is decoded
                         raise ValueError("another size")
                     pixels = np.asarray(opened.convert("RGB"))
                 if pixel_sha256(pixels) != expected or dx not in run.classes:
                     raise ValueError("another hash or class")
-                yield str(image_id), dx, pixels
+                yield str(image_id), dx, pixels, patient
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -186,7 +211,7 @@ def iter_synthetic(run: Run, key: str) -> Iterator[np.ndarray]:
     _, dx = parse_synthetic_key(key)
     name, what = f"synthetic/{key}.parquet", f"the synthetic images of {key}"
     count = 0
-    for _, _, pixels in _iter_images(run, name, what, dx):
+    for _, _, pixels, _ in _iter_images(run, name, what, dx):
         count += 1
         yield pixels
     if count != run.results.synthetic[key].images:
@@ -199,10 +224,23 @@ def _corrupt(name: str, what: str) -> UserError:
     )
 
 
-def read_examples(run: Run) -> list[tuple[str, str, np.ndarray]]:
-    """Return id, class and pixels of at most `MAX_EXAMPLES` test images of a run; errors as in `image_set`."""
+def read_examples(run: Run) -> list[tuple[str, str, np.ndarray, dict[str, Any]]]:
+    """Return id, class, pixels and `METADATA` of at most `MAX_EXAMPLES` test images; errors as in `image_set`."""
     images = _iter_images(run, "examples.parquet", "test images of the run")
     return list(itertools.islice(images, MAX_EXAMPLES))
+
+
+def describe_metadata(encoding: MetadataEncoding | None) -> dict[str, object] | None:
+    """Return how metadata become the second input of a model, as JSON values; None for a model of images alone."""
+    if encoding is None:
+        return None
+    return {
+        "numbers": patient_metadata.inputs(encoding),
+        "age": "(years - age_mean) / age_deviation, 0 if it is missing",
+        "others": "1 if it applies, else 0; sex and localization in lower case; an unlisted value is missing",
+        "missing": patient_metadata.encode_missing(encoding, 1)[0].tolist(),
+        **encoding.model_dump(),
+    }
 
 
 def describe(run: Run, arm: Arm) -> Mapping[str, object]:
@@ -216,6 +254,7 @@ def describe(run: Run, arm: Arm) -> Mapping[str, object]:
         "temperatures": list(arm.temperatures),
         "positive_classes": list(arm.positive),
         "threshold": arm.threshold,
+        "metadata": describe_metadata(arm.encoding),
         "run": {"data": run.record.data, "data_sha256": run.record.data_sha256, "split": run.record.split}
         | {"split_sha256": run.record.split_sha256, "versions": run.record.versions},
     }

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate.predict.guards import check_classifiers, refuse_seen, seen_by
-from components.evaluate.predict.inputs import Classifier, models_of
+from components.evaluate.predict.inputs import Classifier
 from components.evaluate.predict.probabilities import predict, predictions_table
 from components.evaluate.predict.published import Run, open_run
 from components.evaluate.results import compare_on, labels_of
@@ -100,7 +100,7 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
     rows = read_rows(external_set, "external", ["image_id", "lesion_id", "dx"])
     keras_setup.seed_everything(derive_seed(record.seed, "evaluate"))
     with open_pixels(external_set, "external") as pixels:
-        probabilities = predict(models_of(classifiers), {"external": pixels.images})["external"]
+        probabilities = predict(classifiers, {"external": pixels})["external"]
     calibrations = run.calibrate()
     compared = compare_on(
         rows,

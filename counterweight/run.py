@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.container_images import content
-from components.placement import override_options, placement
+from components.placement import option_settings, override_options, placement
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE
 from components.shared.data_identity import data_identity
@@ -180,7 +180,7 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     values["data_split"] = _resolve_path(str(values["data_split"]), "data_split", ("random",))
     values["synthetic"], places = _resolve_sources(values)
     settings = {key: value for key, value in values.items() if key != "output"}
-    settings["gan_architecture"] = placement().options.gan_architecture
+    settings |= option_settings()
     sources = (*(str(values[name]) for name in ("data", "data_external", "data_split")), *places)
     _refuse_output_in(sources, Path(os.path.expanduser(out or "runs")).resolve())  # noqa: PTH111
     identity = data_identity(*(source for source in sources if "://" not in source))
@@ -453,7 +453,8 @@ def checkpoint_key(phase: str, values: Mapping[str, Any]) -> str:
     if "synthetic" in settings:
         sources += [place for place in synthetic_sources(values["synthetic"]).values() if place != GAN]
     identity = data_identity(*(source for source in sources if "://" not in source))
-    text = json.dumps([settings, placement().options.gan_architecture, identity], sort_keys=True)
+    options = {name: value for name, value in option_settings().items() if (phase, name) != ("train_gan", "metadata")}
+    text = json.dumps([settings, options, identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -516,7 +517,7 @@ def run(words: list[str], console: TextIO) -> int:
         from counterweight.containers import check_paths
 
         check_paths(values, folder)
-    check_listing(values, placement().options.max_bad_images)
+    check_listing(values, placement().options.max_bad_images, placement().options.metadata)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the task cache")
     with lock_cache(), lock_output(folder):

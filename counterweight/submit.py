@@ -228,7 +228,7 @@ def check_data(values: Mapping[str, Any], out: TextIO) -> None:
         UserError: as in `prepare.check_listing`.
     """
     try:
-        check_listing(values, placement().options.max_bad_images)
+        check_listing(values, placement().options.max_bad_images, placement().options.metadata)
     except UserError as error:
         if not error.code.startswith("storage."):
             raise

@@ -18,6 +18,7 @@ from components.shared.image_set import REAL, Header, encode_png, pixel_sha256, 
 from components.shared.records import DataClasses, write_record
 from counterweight import build_images
 from counterweight.containers import connect
+from tests.helpers.patients import add_patients
 
 TIME_LIMITS_S = {"unit": 180, "integration": 300, "e2e": 1500}
 """Of one test, by the folder that it lies in."""
@@ -104,6 +105,16 @@ def training_data(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     for split in ("train", "validation"):
         shutil.copyfile(splits[split], folder / f"{split}.parquet")
     write_record(folder / "classes.json", DataClasses(rare=["df", "vasc"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def patients_data(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`training_data`, whose images have patients."""
+    folder = tmp_path_factory.mktemp("patients_data")
+    for split in ("train", "validation"):
+        add_patients(training_data / f"{split}.parquet", folder / f"{split}.parquet")
+    shutil.copyfile(training_data / "classes.json", folder / "classes.json")
     return folder
 
 

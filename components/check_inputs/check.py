@@ -17,7 +17,7 @@ from components.shared.arms import GAN
 from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD, arm_names, source_label, synthetic_sources
+from components.shared.parameters import FOLD, arm_names, source_label, synthetic_sources, takes_metadata
 from components.shared.parameters import check as check_parameters
 from components.shared.places import refuse_file
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
@@ -52,13 +52,14 @@ def check(
     classifiers_per_task: int,
     checkpoints: str,
     champion: str,
+    metadata: str,
     environment: Mapping[str, str],
 ) -> Checked:
     """Check everything that can fail before training.
 
     Args:
         parameters: name → value, as Kubeflow passes them.
-        gans_per_task, classifiers_per_task, checkpoints, champion: options of the compiled pipeline.
+        gans_per_task, classifiers_per_task, checkpoints, champion, metadata: options of the compiled pipeline.
         environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
     Raises:
@@ -67,6 +68,7 @@ def check(
     """
     values = check_parameters(parameters)
     packs = check_size(values, gans_per_task, classifiers_per_task)
+    takes_metadata(values, metadata)
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     inputs = {
         "data": (values["data"], ("demo", "kaggle")),

@@ -31,6 +31,7 @@ def check_inputs(
     classifiers_per_task: int,
     checkpoints: str,
     champion: str,
+    metadata: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     synthetic_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     train_gans: dsl.OutputPath(bool),  # type: ignore[valid-type]
@@ -77,6 +78,7 @@ def check_inputs(
             classifiers_per_task=classifiers_per_task,
             checkpoints=checkpoints,
             champion=champion,
+            metadata=metadata,
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)

@@ -25,8 +25,9 @@ from components.evaluate.statistics.inference import LEVEL, Bootstrap
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared import keras_setup
 from components.shared.errors import UserError
-from components.shared.image_set import read_header, read_rows
+from components.shared.image_set import Pixels, read_header, read_rows
 from components.shared.log import log_line
+from components.shared.patient_metadata import encode_optional
 from components.shared.published import classifier_stem, find_file
 from components.shared.records import (
     Champion,
@@ -177,16 +178,18 @@ def read_images(path: Path, split: str, listed: Path) -> pd.DataFrame:
     return rows
 
 
-def predict(opened: OpenedChampion, images: np.ndarray) -> Predictions:
-    """Return the champion's predictions for (N, S, S, 3) uint8 images, calibrated as published.
+def predict(opened: OpenedChampion, pixels: Pixels) -> Predictions:
+    """Return the champion's predictions for images, and for their metadata if it gets any, calibrated as published.
 
     Raises:
         UserError: `model.invalid`.
     """
     run, by_seed = opened.run, []
     for classifier in opened.classifiers:
-        model = load_classifier(classifier.model, run.record.image_size, len(run.classes))
-        by_seed.append(keras_setup.predict_probabilities(model, images))
+        encoding = classifier.record.metadata
+        model = load_classifier(classifier.model, run.record.image_size, len(run.classes), encoding)
+        codes = encode_optional(encoding, pixels.metadata)
+        by_seed.append(keras_setup.predict_probabilities(model, pixels.images, codes))
     probabilities = np.stack(by_seed)
     if not is_distribution(probabilities):
         raise UserError(
@@ -285,7 +288,7 @@ def compare_champion(
     folder: Path,
     inputs: Inputs,
     listed: Path,
-    test_images: np.ndarray,
+    test_pixels: Pixels,
     rows: Mapping[str, pd.DataFrame],
     probabilities: Mapping[str, Mapping[str, np.ndarray]],
     results: Results,
@@ -296,7 +299,7 @@ def compare_champion(
         folder: that `read_champion` wrote.
         inputs: inputs of the run.
         listed: `splits.csv` of the run; it may be absent.
-        test_images: (N, S, S, 3) uint8.
+        test_pixels: the test images.
         rows: set → dx of its images.
         probabilities: set → arm → (seeds, N, classes).
         results: of the run.
@@ -316,7 +319,7 @@ def compare_champion(
     of_arm = {arm: probabilities["validation"][arm]}
     fitted = calibrate_arms(rows["validation"], of_arm, results.classes, results.run.malignant, images)[arm]
     candidate = _plain(probabilities["test"][arm], fitted, np.isin(results.classes, results.run.malignant))
-    champion = predict(opened, test_images)
+    champion = predict(opened, test_pixels)
     compared = compare(tested, results.classes, inputs.rebalanced, candidate, champion, seen, seed)
     compared = compared.model_copy(update={"seen_validation_images": int(validation.sum())})
     log_line(

@@ -15,7 +15,7 @@ from components.evaluate import planned
 from components.evaluate.champion import compare_champion
 from components.evaluate.predict import label_fidelity, skin_tone
 from components.evaluate.predict.guards import check_inputs
-from components.evaluate.predict.inputs import Inputs, models_of, read_inputs
+from components.evaluate.predict.inputs import Inputs, read_inputs
 from components.evaluate.predict.probabilities import predict, predictions_table
 from components.evaluate.predict.reference import write_examples, write_reference
 from components.evaluate.report import cards, gallery
@@ -94,14 +94,14 @@ def evaluate(
     keras_setup.seed_everything(derive_seed(int(parameters["random_seed"] or 0), "evaluate"))
     rows = {name: read_rows(path, name, ["image_id", "lesion_id", "dx"]) for name, path in inputs.sets.items()}
     with ExitStack() as stack:
-        images = {name: stack.enter_context(open_pixels(path, name)).images for name, path in inputs.sets.items()}
-        probabilities = predict(models_of(inputs.classifiers), images)
+        sets = {name: stack.enter_context(open_pixels(path, name)) for name, path in inputs.sets.items()}
+        probabilities = predict(inputs.classifiers, sets)
         shows_skin = set(classes) <= skin_tone.SKIN_CLASSES and parameters["data"] != "demo"
-        groups = _group_test_images(inputs.sets["test"], images["test"], shows_skin)
+        groups = _group_test_images(inputs.sets["test"], sets["test"].images, shows_skin)
         outcome = _compare_all(inputs, rows, probabilities, groups, malignant, seeds, parameters, cited)
         if champion is not None:
             listed = Path(test_data) / "splits.csv"
-            compared = compare_champion(Path(champion), inputs, listed, images["test"], rows, probabilities, outcome)
+            compared = compare_champion(Path(champion), inputs, listed, sets["test"], rows, probabilities, outcome)
             outcome = outcome.model_copy(update={"champion": compared})
     shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]

@@ -7,7 +7,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from components.evaluate.predict.inputs import Inputs
-from components.shared.arms import BASELINE
+from components.shared.arms import BASELINE, LATE_FUSION
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_header, read_rows
@@ -115,6 +115,7 @@ def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[st
     settings = dict(parameters) | {
         "classifier_epochs": inputs.classifiers[BASELINE][0].record.settings.epochs,
         "data_image_size": header.image_size,
+        "metadata": LATE_FUSION if inputs.classifiers[BASELINE][0].record.metadata else "none",
     }
     deviations = [
         *_compare_data(plan, rows, str(parameters["data_split"]), header.split_sha256),

@@ -14,7 +14,7 @@ from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import Fitted, compare, count_images
 from components.evaluate.statistics.metrics import Predictions, Sample
-from components.shared.arms import AUGMENTED, BASELINE, CONTROL
+from components.shared.arms import AUGMENTED, BASELINE, CONTROL, LATE_FUSION
 from components.shared.code_identity import code_sha256
 from components.shared.files import atomic_write, write_text
 from components.shared.image_set import read_header, read_rows
@@ -136,6 +136,7 @@ def describe_run(
     """
     header, first = read_header(inputs.sets["test"]), inputs.classifiers[BASELINE][0].record
     settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
+    settings |= {"metadata": LATE_FUSION} if first.metadata else {}
     record = RunRecord(
         data=str(parameters["data"]),
         data_sha256=header.data_sha256,

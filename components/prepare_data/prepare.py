@@ -24,12 +24,13 @@ from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.layouts.tables import join_some, read_table
 from components.prepare_data.sources import bucket
+from components.shared import patient_metadata
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_write, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter, hash_rows
 from components.shared.log import log_line
-from components.shared.parameters import positive_classes
+from components.shared.parameters import positive_classes, takes_metadata
 from components.shared.records import DataClasses, DataSource, write_record
 from components.shared.stores.addresses import is_address
 
@@ -71,17 +72,19 @@ def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
     return names
 
 
-def check_listing(values: Mapping[str, Any], max_bad_images: int) -> None:
+def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str) -> None:
     """Check what the listings of the data and their metadata reveal, without opening an image.
 
     Args:
         values: the parameters of a run; of data and data_external, folders and addresses are checked.
         max_bad_images: maximum number of images without a file.
+        metadata: the option of this name.
 
     Raises:
-        UserError: as in `prepare`, or a positive class is unknown.
+        UserError: as in `prepare` and `takes_metadata`, or a positive class is unknown.
     """
     columns, place, classes = values["data_columns"], values["data"], None
+    with_metadata = takes_metadata(values, metadata)
     with _open_listing(place) as folder:
         if folder is not None:
             ignore = split_file(values["data_split"], place, folder)
@@ -91,6 +94,8 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int) -> None:
                 rare_classes(dataset.table, values["synthetic_classes"])
                 positive_classes(values["positive_classes"], classes)
                 _refuse_missing(dataset, max_bad_images)
+                if with_metadata:
+                    patient_metadata.require(dataset.table)
     with _open_listing(values["data_external"]) as folder:
         if folder is not None:
             external = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), (columns, "auto"))

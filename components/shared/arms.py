@@ -25,6 +25,7 @@ class Recipe:
         logit_adjustment: whether training adds the logarithm of each class's frequency to its logit, so that the
             network learns as if the classes were equally frequent (Menon et al. 2021, arXiv 2007.07314).
         strong_augmentation: whether scale, position and colours of the images change as well.
+        metadata: whether the network also gets age, sex and site of the patient; see `patient_metadata.py`.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Recipe:
     class_weights: bool = False
     logit_adjustment: bool = False
     strong_augmentation: bool = False
+    metadata: bool = False
 
 
 BASELINE = "baseline"
@@ -54,9 +56,14 @@ CONTROLS = {
         "as oversampled, with random scale, position and colours", adds=True, strong_augmentation=True
     ),
     "logit_adjustment": Recipe("real images; logits adjusted for class frequency", logit_adjustment=True),
+    "metadata": Recipe("as oversampled, with age, sex and site as a second input", adds=True, metadata=True),
 }
 """The arms without synthetic images."""
+LATE_FUSION = "late_fusion"
+"""Value of the option `metadata` with which the classifiers of all arms get age, sex and site of the patient."""
 CHOICES = (*CONTROLS, AUGMENTED)
+ALL = tuple(name for name in CHOICES if name not in CONTROLS or not CONTROLS[name].metadata)
+"""What `all` means: every choice that needs nothing but images."""
 REQUIRED = (BASELINE, CONTROL, AUGMENTED)
 """Without them there is no effect of synthetic images to report."""
 SOURCE_NAME = r"[a-z][a-z0-9_]{0,19}"

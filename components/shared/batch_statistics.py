@@ -7,13 +7,13 @@ statistics. Those of the final weights are means over batches of the activations
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
 
-def recompute_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
+def recompute_statistics(model: keras.Model, batches: Iterable[Any]) -> None:
     """Replace the moving means and variances of a model's batch normalisations; dropout is off.
 
     Args:

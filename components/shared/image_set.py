@@ -56,6 +56,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+METADATA = ("age", "sex", "localization")
+"""The columns that can be a second input of a classifier; never `dx_type`, how the diagnosis was confirmed."""
+
 _HEADER_KEY = b"counterweight"
 _HUGGING_FACE = {
     field.name: {"_type": "Image"}
@@ -314,6 +317,7 @@ class Pixels:
         source: (N,) `real`, or the source of a synthetic image.
         pixel_sha256: (N,) hash of each image, verified.
         header: header of the set.
+        metadata: the `METADATA` of each image, as read.
     """
 
     images: np.ndarray
@@ -322,6 +326,7 @@ class Pixels:
     source: np.ndarray
     pixel_sha256: np.ndarray
     header: Header
+    metadata: pd.DataFrame
 
     @property
     def real(self) -> np.ndarray:
@@ -372,7 +377,7 @@ def open_pixels(paths: str | Path | Sequence[str | Path], split: str, *classes: 
                 "image_set.mixed",
                 path=str(path),
             )
-        tables.append(read_rows(path, split, ["dx", "repeat", "source", "pixel_sha256"]))
+        tables.append(read_rows(path, split, ["dx", "repeat", "source", "pixel_sha256", *METADATA]))
     rows = pd.concat(tables, ignore_index=True)
     if classes:
         rows = rows[rows["dx"].isin(classes)]
@@ -406,4 +411,5 @@ def open_pixels(paths: str | Path | Sequence[str | Path], split: str, *classes: 
             source=rows["source"].to_numpy(),
             pixel_sha256=rows["pixel_sha256"].to_numpy(),
             header=header,
+            metadata=rows[list(METADATA)].reset_index(drop=True),
         )

@@ -58,18 +58,21 @@ def save_model(model: keras.Model, path: str | Path) -> None:
                 file.writestr(zipfile.ZipInfo(name), data)  # the default time of ZipInfo is 1980
 
 
-def predict_probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def predict_probabilities(model: keras.Model, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
     """Return class probabilities; computed in batches, so that memory does not grow with the number of images.
 
     Args:
-        model: takes (N, H, W, 3) in [0, 255].
+        model: takes (N, H, W, 3) in [0, 255], and (N, D) if metadata are given.
         images: (N, H, W, 3) uint8; may be memory-mapped.
+        metadata: (N, D) float32, its second input; None for a model of images alone.
 
     Returns:
         (N, classes) float32, rows sum to 1.
     """
-    starts = range(0, len(images), PREDICTION_BATCH)
-    return np.concatenate([model.predict_on_batch(images[s : s + PREDICTION_BATCH]) for s in starts])
+    parts = (slice(start, start + PREDICTION_BATCH) for start in range(0, len(images), PREDICTION_BATCH))
+    if metadata is None:
+        return np.concatenate([model.predict_on_batch(images[part]) for part in parts])
+    return np.concatenate([model.predict_on_batch([images[part], metadata[part]]) for part in parts])
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:

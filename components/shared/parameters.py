@@ -57,7 +57,7 @@ class Parameters(BaseModel):
         description="Ways of training the classifier that are compared.",
         json_schema_extra=_form(
             f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas; "
-            f"{', '.join(arms_module.REQUIRED)} are required"
+            f"{', '.join(arms_module.REQUIRED)} are required; metadata is not in all"
         ),
     )
     classifier_epochs: int = Field(
@@ -281,6 +281,9 @@ class Options(BaseModel):
         json_schema_extra=_form(f"none, last, {ADDRESS_FORM} or a folder"),
     )
     gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
+    metadata: Literal["none", "late_fusion"] = Field(
+        default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
+    )
 
     @field_validator("champion")
     @classmethod
@@ -406,8 +409,33 @@ def positive_classes(selection: str, classes: Sequence[str]) -> list[str]:
 def arm_names(values: Mapping[str, Any]) -> list[str]:
     """Return the arms of a run with these parameters, in the order in which pages show them."""
     chosen, sources = split_names(values["arms"]), synthetic_sources(values["synthetic"])
-    arms = arms_module.CHOICES if chosen == ["all"] else chosen
+    arms = arms_module.ALL if chosen == ["all"] else chosen
     return arms_module.expand(arms, values["synthetic_shares"], tuple(sources))
+
+
+def takes_metadata(values: Mapping[str, Any], option: str) -> bool:
+    """Return whether a classifier of a run gets age, sex and site of the patient.
+
+    Args:
+        values: parameters of the run.
+        option: the option `metadata`.
+
+    Raises:
+        UserError: `arms.repeats_option`: all arms have what distinguishes one of them.
+
+    Example:
+        >>> takes_metadata({"arms": "all", "synthetic": "gan", "synthetic_shares": [1.0]}, "none")
+        False
+    """
+    own = [arm for arm in arm_names(values) if arms_module.recipe(arm).metadata]
+    if own and option == arms_module.LATE_FUSION:
+        raise UserError(
+            f"arms lists {own[0]}, but the option metadata is {option}, with which all arms have metadata",
+            f"omit the arm {own[0]}, or set the option metadata to none",
+            "arms.repeats_option",
+            arm=own[0],
+        )
+    return bool(own) or option == arms_module.LATE_FUSION
 
 
 def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:

@@ -29,6 +29,12 @@ def _check_arm(name: str) -> str:
     return name
 
 
+def _check_unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value is repeated")
+    return values
+
+
 ArmName = Annotated[str, Field(max_length=40), AfterValidator(_check_arm)]
 """Name of an arm that `components.shared.arms` knows."""
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
@@ -158,6 +164,29 @@ class DataSource(Record):
     notes: list[Text]
 
 
+MAX_CATEGORIES = 30
+"""Maximum number of values of sex, and of site, that a classifier distinguishes."""
+MAX_AGE_YEARS = 130
+Category = Annotated[str, Field(min_length=1, max_length=60)]
+Categories = Annotated[list[Category], Field(max_length=MAX_CATEGORIES), AfterValidator(_check_unique)]
+
+
+class MetadataEncoding(Record):
+    """How the metadata of an image become numbers, fitted on the real training images; see `patient_metadata.py`.
+
+    Attributes:
+        age_mean: mean age in years.
+        age_deviation: standard deviation of the ages, at least one year.
+        sex: values of the sex, in lower case.
+        localization: values of the site, in lower case.
+    """
+
+    age_mean: Annotated[float, Field(ge=0, le=MAX_AGE_YEARS)]
+    age_deviation: Annotated[float, Field(ge=1, le=MAX_AGE_YEARS)]
+    sex: Categories
+    localization: Categories
+
+
 class ClassifierSettings(Record):
     """Settings of a classifier's training; all except the seed are equal in all arms.
 
@@ -197,6 +226,7 @@ class ClassifierRecord(Record):
         versions: versions of the libraries.
         seconds: duration of the training.
         seen: the real images that it was trained or selected on, as hashes.
+        metadata: how its second input is computed; null for a network of images alone.
     """
 
     arm: ArmName
@@ -214,6 +244,7 @@ class ClassifierRecord(Record):
     versions: dict[Text, Text]
     seconds: NonNegative
     seen: list[SeenHash]
+    metadata: MetadataEncoding | None = None
 
 
 class Losses(Record):
@@ -424,12 +455,6 @@ class SampleQuality(Record):
     against: Literal["validation", "validation and training"]
     nearest: list[NearestPair]
     pairs_jpeg: Jpeg
-
-
-def _check_unique(values: list[Any]) -> list[Any]:
-    if len(set(values)) < len(values):
-        raise ValueError("a value is repeated")
-    return values
 
 
 def _check_relative(name: str) -> str:
@@ -798,8 +823,8 @@ class Effect(Difference):
         metric: name of the primary metric.
         arm: the augmented arm with the lowest balanced log loss on validation.
         doses: augmented − oversampled for each share of synthetic images; the intervals hold at once.
-        best_control: the arm without synthetic images, other than the baseline, with the lowest balanced log loss on
-            validation.
+        best_control: the arm without synthetic images, other than baseline and metadata, with the lowest balanced log
+            loss on validation.
         augmented_minus_best_control: the difference augmented − best control; corrected for all pairs of them.
         remedies: difference of each arm to the baseline; the intervals hold at once.
         best: the arm with the lowest balanced log loss on validation.
@@ -809,6 +834,7 @@ class Effect(Difference):
         mcnemar: McNemar's exact test.
         permutation: the permutation test that the verdict requires.
         draws: number of bootstrap resamples.
+        metadata: metric → the difference metadata − oversampled; absent without the arm metadata.
     """
 
     metric: Text
@@ -824,6 +850,7 @@ class Effect(Difference):
     mcnemar: McNemar
     permutation: Permutation
     draws: Count
+    metadata: dict[Text, Difference] = {}
 
 
 class Curves(Record):

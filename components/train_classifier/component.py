@@ -12,6 +12,7 @@ def train_classifier(
     synthetic_per_class: int,
     random_seed: int,
     epochs: int,
+    metadata: str,
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
@@ -35,6 +36,7 @@ def train_classifier(
             synthetic_per_class=synthetic_per_class,
             random_seed=random_seed,
             epochs=epochs,
+            metadata=metadata,
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

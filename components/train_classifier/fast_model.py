@@ -18,12 +18,14 @@ from keras import layers, ops
 
 from components.shared.layers import Dropout
 from components.train_classifier import fused_ops
+from components.train_classifier.network import METADATA_LAYER
 
 
 class FastModel(keras.Model):
     """The training pass of a network of `network.build`: (batch, S, S, 3) uint8 to (batch, classes) float32 logits.
 
-    A call updates the moving averages of batch normalisation.
+    With metadata, the input is a pair: the images, and (batch, D) float32. A call updates the moving averages of batch
+    normalisation.
 
     Args:
         network: shares its weights; its biases before a batch normalisation are zero.
@@ -32,12 +34,11 @@ class FastModel(keras.Model):
         logit_offset: (classes,) float32, is added to the logits; the plain network does not have it.
     """
 
-    def __init__(
-        self, network: keras.Sequential, batch: int, policy: str, logit_offset: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, network: keras.Model, batch: int, policy: str, logit_offset: np.ndarray | None = None) -> None:
         super().__init__(autocast=False)
         self.logit_offset = logit_offset
-        weighted = [layer for layer in network.layers if hasattr(layer, "kernel")]
+        self.hidden = network.get_layer(METADATA_LAYER) if len(network.inputs) == 2 else None
+        weighted = [layer for layer in network.layers if hasattr(layer, "kernel") and layer is not self.hidden]
         norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
         *self.kernels, self.last = [layer.kernel for layer in weighted]
         self.bias = weighted[-1].bias
@@ -45,11 +46,12 @@ class FastModel(keras.Model):
         self.momentum, self.epsilon = norms[0].momentum, norms[0].epsilon
         rates = [layer.rate for layer in network.layers if isinstance(layer, layers.Dropout)]
         self.dropouts = [Dropout(rate, dtype=policy) for rate in rates]
-        self.shape = (batch, *network.input_shape[1:])
+        self.shape = (batch, *network.inputs[0].shape[1:])
         self.map_dtype = keras.DTypePolicy(policy).compute_dtype
 
-    def call(self, images: Any, training: bool = True) -> Any:
+    def call(self, inputs: Any, training: bool = True) -> Any:
         """Return the logits."""
+        images, metadata = (inputs, None) if self.hidden is None else inputs
         x = ops.cast(ops.reshape(images, self.shape), "float32") / 127.5 - 1
         x = ops.cast(x, self.map_dtype)
         for kernel, norm, dropout in zip(self.kernels, self.norms, self.dropouts, strict=True):
@@ -60,7 +62,10 @@ class FastModel(keras.Model):
                 x = ops.matmul(ops.reshape(x, (x.shape[0], -1)), weights)
                 x = self._normalise(x[:, None, None], *norm)[:, 0, 0]
             x = dropout(ops.relu(x), training=True)
-        logits = ops.matmul(ops.cast(x, "float32"), self.last) + self.bias
+        x = ops.cast(x, "float32")
+        if self.hidden is not None:
+            x = ops.concatenate([x, self.hidden(metadata)], axis=-1)
+        logits = ops.matmul(x, self.last) + self.bias
         return logits if self.logit_offset is None else logits + self.logit_offset
 
     def _normalise(self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any) -> Any:

@@ -1,10 +1,13 @@
-"""The original system's CNN, the same in every arm."""
+"""The original system's CNN, the same in every arm, and optionally a second input for the metadata of the patient."""
 
 import keras
 from keras import layers
 
+METADATA_LAYER = "metadata_hidden"
+METADATA_UNITS = 16
 
-def build(classes: int, image_size: int) -> keras.Model:
+
+def build(classes: int, image_size: int, metadata: int = 0) -> keras.Model:
     """Return a network of three convolution blocks and a dense head.
 
     It has 16,877,511 parameters for 7 classes at 128 px.
@@ -12,22 +15,24 @@ def build(classes: int, image_size: int) -> keras.Model:
     Args:
         classes: number of classes.
         image_size: height and width in pixels, a multiple of 8.
+        metadata: numbers of an image's encoded metadata, a second input, which joins the features of the image before
+            the last layer (late fusion); 0 for none.
 
     Returns:
-        A model from (N, S, S, 3) in [0, 255] to (N, classes) probabilities. Its first layer scales pixels to [-1, 1],
-        so that every caller passes the same range.
+        A model from (N, S, S, 3) in [0, 255], and (N, metadata) if there are any, to (N, classes) probabilities. Its
+        first layer scales pixels to [-1, 1], so that every caller passes the same range.
     """
-    model = keras.Sequential([keras.Input((image_size, image_size, 3)), layers.Rescaling(1 / 127.5, -1)], name="cnn")
+    image, features = keras.Input((image_size, image_size, 3)), [layers.Rescaling(1 / 127.5, -1)]
     for filters, dropout in ((32, 0.25), (64, 0.3), (128, 0.4)):
-        model.add(layers.Conv2D(filters, 3, padding="same"))
-        model.add(layers.BatchNormalization())
-        model.add(layers.ReLU())
-        model.add(layers.MaxPooling2D())
-        model.add(layers.Dropout(dropout))
-    model.add(layers.Flatten())
-    model.add(layers.Dense(512))
-    model.add(layers.BatchNormalization())
-    model.add(layers.ReLU())
-    model.add(layers.Dropout(0.5))
-    model.add(layers.Dense(classes, activation="softmax"))
-    return model
+        features += [layers.Conv2D(filters, 3, padding="same"), layers.BatchNormalization(), layers.ReLU()]
+        features += [layers.MaxPooling2D(), layers.Dropout(dropout)]
+    features += [layers.Flatten(), layers.Dense(512), layers.BatchNormalization(), layers.ReLU(), layers.Dropout(0.5)]
+    if not metadata:
+        return keras.Sequential([image, *features, layers.Dense(classes, activation="softmax")], name="cnn")
+    x = image
+    for layer in features:
+        x = layer(x)
+    given = keras.Input((metadata,), name="metadata")
+    hidden = layers.Dense(METADATA_UNITS, activation="relu", name=METADATA_LAYER)(given)
+    both = layers.Concatenate()([x, hidden])
+    return keras.Model([image, given], layers.Dense(classes, activation="softmax")(both), name="cnn")

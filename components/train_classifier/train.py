@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import keras
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from components.shared import html_page, keras_setup, precision
-from components.shared.arms import CONTROL, Recipe, recipe
+from components.shared import html_page, keras_setup, patient_metadata, precision
+from components.shared.arms import CONTROL, LATE_FUSION, Recipe, recipe
 from components.shared.batch_statistics import recompute_statistics
 from components.shared.batches import endless_batches
 from components.shared.dihedral import random_dihedral, skip_dihedral
@@ -31,6 +31,7 @@ from components.shared.records import ClassifierRecord, DataClasses, load_record
 from components.shared.seeds import derive_seed
 from components.shared.workflow_size import Job
 from components.train_classifier import fused_ops, network
+from components.train_classifier.encoded_metadata import EncodedMetadata, encode_sets
 from components.train_classifier.fast_model import FastModel
 from components.train_classifier.resume import CHECKPOINT_INTERVAL_S, Resume, open_checkpoints
 from components.train_classifier.strong_augmentation import strong_augmentation
@@ -44,6 +45,10 @@ STATISTICS_BATCHES = 32
 """Batches of training images from which the batch statistics of a network are computed."""
 
 
+Inputs = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""(BATCH_SIZE, S, S, 3) uint8 images; with (BATCH_SIZE, D) float32 metadata if the network takes them."""
+
+
 class _Validate(keras.callbacks.Callback):
     """Log progress, recompute the batch statistics of the network and measure it on the validation split.
 
@@ -52,8 +57,8 @@ class _Validate(keras.callbacks.Callback):
     Args:
         network_: the plain network.
         pixels: the validation images.
-        examples: returns the batches of training images, (BATCH_SIZE, S, S, 3) uint8, from which batch statistics are
-            computed; one is in memory at a time.
+        metadata: their encoded metadata; None for a network of images alone.
+        examples: returns the batches of inputs from which batch statistics are computed; one is in memory at a time.
         progress: of the training.
         epochs, steps: number of epochs, and of steps in each.
     """
@@ -62,13 +67,15 @@ class _Validate(keras.callbacks.Callback):
         self,
         network_: keras.Model,
         pixels: Pixels,
-        examples: Callable[[], Iterator[np.ndarray]],
+        metadata: np.ndarray | None,
+        examples: Callable[[], Iterator[Inputs]],
         progress: Progress,
         epochs: int,
         steps: int,
     ) -> None:
         super().__init__()
-        self.network, self.pixels, self.examples, self.progress = network_, pixels, examples, progress
+        self.network, self.pixels, self.metadata = network_, pixels, metadata
+        self.examples, self.progress = examples, progress
         self.validated_epochs = validated_epochs(epochs, steps)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -76,7 +83,7 @@ class _Validate(keras.callbacks.Callback):
         text = f"loss {logs['loss']:.3f}"
         if epoch + 1 in self.validated_epochs:
             recompute_statistics(self.network, self.examples())
-            probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images)
+            probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images, self.metadata)
             labels = self.pixels.labels
             logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
             logs["val_accuracy"] = float((probabilities.argmax(1) == labels).mean())
@@ -103,8 +110,9 @@ def batches(
     weights: np.ndarray | None = None,
     strong: bool = False,
     skipped: int = 0,
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (BATCH_SIZE, S, S, 3) uint8 images and (BATCH_SIZE,) labels without end.
+    metadata: EncodedMetadata | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Yield `Inputs` and (BATCH_SIZE,) labels without end.
 
     Args:
         pixels: the rows; each counts `repeat` times.
@@ -112,8 +120,10 @@ def batches(
         weights: (classes,) loss weights; if given, a batch has a third part, the weight of each image.
         strong: whether `strong_augmentation` changes the images as well.
         skipped: number of first batches to skip.
+        metadata: of the rows; None for a network of images alone.
     """
     rng = np.random.default_rng(augmentation_seed)
+    show = metadata.shower(augmentation_seed, skipped * BATCH_SIZE) if metadata else None
     for _ in range(skipped):
         skip_dihedral(BATCH_SIZE, rng)
     change = strong_augmentation(augmentation_seed, skipped) if strong else None
@@ -121,7 +131,8 @@ def batches(
         images, labels = random_dihedral(pixels.images[rows], rng), pixels.labels[rows]
         if change:
             images = change(images)
-        yield (images, labels) if weights is None else (images, labels, weights[labels])
+        inputs = (images, show(rows)) if show else images
+        yield (inputs, labels) if weights is None else (inputs, labels, weights[labels])
 
 
 def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
@@ -213,6 +224,7 @@ def train(
     classifiers: str | Path,
     checkpoints: str = "",
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
+    metadata: str = "none",
 ) -> None:
     """Train classifiers; the weights of the last epoch are kept, with recomputed batch statistics.
 
@@ -231,9 +243,11 @@ def train(
         checkpoints: folder or address for the checkpoints of the run; empty for none.
         checkpoint_interval_s: an epoch that ends at least this many seconds after the last checkpoint writes one; a
             finished classifier writes one, too.
+        metadata: the option of this name: `late_fusion` if the classifiers of all arms get metadata of the patient.
 
     Raises:
-        UserError: a setting or an image set cannot be used, or the checkpoints have other settings.
+        UserError: a setting or an image set cannot be used, the images have no metadata that a classifier requires, or
+            the checkpoints have other settings.
     """
     _check(jobs, epochs)
     folder = Path(training_data)
@@ -252,11 +266,14 @@ def train(
                     "use both from one run",
                     "image_set.mixed",
                 )
+            with_metadata = {job.arm for job in jobs if metadata == LATE_FUSION or recipe(job.arm).metadata}
+            encoded = encode_sets(pool, validation_pixels, random_seed) if with_metadata else None
             for job in jobs:
                 counts = count_rows(pool, recipe(job.arm), rare, synthetic_per_class, random_seed)
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
                 rows = replace(pool, repeat=counts)
-                _train_classifier(job, rows, validation_pixels, epochs, stem, checkpoints, checkpoint_interval_s)
+                data = TrainingData(rows, validation_pixels, encoded if job.arm in with_metadata else None)
+                _train_classifier(job, data, epochs, stem, checkpoints, checkpoint_interval_s)
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
@@ -283,28 +300,44 @@ def _check(jobs: Sequence[Job], epochs: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What one classifier is trained and validated on.
+
+    Attributes:
+        pixels: the training images; each counts `repeat` times.
+        validation: the validation images.
+        metadata: of both; None for a network of images alone.
+    """
+
+    pixels: Pixels
+    validation: Pixels
+    metadata: EncodedMetadata | None
+
+
 def _train_classifier(
     job: Job,
-    pixels: Pixels,
-    validation_pixels: Pixels,
+    data: TrainingData,
     epochs: int,
     stem: Path,
     checkpoints: str,
     checkpoint_interval_s: float,
 ) -> None:
     """Train one classifier, and write its files; `stem` is their path without suffix."""
-    arm, seed, its_recipe, classes = job.arm, job.seed, recipe(job.arm), len(pixels.header.classes)
+    arm, seed, its_recipe, pixels = job.arm, job.seed, recipe(job.arm), data.pixels
+    classes, encoding = len(pixels.header.classes), data.metadata.encoding if data.metadata else None
     label = f"train_classifier {arm}, seed {seed}"
     description = {
         "data_sha256": pixels.header.data_sha256,
         "split_sha256": pixels.header.split_sha256,
-        "train_set_sha256": _hash_rows(pixels),
+        "train_set_sha256": _hash_rows(data),
     }
     settings = description | {"epochs": epochs, "batch": BATCH_SIZE, "recipe": asdict(its_recipe)}
     policy = precision.policy("automatic")
     kept = open_checkpoints(checkpoints, arm, seed, policy, settings, label)
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
-    network_ = network.build(classes, pixels.header.image_size)
+    width = len(patient_metadata.inputs(encoding)) if encoding else 0
+    network_ = network.build(classes, pixels.header.image_size, width)
     real = int(pixels.real.sum())
     steps = -(-real // BATCH_SIZE)
     log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
@@ -312,31 +345,34 @@ def _train_classifier(
     model = compile_fast_model(network_, policy, offset, epochs * steps)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
-        _fit(model, job, pixels, validation_pixels, steps, resume)
+        _fit(model, job, data, steps, resume)
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
     record["settings"] = {"epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
     record["validated_epochs"] = validated_epochs(epochs, steps)
     shown = epochs * steps * BATCH_SIZE
     record["real_views"] = round(shown * pixels.repeat[pixels.real].sum() / pixels.repeat.sum() / real, 2)
-    record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, validation_pixels)}
+    record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, data.validation)}
+    record["metadata"] = encoding.model_dump() if encoding else None
     _write_classifier(stem, network_, record, resume.history)
 
 
-def _fit(model: FastModel, job: Job, pixels: Pixels, validation_pixels: Pixels, steps: int, resume: Resume) -> None:
+def _fit(model: FastModel, job: Job, data: TrainingData, steps: int, resume: Resume) -> None:
     """Train a network in its training form, from the epoch that earlier processes have reached."""
-    its_recipe, classes = recipe(job.arm), len(pixels.header.classes)
+    pixels, metadata, its_recipe = data.pixels, data.metadata, recipe(job.arm)
+    classes = len(pixels.header.classes)
     weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
     seeds = derive_seed(job.seed, "order"), derive_seed(job.seed, "turns")
     progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
     order, turns = (derive_seed(seed, "statistics") for seed in seeds)
 
-    def examples() -> Iterator[np.ndarray]:  # without strong augmentation, as in prediction
-        return (images for images, _ in islice(batches(pixels, order, turns), STATISTICS_BATCHES))
+    def examples() -> Iterator[Inputs]:  # without strong augmentation, as in prediction
+        return (inputs for inputs, _ in islice(batches(pixels, order, turns, metadata=metadata), STATISTICS_BATCHES))
 
-    validate = _Validate(resume.network, validation_pixels, examples, progress, resume.epochs, steps)
+    validation = metadata.validation if metadata else None
+    validate = _Validate(resume.network, data.validation, validation, examples, progress, resume.epochs, steps)
     model.fit(
-        batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps),
+        batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps, metadata),
         steps_per_epoch=steps,
         initial_epoch=resume.epoch,
         epochs=resume.epochs,
@@ -371,11 +407,15 @@ def _render_curves(title: str, history: Mapping[str, Sequence[float]], validated
     return html_page.render(title, [html_page.line_chart(lines, "epoch", "")])
 
 
-def _hash_rows(pixels: Pixels) -> str:
-    """Return a hash of the training rows: pixels, labels and repeats, in order."""
-    digest = hashlib.sha256()
-    for pixel_hash, label, count in zip(pixels.pixel_sha256, pixels.labels, pixels.repeat, strict=True):
+def _hash_rows(data: TrainingData) -> str:
+    """Return a hash of the training rows: pixels, labels and repeats, in order, and metadata if the network has any."""
+    digest, pixels = hashlib.sha256(), data.pixels
+    for row, (pixel_hash, label, count) in enumerate(
+        zip(pixels.pixel_sha256, pixels.labels, pixels.repeat, strict=True)
+    ):
         if not count:
             continue
         digest.update(f"{pixel_hash} {label} {count}\n".encode())
+        if data.metadata:
+            digest.update(data.metadata.training[row].tobytes())
     return digest.hexdigest()

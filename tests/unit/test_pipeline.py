@@ -199,6 +199,7 @@ def test_prepare_data_gets_the_identity_of_the_data(compiled: Compiled):
 
 def test_options_are_compiled_in(tmp_path: Path):
     options = {"gans_per_task": 3, "failed_class": "continue", "checkpoints": "gs://bucket/x", "max_bad_images": 4}
+    options["metadata"] = "late_fusion"
     compiled = compile_pipeline(tmp_path, {"options": options})
     tasks = compiled.tasks()
 
@@ -216,6 +217,8 @@ def test_options_are_compiled_in(tmp_path: Path):
     assert {"name": "COUNTERWEIGHT_FAILED_CLASS", "fieldPath": path} in gan["fieldPathAsEnv"]
     assert constant("check-inputs", "checkpoints") == "gs://bucket/x"
     assert constant("prepare-data", "max_bad_images") == 4
+    for task in ("check-inputs", "train-classifier", "train-classifier-2"):
+        assert constant(task, "metadata") == "late_fusion"
 
 
 def test_plan_is_an_input_of_evaluate_alone_and_fits_into_its_arguments(compiled: Compiled, tmp_path: Path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.predict.inputs import Classifier, Inputs
-from components.shared.arms import AUGMENTED, BASELINE, CONTROL, share_of
+from components.shared.arms import AUGMENTED, BASELINE, CONTROL, recipe, share_of
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import Header, read_header, read_rows, refuse_overlap
@@ -24,6 +24,7 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             versions or seeds.
     """
     comparable: dict[str, str] = {}
+    networks: dict[str, str] = {}
     missing = [arm for arm in (BASELINE, CONTROL) if not classifiers.get(arm)]
     if not any(share_of(arm) for arm in classifiers):
         missing.append(AUGMENTED)
@@ -36,8 +37,10 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             check_classifier(arm, classifier, header)
             record = classifier.record
             settings = record.settings.model_dump(exclude={"seed"})
-            key = json.dumps([settings, record.parameters, record.versions], sort_keys=True)
-            comparable.setdefault(key, arm)
+            comparable.setdefault(json.dumps([settings, record.versions], sort_keys=True), arm)
+            if not recipe(arm).metadata:
+                encoding = record.metadata.model_dump() if record.metadata else None
+                networks.setdefault(json.dumps([record.parameters, encoding]), arm)
         if len({classifier.record.train_set_sha256 for classifier in classifiers[arm]}) > 1:
             raise UserError(
                 f"the classifiers of the arm {arm} were trained on different sets",
@@ -45,8 +48,8 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
                 "evaluate.different_training_sets",
                 arm=arm,
             )
-    if len(comparable) > 1:
-        arms = list(comparable.values())
+    arms = list(max(comparable, networks, key=len).values())
+    if len(arms) > 1:
         raise UserError(
             f"the classifiers were trained with different settings or library versions (arms {', '.join(arms)})",
             "train all arms with the same settings and container image",
@@ -66,13 +69,14 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
 
 
 def check_classifier(arm: str, classifier: Classifier, header: Header) -> None:
-    """Refuse a classifier whose record belongs to another model, arm or split.
+    """Refuse a classifier whose record belongs to another model, arm or split, or lacks metadata that the arm has.
 
     Raises:
         UserError: `evaluate.wrong_record` or `evaluate.other_split`.
     """
     record = classifier.record
-    if record.arm != arm or not classifier.model.is_file() or record.model_sha256 != file_sha256(classifier.model):
+    belongs = record.arm == arm and (record.metadata is not None or not recipe(arm).metadata)
+    if not belongs or not classifier.model.is_file() or record.model_sha256 != file_sha256(classifier.model):
         raise UserError(
             f"a record of the arm {arm} does not belong to its model",
             "use the unchanged files of one run",

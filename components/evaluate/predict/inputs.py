@@ -1,6 +1,6 @@
 """Read what the other phases wrote: image sets, classifiers, and the records of GANs and synthetic images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,8 +169,3 @@ def read_inputs(
         sources=sources,
         source=load_record(source, DataSource) if source.is_file() else None,
     )
-
-
-def models_of(classifiers: Mapping[str, Sequence[Classifier]]) -> dict[str, list[Path]]:
-    """Return arm → its `.keras` files."""
-    return {arm: [classifier.model for classifier in of_arm] for arm, of_arm in classifiers.items()}

@@ -1,40 +1,43 @@
 """Class probabilities of the classifiers, and the table that stores them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 
+from components.evaluate.predict.inputs import Classifier
 from components.shared import keras_setup
 from components.shared.errors import UserError
+from components.shared.image_set import Pixels
 from components.shared.log import log_line
+from components.shared.patient_metadata import encode_optional
 
 SUM_TOLERANCE = 1e-3
 """Maximum deviation from 1 of the sum of the probabilities of an image; float32 rounding is far below."""
 
 
 def predict(
-    models: Mapping[str, Sequence[str | Path]], images: Mapping[str, np.ndarray]
+    classifiers: Mapping[str, Sequence[Classifier]], sets: Mapping[str, Pixels]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the class probabilities that each model predicts; each model is loaded once.
 
     Args:
-        models: arm → `.keras` models, one per seed.
-        images: set → (N, H, W, 3) uint8.
+        classifiers: arm → classifiers, one per seed.
+        sets: name → images.
 
     Returns:
         Set → arm → (seeds, N, classes) float32 in [0, 1].
     """
-    collected: dict[str, dict[str, list[np.ndarray]]] = {name: {arm: [] for arm in models} for name in images}
-    sizes = ", ".join(f"{len(pixels):,} {name}" for name, pixels in images.items())
-    for arm, paths in models.items():
-        for path in paths:
-            model = keras.saving.load_model(path, compile=False)
-            for name, pixels in images.items():
-                collected[name][arm].append(keras_setup.predict_probabilities(model, pixels))
-        log_line("evaluate", f"{arm}: {len(paths)} models, {sizes} images")
+    collected: dict[str, dict[str, list[np.ndarray]]] = {name: {arm: [] for arm in classifiers} for name in sets}
+    sizes = ", ".join(f"{len(pixels.images):,} {name}" for name, pixels in sets.items())
+    for arm, of_arm in classifiers.items():
+        for classifier in of_arm:
+            model = keras.saving.load_model(classifier.model, compile=False)
+            for name, pixels in sets.items():
+                codes = encode_optional(classifier.record.metadata, pixels.metadata)
+                collected[name][arm].append(keras_setup.predict_probabilities(model, pixels.images, codes))
+        log_line("evaluate", f"{arm}: {len(of_arm)} models, {sizes} images")
     return {name: {arm: np.stack(of_seeds) for arm, of_seeds in by_arm.items()} for name, by_arm in collected.items()}
 
 

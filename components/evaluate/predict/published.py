@@ -18,8 +18,9 @@ from components.evaluate.results import calibrate_arms
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.shared.errors import UserError
 from components.shared.image_set import Header
+from components.shared.patient_metadata import inputs
 from components.shared.published import open_files
-from components.shared.records import Reference, Results, RunRecord, load_record
+from components.shared.records import MetadataEncoding, Reference, Results, RunRecord, load_record
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,23 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
     return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
 
 
-def load_classifier(path: Path, image_size: int, classes: int) -> keras.Model:
+def load_classifier(path: Path, image_size: int, classes: int, encoding: MetadataEncoding | None = None) -> keras.Model:
     """Load a classifier that may come from anyone, without running code of the file.
+
+    Args:
+        path: the `.keras` file.
+        image_size: height and width of its images in pixels.
+        classes: number of classes.
+        encoding: how its second input is computed; None for a model of images alone.
 
     Raises:
         UserError: `model.invalid`: it is damaged, contains code, or has another input or output.
     """
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        shapes = (model.input_shape, model.output_shape)
-        if shapes != ((None, image_size, image_size, 3), (None, classes)):
+        shapes = [tuple(it.shape) for it in (*model.inputs, *model.outputs)]
+        given = [(None, image_size, image_size, 3), *([(None, len(inputs(encoding)))] if encoding else [])]
+        if shapes != [*given, (None, classes)]:
             raise ValueError(f"input and output are {shapes}")
     except Exception as error:  # Keras raises undocumented exceptions for a damaged file
         if isinstance(error, OSError) and error.errno is not None:

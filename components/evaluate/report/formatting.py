@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.shared.arms import GAN, parse_synthetic_key, share_of, source_of, title_of
+from components.shared.arms import GAN, LATE_FUSION, parse_synthetic_key, share_of, source_of, title_of
 from components.shared.records import (
     Champion,
     ChampionRun,
@@ -20,6 +20,7 @@ from components.shared.records import (
     Drift,
     Estimate,
     Outcome,
+    Results,
     Subgroup,
     Subgroups,
     comparable_groups,
@@ -162,6 +163,30 @@ def describe_worst_group(subgroups: Subgroups | None, unit: str) -> str:
         f"Worst-off group with {title_of(arm)}: {plain(group_title(group), 100)}, mean recall of the rare classes "
         f"{show(recall.value)} ({show_interval(recall)}) on {group.rare_lesions:,} {unit}s of them, {place}."
     )
+
+
+def describe_metadata(results: Results) -> list[str]:
+    """Return sentences on arms whose classifiers get metadata: what these bring, and a warning; none without any."""
+    gains = results.effect.metadata
+    if not gains and results.run.settings.get("metadata") != LATE_FUSION:
+        return []
+    shown = [
+        ("rare_recall", results.effect.metric),
+        ("balanced_accuracy", "balanced accuracy"),
+        ("macro_auc", "macro AUC"),
+    ]
+    changes = [
+        f"{title} {show(gains[name].value, '+')} ({show_interval(gains[name], '+')})"
+        for name, title in shown
+        if name in gains
+    ]
+    found = f"Age, sex and site of the patient as a second input, compared with oversampled: {', '.join(changes)}."
+    who = "The classifiers of the arm metadata get" if gains else "The classifiers of all arms get"
+    warning = (
+        f"{who} age, sex and site of the patient. These can encode the clinic or camera of an image: compare the "
+        "recall by subgroup, and do not expect the same result on data from elsewhere."
+    )
+    return [found, warning] if changes else [warning]
 
 
 def describe_verdict(outcome: Outcome) -> str:

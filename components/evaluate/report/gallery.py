@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.evaluate.predict.inputs import Inputs
+from components.evaluate.predict.inputs import Classifier, Inputs
 from components.evaluate.predict.neighbours import decode_table, search_neighbours
 from components.shared.arms import BASELINE, CONTROL, parse_synthetic_key
-from components.shared.image_set import iter_tables, read_rows
+from components.shared.image_set import METADATA, iter_tables, read_rows
+from components.shared.patient_metadata import encode_optional
 from components.shared.records import FailedGan, TrainedGan
 
 SAMPLES_PER_CLASS = 8
@@ -244,7 +245,7 @@ class _Decisions:
     ) -> None:
         self.test_set, self.classes, self.arm = test_set, classes, arm
         self.probabilities = {name: probabilities[name] for name in (BASELINE, CONTROL, arm)}
-        self.rows = read_rows(test_set, "test", ["image_id", "lesion_id", "dx"])
+        self.rows = read_rows(test_set, "test", ["image_id", "lesion_id", "dx", *METADATA])
         self.truth = self.rows["dx"].map({name: label for label, name in enumerate(classes)}).to_numpy(np.int64)
 
     def _decide(self, image: np.ndarray, heat: np.ndarray | None, row: int, rows: Any, seeds: slice) -> Decision:
@@ -262,18 +263,20 @@ class _Decisions:
             others={name: other for name, other in predicted.items() if name != self.arm},
         )
 
-    def most_confident(self, model: str | Path) -> list[list[Decision]]:
-        """Return right and wrong decisions of the first seed's model, with Grad-CAM."""
+    def most_confident(self, first: Classifier) -> list[list[Decision]]:
+        """Return right and wrong decisions of the first seed's classifier, with Grad-CAM."""
         import keras
 
         from components.evaluate.predict import grad_cam
 
-        classifier = keras.saving.load_model(model, compile=False)
+        classifier = keras.saving.load_model(first.model, compile=False)
         of_first = self.probabilities[self.arm][0]
         decisions = []
         for chosen in _most_confident(self.truth, of_first):
             images = _read_images(self.test_set, chosen)
-            maps = grad_cam.heatmaps(classifier, np.stack(images), of_first[chosen].argmax(1)) if images else None
+            codes = encode_optional(first.record.metadata, self.rows.iloc[chosen])
+            labels = of_first[chosen].argmax(1)
+            maps = grad_cam.heatmaps(classifier, np.stack(images), labels, codes) if images else None
             heats = [None] * len(images) if maps is None else list(maps)
             shown = zip(images, heats, chosen, strict=True)
             decisions.append([self._decide(image, heat, row, [row], slice(0, 1)) for image, heat, row in shown])
@@ -312,7 +315,7 @@ def collect(
     from components.evaluate.predict import grad_cam
 
     decisions = _Decisions(inputs.sets["test"], classes, probabilities, arm)
-    right, wrong = decisions.most_confident(inputs.classifiers[arm][0].model)
+    right, wrong = decisions.most_confident(inputs.classifiers[arm][0])
     baseline = keras.saving.load_model(inputs.classifiers[BASELINE][0].model, compile=False)
     extractor = grad_cam.extractor(baseline)
     neighbours = {

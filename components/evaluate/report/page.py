@@ -476,6 +476,7 @@ def view(results: Results) -> dict[str, Any]:
         "champion_sentence": formatting.describe_champion(results.champion, source.unit),
         "champion_rows": _champion_rows(results.champion),
         "drift": formatting.describe_drift(results.champion.drift if results.champion else None, source.unit),
+        "metadata_notes": formatting.describe_metadata(results),
         "folds": run.folds or [],
         "pooled_lesions": run.pooled_lesions,
         "synthetic": synthetic,
@@ -553,6 +554,8 @@ def render_text(results: Results) -> str:
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
     if len(page["remedies"].rows) > len(page["names"]):
         lines += ["", *_remedy_table(page["remedies"])]
+    for text in page["metadata_notes"]:
+        lines += ["", *textwrap.wrap(plain(text), _TEXT_WIDTH)]
     name = page["main"].effect_name
     lines += ["", f"{name} = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign

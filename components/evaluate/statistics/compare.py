@@ -16,7 +16,7 @@ from components.evaluate.statistics import inference, metrics
 from components.evaluate.statistics.curves import curves
 from components.evaluate.statistics.inference import LEVEL, Bootstrap
 from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
-from components.shared.arms import BASELINE, CONTROL, share_of
+from components.shared.arms import BASELINE, CONTROL, recipe, share_of
 from components.shared.records import (
     ArmDifference,
     ArmResults,
@@ -60,7 +60,7 @@ class Choice:
     Attributes:
         doses: the arms with synthetic images.
         augmented: the one with the lowest balanced log loss.
-        controls: the arms without synthetic images, except the baseline.
+        controls: the arms without synthetic images, except the baseline and those that get more than images.
         control: the one with the lowest balanced log loss.
         best: the arm with the lowest balanced log loss of all.
     """
@@ -79,7 +79,7 @@ def choose(losses: Mapping[str, float]) -> Choice:
         losses: arm → balanced log loss, mean over seeds.
     """
     doses = tuple(arm for arm in losses if share_of(arm) is not None)
-    controls = tuple(arm for arm in losses if share_of(arm) is None and arm != BASELINE)
+    controls = tuple(arm for arm in losses if share_of(arm) is None and arm != BASELINE and not recipe(arm).metadata)
     lowest = losses.__getitem__
     return Choice(doses, min(doses, key=lowest), controls, min(controls, key=lowest), min(losses, key=lowest))
 
@@ -248,6 +248,10 @@ def compare(
         permutation=Permutation(p=p if one_seed else None, passed=p < LEVEL, draws=arrangements),
         draws=resamples,
     )
+    for arm in arms:
+        if recipe(arm).metadata:
+            gains = {name: bootstrap.difference(name, arm, CONTROL) for name in ("rare_recall", *OTHER_METRICS)}
+            effect = effect.model_copy(update={"metadata": gains})
     return Outcome(
         arms={arm: _describe_arm(bootstrap, arm, arms[arm], fitted[arm], seeds) for arm in arms},
         effect=effect,

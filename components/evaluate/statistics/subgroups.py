@@ -1,6 +1,6 @@
 """Compare arms in groups of the test images: by age, sex, site, and estimated skin tone.
 
-Models never get these values: neither training nor the choice of an arm uses them.
+The choice of an arm does not use these values, and models do only with the arm or the option `metadata`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from components.evaluate.statistics.compare import lesion_differences
 from components.evaluate.statistics.inference import Bootstrap
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.shared.arms import BASELINE
+from components.shared.patient_metadata import normalise
 from components.shared.records import (
     OTHER_GROUP,
     UNKNOWN_GROUP,
@@ -32,7 +33,6 @@ AGE_BANDS = ((40, "under 40"), (60, "40 to 59"), (np.inf, "60 and over"))
 """Ages below the first number have the second as their group, in years."""
 MAX_GROUPS = 8
 """Values of sex and site that are groups; the rarer ones are together one."""
-MAX_NAME = 60
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
@@ -42,9 +42,7 @@ def _age_bands(ages: pd.Series) -> pd.Series:
 
 def _common_values(column: pd.Series) -> pd.Series:
     """Return the values in lower case; the rarest are `OTHER_GROUP` if there are more than `MAX_GROUPS`."""
-    values = column.astype(object).where(column.notna(), None)
-    values = values.map(lambda value: " ".join(str(value).split()).lower()[:MAX_NAME] or None, na_action="ignore")
-    values = values.where(~values.isin([UNKNOWN_GROUP, "nan", "none", "n/a"]), None)
+    values = pd.Series(normalise(column), dtype=object)
     common = values.value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
     return values.where(values.isna() | values.isin(common.index[:MAX_GROUPS]), OTHER_GROUP)
 

@@ -90,7 +90,7 @@ def test_check_data_of_other_classes_elsewhere_is_a_user_error(bucket: Any, fold
 @pytest.mark.parametrize("name", ["data.parquet", "data.npz", "image"])
 def test_check_listing_of_files_that_only_their_content_reveals_accepts_them(bucket: Any, name: str):
     bucket.blob(f"sets/ham/{name}").upload_from_string(b"unknown")
-    check_listing(values(PLACE), 0)
+    check_listing(values(PLACE), 0, "none")
 
 
 def test_submit_of_data_without_the_class_starts_nothing(kfp: KfpServer, do: Command, bucket: Any, folder: RawFolder):

@@ -31,7 +31,7 @@ from components.shared.image_set import (
     read_rows,
     write_image_set,
 )
-from components.shared.records import FailedGan, SampleQuality, Snapshot, TrainedGan
+from components.shared.records import ClassifierRecord, FailedGan, SampleQuality, Snapshot, TrainedGan
 
 CLASSES = ["df", "nv", "vasc"]
 
@@ -79,6 +79,7 @@ def collected(splits: dict[str, Path], synthetic: Path, models: dict[str, Path])
     # Only the fields that `collect` reads.
     trained = TrainedGan.model_construct(dx="df", snapshots=[Snapshot(kimg=4.0, jpeg=jpeg)])
     failed = FailedGan.model_construct(dx="vasc", failed="it diverged")
+    images_alone = ClassifierRecord.model_construct(metadata=None)
     truth = read_rows(splits["test"], "test", ["dx"])["dx"].map(CLASSES.index).to_numpy()
     probabilities = np.full((2, len(truth), 3), 0.1)
     probabilities[:, np.arange(len(truth)), truth] = 0.8
@@ -92,7 +93,7 @@ def collected(splits: dict[str, Path], synthetic: Path, models: dict[str, Path])
         gan_records={"df": trained, "vasc": failed},
         qualities={"df": SampleQuality.model_construct(dx="df", images=13, pairs_jpeg=jpeg)},
         synthetic_sets={"df": synthetic},
-        classifiers={arm: [Classifier(path, None)] for arm, path in models.items()},
+        classifiers={arm: [Classifier(path, images_alone)] for arm, path in models.items()},
     )
     return collect(
         inputs, CLASSES, ["df"], dict.fromkeys(("baseline", "oversampled", "augmented@1"), probabilities), "augmented@1"

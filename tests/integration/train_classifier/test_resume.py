@@ -22,10 +22,6 @@ STEMS = ("baseline", "strong_augmentation-seed2", "class_weights")
 EPOCHS = 4
 
 
-class InterruptedTrainingError(Exception):
-    pass
-
-
 def run(training_data: Path, folder: Path, **changes: Any) -> Path:
     """Train with a checkpoint after each epoch, and return the folder with the models."""
     arguments: dict[str, Any] = {
@@ -47,26 +43,6 @@ def load(models: Path, stem: str) -> ClassifierRecord:
     return load_record(models / f"{stem}.json", ClassifierRecord).model_copy(update={"seconds": 0})
 
 
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function that makes training fail after this number of further epochs; 0 for never."""
-    original = Resume.on_epoch_end
-
-    def arrange(epochs: int) -> None:
-        count = 0
-
-        def on_epoch_end(self: Resume, epoch: int, logs: dict[str, float] | None = None) -> None:
-            nonlocal count
-            original(self, epoch, logs)
-            count += 1
-            if count == epochs:
-                raise InterruptedTrainingError
-
-        monkeypatch.setattr(Resume, "on_epoch_end", on_epoch_end)
-
-    return arrange
-
-
 @pytest.fixture(scope="module")
 def whole(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack that was trained without an interruption and without checkpoints."""
@@ -82,11 +58,11 @@ def test_train_interrupted_twice_ends_with_the_same_bytes(
 ) -> None:
     """The first interruption is in the first classifier; the second after two epochs of the second one."""
     interrupt(3)
-    with pytest.raises(InterruptedTrainingError):
+    with pytest.raises(InterruptedError):
         run(training_data, tmp_path)
     assert not (tmp_path / "classifiers").exists()
     interrupt(EPOCHS - 3 + 2)
-    with pytest.raises(InterruptedTrainingError):
+    with pytest.raises(InterruptedError):
         run(training_data, tmp_path)
     assert "baseline, seed 1: resuming after 3 of 4 epochs" in capsys.readouterr().out
     interrupt(0)

@@ -43,7 +43,7 @@ from components.train_classifier.train import (
 )
 from tests.helpers.errors import raises_user_error
 
-ARMS = (*CONTROLS, "augmented@0.5")
+ARMS = (*(arm for arm in CONTROLS if arm != "metadata"), "augmented@0.5")
 EPOCHS = 2
 SYNTHETIC_IMAGES = 20
 
@@ -161,6 +161,7 @@ def pool(training_data: Path, synthetic_images: Path) -> Iterator[Pixels]:
         ("balanced_sampling", (60, 60, 60), (0, 0, 0)),
         ("strong_augmentation", (30, 60, 34), (0, 0, 0)),
         ("logit_adjustment", (10, 60, 14), (0, 0, 0)),
+        ("metadata", (30, 60, 34), (0, 0, 0)),
         ("augmented@0.01", (29, 60, 33), (1, 0, 1)),
         ("augmented@0.25", (25, 60, 29), (5, 0, 5)),
         ("augmented@1", (10, 60, 14), (20, 0, 20)),

@@ -18,8 +18,8 @@ IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 def run_check(
     environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
 ) -> Checked:
-    own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto", "champion": "none"} | (options or {})
-    return check(parameters.defaults() | values, environment=environment or {}, **own)
+    own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto", "champion": "none", "metadata": "none"}
+    return check(parameters.defaults() | values, environment=environment or {}, **(own | (options or {})))
 
 
 def error_of(
@@ -61,6 +61,14 @@ def test_check_in_a_pod_refuses_a_path_of_another_machine(name: str):
 def test_check_refuses_a_path_that_does_not_exist(name: str, tmp_path: Path):
     error = error_of(**{name: str(tmp_path / "absent")})
     assert (error.code, error.fields["name"]) == ("input.missing", name)
+
+
+def test_check_refuses_the_arm_metadata_if_all_arms_have_metadata():
+    run_check(options={"metadata": "late_fusion"})  # `all` is without the arm
+    arms = "baseline,oversampled,augmented,metadata"
+    assert "metadata:1*" in ",".join(run_check(arms=arms).packs.real)
+    error = error_of(arms=arms, options={"metadata": "late_fusion"})
+    assert (error.code, error.fields) == ("arms.repeats_option", {"arm": "metadata"})
 
 
 def test_check_of_a_fold_needs_no_file():

@@ -1,5 +1,6 @@
 """What a local run makes of its command line."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,23 @@ def test_arguments_with_a_file_as_data_say_what_it_is(tmp_path: Path, file: str,
     assert (caught.value.code, caught.value.fields["name"]) == (code, name)
 
 
-def test_arguments_give_another_architecture_another_run_id(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def override(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A function that sets options of the installation."""
+
+    def set_options(**options: str) -> None:
+        monkeypatch.setattr(placement, "_overrides", options)
+        placement.placement.cache_clear()
+
+    yield set_options
+    placement.placement.cache_clear()
+
+
+@pytest.mark.parametrize("option", [{"gan_architecture": "dcgan"}, {"metadata": "late_fusion"}])
+def test_arguments_give_another_option_another_run_id(override: Callable[..., None], option: dict[str, str]):
     first = arguments()[0]
-    monkeypatch.setattr(placement, "_overrides", {"gan_architecture": "dcgan"})
-    placement.placement.cache_clear()
+    override(**option)
     assert arguments()[0] != first
-    placement.placement.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +160,13 @@ def test_checkpoint_key_of_gans_ignores_settings_of_classifiers(tmp_path: Path):
     before = key("train_classifier", f"synthetic=gan,other={tmp_path}")
     (tmp_path / "df.png").write_bytes(b"other")
     assert key("train_classifier", f"synthetic=gan,other={tmp_path}") != before
+
+
+def test_checkpoint_key_of_gans_ignores_the_option_metadata(override: Callable[..., None]):
+    before = {phase: key(phase) for phase in run.CHECKPOINTED}
+    override(metadata="late_fusion")
+    assert key("train_gan") == before["train_gan"]
+    assert key("train_classifier") != before["train_classifier"]
 
 
 def test_checkpoint_folders_delete_those_of_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -177,6 +177,12 @@ def test_choose_takes_the_lowest_loss_of_each_kind() -> None:
     assert choose(losses | {"baseline": 0.1}).best == "baseline"
 
 
+def test_choose_takes_an_arm_with_metadata_as_best_but_not_as_control() -> None:
+    """Synthetic images are not compared with an arm that gets more than images."""
+    chosen = choose({"baseline": 1.0, "oversampled": 0.9, "metadata": 0.1, "augmented@1": 0.5})
+    assert (chosen.control, chosen.best, chosen.controls) == ("oversampled", "metadata", ("oversampled",))
+
+
 def test_compare_reports_the_share_that_validation_chose_and_corrects_for_the_others() -> None:
     """The best arm on test is not the chosen one; the chosen one's interval is wider than without a choice."""
     truth = np.repeat([0, 1, 2], [100, 60, 60])

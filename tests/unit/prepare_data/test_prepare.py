@@ -594,6 +594,9 @@ VALUES = {
     "data_split": "random",
     "positive_classes": "auto",
     "synthetic_classes": "auto",
+    "arms": "all",
+    "synthetic": "gan",
+    "synthetic_shares": [1.0],
 }
 
 
@@ -607,9 +610,9 @@ VALUES = {
     ],
 )
 def test_check_listing_refuses_names_that_the_data_lacks(raw, changes, code):
-    phase.check_listing(VALUES | {"data": str(raw.path), "positive_classes": "mel"}, 0)
+    phase.check_listing(VALUES | {"data": str(raw.path), "positive_classes": "mel"}, 0, "none")
     with raises_user_error(code):
-        phase.check_listing(VALUES | {"data": str(raw.path)} | changes, 0)
+        phase.check_listing(VALUES | {"data": str(raw.path)} | changes, 0, "none")
 
 
 def test_check_listing_refuses_missing_images_and_other_classes_elsewhere(raw, tmp_path):
@@ -618,11 +621,27 @@ def test_check_listing_refuses_missing_images_and_other_classes_elsewhere(raw, t
         (elsewhere / dx).mkdir(parents=True, exist_ok=True)
         raw.draw(900 + number, "mel").save(elsewhere / dx / f"{number}.png")
     with raises_user_error("external.unknown_class"):
-        phase.check_listing(VALUES | {"data": str(raw.path), "data_external": str(elsewhere)}, 0)
+        phase.check_listing(VALUES | {"data": str(raw.path), "data_external": str(elsewhere)}, 0, "none")
     for path in raw.path.rglob("*.jpg"):
         path.unlink()
     with raises_user_error("images.none"):
-        phase.check_listing(VALUES | {"data": str(raw.path)}, 10)
+        phase.check_listing(VALUES | {"data": str(raw.path)}, 10, "none")
+
+
+def test_check_listing_refuses_data_without_the_metadata_that_a_classifier_requires(raw):
+    values = VALUES | {"data": str(raw.path)}
+    with_arm = values | {"arms": "baseline,oversampled,augmented,metadata"}
+    for row in raw.rows:
+        row |= {"age": "1000", "sex": "unknown", "localization": "back"}
+    raw.write()
+    phase.check_listing(with_arm, 0, "none")
+    for row in raw.rows:
+        row["localization"] = ""
+    raw.write()
+    phase.check_listing(values, 0, "none")
+    for given, option in ((with_arm, "none"), (values, "late_fusion")):
+        with raises_user_error("metadata.no_patients"):
+            phase.check_listing(given, 0, option)
 
 
 def test_prepare_medmnist_uses_its_split_and_states_the_unit(run, tmp_path, capfd):

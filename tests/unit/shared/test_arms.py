@@ -2,7 +2,17 @@
 
 import pytest
 
-from components.shared.arms import GAN, expand, parse_synthetic_key, recipe, source_of, synthetic_key, title_of
+from components.shared.arms import (
+    ALL,
+    CHOICES,
+    GAN,
+    expand,
+    parse_synthetic_key,
+    recipe,
+    source_of,
+    synthetic_key,
+    title_of,
+)
 
 
 def test_expand_gives_each_source_an_arm_for_each_share():
@@ -12,6 +22,10 @@ def test_expand_gives_each_source_an_arm_for_each_share():
 
 def test_expand_without_augmented_has_no_arm_of_a_source():
     assert expand(["baseline", "class_weights"], [1.0], (GAN, "zoo")) == ["baseline", "class_weights"]
+
+
+def test_all_is_every_choice_that_needs_images_alone():
+    assert [arm for arm in CHOICES if arm not in ALL] == ["metadata"]
 
 
 @pytest.mark.parametrize(
