@@ -249,6 +249,7 @@ def counterweight(
                 random_seed=random_seed,
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
+                classifier=OPTIONS.classifier,
             ).set_display_name("Train classifier")
             if champion:
                 real.after(champion)
@@ -263,6 +264,7 @@ def counterweight(
                 random_seed=random_seed,
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
+                classifier=OPTIONS.classifier,
             ).set_display_name("Train classifier")
             keep_checkpoints(mixed)
             place(mixed, "train_classifier")

@@ -10,8 +10,8 @@ import pandas as pd
 from components.shared import keras_setup
 from components.shared.image_set import METADATA, REAL, Header, Pixels
 from components.shared.precision import has_gpu, policy
-from components.train_classifier import network
 from components.train_classifier import train as train_classifier
+from components.train_classifier.networks import cnn
 from components.train_gan import architectures
 from components.train_gan.gan import Together
 from components.train_gan.loop import BATCH_SIZE, MAX_STEPS_PER_CALL, Training
@@ -81,7 +81,7 @@ def classifier(
     """
     keras_setup.seed_everything(1)
     pixels = pixels_of(images, labels)
-    model = network.build(len(pixels.header.classes), image_size)
+    model = cnn.build(len(pixels.header.classes), image_size)
     trained = train_classifier.compile_fast_model(model, policy(precision))
     order = train_classifier.batches(pixels, 1, 1)
 

@@ -184,7 +184,11 @@ def placement() -> Placement:
 def option_settings() -> dict[str, str]:
     """Return the options that change a run's results, by their names."""
     options = placement().options
-    return {"gan_architecture": options.gan_architecture, "metadata": options.metadata}
+    return {
+        "classifier": options.classifier,
+        "gan_architecture": options.gan_architecture,
+        "metadata": options.metadata,
+    }
 
 
 _plan: list[str] = [""]

@@ -453,7 +453,9 @@ def checkpoint_key(phase: str, values: Mapping[str, Any]) -> str:
     if "synthetic" in settings:
         sources += [place for place in synthetic_sources(values["synthetic"]).values() if place != GAN]
     identity = data_identity(*(source for source in sources if "://" not in source))
-    options = {name: value for name, value in option_settings().items() if (phase, name) != ("train_gan", "metadata")}
+    options = {
+        name: value for name, value in option_settings().items() if phase != "train_gan" or name == "gan_architecture"
+    }
     text = json.dumps([settings, options, identity], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

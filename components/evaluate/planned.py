@@ -115,6 +115,7 @@ def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[st
     settings = dict(parameters) | {
         "classifier_epochs": inputs.classifiers[BASELINE][0].record.settings.epochs,
         "data_image_size": header.image_size,
+        "classifier": inputs.classifiers[BASELINE][0].record.settings.network,
         "metadata": LATE_FUSION if inputs.classifiers[BASELINE][0].record.metadata else "none",
     }
     deviations = [

@@ -281,6 +281,9 @@ class Options(BaseModel):
         json_schema_extra=_form(f"none, last, {ADDRESS_FORM} or a folder"),
     )
     gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
+    classifier: Literal["cnn", "resnet", "efficientnet", "convnext"] = Field(
+        default="cnn", description="Network of the classifiers, the same in all arms."
+    )
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
     )

@@ -191,6 +191,7 @@ class ClassifierSettings(Record):
     """Settings of a classifier's training; all except the seed are equal in all arms.
 
     Attributes:
+        network: name of the network.
         epochs: maximum number of epochs.
         patience: epochs without improvement after which training stopped; in older records only.
         augmentation: `none` or `flips_and_rotations`; in older records only.
@@ -199,6 +200,7 @@ class ClassifierSettings(Record):
         precision: name of the Keras dtype policy.
     """
 
+    network: Text = "cnn"
     epochs: Count
     patience: Count | None = None
     augmentation: Text | None = None

@@ -13,10 +13,11 @@ def train_classifier(
     random_seed: int,
     epochs: int,
     metadata: str,
+    classifier: str,
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
-    """Train the CNN of each arm and seed of a pack, one after another.
+    """Train the network of each arm and seed of a pack, one after another.
 
     The option `checkpoints` is not a parameter, so that finished classifiers are taken from the cache when it changes.
     """
@@ -37,6 +38,7 @@ def train_classifier(
             random_seed=random_seed,
             epochs=epochs,
             metadata=metadata,
+            classifier=classifier,
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

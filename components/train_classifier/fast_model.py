@@ -18,11 +18,11 @@ from keras import layers, ops
 
 from components.shared.layers import Dropout
 from components.train_classifier import fused_ops
-from components.train_classifier.network import METADATA_LAYER
+from components.train_classifier.networks.head import METADATA_LAYER
 
 
 class FastModel(keras.Model):
-    """The training pass of a network of `network.build`: (batch, S, S, 3) uint8 to (batch, classes) float32 logits.
+    """The training pass of a network of `networks.cnn`: (batch, S, S, 3) uint8 to (batch, classes) float32 logits.
 
     With metadata, the input is a pair: the images, and (batch, D) float32. A call updates the moving averages of batch
     normalisation.

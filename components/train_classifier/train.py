@@ -30,14 +30,16 @@ from components.shared.log import Progress, log_line
 from components.shared.records import ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
 from components.shared.workflow_size import Job
-from components.train_classifier import fused_ops, network
+from components.train_classifier import fused_ops, networks
 from components.train_classifier.encoded_metadata import EncodedMetadata, encode_sets
 from components.train_classifier.fast_model import FastModel
+from components.train_classifier.plain_model import PlainModel
 from components.train_classifier.resume import CHECKPOINT_INTERVAL_S, Resume, open_checkpoints
 from components.train_classifier.strong_augmentation import strong_augmentation
 
 BATCH_SIZE = 32
-LEARNING_RATE = 1e-3
+CNN = "cnn"
+"""The network that has a faster training form; see `fast_model.py`."""
 """At the start; it falls to zero along a cosine."""
 MAX_VALIDATIONS, STEPS_PER_VALIDATION = 10, 64
 """Validation is measured at most so often, and in a short training less often: it takes as long as some 25 steps."""
@@ -199,7 +201,7 @@ def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.
 def compile_fast_model(
     network_: keras.Sequential, policy: str, logit_offset: np.ndarray | None = None, steps: int | None = None
 ) -> FastModel:
-    """Return the training form of a network of `network.build`, to be fitted on `batches`.
+    """Return the training form of the network `cnn`, to be fitted on `batches`.
 
     Args:
         network_: shares its weights.
@@ -209,9 +211,22 @@ def compile_fast_model(
             arXiv 1608.03983); None for a constant rate.
     """
     model = FastModel(network_, BATCH_SIZE, policy, logit_offset)
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps) if steps else LEARNING_RATE
-    model.compile(fused_ops.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    _compile(model, networks.load(CNN).LEARNING_RATE, steps)
     return model
+
+
+def compile_plain_model(
+    network_: keras.Model, learning_rate: float, logit_offset: np.ndarray | None = None, steps: int | None = None
+) -> PlainModel:
+    """Return the training form of any network; arguments as in `compile_fast_model`."""
+    model = PlainModel(network_, logit_offset)
+    _compile(model, learning_rate, steps)
+    return model
+
+
+def _compile(model: keras.Model, learning_rate: float, steps: int | None) -> None:
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if steps else learning_rate
+    model.compile(fused_ops.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
 def train(
@@ -225,6 +240,7 @@ def train(
     checkpoints: str = "",
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     metadata: str = "none",
+    classifier: str = CNN,
 ) -> None:
     """Train classifiers; the weights of the last epoch are kept, with recomputed batch statistics.
 
@@ -244,6 +260,7 @@ def train(
         checkpoint_interval_s: an epoch that ends at least this many seconds after the last checkpoint writes one; a
             finished classifier writes one, too.
         metadata: the option of this name: `late_fusion` if the classifiers of all arms get metadata of the patient.
+        classifier: name of the network, the same in all arms; see `networks`.
 
     Raises:
         UserError: a setting or an image set cannot be used, the images have no metadata that a classifier requires, or
@@ -273,7 +290,7 @@ def train(
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
                 rows = replace(pool, repeat=counts)
                 data = TrainingData(rows, validation_pixels, encoded if job.arm in with_metadata else None)
-                _train_classifier(job, data, epochs, stem, checkpoints, checkpoint_interval_s)
+                _train_classifier(job, data, classifier, epochs, stem, checkpoints, checkpoint_interval_s)
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
@@ -318,6 +335,7 @@ class TrainingData:
 def _train_classifier(
     job: Job,
     data: TrainingData,
+    classifier: str,
     epochs: int,
     stem: Path,
     checkpoints: str,
@@ -333,22 +351,28 @@ def _train_classifier(
         "train_set_sha256": _hash_rows(data),
     }
     settings = description | {"epochs": epochs, "batch": BATCH_SIZE, "recipe": asdict(its_recipe)}
-    policy = precision.policy("automatic")
+    settings |= {} if classifier == CNN else {"network": classifier}
+    policy = precision.policy("automatic" if classifier == CNN else "float32")
     kept = open_checkpoints(checkpoints, arm, seed, policy, settings, label)
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
     width = len(patient_metadata.inputs(encoding)) if encoding else 0
-    network_ = network.build(classes, pixels.header.image_size, width)
+    module = networks.load(classifier)
+    network_ = module.build(classes, pixels.header.image_size, width)
     real = int(pixels.real.sum())
     steps = -(-real // BATCH_SIZE)
     log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
-    model = compile_fast_model(network_, policy, offset, epochs * steps)
+    if classifier == CNN:
+        model: keras.Model = compile_fast_model(network_, policy, offset, epochs * steps)
+    else:
+        model = compile_plain_model(network_, module.LEARNING_RATE, offset, epochs * steps)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
         _fit(model, job, data, steps, resume)
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
-    record["settings"] = {"epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
+    trained = {"network": classifier, "epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
+    record["settings"] = trained
     record["validated_epochs"] = validated_epochs(epochs, steps)
     shown = epochs * steps * BATCH_SIZE
     record["real_views"] = round(shown * pixels.repeat[pixels.real].sum() / pixels.repeat.sum() / real, 2)
@@ -357,7 +381,7 @@ def _train_classifier(
     _write_classifier(stem, network_, record, resume.history)
 
 
-def _fit(model: FastModel, job: Job, data: TrainingData, steps: int, resume: Resume) -> None:
+def _fit(model: keras.Model, job: Job, data: TrainingData, steps: int, resume: Resume) -> None:
     """Train a network in its training form, from the epoch that earlier processes have reached."""
     pixels, metadata, its_recipe = data.pixels, data.metadata, recipe(job.arm)
     classes = len(pixels.header.classes)

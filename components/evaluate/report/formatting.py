@@ -128,7 +128,23 @@ def key_title(key: str) -> str:
     return dx if source == GAN else f"{dx} ({source})"
 
 
+_NETWORKS = {
+    "cnn": "convolutional network",
+    "resnet": "small residual network",
+    "efficientnet": "EfficientNetV2-B0",
+    "convnext": "ConvNeXt-Tiny",
+}
 _ATTRIBUTES = {"age": "Age", "sex": "Sex", "localization": "Site", "skin_tone": "Skin tone (estimated)"}
+
+
+def network_title(name: str) -> str:
+    """Return the name of a classifier's network for text; a network that this version lacks has its own name.
+
+    Example:
+        >>> network_title("efficientnet")
+        'EfficientNetV2-B0'
+    """
+    return _NETWORKS.get(name, plain(name))
 
 
 def group_title(group: Subgroup) -> str:

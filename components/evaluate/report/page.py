@@ -453,7 +453,7 @@ environment.filters |= {
     "group_title": formatting.group_title,
     "champion_title": formatting.champion_title,
 }
-environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
+environment.globals |= {"network_title": formatting.network_title, "style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
 
 def view(results: Results) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from benchmarks import limits, original
-from components.train_classifier import network
+from components.train_classifier.networks import cnn
 from components.train_gan.architectures import dcgan
 
 
@@ -14,7 +14,7 @@ def test_original_networks_have_as_many_weights_as_the_product():
     for size in (64, 128):
         assert original.generator(size).count_params() == dcgan.generator(size).count_params()
         assert original.discriminator(size).count_params() == dcgan.discriminator(size).count_params()
-    assert original.classifier_network(7, 128).count_params() == network.build(7, 128).count_params() == 16_877_511
+    assert original.classifier_network(7, 128).count_params() == cnn.build(7, 128).count_params() == 16_877_511
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is installed only for make bench")

@@ -20,8 +20,9 @@ import pytest
 import tensorflow as tf
 
 from components.shared import keras_setup
-from components.train_classifier import fused_ops, network
+from components.train_classifier import fused_ops
 from components.train_classifier.fast_model import FastModel
+from components.train_classifier.networks import cnn
 from components.train_classifier.train import BATCH_SIZE, compile_fast_model
 
 RNG = np.random.default_rng(5)
@@ -33,7 +34,7 @@ def build_without_dropout() -> keras.Sequential:
     """Return the network without random numbers, and with scales of both signs."""
     keras_setup.seed_everything(1)
     rng = np.random.default_rng(3)
-    model = network.build(4, 32)
+    model = cnn.build(4, 32)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0

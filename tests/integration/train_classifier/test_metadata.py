@@ -15,8 +15,8 @@ from components.shared.files import file_sha256
 from components.shared.image_set import iter_tables, open_pixels, read_header, write_image_set
 from components.shared.records import ClassifierRecord, load_record
 from components.shared.workflow_size import parse_pack
-from components.train_classifier import network
 from components.train_classifier.encoded_metadata import HIDDEN_SHARE, EncodedMetadata, encode_sets
+from components.train_classifier.networks import cnn, head
 from components.train_classifier.train import BATCH_SIZE, batches, compile_fast_model, train
 from tests.helpers.errors import raises_user_error
 from tests.helpers.patients import AGES, add_patients
@@ -60,11 +60,11 @@ def models(patients_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_network_with_metadata_has_a_second_input_before_its_last_layer() -> None:
     keras_setup.seed_everything(1)
-    plain = network.build(3, 32)
+    plain = cnn.build(3, 32)
     keras_setup.seed_everything(1)
-    fused = network.build(3, 32, metadata=8)
+    fused = cnn.build(3, 32, metadata=8)
     assert [tuple(it.shape) for it in fused.inputs] == [(None, 32, 32, 3), (None, 8)]
-    units = network.METADATA_UNITS
+    units = head.METADATA_UNITS
     assert fused.count_params() - plain.count_params() == 8 * units + units + 3 * units
     # The layers of the image start from the same weights, so that the arms differ by the metadata alone.
     kernels = [[layer.kernel for layer in model.layers if hasattr(layer, "kernel")] for model in (plain, fused)]
@@ -78,7 +78,7 @@ def test_fast_model_with_metadata_computes_the_logits_of_the_plain_network() -> 
     images = rng.integers(0, 256, (BATCH_SIZE, 32, 32, 3)).astype(np.uint8)
     metadata = rng.normal(size=(BATCH_SIZE, 8)).astype(np.float32)
     keras_setup.seed_everything(1)
-    plain = network.build(3, 32, metadata=8)
+    plain = cnn.build(3, 32, metadata=8)
     for layer in plain.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0

@@ -29,8 +29,8 @@ from components.shared.image_set import (
 from components.shared.keras_setup import predict_probabilities
 from components.shared.records import ClassifierRecord, load_record
 from components.shared.workflow_size import Job, parse_pack
-from components.train_classifier import network
 from components.train_classifier import train as train_module
+from components.train_classifier.networks import cnn
 from components.train_classifier.strong_augmentation import strong_augmentation
 from components.train_classifier.train import (
     class_weights,
@@ -125,14 +125,14 @@ def other_pack(training_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_network_has_the_original_number_of_parameters() -> None:
-    model = network.build(7, 128)
+    model = cnn.build(7, 128)
     assert model.count_params() == 16_877_511
     assert model.output_shape == (None, 7)
-    assert network.build(3, 32).count_params() < 2_000_000
+    assert cnn.build(3, 32).count_params() < 2_000_000
 
 
 def test_network_rescales_raw_pixels() -> None:
-    rescaled = network.build(2, 32).layers[0](np.array([0.0, 127.5, 255.0]).reshape(1, 1, 3, 1))
+    rescaled = cnn.build(2, 32).layers[0](np.array([0.0, 127.5, 255.0]).reshape(1, 1, 3, 1))
     assert np.asarray(rescaled).ravel().tolist() == pytest.approx([-1, 0, 1])
 
 
@@ -222,7 +222,7 @@ def test_log_frequencies_sum_to_one() -> None:
 
 def test_logit_offset_is_in_the_training_form_only() -> None:
     """The loss of adjusted logits is what Menon et al. define; predictions do not have the offset."""
-    plain = network.build(3, 32)
+    plain = cnn.build(3, 32)
     offset = np.array([-0.1, -3.0, -5.0], np.float32)
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype(np.uint8)
     logits = []
@@ -340,7 +340,7 @@ def test_train_recomputes_batch_statistics_with_one_batch_in_memory(
 
 
 def test_the_learning_rate_falls_to_zero_along_a_cosine() -> None:
-    model = compile_fast_model(network.build(3, 32), "float32", steps=100)
+    model = compile_fast_model(cnn.build(3, 32), "float32", steps=100)
     model.optimizer.build(model.trainable_variables)
     rates = []
     for step in (0, 50, 100):
@@ -361,7 +361,7 @@ def test_record_states_the_views_of_a_real_image(models: Path) -> None:
 def test_train_saves_the_plain_network_in_float32(models: Path) -> None:
     """The file can be loaded without this code: it has nothing of the fast model and its precision."""
     model = keras.saving.load_model(models / "baseline.keras")
-    initial = network.build(3, 32)
+    initial = cnn.build(3, 32)
     assert [type(layer) for layer in model.layers] == [type(layer) for layer in initial.layers]
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     changes = [np.abs(a - b).max() for a, b in zip(model.get_weights(), initial.get_weights(), strict=True)]

@@ -1,26 +1,23 @@
-"""The original system's CNN, the same in every arm, and optionally a second input for the metadata of the patient."""
+"""The original system's CNN."""
 
 import keras
 from keras import layers
 
-METADATA_LAYER = "metadata_hidden"
-METADATA_UNITS = 16
+from components.train_classifier.networks.head import with_head
+
+LEARNING_RATE = 1e-3
 
 
 def build(classes: int, image_size: int, metadata: int = 0) -> keras.Model:
     """Return a network of three convolution blocks and a dense head.
 
-    It has 16,877,511 parameters for 7 classes at 128 px.
+    It has 16,877,511 parameters for 7 classes at 128 px. Its first layer scales pixels to [-1, 1].
 
     Args:
         classes: number of classes.
         image_size: height and width in pixels, a multiple of 8.
         metadata: numbers of an image's encoded metadata, a second input, which joins the features of the image before
             the last layer (late fusion); 0 for none.
-
-    Returns:
-        A model from (N, S, S, 3) in [0, 255], and (N, metadata) if there are any, to (N, classes) probabilities. Its
-        first layer scales pixels to [-1, 1], so that every caller passes the same range.
     """
     image, features = keras.Input((image_size, image_size, 3)), [layers.Rescaling(1 / 127.5, -1)]
     for filters, dropout in ((32, 0.25), (64, 0.3), (128, 0.4)):
@@ -32,7 +29,4 @@ def build(classes: int, image_size: int, metadata: int = 0) -> keras.Model:
     x = image
     for layer in features:
         x = layer(x)
-    given = keras.Input((metadata,), name="metadata")
-    hidden = layers.Dense(METADATA_UNITS, activation="relu", name=METADATA_LAYER)(given)
-    both = layers.Concatenate()([x, hidden])
-    return keras.Model([image, given], layers.Dense(classes, activation="softmax")(both), name="cnn")
+    return with_head(image, x, classes, metadata, "cnn")

@@ -1,0 +1,26 @@
+"""The classifiers' networks: one file each, found here by name.
+
+A network is a module with `LEARNING_RATE` (of Adam, at the start) and `build(classes, image_size, metadata)`, which
+returns a model from (N, S, S, 3) in [0, 255], and (N, metadata) if there are any, to (N, classes) probabilities. Its
+last layer is dense, with a softmax; `head.py` has one. No other code depends on the network.
+"""
+
+import importlib
+from types import ModuleType
+
+from components.shared.errors import UserError
+
+NAMES = ("cnn", "resnet", "efficientnet", "convnext")
+
+
+def load(name: str) -> ModuleType:
+    """Return the network's module.
+
+    Raises:
+        UserError: no network has this name.
+    """
+    if name not in NAMES:
+        raise UserError(
+            f"classifier is {name!r}", f"choose from {', '.join(NAMES)}", "parameter.unknown_choice", name="classifier"
+        )
+    return importlib.import_module(f"{__name__}.{name}")
