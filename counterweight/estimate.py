@@ -79,6 +79,7 @@ class Size:
     Attributes:
         values: the parameters.
         architecture: networks of the GANs.
+        classifier: network of the classifiers.
         rare: number of classes that get synthetic images.
         train, validation, test: numbers of images.
         gans_per_task, classifiers_per_task: options of the pipeline.
@@ -86,6 +87,7 @@ class Size:
 
     values: Mapping[str, Any]
     architecture: str
+    classifier: str
     rare: int
     train: int
     validation: int
@@ -129,6 +131,7 @@ def estimate(size: Size) -> dict[str, PlannedPhase]:
     gans, packs = size.tasks()["gan"], size.tasks()["classifier"]
     sources = len(synthetic_sources(values["synthetic"]))
     steps = -(-size.train // BATCH)  # all arms have as many steps as the real images fill
+    classifier = "classifier" if size.classifier == "cnn" else f"classifier_{size.classifier}"
     work = {
         "prepare_data": ("prepare", size.train + size.validation + size.test, 1),
         "train_features": ("features", min(FEATURE_IMAGES, FEATURE_EPOCHS * size.train), 1),
@@ -139,7 +142,7 @@ def estimate(size: Size) -> dict[str, PlannedPhase]:
             GENERATED * values["synthetic_per_class"] * size.rare * sources,
             len(group([*range(size.rare)], size.gans_per_task)),
         ),
-        "train_classifier": ("classifier", values["classifier_epochs"] * steps * BATCH * size.classifiers, len(packs)),
+        "train_classifier": (classifier, values["classifier_epochs"] * steps * BATCH * size.classifiers, len(packs)),
         "evaluate": ("evaluate", (size.validation + size.test) * size.classifiers, 1),
     }
     phases = {}

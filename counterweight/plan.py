@@ -168,6 +168,7 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
     size = Size(
         values=values,
         architecture=options.gan_architecture,
+        classifier=options.classifier,
         rare=len(rare),
         gans_per_task=options.gans_per_task,
         classifiers_per_task=options.classifiers_per_task,

@@ -452,8 +452,9 @@ environment.filters |= {
     "key_title": formatting.key_title,
     "group_title": formatting.group_title,
     "champion_title": formatting.champion_title,
+    "network_title": formatting.network_title,
 }
-environment.globals |= {"network_title": formatting.network_title, "style": plots.style_of, "demo_notice": DEMO_NOTICE}
+environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
 
 
 def view(results: Results) -> dict[str, Any]:
