@@ -60,7 +60,7 @@ def run(work: Path) -> Results:
     sources = f"synthetic=heldout={work / 'heldout'},noise={work / 'noise'}"
     arguments = ["run", f"DATA={work / 'data'}", f"OUT={work / 'run'}", sources, *SETTINGS]
     subprocess.run([sys.executable, "-m", "counterweight", *arguments], check=True)
-    return load_record(work / "run" / "results" / "metrics.json", Results)
+    return load_record(work / "run" / "metrics.json", Results)
 
 
 def main(given: list[str]) -> None:

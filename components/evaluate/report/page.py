@@ -563,7 +563,7 @@ def render_text(results: Results) -> str:
 
 
 def _remedy_table(remedies: Remedies) -> list[str]:
-    form = "{:23}{:>12}{:>15}{:>9}{:>10}{:>11}{:>18}".format
+    form = "{:23}{:>12}{:>15}{:>9}{:>10}{:>11} {:>17}".format
     lines = [form("remedy", "rare recall", "balanced acc.", "AUC", "log loss", "gain", "interval, all")]
     for row in remedies.rows:
         keys = (PRIMARY, "balanced_accuracy", "macro_auc", "balanced_log_loss")
@@ -576,7 +576,7 @@ def _remedy_table(remedies: Remedies) -> list[str]:
 
 
 def _text_table(comparison: Comparison, unit: str) -> list[str]:
-    form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11}{:>18}".format
+    form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11} {:>17}".format
     name = comparison.effect_name
     title = name if len(name) <= 10 else "effect"
     lines = [form("recall by class", f"{unit}s", *map(title_of, comparison.names), title, "95 % interval")]
