@@ -32,7 +32,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def run_check(**values: Any) -> Checked:
     options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 6}
-    options |= {"checkpoints": values.pop("checkpoints", "auto"), "champion": values.pop("champion", "none")}
+    options |= {
+        "checkpoints": values.pop("checkpoints", "auto"),
+        "champion": values.pop("champion", "none"),
+        "metadata": "none",
+    }
     environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     return check(parameters.defaults() | values, environment=environment, **options)
 
