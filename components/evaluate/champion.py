@@ -51,7 +51,8 @@ DUPLICATE_BITS = 24
 """Maximum number of different bits, of 256, of the perceptual hashes of two files of one image."""
 MIN_PATTERN_BITS = 8
 """Minimum number of set bits of a perceptual hash; an image with fewer has no pattern and matches nothing."""
-_COMPARED_HASHES = 128
+_COMPARED_HASHES, _COMPARED_OTHERS = 64, 2**13
+"""Hashes of both sides that are compared at a time; they bound the memory, and results fit into the CPU cache."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,15 @@ def find_seen(opened: OpenedChampion, images: pd.DataFrame) -> np.ndarray:
 
 def _is_near(words: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return (N,) bool, whether a hash, (N, 4) uint64, is near one of others, (M, 4); a block is compared at a time."""
-    near = np.zeros(len(words), bool)
-    for start in range(0, len(words) if len(others) else 0, _COMPARED_HASHES):
+    near, columns = np.zeros(len(words), bool), np.ascontiguousarray(others.T)
+    for start in range(0, len(words), _COMPARED_HASHES):
         block = words[start : start + _COMPARED_HASHES]
-        apart = sum(
-            np.bitwise_count(block[:, None, word] ^ others[None, :, word]).astype(np.int16) for word in range(4)
-        )
-        near[start : start + _COMPARED_HASHES] = (np.asarray(apart) <= DUPLICATE_BITS).any(axis=1)
+        for other in range(0, len(others), _COMPARED_OTHERS):
+            known = columns[:, other : other + _COMPARED_OTHERS]
+            apart = np.zeros((len(block), known.shape[1]), np.uint16)
+            for word in range(4):
+                apart += np.bitwise_count(block[:, None, word] ^ known[word])
+            near[start : start + _COMPARED_HASHES] |= (apart <= DUPLICATE_BITS).any(axis=1)
     return near & (np.bitwise_count(words).sum(axis=1) >= MIN_PATTERN_BITS)
 
 
