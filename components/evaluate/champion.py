@@ -113,7 +113,7 @@ def _read_list(run: Run) -> pd.DataFrame:
     """
     needed = ["image_id", "lesion_id", "split", "pixel_sha256", "perceptual_hash"]
     try:
-        listed = pd.read_csv(run.file("splits.csv"), dtype=str, keep_default_na=False, na_values=[""])
+        listed = _read_splits(run.file("splits.csv"))
         if set(needed) - set(listed) or listed[["image_id", "lesion_id", "split"]].isna().any(axis=None):
             raise ValueError("a column is missing")
         _hash_words(listed["perceptual_hash"])
@@ -124,6 +124,11 @@ def _read_list(run: Run) -> pd.DataFrame:
             "champion.no_splits",
         ) from error
     return listed
+
+
+def _read_splits(path: Path) -> pd.DataFrame:
+    """Return a `splits.csv` as text; only an empty cell is missing, since `NA` or `null` may be an id."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
 
 
 def _hash_words(hashes: pd.Series) -> np.ndarray:
@@ -175,7 +180,7 @@ def read_images(path: Path, split: str, listed: Path) -> pd.DataFrame:
     """Return what `find_seen` needs of an image set, with the patients of `splits.csv`, where it has them."""
     rows = read_rows(path, split, ["image_id", "lesion_id", "dx", "pixel_sha256", "perceptual_hash"])
     if listed.is_file():
-        table = pd.read_csv(listed, dtype=str)
+        table = _read_splits(listed)
         if "patient_id" in table:
             return rows.merge(table[["image_id", "patient_id"]].drop_duplicates("image_id"), "left", "image_id")
     return rows
