@@ -35,7 +35,7 @@ def write_inputs(source: Path, work: Path) -> None:
 
     Args:
         source: HAM10000: `HAM10000_metadata.csv`, and images named by id in any folder below.
-        work: a folder that does not exist.
+        work: a folder without these inputs, or with a part of them from a call that was killed.
     """
     table = pd.read_csv(source / "HAM10000_metadata.csv")
     files = {path.stem: path for path in source.rglob("*.jpg")}
@@ -47,7 +47,8 @@ def write_inputs(source: Path, work: Path) -> None:
     for image_id, dx, is_moved in zip(table["image_id"], table["dx"], moved, strict=True):
         folder = work / ("heldout" if is_moved else "data") / (dx if is_moved else "images")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{image_id}.jpg").hardlink_to(files[image_id].resolve())
+        if not (link := folder / f"{image_id}.jpg").exists():  # of a call that was killed
+            link.hardlink_to(files[image_id].resolve())
         if is_moved:
             noise = work / "noise" / dx
             noise.mkdir(parents=True, exist_ok=True)

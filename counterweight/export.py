@@ -96,7 +96,7 @@ def write_onnx(model: "keras.Model", folder: Path) -> Loaded:
     """Export to `model.onnx`, and load it with ONNX Runtime.
 
     Raises:
-        UserError: `export.missing_packages`.
+        UserError: `export.missing_packages` or `export.unsupported`.
     """
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -109,10 +109,19 @@ def write_onnx(model: "keras.Model", folder: Path) -> Loaded:
     import onnxruntime
 
     path = folder / ONNX_MODEL
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of NumPy, from the converter
-        model.export(str(path), format="onnx", verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of NumPy, from the converter
+            model.export(str(path), format="onnx", verbose=False)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # converter and runtime raise undocumented exceptions
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            "FORMAT=onnx cannot represent an operation of this network, such as the grouped convolutions of convnext",
+            "use FORMAT=savedmodel",
+            "export.unsupported",
+        ) from error
     return lambda given: np.asarray(session.run(None, given)[0])
 
 

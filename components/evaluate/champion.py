@@ -51,7 +51,8 @@ DUPLICATE_BITS = 24
 """Maximum number of different bits, of 256, of the perceptual hashes of two files of one image."""
 MIN_PATTERN_BITS = 8
 """Minimum number of set bits of a perceptual hash; an image with fewer has no pattern and matches nothing."""
-_COMPARED_HASHES = 128
+_COMPARED_HASHES, _COMPARED_OTHERS = 64, 2**13
+"""Hashes of both sides that are compared at a time; they bound the memory, and results fit into the CPU cache."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _read_list(run: Run) -> pd.DataFrame:
     """
     needed = ["image_id", "lesion_id", "split", "pixel_sha256", "perceptual_hash"]
     try:
-        listed = pd.read_csv(run.file("splits.csv"), dtype=str, keep_default_na=False, na_values=[""])
+        listed = _read_splits(run.file("splits.csv"))
         if set(needed) - set(listed) or listed[["image_id", "lesion_id", "split"]].isna().any(axis=None):
             raise ValueError("a column is missing")
         _hash_words(listed["perceptual_hash"])
@@ -123,6 +124,11 @@ def _read_list(run: Run) -> pd.DataFrame:
             "champion.no_splits",
         ) from error
     return listed
+
+
+def _read_splits(path: Path) -> pd.DataFrame:
+    """Return a `splits.csv` as text; only an empty cell is missing, since `NA` or `null` may be an id."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
 
 
 def _hash_words(hashes: pd.Series) -> np.ndarray:
@@ -158,13 +164,15 @@ def find_seen(opened: OpenedChampion, images: pd.DataFrame) -> np.ndarray:
 
 def _is_near(words: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return (N,) bool, whether a hash, (N, 4) uint64, is near one of others, (M, 4); a block is compared at a time."""
-    near = np.zeros(len(words), bool)
-    for start in range(0, len(words) if len(others) else 0, _COMPARED_HASHES):
+    near, columns = np.zeros(len(words), bool), np.ascontiguousarray(others.T)
+    for start in range(0, len(words), _COMPARED_HASHES):
         block = words[start : start + _COMPARED_HASHES]
-        apart = sum(
-            np.bitwise_count(block[:, None, word] ^ others[None, :, word]).astype(np.int16) for word in range(4)
-        )
-        near[start : start + _COMPARED_HASHES] = (np.asarray(apart) <= DUPLICATE_BITS).any(axis=1)
+        for other in range(0, len(others), _COMPARED_OTHERS):
+            known = columns[:, other : other + _COMPARED_OTHERS]
+            apart = np.zeros((len(block), known.shape[1]), np.uint16)
+            for word in range(4):
+                apart += np.bitwise_count(block[:, None, word] ^ known[word])
+            near[start : start + _COMPARED_HASHES] |= (apart <= DUPLICATE_BITS).any(axis=1)
     return near & (np.bitwise_count(words).sum(axis=1) >= MIN_PATTERN_BITS)
 
 
@@ -172,7 +180,7 @@ def read_images(path: Path, split: str, listed: Path) -> pd.DataFrame:
     """Return what `find_seen` needs of an image set, with the patients of `splits.csv`, where it has them."""
     rows = read_rows(path, split, ["image_id", "lesion_id", "dx", "pixel_sha256", "perceptual_hash"])
     if listed.is_file():
-        table = pd.read_csv(listed, dtype=str)
+        table = _read_splits(listed)
         if "patient_id" in table:
             return rows.merge(table[["image_id", "patient_id"]].drop_duplicates("image_id"), "left", "image_id")
     return rows

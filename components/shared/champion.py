@@ -34,9 +34,11 @@ def choose(champion: str, output: str, image_size: int, scratch: Path) -> Chosen
         scratch: folder for downloaded files.
 
     Raises:
-        UserError: `champion.no_output`, `champion.not_found`, `champion.no_candidate`, `champion.other_arm` or
-            `champion.other_size`; or the run is damaged.
+        UserError: `champion.no_output`, `champion.own_output`, `champion.not_found`, `champion.no_candidate`,
+            `champion.other_arm` or `champion.other_size`; or the run is damaged.
     """
+    if champion != LAST:
+        _refuse_own_output(champion, output)
     place = _find_last(output, scratch / "runs") if champion == LAST else champion
     if place is None:
         return ChosenChampion(requested=champion, run=None)
@@ -65,6 +67,21 @@ def check_output(champion: str, output: str) -> None:
         )
 
 
+def _refuse_own_output(champion: str, output: str) -> None:
+    """Refuse the folder that this run will replace: without a candidate, no champion would remain.
+
+    Raises:
+        UserError: `champion.own_output`.
+    """
+    if not is_address(champion) and not is_address(output) and Path(champion).resolve() == Path(output).resolve():
+        raise UserError(
+            f"champion is {champion}, which is also the output of this run",
+            "name another folder with OUT, or set champion to another run or none",
+            "champion.own_output",
+            value=champion,
+        )
+
+
 def _find_last(output: str, scratch: Path) -> str | None:
     """Return the place of the newest run that has a candidate; None if no run has one.
 
@@ -79,7 +96,7 @@ def _find_last(output: str, scratch: Path) -> str | None:
         try:
             manifest, _ = open_files(place, storage.make_fetch(place, scratch / str(number)))
         except UserError as error:
-            if error.code != "record.invalid":
+            if error.code not in ("record.invalid", "path.outside"):
                 raise
             log_line("check_inputs", f"{place} is no champion: its manifest.json is not one of this version")
             continue

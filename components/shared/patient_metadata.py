@@ -108,14 +108,17 @@ def encode(encoding: MetadataEncoding, table: pd.DataFrame) -> np.ndarray:
         (N, D) float32 in the order of `inputs`: the standardised age, 0 if it is missing; 1 for the value of sex and
         site; 1 for each of the three that is missing.
     """
-    ages = _ages(table)
-    is_missing = np.isnan(ages)
-    columns: list[Any] = [np.where(is_missing, 0, (ages - encoding.age_mean) / encoding.age_deviation), is_missing]
+    ages, width = _ages(table), len(inputs(encoding))
+    codes, column = np.zeros((len(table), width), np.float32), 2
+    codes[:, 1] = np.isnan(ages)
+    codes[:, 0] = np.where(np.isnan(ages), 0, (ages - encoding.age_mean) / encoding.age_deviation)
     for name in METADATA[1:]:
-        values, categories = normalise(table[name]), getattr(encoding, name)
-        columns += [[value == category for value in values] for category in categories]
-        columns.append([value not in categories for value in values])
-    return np.stack(columns, axis=1).astype(np.float32)
+        categories = getattr(encoding, name)
+        numbers: dict[str | None, int] = {category: number for number, category in enumerate(categories)}
+        hot = [numbers.get(value, len(categories)) for value in normalise(table[name])]  # the last one is missing
+        codes[np.arange(len(table)), column + np.array(hot, np.int64)] = 1
+        column += len(categories) + 1
+    return codes
 
 
 def encode_missing(encoding: MetadataEncoding, count: int) -> np.ndarray:

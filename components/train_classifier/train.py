@@ -1,4 +1,4 @@
-"""Train the CNN of arms with seeds, one after another.
+"""Train the network of arms with seeds, one after another.
 
 Code and settings are the same for all arms; they differ in their recipes only (`components/shared/arms.py`). All
 classifiers of a task share the decoded images, and none depends on which others are trained in the same task. A killed
@@ -40,7 +40,6 @@ from components.train_classifier.strong_augmentation import strong_augmentation
 BATCH_SIZE = 32
 CNN = "cnn"
 """The network that has a faster training form; see `fast_model.py`."""
-"""At the start; it falls to zero along a cosine."""
 MAX_VALIDATIONS, STEPS_PER_VALIDATION = 10, 64
 """Validation is measured at most so often, and in a short training less often: it takes as long as some 25 steps."""
 STATISTICS_BATCHES = 32

@@ -41,7 +41,6 @@ def check_plain_model(name: str) -> None:
     model = networks.load(name).build(3, 32, metadata=5)
     offset = np.array([0.0, 1.0, 2.0], np.float32)
     form = PlainModel(model, offset)
-    form.features.trainable = True
     logits = keras.ops.convert_to_numpy(
         keras.ops.matmul(form.features([IMAGES, METADATA], training=False), form.last.kernel) + form.last.bias
     )

@@ -276,13 +276,16 @@ def describe_champion(champion: Champion | None, unit: str) -> str:
     if champion.run is None or champion.comparison is None:
         return "No champion: no earlier run in the output has a candidate, so the candidate was compared with none."
     found, name = champion.comparison, champion_title(champion.run)
-    excluded = f"{found.excluded_lesions:,} test {unit}s are excluded, because the champion has seen them"
-    if not found.excluded_lesions:
+    number = found.excluded_lesions
+    excluded = f"{number:,} test {unit}s are excluded, because the champion has seen them"
+    if number == 1:
+        excluded = f"1 test {unit} is excluded, because the champion has seen it"
+    elif not number:
         excluded = f"the champion has seen none of the test {unit}s"
     if found.few:
         return (
-            f"Too few test {unit}s of the rare classes ({found.rare_lesions:,}) to compare the candidate with the "
-            f"champion ({name}); {excluded}."
+            f"Too few test {unit}s of the rare classes ({found.rare_lesions:,}; required are six, and one of each "
+            f"class) to compare the candidate with the champion ({name}); {excluded}."
         )
     difference = found.figures["rare_recall"].difference
     interval = f"95\u00a0% interval {show_interval(difference, '+')}"

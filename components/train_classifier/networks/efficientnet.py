@@ -10,7 +10,7 @@ DROPOUT = 0.3
 
 
 def build(classes: int, image_size: int, metadata: int = 0) -> keras.Model:
-    """Return the network; it scales the pixels itself.
+    """Return the network, whose first layer scales pixels to [-1, 1].
 
     Args:
         classes: number of classes.
@@ -18,5 +18,9 @@ def build(classes: int, image_size: int, metadata: int = 0) -> keras.Model:
         metadata: numbers of the second input; 0 for none.
     """
     image = keras.Input((image_size, image_size, 3))
-    body = keras.applications.EfficientNetV2B0(include_top=False, weights=None, input_tensor=image, pooling="avg")
+    # Not the preprocessing of Keras: the converter to ONNX takes its constants for inputs.
+    scaled = layers.Rescaling(1 / 127.5, -1)(image)
+    body = keras.applications.EfficientNetV2B0(
+        include_top=False, weights=None, input_tensor=scaled, pooling="avg", include_preprocessing=False
+    )
     return with_head(image, layers.Dropout(DROPOUT)(body.output), classes, metadata, "efficientnet")

@@ -163,8 +163,12 @@ def test_champion_last_without_a_candidate_is_a_note(
     (runs / "unfinished").mkdir()
     (runs / "foreign").mkdir()
     (runs / "foreign" / "manifest.json").write_text("{}")
+    (runs / "linked").mkdir()
+    (runs / "linked" / "manifest.json").symlink_to(runs / "first" / "manifest.json")
     assert choose(runs) == ChosenChampion(requested="last", run=None)
-    assert "foreign is no champion" in capsys.readouterr().out
+    log = capsys.readouterr().out
+    assert "foreign is no champion" in log
+    assert "linked is no champion" in log
     outcome = changed_run.evaluate(champion=copy(runs, changed_run))
     assert outcome["champion"] == {"run": None, "comparison": None, "drift": None}
     assert "no earlier run has a candidate" in capsys.readouterr().out
@@ -175,6 +179,13 @@ def test_champion_last_without_a_candidate_is_a_note(
 def test_champion_last_is_not_the_run_itself(runs: Path) -> None:
     chosen = champion.choose(champion.LAST, str(runs / "first"), 32, runs.parent / "scratch")
     assert chosen.run is None
+
+
+@pytest.mark.parametrize("output", ["first", "second/../first"])
+def test_champion_that_the_run_would_replace_is_refused(runs: Path, output: str) -> None:
+    (runs / "second").mkdir()
+    with raises_user_error("champion.own_output"):
+        champion.choose(str(runs / "first"), str(runs / output), 32, runs.parent / "scratch")
 
 
 def test_champion_last_in_a_new_output_is_a_note(tmp_path: Path) -> None:
@@ -365,3 +376,10 @@ def test_evaluate_with_a_champion_of_an_earlier_version_measures_no_appearance(
     write_manifest(runs / "first", CANDIDATE)
     changes = changed_run.evaluate(champion=copy(runs, changed_run))["champion"]["drift"]
     assert (changes["appearance"], changes["appearance_p"]) == (None, None)
+
+
+def test_read_images_takes_any_text_as_an_id(make_set: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_set(tmp_path / "test.parquet", "test", {"df": 2, "nv": 2, "vasc": 2})
+    rows = pd.read_parquet(path, columns=["image_id"])
+    rows.assign(patient_id="null").to_csv(tmp_path / "splits.csv", index=False)
+    assert comparing.read_images(path, "test", tmp_path / "splits.csv")["patient_id"].tolist() == ["null"] * len(rows)

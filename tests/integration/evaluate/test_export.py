@@ -16,6 +16,7 @@ from components.evaluate.predict.probabilities import load_probabilities
 from components.shared.errors import UserError
 from components.shared.image_set import encode_png, iter_tables, open_pixels, read_header, write_image_set
 from counterweight import export
+from tests.helpers.errors import raises_user_error
 from tests.integration.evaluate.conftest import SYNTHETIC_IMAGES, RunFolders, edit, write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -62,10 +63,13 @@ def test_command_savedmodel_gives_the_published_probabilities(
     assert "not a medical device" in details["notice"]
 
 
-@pytest.mark.skipif(
+needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export.ONNX_PACKAGES),
     reason="ONNX IS NOT TESTED: the dependency group `export` is not installed",
 )
+
+
+@needs_onnx
 def test_command_onnx_gives_the_published_probabilities(published: Path, run: RunFolders, tmp_path: Path) -> None:
     import onnxruntime
 
@@ -78,6 +82,15 @@ def test_command_onnx_gives_the_published_probabilities(published: Path, run: Ru
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "model.onnx"]
     command(f"RUN={published}", "FORMAT=folder", f"OUT={out}")  # replaces an earlier export
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "gan"]
+
+
+@needs_onnx
+def test_write_onnx_of_a_network_with_grouped_convolutions_is_refused(tmp_path: Path) -> None:
+    """As in convnext: TensorFlow compiles them into a function, which the converter does not inline."""
+    layers = [keras.layers.Conv2D(4, 3, groups=2), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 4), name=export.INPUT), *layers])
+    with raises_user_error("export.unsupported"):
+        export.write_onnx(model, tmp_path)
 
 
 def test_command_onnx_without_the_converter_is_refused(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The paired comparison with a champion, what it has seen, and drift."""
 
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats
 
 from components.evaluate import drift
-from components.evaluate.champion import DUPLICATE_BITS, METRICS, compare, find_seen
+from components.evaluate.champion import DUPLICATE_BITS, METRICS, _is_near, compare, find_seen
 from components.evaluate.statistics.metrics import Predictions
 from components.shared.records import Ages, Champion, ChampionRun, Population
 from components.shared.sample_metrics import kid
@@ -160,6 +161,20 @@ def test_find_seen_images_without_a_pattern_match_nothing():
     assert not find_seen(opened(perceptual_hash="0" * 64), rows).any()
 
 
+def test_is_near_finds_each_pair_in_memory_that_does_not_grow_with_the_champion():
+    """Comparing all at once would take 8 bytes for each pair: 160 MB here."""
+    rng = np.random.default_rng(1)
+    others = rng.integers(0, 2**64, (100_000, 4), np.uint64)
+    words = rng.integers(0, 2**64, (200, 4), np.uint64)
+    words[[0, 63, 64, 199]] = others[[0, 8191, 8192, 99_999]]
+    tracemalloc.start()
+    near = _is_near(words, others)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.flatnonzero(near).tolist() == [0, 63, 64, 199]
+    assert peak < others.nbytes + 20 * 2**20
+
+
 # Drift
 
 
@@ -181,11 +196,26 @@ def population(sex: dict[str, int], site: dict[str, int], median: float | None) 
     return Population(images=10, lesions=5, age=ages, sex=sex, localization=site, dx_type={})
 
 
-def test_shift_ignores_unrecorded_values_and_joins_those_that_one_side_does_not_list():
-    assert drift._shift({"male": 5, "female": 5, "unknown": 90}, {"male": 8, "female": 2}) == pytest.approx(0.3)
+def test_shift_ignores_unrecorded_values_and_joins_spellings():
+    assert drift._shift({"male": 5, "female": 5, "Unknown": 90}, {"Male": 8, "female": 2}) == pytest.approx(0.3)
     assert drift._shift({"not recorded": 9}, {"male": 1}) is None
-    joined = drift._shift({"back": 5, "face": 5}, {"back": 5, "hand": 3, "other": 2})
-    assert joined == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"back": 5, "face": 5}, {"hand": 5, "foot": 5}, 1.0),
+        ({"male": 5, "female": 5}, {"male": 10}, 0.5),
+        # `face` may be in `other`, `hand` was nowhere before.
+        ({"back": 5, "face": 5}, {"back": 5, "hand": 3, "other": 2}, 0.3),
+        ({"back": 5, "face": 3, "other": 2}, {"back": 5, "hand": 4, "other": 1}, 0.0),
+    ],
+)
+def test_shift_joins_only_values_that_a_shortened_list_may_contain(
+    before: dict[str, int], now: dict[str, int], expected: float
+):
+    assert drift._shift(before, now) == pytest.approx(expected)
+    assert drift._shift(now, before) == pytest.approx(expected)
 
 
 def test_kernel_distance_is_kid_and_detects_a_shift():

@@ -186,9 +186,17 @@ def test_describe_champion_begins_with_the_verdict(verdict: str, start: str):
 def test_describe_champion_with_few_lesions_claims_nothing():
     text = formatting.describe_champion(Champion.model_validate(example_champion(few=True)), "lesion")
     assert text == (
-        "Too few test lesions of the rare classes (4) to compare the candidate with the champion (augmented 50 % of "
-        "run run-41); 3 test lesions are excluded, because the champion has seen them."
+        "Too few test lesions of the rare classes (4; required are six, and one of each class) to compare the "
+        "candidate with the champion (augmented 50 % of run run-41); 3 test lesions are excluded, because the champion "
+        "has seen them."
     )
+
+
+def test_describe_champion_that_has_seen_one_lesion_is_in_the_singular():
+    values = example_champion()
+    values["comparison"] |= {"excluded_lesions": 1}
+    text = formatting.describe_champion(Champion.model_validate(values), "lesion")
+    assert text.endswith("; 1 test lesion is excluded, because the champion has seen it.")
 
 
 def test_describe_champion_without_one_is_a_note():

@@ -1,6 +1,7 @@
 """Patient metadata as numbers: missing, unseen and impossible values, and what can never enter."""
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_encode_takes_an_impossible_age_as_missing(age: Any):
 @pytest.mark.parametrize("text", [None, "", "  ", "unknown", "N/A", "nan", "other", "=cmd()", "x" * 10_000, "\ud800"])
 def test_encode_takes_a_missing_or_unseen_category_as_missing(text: Any):
     assert one(50, text, text) == [0, 0, 0, 0, 1, 0, 0, 1]
+
+
+def test_encode_needs_memory_for_little_more_than_its_result():
+    """A list of Python objects for each number would need 8 bytes instead of 4, and a float64 table as much again."""
+    sites = [f"site {number}" for number in range(30)]
+    encoding = ENCODING.model_copy(update={"localization": sites})
+    table = table_of([{"age": 40, "sex": "male", "localization": site} for site in sites] * 1000)
+    tracemalloc.start()
+    codes = encode(encoding, table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(codes[:30, 5:35], np.eye(30))
+    assert peak < 3 * codes.nbytes
 
 
 def test_encode_missing_is_the_code_of_an_image_without_metadata():
