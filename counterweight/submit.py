@@ -61,7 +61,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REMOTE_WORDS = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external": ("none",)}
 """Parameters that name a place, and their values that name none."""
 DATA_PARAMETERS = (
-    "data", "data_columns", "data_external", "data_split", "positive_classes", "synthetic_classes",
+    "arms", "data", "data_columns", "data_external", "data_split", "positive_classes", "synthetic", "synthetic_classes",
+    "synthetic_shares",
 )  # fmt: skip
 """Parameters that `check_data` reads."""
 MAX_RUN_NAME = 28

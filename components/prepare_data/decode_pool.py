@@ -187,18 +187,29 @@ def read_in_order(
 def number_files(files: Iterable[image_reader.RawImage]) -> np.ndarray:
     """Return the number of each image's file, in the order of first use: names of one file have the same number.
 
+    Size and time are compared, too, because some network file systems number their files more than once.
+
     Returns:
         (N,) int64, from 0.
     """
-    keys = array("Q")  # device and inode, or the row for an image within a file
+    keys = array("q")  # device, inode, size and time; or the row, of an image within a file
     for row, file in enumerate(files):
         try:
             status = file.stat() if isinstance(file, Path) else None
         except OSError:
             status = None
-        keys.extend((status.st_dev, status.st_ino, 0) if status else (0, 0, row + 1))
-    table = pd.DataFrame(np.frombuffer(keys, np.uint64).reshape(-1, 3))
-    return table.groupby([0, 1, 2], sort=False).ngroup().to_numpy(np.int64)
+        if status is None or not status.st_ino:
+            keys.extend((-1, row, 0, 0))
+        else:
+            # Device and inode may need all 64 bits.
+            keys.extend((_signed(status.st_dev), _signed(status.st_ino), status.st_size, status.st_mtime_ns))
+    table = pd.DataFrame(np.frombuffer(keys, np.int64).reshape(-1, 4))
+    return table.groupby([0, 1, 2, 3], sort=False).ngroup().to_numpy(np.int64)
+
+
+def _signed(number: int) -> int:
+    """Return the signed number with the lowest 64 bits of this one."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _hexadecimal(digests: np.ndarray) -> pa.Array:
@@ -207,6 +218,16 @@ def _hexadecimal(digests: np.ndarray) -> pa.Array:
     texts = digits[np.stack([digests >> 4, digests & 15], axis=2)]
     offsets = np.arange(len(digests) + 1) * (2 * digests.shape[1])
     return pa.LargeStringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(texts))
+
+
+def _map_thumbnails(file: BinaryIO, count: int) -> np.ndarray:
+    """Return `count` thumbnails in a file, (count, 32, 32) uint8, which the operating system reads when they are used.
+
+    They are mapped once they are written: a write through the mapping to a full disk would kill the process (SIGBUS).
+    """
+    file.flush()
+    shape = (count, THUMBNAIL_PX, THUMBNAIL_PX)
+    return np.memmap(file, np.uint8, "r", shape=shape) if count else np.empty(shape, np.uint8)
 
 
 @contextmanager
@@ -239,10 +260,7 @@ def decode(
         file_of = number_files(files[name] for name in names)
         first = np.flatnonzero(~pd.Series(file_of).duplicated())
         number_of, ends, digests = np.full(len(first), -1), array("q"), bytearray()
-        # In a file, so that the operating system can drop what is not in use.
-        mapped = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
-        shape = (max(1, len(first)), THUMBNAIL_PX, THUMBNAIL_PX)
-        thumbnails: np.ndarray = np.memmap(mapped, np.uint8, "w+", shape=shape)
+        mapped: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
         results = read_in_order(pool, (files[names[row]] for row in first.tolist()), size)
         counts = np.bincount(file_of, minlength=len(first)).tolist()
         for file, (count, result) in enumerate(zip(counts, results, strict=True)):
@@ -257,13 +275,13 @@ def decode(
             findings.notes.update(dict.fromkeys(result.notes, count))
             findings.sizes[result.size] += count
             spool.write(result.png)
-            thumbnails[len(ends)] = np.frombuffer(result.thumbnail, np.uint8).reshape(THUMBNAIL_PX, THUMBNAIL_PX)
+            mapped.write(result.thumbnail)
             digests += bytes.fromhex(result.pixel_sha256)
             number_of[file] = len(ends)
             ends.append((ends[-1] if ends else 0) + len(result.png))
         findings.refuse_more_than(max_bad_images)
         spool.flush()
-        thumbnails = thumbnails[: len(ends)]
+        thumbnails = _map_thumbnails(mapped, len(ends))
         numbers = number_of[file_of]
         rows = table[numbers >= 0].reset_index(drop=True).assign(file=numbers[numbers >= 0])
         del table, files, names  # the paths are not needed any more

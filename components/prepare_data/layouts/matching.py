@@ -18,13 +18,41 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
-def _folders(path: str) -> list[str]:
+def _folders(path: str) -> tuple[str, ...]:
     """Return the folders of a path, in the form in which they are compared."""
-    return [
+    return tuple(
         _fold(part)
         for part in PurePosixPath(path).parts[:-1]
         if part not in ("/", "//", "..") and not part.endswith(":")
-    ]
+    )
+
+
+CROWDED = 16
+"""More images of one name, as in `1/image.jpg`, `2/image.jpg`, …, are sorted by their folders instead of compared."""
+
+
+class _ByFolders:
+    """Images of one name, by their folders: a comparison of each row with each image would be quadratic."""
+
+    def __init__(self, folders_of: dict[str, tuple[str, ...]]) -> None:
+        """Sort images, given path → folders."""
+        self._exactly: dict[tuple[str, ...], list[str]] = {}
+        self._ending: dict[tuple[str, ...], list[str]] = {}
+        for path, folders in folders_of.items():
+            self._exactly.setdefault(folders, []).append(path)
+            for start in range(len(folders) + 1):
+                self._ending.setdefault(folders[start:], []).append(path)
+
+    def find(self, folders: tuple[str, ...]) -> list[str]:
+        """Return the images that `_agree` is true for, sorted."""
+        shorter = [path for start in range(len(folders)) for path in self._exactly.get(folders[start + 1 :], ())]
+        return sorted(self._ending.get(folders, []) + shorter)
+
+
+def _agree(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    """Return whether two paths have the same last folders, as far as both have some."""
+    length = min(len(first), len(second))
+    return first[len(first) - length :] == second[len(second) - length :]
 
 
 class ImageIndex:
@@ -32,10 +60,10 @@ class ImageIndex:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._by_folded: dict[str, tuple[str, ...]] = {}
+        self._by_folded: dict[str, list[str]] = {}
+        self._crowded: dict[str, _ByFolders] = {}
         for path in inventory.images:
-            name = _fold(strip_suffixes(base_name(path)))
-            self._by_folded[name] = (*self._by_folded.get(name, ()), path)
+            self._by_folded.setdefault(_fold(strip_suffixes(base_name(path))), []).append(path)
 
     def find(self, value: str, near: Path) -> str | None:
         """Return the path of the image that a value of a table means: an id, a file name, or a path.
@@ -52,26 +80,33 @@ class ImageIndex:
         """
         value = value.replace("\\", "/")
         name = strip_suffixes(base_name(value.rstrip("/")))
-        alike = self._by_folded.get(_fold(name), ())
-        paths: list[str] = []
-        for named in ([path for path in alike if strip_suffixes(base_name(path)) == name], alike):
-            paths = paths or [path for path in named if "/" not in value or self._agrees(path, value)]
+        alike = self._find_alike(_fold(name), value)
+        paths = [path for path in alike if strip_suffixes(base_name(path)) == name] or alike
         if len(paths) < 2:
             return paths[0] if paths else None
         return self._choose(value, paths, near)
 
-    def _agrees(self, path: str, value: str) -> bool:
-        """Return whether the paths of an image and of a value have the same last folders, as far as both have some."""
-        of_file = _folders(os.path.relpath(path, self._inventory.folder))
-        of_value = _folders(os.path.normpath(value))
-        length = min(len(of_file), len(of_value))
-        return of_file[len(of_file) - length :] == of_value[len(of_value) - length :]
+    def _find_alike(self, name: str, value: str) -> list[str]:
+        """Return the images of a folded name whose folders agree with those of a value, if it has some."""
+        alike = self._by_folded.get(name, [])
+        if "/" not in value:
+            return alike
+        folders = _folders(os.path.normpath(value))
+        if len(alike) <= CROWDED:
+            return [path for path in alike if _agree(self._folders_of(path), folders)]
+        if name not in self._crowded:
+            self._crowded[name] = _ByFolders({path: self._folders_of(path) for path in alike})
+        return self._crowded[name].find(folders)
+
+    def _folders_of(self, path: str) -> tuple[str, ...]:
+        return _folders(os.path.relpath(path, self._inventory.folder))
 
     def _choose(self, value: str, paths: list[str], near: Path) -> str:
         """Return the path that a value names exactly, or the first of equal files."""
         named = {os.path.normpath(near / value), os.path.normpath(self._inventory.folder / value)}
         for path in paths:
-            if path in named or ("/" in value and strip_suffixes(path) in named):
+            normal = os.path.normpath(path)  # those of the folder `.` begin with `./`
+            if normal in named or ("/" in value and strip_suffixes(normal) in named):
                 return path
         if "/" in value:
             tail = f"/{strip_suffixes(value).lstrip('./')}"

@@ -51,10 +51,11 @@ def _read_array_header(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> 
     Raises:
         UserError: it is an array of objects, which could run code, of another order, or of more bytes or images.
     """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject or fortran:
+    plain = np.lib.format.read_magic(file) == (1, 0)  # the header of a later version can have gigabytes
+    if plain:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        plain = not (dtype.hasobject or fortran)
+    if not plain:
         raise UserError(
             f"the array {name} is not a plain array of numbers",
             "save it with numpy.savez",

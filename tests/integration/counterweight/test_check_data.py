@@ -4,11 +4,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from components.prepare_data.prepare import check_listing
 from components.shared.errors import UserError
+from components.shared.image_set import METADATA
 from counterweight import release, schedule, submit
 from tests.helpers.errors import raises_user_error
 from tests.helpers.kfp_server import KfpServer
@@ -119,3 +121,24 @@ def test_schedule_of_data_without_the_class_names_the_schedule(
     assert code == 2
     assert "schedules.yaml: schedule weekly: synthetic_classes lists MEL" in errors
     assert kfp.tables["recurring_runs"] == []
+
+
+def test_schedule_checks_the_data_again_for_other_arms(
+    kfp: KfpServer, do: Command, bucket: Any, folder: RawFolder, tmp_path: Path
+):
+    """The second of two schedules on the same data has an arm that requires metadata, which the data lacks."""
+    (table,) = folder.path.glob("*.csv")
+    rows = pd.read_csv(table)
+    rows.drop(columns=[name for name in METADATA if name in rows]).to_csv(table, index=False)
+    upload(bucket, folder.path)
+    entries = [
+        {
+            "name": arm.replace("_", "-"), "cron": "0 0 3 * * 1", "enabled": True, "preset": "cpu",
+            "parameters": {"data": PLACE, "arms": f"baseline,oversampled,augmented,{arm}"},
+        }
+        for arm in ("class_weights", "metadata")
+    ]  # fmt: skip
+    (tmp_path / "schedules.yaml").write_text(yaml.safe_dump({"schedules": entries}))
+    code, _, errors = do(schedule, f"FILE={tmp_path / 'schedules.yaml'}")
+    assert code == 2
+    assert "schedules.yaml: schedule metadata: the data has no age, sex or site" in errors

@@ -1,6 +1,9 @@
 """The processes that decode images: how many, how much waits, and that each file is decoded once."""
 
+import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +48,55 @@ def test_number_files_is_one_for_the_names_of_a_file(tmp_path: Path):
     stored = Stored(first, 0, 1)
     files = [second, first, link, tmp_path / "missing.jpg", stored, stored, tmp_path / "d.jpg", tmp_path / "missing"]
     assert decode_pool.number_files(files).tolist() == [0, 1, 1, 2, 3, 4, 0, 5]
+
+
+class Numbered(type(Path())):
+    """A file on a file system that gives many files one number."""
+
+    number, size = 7, 1
+
+    def stat(self, **_: Any) -> os.stat_result:
+        return os.stat_result((0o100644, self.number, 5, 1, 0, 0, self.size, 0, 0, 0), {"st_mtime_ns": 0})
+
+
+def test_number_files_of_other_sizes_or_without_a_number_are_different():
+    same, same_too, larger, *unknown = (Numbered(name) for name in "abcde")
+    larger.size = 2
+    for file in unknown:
+        file.number = 0
+    assert decode_pool.number_files([same, larger, *unknown, same_too]).tolist() == [0, 1, 2, 3, 0]
+
+
+def test_number_files_accepts_numbers_of_64_bits(tmp_path: Path):
+    file = Numbered("a")
+    file.number = 2**64 - 1
+    assert decode_pool.number_files([file, tmp_path / "missing", file]).tolist() == [0, 1, 0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_decode_on_a_full_disk_raises_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without an error, the thumbnails, which are mapped into memory, would kill the process (SIGBUS)."""
+    files, disk = {}, tmp_path / "disk"
+    for number in range(100):
+        files[f"{number:03}"] = tmp_path / f"{number}.png"
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(files[f"{number:03}"])
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)]).returncode:
+        pytest.skip("may not mount")
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        table, findings = pd.DataFrame({"image_id": list(files)}), decode_pool.Findings()
+        with pytest.raises(OSError, match="No space left"), decode_pool.decode(table, files, 32, findings, 0, "test"):
+            pass
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_decode_without_usable_images_yields_none(tmp_path: Path):
+    (tmp_path / "a.png").write_text("junk")
+    table = pd.DataFrame({"image_id": ["a"]})
+    with decode_pool.decode(table, {"a": tmp_path / "a.png"}, 32, decode_pool.Findings(), 1, "test") as decoded:
+        assert (len(decoded.rows), decoded.thumbnails.shape) == (0, (0, 32, 32))
 
 
 @pytest.fixture

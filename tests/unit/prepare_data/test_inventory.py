@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.prepare_data.layouts.inventory import base_name, strip_suffixes, take_inventory
+from components.prepare_data.layouts import matching
+from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes, take_inventory
 from components.prepare_data.layouts.matching import ImageIndex
 from components.shared.errors import UserError
 from tests.helpers.errors import raises_user_error
@@ -91,3 +92,35 @@ def test_index_error_with_unprintable_names_is_printable(tmp_path, image):
         index(tmp_path)
     assert str(caught.value).isprintable()
     str(caught.value).encode("utf-8")
+
+
+def test_find_among_many_images_of_one_name_is_the_comparison_with_each(monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def path(longest):
+        return "/".join([*rng.choice(["B", "b", "é", *"cdefghijkl"], rng.integers(1, longest)), "image.jpg"])
+
+    images = sorted({f"/data/{path(4)}" for _ in range(30)} | {"/data/c/b/image.jpg", "/data/d/b/image.jpg"})
+    inventory, values = Inventory(Path("/data"), images=images, compare=False), [path(6) for _ in range(300)]
+    sorted_by_folders = ImageIndex(inventory)
+    found = [sorted_by_folders.find(value, Path("/data")) for value in values]
+    monkeypatch.setattr(matching, "CROWDED", len(images))
+    one_by_one = ImageIndex(inventory)
+    assert found == [one_by_one.find(value, Path("/data")) for value in values]
+    assert None in found
+    assert len(set(found)) > 20
+
+
+def test_find_of_each_of_many_images_of_one_name_is_not_quadratic():
+    """A comparison of each row with each image would take days."""
+    images = [f"/data/{number:06}/image.jpg" for number in range(50_000)]
+    found = ImageIndex(Inventory(Path("/data"), images=images))
+    assert [found.find(path.removeprefix("/data/"), Path("/data")) for path in images] == images
+
+
+def test_find_in_the_current_folder_prefers_the_image_beside_the_table(tmp_path, image, monkeypatch):
+    for number, name in enumerate(("a.png", "below/a.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.rotate(90 * number).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert ImageIndex(take_inventory(Path())).find("a.png", Path()) == "./a.png"

@@ -541,6 +541,15 @@ def test_read_array_that_exceeds_the_disk_raises(raw, read, tmp_path, monkeypatc
         read(raw)
 
 
+def test_read_array_whose_header_has_gigabytes_raises_before_it_is_read(raw, read):
+    raw.mkdir()
+    with zipfile.ZipFile(raw / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_images.npy", b"")
+        archive.writestr("train_labels.npy", b"\x93NUMPY\x02\0" + (2**31).to_bytes(4, "little"))
+    with raises_user_error("arrays.invalid", array="train_labels"):
+        read(raw)
+
+
 def test_read_encrypted_arrays_raises(raw, read):
     write_claims(raw / "a.npz", (30, 28, 28), bytes(30 * 28 * 28), flags=1)
     with raises_user_error("arrays.corrupt"):
