@@ -65,6 +65,8 @@ DATA_PARAMETERS = (
     "synthetic_shares",
 )  # fmt: skip
 """Parameters that `check_data` reads."""
+LISTED = ("storage.empty", "storage.bad_name")
+"""Errors of a listing that was received: there is access from here."""
 MAX_RUN_NAME = 28
 """Characters of a run's name that the list in the UI shows."""
 
@@ -226,12 +228,12 @@ def check_data(values: Mapping[str, Any], out: TextIO) -> None:
     Without access from here, which only the cluster may have, it prints a warning: *Prepare data* does the same check.
 
     Raises:
-        UserError: as in `prepare.check_listing`.
+        UserError: as in `prepare.check_listing`, except for errors of a store that lists nothing.
     """
     try:
         check_listing(values, placement().options.max_bad_images, placement().options.metadata)
     except UserError as error:
-        if not error.code.startswith("storage."):
+        if not error.code.startswith("storage.") or error.code in LISTED:
             raise
         print(f"warning: the data was not checked from here: {error}", file=out, flush=True)
 

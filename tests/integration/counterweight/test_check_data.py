@@ -110,6 +110,16 @@ def test_submit_without_access_to_the_data_warns_and_starts(kfp: KfpServer, do: 
     assert len(kfp.tables["runs"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("names", "code"), [((), "storage.empty"), (("a/1.jpg", "a//1.jpg", "b/2.jpg"), "storage.bad_name")]
+)
+def test_check_data_of_a_listing_that_no_run_can_use_is_an_error(bucket: Any, names: tuple[str, ...], code: str):
+    for name in names:
+        bucket.blob(f"sets/ham/{name}").upload_from_string(b"not an image")
+    with raises_user_error(code):
+        submit.check_data(values(PLACE), io.StringIO())
+
+
 def test_schedule_of_data_without_the_class_names_the_schedule(
     kfp: KfpServer, do: Command, bucket: Any, folder: RawFolder, tmp_path: Path
 ):
