@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -388,3 +389,14 @@ def test_png_round_trip_is_lossless(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     assert np.array_equal(decode_png(encode_png(pixels)), pixels)
     assert pixel_sha256(pixels) == pixel_sha256(np.asfortranarray(pixels))
+
+
+def test_hash_rows_is_that_of_one_sorted_csv_whatever_the_order_and_the_blocks(monkeypatch):
+    rows = pd.DataFrame({"image_id": list("cabde"), "dx": ["nv", "df", 'a,"b"', "nv", None], "other": range(5)})
+    text = 'image_id,dx\na,df\nb,"a,""b"""\nc,nv\nd,nv\ne,\n'
+    for blocks in (image_set.HASHED_ROWS, 2):
+        monkeypatch.setattr(image_set, "HASHED_ROWS", blocks)
+        for some in (rows, rows.sort_values("image_id")):
+            assert image_set.hash_rows(some, ["image_id", "dx"]) == hashlib.sha256(text.encode()).hexdigest()
+    empty = hashlib.sha256(b"image_id,dx\n").hexdigest()
+    assert image_set.hash_rows(rows.iloc[:0], ["image_id", "dx"]) == empty
