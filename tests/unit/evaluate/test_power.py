@@ -19,6 +19,7 @@ SIX = (34, 49, 109, 11, 92, 15)
         (SIX, 3, 1, 0.233),
         (SIX, 5, 1, 0.156),
         (SIX, 3, 3, 0.347),
+        (SIX, 5, 3, 0.202),
     ],
 )
 def test_width_of_the_interval_is_that_of_the_simulated_procedure(
