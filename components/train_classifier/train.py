@@ -349,8 +349,8 @@ def _train_classifier(
         "split_sha256": pixels.header.split_sha256,
         "train_set_sha256": _hash_rows(data),
     }
-    settings = description | {"epochs": epochs, "batch": BATCH_SIZE, "recipe": asdict(its_recipe)}
-    settings |= {} if classifier == CNN else {"network": classifier}
+    settings = description | {"network": classifier, "epochs": epochs, "batch": BATCH_SIZE}
+    settings["recipe"] = asdict(its_recipe)
     policy = precision.policy("automatic" if classifier == CNN else "float32")
     kept = open_checkpoints(checkpoints, arm, seed, policy, settings, label)
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))

@@ -14,29 +14,18 @@ from components.shared import keras_setup, patient_metadata
 from components.shared.files import file_sha256
 from components.shared.image_set import iter_tables, open_pixels, read_header, write_image_set
 from components.shared.records import ClassifierRecord, load_record
-from components.shared.workflow_size import parse_pack
 from components.train_classifier.encoded_metadata import HIDDEN_SHARE, EncodedMetadata, encode_sets
 from components.train_classifier.networks import cnn, head
-from components.train_classifier.train import BATCH_SIZE, batches, compile_fast_model, train
+from components.train_classifier.train import BATCH_SIZE, batches, compile_fast_model
 from tests.helpers.errors import raises_user_error
 from tests.helpers.patients import AGES, add_patients
+from tests.helpers.training import train_pack
 
 EPOCHS = 4
 
 
 def run(training_data: Path, classifiers: Path, pack: str, **settings: Any) -> Path:
-    """Train with short settings, and return the folder with the models."""
-    arguments: dict[str, Any] = {
-        "jobs": parse_pack(pack),
-        "training_data": training_data,
-        "synthetic_images": None,
-        "synthetic_per_class": 20,
-        "random_seed": 7,
-        "epochs": EPOCHS,
-        "classifiers": classifiers,
-    }
-    train(**(arguments | settings))
-    return classifiers / "models"
+    return train_pack(training_data, classifiers, pack, **({"epochs": EPOCHS} | settings))
 
 
 def load(models: Path, stem: str) -> ClassifierRecord:

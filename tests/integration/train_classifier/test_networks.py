@@ -12,11 +12,10 @@ import pytest
 from components.shared.files import file_sha256
 from components.shared.parameters import Options, choices
 from components.shared.records import ClassifierRecord, load_record
-from components.shared.workflow_size import parse_pack
 from components.train_classifier import networks
-from components.train_classifier.train import train
 from tests.helpers.errors import raises_user_error
 from tests.helpers.networks import WEIGHTS, check_network, check_plain_model
+from tests.helpers.training import train_pack
 
 
 def test_networks_are_the_choices_of_the_option() -> None:
@@ -35,19 +34,9 @@ def test_plain_model_has_the_logits_of_the_network_and_its_variables() -> None:
 
 
 def run(training_data: Path, folder: Path, **changes: Any) -> Path:
-    arguments: dict[str, Any] = {
-        "jobs": parse_pack("logit_adjustment:1*"),
-        "training_data": training_data,
-        "synthetic_images": None,
-        "synthetic_per_class": 20,
-        "random_seed": 7,
-        "epochs": 3,
-        "classifiers": folder / "classifiers",
-        "checkpoint_interval_s": 0.0,
-        "classifier": "resnet",
-    }
-    train(**(arguments | changes))
-    return folder / "classifiers" / "models" / "logit_adjustment.keras"
+    short = {"epochs": 3, "checkpoint_interval_s": 0.0, "classifier": "resnet"}
+    models = train_pack(training_data, folder / "classifiers", "logit_adjustment:1*", **(short | changes))
+    return models / "logit_adjustment.keras"
 
 
 def test_train_another_network_interrupted_ends_with_the_same_bytes(

@@ -14,8 +14,8 @@ from components.shared.records import ClassifierRecord, load_record
 from components.shared.workflow_size import parse_pack
 from components.train_classifier.resume import Resume
 from components.train_classifier.strong_augmentation import strong_augmentation
-from components.train_classifier.train import train
 from tests.helpers.errors import raises_user_error
+from tests.helpers.training import train_pack
 
 PACK = "baseline:1*,strong_augmentation:2,class_weights:1*"
 STEMS = ("baseline", "strong_augmentation-seed2", "class_weights")
@@ -24,19 +24,8 @@ EPOCHS = 4
 
 def run(training_data: Path, folder: Path, **changes: Any) -> Path:
     """Train with a checkpoint after each epoch, and return the folder with the models."""
-    arguments: dict[str, Any] = {
-        "jobs": parse_pack(PACK),
-        "training_data": training_data,
-        "synthetic_images": None,
-        "synthetic_per_class": 20,
-        "random_seed": 7,
-        "epochs": EPOCHS,
-        "classifiers": folder / "classifiers",
-        "checkpoints": str(folder / "checkpoints"),
-        "checkpoint_interval_s": 0.0,
-    }
-    train(**(arguments | changes))
-    return folder / "classifiers" / "models"
+    kept = {"checkpoints": str(folder / "checkpoints"), "checkpoint_interval_s": 0.0}
+    return train_pack(training_data, folder / "classifiers", PACK, **({"epochs": EPOCHS} | kept | changes))
 
 
 def load(models: Path, stem: str) -> ClassifierRecord:

@@ -38,10 +38,10 @@ from components.train_classifier.train import (
     count_rows,
     log_frequencies,
     repeat_counts,
-    train,
     validated_epochs,
 )
 from tests.helpers.errors import raises_user_error
+from tests.helpers.training import train_pack
 
 ARMS = (*(arm for arm in CONTROLS if arm != "metadata"), "augmented@0.5")
 EPOCHS = 2
@@ -49,18 +49,8 @@ SYNTHETIC_IMAGES = 20
 
 
 def run(training_data: Path, classifiers: Path, **settings: Any) -> Path:
-    """Train with short settings, and return the folder with the models."""
-    arguments: dict[str, Any] = {
-        "jobs": parse_pack("baseline:1*"),
-        "training_data": training_data,
-        "synthetic_images": None,
-        "synthetic_per_class": SYNTHETIC_IMAGES,
-        "random_seed": 7,
-        "epochs": EPOCHS,
-        "classifiers": classifiers,
-    }
-    train(**(arguments | settings))
-    return classifiers / "models"
+    short = {"epochs": EPOCHS, "synthetic_per_class": SYNTHETIC_IMAGES}
+    return train_pack(training_data, classifiers, "baseline:1*", **(short | settings))
 
 
 def load(models: Path, stem: str) -> ClassifierRecord:
