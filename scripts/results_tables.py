@@ -1,0 +1,119 @@
+"""Print the tables of a results page in Markdown: `python -m scripts.results_tables RUN [IMAGE.jpg]`.
+
+All figures are those of `RUN/metrics.json`. With a second argument, the first images of each class, not selected, are
+written as a contact sheet, one row per class.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from components.shared import html_page
+from components.shared.image_set import decode_png, iter_tables
+from components.shared.records import ArmResults, Difference, Results, SyntheticDetails, load_record
+
+SHOWN = 12
+
+
+def _number(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return ""
+    return f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
+
+
+def _difference(difference: Difference) -> str:
+    value, low, high = (_number(it, signed=True) for it in (difference.value, difference.low, difference.high))
+    return f"{value} | {low} to {high}" if low and high else f"{value} | "
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table whose first column is text and whose others are figures."""
+    yield f"| {' | '.join(header)} |"
+    yield "|---|" + "--:|" * (len(header) - 1)
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+
+
+def arms_table(results: Results) -> Iterator[str]:
+    """Yield the lines of the table of arms: figures of each, and its difference to the baseline."""
+    header = ("arm", "mean recall, rare classes", "balanced accuracy", "macro AUC", "balanced log loss")
+    header += ("prior-corrected recall", "validation log loss", "difference to the baseline", "interval")
+    gains = {it.arm: _difference(it) for it in results.effect.remedies}
+
+    def row(arm: str, of: ArmResults) -> Sequence[str]:
+        figures = of.rare_recall, of.balanced_accuracy, of.macro_auc, of.balanced_log_loss
+        more = of.corrected_recall, of.validation_log_loss
+        return (f"`{arm}`", *(_number(it) for it in (*figures, *more)), gains.get(arm, " | "))
+
+    yield from _table(header, (row(*item) for item in results.arms.items()))
+
+
+def effects_table(results: Results) -> Iterator[str]:
+    """Yield the lines of the table of differences: GAN effect, every share, and what metadata bring."""
+    effect, rows = results.effect, []
+    rows.append((f"GAN effect: `{effect.arm}` − `oversampled`", _difference(effect)))
+    rows += [(f"`{it.arm}` − `oversampled`, all shares at once", _difference(it)) for it in effect.doses]
+    best = effect.augmented_minus_best_control
+    rows.append((f"`{effect.arm}` − `{effect.best_control}` (the best control)", _difference(best)))
+    rows += [(f"GAN effect on {name}", _difference(it.gan)) for name, it in effect.by_metric.items()]
+    rows += [(f"`metadata` − `oversampled`, {name}", _difference(it)) for name, it in effect.metadata.items()]
+    yield from _table(("difference", "value", "interval"), rows)
+
+
+def classes_table(results: Results) -> Iterator[str]:
+    """Yield the lines of the table of classes: recall in each arm, and the GAN effect."""
+    names = list(results.arms)
+    header = ("class", "test lesions", *(f"`{name}`" for name in names), "GAN effect", "interval")
+
+    def row(dx: str) -> Sequence[str]:
+        difference = results.effect.by_class.get(dx)
+        lesions = str(difference.lesions) if difference else ""
+        mark = " *" if dx in results.run.rare_classes else ""
+        recalls = (_number(results.arms[name].recall[dx]) for name in names)
+        return (f"{dx}{mark}", lesions, *recalls, _difference(difference) if difference else " | ")
+
+    yield from _table(header, map(row, results.classes))
+
+
+def images_table(results: Results) -> Iterator[str]:
+    """Yield the lines of the table of synthetic images."""
+    header = ("class", "real images", "kimg", "KID", "texture", "coverage", "separability")
+    header += ("of the spectrum", "label fidelity", "recall on validation", "copies")
+
+    def row(key: str, of: SyntheticDetails) -> Sequence[str]:
+        numbers = of.kid, of.texture, of.coverage, of.separability, of.separability_spectrum
+        numbers += of.label_fidelity, of.validation_recall
+        counts = (str(it) if it is not None else "" for it in (of.real_images, of.kimg))
+        return (key, *counts, *(_number(it) for it in numbers), str(of.copies) if of.copies is not None else "")
+
+    yield from _table(header, (row(*item) for item in results.synthetic.items()))
+
+
+def write_sheet(run: Path, path: Path) -> None:
+    """Write the first images of each class that has enough."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for file in sorted((run / "synthetic").rglob("*.parquet")):
+        for table in iter_tables(file):
+            for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
+                if len(of_class := rows.setdefault(dx, [])) < SHOWN:
+                    of_class.append(decode_png(image["bytes"]))
+    whole = [image for dx in sorted(rows) if len(rows[dx]) == SHOWN for image in rows[dx]]
+    Image.fromarray(html_page.contact_sheet(np.stack(whole), SHOWN)).save(path, quality=85)
+
+
+def main(run: Path, sheet: Path | None = None) -> None:
+    """Print the tables of a finished run, and write the images if a path is given."""
+    results = load_record(run / "metrics.json", Results)
+    for table in (arms_table, effects_table, classes_table, images_table):
+        print("\n".join(table(results)))
+    seconds = sum(model.seconds for arm in results.arms.values() for model in arm.models.values())
+    print(f"verdict: {results.verdict}; training of all classifiers: {seconds / 60:.0f} min")
+    if sheet:
+        write_sheet(run, sheet)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
