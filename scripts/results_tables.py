@@ -39,8 +39,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 def arms_table(results: Results) -> Iterator[str]:
     """Yield the lines of the table of arms: figures of each, and its difference to the baseline."""
-    header = ("arm", "mean recall, rare classes", "balanced accuracy", "macro AUC", "balanced log loss")
-    header += ("prior-corrected recall", "validation log loss", "difference to the baseline", "interval")
+    header = ["arm", "mean recall, rare classes", "balanced accuracy", "macro AUC", "balanced log loss"]
+    header += ["prior-corrected recall", "validation log loss", "difference to the baseline", "interval"]
     gains = {it.arm: _difference(it) for it in results.effect.remedies}
 
     def row(arm: str, of: ArmResults) -> Sequence[str]:
@@ -80,12 +80,12 @@ def classes_table(results: Results) -> Iterator[str]:
 
 def images_table(results: Results) -> Iterator[str]:
     """Yield the lines of the table of synthetic images."""
-    header = ("class", "real images", "kimg", "KID", "texture", "coverage", "separability")
-    header += ("of the spectrum", "label fidelity", "recall on validation", "copies")
+    header = ["class", "real images", "kimg", "KID", "texture", "coverage", "separability"]
+    header += ["of the spectrum", "label fidelity", "recall on validation", "copies"]
 
     def row(key: str, of: SyntheticDetails) -> Sequence[str]:
-        numbers = of.kid, of.texture, of.coverage, of.separability, of.separability_spectrum
-        numbers += of.label_fidelity, of.validation_recall
+        numbers = [of.kid, of.texture, of.coverage, of.separability, of.separability_spectrum]
+        numbers += [of.label_fidelity, of.validation_recall]
         counts = (str(it) if it is not None else "" for it in (of.real_images, of.kimg))
         return (key, *counts, *(_number(it) for it in numbers), str(of.copies) if of.copies is not None else "")
 
