@@ -493,6 +493,8 @@ class _Connection:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     self.store.download(entry, file)
+        except (CredentialsError, ForbiddenError, RejectedError) as error:  # the listing was permitted
+            raise type(error)(f"{error.reason or 'refused'}: {_shown(entry.name)}") from error
         except ChangedError as error:
             hint = "rerun the command when nothing writes to the bucket"
             raise UserError(f"{where} {error.reason}", hint, "storage.changed", uri=where) from error

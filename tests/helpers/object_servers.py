@@ -12,9 +12,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -106,19 +107,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, {}, content, len(content))
             return
         headers = {k: v for k, v in self.headers.items() if k.lower() not in self.server.forget | {"connection"}}
-        answer = requests.request(
-            self.command, self.server.target + self.path, headers=headers, data=body, stream=True, allow_redirects=False
-        )
-        content = answer.raw.read(decode_content=False)
+        # Not with `requests`, which would encode the path in its own way, so that the signature becomes invalid.
+        with closing(HTTPConnection(urlsplit(self.server.target).netloc)) as connection:
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
         if fault == "lose":
             self.close_connection = True
             return
-        kept = {k: v for k, v in answer.headers.items() if k.lower() not in NOT_FORWARDED}
+        kept = {k: v for k, v in answer.getheaders() if k.lower() not in NOT_FORWARDED}
         length = int(answer.headers.get("Content-Length", len(content)))
         if fault == "cut":
             self.close_connection = True
             content = content[: len(content) // 2]
-        self._answer(answer.status_code, kept, content, length)
+        self._answer(answer.status, kept, content, length)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 

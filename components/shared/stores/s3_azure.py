@@ -18,6 +18,7 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import AzureStore, S3Store
 
+from components.shared.errors import printable
 from components.shared.stores import transfer
 from components.shared.stores.access import access
 from components.shared.stores.addresses import Address
@@ -135,9 +136,9 @@ class ObstoreStore:
             return self._repeat(request)
         except MissingError:
             return None
-        except (RejectedError, ForbiddenError):  # the answer has no body, and so no reason
+        except (RejectedError, ForbiddenError) as error:  # the answer has no body, and so no reason
             self._repeat(lambda: next(iter(self._reads.list(name)), None))
-            raise
+            raise type(error)(error.reason or printable(name[:99])) from error  # only this object is refused
 
     def download(self, entry: Entry, file: BinaryIO) -> None:
         """See `ObjectStore`; continues where an answer broke off."""

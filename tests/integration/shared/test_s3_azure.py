@@ -323,6 +323,20 @@ def test_refusal_without_a_reason_is_explained_by_a_listing(place: Place, tmp_pa
     assert (error.code, "ExpiredToken" in str(error)) == ("storage.no_credentials", True)
 
 
+def test_refusal_of_one_object_names_it(place: Place, tmp_path: Path):
+    """As by a policy, or by a proxy that encodes the characters of a name in another way, so that no signature fits."""
+    place.put("a/with|{}.jpg", b"x")
+    place.proxy.fault = lambda request: (403, "AuthenticationFailed") if "|{}" in request.path else None
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("no_credentials", lambda: storage.download_folder(place.uri("a"), tmp_path / "out")),
+        ("no_permission", lambda: storage.download_file(place.uri("a/with|{}.jpg"), tmp_path / "b")),
+        ("no_permission", lambda: storage.Prefix(place.uri("a")).read("with|{}.jpg")),
+    ]  # the answer to HEAD has no reason
+    for code, call in calls:
+        error = error_of(call)
+        assert (error.code, "a/with|{}.jpg)" in str(error)) == (f"storage.{code}", True)
+
+
 def test_read_only_bucket_is_refused(place: Place):
     place.proxy.fault = lambda request: (403, "AccessDenied") if request.method == "PUT" else None
     error = error_of(lambda: run_check(place, output=place.uri("out")))
@@ -481,6 +495,9 @@ def put_exactly(place: Place, name: str) -> None:
         "..hidden",
         "dot./a",
         "100%.jpg",
+        "braces{}[]()|^.jpg",
+        "quotes'\"`<>.jpg",
+        "signs!@$,;:.jpg",
     ],
 )
 def test_unusual_names_are_read_and_written(place: Place, tmp_path: Path, name: str):
