@@ -7,7 +7,8 @@
     GPU           tensorflow or jax: install CUDA in the images of the phases with an accelerator (default: none)
     PLACEMENT     another file than manifests/placement.yaml, which gives phases an accelerator
     REGISTRY      where to push to: host[:port]/path
-    PYTHON_IMAGE  the image that all others start from (default: the one that docker/Dockerfile names)
+    PYTHON_IMAGE  the image that all others start from (default: the one that docker/Dockerfile names by digest; if
+                  it is neither here nor can be pulled, `build` starts from a local image of its name and tag)
 
 The environment variables PODMAN_BUILD_FLAGS and PODMAN_PUSH_FLAGS are passed to Podman. Exit codes: see
 `components.shared.errors.ExitCode`.
@@ -36,6 +37,10 @@ LOGS = ROOT / "build" / "images"
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/Dockerfile"))
 LIBRARIES = ("tensorflow", "jax")
 OPTIONS = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE", "PLACEMENT")
+START_LIMIT_S = 300
+"""How long the engine may take to pull the image that all others start from."""
+START_LABEL = "org.opencontainers.image.base.name"
+"""Label of an image: the one that all others start from."""
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*")
 
 
@@ -86,7 +91,7 @@ def local_image(phase: str, gpu: str = "") -> str:
     return f"{image(phase)}-cuda-{gpu}" if gpu and uses_gpu(phase) else image(phase)
 
 
-def _run(phase: str, command: list[str]) -> None:
+def _run(phase: str, command: list[str], limit_s: float | None = None) -> None:
     """Run a command of the engine and write its output to a log file.
 
     Raises:
@@ -95,27 +100,39 @@ def _run(phase: str, command: list[str]) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{command[1]}-{phase}.log"
     with log.open("w", encoding="utf-8") as file:
-        result = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    if result.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = lines[-1] if lines else f"exit code {result.returncode}"
-        raise UserError(
-            f"{command[0]} {command[1]} of {phase} failed ({last})",
-            f"read the complete output in {log}",
-            "images.build_failed",
-            phase=phase,
-        )
+        try:
+            code: int | None = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=limit_s
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+    if code == 0:
+        return
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else f"exit code {code}"
+    if code is None:
+        reason = f"not finished after {limit_s:.0f} s"
+    raise UserError(
+        f"{command[0]} {command[1]} of {phase} failed ({reason})",
+        f"read the complete output in {log}",
+        "images.build_failed",
+        phase=phase,
+        reason=reason,
+    )
 
 
-def _labels() -> list[str]:
-    """Return the flags that label an image with the commit and repository that it was built from."""
+def _labels(start: str) -> list[str]:
+    """Return the flags that label an image with commit, repository, and the image that all others start from."""
     revision = _output("git", "-C", str(ROOT), "rev-parse", "HEAD") or "unknown"
     if _output("git", "-C", str(ROOT), "status", "--porcelain"):
         revision += "-dirty"
     source = _output("git", "-C", str(ROOT), "config", "--get", "remote.origin.url") or "unknown"
     source = re.sub(r"//[^/@]*@", "//", source)  # the address of a remote may contain a password
     labels = {"revision": revision, "source": source}
-    return [f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items()]
+    return [
+        f"--label={START_LABEL}={start}",
+        *(f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items()),
+    ]
 
 
 def _image_exists(command: str, reference: str) -> bool:
@@ -123,10 +140,57 @@ def _image_exists(command: str, reference: str) -> bool:
     return _output(command, "image", "inspect", "--format", "{{.Id}}", reference) is not None
 
 
+def _starts_from(command: str, reference: str, start: str) -> bool:
+    """Return whether an image exists and was built from another one."""
+    form = f'{{{{index .Config.Labels "{START_LABEL}"}}}}'
+    return _output(command, "image", "inspect", "--format", form, reference) == start
+
+
 def python_image() -> str:
-    """Return the image that all others start from, with the digest that docker/Dockerfile may name."""
+    """Return the image that all others start from, which docker/Dockerfile names."""
     text = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
     return text.partition("ARG PYTHON_IMAGE=")[2].partition("\n")[0].strip()
+
+
+def available_start(command: str, pinned: str, must_be_pinned: bool = False) -> str:
+    """Return the pinned image that all others start from, or else a local one with the same name and tag.
+
+    The engine answers whether it can build from the pinned one: only it knows its credentials and mirrors, and whether
+    flags such as `--pull=never` forbid it to ask a registry.
+
+    Args:
+        command: `docker` or `podman`.
+        pinned: name, tag and digest.
+        must_be_pinned: whether to refuse the local one.
+
+    Raises:
+        UserError: `images.no_base` or `images.base_not_pinned`.
+    """
+    flags = [*_flags(command, "build"), f"--build-arg=PYTHON_IMAGE={pinned}", "--target=start"]
+    # The tag only keeps Docker from leaving an image without a name.
+    flags += ["--tag=counterweight/base:start", "--file=docker/Dockerfile"]
+    try:
+        _run("start", [command, "build", *flags, "."], START_LIMIT_S)
+        return pinned
+    except UserError as error:
+        reason = error.fields["reason"]
+    name = pinned.partition("@")[0]
+    if not _image_exists(command, name):
+        raise UserError(
+            f"{command} neither has the base image {pinned} nor can pull it ({reason})",
+            "check the network, or give another image: PYTHON_IMAGE=name",
+            "images.no_base",
+            image=pinned,
+        )
+    if must_be_pinned:
+        raise UserError(
+            f"the base image {pinned} cannot be pulled ({reason}), and the local {name} may be another one",
+            f"push from a machine that can pull it, or accept the local one: PYTHON_IMAGE={name}",
+            "images.base_not_pinned",
+            image=pinned,
+        )
+    print(f"warning: images start from the local {name}, not from the pinned image, which cannot be pulled", flush=True)
+    return name
 
 
 def groups(phase: str) -> list[str]:
@@ -166,26 +230,32 @@ def _build_base(command: str, phase: str, gpu: str, start: str) -> str:
     return reference
 
 
-def build(phases: list[str], gpu: str = "", start: str = "") -> None:
-    """Build the images that do not exist yet.
+def build(phases: list[str], gpu: str = "", start: str = "", must_be_pinned: bool = False) -> None:
+    """Build the images that do not exist yet, or start from another image.
 
     Args:
         phases: entries of `PHASES`.
         gpu: entry of `LIBRARIES`, for the phases that use a GPU; empty for none.
-        start: the image that the base images start from; empty for the one that docker/Dockerfile names.
+        start: the image that the base images start from; empty for the one that docker/Dockerfile names, or a local one
+            of its name.
+        must_be_pinned: whether to refuse the local one.
 
     Raises:
-        UserError: `images.no_engine` or `images.build_failed`.
+        UserError: `images.no_engine`, `images.no_base`, `images.base_not_pinned` or `images.build_failed`.
     """
     command = engine()
-    labels = _labels()
+    if not start:
+        start = python_image()
+        if not all(_starts_from(command, local_image(phase, gpu), start) for phase in phases):
+            start = available_start(command, start, must_be_pinned)
+    labels = _labels(start)
     for phase in phases:
         reference = local_image(phase, gpu)
-        if _image_exists(command, reference):
+        if _starts_from(command, reference, start):
             print(f"{reference}: up to date", flush=True)
             continue
         started = time.monotonic()
-        base = _build_base(command, phase, gpu if uses_gpu(phase) else "", start or python_image())
+        base = _build_base(command, phase, gpu if uses_gpu(phase) else "", start)
         flags = [*_flags(command, "build"), f"--build-arg=BASE={base}", *labels, f"--tag={reference}"]
         _run(phase, [command, "build", *flags, f"--file=components/{phase}/Dockerfile", "."])
         size = int(_output(command, "image", "inspect", "--format", "{{.Size}}", reference) or 0)
@@ -305,7 +375,7 @@ def run(step: str, words: list[str]) -> None:
     gpu = "".join(_choices(given, "GPU", LIBRARIES)[:1])
     if step == "push" and not given.get("REGISTRY"):
         raise UserError("REGISTRY is missing", "run `make push REGISTRY=host/path`", "images.no_registry")
-    build(phases, gpu, given.get("PYTHON_IMAGE", ""))
+    build(phases, gpu, given.get("PYTHON_IMAGE", ""), must_be_pinned=step == "push")
     if step == "push":
         push(given["REGISTRY"], phases, gpu)
 

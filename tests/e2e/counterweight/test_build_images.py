@@ -26,9 +26,10 @@ from tests.helpers.errors import raises_user_error
 
 ROOT = Path(__file__).resolve().parents[3]
 WITH_TENSORFLOW = {"train_classifier", "train_features", "train_gan", "generate_images", "evaluate"}
+PINNED = build_images.python_image()
 TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "git", "curl", "wget")
 LOOK = r"""
-import ast, importlib, importlib.util, json, os, pathlib, shutil, sys
+import ast, importlib, importlib.metadata, importlib.util, json, os, pathlib, shutil, sys
 here = pathlib.Path("/opt/counterweight")
 places = "/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 files = sorted(str(path.relative_to(here)) for path in here.rglob("*") if path.is_file())
@@ -73,6 +74,7 @@ print(json.dumps({
     "tools": [name for name in sys.argv[1:] if shutil.which(name, path=places)],
     "installers": [name for name in ("pip", "uv", "ensurepip") if importlib.util.find_spec(name)],
     "tensorflow": importlib.util.find_spec("tensorflow") is not None,
+    "packages": len({found.name.lower() for found in importlib.metadata.distributions()}),
     "writable": [path for path in ("/", "/opt/venv", "/opt/counterweight", "/etc", "/tmp") if writable(path)],
     "caches": [str(path) for path in pathlib.Path("/").glob("*/.cache")],
     "environment": dict(os.environ),
@@ -205,6 +207,16 @@ def test_push_to_invalid_registry_raises_user_error(registry: str):
         build_images.push(registry, ["publish"])
 
 
+def documented_packages() -> dict[str, list[int]]:
+    """Return the numbers of Python packages in the table of docs/guides/operations.md, phase → one for each row."""
+    text = (ROOT / "docs/guides/operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+`) \| [\d,]+ \| (\d+) \|$", text, re.MULTILINE)
+    return {
+        phase: [int(count) for names, count in rows if f"`{phase}`" in names.split(", ")]
+        for phase in build_images.PHASES
+    }
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("phase", build_images.PHASES)
 def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[str, str], phase: str):
@@ -215,6 +227,7 @@ def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[
     assert labels["org.opencontainers.image.licenses"] == "MIT"
     assert re.fullmatch(r"([0-9a-f]{40}(-dirty)?|unknown)", labels["org.opencontainers.image.revision"])
     assert labels["org.opencontainers.image.source"]
+    assert labels[build_images.START_LABEL] in (PINNED, PINNED.partition("@")[0])
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", found.attrs["Config"]["User"])
 
     task = Container(
@@ -236,6 +249,7 @@ def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[
     assert seen["missing"] == (["jax"] if phase in ("train_gan", "train_classifier") else [])
     assert seen["tools"] == seen["installers"] == []
     assert seen["tensorflow"] == (phase in WITH_TENSORFLOW)
+    assert [seen["packages"]] == documented_packages()[phase]
     assert seen["writable"] == ["/tmp"]
     assert seen["caches"] == []
     assert not [name for name in seen["environment"] if re.search("TOKEN|SECRET|PASSWORD|KEY", name)]
@@ -246,6 +260,23 @@ def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[
         if path.is_file() and "__pycache__" not in path.parts and path.name not in ("component.py", "Dockerfile")
     }
     assert set(seen["files"]) == own | {"LICENSE"}
+
+
+@pytest.fixture(scope="module")
+def small(engine: docker.DockerClient) -> str:
+    """The smallest image, which is built if it is missing."""
+    build_images.build(["notify"])
+    return image("notify")
+
+
+def tag(reference: str, name: str) -> None:
+    """Give an image another name; the API of Podman would complete the name in another way."""
+    subprocess.run([build_images.engine(), "tag", reference, name], check=True)
+
+
+def start_of(engine: docker.DockerClient, reference: str) -> str:
+    """Return the image that an image was built from."""
+    return str(engine.images.get(reference).labels[build_images.START_LABEL])
 
 
 @pytest.fixture
@@ -281,12 +312,14 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.engine
 def test_push_records_the_digest_of_the_registry(
-    registry: str, built: dict[str, str], digests: Path, monkeypatch: pytest.MonkeyPatch
+    engine: docker.DockerClient, registry: str, small: str, digests: Path, monkeypatch: pytest.MonkeyPatch
 ):
     flags = os.environ.get("PODMAN_PUSH_FLAGS", "")
     monkeypatch.setenv("PODMAN_PUSH_FLAGS", f"{flags} --tls-verify=false")  # Docker trusts local registries by default
-    build_images.push(registry, ["balance_dataset"])
-    build_images.push(registry, ["publish"])
+    # Where the pinned image cannot be pulled, the images start from a local one, which must be accepted explicitly.
+    start = start_of(engine, small)
+    for phase in ("balance_dataset", "publish"):
+        build_images.run("push", [f"REGISTRY={registry}", f"PHASES={phase}", f"PYTHON_IMAGE={start}"])
     known = json.loads(digests.read_text())
     assert set(known) == {"balance_dataset", "publish"}
     for phase, entry in known.items():
@@ -312,3 +345,86 @@ def test_push_to_unreachable_registry_raises_user_error(built: dict[str, str], d
         build_images.push("127.0.0.1:1/team", ["publish"])
     assert caught.value.fields["phase"] == "publish"
     assert not digests.exists()
+
+
+@pytest.fixture
+def namesake(engine: docker.DockerClient, registry: str, small: str) -> Iterator[str]:
+    """Yield name and tag of a local image, at a registry that does not have it."""
+    name = f"{registry}/python:3.11-slim"
+    tag(small, name)
+    yield name
+    engine.images.remove(name)
+
+
+def allow_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Podman pull from a registry without TLS, as Docker does from a local one."""
+    flags = os.environ.get("PODMAN_BUILD_FLAGS", "").replace("--pull=never", "")
+    monkeypatch.setenv("PODMAN_BUILD_FLAGS", f"{flags} --tls-verify=false")
+
+
+@pytest.mark.engine
+def test_start_is_the_pinned_image_if_it_can_be_pulled(
+    namesake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    allow_pulls(monkeypatch)
+    command, file = build_images.engine(), tmp_path / "digest"
+    podman = ["--tls-verify=false", f"--digestfile={file}"] if command == "podman" else []
+    pushed = subprocess.run([command, "push", *podman, namesake], check=True, capture_output=True, text=True)
+    digest = re.search(r"sha256:[0-9a-f]{64}", file.read_text() if podman else pushed.stdout)
+    assert digest
+    pinned = f"{namesake}@{digest[0]}"
+    assert build_images.available_start(command, pinned, must_be_pinned=True) == pinned
+    assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_start_is_the_local_namesake_of_an_image_that_cannot_be_pulled(
+    namesake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    allow_pulls(monkeypatch)
+    command, pinned = build_images.engine(), f"{namesake}@sha256:{'0' * 64}"
+    assert build_images.available_start(command, pinned) == namesake
+    assert f"warning: images start from the local {namesake}" in capsys.readouterr().out
+    with raises_user_error("images.base_not_pinned") as caught:
+        build_images.available_start(command, pinned, must_be_pinned=True)
+    assert f"PYTHON_IMAGE={namesake}" in caught.value.hint
+    with raises_user_error("images.no_base"):
+        build_images.available_start(command, pinned.replace("3.11", "3.10"))
+
+
+@pytest.mark.engine
+def test_registry_that_does_not_answer_is_given_up(engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch):
+    allow_pulls(monkeypatch)
+    monkeypatch.setattr(build_images, "START_LIMIT_S", 3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        name = f"127.0.0.1:{silent.getsockname()[1]}/python:3.11-slim"
+        with raises_user_error("images.no_base") as caught:
+            build_images.available_start(build_images.engine(), f"{name}@sha256:{'0' * 64}")
+        assert "not finished after 3 s" in str(caught.value)
+
+
+@pytest.mark.engine
+def test_no_registry_is_asked_if_the_flags_forbid_it(monkeypatch: pytest.MonkeyPatch, engine: docker.DockerClient):
+    if build_images.engine() != "podman":
+        pytest.skip("Docker has no such flag")
+    monkeypatch.setenv("PODMAN_BUILD_FLAGS", f"{os.environ.get('PODMAN_BUILD_FLAGS', '')} --pull=never")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0.1)
+        name = f"127.0.0.1:{silent.getsockname()[1]}/python:3.11-slim"
+        with raises_user_error("images.no_base"):
+            build_images.available_start("podman", f"{name}@sha256:{'0' * 64}")
+        with pytest.raises(TimeoutError):
+            silent.accept()
+
+
+@pytest.mark.engine
+def test_build_from_another_image_replaces_the_image(
+    engine: docker.DockerClient, small: str, capsys: pytest.CaptureFixture[str]
+):
+    other, start = "counterweight/base:other", start_of(engine, small)
+    tag(start, other)
+    for name, printed in ((other, "built in"), (start, "built in"), (start, "up to date")):
+        build_images.build(["notify"], start=name)
+        assert printed in capsys.readouterr().out
+        assert start_of(engine, small) == name
+    subprocess.run([build_images.engine(), "rmi", other], check=True, capture_output=True)

@@ -42,6 +42,10 @@ def test_another_digest_is_refused(dockerfile: Path, digest: str):
     assert dockerfile.read_text() == before
 
 
+def test_base_image_is_pinned():
+    pin_base_image.run(["check"])
+
+
 def test_dockerfile_is_the_only_place_that_names_the_base_image():
     name, digest = pin_base_image.read()
     assert build_images.python_image() == name + digest
