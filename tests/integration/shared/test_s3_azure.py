@@ -364,6 +364,38 @@ def test_wrong_key_is_refused(azure: str, tmp_path: Path, monkeypatch: pytest.Mo
             assert error.code == "storage.no_credentials"
 
 
+@pytest.fixture
+def user(s3: str, s3_only: Place) -> Iterator[dict[str, str]]:
+    """The variables of a user who may only read, on a server that verifies signatures and permissions."""
+    boto3 = pytest.importorskip("boto3")
+    iam = boto3.client("iam", endpoint_url=s3, region_name="us-east-1")
+    iam.create_user(UserName="reader")
+    statement = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_user_policy(UserName="reader", PolicyName="reads", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    s3_only.put("set/a", b"content")
+    requests.post(f"{s3}/moto-api/reset-auth", data=b"0", timeout=10).raise_for_status()
+    yield {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    requests.post(f"{s3}/moto-api/reset-auth", data=b"inf", timeout=10).raise_for_status()
+
+
+def test_s3_that_verifies_keys_refuses_wrong_ones_and_writes_of_a_reader(
+    s3_only: Place, user: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wrong = {**user, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    for values, reason in ((s3_only.variables, "InvalidAccessKeyId"), (wrong, "SignatureDoesNotMatch")):
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        error = error_of(lambda: storage.download_folder(s3_only.uri("set"), tmp_path / "none"))
+        assert (error.code, reason in str(error)) == ("storage.no_credentials", True)
+    for name, value in user.items():
+        monkeypatch.setenv(name, value)
+    storage.download_folder(s3_only.uri("set"), tmp_path / "out")
+    assert files_in(tmp_path / "out") == {"a": b"content"}
+    assert error_of(lambda: run_check(s3_only, output=s3_only.uri("out"))).code == "storage.no_permission"
+
+
 def test_server_that_is_down_is_named(place: Place, tmp_path: Path, fast_clock: None, monkeypatch: pytest.MonkeyPatch):
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)

@@ -279,6 +279,12 @@ def test_download_folder_fails_in_time_if_requests_fail(strict, tmp_path, fast_c
     assert len(asked) <= transfer.MAX_PARALLEL_REQUESTS, "no download starts after the failure"
 
 
+def test_download_folder_of_truncated_answers_fails(strict, tmp_path, fast_clock):
+    strict.put("set/a", os.urandom(1_000_000))
+    strict.fault = lambda request: "cut" if "download" in request.path else None
+    assert error_of("gs://raw/set", tmp_path).code in ("storage.no_answer", "storage.changed")
+
+
 def test_download_folder_fails_in_time_if_the_server_is_down(tmp_path, fast_clock, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     error = error_of("gs://raw/a", tmp_path)
