@@ -375,6 +375,7 @@ def test_start_is_the_pinned_image_if_it_can_be_pulled(
     pinned = f"{namesake}@{digest[0]}"
     assert build_images.available_start(command, pinned, must_be_pinned=True) == pinned
     assert "warning" not in capsys.readouterr().out
+    subprocess.run([command, "rmi", pinned], capture_output=True)  # its name by digest, which stays with the image
 
 
 @pytest.mark.engine
