@@ -105,7 +105,7 @@ def make_synthetic_images(
         trained = train_gan(
             train_gans=train_gans,
             classes=classes,
-            training_data=training_data,
+            rare_data=features.outputs["rare_data"],
             features=features.outputs["features"],
             start=pretrained.outputs["start"],
             architecture=OPTIONS.gan_architecture,
@@ -124,13 +124,13 @@ def make_synthetic_images(
             gans=trained.outputs["gans"],
             sources=given.outputs["sources"],
             features=features.outputs["features"],
-            training_data=training_data,
+            rare_data=features.outputs["rare_data"],
             count=count,
             seed=seed,
         ).set_display_name("Generate images")
         place(generated, "generate_images")
     collected = balance_dataset(
-        training_data=training_data,
+        rare_data=features.outputs["rare_data"],
         features=features.outputs["features"],
         start=pretrained.outputs["start"],
         gans=dsl.Collected(trained.outputs["gans"]),

@@ -69,7 +69,7 @@ def measure(folder: str, kimg: float, classes: Sequence[str] = ("a",)) -> tuple[
     started = time.process_time()
     train(
         classes=classes,
-        training_data=folder,
+        rare_data=folder,
         features=f"{folder}/features.keras",
         start=f"{folder}/start",
         architecture="dcgan",

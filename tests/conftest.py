@@ -129,6 +129,16 @@ def features(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def rare_data(training_data: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that name that train_features writes, from `training_data`."""
+    from components.train_features.train import write_rare_data
+
+    folder = tmp_path_factory.mktemp("train_features") / "rare_data"
+    write_rare_data(training_data, features, 1, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_set() -> Callable[..., Path]:
     """`write_set`, for a test that needs another set."""
     return write_set

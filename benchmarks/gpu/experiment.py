@@ -102,7 +102,7 @@ class Experiment:
         """Train the GANs of a recipe and collect their images."""
         common: dict[str, Any] = {
             "features": self.path("common", "features.keras"),
-            "training_data": self.path("data", "training_data"),
+            "rare_data": self.path("common", "rare_data"),
         }
         self.steps.once(
             f"{recipe}.gans",
@@ -121,7 +121,7 @@ class Experiment:
             "sources",
             read_synthetic,
             synthetic=GAN,
-            training_data=common["training_data"],
+            training_data=self.path("data", "training_data"),
             test_data=self.path("data", "test_data"),
             count=self.scale.synthetic,
             max_bad_images=0,
@@ -200,6 +200,7 @@ class Experiment:
             training_data=self.path("data", "training_data"),
             seed=SEED,
             features=self.path("common", "features.keras"),
+            rare_data=self.path("common", "rare_data"),
         )
         self.pretrain_gan("common", "dcgan", 0.0, rare)
         for recipe, (architecture, shared) in RECIPES.items():

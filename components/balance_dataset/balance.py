@@ -13,7 +13,7 @@ from components.shared.records import FailedGan, SyntheticSources, load_gan_reco
 
 
 def balance(
-    training_data: str | Path,
+    rare_data: str | Path,
     features: str | Path,
     start: str | Path,
     gans: Sequence[str | Path],
@@ -25,7 +25,7 @@ def balance(
     """Merge the folders of all classes. The names of the files are those of the publication.
 
     Args:
-        training_data: folder that prepare_data wrote.
+        rare_data: folder that train_features wrote.
         features: the feature extractor of the run; becomes `models/features.keras`.
         start: folder that pretrain_gan wrote; its `models/` are included.
         gans: folders that train_gan wrote.
@@ -37,8 +37,7 @@ def balance(
     Raises:
         UserError: images were generated for another training set, a source has none of any class, or a GAN failed.
     """
-    train_set = Path(training_data) / "train.parquet"
-    header = read_header(train_set)
+    header = read_header(Path(rare_data) / "train.parquet")
     if failed_class == "fail":
         _refuse_failed(gans)
     described = Path(sources) / "sources.json"

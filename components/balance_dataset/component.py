@@ -7,7 +7,7 @@ from components.container_images import image
 
 @dsl.component(base_image=image("balance_dataset"), install_kfp_package=False)
 def balance_dataset(
-    training_data: dsl.Input[dsl.Dataset],
+    rare_data: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Model],
     start: dsl.Input[dsl.Model],
     gans: dsl.Input[list[dsl.Model]],
@@ -23,7 +23,7 @@ def balance_dataset(
         from components.balance_dataset.balance import balance
 
         balance(
-            training_data=training_data.path,
+            rare_data=rare_data.path,
             features=features.path,
             start=start.path,
             gans=[folder.path for folder in gans],

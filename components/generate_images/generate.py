@@ -18,13 +18,13 @@ import pandas as pd
 from components.generate_images.curate import rank_best_first
 from components.generate_images.origins import GanOrigin, GivenOrigin, Origin
 from components.generate_images.page import render_parts, stack_pairs
-from components.generate_images.real_images import RealImages, load_real_images, sample_other_features
+from components.generate_images.real_images import RealImages, load_other_features, load_real_images
 from components.generate_images.sample import SHOWN_COPIES, ImageFile, sample
 from components.generate_images.separability import MAX_IMAGES, ring_powers, separability
 from components.shared import html_page, keras_setup
 from components.shared.dihedral import to_position
 from components.shared.errors import UserError
-from components.shared.features import Features, load_features
+from components.shared.features import SAMPLE_FILE, Features, load_features
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import (
     ROW_GROUP,
@@ -219,7 +219,7 @@ def generate(
     gans: str | Path,
     sources: str | Path,
     features: str | Path,
-    training_data: str | Path,
+    rare_data: str | Path,
     count: int,
     reject: float,
     seed: int,
@@ -233,7 +233,7 @@ def generate(
             images from it.
         sources: folder that read_synthetic wrote.
         features: the feature extractor of the run.
-        training_data: folder that prepare_data wrote.
+        rare_data: folder that train_features wrote, with these classes.
         count: images per class and source; fewer if too many are copies of training images.
         reject: share of the remaining images that is rejected as the worst, in [0, 1).
         seed: seed of the noise. The images of a class do not depend on which other classes are generated.
@@ -244,7 +244,7 @@ def generate(
         UserError: the count or share is out of range, or the files do not belong together; nothing is written then.
     """
     _check_share(count, reject)
-    train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
+    train_set, validation_set = Path(rare_data) / "train.parquet", Path(rare_data) / "validation.parquet"
     header = read_header(train_set)
     if read_header(validation_set).split_sha256 != header.split_sha256:
         raise UserError(
@@ -273,7 +273,7 @@ def generate(
                 "generate_images.no_gans",
                 classes=missing,
             )
-        others = sample_other_features(train_set, extractor, seed)
+        others = load_other_features(Path(rare_data) / SAMPLE_FILE, header.classes)
         for dx in classes:
             of_class = [origin for origin in origins if origin.dx == dx]
             real = load_real_images(dx, train_set, validation_set, extractor, others[dx]) if of_class else None

@@ -1,5 +1,6 @@
 """Real images with which the synthetic images of a class are compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,6 @@ from components.shared.errors import UserError
 from components.shared.features import Features
 from components.shared.image_set import open_pixels, read_rows
 from components.shared.sample_metrics import MIN_REAL_IMAGES
-from components.shared.seeds import derive_seed
-
-OTHER_IMAGES = 1_000
-"""Training images whose features are compared with those of a class to which they do not belong."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,16 @@ class RealImages:
     check: CopyCheck
 
 
-def sample_other_features(train_set: Path, features: Features, seed: int) -> dict[str, np.ndarray]:
-    """Return, for each class, the features of random training images of all other classes."""
-    with open_pixels(train_set, "train") as pixels:
-        rng = np.random.default_rng(derive_seed(seed, "generate_images", "others"))
-        rows = rng.permutation(len(pixels.images))[:OTHER_IMAGES]
-        values, labels = features(pixels.images[np.sort(rows)]), pixels.labels[np.sort(rows)]
-        return {dx: values[labels != label] for label, dx in enumerate(pixels.header.classes)}
+def load_other_features(path: Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return, for each class, the features of random training images of all other classes.
+
+    Args:
+        path: the file that train_features wrote.
+        classes: all classes of the data.
+    """
+    with np.load(path) as sample:
+        values, labels = sample["features"].astype(np.float64), sample["labels"]
+    return {dx: values[labels != label] for label, dx in enumerate(classes)}
 
 
 def load_real_images(

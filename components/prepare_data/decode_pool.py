@@ -32,16 +32,22 @@ from components.shared.errors import UserError
 from components.shared.log import Progress
 from components.shared.machine_limits import usable_cpus, usable_memory_bytes
 
+_DOWNLOAD = "download or copy the files again"
 FIXES = {
     image_reader.OVER_8_BITS: "convert them to 8 bits, for example with ImageMagick: mogrify -depth 8 FOLDER/*.png",
-    image_reader.NO_IMAGE: "check that the files were downloaded completely: a pointer to a large file, or a web page, "
-    "may have an image's name",
+    image_reader.NO_IMAGE: _DOWNLOAD,
+    image_reader.POINTER: "replace the pointers by the images: run `git lfs pull` in their repository",
+    image_reader.WEB_PAGE: "download the images again; the page may ask for a login or a licence",
+    image_reader.HEIC: "convert them to JPEG, for example with ImageMagick: mogrify -format jpg FOLDER/*",
+    image_reader.DICOM: "convert them to 8-bit PNG, with the window that shows what matters",
     image_reader.TRANSPARENT: "remove the transparency, for example with ImageMagick: "
     "mogrify -background white -alpha remove -alpha off FOLDER/*.png",
+    image_reader.CMYK: "convert them to RGB, for example with ImageMagick: mogrify -colorspace sRGB FOLDER/*.jpg",
     image_reader.DENIED: "grant the permission (`chmod -R u+r FOLDER`)",
-    image_reader.EMPTY: "download or copy the files again",
+    image_reader.EMPTY: _DOWNLOAD,
+    "corrupt": _DOWNLOAD,
 }
-"""Reason for which an image cannot be used → fix, if all have that reason."""
+"""Reason for which an image cannot be used, without what is in brackets → fix, if all have that reason."""
 
 CHUNK_IMAGES = 32
 """Maximum number of images per task: one image per task would cost a sixth of the throughput."""
@@ -103,9 +109,10 @@ class Findings:
         listed = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:5])
         hint = "fix or remove them, or raise max_bad_images"
         reasons = list(dict.fromkeys(reason for _, reason in self.skipped))
-        if len(reasons) == 1:
+        kinds = {reason if reason in FIXES else reason.partition(" (")[0] for reason in reasons}
+        if len(kinds) == 1:
             listed = f"{reasons[0]}: {', '.join(name for name, _ in self.skipped[:5])}"
-            hint = FIXES.get(reasons[0], hint)
+            hint = FIXES.get(kinds.pop(), hint)
         raise UserError(
             f"more than {max_bad_images} images are unusable ({listed}{'; …' if len(self.skipped) > 5 else ''})",
             hint,

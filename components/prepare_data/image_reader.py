@@ -1,6 +1,7 @@
 """Open raw images as untrusted input, and convert them to one format without guessing."""
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,16 @@ MIN_SIZE_PX = 16
 
 NO_IMAGE = f"not an image ({', '.join(FORMATS)})"
 OVER_8_BITS, TRANSPARENT = "more than 8 bits per channel", "partly transparent"
-DENIED, EMPTY = "permission denied", "empty file"
+DENIED, EMPTY, CMYK = "permission denied", "empty file", "unsupported colour space CMYK"
+POINTER, WEB_PAGE = "not an image but a Git LFS pointer", "not an image but a web page"
+HEIC, DICOM = "HEIC or AVIF under another suffix", "DICOM under another suffix"
+_BEGINNINGS = {
+    POINTER: re.compile(rb"version https://git-lfs"),
+    WEB_PAGE: re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE),
+    HEIC: re.compile(rb".{4}ftyp(hei|hev|mif1|msf1|avif)", re.DOTALL),
+    DICOM: re.compile(rb".{128}DICM", re.DOTALL),
+}
+"""What a file is that no decoder accepts → how it begins."""
 
 Image.init()  # loads the codecs once, before the worker processes fork
 
@@ -83,7 +93,7 @@ def read(file: RawImage, size: int) -> Accepted | str:
         with _open(file) as image:
             return _convert(image, size)
     except UnidentifiedImageError:
-        return NO_IMAGE
+        return _explain(file)
     except Image.DecompressionBombError:
         return f"more than {MAX_PIXELS:,} pixels"
     except FileNotFoundError:
@@ -94,6 +104,19 @@ def read(file: RawImage, size: int) -> Accepted | str:
         return "not enough memory to decode"
     except Exception as error:  # decoders raise undocumented exceptions on malformed bytes
         return f"corrupt ({printable(str(error))[:80] or type(error).__name__})"
+
+
+def _explain(file: RawImage) -> str:
+    """Return what a file is that no decoder accepts."""
+    try:
+        if isinstance(file, Path):
+            with file.open("rb") as content:
+                start = content.read(256)
+        else:
+            start = file.read()[:256]
+    except OSError:
+        return NO_IMAGE
+    return next((what for what, beginning in _BEGINNINGS.items() if beginning.match(start)), NO_IMAGE)
 
 
 def _over_8_bits(image: Image.Image) -> bool:

@@ -13,10 +13,12 @@ class Tree(NamedTuple):
         files: paths of regular files at any depth, and of links to them, sorted; hidden files and macOS's `__MACOSX`
             are skipped. They are text, because a million path objects need half a gigabyte.
         closed: folders that were not entered: links, which may lead anywhere, and folders without read permission.
+        broken: links to nothing, sorted.
     """
 
     files: list[str]
     closed: list[Path]
+    broken: list[str]
 
 
 def scan(folder: Path) -> Tree:
@@ -25,7 +27,7 @@ def scan(folder: Path) -> Tree:
     Raises:
         OSError: the folder itself cannot be read.
     """
-    tree, waiting = Tree([], []), [str(folder)]
+    tree, waiting = Tree([], [], []), [str(folder)]
     while waiting:
         at = waiting.pop()
         try:
@@ -45,5 +47,7 @@ def scan(folder: Path) -> Tree:
                     tree.files.append(entry.path)
                 elif entry.is_symlink() and Path(entry.path).is_dir():
                     tree.closed.append(Path(entry.path))
+                elif entry.is_symlink() and not Path(entry.path).exists():
+                    tree.broken.append(entry.path)
     tree.files.sort()
-    return Tree(tree.files, sorted(tree.closed))
+    return Tree(tree.files, sorted(tree.closed), sorted(tree.broken))

@@ -16,6 +16,8 @@ from components.shared.log import Progress
 BATCH_SIZE = 64
 EPOCHS = 16
 MAX_STEPS = 800
+SAMPLE_FILE = "features.npz"
+"""File with the features and labels of a sample of the training images, in the folder `rare_data`."""
 MIN_RELATIVE_DEVIATION = 0.1
 """A feature's standard deviation is at least this share of the median one."""
 

@@ -44,7 +44,7 @@ def pretrain_gan(
 def train_gan(
     train_gans: bool,
     classes: str,
-    training_data: dsl.Input[dsl.Dataset],
+    rare_data: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Model],
     start: dsl.Input[dsl.Model],
     architecture: str,
@@ -67,7 +67,7 @@ def train_gan(
 
         train(
             classes=classes.split(",") if train_gans else [],
-            training_data=training_data.path,
+            rare_data=rare_data.path,
             features=features.path,
             start=start.path,
             architecture=architecture,

@@ -31,7 +31,7 @@ START_FILE = "start.bin"
 
 def train(
     classes: Sequence[str],
-    training_data: str | Path,
+    rare_data: str | Path,
     features: str | Path,
     start: str | Path,
     architecture: str,
@@ -51,7 +51,7 @@ def train(
     Args:
         classes: trained in this process: as one batch where the backend supports it, else in turn. Without any, the
             folder has no GAN.
-        training_data: folder that prepare_data wrote; snapshots are compared with the validation images of the class.
+        rare_data: folder that train_features wrote; snapshots are compared with the validation images of the class.
         features: the feature extractor of the run.
         start: folder that `pretrain` wrote.
         architecture: see `architectures`.
@@ -77,7 +77,7 @@ def train(
         )
     if not 0 < kimg < math.inf:
         raise UserError(f"gan_kimg is {kimg:g}", "choose a budget above 0", "parameter.out_of_range", name="gan_kimg")
-    train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
+    train_set, validation_set = Path(rare_data) / "train.parquet", Path(rare_data) / "validation.parquet"
     if not classes:
         log_line("train_gan", NOT_NEEDED)
         with atomic_folder(gans) as folder:

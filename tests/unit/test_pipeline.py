@@ -143,6 +143,15 @@ def test_no_task_that_trains_reads_the_test_images(compiled: Compiled):
     assert readers == {"evaluate", "publish"} | nested, "publish copies splits.csv; read-synthetic compares with them"
 
 
+@pytest.mark.parametrize("name", ["train-gan", "generate-images", "balance-dataset"])
+def test_tasks_of_the_rare_classes_download_no_image_of_another_class(compiled: Compiled, name: str):
+    """`rare_data` has none, see tests/integration/train_features."""
+    inputs = compiled.tasks()[name]["inputs"]["artifacts"]
+    assert "rare_data" in str(inputs["rare_data"])
+    assert not {"training_data", "test_data"} & set(inputs)
+    assert "training_data" not in str(inputs)
+
+
 def test_arms_differ_in_name_and_training_set_only(compiled: Compiled):
     real, synthetic = (compiled.tasks()[name]["inputs"] for name in ("train-classifier", "train-classifier-2"))
     packs = [it["parameters"]["pack"]["componentInputParameter"] for it in (real, synthetic)]

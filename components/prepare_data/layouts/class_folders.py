@@ -13,7 +13,7 @@ import pandas as pd
 
 from components.prepare_data.layouts.dataset import Found, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
-from components.prepare_data.layouts.matching import explain_closed, repeated_names
+from components.prepare_data.layouts.matching import explain_broken, explain_closed, repeated_names
 from components.prepare_data.layouts.splits import split_of
 from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
@@ -21,7 +21,8 @@ from components.shared.errors import UserError
 NAME = "class folders"
 _NO_CLASS = re.compile(
     r"(.*[ _.-])?(images?|imgs?|pic[a-z]*|photos?|masks?|segmentations?|ground_?truth|labels?|annotations?|data|"
-    r"dataset|input|inputs|raw|part|parts|batch|files|jpe?gs?|pngs?|new folder)([ _.-]*\d+)?",
+    r"dataset|input|inputs|outputs?|raw|part|parts|batch|files|jpe?gs?|pngs?|new folder|originals?|augmented|cropped|"
+    r"resized|processed|thumb(nail)?s?|unlabell?ed|unsorted|backup)([ _.-]*\d+)?",
     re.IGNORECASE,
 )
 """Names of folders that describe how images are stored, not what they show."""
@@ -106,6 +107,8 @@ def _refuse_unread(inventory: Inventory) -> None:
     """Raise if images were not listed, since without a table nothing else would reveal it."""
     if inventory.closed:
         raise explain_closed(inventory, "images below it would be missing")
+    if inventory.broken:
+        raise explain_broken(inventory)
     unread = Counter(path.suffix for path in inventory.others if path.suffix.lower() in UNSUPPORTED)
     if unread:
         suffix, count = unread.most_common(1)[0]
@@ -138,7 +141,16 @@ def _refuse_masks(paths: Iterable[str]) -> None:
 
 
 def _refuse_stores(classes: Sequence[str] | set[str]) -> None:
-    stores = sorted(dx for dx in classes if _NO_CLASS.fullmatch(dx) or split_of(dx))
+    splits = sorted(dx for dx in classes if split_of(dx))
+    others = sorted(set(classes) - set(splits))
+    if splits and others:
+        raise UserError(
+            f"{join_some(others)} beside {join_some(splits)} does not have the name of a split",
+            f"move {others[0]} out of the data folder, or into the folder of a split if it is a class",
+            "folders.not_a_split",
+            folders=others,
+        )
+    stores = sorted(dx for dx in classes if _NO_CLASS.fullmatch(dx))
     if stores:
         others = sorted(set(classes) - set(stores))
         raise UserError(

@@ -149,8 +149,16 @@ def explain_unknown_columns(
                 columns=lost,
                 file=inventory.name(path),
             )
+    if len(header) == 1:
+        return UserError(
+            f"{inventory.name(path)} begins with {header[0][:80]!r}, which is no header with several columns",
+            "remove the lines above the header, or separate the columns by a comma, semicolon, tab or |",
+            "metadata.no_header",
+            file=inventory.name(path),
+        )
     return UserError(
-        f"{inventory.name(path)} has no column that is known to hold the image or the class (it has {shown})",
+        f"{inventory.name(path)} does not have exactly one column that usually holds the image, and one the class "
+        f"(it has {shown})",
         "name the columns, as in data_columns=image_id:COLUMN,dx:COLUMN and, if there are some, lesion_id:COLUMN,"
         "patient_id:COLUMN"
         + ", or move the file out of the folder to read the classes from the folders"

@@ -60,6 +60,7 @@ class Inventory:
         archives: packed files.
         others: all other files.
         closed: folders that were not entered, see `scan.Tree`.
+        broken: links with the name of an image that lead to nothing.
         compare: whether images of one name may be opened to see whether they are equal.
     """
 
@@ -72,6 +73,7 @@ class Inventory:
     archives: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     closed: list[Path] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     compare: bool = True
 
     def name(self, path: str | Path) -> str:
@@ -150,7 +152,8 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
         ignore: a file that is no data, such as a given split.
     """
     tree = scan.scan(folder)
-    found = Inventory(folder, closed=tree.closed)
+    broken = [path for path in tree.broken if _kind(path) == "images"]
+    found = Inventory(folder, closed=tree.closed, broken=broken)
     results = {Path(path).parent for path in tree.files if base_name(path) == RESULTS}
     for path in tree.files:
         if results and not results.isdisjoint(Path(path).parents):

@@ -172,6 +172,8 @@ def explain_missing(inventory: Inventory, missing: list[str], rows: int) -> User
         )
     if inventory.closed:
         return explain_closed(inventory, f"{count:,} images have no file")
+    if inventory.broken:
+        return explain_broken(inventory)
     ids = {strip_suffixes(PurePosixPath(value).name).lower() for value in missing}
     suffixes = Counter(path.suffix for path in inventory.others if path.stem.lower() in ids)
     if suffixes:
@@ -226,6 +228,20 @@ def explain_closed(inventory: Inventory, effect: str) -> UserError:
         f"grant the permission (`chmod u+rx {quote(name)}`)",
         "images.closed_folder",
         folder=name,
+    )
+
+
+def explain_broken(inventory: Inventory) -> UserError:
+    """Return the error for images that are links to nothing."""
+    link, count = inventory.broken[0], len(inventory.broken)
+    return UserError(
+        f"{count:,} images are links to files that do not exist, such as {inventory.name(link)} to "
+        f"{printable(str(Path(link).readlink()))[:200]}",
+        "copy the files instead of the links (`cp -rL`), or get them with the program that made the links, such as "
+        "`git annex get .`",
+        "images.broken_links",
+        link=inventory.name(link),
+        count=count,
     )
 
 

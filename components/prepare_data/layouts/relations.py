@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,8 @@ PLACEHOLDERS = frozenset(
     (
         "unknown", "not known", "unspecified", "undefined", "missing", "na", "n/a", "n.a.", "#n/a", "nan", "none",
         "null", "nil", "not available", "not_available", "no id", "no lesion id", "-", "--", "-1", "?", ".", "0",
+        "<na>", "nat", "unk", "tbd", "not provided", "not applicable", "anonymous", "anonymized", "anonymised",
+        "redacted",
     )
 )  # fmt: skip
 """Values, in lower case, that stand for a missing id."""
@@ -31,6 +33,10 @@ MAX_NUMBERED = 20
 
 _SEPARATOR = re.compile(r"[ _.(-]")
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
+_VERSION = re.compile(
+    r"(?:.+_original_)?(.+)[._](?:jpe?g|png|bmp|tiff?|webp)(?:\.rf\.|_)[0-9a-f-]{16,36}", re.IGNORECASE
+)
+"""Names of versions of an image: Roboflow's `NAME_jpg.rf.HASH`, and Augmentor's `CLASS_original_NAME.jpg_UUID`."""
 
 
 class Groups:
@@ -98,6 +104,25 @@ def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series
     return ids
 
 
+def _implausible(ids: pd.Series, dx: pd.Series) -> Iterator[tuple[str, int]]:
+    """Yield the ids that have far more images than nearly all others, and their number of images.
+
+    Args:
+        ids: (N,) strings; empty if missing.
+        dx: (N,) class of each image.
+    """
+    known = ids != ""
+    counts = ids[known].value_counts()
+    of_both = ids[known].groupby([ids[known], dx[known]], observed=True).size()
+    share = (of_both / dx.value_counts().reindex(of_both.index.get_level_values(1)).to_numpy()).groupby(level=0).max()
+    # A class has at most nine ids with a tenth of its images, so the loop is short.
+    large = counts[(counts >= MIN_IMPLAUSIBLE_IMAGES) & (share.reindex(counts.index) > MAX_SHARE_OF_CLASS)]
+    for value, count in large.items():
+        others = counts[counts.index != value]
+        if count > MAX_TIMES_OTHERS * (np.quantile(others, 0.95) if len(others) else 1):
+            yield str(value), int(count)
+
+
 def clear_implausible(lesions: pd.Series, dx: pd.Series, notes: list[str]) -> pd.Series:
     """Return lesion ids without those that have far more images than others, which become empty.
 
@@ -106,49 +131,60 @@ def clear_implausible(lesions: pd.Series, dx: pd.Series, notes: list[str]) -> pd
         dx: (N,) class of each image.
         notes: extended in place.
     """
-    known = lesions != ""
-    counts = lesions[known].value_counts()
-    of_both = lesions[known].groupby([lesions[known], dx[known]], observed=True).size()
-    share = (of_both / dx.value_counts().reindex(of_both.index.get_level_values(1)).to_numpy()).groupby(level=0).max()
-    # A class has at most nine lesions with a tenth of its images, so the loop is short.
-    large = counts[(counts >= MIN_IMPLAUSIBLE_IMAGES) & (share.reindex(counts.index) > MAX_SHARE_OF_CLASS)]
-    for lesion, count in large.items():
-        others = counts[counts.index != lesion]
-        usual = np.quantile(others, 0.95) if len(others) else 1
-        if count > MAX_TIMES_OTHERS * usual:
-            lesions = lesions.where(lesions != lesion, "")
-            notes.append(
-                f"lesion_id is {printable(str(lesion)[:80])!r} in {_rows(int(count))}, more than one lesion can have: "
-                "it is treated as missing"
-            )
+    for lesion, count in list(_implausible(lesions, dx)):
+        lesions = lesions.where(lesions != lesion, "")
+        notes.append(
+            f"lesion_id is {printable(lesion[:80])!r} in {_rows(count)}, more than one lesion can have: "
+            "it is treated as missing"
+        )
     return lesions
 
 
-def related_names(names: pd.Series, dx: pd.Series) -> list[str]:
-    """Return for each image the name that it extends, such as `a` for `a_aug1`, `a_flip` and `a (2)`, else its own.
+def _base(name: str, label: str, class_of: Mapping[str, str]) -> str:
+    """Return the shortest name of another image that a name extends at its end, else at its beginning, else its own."""
+    folder, slash, stem = name.rpartition("/")
+    cuts = [match.span() for match in _SEPARATOR.finditer(stem)]
+    beginnings = (stem[:start].rstrip(" _.-") for start, _ in cuts)
+    ends = (stem[end:].lstrip(" _.-") for _, end in reversed(cuts))
+    for shorter in (*beginnings, *(end for end in ends if not end.isdigit())):
+        if shorter and class_of.get(folder + slash + shorter) == label:
+            return folder + slash + shorter
+    return name
 
-    Only the name of another image of the same class and folder can be extended.
+
+def related_names(names: pd.Series, dx: pd.Series) -> list[str]:
+    """Return for each image the name that it extends, such as `a` for `a_aug1`, `flip_a` and `a (2)`, else its own.
+
+    Only the name of another image of the same class and folder can be extended. Versions that a program made of one
+    image, see `_VERSION`, are related in all folders, to the first of them.
 
     Args:
         names: (N,) image ids, each once.
         dx: (N,) class of each image.
     """
     class_of = dict(zip(names, dx, strict=True))
-    bases: list[str] = []
-    numbered: Counter[str] = Counter()
+    base_of: dict[str, str] = {}
+    versions: dict[tuple[str, str], str] = {}
     for name, label in class_of.items():
-        base = name
-        for cut in sorted({match.start() for match in _SEPARATOR.finditer(name)}, reverse=True):
-            shorter = name[:cut].rstrip(" _.-")
-            if shorter and class_of.get(shorter) == label and shorter.rpartition("/")[0] == name.rpartition("/")[0]:
-                base = shorter
-        bases.append(base)
-        if base is not name and _NUMBER.fullmatch(name[len(base) :]):
-            numbered[base] += 1
-    return [
-        name if numbered[base] > MAX_NUMBERED and _NUMBER.fullmatch(name[len(base) :]) else base
-        for name, base in zip(class_of, bases, strict=True)
+        base = _base(name, label, class_of)
+        if base is name and (version := _VERSION.fullmatch(name.rpartition("/")[2])):
+            base = versions.setdefault((version[1], label), name)
+        if base is not name:
+            base_of[name] = base
+    numbered = [
+        name for name, base in base_of.items() if name.startswith(base) and _NUMBER.fullmatch(name[len(base) :])
     ]
+    counts = Counter(base_of[name] for name in numbered)
+    for name in numbered:
+        if counts[base_of[name]] > MAX_NUMBERED:
+            del base_of[name]
+
+    def first(name: str) -> str:
+        while name in base_of:  # what it extends may extend another name itself
+            name = base_of[name]
+        return name
+
+    return [first(name) for name in class_of]
 
 
 def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
@@ -161,12 +197,18 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     dx, names = table["dx"], table["image_id"]
     empty = pd.Series("", index=table.index, dtype=object)
     patients = clear_placeholders(table.get("patient_id", empty), "patient_id", notes)
+    for patient, count in _implausible(patients, dx):
+        notes.append(
+            f"patient_id is {printable(patient[:80])!r} in {_rows(count)}, far more than any other: they stay in one "
+            "split; leave it empty if it means unknown patients"
+        )
     lesions = clear_placeholders(table.get("lesion_id", empty), "lesion_id", notes)
     lesions = _qualify_by_patient(lesions, patients, notes)
     lesions = clear_implausible(lesions, dx, notes)
     groups = Groups(len(table))
-    groups.join_equal(lesions)
-    groups.join_equal(patients)
+    # Spelled in upper and lower case, an id stays in one split.
+    groups.join_equal(lesions.str.lower())
+    groups.join_equal(patients.str.lower())
     bases = pd.Series(related_names(names, dx), index=table.index, dtype=object)
     copies = bases != names
     groups.join_equal(zip(bases, dx, strict=True) if copies.any() else ())

@@ -19,6 +19,8 @@ SEPARATORS = ",;\t|"
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)
+"""First line that Excel reads and some programs write for it; it contains the separator."""
 _ADDRESS = re.compile(rb"\s*[a-z][a-z0-9+.-]{1,9}://\S+\s*", re.IGNORECASE)
 
 
@@ -127,7 +129,7 @@ def read_header(path: Path) -> list[str]:
     """
     with _open(path) as (file, separator):
         line = ""
-        while not line.strip():
+        while not line.strip() or _SEPARATOR_LINE.fullmatch(line.strip()):
             line = file.readline(START_BYTES)
             if not line:
                 return []
@@ -150,7 +152,7 @@ def read_table(path: Path) -> Table:
         try:
             for row in reader:
                 fields = [field.strip() for field in row]
-                if not any(fields):
+                if not any(fields) or (not rows and fields[0].lower() == "sep="):
                     continue
                 if rows and len(fields) != len(rows[0]):
                     raise UserError(

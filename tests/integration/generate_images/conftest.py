@@ -13,7 +13,6 @@ import pytest
 from components.generate_images.generate import generate
 from components.prepare_data.prepare import prepare
 from components.shared import keras_setup
-from components.shared.features import train_features
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, open_pixels, read_header, read_rows
 from components.shared.records import (
@@ -24,6 +23,7 @@ from components.shared.records import (
     load_record,
     write_record,
 )
+from components.train_features.train import train
 
 LATENT = 6
 
@@ -33,13 +33,12 @@ class Demo:
     """The demo data after prepare_data.
 
     Attributes:
-        training_data: the folder.
-        features: the feature extractor.
+        rare_data, features: what train_features wrote.
         images: split → class → images.
         lesions: class → lesions of the training images.
     """
 
-    training_data: Path
+    rare_data: Path
     features: Path
     images: dict[str, dict[str, np.ndarray]]
     lesions: dict[str, np.ndarray]
@@ -55,15 +54,15 @@ def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
         external="none",
         duplicates="move_to_train",
         image_size=32,
-        rare="auto",
+        rare="akiec,bcc,df,mel,nv,vasc",
         max_bad_images=0,
         seed=1,
         training_data=training_data,
         test_data=test_data,
         data_profile=folder / "profile.html",
     )
-    train_set = training_data / "train.parquet"
-    train_features(train_set, 1, folder / "features.keras", "test")
+    train_set, rare_data = training_data / "train.parquet", folder / "rare_data"
+    train(training_data, 1, folder / "features.keras", rare_data)
     sets = {
         "train": train_set,
         "validation": training_data / "validation.parquet",
@@ -76,7 +75,7 @@ def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
             images[split] = {name: np.array(pixels.images[dx == name]) for name in pixels.header.classes}
     rows = read_rows(train_set, "train", ["dx", "lesion_id"])
     lesions = {str(name): of_class["lesion_id"].to_numpy() for name, of_class in rows.groupby("dx")}
-    return Demo(training_data, folder / "features.keras", images, lesions)
+    return Demo(rare_data, folder / "features.keras", images, lesions)
 
 
 def build_choosing(pool: np.ndarray) -> keras.Model:
@@ -99,12 +98,12 @@ def build_untrained(size: int = 32) -> keras.Model:
     return keras.Model(inputs, keras.layers.Reshape((size, size, 3))(x * 5))
 
 
-def add_gan(gans: Path, dx: str, model: keras.Model, training_data: Path, **changes: Any) -> TrainedGan:
+def add_gan(gans: Path, dx: str, model: keras.Model, rare_data: Path, **changes: Any) -> TrainedGan:
     """Save a generator and its record in a folder, as train_gan does, and return the record."""
     models = gans / "models"
     models.mkdir(parents=True, exist_ok=True)
     keras_setup.save_model(model, models / f"gan-{dx}.keras")
-    header = read_header(training_data / "train.parquet")
+    header = read_header(rare_data / "train.parquet")
     values: dict[str, Any] = {
         "dx": dx, "architecture": "dcgan", "classes": list(header.classes), "image_size": header.image_size,
         "data_sha256": header.data_sha256, "split_sha256": header.split_sha256, "recipe": {}, "latent": LATENT,
@@ -120,10 +119,10 @@ def add_gan(gans: Path, dx: str, model: keras.Model, training_data: Path, **chan
     return record
 
 
-def add_failed_gan(gans: Path, dx: str, training_data: Path, failed: str) -> None:
+def add_failed_gan(gans: Path, dx: str, rare_data: Path, failed: str) -> None:
     """Write the record of a class whose GAN failed."""
     (gans / "models").mkdir(parents=True, exist_ok=True)
-    header = read_header(training_data / "train.parquet")
+    header = read_header(rare_data / "train.parquet")
     record = FailedGan(
         dx=dx,
         architecture="dcgan",
@@ -158,7 +157,7 @@ class Generated:
         return self.path(dx, "html").read_text()
 
 
-def run(gans: Path, features: Path, training_data: Path, out: Path, **changes: Any) -> Generated:
+def run(gans: Path, features: Path, rare_data: Path, out: Path, **changes: Any) -> Generated:
     """Generate 40 images of each class in a folder, of which a fifth was rejected, unless `changes` differ."""
     sources = out.with_name(f"{out.name}-sources")
     sources.mkdir(exist_ok=True)
@@ -166,5 +165,5 @@ def run(gans: Path, features: Path, training_data: Path, out: Path, **changes: A
         write_record(sources / "sources.json", SyntheticSources(sources={}))
     classes = sorted(path.stem.removeprefix("gan-") for path in gans.glob("models/gan-*.json"))
     settings: Mapping[str, Any] = {"classes": classes, "sources": sources, "count": 40, "reject": 0.2, "seed": 1}
-    generate(gans=gans, features=features, training_data=training_data, **{**settings, **changes}, synthetic=out)
+    generate(gans=gans, features=features, rare_data=rare_data, **{**settings, **changes}, synthetic=out)
     return Generated(out)

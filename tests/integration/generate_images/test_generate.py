@@ -64,10 +64,10 @@ def case(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Case:
         PARTLY_COPYING: np.concatenate([copies, test["nv"][:NUMBER_OF_COPIES]]),
     }
     for dx, pool in pools.items():
-        add_gan(folder / "gans", dx, build_choosing(pool), demo.training_data)
-    add_gan(folder / "gans", UNTRAINED, build_untrained(), demo.training_data)
-    add_failed_gan(folder / "gans", FAILED, demo.training_data, "RuntimeError: <diverged>")
-    generated = run(folder / "gans", demo.features, demo.training_data, folder / "synthetic")
+        add_gan(folder / "gans", dx, build_choosing(pool), demo.rare_data)
+    add_gan(folder / "gans", UNTRAINED, build_untrained(), demo.rare_data)
+    add_failed_gan(folder / "gans", FAILED, demo.rare_data, "RuntimeError: <diverged>")
+    generated = run(folder / "gans", demo.features, demo.rare_data, folder / "synthetic")
     return Case(generated, folder / "gans", pools)
 
 
@@ -133,7 +133,7 @@ def test_generate_rejects_the_worst_and_measures_what_it_keeps(demo: Demo, case:
     features = load_features(demo.features)
     sampled = case.sample(MIXED, quality.drawn)
     rejected = sorted(set(range(len(sampled))) - set(rows["index"]))
-    label = read_header(demo.training_data / "train.parquet").classes.index(MIXED)
+    label = read_header(demo.rare_data / "train.parquet").classes.index(MIXED)
     probability = features.probabilities(sampled)[:, label]
     assert np.median(probability[rejected]) < np.median(probability[rows["index"]]) / 2
 
@@ -154,9 +154,7 @@ def test_generate_records_the_nearest_pairs(demo: Demo, case: Case) -> None:
     distances = [pair.distance for pair in quality.nearest]
     assert distances == sorted(distances)
     assert distances[0] >= round(quality.copy_threshold, 4)
-    train = pd.read_parquet(demo.training_data / "train.parquet", columns=["image_id", "dx"]).set_index("image_id")[
-        "dx"
-    ]
+    train = pd.read_parquet(demo.rare_data / "train.parquet", columns=["image_id", "dx"]).set_index("image_id")["dx"]
     assert {train[pair.image_id] for pair in quality.nearest} == {MIXED}
     assert {pair.index for pair in quality.nearest} <= set(rows["index"])
     assert len(quality.pairs_jpeg) <= 12_000
@@ -176,7 +174,7 @@ def test_generate_identifies_each_image_by_model_seed_and_index(demo: Demo, case
     assert set(rows["model_sha256"]) == {file_sha256(case.gans / "models" / f"gan-{UNTRAINED}.keras")}
     assert rows["image_id"].is_unique
     assert rows["index"].is_monotonic_increasing
-    assert read_header(case.generated.path(UNTRAINED, "parquet")) == read_header(demo.training_data / "train.parquet")
+    assert read_header(case.generated.path(UNTRAINED, "parquet")) == read_header(demo.rare_data / "train.parquet")
     sampled = case.sample(UNTRAINED, 50)
     for index, image, digest in zip(rows["index"], images, rows["pixel_sha256"], strict=True):
         np.testing.assert_array_equal(sampled[index], image)
@@ -187,14 +185,14 @@ def test_generate_gives_the_same_bytes_for_a_class_alone(demo: Demo, case: Case,
     (tmp_path / "gans" / "models").mkdir(parents=True)
     for suffix in ("keras", "json"):
         shutil.copy(case.gans / "models" / f"gan-{UNTRAINED}.{suffix}", tmp_path / "gans" / "models")
-    alone = run(tmp_path / "gans", demo.features, demo.training_data, tmp_path / "synthetic")
+    alone = run(tmp_path / "gans", demo.features, demo.rare_data, tmp_path / "synthetic")
     for suffix in ("parquet", "json", "html"):
         assert file_sha256(alone.path(UNTRAINED, suffix)) == file_sha256(case.generated.path(UNTRAINED, suffix))
 
 
 def test_generate_with_another_seed_and_several_row_groups(demo: Demo, case: Case, tmp_path: Path) -> None:
-    add_gan(tmp_path / "gans", UNTRAINED, build_untrained(), demo.training_data)
-    other = run(tmp_path / "gans", demo.features, demo.training_data, tmp_path / "out", count=300, reject=0.0, seed=2)
+    add_gan(tmp_path / "gans", UNTRAINED, build_untrained(), demo.rare_data)
+    other = run(tmp_path / "gans", demo.features, demo.rare_data, tmp_path / "out", count=300, reject=0.0, seed=2)
     rows = other.rows(UNTRAINED)
     assert rows["index"].tolist() == list(range(300))
     assert not set(rows["pixel_sha256"]) & set(case.generated.rows(UNTRAINED)["pixel_sha256"])
@@ -203,10 +201,10 @@ def test_generate_with_another_seed_and_several_row_groups(demo: Demo, case: Cas
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_generate_for_a_class_with_few_real_images_measures_against_all_of_them(
-    make_set: Callable[..., Path], training_data: Path, features: Path, images: int, tmp_path: Path
+    make_set: Callable[..., Path], rare_data: Path, features: Path, images: int, tmp_path: Path
 ) -> None:
-    data = tmp_path / "training_data"
-    shutil.copytree(training_data, data)
+    data = tmp_path / "rare_data"
+    shutil.copytree(rare_data, data)
     make_set(data / "train.parquet", "train", {"df": images, "nv": 20, "vasc": 8})
     make_set(data / "validation.parquet", "validation", {"df": 1, "nv": 6, "vasc": 6})
     add_gan(tmp_path / "gans", "df", build_untrained(), data)
@@ -229,10 +227,10 @@ def test_generate_for_a_class_with_few_real_images_measures_against_all_of_them(
     ],
 )
 def test_generate_with_an_invalid_parameter_fails(
-    training_data: Path, features: Path, tmp_path: Path, changes: dict[str, Any], name: str
+    rare_data: Path, features: Path, tmp_path: Path, changes: dict[str, Any], name: str
 ) -> None:
     with raises_user_error("parameter.out_of_range") as caught:
-        run(tmp_path / "gans", features, training_data, tmp_path / "out", **changes)
+        run(tmp_path / "gans", features, rare_data, tmp_path / "out", **changes)
     assert caught.value.fields == {"name": name}
 
 
@@ -248,29 +246,29 @@ def test_generate_with_an_invalid_parameter_fails(
     ],
 )
 def test_generate_with_a_gan_that_does_not_fit_fails(
-    training_data: Path, features: Path, tmp_path: Path, changes: dict[str, Any], code: str
+    rare_data: Path, features: Path, tmp_path: Path, changes: dict[str, Any], code: str
 ) -> None:
-    add_gan(tmp_path / "gans", "df", build_untrained(), training_data, **changes)
+    add_gan(tmp_path / "gans", "df", build_untrained(), rare_data, **changes)
     with raises_user_error(code):
-        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+        run(tmp_path / "gans", features, rare_data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_generate_with_a_record_under_another_name_fails(training_data: Path, features: Path, tmp_path: Path) -> None:
-    add_gan(tmp_path / "gans", "df", build_untrained(), training_data)
+def test_generate_with_a_record_under_another_name_fails(rare_data: Path, features: Path, tmp_path: Path) -> None:
+    add_gan(tmp_path / "gans", "df", build_untrained(), rare_data)
     for path in list((tmp_path / "gans" / "models").iterdir()):
         path.rename(path.with_stem("gan-vasc"))
     with raises_user_error("generate_images.other_data"):
-        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+        run(tmp_path / "gans", features, rare_data, tmp_path / "out")
 
 
-def test_generate_without_a_valid_record_fails(training_data: Path, features: Path, tmp_path: Path) -> None:
+def test_generate_without_a_valid_record_fails(rare_data: Path, features: Path, tmp_path: Path) -> None:
     (tmp_path / "gans" / "models").mkdir(parents=True)
     with raises_user_error("generate_images.no_gans", classes=["df"]):
-        run(tmp_path / "gans", features, training_data, tmp_path / "out", classes=["df"])
+        run(tmp_path / "gans", features, rare_data, tmp_path / "out", classes=["df"])
     (tmp_path / "gans" / "models" / "gan-df.json").write_text("{}")
     with raises_user_error("record.invalid"):
-        run(tmp_path / "gans", features, training_data, tmp_path / "out")
+        run(tmp_path / "gans", features, rare_data, tmp_path / "out")
 
 
 def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> None:
@@ -279,7 +277,7 @@ def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> 
     train, test = demo.images["train"]["df"], demo.images["test"]["mel"]
     noise = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
     pool = np.concatenate([train[:20, ::-1], test[:20], noise])
-    header = read_header(demo.training_data / "train.parquet")
+    header = read_header(demo.rare_data / "train.parquet")
     (tmp_path / "out-sources").mkdir()
     rows = pd.DataFrame(
         {
@@ -297,7 +295,7 @@ def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> 
     )
     write_record(tmp_path / "out-sources" / "sources.json", SyntheticSources(sources={"stylegan": source}))
 
-    made = run(tmp_path / "gans", demo.features, demo.training_data, tmp_path / "out", classes=["df"])
+    made = run(tmp_path / "gans", demo.features, demo.rare_data, tmp_path / "out", classes=["df"])
     quality, accepted = made.quality("stylegan/df"), made.rows("stylegan/df")
     assert (quality.source, quality.drawn, quality.copies) == ("stylegan", 50, 20)
     assert quality.curated == 6, "a fifth of the 30 that are no copies"
@@ -309,26 +307,25 @@ def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> 
     assert accepted["model_sha256"].isna().all()
     assert "24 images of 50 from stylegan. Fewer than the 40 requested." in made.page("stylegan/df")
     with raises_user_error("image_set.mixed"):
-        run(tmp_path / "gans", demo.features, other_split(demo.training_data, tmp_path), tmp_path / "out")
+        run(tmp_path / "gans", demo.features, other_split(demo.rare_data, tmp_path), tmp_path / "out")
 
 
-def other_split(training_data: Path, tmp_path: Path) -> Path:
+def other_split(rare_data: Path, tmp_path: Path) -> Path:
     """Return a copy of the data with another hash of the split."""
     for name in ("train", "validation"):
-        path = training_data / f"{name}.parquet"
+        path = rare_data / f"{name}.parquet"
         with write_image_set(
             tmp_path / "other" / f"{name}.parquet", replace(read_header(path), split_sha256="0" * 64)
         ) as out:
             for table in iter_tables(path):
                 out.write_table(table)
-    shutil.copy(training_data / "classes.json", tmp_path / "other")
     return tmp_path / "other"
 
 
-def test_generate_with_a_generator_as_feature_extractor_fails(training_data: Path, tmp_path: Path) -> None:
-    add_gan(tmp_path / "gans", "df", build_untrained(), training_data)
+def test_generate_with_a_generator_as_feature_extractor_fails(rare_data: Path, tmp_path: Path) -> None:
+    add_gan(tmp_path / "gans", "df", build_untrained(), rare_data)
     with raises_user_error("features.invalid"):
-        run(tmp_path / "gans", tmp_path / "gans" / "models" / "gan-df.keras", training_data, tmp_path / "out")
+        run(tmp_path / "gans", tmp_path / "gans" / "models" / "gan-df.keras", rare_data, tmp_path / "out")
 
 
 def test_rank_best_first_uses_the_worse_of_two_ranks() -> None:

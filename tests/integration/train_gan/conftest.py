@@ -56,7 +56,7 @@ class Trainer:
         """Return the arguments of `train`."""
         values: dict[str, Any] = {
             "classes": ["vasc"],
-            "training_data": self.training_data,
+            "rare_data": self.training_data,
             "features": self.features,
             "start": self.no_start,
             "architecture": "dcgan",

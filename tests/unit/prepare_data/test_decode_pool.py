@@ -14,6 +14,7 @@ from components.prepare_data import decode_pool, image_reader
 from components.prepare_data.image_reader import Stored
 from components.prepare_data.near_duplicates import perceptual_hashes
 from components.shared.image_set import decode_png, pixel_sha256
+from tests.helpers.errors import raises_user_error
 
 GIB = 2**30
 
@@ -133,3 +134,21 @@ def test_decode_of_hard_links_keeps_each_file_once(linked: dict[str, Path]):
     assert findings.skipped == [("image 8", image_reader.NO_IMAGE)]
     assert findings.notes == {"grey": 3}
     assert findings.sizes == {(40, 40): 9}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "hint"),
+    [
+        ([image_reader.HEIC, image_reader.HEIC], "mogrify -format jpg"),
+        ([image_reader.CMYK, image_reader.CMYK], "mogrify -colorspace sRGB"),
+        (["corrupt (broken data stream)", "corrupt (image file is truncated)"], "download or copy the files again"),
+        ([image_reader.NO_IMAGE, image_reader.NO_IMAGE], "download or copy the files again"),
+        ([image_reader.HEIC, image_reader.CMYK], "raise max_bad_images"),
+    ],
+)
+def test_refuse_more_than_states_the_fix_if_all_images_fail_alike(reasons: list[str], hint: str):
+    findings = decode_pool.Findings(skipped=[(f"image {n}", reason) for n, reason in enumerate(reasons)])
+    findings.refuse_more_than(2)
+    with raises_user_error("images.too_many_unusable", limit=1, count=2) as caught:
+        findings.refuse_more_than(1)
+    assert hint in caught.value.hint

@@ -274,10 +274,28 @@ def test_read_file_that_is_not_an_image_is_refused(tmp_path):
     assert refused(tmp_path / "empty.jpg") == "empty file"
     (tmp_path / "text.jpg").write_text("<html>404 not found</html>")
     assert refused(tmp_path / "text.jpg").startswith("not an image")
+    assert refused(tmp_path / "text.jpg") == "not an image but a web page"
     # For this format, Pillow would run Ghostscript.
     (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\n")
     assert refused(tmp_path / "script.png").startswith("not an image")
     assert refused(tmp_path / "gone.png") == "file not found"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", image_reader.POINTER),
+        (b"\n<!DOCTYPE html>\n<title>Sign in</title>", image_reader.WEB_PAGE),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", image_reader.HEIC),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", image_reader.HEIC),
+        (b"\0" * 128 + b"DICM" + b"\2\0", image_reader.DICOM),
+        (b"\0" * 127 + b"DICM", image_reader.NO_IMAGE),
+    ],
+)
+def test_read_of_another_kind_of_file_names_it(tmp_path, content, reason):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert refused(tmp_path / "a.jpg") == reason
+    assert image_reader.read(image_reader.Stored(tmp_path / "a.jpg", 0, len(content)), 32) == reason
 
 
 def test_read_checks_the_minimum_size(tmp_path, image):

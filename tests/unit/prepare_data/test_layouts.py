@@ -195,7 +195,15 @@ def test_read_sets_masks_in_a_folder_of_their_own_aside(raw, read):
     ]
 
 
-@pytest.mark.parametrize("stores", [("images", "masks"), ("HAM10000_images_part_1", "HAM10000_images_part_2")])
+@pytest.mark.parametrize(
+    "stores",
+    [
+        ("images", "masks"),
+        ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+        ("original/nv", "original/mel", "augmented/nv", "augmented/mel"),
+        ("Originals", "resized_128"),
+    ],
+)
 def test_read_folders_that_are_no_classes_raises(raw, read, stores):
     for store in stores:
         write_images(raw / store, rows())
@@ -203,12 +211,13 @@ def test_read_folders_that_are_no_classes_raises(raw, read, stores):
         read(raw)
 
 
-def test_read_a_store_beside_class_folders_raises(raw, read):
+@pytest.mark.parametrize("store", ["masks", "unlabeled", "nv_augmented"])
+def test_read_a_store_beside_class_folders_raises(raw, read, store):
     write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
-    write_images(raw / "masks", rows())
+    write_images(raw / store, rows())
     with raises_user_error("folders.not_a_class") as caught:
         read(raw)
-    assert caught.value.fields == {"folders": ["masks"]}
+    assert caught.value.fields == {"folders": [store]}
 
 
 def write_one_hot(path, ids, codes, akiec="AKIEC"):
@@ -418,6 +427,17 @@ def test_read_hugging_face_parquet(raw, read):
     assert got.pixel_sha256 == read_image(raw / "a.png", 32).pixel_sha256
 
 
+def test_read_hugging_face_parquet_with_unpublished_classes_raises(raw, read):
+    names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    for split in ("train", "test"):
+        labels = [n % 2 if split == "train" else -1 for n in range(6)]
+        records = [{"image": {"bytes": encoded(n), "path": ""}, "label": label} for n, label in enumerate(labels)]
+        write_parquet(raw / f"{split}.parquet", records, names)
+    with raises_user_error("metadata.missing_value", column="dx") as caught:
+        read(raw)
+    assert "has no label in " in str(caught.value)
+
+
 def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     records = [
         {"photo": encoded(n), "image_id": f"I{n}", "lesion_id": f"L{n // 2}", "dx": "ab"[n % 4 // 2]} for n in range(8)
@@ -610,6 +630,24 @@ def test_read_with_other_names_shows_one_of_each(raw, read):
     assert cause(read(raw)) == ("images.other_names", {"id": "ISIC_0024306", "file": "0.jpg", "count": 23})
 
 
+def test_read_with_broken_links_names_one_and_its_target(raw, read, tmp_path):
+    write_table(raw / CSV, rows())
+    (raw / "images").mkdir()
+    for row in rows():
+        (raw / "images" / f"{row[1]}.jpg").symlink_to(tmp_path / "gone" / f"{row[1]}.jpg")
+    (raw / "latest").symlink_to("nothing")  # without the name of an image
+    dataset = read(raw)
+    assert cause(dataset) == ("images.broken_links", {"link": f"images/{rows()[0][1]}.jpg", "count": 23})
+    assert f"to {tmp_path}/gone/" in str(dataset.cause)
+
+
+def test_read_class_folders_with_a_broken_link_raises(raw, read):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{row[1]}.jpg")
+    (raw / "nv" / "another.jpg").symlink_to("gone.jpg")
+    with raises_user_error("images.broken_links", count=1, link="nv/another.jpg"):
+        read(raw)
+
+
 def test_read_without_images_says_so(raw, read):
     write_table(raw / CSV, rows())
     assert cause(read(raw)) == ("images.none", {"count": 23})
@@ -746,9 +784,9 @@ def test_read_masks_below_a_class_folder_raises(raw, read):
 
 def test_read_splits_beside_other_folders_are_no_classes(raw, read):
     write_images(raw, rows(), lambda row: f"{('train', 'test', 'unlabelled')[int(row[1][-1]) % 3]}/{row[1]}.jpg")
-    with raises_user_error("folders.not_a_class") as caught:
+    with raises_user_error("folders.not_a_split", folders=["unlabelled"]) as caught:
         read(raw)
-    assert caught.value.fields == {"folders": ["test", "train"]}
+    assert caught.value.hint.startswith("move unlabelled out of the data folder")
 
 
 def test_read_accents_of_another_form_finds_the_images(raw, read):

@@ -17,7 +17,7 @@ def related(lines, columns=("image_id", "dx", "lesion_id")):
     return result.set_index("image_id"), unit, notes
 
 
-@pytest.mark.parametrize("value", ["unknown", "NA", "nan", "None", "-", "", "N/A", "-1", "?"])
+@pytest.mark.parametrize("value", ["unknown", "NA", "nan", "None", "-", "", "N/A", "-1", "?", "<NA>", "Anonymous"])
 def test_relate_placeholder_is_missing(value):
     lines = [(f"I{n}", "nv", value if n < 9 else f"L{n}") for n in range(12)]
     result, unit, notes = related(lines)
@@ -41,6 +41,19 @@ def test_relate_lesion_with_implausibly_many_images_is_missing():
     result, _, notes = related(lines)
     assert result["lesion_id"].nunique() == 18 + 21
     assert "'multiple' in 18 rows" in notes[0]
+
+
+def test_relate_patient_with_implausibly_many_images_is_kept_and_noted():
+    columns = ("image_id", "dx", "patient_id")
+    result, _, notes = related([(f"I{n}", "nv", "clinic" if n < 18 else f"P{n // 2}") for n in range(60)], columns)
+    assert result["group_id"].nunique() == 1 + 21
+    assert notes[0] == (
+        "patient_id is 'clinic' in 18 rows, far more than any other: they stay in one split; leave it empty if it "
+        "means unknown patients"
+    )
+    result, _, notes = related([(f"I{n}", "nv", "anonymous" if n < 18 else f"P{n // 2}") for n in range(60)], columns)
+    assert result["group_id"].nunique() == 18 + 21
+    assert notes[0] == "patient_id is 'anonymous' in 18 rows, which is no id: it is treated as missing"
 
 
 def test_relate_lesions_that_all_have_many_images_are_kept():
@@ -71,6 +84,13 @@ def test_relate_patients_join_lesions_and_are_the_unit_without_them():
     assert "the unit is the patient" in notes[0]
 
 
+def test_relate_ids_that_differ_in_case_stay_in_one_split():
+    columns = ("image_id", "dx", "lesion_id", "patient_id")
+    lines = [("A", "nv", "HAM_1", ""), ("B", "nv", "ham_1", ""), ("C", "nv", "L2", "p7"), ("D", "nv", "L3", "P7")]
+    groups = related(lines, columns)[0]["group_id"]
+    assert groups["A"] == groups["B"] != groups["C"] == groups["D"]
+
+
 def test_relate_lesion_numbers_that_restart_for_each_patient_are_lesions_of_each():
     columns = ("image_id", "dx", "lesion_id", "patient_id")
     lines = [(f"I{n}", "nv", str(1 + n % 2), f"P{n // 4}") for n in range(12)]
@@ -95,6 +115,43 @@ def test_relate_names_that_extend_another_are_copies(end):
     assert result.loc["A", "lesion_id"] == result.loc[f"A{end}", "lesion_id"] == "A"
     assert result.loc["B", "group_id"] != result.loc[f"B{end}", "group_id"]  # a copy has the class of its original
     assert any(note.startswith("1 images extend the name") for note in notes)
+
+
+@pytest.mark.parametrize("start", ["aug1_", "flip-", "Copy of ", "aug_0_"])
+def test_relate_names_that_end_as_another_are_copies(start):
+    result, _, _ = related([("A", "nv", ""), (f"{start}A", "nv", ""), ("B", "nv", ""), (f"{start}B", "mel", "")])
+    assert result.loc["A", "lesion_id"] == result.loc[f"{start}A", "lesion_id"] == "A"
+    assert result["group_id"].nunique() == 3
+
+
+def test_related_names_that_end_in_a_number_are_no_copies_of_it():
+    names = pd.Series(["1", "2", "nv_1", "nv (2)"])
+    assert related_names(names, pd.Series("nv", index=names.index)) == list(names)
+
+
+def test_related_names_follow_copies_of_copies():
+    names = pd.Series(["flip_A_aug1", "A_aug1", "A", "aug2_flip_A_aug1"])
+    assert related_names(names, pd.Series("nv", index=names.index)) == ["A"] * 4
+
+
+HASH, OTHER_HASH = "0a1b2c3d4e5f60718293a4b5c6d7e8f9", "f" * 32
+UUID = "123e4567-e89b-12d3-a456-426614174000"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (f"train/nv/I_1_jpg.rf.{HASH}", f"train/nv/I_1_jpg.rf.{OTHER_HASH}"),
+        (f"train/nv/I_1_jpg.rf.{HASH}", f"test/nv/I_1_jpg.rf.{OTHER_HASH}"),
+        ("nv/I_1", f"nv/I_1_png.rf.{HASH}"),
+        (f"nv_original_I_1.jpg_{UUID}", f"nv_original_I_1.jpg_{UUID[::-1]}"),
+    ],
+    ids=["Roboflow", "in another split", "beside the original", "Augmentor"],
+)
+def test_related_names_of_versions_that_a_program_made_are_copies(first, second):
+    names = pd.Series([first, second, second.replace("I_1", "I_2")])
+    assert related_names(names, pd.Series("nv", index=names.index)) == [first, first, names[2]]
+    assert related_names(names, pd.Series(["nv", "mel", "nv"])) == list(names)
 
 
 def test_relate_copies_with_lesion_ids_of_their_own_are_one_lesion():
