@@ -250,6 +250,7 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                synthetic_until=1.0,
             ).set_display_name("Train classifier")
             if champion:
                 real.after(champion)
@@ -265,6 +266,7 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                synthetic_until=OPTIONS.synthetic_until,
             ).set_display_name("Train classifier")
             keep_checkpoints(mixed)
             place(mixed, "train_classifier")

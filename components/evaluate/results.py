@@ -1,6 +1,7 @@
 """Results of a run in the form of `metrics.json`, the figures that Kubeflow compares runs by, and the files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,7 @@ def describe_run(
         versions=first.versions,
         source=inputs.source,
         code=code_sha256("evaluate"),
+        **asdict(inputs.use),
     )
     return record.model_copy(update={"plan": plan}) if plan else record
 

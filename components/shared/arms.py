@@ -4,9 +4,10 @@ An arm is a name and a recipe. Everything that a recipe does not mention is equa
 number of steps, validation. To add a control, add an entry to `CONTROLS`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from components.shared.errors import UserError
 
@@ -26,6 +27,8 @@ class Recipe:
             network learns as if the classes were equally frequent (Menon et al. 2021, arXiv 2007.07314).
         strong_augmentation: whether scale, position and colours of the images change as well.
         metadata: whether the network also gets age, sex and site of the patient; see `patient_metadata.py`.
+        synthetic_until: share of the epochs that use the synthetic images, from the first one; the later epochs use the
+            control's rows.
     """
 
     title: str
@@ -37,6 +40,27 @@ class Recipe:
     logit_adjustment: bool = False
     strong_augmentation: bool = False
     metadata: bool = False
+    synthetic_until: float = 1.0
+
+    def mixed_epochs(self, epochs: int) -> int:
+        """Return the number of first epochs that use the recipe's own rows: rounded down, but at least one.
+
+        Example:
+            >>> Recipe("", synthetic_until=0.5).mixed_epochs(5)
+            2
+        """
+        return max(1, math.floor(self.synthetic_until * epochs + 1e-9))
+
+
+@dataclass(frozen=True)
+class Use:
+    """How arms use the synthetic images: the options of these names, see `Options`.
+
+    Attributes:
+        synthetic_until: see `Recipe`.
+    """
+
+    synthetic_until: float = 1.0
 
 
 BASELINE = "baseline"
@@ -134,8 +158,12 @@ def title_of(arm: str) -> str:
     return name if share is None else f"{name} {100 * share:g} %"
 
 
-def recipe(arm: str) -> Recipe:
+def recipe(arm: str, use: Use = Use()) -> Recipe:
     """Return the recipe of an arm.
+
+    Args:
+        arm: its name.
+        use: how arms use the synthetic images; those without are not affected.
 
     Raises:
         UserError: `arms.unknown`.
@@ -146,7 +174,9 @@ def recipe(arm: str) -> Recipe:
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
         source = source_of(arm) or GAN
         title += "" if source == GAN else f", from {source}"
-        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share, source=source)
+        if use.synthetic_until < 1:
+            title += f"; only repeats after {100 * use.synthetic_until:g} % of the epochs"
+        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share, source=source, **asdict(use))
     if arm not in CONTROLS:
         raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)
     return CONTROLS[arm]

@@ -287,6 +287,13 @@ class Options(BaseModel):
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
     )
+    synthetic_until: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=1,
+        description="Share of the epochs in which augmented arms use synthetic images; later ones use the images of "
+        "oversampled.",
+    )
 
     @field_validator("champion")
     @classmethod

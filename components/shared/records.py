@@ -52,6 +52,7 @@ ImageSize = Annotated[int, Field(ge=1, le=4_096)]
 Count = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+UsedShare = Annotated[float, Field(gt=0, le=1)]
 Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$", max_length=200_000)]
 """A JPEG image in base64."""
 Scalar = str | int | float | bool | None
@@ -229,6 +230,7 @@ class ClassifierRecord(Record):
         seconds: duration of the training.
         seen: the real images that it was trained or selected on, as hashes.
         metadata: how its second input is computed; null for a network of images alone.
+        synthetic_until: share of the epochs that used the synthetic images; 1 in an arm without any.
     """
 
     arm: ArmName
@@ -247,6 +249,7 @@ class ClassifierRecord(Record):
     seconds: NonNegative
     seen: list[SeenHash]
     metadata: MetadataEncoding | None = None
+    synthetic_until: UsedShare = 1.0
 
 
 class Losses(Record):
@@ -698,6 +701,7 @@ class RunRecord(Record):
         source: how the data was read; null in older records.
         plan: the plan that the run cites; null without one.
         code: hash of the code that evaluated the run, or pooled its folds; null in older records.
+        synthetic_until: share of the epochs in which the augmented arms used synthetic images.
     """
 
     data: Text
@@ -719,6 +723,7 @@ class RunRecord(Record):
     source: DataSource | None = None
     plan: CitedPlan | None = None
     code: Sha256 | None = None
+    synthetic_until: UsedShare = 1.0
 
 
 Figure = float | None

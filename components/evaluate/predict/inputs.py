@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.shared.arms import parse_synthetic_key, sort_arms, synthetic_key
+from components.shared.arms import Use, parse_synthetic_key, share_of, sort_arms, synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import read_rows
 from components.shared.records import (
@@ -70,6 +70,11 @@ class Inputs:
         return tuple(
             dx for dx in self.rare if all(synthetic_key(source, dx) in self.synthetic_keys for source in sources)
         )
+
+    @property
+    def use(self) -> Use:
+        """How the augmented arms used their synthetic images; `guards` refuses arms that differ in it."""
+        return Use(next(it[0].record.synthetic_until for arm, it in self.classifiers.items() if share_of(arm)))
 
 
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:

@@ -335,6 +335,14 @@ def all_arms() -> dict[str, Any]:
     return example(3, arms=ALL_ARMS)
 
 
+def test_report_and_model_card_state_how_synthetic_images_were_used() -> None:
+    results = example(1)
+    results["run"]["synthetic_until"] = 0.5
+    what = "real images; rare classes with synthetic images; only repeats after 50 % of the epochs"
+    assert what in " ".join(Page(render_html(results, example_gallery(2))).named["remedies"][3])
+    assert what in model_card(results)
+
+
 def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> None:
     page = Page(render_html(all_arms, example_gallery(2)))
     rows, effect = page.named["remedies"][1:], all_arms["effect"]

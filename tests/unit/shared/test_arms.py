@@ -6,6 +6,7 @@ from components.shared.arms import (
     ALL,
     CHOICES,
     GAN,
+    Use,
     expand,
     parse_synthetic_key,
     recipe,
@@ -44,6 +45,14 @@ def test_recipe_names_source_and_share(arm: str, source: str | None, share: floa
 
 def test_recipe_of_another_source_says_so():
     assert recipe("zoo@1").title == "real images; rare classes with synthetic images, from zoo"
+
+
+def test_recipe_states_how_synthetic_images_are_used():
+    use = Use(synthetic_until=0.5)
+    assert recipe("oversampled", use) == recipe("oversampled")
+    assert recipe("augmented@1", use).synthetic_until == 0.5
+    title = "real images; rare classes with synthetic images; only repeats after 50 % of the epochs"
+    assert recipe("augmented@1", use).title == title
 
 
 @pytest.mark.parametrize(("source", "dx", "key"), [("gan", "df", "df"), ("zoo", "a-b", "zoo/a-b")])

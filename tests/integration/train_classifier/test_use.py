@@ -1,0 +1,113 @@
+"""Options for the use of synthetic images: rows, weights and schedule of an arm, and trainings with them."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.shared.arms import Use, recipe
+from components.shared.files import file_sha256
+from components.shared.image_set import Pixels
+from components.shared.records import ClassifierRecord, load_record
+from components.train_classifier.train import BATCH_SIZE, Stage, plan_stages, staged_batches
+from tests.helpers.training import train_pack
+
+ADDED = 20
+EPOCHS = 4
+REAL = 84
+"""Real training images of `pool`: 10 of df, 60 of nv, 14 of vasc; df and vasc are rare."""
+
+
+def stages_of(pool: Pixels, arm: str, use: Use, epochs: int = EPOCHS) -> list[Stage]:
+    return plan_stages(pool, recipe(arm, use), ["df", "vasc"], ADDED, 7, epochs)
+
+
+def run(training_data: Path, synthetic_images: Path, folder: Path, **changes: Any) -> Path:
+    """Train an augmented arm with a checkpoint after each epoch, and return the model."""
+    settings = {"epochs": EPOCHS, "synthetic_images": synthetic_images, "synthetic_per_class": ADDED}
+    settings |= {"checkpoint_interval_s": 0.0}
+    models = train_pack(training_data, folder / "classifiers", "augmented@0.5:1*", **(settings | changes))
+    return models / "augmented@0.5.keras"
+
+
+def load(model: Path) -> ClassifierRecord:
+    return load_record(model.with_suffix(".json"), ClassifierRecord)
+
+
+@pytest.fixture(scope="module")
+def plain(training_data: Path, synthetic_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was trained with the options' defaults."""
+    return run(training_data, synthetic_images, tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize(
+    ("until", "epochs", "expected"), [(1, 7, 7), (0.5, 4, 2), (0.5, 5, 2), (0.3, 10, 3), (0.29, 100, 29), (0.01, 20, 1)]
+)
+def test_mixed_epochs_are_the_share_rounded_down_and_at_least_one(until: float, epochs: int, expected: int) -> None:
+    assert recipe("augmented@1", Use(until)).mixed_epochs(epochs) == expected
+
+
+def test_plan_stages_by_default_is_one_stage(pool: Pixels) -> None:
+    assert [stage.first_epoch for stage in stages_of(pool, "augmented@1", Use())] == [0]
+    assert [stage.first_epoch for stage in stages_of(pool, "augmented@1", Use(0.5), epochs=1)] == [0]
+
+
+def test_plan_stages_of_an_arm_without_synthetic_images_do_not_depend_on_the_option(pool: Pixels) -> None:
+    for arm in ("baseline", "oversampled", "balanced_sampling"):
+        (default,), (stage,) = stages_of(pool, arm, Use()), stages_of(pool, arm, Use(0.5))
+        assert default.pixels.repeat.tolist() == stage.pixels.repeat.tolist()
+
+
+def test_plan_stages_after_the_switch_have_the_rows_of_the_control(pool: Pixels) -> None:
+    first, then = stages_of(pool, "augmented@0.5", Use(0.5))
+    (control,), (mixed,) = stages_of(pool, "oversampled", Use()), stages_of(pool, "augmented@0.5", Use())
+    assert (first.first_epoch, then.first_epoch) == (0, 2)
+    assert first.pixels.repeat.tolist() == mixed.pixels.repeat.tolist()
+    assert then.pixels.repeat.tolist() == control.pixels.repeat.tolist() != mixed.pixels.repeat.tolist()
+    assert first.pixels.repeat.sum() == then.pixels.repeat.sum() == REAL + 2 * ADDED
+
+
+@pytest.mark.parametrize("first_epoch", [0, 1, 2, 3])
+def test_staged_batches_are_those_of_the_arm_then_those_of_the_control(pool: Pixels, first_epoch: int) -> None:
+    """Images, flips and labels are equal step by step, wherever a resumed training begins."""
+    steps = 3
+
+    def batches_of(arm: str, use: Use, first_epoch: int = 0) -> list[Any]:
+        return list(islice(staged_batches(stages_of(pool, arm, use), steps, first_epoch, 1, 2), EPOCHS * steps))
+
+    mixed, control = batches_of("augmented@0.5", Use()), batches_of("oversampled", Use())
+    expected = [*mixed[: 2 * steps], *control[2 * steps :]][first_epoch * steps :]
+    found = batches_of("augmented@0.5", Use(0.5), first_epoch)
+    for (images, labels), (expected_images, expected_labels) in zip(found, expected, strict=False):
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+    assert any((a[0] != b[0]).any() for a, b in zip(mixed, control, strict=True))
+
+
+def test_train_with_synthetic_images_first_interrupted_before_the_switch_ends_with_the_same_bytes(
+    training_data: Path, synthetic_images: Path, plain: Path, tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    until = {"use": Use(synthetic_until=0.5)}
+    whole = run(training_data, synthetic_images, tmp_path / "whole", **until)
+    until["checkpoints"] = str(tmp_path / "checkpoints")
+    interrupt(1)
+    with pytest.raises(InterruptedError):
+        run(training_data, synthetic_images, tmp_path / "cut", **until)
+    interrupt(0)
+    resumed = run(training_data, synthetic_images, tmp_path / "cut", **until)
+    assert file_sha256(resumed) == file_sha256(whole) != file_sha256(plain)
+    record, default = load(whole), load(plain)
+    losses, before = record.history["loss"], default.history["loss"]
+    assert losses[:2] == before[:2]  # the same batches, and the same learning rate
+    assert losses[2:] != before[2:]
+    assert (record.synthetic_until, default.synthetic_until) == (0.5, 1)
+    assert record.settings == default.settings
+    assert record.train_rows == default.train_rows
+    assert record.train_set_sha256 != default.train_set_sha256
+    # 3 steps per epoch; in the mixture, half of the 2 × 20 added images are synthetic
+    mixed, shown = (REAL + ADDED) / (REAL + 2 * ADDED), 3 * BATCH_SIZE
+    assert record.real_views == pytest.approx(shown * (2 * mixed + 2) / REAL, abs=0.01)
+    assert default.real_views == pytest.approx(shown * 4 * mixed / REAL, abs=0.01)
