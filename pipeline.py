@@ -251,6 +251,7 @@ def counterweight(
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
                 synthetic_until=1.0,
+                synthetic_weight=OPTIONS.synthetic_weight,
             ).set_display_name("Train classifier")
             if champion:
                 real.after(champion)
@@ -267,6 +268,7 @@ def counterweight(
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
                 synthetic_until=OPTIONS.synthetic_until,
+                synthetic_weight=OPTIONS.synthetic_weight,
             ).set_display_name("Train classifier")
             keep_checkpoints(mixed)
             place(mixed, "train_classifier")

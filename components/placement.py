@@ -189,6 +189,7 @@ def option_settings() -> dict[str, str | float]:
         "gan_architecture": options.gan_architecture,
         "metadata": options.metadata,
         "synthetic_until": options.synthetic_until,
+        "synthetic_weight": options.synthetic_weight,
     }
 
 

@@ -29,6 +29,7 @@ class Recipe:
         metadata: whether the network also gets age, sex and site of the patient; see `patient_metadata.py`.
         synthetic_until: share of the epochs that use the synthetic images, from the first one; the later epochs use the
             control's rows.
+        synthetic_weight: weight of each added image in the loss, synthetic or repeated; other images have the weight 1.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Recipe:
     strong_augmentation: bool = False
     metadata: bool = False
     synthetic_until: float = 1.0
+    synthetic_weight: float = 1.0
 
     def mixed_epochs(self, epochs: int) -> int:
         """Return the number of first epochs that use the recipe's own rows: rounded down, but at least one.
@@ -54,13 +56,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Use:
-    """How arms use the synthetic images: the options of these names, see `Options`.
+    """How arms use the images that they add: the options of these names, see `Options`.
 
     Attributes:
-        synthetic_until: see `Recipe`.
+        synthetic_until, synthetic_weight: see `Recipe`.
     """
 
     synthetic_until: float = 1.0
+    synthetic_weight: float = 1.0
 
 
 BASELINE = "baseline"
@@ -163,12 +166,13 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
 
     Args:
         arm: its name.
-        use: how arms use the synthetic images; those without are not affected.
+        use: how arms use the images that they add; those without are not affected.
 
     Raises:
         UserError: `arms.unknown`.
     """
     share = share_of(arm)
+    weight = f"; added images weigh {use.synthetic_weight:g} in the loss" * (use.synthetic_weight < 1)
     if share is not None:
         mixture = f"{100 * share:g} % synthetic images, {100 - 100 * share:g} % repeats"
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
@@ -176,10 +180,13 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
         title += "" if source == GAN else f", from {source}"
         if use.synthetic_until < 1:
             title += f"; only repeats after {100 * use.synthetic_until:g} % of the epochs"
-        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share, source=source, **asdict(use))
+        return replace(CONTROLS[CONTROL], title=title + weight, synthetic_share=share, source=source, **asdict(use))
     if arm not in CONTROLS:
         raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)
-    return CONTROLS[arm]
+    found = CONTROLS[arm]
+    if not found.adds:
+        return found
+    return replace(found, title=found.title + weight, synthetic_weight=use.synthetic_weight)
 
 
 def sort_arms(names: Iterable[str]) -> list[str]:

@@ -294,6 +294,12 @@ class Options(BaseModel):
         description="Share of the epochs in which augmented arms use synthetic images; later ones use the images of "
         "oversampled.",
     )
+    synthetic_weight: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=1,
+        description="Weight of each added image in the loss, synthetic or repeated; other images have the weight 1.",
+    )
 
     @field_validator("champion")
     @classmethod

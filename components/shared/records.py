@@ -231,6 +231,7 @@ class ClassifierRecord(Record):
         seen: the real images that it was trained or selected on, as hashes.
         metadata: how its second input is computed; null for a network of images alone.
         synthetic_until: share of the epochs that used the synthetic images; 1 in an arm without any.
+        synthetic_weight: weight of each added image in the loss; 1 in an arm that adds none.
     """
 
     arm: ArmName
@@ -250,6 +251,7 @@ class ClassifierRecord(Record):
     seen: list[SeenHash]
     metadata: MetadataEncoding | None = None
     synthetic_until: UsedShare = 1.0
+    synthetic_weight: UsedShare = 1.0
 
 
 class Losses(Record):
@@ -702,6 +704,7 @@ class RunRecord(Record):
         plan: the plan that the run cites; null without one.
         code: hash of the code that evaluated the run, or pooled its folds; null in older records.
         synthetic_until: share of the epochs in which the augmented arms used synthetic images.
+        synthetic_weight: weight of each added image in the loss.
     """
 
     data: Text
@@ -724,6 +727,7 @@ class RunRecord(Record):
     plan: CitedPlan | None = None
     code: Sha256 | None = None
     synthetic_until: UsedShare = 1.0
+    synthetic_weight: UsedShare = 1.0
 
 
 Figure = float | None

@@ -15,6 +15,7 @@ def train_classifier(
     metadata: str,
     classifier: str,
     synthetic_until: float,
+    synthetic_weight: float,
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
@@ -41,7 +42,7 @@ def train_classifier(
             epochs=epochs,
             metadata=metadata,
             classifier=classifier,
-            use=Use(synthetic_until),
+            use=Use(synthetic_until, synthetic_weight),
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

@@ -119,7 +119,7 @@ def batches(
     Args:
         pixels: the rows; each counts `repeat` times.
         order_seed, augmentation_seed: seeds.
-        weights: (classes,) loss weights; if given, a batch has a third part, the weight of each image.
+        weights: (N,) loss weights of the rows; if given, a batch has a third part, the weight of each image.
         strong: whether `strong_augmentation` changes the images as well.
         skipped: number of first batches to skip.
         metadata: of the rows; None for a network of images alone.
@@ -134,7 +134,7 @@ def batches(
         if change:
             images = change(images)
         inputs = (images, show(rows)) if show else images
-        yield (inputs, labels) if weights is None else (inputs, labels, weights[labels])
+        yield (inputs, labels) if weights is None else (inputs, labels, weights[rows])
 
 
 def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
@@ -186,10 +186,12 @@ class Stage:
     Attributes:
         first_epoch: the first of them, from 0; the last stage has no end.
         pixels: the training images; each counts `repeat` times.
+        weights: (N,) float32 loss weights; None if all rows have the same.
     """
 
     first_epoch: int
     pixels: Pixels
+    weights: np.ndarray | None
 
 
 def plan_stages(
@@ -206,11 +208,12 @@ def plan_stages(
         epochs: number of epochs.
     """
     recipes = {0: its_recipe, its_recipe.mixed_epochs(epochs): replace(its_recipe, synthetic_share=0.0)}
-    return [
-        Stage(first, replace(pixels, repeat=count_rows(pixels, of_stage, rare, added, seed)))
-        for first, of_stage in recipes.items()
-        if first < epochs
-    ]
+    stages = []
+    for first, of_stage in recipes.items():
+        if first < epochs:
+            counts = count_rows(pixels, of_stage, rare, added, seed)
+            stages.append(Stage(first, replace(pixels, repeat=counts), row_weights(pixels, counts, of_stage)))
+    return stages
 
 
 def staged_batches(
@@ -219,7 +222,6 @@ def staged_batches(
     first_epoch: int,
     order_seed: int,
     augmentation_seed: int,
-    weights: np.ndarray | None = None,
     strong: bool = False,
     metadata: EncodedMetadata | None = None,
 ) -> Iterator[tuple[Any, ...]]:
@@ -229,12 +231,14 @@ def staged_batches(
         stages: from `plan_stages`.
         steps: number of steps of an epoch.
         first_epoch: the epoch, from 0.
-        order_seed, augmentation_seed, weights, strong, metadata: as in `batches`.
+        order_seed, augmentation_seed, strong, metadata: as in `batches`.
     """
     for stage, following in zip_longest(stages, stages[1:]):
         start, end = max(stage.first_epoch, first_epoch), following.first_epoch if following else None
         if end is None or start < end:
-            endless = batches(stage.pixels, order_seed, augmentation_seed, weights, strong, start * steps, metadata)
+            endless = batches(
+                stage.pixels, order_seed, augmentation_seed, stage.weights, strong, start * steps, metadata
+            )
             yield from islice(endless, None if end is None else (end - start) * steps)
 
 
@@ -249,6 +253,26 @@ def class_weights(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.nd
     sizes = np.bincount(labels, counts, classes)
     present = sizes > 0
     return np.where(present, sizes.sum() / (present.sum() * np.maximum(sizes, 1)), 0).astype(np.float32)
+
+
+def row_weights(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.ndarray | None:
+    """Return (N,) float32 loss weights of the rows, whose mean over a pass is 1; None if all are equal.
+
+    Before they are scaled, a synthetic image has the weight `synthetic_weight`, and so has each additional occurrence
+    of a real image beside its first one, which has 1. All occurrences of an image have their mean.
+
+    Args:
+        pixels: the rows.
+        counts: (N,) how often each row counts.
+        its_recipe: recipe of the arm.
+    """
+    if its_recipe.class_weights:
+        return class_weights(pixels.labels, counts, len(pixels.header.classes))[pixels.labels]
+    weight = its_recipe.synthetic_weight
+    if weight == 1:
+        return None
+    weights = np.where(pixels.real, (1 + weight * (counts - 1)) / np.maximum(counts, 1), weight)
+    return (weights / np.average(weights, weights=counts)).astype(np.float32)
 
 
 def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
@@ -441,7 +465,7 @@ def _train_classifier(
     record["real_views"] = round(steps * BATCH_SIZE * _real_epochs(data.stages, epochs) / real, 2)
     record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, data.validation)}
     record["metadata"] = encoding.model_dump() if encoding else None
-    record["synthetic_until"] = its_recipe.synthetic_until
+    record |= {"synthetic_until": its_recipe.synthetic_until, "synthetic_weight": its_recipe.synthetic_weight}
     _write_classifier(stem, network_, record, resume.history)
 
 
@@ -455,9 +479,6 @@ def _real_epochs(stages: Sequence[Stage], epochs: int) -> float:
 def _fit(model: keras.Model, seed: int, its_recipe: Recipe, data: TrainingData, steps: int, resume: Resume) -> None:
     """Train a network in its training form, from the epoch that earlier processes have reached."""
     stages, metadata = data.stages, data.metadata
-    pixels = stages[0].pixels
-    classes = len(pixels.header.classes)
-    weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
     seeds = derive_seed(seed, "order"), derive_seed(seed, "turns")
     progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
     order, turns = (derive_seed(it, "statistics") for it in seeds)
@@ -469,7 +490,7 @@ def _fit(model: keras.Model, seed: int, its_recipe: Recipe, data: TrainingData, 
     validation = metadata.validation if metadata else None
     validate = _Validate(resume.network, data.validation, validation, examples, progress, resume.epochs, steps)
     model.fit(
-        staged_batches(stages, steps, resume.epoch, *seeds, weights, its_recipe.strong_augmentation, metadata),
+        staged_batches(stages, steps, resume.epoch, *seeds, its_recipe.strong_augmentation, metadata),
         steps_per_epoch=steps,
         initial_epoch=resume.epoch,
         epochs=resume.epochs,

@@ -73,8 +73,9 @@ class Inputs:
 
     @property
     def use(self) -> Use:
-        """How the augmented arms used their synthetic images; `guards` refuses arms that differ in it."""
-        return Use(next(it[0].record.synthetic_until for arm, it in self.classifiers.items() if share_of(arm)))
+        """How the arms used the images that they add; `guards` refuses arms that differ in it."""
+        record = next(it[0].record for arm, it in self.classifiers.items() if share_of(arm))
+        return Use(record.synthetic_until, record.synthetic_weight)
 
 
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:

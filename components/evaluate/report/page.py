@@ -305,7 +305,7 @@ def _training_seconds(results: Results) -> tuple[float | None, float | None]:
 
 def _remedies(results: Results) -> Remedies:
     """Return a row for each arm, with its difference to the baseline, and the doses of synthetic images."""
-    effect, rows, use = results.effect, [], Use(results.run.synthetic_until)
+    effect, rows, use = results.effect, [], Use(results.run.synthetic_until, results.run.synthetic_weight)
     gains: dict[str, Difference] = {it.arm: it for it in effect.remedies}
     for arm, figures in results.arms.items():
         seconds = [model.seconds for model in figures.models.values()]

@@ -1,6 +1,7 @@
 """Options for the use of synthetic images: rows, weights and schedule of an arm, and trainings with them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from components.shared.arms import Use, recipe
+from components.shared.batches import endless_batches
 from components.shared.files import file_sha256
 from components.shared.image_set import Pixels
 from components.shared.records import ClassifierRecord, load_record
-from components.train_classifier.train import BATCH_SIZE, Stage, plan_stages, staged_batches
+from components.train_classifier.train import BATCH_SIZE, Stage, plan_stages, row_weights, staged_batches
 from tests.helpers.training import train_pack
 
 ADDED = 20
@@ -31,6 +33,11 @@ def run(training_data: Path, synthetic_images: Path, folder: Path, **changes: An
     settings |= {"checkpoint_interval_s": 0.0}
     models = train_pack(training_data, folder / "classifiers", "augmented@0.5:1*", **(settings | changes))
     return models / "augmented@0.5.keras"
+
+
+def weights_of(stage: Stage) -> np.ndarray:
+    assert stage.weights is not None
+    return stage.weights
 
 
 def load(model: Path) -> ClassifierRecord:
@@ -85,6 +92,73 @@ def test_staged_batches_are_those_of_the_arm_then_those_of_the_control(pool: Pix
         np.testing.assert_array_equal(images, expected_images)
         np.testing.assert_array_equal(labels, expected_labels)
     assert any((a[0] != b[0]).any() for a, b in zip(mixed, control, strict=True))
+
+
+def test_row_weights_by_default_are_equal(pool: Pixels) -> None:
+    for arm in ("baseline", "oversampled", "augmented@0.5", "balanced_sampling"):
+        assert [stage.weights for stage in stages_of(pool, arm, Use())] == [None]
+
+
+def test_row_weights_of_arms_without_added_images_do_not_depend_on_the_option(pool: Pixels) -> None:
+    for arm in ("baseline", "balanced_sampling", "logit_adjustment"):
+        assert [stage.weights for stage in stages_of(pool, arm, Use(synthetic_weight=0.25))] == [None]
+    (default,), (stage,) = (stages_of(pool, "class_weights", use) for use in (Use(), Use(synthetic_weight=0.25)))
+    np.testing.assert_array_equal(weights_of(default), weights_of(stage))
+
+
+def test_row_weights_are_those_of_one_image_and_its_additional_occurrences(pool: Pixels) -> None:
+    rows = np.flatnonzero(pool.labels == 0)[[0, 1, 2, -1]]  # df: three real rows and a synthetic one
+    few = replace(pool, labels=pool.labels[rows], source=pool.source[rows])
+    assert few.real.tolist() == [True, True, True, False]
+    counts = np.array([1, 2, 5, 1])
+    weights = row_weights(few, counts, recipe("augmented@0.5", Use(synthetic_weight=0.25)))
+    assert weights is not None
+    # Nine occurrences: 1, then 1 and ¼, then 1 and four times ¼, then ¼, with the mean 4.5 / 9.
+    assert weights.tolist() == pytest.approx([2.0, 1.25, 0.8, 0.5])
+    assert np.average(weights, weights=counts) == pytest.approx(1)
+
+
+def test_row_weights_give_each_class_the_same_weight_in_all_arms_that_add_images(pool: Pixels) -> None:
+    expected = np.array([10 + 20 * 0.25, 60, 14 + 20 * 0.25])
+    expected *= (REAL + 2 * ADDED) / expected.sum()
+    for arm in ("oversampled", "strong_augmentation", "augmented@0.5", "augmented@1"):
+        (stage,) = stages_of(pool, arm, Use(synthetic_weight=0.25))
+        total = np.bincount(pool.labels, weights_of(stage) * stage.pixels.repeat, 3)
+        np.testing.assert_allclose(total, expected, rtol=1e-6, err_msg=arm)
+
+
+def test_row_weights_after_the_switch_are_those_of_the_control(pool: Pixels) -> None:
+    _, then = stages_of(pool, "augmented@0.5", Use(0.5, 0.25))
+    (control,) = stages_of(pool, "oversampled", Use(synthetic_weight=0.25))
+    used = pool.real
+    np.testing.assert_array_equal(weights_of(then)[used], weights_of(control)[used])
+
+
+def test_staged_batches_have_the_weights_of_their_rows(pool: Pixels) -> None:
+    (stage,) = stages_of(pool, "oversampled", Use(synthetic_weight=0.25))
+    _, labels, weights = next(staged_batches([stage], 3, 0, 1, 2))
+    rows = next(endless_batches(stage.pixels.repeat, BATCH_SIZE, 1))
+    np.testing.assert_array_equal(labels, pool.labels[rows])
+    np.testing.assert_array_equal(weights, weights_of(stage)[rows])
+    assert (weights[labels == 1] == weights.max()).all()  # nv, which has no repeats
+
+
+def test_train_with_a_weight_of_added_images_changes_arms_with_such_images_alone(
+    training_data: Path, synthetic_images: Path, tmp_path: Path
+) -> None:
+    models = {}
+    for weight in (1.0, 0.25):
+        models[weight] = train_pack(
+            training_data, tmp_path / f"{weight}", "baseline:1*,augmented@0.5:1*", epochs=1,
+            synthetic_images=synthetic_images, synthetic_per_class=ADDED, use=Use(synthetic_weight=weight),
+        )  # fmt: skip
+    for arm in ("baseline", "augmented@0.5"):
+        default, weighted = (folder / f"{arm}.keras" for folder in models.values())
+        records = load(default), load(weighted)
+        assert (file_sha256(default) == file_sha256(weighted)) == (arm == "baseline")
+        assert [record.synthetic_weight for record in records] == [1, 1 if arm == "baseline" else 0.25]
+        assert records[0].settings == records[1].settings
+        assert records[0].train_set_sha256 == records[1].train_set_sha256
 
 
 def test_train_with_synthetic_images_first_interrupted_before_the_switch_ends_with_the_same_bytes(

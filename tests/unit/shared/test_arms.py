@@ -55,6 +55,15 @@ def test_recipe_states_how_synthetic_images_are_used():
     assert recipe("augmented@1", use).title == title
 
 
+def test_recipe_states_the_weight_of_added_images_if_it_adds_any():
+    use = Use(synthetic_weight=0.5)
+    for arm in ("oversampled", "strong_augmentation", "augmented@0.5"):
+        assert recipe(arm, use).synthetic_weight == 0.5
+        assert recipe(arm, use).title == recipe(arm).title + "; added images weigh 0.5 in the loss"
+    for arm in ("baseline", "class_weights", "balanced_sampling"):
+        assert recipe(arm, use) == recipe(arm)
+
+
 @pytest.mark.parametrize(("source", "dx", "key"), [("gan", "df", "df"), ("zoo", "a-b", "zoo/a-b")])
 def test_synthetic_key_is_reversible(source: str, dx: str, key: str):
     assert synthetic_key(source, dx) == key
