@@ -126,6 +126,7 @@ def make_synthetic_images(
             features=features.outputs["features"],
             training_data=training_data,
             count=count,
+            selection=OPTIONS.synthetic_selection,
             seed=seed,
         ).set_display_name("Generate images")
         place(generated, "generate_images")

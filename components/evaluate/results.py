@@ -36,7 +36,8 @@ from components.shared.records import (
 _OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
 _OF_IMAGES = {
     "source", "images", "kid", "density", "coverage", "other_coverage", "texture", "separability",
-    "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "against", "nearest",
+    "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "selection", "meeting",
+    "against", "nearest",
 }  # fmt: skip
 _OF_MODEL = {"epochs", "real_views", "validated_epochs", "history", "seconds"}
 _METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}

@@ -7,7 +7,8 @@ number of steps, validation. To add a control, add an entry to `CONTROLS`.
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from components.shared.errors import UserError
 
@@ -54,16 +55,30 @@ class Recipe:
         return max(1, math.floor(self.synthetic_until * epochs + 1e-9))
 
 
+Selection = Literal["realism", "label", "density", "distance"]
+"""How the synthetic images are selected from samples that are no copies: the option `synthetic_selection`."""
+REALISM: Selection = "realism"
+"""The default: the worst fifth is rejected."""
+SELECTIONS: dict[Selection, str] = {
+    "label": "by the class that the feature extractor predicts",
+    "density": "by the density of real images",
+    "distance": "by their distance from real images",
+}
+"""The others, for sentences."""
+
+
 @dataclass(frozen=True)
 class Use:
     """How arms use the images that they add: the options of these names, see `Options`.
 
     Attributes:
         synthetic_until, synthetic_weight: see `Recipe`.
+        synthetic_selection: how the synthetic images were selected; changes no recipe.
     """
 
     synthetic_until: float = 1.0
     synthetic_weight: float = 1.0
+    synthetic_selection: Selection = REALISM
 
 
 BASELINE = "baseline"
@@ -178,9 +193,18 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
         source = source_of(arm) or GAN
         title += "" if source == GAN else f", from {source}"
+        if use.synthetic_selection != REALISM:
+            title += f"; synthetic images selected {SELECTIONS[use.synthetic_selection]}"
         if use.synthetic_until < 1:
             title += f"; only repeats after {100 * use.synthetic_until:g} % of the epochs"
-        return replace(CONTROLS[CONTROL], title=title + weight, synthetic_share=share, source=source, **asdict(use))
+        return replace(
+            CONTROLS[CONTROL],
+            title=title + weight,
+            synthetic_share=share,
+            source=source,
+            synthetic_until=use.synthetic_until,
+            synthetic_weight=use.synthetic_weight,
+        )
     if arm not in CONTROLS:
         raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)
     found = CONTROLS[arm]

@@ -287,6 +287,11 @@ class Options(BaseModel):
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
     )
+    synthetic_selection: arms_module.Selection = Field(
+        default=arms_module.REALISM,
+        description="How synthetic images are selected: by rejecting the worst fifth, or from three times as many by "
+        "the class that they show, the density of real images, or their distance from these.",
+    )
     synthetic_until: float = Field(
         default=1.0,
         ge=0.01,

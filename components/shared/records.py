@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from components.shared.arms import BASELINE, CONTROL, GAN, SOURCE_NAME, recipe, share_of
+from components.shared.arms import BASELINE, CONTROL, GAN, REALISM, SOURCE_NAME, Selection, Use, recipe, share_of
 from components.shared.errors import UserError
 from components.shared.files import write_text
 
@@ -437,8 +437,10 @@ class SampleQuality(Record):
         separability_spectrum: the same by the power in eight rings of the spectrum.
         copies: number of images that the copy check dropped.
         copy_threshold: distance to a training image below which an image is a copy.
-        curated: number of images rejected as the worst.
-        reject: share of the images that was to be rejected as the worst.
+        curated: number of images that were rejected.
+        reject: share of the images that was at least to be rejected.
+        selection: how the images were selected, the option `synthetic_selection`.
+        meeting: number of samples that met the condition of the selection; null if it has none.
         against: splits of the real images that the metrics compare with.
         nearest: the pairs of a synthetic and a training image with the smallest distances.
         pairs_jpeg: these pairs as a JPEG image in base64.
@@ -459,6 +461,8 @@ class SampleQuality(Record):
     copy_threshold: NonNegative
     curated: Count
     reject: Share
+    selection: Selection = REALISM
+    meeting: Count | None = None
     against: Literal["validation", "validation and training"]
     nearest: list[NearestPair]
     pairs_jpeg: Jpeg
@@ -705,6 +709,7 @@ class RunRecord(Record):
         code: hash of the code that evaluated the run, or pooled its folds; null in older records.
         synthetic_until: share of the epochs in which the augmented arms used synthetic images.
         synthetic_weight: weight of each added image in the loss.
+        synthetic_selection: how the synthetic images were selected.
     """
 
     data: Text
@@ -728,6 +733,12 @@ class RunRecord(Record):
     code: Sha256 | None = None
     synthetic_until: UsedShare = 1.0
     synthetic_weight: UsedShare = 1.0
+    synthetic_selection: Selection = REALISM
+
+    @property
+    def use(self) -> Use:
+        """How the arms used the images that they add."""
+        return Use(self.synthetic_until, self.synthetic_weight, self.synthetic_selection)
 
 
 Figure = float | None
@@ -997,6 +1008,8 @@ class SyntheticDetails(Record):
     copy_threshold: Figure = None
     curated: Count | None = None
     reject: Figure = None
+    selection: Selection = REALISM
+    meeting: Count | None = None
     against: Text | None = None
     nearest: list[NearestPair] = []
 

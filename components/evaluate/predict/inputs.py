@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.shared.arms import Use, parse_synthetic_key, share_of, sort_arms, synthetic_key
+from components.shared.arms import REALISM, Use, parse_synthetic_key, share_of, sort_arms, synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import read_rows
 from components.shared.records import (
@@ -75,7 +75,8 @@ class Inputs:
     def use(self) -> Use:
         """How the arms used the images that they add; `guards` refuses arms that differ in it."""
         record = next(it[0].record for arm, it in self.classifiers.items() if share_of(arm))
-        return Use(record.synthetic_until, record.synthetic_weight)
+        selection = next((quality.selection for quality in self.qualities.values()), REALISM)
+        return Use(record.synthetic_until, record.synthetic_weight, selection)
 
 
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:

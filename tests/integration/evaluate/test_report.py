@@ -337,10 +337,14 @@ def all_arms() -> dict[str, Any]:
 
 def test_report_and_model_card_state_how_synthetic_images_were_used() -> None:
     results = example(1)
-    results["run"]["synthetic_until"] = 0.5
-    what = "real images; rare classes with synthetic images; only repeats after 50 % of the epochs"
-    assert what in " ".join(Page(render_html(results, example_gallery(2))).named["remedies"][3])
+    results["run"] |= {"synthetic_until": 0.5, "synthetic_selection": "label"}
+    selected = "selected by the class that the feature extractor predicts"
+    what = f"with synthetic images; synthetic images {selected}; only repeats after 50 % of the epochs"
+    page = Page(render_html(results, example_gallery(2)))
+    assert what in " ".join(page.named["remedies"][3])
+    assert f"the others were {selected}" in page.text
     assert what in model_card(results)
+    assert f"The images were {selected}." in data_sheet(results)
 
 
 def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> None:

@@ -55,6 +55,13 @@ def test_recipe_states_how_synthetic_images_are_used():
     assert recipe("augmented@1", use).title == title
 
 
+def test_recipe_states_the_selection_of_synthetic_images():
+    use = Use(synthetic_selection="label")
+    assert recipe("oversampled", use) == recipe("oversampled")
+    title = recipe("augmented@1").title + "; synthetic images selected by the class that the feature extractor predicts"
+    assert recipe("augmented@1", use).title == title
+
+
 def test_recipe_states_the_weight_of_added_images_if_it_adds_any():
     use = Use(synthetic_weight=0.5)
     for arm in ("oversampled", "strong_augmentation", "augmented@0.5"):
