@@ -84,6 +84,7 @@ def make_synthetic_images(
         test_data=test_data,
         count=count,
         max_bad_images=OPTIONS.max_bad_images,
+        scope=OPTIONS.synthetic_scope,
         seed=seed,
     ).set_display_name("Read synthetic")
     place(given, "prepare_data")
@@ -200,6 +201,7 @@ def counterweight(
             checkpoints=OPTIONS.checkpoints,
             champion=OPTIONS.champion,
             metadata=OPTIONS.metadata,
+            synthetic_scope=OPTIONS.synthetic_scope,
         ).set_display_name("Check inputs")
         place(checked, "check_inputs")
         checked.set_caching_options(False)  # detects changed data
@@ -231,7 +233,7 @@ def counterweight(
             synthetic=synthetic,
             synthetic_identity=checked.outputs["synthetic_identity"],
             train_gans=checked.outputs["train_gans"],
-            class_groups=prepared.outputs["Output"],
+            class_groups=prepared.outputs["every" if OPTIONS.synthetic_scope == "all" else "Output"],
             rare=prepared.outputs["rare"],
             kimg=gan_kimg,
             shared_kimg=gan_shared_kimg,
@@ -251,6 +253,7 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                synthetic_scope="rare",
                 synthetic_until=1.0,
                 synthetic_weight=OPTIONS.synthetic_weight,
             ).set_display_name("Train classifier")
@@ -268,6 +271,7 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                synthetic_scope=OPTIONS.synthetic_scope,
                 synthetic_until=OPTIONS.synthetic_until,
                 synthetic_weight=OPTIONS.synthetic_weight,
             ).set_display_name("Train classifier")

@@ -188,6 +188,7 @@ def option_settings() -> dict[str, str | float]:
         "classifier": options.classifier,
         "gan_architecture": options.gan_architecture,
         "metadata": options.metadata,
+        "synthetic_scope": options.synthetic_scope,
         "synthetic_selection": options.synthetic_selection,
         "synthetic_until": options.synthetic_until,
         "synthetic_weight": options.synthetic_weight,

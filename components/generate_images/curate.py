@@ -6,8 +6,6 @@ import pandas as pd
 from components.generate_images.separability import log_density_ratios
 from components.shared.arms import REALISM, Selection
 
-CANDIDATES = 3
-"""Samples of which one is selected, unless the worst fifth is rejected."""
 BAND = (0.5, 1.5)
 """Limits of `strangeness` for the selection by distance: nearer samples are almost copies, farther ones outliers."""
 

@@ -15,14 +15,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.generate_images.curate import CANDIDATES, select
+from components.generate_images.curate import select
 from components.generate_images.origins import GanOrigin, GivenOrigin, Origin
 from components.generate_images.page import render_parts, stack_pairs
 from components.generate_images.real_images import RealImages, load_real_images, sample_other_features
 from components.generate_images.sample import SHOWN_COPIES, ImageFile, sample
 from components.generate_images.separability import MAX_IMAGES, ring_powers, separability
 from components.shared import html_page, keras_setup
-from components.shared.arms import REALISM, Selection
+from components.shared.arms import CANDIDATES, REALISM, Selection
 from components.shared.dihedral import to_position
 from components.shared.errors import UserError
 from components.shared.features import Features, load_features

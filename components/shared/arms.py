@@ -12,6 +12,9 @@ from typing import Literal
 
 from components.shared.errors import UserError
 
+Scope = Literal["rare", "all"]
+"""Which classes have synthetic images: the option `synthetic_scope`."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,6 +34,8 @@ class Recipe:
         synthetic_until: share of the epochs that use the synthetic images, from the first one; the later epochs use the
             control's rows.
         synthetic_weight: weight of each added image in the loss, synthetic or repeated; other images have the weight 1.
+        synthetic_scope: `rare` if synthetic images replace repeats of the rare classes; `all` if they are added to the
+            control's rows, and `synthetic_share` is their share of each class.
     """
 
     title: str
@@ -44,6 +49,7 @@ class Recipe:
     metadata: bool = False
     synthetic_until: float = 1.0
     synthetic_weight: float = 1.0
+    synthetic_scope: Scope = "rare"
 
     def mixed_epochs(self, epochs: int) -> int:
         """Return the number of first epochs that use the recipe's own rows: rounded down, but at least one.
@@ -65,6 +71,8 @@ SELECTIONS: dict[Selection, str] = {
     "distance": "by their distance from real images",
 }
 """The others, for sentences."""
+CANDIDATES = 3
+"""Samples of which these select one."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,14 @@ class Use:
     """How arms use the images that they add: the options of these names, see `Options`.
 
     Attributes:
-        synthetic_until, synthetic_weight: see `Recipe`.
+        synthetic_until, synthetic_weight, synthetic_scope: see `Recipe`.
         synthetic_selection: how the synthetic images were selected; changes no recipe.
     """
 
     synthetic_until: float = 1.0
     synthetic_weight: float = 1.0
     synthetic_selection: Selection = REALISM
+    synthetic_scope: Scope = "rare"
 
 
 BASELINE = "baseline"
@@ -191,6 +200,15 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
     if share is not None:
         mixture = f"{100 * share:g} % synthetic images, {100 - 100 * share:g} % repeats"
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
+        if use.synthetic_scope == "all":
+            if share == 1:
+                raise UserError(
+                    f"{arm} would have no real images: with synthetic_scope=all, its share is that of all images",
+                    "choose synthetic_shares below 1",
+                    "arms.no_real_images",
+                    arm=arm,
+                )
+            title = f"as oversampled; {100 * share:g} % of each class are synthetic images"
         source = source_of(arm) or GAN
         title += "" if source == GAN else f", from {source}"
         if use.synthetic_selection != REALISM:
@@ -204,6 +222,7 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
             source=source,
             synthetic_until=use.synthetic_until,
             synthetic_weight=use.synthetic_weight,
+            synthetic_scope=use.synthetic_scope,
         )
     if arm not in CONTROLS:
         raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)

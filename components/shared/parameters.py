@@ -287,6 +287,10 @@ class Options(BaseModel):
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
     )
+    synthetic_scope: arms_module.Scope = Field(
+        default="rare",
+        description="Classes that have synthetic images; with all, a share is that of the images of each class.",
+    )
     synthetic_selection: arms_module.Selection = Field(
         default=arms_module.REALISM,
         description="How synthetic images are selected: by rejecting the worst fifth, or from three times as many by "

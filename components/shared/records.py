@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from components.shared.arms import BASELINE, CONTROL, GAN, REALISM, SOURCE_NAME, Selection, Use, recipe, share_of
+from components.shared.arms import BASELINE, CONTROL, GAN, REALISM, SOURCE_NAME, Scope, Selection, Use, recipe, share_of
 from components.shared.errors import UserError
 from components.shared.files import write_text
 
@@ -232,6 +232,7 @@ class ClassifierRecord(Record):
         metadata: how its second input is computed; null for a network of images alone.
         synthetic_until: share of the epochs that used the synthetic images; 1 in an arm without any.
         synthetic_weight: weight of each added image in the loss; 1 in an arm that adds none.
+        synthetic_scope: which classes had synthetic images; `rare` in an arm without any.
     """
 
     arm: ArmName
@@ -252,6 +253,7 @@ class ClassifierRecord(Record):
     metadata: MetadataEncoding | None = None
     synthetic_until: UsedShare = 1.0
     synthetic_weight: UsedShare = 1.0
+    synthetic_scope: Scope = "rare"
 
 
 class Losses(Record):
@@ -710,6 +712,7 @@ class RunRecord(Record):
         synthetic_until: share of the epochs in which the augmented arms used synthetic images.
         synthetic_weight: weight of each added image in the loss.
         synthetic_selection: how the synthetic images were selected.
+        synthetic_scope: which classes had synthetic images.
     """
 
     data: Text
@@ -734,11 +737,12 @@ class RunRecord(Record):
     synthetic_until: UsedShare = 1.0
     synthetic_weight: UsedShare = 1.0
     synthetic_selection: Selection = REALISM
+    synthetic_scope: Scope = "rare"
 
     @property
     def use(self) -> Use:
         """How the arms used the images that they add."""
-        return Use(self.synthetic_until, self.synthetic_weight, self.synthetic_selection)
+        return Use(self.synthetic_until, self.synthetic_weight, self.synthetic_selection, self.synthetic_scope)
 
 
 Figure = float | None

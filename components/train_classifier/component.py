@@ -14,6 +14,7 @@ def train_classifier(
     epochs: int,
     metadata: str,
     classifier: str,
+    synthetic_scope: str,
     synthetic_until: float,
     synthetic_weight: float,
     classifiers: dsl.Output[dsl.Model],
@@ -42,7 +43,7 @@ def train_classifier(
             epochs=epochs,
             metadata=metadata,
             classifier=classifier,
-            use=Use(synthetic_until, synthetic_weight),
+            use=Use(synthetic_until, synthetic_weight, synthetic_scope=synthetic_scope),  # type: ignore[arg-type]
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

@@ -165,6 +165,7 @@ def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, 
     """
     counts = pixels.real.astype(np.int64)
     largest = int(np.bincount(pixels.labels[pixels.real]).max())
+    replaced = recipe.synthetic_share if recipe.synthetic_scope == "rare" else 0.0
     for label, dx in enumerate(pixels.header.classes):
         real = np.flatnonzero(pixels.real & (pixels.labels == label))
         synthetic = np.flatnonzero((pixels.source == recipe.source) & (pixels.labels == label))
@@ -173,10 +174,36 @@ def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, 
             counts[real] = repeat_counts(len(real), largest - len(real), rng)
         elif recipe.adds and dx in rare and len(real):
             # Rounded up: an arm with a small share still has an image, and differs from the control.
-            used = synthetic[: math.ceil(recipe.synthetic_share * added - 1e-9)]
+            used = synthetic[: math.ceil(replaced * added - 1e-9)]
             counts[used] = 1
             counts[real] = repeat_counts(len(real), added - len(used), rng)
+    if recipe.synthetic_scope == "all" and recipe.synthetic_share:
+        add_to_every_class(pixels, counts, recipe.source, recipe.synthetic_share)
     return counts
+
+
+def add_to_every_class(pixels: Pixels, counts: np.ndarray, source: str, share: float) -> None:
+    """Add synthetic images of every class to the counts of rows, as a share of the images of each class.
+
+    The relative sizes of the classes remain, and among the real images nothing changes. "Looks synthetic" then does not
+    indicate a class. A class without enough synthetic images shows them several times, the first ones most often.
+
+    Args:
+        pixels: real and synthetic images.
+        counts: (N,) how often the real images count.
+        source: source of the synthetic images.
+        share: their share of the images of each class, below 1.
+    """
+    for label in range(len(pixels.header.classes)):
+        of_class = pixels.labels == label
+        synthetic = np.flatnonzero((pixels.source == source) & of_class)
+        needed = math.ceil(counts[of_class].sum() * share / (1 - share) - 1e-9)
+        if len(synthetic):
+            counts[synthetic] = needed // len(synthetic)
+            counts[synthetic[: needed % len(synthetic)]] += 1
+        elif needed:
+            real = np.flatnonzero(pixels.real & of_class)
+            counts[real] += repeat_counts(len(real), needed, np.random.default_rng(label)) - 1
 
 
 @dataclass(frozen=True)
@@ -197,7 +224,7 @@ class Stage:
 def plan_stages(
     pixels: Pixels, its_recipe: Recipe, rare: Sequence[str], added: int, seed: int, epochs: int
 ) -> list[Stage]:
-    """Return the stages of a training with a recipe; all have as many rows.
+    """Return the stages of a training with a recipe.
 
     After `synthetic_until`, the rows are those of the control. Since order and augmentation follow from the number of
     steps, its batches are the control's, too.
@@ -259,7 +286,8 @@ def row_weights(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.nd
     """Return (N,) float32 loss weights of the rows, whose mean over a pass is 1; None if all are equal.
 
     Before they are scaled, a synthetic image has the weight `synthetic_weight`, and so has each additional occurrence
-    of a real image beside its first one, which has 1. All occurrences of an image have their mean.
+    of a real image beside its first one, which has 1. All occurrences of an image have their mean. With
+    synthetic images of every class, that of a synthetic image is relative to the mean of the real ones of its class.
 
     Args:
         pixels: the rows.
@@ -272,6 +300,10 @@ def row_weights(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.nd
     if weight == 1:
         return None
     weights = np.where(pixels.real, (1 + weight * (counts - 1)) / np.maximum(counts, 1), weight)
+    if its_recipe.synthetic_scope == "all":
+        for of_class in (pixels.labels == label for label in np.unique(pixels.labels)):
+            real = pixels.real & of_class
+            weights[of_class & ~pixels.real] *= np.average(weights[real], weights=counts[real])
     return (weights / np.average(weights, weights=counts)).astype(np.float32)
 
 
@@ -466,6 +498,7 @@ def _train_classifier(
     record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, data.validation)}
     record["metadata"] = encoding.model_dump() if encoding else None
     record |= {"synthetic_until": its_recipe.synthetic_until, "synthetic_weight": its_recipe.synthetic_weight}
+    record["synthetic_scope"] = its_recipe.synthetic_scope
     _write_classifier(stem, network_, record, resume.history)
 
 

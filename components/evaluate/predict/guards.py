@@ -46,7 +46,7 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             if recipe(arm).adds:
                 weights.setdefault(str(record.synthetic_weight), arm)
             if share_of(arm):
-                uses.setdefault(str(record.synthetic_until), arm)
+                uses.setdefault(str((record.synthetic_until, record.synthetic_scope)), arm)
         if len({classifier.record.train_set_sha256 for classifier in classifiers[arm]}) > 1:
             raise UserError(
                 f"the classifiers of the arm {arm} were trained on different sets",

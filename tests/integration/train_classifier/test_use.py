@@ -14,7 +14,7 @@ from components.shared.batches import endless_batches
 from components.shared.files import file_sha256
 from components.shared.image_set import Pixels
 from components.shared.records import ClassifierRecord, load_record
-from components.train_classifier.train import BATCH_SIZE, Stage, plan_stages, row_weights, staged_batches
+from components.train_classifier.train import BATCH_SIZE, Stage, batches, plan_stages, row_weights, staged_batches
 from tests.helpers.training import train_pack
 
 ADDED = 20
@@ -77,6 +77,15 @@ def test_plan_stages_after_the_switch_have_the_rows_of_the_control(pool: Pixels)
     assert first.pixels.repeat.sum() == then.pixels.repeat.sum() == REAL + 2 * ADDED
 
 
+def test_staged_batches_by_default_are_those_of_the_rows(pool: Pixels) -> None:
+    stages = stages_of(pool, "augmented@0.5", Use())
+    found, expected = staged_batches(stages, 3, 1, 1, 2), batches(stages[0].pixels, 1, 2, skipped=3)
+    for one, other in islice(zip(found, expected, strict=False), 6):
+        assert len(one) == len(other) == 2
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
 @pytest.mark.parametrize("first_epoch", [0, 1, 2, 3])
 def test_staged_batches_are_those_of_the_arm_then_those_of_the_control(pool: Pixels, first_epoch: int) -> None:
     """Images, flips and labels are equal step by step, wherever a resumed training begins."""
@@ -92,6 +101,46 @@ def test_staged_batches_are_those_of_the_arm_then_those_of_the_control(pool: Pix
         np.testing.assert_array_equal(images, expected_images)
         np.testing.assert_array_equal(labels, expected_labels)
     assert any((a[0] != b[0]).any() for a, b in zip(mixed, control, strict=True))
+
+
+def with_every_class(pool: Pixels) -> Pixels:
+    """Return the pool with 5 synthetic images of nv, 20 of df and 15 of vasc."""
+    labels = pool.labels.copy()
+    labels[np.flatnonzero(~pool.real & (labels == 2))[:5]] = 1
+    return replace(pool, labels=labels)
+
+
+def test_count_rows_with_synthetic_images_of_every_class_have_the_same_share_of_each(pool: Pixels) -> None:
+    every = with_every_class(pool)
+    (control,), (stage,) = (
+        stages_of(every, arm, Use(synthetic_scope="all")) for arm in ("oversampled", "augmented@0.25")
+    )
+    counts = stage.pixels.repeat
+    assert counts[pool.real].tolist() == control.pixels.repeat[pool.real].tolist()
+    of_real, of_synthetic = (np.bincount(every.labels[part], counts[part], 3) for part in (pool.real, ~pool.real))
+    assert of_real.tolist() == [30, 60, 34]
+    assert of_synthetic.tolist() == [10, 20, 12]  # a third of the real ones, rounded up
+    assert sorted(counts[~pool.real & (every.labels == 0)]) == [0] * 10 + [1] * 10
+    assert counts[~pool.real & (every.labels == 1)].tolist() == [4] * 5
+
+
+def test_count_rows_with_a_class_without_synthetic_images_keep_the_sizes_of_the_classes(pool: Pixels) -> None:
+    (stage,) = stages_of(pool, "augmented@0.25", Use(synthetic_scope="all"))  # no synthetic image of nv
+    assert np.bincount(pool.labels, stage.pixels.repeat, 3).tolist() == [40, 80, 46]
+
+
+def test_row_weights_with_synthetic_images_of_every_class_keep_the_proportions_of_the_classes(pool: Pixels) -> None:
+    every, use = with_every_class(pool), Use(synthetic_weight=0.25, synthetic_scope="all")
+    (control,), (stage,) = stages_of(every, "oversampled", use), stages_of(every, "augmented@0.5", use)
+    totals = [np.bincount(every.labels, weights_of(it) * it.pixels.repeat, 3) for it in (control, stage)]
+    shares = [total / total.sum() for total in totals]
+    np.testing.assert_allclose(*shares, rtol=1e-6)  # float32; half of each class needs no rounding
+
+
+def test_plan_stages_after_the_switch_with_every_class_have_the_rows_of_the_control(pool: Pixels) -> None:
+    _, then = stages_of(with_every_class(pool), "augmented@0.5", Use(0.5, synthetic_scope="all"))
+    (control,) = stages_of(pool, "oversampled", Use())
+    assert then.pixels.repeat.tolist() == control.pixels.repeat.tolist()
 
 
 def test_row_weights_by_default_are_equal(pool: Pixels) -> None:
@@ -146,17 +195,20 @@ def test_staged_batches_have_the_weights_of_their_rows(pool: Pixels) -> None:
 def test_train_with_a_weight_of_added_images_changes_arms_with_such_images_alone(
     training_data: Path, synthetic_images: Path, tmp_path: Path
 ) -> None:
+    """Here synthetic images are of every class."""
     models = {}
     for weight in (1.0, 0.25):
-        models[weight] = train_pack(
-            training_data, tmp_path / f"{weight}", "baseline:1*,augmented@0.5:1*", epochs=1,
-            synthetic_images=synthetic_images, synthetic_per_class=ADDED, use=Use(synthetic_weight=weight),
-        )  # fmt: skip
+        settings = {"synthetic_images": synthetic_images, "synthetic_per_class": ADDED, "epochs": 1}
+        use = Use(synthetic_weight=weight, synthetic_scope="all")
+        pack = "baseline:1*,augmented@0.5:1*"
+        models[weight] = train_pack(training_data, tmp_path / f"{weight}", pack, **settings, use=use)
     for arm in ("baseline", "augmented@0.5"):
         default, weighted = (folder / f"{arm}.keras" for folder in models.values())
         records = load(default), load(weighted)
         assert (file_sha256(default) == file_sha256(weighted)) == (arm == "baseline")
         assert [record.synthetic_weight for record in records] == [1, 1 if arm == "baseline" else 0.25]
+        assert {record.synthetic_scope for record in records} == {"rare" if arm == "baseline" else "all"}
+        assert {record.train_rows for record in records} == {REAL if arm == "baseline" else 2 * (REAL + 2 * ADDED)}
         assert records[0].settings == records[1].settings
         assert records[0].train_set_sha256 == records[1].train_set_sha256
 
@@ -164,7 +216,7 @@ def test_train_with_a_weight_of_added_images_changes_arms_with_such_images_alone
 def test_train_with_synthetic_images_first_interrupted_before_the_switch_ends_with_the_same_bytes(
     training_data: Path, synthetic_images: Path, plain: Path, tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:
-    until = {"use": Use(synthetic_until=0.5)}
+    until: dict[str, Any] = {"use": Use(synthetic_until=0.5)}
     whole = run(training_data, synthetic_images, tmp_path / "whole", **until)
     until["checkpoints"] = str(tmp_path / "checkpoints")
     interrupt(1)

@@ -14,6 +14,7 @@ from components.shared.arms import (
     synthetic_key,
     title_of,
 )
+from tests.helpers.errors import raises_user_error
 
 
 def test_expand_gives_each_source_an_arm_for_each_share():
@@ -53,6 +54,14 @@ def test_recipe_states_how_synthetic_images_are_used():
     assert recipe("augmented@1", use).synthetic_until == 0.5
     title = "real images; rare classes with synthetic images; only repeats after 50 % of the epochs"
     assert recipe("augmented@1", use).title == title
+
+
+def test_recipe_with_synthetic_images_of_every_class():
+    use = Use(synthetic_scope="all")
+    assert recipe("oversampled", use) == recipe("oversampled")
+    assert recipe("augmented@0.25", use).title == "as oversampled; 25 % of each class are synthetic images"
+    with raises_user_error("arms.no_real_images"):
+        recipe("augmented@1", use)
 
 
 def test_recipe_states_the_selection_of_synthetic_images():
