@@ -84,10 +84,12 @@ def make_synthetic_images(
         test_data=test_data,
         count=count,
         max_bad_images=OPTIONS.max_bad_images,
+        scope=OPTIONS.synthetic_scope,
         seed=seed,
     ).set_display_name("Read synthetic")
     place(given, "prepare_data")
-    features = train_features(training_data=training_data, seed=seed).set_display_name("Train features")
+    features = train_features(training_data=training_data, scope=OPTIONS.synthetic_scope, seed=seed)
+    features.set_display_name("Train features")
     place(features, "train_features")
     # Runs with a budget of 0, too, and takes seconds then: a condition would cost three more drivers.
     pretrained = pretrain_gan(
@@ -126,6 +128,7 @@ def make_synthetic_images(
             features=features.outputs["features"],
             rare_data=features.outputs["rare_data"],
             count=count,
+            selection=OPTIONS.synthetic_selection,
             seed=seed,
         ).set_display_name("Generate images")
         place(generated, "generate_images")
@@ -199,6 +202,7 @@ def counterweight(
             checkpoints=OPTIONS.checkpoints,
             champion=OPTIONS.champion,
             metadata=OPTIONS.metadata,
+            synthetic_scope=OPTIONS.synthetic_scope,
         ).set_display_name("Check inputs")
         place(checked, "check_inputs")
         checked.set_caching_options(False)  # detects changed data
@@ -230,7 +234,7 @@ def counterweight(
             synthetic=synthetic,
             synthetic_identity=checked.outputs["synthetic_identity"],
             train_gans=checked.outputs["train_gans"],
-            class_groups=prepared.outputs["Output"],
+            class_groups=prepared.outputs["every" if OPTIONS.synthetic_scope == "all" else "Output"],
             rare=prepared.outputs["rare"],
             kimg=gan_kimg,
             shared_kimg=gan_shared_kimg,
@@ -250,6 +254,9 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                synthetic_scope="rare",
+                synthetic_until=1.0,
+                synthetic_weight=OPTIONS.synthetic_weight,
             ).set_display_name("Train classifier")
             if champion:
                 real.after(champion)
@@ -265,6 +272,9 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                synthetic_scope=OPTIONS.synthetic_scope,
+                synthetic_until=OPTIONS.synthetic_until,
+                synthetic_weight=OPTIONS.synthetic_weight,
             ).set_display_name("Train classifier")
             keep_checkpoints(mixed)
             place(mixed, "train_classifier")

@@ -181,13 +181,17 @@ def placement() -> Placement:
     return content.model_copy(update={"options": content.options.model_copy(update=_overrides)})
 
 
-def option_settings() -> dict[str, str]:
+def option_settings() -> dict[str, str | float]:
     """Return the options that change a run's results, by their names."""
     options = placement().options
     return {
         "classifier": options.classifier,
         "gan_architecture": options.gan_architecture,
         "metadata": options.metadata,
+        "synthetic_scope": options.synthetic_scope,
+        "synthetic_selection": options.synthetic_selection,
+        "synthetic_until": options.synthetic_until,
+        "synthetic_weight": options.synthetic_weight,
     }
 
 

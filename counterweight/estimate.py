@@ -21,7 +21,7 @@ FEATURE_EPOCHS, FEATURE_IMAGES = 16, 51_200
 BATCH = 32
 """Images per step of a classifier."""
 GENERATED = 1.25
-"""Images that are generated for each image that is kept."""
+"""Images that are generated for each image that is kept, without the option `synthetic_selection`."""
 
 BySize = dict[int, float]
 
@@ -83,6 +83,7 @@ class Size:
         rare: number of classes that get synthetic images.
         train, validation, test: numbers of images.
         gans_per_task, classifiers_per_task: options of the pipeline.
+        generated: images that are generated for each that is kept.
     """
 
     values: Mapping[str, Any]
@@ -94,6 +95,7 @@ class Size:
     test: int
     gans_per_task: int
     classifiers_per_task: int
+    generated: float
 
     @property
     def gans(self) -> int:
@@ -139,7 +141,7 @@ def estimate(size: Size) -> dict[str, PlannedPhase]:
         "train_gan": (f"gan_{size.architecture}", 1000 * values["gan_kimg"] * size.gans, len(gans)),
         "generate_images": (
             "generate",
-            GENERATED * values["synthetic_per_class"] * size.rare * sources,
+            size.generated * values["synthetic_per_class"] * size.rare * sources,
             len(group([*range(size.rare)], size.gans_per_task)),
         ),
         "train_classifier": (classifier, values["classifier_epochs"] * steps * BATCH * size.classifiers, len(packs)),

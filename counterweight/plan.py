@@ -39,7 +39,7 @@ from components.prepare_data.sources import bucket, demo
 from components.prepare_data.split import FOLD
 from components.shared import parameters as of_runs
 from components.shared import patient_metadata
-from components.shared.arms import share_of
+from components.shared.arms import CANDIDATES, REALISM, share_of
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
 from components.shared.files import write_text
@@ -169,9 +169,10 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
         values=values,
         architecture=options.gan_architecture,
         classifier=options.classifier,
-        rare=len(rare),
+        rare=len(classes if options.synthetic_scope == "all" else rare),
         gans_per_task=options.gans_per_task,
         classifiers_per_task=options.classifiers_per_task,
+        generated=estimating.GENERATED if options.synthetic_selection == REALISM else CANDIDATES,
         **{name: int((rows["split"] == name).sum()) for name in SPLITS},
     )
     phases, currency = estimating.with_costs(estimate(size))

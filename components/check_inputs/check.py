@@ -13,7 +13,7 @@ from typing import Any
 
 from components.shared import champion as champions
 from components.shared import storage
-from components.shared.arms import GAN
+from components.shared.arms import GAN, Scope, Use, recipe
 from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
@@ -53,13 +53,15 @@ def check(
     checkpoints: str,
     champion: str,
     metadata: str,
+    synthetic_scope: Scope,
     environment: Mapping[str, str],
 ) -> Checked:
     """Check everything that can fail before training.
 
     Args:
         parameters: name → value, as Kubeflow passes them.
-        gans_per_task, classifiers_per_task, checkpoints, champion, metadata: options of the compiled pipeline.
+        gans_per_task, classifiers_per_task, checkpoints, champion, metadata, synthetic_scope: options of the compiled
+            pipeline.
         environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
     Raises:
@@ -69,6 +71,8 @@ def check(
     values = check_parameters(parameters)
     packs = check_size(values, gans_per_task, classifiers_per_task)
     takes_metadata(values, metadata)
+    for arm in arm_names(values):
+        recipe(arm, Use(synthetic_scope=synthetic_scope))
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     inputs = {
         "data": (values["data"], ("demo", "kaggle")),

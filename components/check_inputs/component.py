@@ -32,6 +32,7 @@ def check_inputs(
     checkpoints: str,
     champion: str,
     metadata: str,
+    synthetic_scope: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     synthetic_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     train_gans: dsl.OutputPath(bool),  # type: ignore[valid-type]
@@ -79,6 +80,7 @@ def check_inputs(
             checkpoints=checkpoints,
             champion=champion,
             metadata=metadata,
+            synthetic_scope=synthetic_scope,  # type: ignore[arg-type]
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)

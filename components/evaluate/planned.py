@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 from pydantic import ValidationError
@@ -117,6 +118,7 @@ def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[st
         "data_image_size": header.image_size,
         "classifier": inputs.classifiers[BASELINE][0].record.settings.network,
         "metadata": LATE_FUSION if inputs.classifiers[BASELINE][0].record.metadata else "none",
+        **asdict(inputs.use),
     }
     deviations = [
         *_compare_data(plan, rows, str(parameters["data_split"]), header.split_sha256),

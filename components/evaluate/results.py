@@ -1,6 +1,7 @@
 """Results of a run in the form of `metrics.json`, the figures that Kubeflow compares runs by, and the files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ from components.shared.records import (
 _OF_GAN = {"architecture", "kimg", "best_kimg", "model_sha256", "real_images", "seconds", "losses"}
 _OF_IMAGES = {
     "source", "images", "kid", "density", "coverage", "other_coverage", "texture", "separability",
-    "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "against", "nearest",
+    "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "selection", "meeting",
+    "against", "nearest",
 }  # fmt: skip
 _OF_MODEL = {"epochs", "real_views", "validated_epochs", "history", "seconds"}
 _METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}
@@ -154,6 +156,7 @@ def describe_run(
         versions=first.versions,
         source=inputs.source,
         code=code_sha256("evaluate"),
+        **asdict(inputs.use),
     )
     return record.model_copy(update={"plan": plan}) if plan else record
 

@@ -13,6 +13,7 @@ def generate_images(
     features: dsl.Input[dsl.Model],
     rare_data: dsl.Input[dsl.Dataset],
     count: int,
+    selection: str,
     seed: int,
     synthetic: dsl.Output[dsl.Dataset],
 ) -> None:
@@ -30,6 +31,7 @@ def generate_images(
             rare_data=rare_data.path,
             count=count,
             reject=REJECT,
+            selection=selection,  # type: ignore[arg-type]
             seed=seed,
             synthetic=synthetic.path,
         )

@@ -15,13 +15,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.generate_images.curate import rank_best_first
+from components.generate_images.curate import select
 from components.generate_images.origins import GanOrigin, GivenOrigin, Origin
 from components.generate_images.page import render_parts, stack_pairs
 from components.generate_images.real_images import RealImages, load_other_features, load_real_images
 from components.generate_images.sample import SHOWN_COPIES, ImageFile, sample
 from components.generate_images.separability import MAX_IMAGES, ring_powers, separability
 from components.shared import html_page, keras_setup
+from components.shared.arms import CANDIDATES, REALISM, Selection
 from components.shared.dihedral import to_position
 from components.shared.errors import UserError
 from components.shared.features import SAMPLE_FILE, Features, load_features
@@ -72,15 +73,25 @@ def _write_images(rows: pd.DataFrame, origin: Origin, file: ImageFile, out: Imag
 
 
 def _generate_class(
-    origin: Origin, features: Features, real: RealImages, count: int, reject: float, out: ImageSetWriter
+    origin: Origin,
+    features: Features,
+    real: RealImages,
+    count: int,
+    reject: float,
+    selection: Selection,
+    seed: int,
+    out: ImageSetWriter,
 ) -> tuple[SampleQuality, list[Any]]:
     """Take, curate and write the images of one class; return their quality and the parts of their page."""
     required = math.ceil(count / (1 - reject) - 1e-9)
+    if selection != REALISM:
+        required = max(required, CANDIDATES * count)
     with closing(ImageFile(out.header.image_size)) as file:
         samples = sample(origin, out.header.classes.index(origin.dx), features, real, required, file)
         passed = len(samples.rows)
-        order = rank_best_first(samples.rows["probability"].to_numpy(), samples.rows["strangeness"].to_numpy())
-        images = count if passed == required else math.floor(passed * (1 - reject) + 1e-9)
+        chance = derive_seed(seed, "generate_images", "select", origin.key)
+        order, meets = select(selection, samples.rows, samples.features, real.features, real.lesions, chance)
+        images = count if passed == required else min(count, math.floor(passed * (1 - reject) + 1e-9))
         accepted = samples.rows.iloc[np.sort(order[:images])]
         _write_images(accepted, origin, file, out)
         shown = file[accepted.index.to_numpy()[:MAX_IMAGES]]
@@ -114,6 +125,8 @@ def _generate_class(
         copy_threshold=float(real.check.threshold),
         curated=passed - images,
         reject=float(reject),
+        selection=selection,
+        meeting=None if meets is None else int(meets.sum()),
         against="validation and training" if real.has_training else "validation",
         nearest=[
             NearestPair(distance=round(distance, 4), image_id=real.names[row], index=index)
@@ -123,6 +136,8 @@ def _generate_class(
     )
     line = f"{images:,} of {samples.count:,} samples accepted; "
     line += f"{samples.copies:,} were copies, {passed - images:,} rejected"
+    if meets is not None:
+        line += f"; {meets.sum():,} met the condition of {selection}"
     if images < count:
         line += f"; warning: fewer than the {count:,} requested"
     log_line(f"generate_images {origin.key}", line)
@@ -224,6 +239,7 @@ def generate(
     reject: float,
     seed: int,
     synthetic: str | Path,
+    selection: Selection = REALISM,
 ) -> None:
     """Generate images of each class that has a generator, and take those of other sources.
 
@@ -239,6 +255,7 @@ def generate(
         seed: seed of the noise. The images of a class do not depend on which other classes are generated.
         synthetic: folder to write, for each class: `synthetic/<class>.parquet` (an image set of the split `train`),
             `.json` (its quality) and `.html` (a contact sheet); for other sources in `synthetic/<source>/`.
+        selection: the option `synthetic_selection`; all but `realism` select from three times as many images.
 
     Raises:
         UserError: the count or share is out of range, or the files do not belong together; nothing is written then.
@@ -282,7 +299,7 @@ def generate(
                 stem = folder / "synthetic" / origin.key
                 stem.parent.mkdir(exist_ok=True)
                 with closing(ImageSetWriter(stem.with_name(f"{dx}.parquet"), header)) as out:
-                    quality, parts = _generate_class(origin, extractor, real, count, reject, out)
+                    quality, parts = _generate_class(origin, extractor, real, count, reject, selection, seed, out)
                 write_record(stem.with_name(f"{dx}.json"), quality)
                 page = html_page.render(f"Synthetic images of {dx}", parts)
                 stem.with_name(f"{dx}.html").write_text(page, encoding="utf-8")

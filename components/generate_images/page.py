@@ -6,6 +6,7 @@ import numpy as np
 
 from components.generate_images.origins import Origin
 from components.shared import html_page
+from components.shared.arms import REALISM, SELECTIONS
 from components.shared.records import SampleQuality
 
 
@@ -39,9 +40,12 @@ def render_parts(
     fewer = ""
     if quality.images < required:
         fewer = f"Fewer than the {required:,} requested. "
+    met = "" if quality.meeting is None else f" {quality.meeting:,} samples met the condition of this selection."
+    rejected = "as the worst" if quality.selection == REALISM else f"by a selection {SELECTIONS[quality.selection]}"
     parts: list[Any] = [
         f"{dx}: {quality.images:,} images {origin.describe()}. {fewer}{quality.drawn:,} images were sampled; "
-        f"{quality.copies:,} were dropped as copies of training images, {quality.curated:,} were rejected as the worst."
+        f"{quality.copies:,} were dropped as copies of training images, {quality.curated:,} were rejected "
+        f"{rejected}.{met}"
     ]
     if quality.kid is not None and quality.density is not None and quality.coverage is not None:
         others = ""
@@ -70,5 +74,5 @@ def render_parts(
         caption = f"{dx}: dropped as copies, above the training images that they replicate"
         parts.append(html_page.figure(stack_pairs(copies), caption))
     if len(worst):
-        parts.append(html_page.figure(html_page.contact_sheet(worst, len(worst)), f"{dx}: rejected as the worst"))
+        parts.append(html_page.figure(html_page.contact_sheet(worst, len(worst)), f"{dx}: rejected"))
     return parts

@@ -15,7 +15,7 @@ from components.shared.log import Progress
 from components.shared.sample_metrics import NEIGHBOURS, distances, neighbour_radii
 
 SHOWN_COPIES = 8
-COLUMNS = ("index", "distance", "nearest", "position", "probability", "strangeness")
+COLUMNS = ("index", "distance", "nearest", "position", "probability", "is_first", "strangeness")
 
 
 class ImageFile:
@@ -51,9 +51,9 @@ class Samples:
 
     Attributes:
         rows: for each sample its index in the class's sequence, the distance to the nearest training image, that
-            image's row, the position in which the two agree best, the probability of the intended class, and
-            `strangeness`: the distance to the nearest training image in features, over the distance of that image to
-            its fifth neighbour.
+            image's row, the position in which the two agree best, the probability of the intended class, whether it
+            is the largest one, and `strangeness`: the distance to the nearest training image in features, over the
+            distance of that image to its fifth neighbour.
         features: (N, 224).
         copies: number of samples that failed the check.
         shown_copies: the first of them, as pairs of (synthetic, real) in the same position.
@@ -107,6 +107,7 @@ def sample(origin: Origin, label: int, features: Features, real: RealImages, req
             nearest,
             position,
             probabilities[:, label],
+            probabilities.argmax(axis=1) == label,
             strangeness,
         )
         tables.append(pd.DataFrame({name: value[new_rows] for name, value in zip(COLUMNS, values, strict=True)}))

@@ -1,5 +1,7 @@
 """Separability: how well a linear classifier distinguishes the synthetic images of a class from its real ones."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -32,6 +34,43 @@ def ring_powers(images: np.ndarray) -> np.ndarray:
     return np.stack([ring.mean(axis=1) for ring in np.array_split(by_wavelength, RINGS, axis=1)], axis=1)
 
 
+def _held_out_scores(
+    real: np.ndarray, lesions: np.ndarray, fake: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for each of five folds, its rows, real before synthetic ones, and the log odds that each is synthetic.
+
+    The classifier was not trained on the fold; arguments as in `separability`.
+    """
+    fold = np.arange(len(real) + len(fake)) % FOLDS
+    for number, (_, rows) in enumerate(GroupKFold(FOLDS).split(real, groups=lesions)):
+        fold[rows] = number
+    values, is_fake = np.concatenate([real, fake]), np.arange(len(fold)) >= len(real)
+    for held_out in (fold == number for number in range(FOLDS)):
+        classifier = make_pipeline(
+            StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=1_000)
+        )
+        classifier.fit(values[~held_out], is_fake[~held_out])
+        yield np.flatnonzero(held_out), classifier.decision_function(values[held_out])
+
+
+def log_density_ratios(real: np.ndarray, lesions: np.ndarray, fake: np.ndarray) -> np.ndarray:
+    """Return (N,) logarithms of the density of real images over that of synthetic ones, at the synthetic images.
+
+    They are the negative log odds of a classifier in which both kinds have equal weight (Sugiyama et al. 2012); each
+    is from a fold that the classifier was not trained on. With too few images for `separability`, all are 0.
+    """
+    ratios = np.zeros(len(fake))
+    if _is_measurable(real, lesions, fake):
+        for rows, scores in _held_out_scores(real, lesions, fake):
+            is_fake = rows >= len(real)
+            ratios[rows[is_fake] - len(real)] = -scores[is_fake]
+    return ratios
+
+
+def _is_measurable(real: np.ndarray, lesions: np.ndarray, fake: np.ndarray) -> bool:
+    return min(len(real), len(fake)) >= MIN_IMAGES and len(np.unique(lesions)) >= FOLDS
+
+
 def separability(real: np.ndarray, lesions: np.ndarray, fake: np.ndarray) -> float | None:
     """Return the area under the ROC curve of a classifier that distinguishes real from synthetic images.
 
@@ -48,17 +87,8 @@ def separability(real: np.ndarray, lesions: np.ndarray, fake: np.ndarray) -> flo
         In [0, 1]: 0.5 if it cannot distinguish them, 1 if it always can; below 0.5 by chance, or if synthetic images
         resemble single real ones. None with fewer than 20 real or 20 synthetic images, or fewer than 5 lesions.
     """
-    if min(len(real), len(fake)) < MIN_IMAGES or len(np.unique(lesions)) < FOLDS:
+    if not _is_measurable(real, lesions, fake):
         return None
-    fold = np.arange(len(real) + len(fake)) % FOLDS
-    for number, (_, rows) in enumerate(GroupKFold(FOLDS).split(real, groups=lesions)):
-        fold[rows] = number
-    values, is_fake = np.concatenate([real, fake]), np.arange(len(fold)) >= len(real)
-    areas = []
-    for held_out in (fold == number for number in range(FOLDS)):
-        classifier = make_pipeline(
-            StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=1_000)
-        )
-        classifier.fit(values[~held_out], is_fake[~held_out])
-        areas.append(roc_auc_score(is_fake[held_out], classifier.decision_function(values[held_out])))
-    return float(np.mean(areas))
+    return float(
+        np.mean([roc_auc_score(rows >= len(real), scores) for rows, scores in _held_out_scores(real, lesions, fake)])
+    )

@@ -22,21 +22,25 @@ def prepare_data(
     test_data: dsl.Output[dsl.Dataset],
     data_profile: dsl.Output[dsl.HTML],
     rare: dsl.OutputPath(list),  # type: ignore[valid-type]
+    every: dsl.OutputPath(list),  # type: ignore[valid-type]
 ) -> list[str]:
     """Check and scale the images, split them by lesion, and return the rare classes in groups, one per GAN task.
 
     `data_identity` is part of the cache key: a new value makes Kubeflow read the source again. The task fails if the
     source has another identity after it was read, so that nothing is cached under the identity of other data.
-    The groups are the return value because `kfp.local` can only iterate over return values.
+    The groups are the return value because `kfp.local` can only iterate over return values. `every` has the groups of
+    all classes, for the option `synthetic_scope=all`.
     """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
         import json
+        from pathlib import Path
 
         from components.prepare_data.prepare import prepare
         from components.shared.files import write_text
-        from components.shared.workflow_size import group_classes
+        from components.shared.image_set import read_header
+        from components.shared.workflow_size import group_all_classes, group_classes
 
         names = prepare(
             data=data,
@@ -55,6 +59,8 @@ def prepare_data(
         )
         groups = group_classes(names, gans_per_task)
         write_text(rare, json.dumps(names))
+        classes = read_header(Path(training_data.path) / "train.parquet").classes
+        write_text(every, json.dumps(group_all_classes(names, classes, gans_per_task)))
         return groups
 
 
@@ -66,6 +72,7 @@ def read_synthetic(
     test_data: dsl.Input[dsl.Dataset],
     count: int,
     max_bad_images: int,
+    scope: str,
     seed: int,
     sources: dsl.Output[dsl.Dataset],
 ) -> None:
@@ -81,6 +88,7 @@ def read_synthetic(
             test_data=test_data.path,
             count=count,
             max_bad_images=max_bad_images,
+            scope=scope,  # type: ignore[arg-type]
             seed=seed,
             out=sources.path,
             identity=synthetic_identity,

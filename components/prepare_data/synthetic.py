@@ -21,7 +21,7 @@ from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.image_reader import RawImage
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
 from components.prepare_data.prepare import describe_source, keep_rows_with_files, write_rows
-from components.shared.arms import GAN
+from components.shared.arms import GAN, Scope
 from components.shared.data_identity import PROVENANCE, check_synthetic_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder
@@ -240,6 +240,7 @@ def read_synthetic(
     seed: int,
     out: str | Path,
     identity: str = "",
+    scope: Scope = "rare",
 ) -> None:
     """Read all sources of synthetic images other than the GANs of the run.
 
@@ -253,12 +254,14 @@ def read_synthetic(
         out: folder to write: `<source>.parquet`, an image set of the split `train`, for each source, and
             `sources.json`.
         identity: identity of the sources before they are read; empty for no check.
+        scope: the option `synthetic_scope`: images of the rare or of all classes.
 
     Raises:
         UserError: a source is unusable, or reproduces held-out images; nothing is written then.
     """
     training, test = Path(training_data), Path(test_data)
     header, rare = read_header(training / "train.parquet"), load_record(training / "classes.json", DataClasses).rare
+    wanted = list(header.classes) if scope == "all" else rare
     places = {name: place for name, place in synthetic_sources(synthetic).items() if name != GAN}
     described: dict[str, SyntheticSource] = {}
     with atomic_folder(out) as folder, warnings.catch_warnings():
@@ -268,7 +271,7 @@ def read_synthetic(
             held_out = _read_held_out(sets | {"external": test / "external.parquet"})
         for name, place in places.items():
             part = folder / f"{name}.parquet"
-            described[name] = _read_source(name, place, rare, header, held_out, count, max_bad_images, seed, part)
+            described[name] = _read_source(name, place, wanted, header, held_out, count, max_bad_images, seed, part)
         if identity:
             check_synthetic_unchanged(identity, synthetic)
         write_record(folder / "sources.json", SyntheticSources(sources=described))

@@ -4,11 +4,16 @@ An arm is a name and a recipe. Everything that a recipe does not mention is equa
 number of steps, validation. To add a control, add an entry to `CONTROLS`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from components.shared.errors import UserError
+
+Scope = Literal["rare", "all"]
+"""Which classes have synthetic images: the option `synthetic_scope`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class Recipe:
             network learns as if the classes were equally frequent (Menon et al. 2021, arXiv 2007.07314).
         strong_augmentation: whether scale, position and colours of the images change as well.
         metadata: whether the network also gets age, sex and site of the patient; see `patient_metadata.py`.
+        synthetic_until: share of the epochs that use the synthetic images, from the first one; the later epochs use the
+            control's rows.
+        synthetic_weight: weight of each added image in the loss, synthetic or repeated; other images have the weight 1.
+        synthetic_scope: `rare` if synthetic images replace repeats of the rare classes; `all` if they are added to the
+            control's rows, and `synthetic_share` is their share of each class.
     """
 
     title: str
@@ -37,6 +47,47 @@ class Recipe:
     logit_adjustment: bool = False
     strong_augmentation: bool = False
     metadata: bool = False
+    synthetic_until: float = 1.0
+    synthetic_weight: float = 1.0
+    synthetic_scope: Scope = "rare"
+
+    def mixed_epochs(self, epochs: int) -> int:
+        """Return the number of first epochs that use the recipe's own rows: rounded down, but at least one.
+
+        Example:
+            >>> Recipe("", synthetic_until=0.5).mixed_epochs(5)
+            2
+        """
+        return max(1, math.floor(self.synthetic_until * epochs + 1e-9))
+
+
+Selection = Literal["realism", "label", "density", "distance"]
+"""How the synthetic images are selected from samples that are no copies: the option `synthetic_selection`."""
+REALISM: Selection = "realism"
+"""The default: the worst fifth is rejected."""
+SELECTIONS: dict[Selection, str] = {
+    "label": "by the class that the feature extractor predicts",
+    "density": "by the density of real images",
+    "distance": "by their distance from real images",
+}
+"""The others, for sentences."""
+CANDIDATES = 3
+"""Samples of which these select one."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How arms use the images that they add: the options of these names, see `Options`.
+
+    Attributes:
+        synthetic_until, synthetic_weight, synthetic_scope: see `Recipe`.
+        synthetic_selection: how the synthetic images were selected; changes no recipe.
+    """
+
+    synthetic_until: float = 1.0
+    synthetic_weight: float = 1.0
+    synthetic_selection: Selection = REALISM
+    synthetic_scope: Scope = "rare"
 
 
 BASELINE = "baseline"
@@ -134,22 +185,51 @@ def title_of(arm: str) -> str:
     return name if share is None else f"{name} {100 * share:g} %"
 
 
-def recipe(arm: str) -> Recipe:
+def recipe(arm: str, use: Use = Use()) -> Recipe:
     """Return the recipe of an arm.
+
+    Args:
+        arm: its name.
+        use: how arms use the images that they add; those without are not affected.
 
     Raises:
         UserError: `arms.unknown`.
     """
     share = share_of(arm)
+    weight = f"; added images weigh {use.synthetic_weight:g} in the loss" * (use.synthetic_weight < 1)
     if share is not None:
         mixture = f"{100 * share:g} % synthetic images, {100 - 100 * share:g} % repeats"
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
+        if use.synthetic_scope == "all":
+            if share == 1:
+                raise UserError(
+                    f"{arm} would have no real images: with synthetic_scope=all, its share is that of all images",
+                    "choose synthetic_shares below 1",
+                    "arms.no_real_images",
+                    arm=arm,
+                )
+            title = f"as oversampled; {100 * share:g} % of each class are synthetic images"
         source = source_of(arm) or GAN
         title += "" if source == GAN else f", from {source}"
-        return replace(CONTROLS[CONTROL], title=title, synthetic_share=share, source=source)
+        if use.synthetic_selection != REALISM:
+            title += f"; synthetic images selected {SELECTIONS[use.synthetic_selection]}"
+        if use.synthetic_until < 1:
+            title += f"; only repeats after {100 * use.synthetic_until:g} % of the epochs"
+        return replace(
+            CONTROLS[CONTROL],
+            title=title + weight,
+            synthetic_share=share,
+            source=source,
+            synthetic_until=use.synthetic_until,
+            synthetic_weight=use.synthetic_weight,
+            synthetic_scope=use.synthetic_scope,
+        )
     if arm not in CONTROLS:
         raise UserError(f"there is no arm {arm!r}", f"choose from {', '.join(CHOICES)}", "arms.unknown", arm=arm)
-    return CONTROLS[arm]
+    found = CONTROLS[arm]
+    if not found.adds:
+        return found
+    return replace(found, title=found.title + weight, synthetic_weight=use.synthetic_weight)
 
 
 def sort_arms(names: Iterable[str]) -> list[str]:

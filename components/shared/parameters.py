@@ -287,6 +287,28 @@ class Options(BaseModel):
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
     )
+    synthetic_scope: arms_module.Scope = Field(
+        default="rare",
+        description="Classes that have synthetic images; with all, a share is that of the images of each class.",
+    )
+    synthetic_selection: arms_module.Selection = Field(
+        default=arms_module.REALISM,
+        description="How synthetic images are selected: by rejecting the worst fifth, or from three times as many by "
+        "the class that they show, the density of real images, or their distance from these.",
+    )
+    synthetic_until: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=1,
+        description="Share of the epochs in which augmented arms use synthetic images; later ones use the images of "
+        "oversampled.",
+    )
+    synthetic_weight: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=1,
+        description="Weight of each added image in the loss, synthetic or repeated; other images have the weight 1.",
+    )
 
     @field_validator("champion")
     @classmethod

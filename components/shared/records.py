@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from components.shared.arms import BASELINE, CONTROL, GAN, SOURCE_NAME, recipe, share_of
+from components.shared.arms import BASELINE, CONTROL, GAN, REALISM, SOURCE_NAME, Scope, Selection, Use, recipe, share_of
 from components.shared.errors import UserError
 from components.shared.files import write_text
 
@@ -52,6 +52,7 @@ ImageSize = Annotated[int, Field(ge=1, le=4_096)]
 Count = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+UsedShare = Annotated[float, Field(gt=0, le=1)]
 Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$", max_length=200_000)]
 """A JPEG image in base64."""
 Scalar = str | int | float | bool | None
@@ -229,6 +230,9 @@ class ClassifierRecord(Record):
         seconds: duration of the training.
         seen: the real images that it was trained or selected on, as hashes.
         metadata: how its second input is computed; null for a network of images alone.
+        synthetic_until: share of the epochs that used the synthetic images; 1 in an arm without any.
+        synthetic_weight: weight of each added image in the loss; 1 in an arm that adds none.
+        synthetic_scope: which classes had synthetic images; `rare` in an arm without any.
     """
 
     arm: ArmName
@@ -247,6 +251,9 @@ class ClassifierRecord(Record):
     seconds: NonNegative
     seen: list[SeenHash]
     metadata: MetadataEncoding | None = None
+    synthetic_until: UsedShare = 1.0
+    synthetic_weight: UsedShare = 1.0
+    synthetic_scope: Scope = "rare"
 
 
 class Losses(Record):
@@ -432,8 +439,10 @@ class SampleQuality(Record):
         separability_spectrum: the same by the power in eight rings of the spectrum.
         copies: number of images that the copy check dropped.
         copy_threshold: distance to a training image below which an image is a copy.
-        curated: number of images rejected as the worst.
-        reject: share of the images that was to be rejected as the worst.
+        curated: number of images that were rejected.
+        reject: share of the images that was at least to be rejected.
+        selection: how the images were selected, the option `synthetic_selection`.
+        meeting: number of samples that met the condition of the selection; null if it has none.
         against: splits of the real images that the metrics compare with.
         nearest: the pairs of a synthetic and a training image with the smallest distances.
         pairs_jpeg: these pairs as a JPEG image in base64.
@@ -454,6 +463,8 @@ class SampleQuality(Record):
     copy_threshold: NonNegative
     curated: Count
     reject: Share
+    selection: Selection = REALISM
+    meeting: Count | None = None
     against: Literal["validation", "validation and training"]
     nearest: list[NearestPair]
     pairs_jpeg: Jpeg
@@ -698,6 +709,10 @@ class RunRecord(Record):
         source: how the data was read; null in older records.
         plan: the plan that the run cites; null without one.
         code: hash of the code that evaluated the run, or pooled its folds; null in older records.
+        synthetic_until: share of the epochs in which the augmented arms used synthetic images.
+        synthetic_weight: weight of each added image in the loss.
+        synthetic_selection: how the synthetic images were selected.
+        synthetic_scope: which classes had synthetic images.
     """
 
     data: Text
@@ -719,6 +734,15 @@ class RunRecord(Record):
     source: DataSource | None = None
     plan: CitedPlan | None = None
     code: Sha256 | None = None
+    synthetic_until: UsedShare = 1.0
+    synthetic_weight: UsedShare = 1.0
+    synthetic_selection: Selection = REALISM
+    synthetic_scope: Scope = "rare"
+
+    @property
+    def use(self) -> Use:
+        """How the arms used the images that they add."""
+        return Use(self.synthetic_until, self.synthetic_weight, self.synthetic_selection, self.synthetic_scope)
 
 
 Figure = float | None
@@ -988,6 +1012,8 @@ class SyntheticDetails(Record):
     copy_threshold: Figure = None
     curated: Count | None = None
     reject: Figure = None
+    selection: Selection = REALISM
+    meeting: Count | None = None
     against: Text | None = None
     nearest: list[NearestPair] = []
 

@@ -44,6 +44,17 @@ def group_classes(names: Sequence[str], gans_per_task: int) -> list[str]:
     return _group_at_most(names, gans_per_task, MAX_CLASS_GROUPS, "classes", "gans_per_task")
 
 
+def group_all_classes(rare: Sequence[str], classes: Sequence[str], gans_per_task: int) -> list[str]:
+    """Return all classes in groups, one per task that trains GANs, the rare ones first; never too many groups.
+
+    Example:
+        >>> group_all_classes(["akiec", "df"], ["akiec", "df", "nv"], 2)
+        ['akiec,df', 'nv']
+    """
+    names = [*rare, *(dx for dx in classes if dx not in rare)]
+    return group(names, max(gans_per_task, -(-len(names) // MAX_CLASS_GROUPS)))
+
+
 @dataclass(frozen=True)
 class Job:
     """A classifier to train.

@@ -14,6 +14,9 @@ def train_classifier(
     epochs: int,
     metadata: str,
     classifier: str,
+    synthetic_scope: str,
+    synthetic_until: float,
+    synthetic_weight: float,
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
@@ -26,6 +29,7 @@ def train_classifier(
     with exit_on_user_error():
         import os
 
+        from components.shared.arms import Use
         from components.shared.storage import checkpoint_address
         from components.shared.workflow_size import parse_pack
         from components.train_classifier.train import train
@@ -39,6 +43,7 @@ def train_classifier(
             epochs=epochs,
             metadata=metadata,
             classifier=classifier,
+            use=Use(synthetic_until, synthetic_weight, synthetic_scope=synthetic_scope),  # type: ignore[arg-type]
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from components.shared import html_page, keras_setup, patient_metadata, precision
-from components.shared.arms import CONTROL, LATE_FUSION, Recipe, recipe
+from components.shared.arms import CONTROL, LATE_FUSION, Recipe, Use, recipe
 from components.shared.batch_statistics import recompute_statistics
 from components.shared.batches import endless_batches
 from components.shared.dihedral import random_dihedral, skip_dihedral
@@ -59,7 +59,8 @@ class _Validate(keras.callbacks.Callback):
         network_: the plain network.
         pixels: the validation images.
         metadata: their encoded metadata; None for a network of images alone.
-        examples: returns the batches of inputs from which batch statistics are computed; one is in memory at a time.
+        examples: returns, for an epoch, the batches of inputs from which batch statistics are computed; one is in
+            memory at a time.
         progress: of the training.
         epochs, steps: number of epochs, and of steps in each.
     """
@@ -69,7 +70,7 @@ class _Validate(keras.callbacks.Callback):
         network_: keras.Model,
         pixels: Pixels,
         metadata: np.ndarray | None,
-        examples: Callable[[], Iterator[Inputs]],
+        examples: Callable[[int], Iterator[Inputs]],
         progress: Progress,
         epochs: int,
         steps: int,
@@ -83,7 +84,7 @@ class _Validate(keras.callbacks.Callback):
         assert logs is not None
         text = f"loss {logs['loss']:.3f}"
         if epoch + 1 in self.validated_epochs:
-            recompute_statistics(self.network, self.examples())
+            recompute_statistics(self.network, self.examples(epoch))
             probabilities = keras_setup.predict_probabilities(self.network, self.pixels.images, self.metadata)
             labels = self.pixels.labels
             logs["val_loss"] = float(log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
@@ -118,7 +119,7 @@ def batches(
     Args:
         pixels: the rows; each counts `repeat` times.
         order_seed, augmentation_seed: seeds.
-        weights: (classes,) loss weights; if given, a batch has a third part, the weight of each image.
+        weights: (N,) loss weights of the rows; if given, a batch has a third part, the weight of each image.
         strong: whether `strong_augmentation` changes the images as well.
         skipped: number of first batches to skip.
         metadata: of the rows; None for a network of images alone.
@@ -133,7 +134,7 @@ def batches(
         if change:
             images = change(images)
         inputs = (images, show(rows)) if show else images
-        yield (inputs, labels) if weights is None else (inputs, labels, weights[labels])
+        yield (inputs, labels) if weights is None else (inputs, labels, weights[rows])
 
 
 def repeat_counts(real: int, added: int, rng: np.random.Generator) -> np.ndarray:
@@ -164,6 +165,7 @@ def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, 
     """
     counts = pixels.real.astype(np.int64)
     largest = int(np.bincount(pixels.labels[pixels.real]).max())
+    replaced = recipe.synthetic_share if recipe.synthetic_scope == "rare" else 0.0
     for label, dx in enumerate(pixels.header.classes):
         real = np.flatnonzero(pixels.real & (pixels.labels == label))
         synthetic = np.flatnonzero((pixels.source == recipe.source) & (pixels.labels == label))
@@ -172,10 +174,99 @@ def count_rows(pixels: Pixels, recipe: Recipe, rare: Sequence[str], added: int, 
             counts[real] = repeat_counts(len(real), largest - len(real), rng)
         elif recipe.adds and dx in rare and len(real):
             # Rounded up: an arm with a small share still has an image, and differs from the control.
-            used = synthetic[: math.ceil(recipe.synthetic_share * added - 1e-9)]
+            used = synthetic[: math.ceil(replaced * added - 1e-9)]
             counts[used] = 1
             counts[real] = repeat_counts(len(real), added - len(used), rng)
+    if recipe.synthetic_scope == "all" and recipe.synthetic_share:
+        add_to_every_class(pixels, counts, recipe.source, recipe.synthetic_share)
     return counts
+
+
+def add_to_every_class(pixels: Pixels, counts: np.ndarray, source: str, share: float) -> None:
+    """Add synthetic images of every class to the counts of rows, as a share of the images of each class.
+
+    The relative sizes of the classes remain, and among the real images nothing changes. "Looks synthetic" then does not
+    indicate a class. A class without enough synthetic images shows them several times, the first ones most often.
+
+    Args:
+        pixels: real and synthetic images.
+        counts: (N,) how often the real images count.
+        source: source of the synthetic images.
+        share: their share of the images of each class, below 1.
+    """
+    for label in range(len(pixels.header.classes)):
+        of_class = pixels.labels == label
+        synthetic = np.flatnonzero((pixels.source == source) & of_class)
+        needed = math.ceil(counts[of_class].sum() * share / (1 - share) - 1e-9)
+        if len(synthetic):
+            counts[synthetic] = needed // len(synthetic)
+            counts[synthetic[: needed % len(synthetic)]] += 1
+        elif needed:
+            real = np.flatnonzero(pixels.real & of_class)
+            counts[real] += repeat_counts(len(real), needed, np.random.default_rng(label)) - 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive epochs of a training that use the same rows.
+
+    Attributes:
+        first_epoch: the first of them, from 0; the last stage has no end.
+        pixels: the training images; each counts `repeat` times.
+        weights: (N,) float32 loss weights; None if all rows have the same.
+    """
+
+    first_epoch: int
+    pixels: Pixels
+    weights: np.ndarray | None
+
+
+def plan_stages(
+    pixels: Pixels, its_recipe: Recipe, rare: Sequence[str], added: int, seed: int, epochs: int
+) -> list[Stage]:
+    """Return the stages of a training with a recipe.
+
+    After `synthetic_until`, the rows are those of the control. Since order and augmentation follow from the number of
+    steps, its batches are the control's, too.
+
+    Args:
+        pixels, rare, added, seed: as in `count_rows`.
+        its_recipe: recipe of the arm.
+        epochs: number of epochs.
+    """
+    recipes = {0: its_recipe, its_recipe.mixed_epochs(epochs): replace(its_recipe, synthetic_share=0.0)}
+    stages = []
+    for first, of_stage in recipes.items():
+        if first < epochs:
+            counts = count_rows(pixels, of_stage, rare, added, seed)
+            stages.append(Stage(first, replace(pixels, repeat=counts), row_weights(pixels, counts, of_stage)))
+    return stages
+
+
+def staged_batches(
+    stages: Sequence[Stage],
+    steps: int,
+    first_epoch: int,
+    order_seed: int,
+    augmentation_seed: int,
+    strong: bool = False,
+    metadata: EncodedMetadata | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the batches of a training without end, from an epoch on.
+
+    Args:
+        stages: from `plan_stages`.
+        steps: number of steps of an epoch.
+        first_epoch: the epoch, from 0.
+        order_seed, augmentation_seed, strong, metadata: as in `batches`.
+    """
+    for stage, following in zip_longest(stages, stages[1:]):
+        start, end = max(stage.first_epoch, first_epoch), following.first_epoch if following else None
+        if end is None or start < end:
+            endless = batches(
+                stage.pixels, order_seed, augmentation_seed, stage.weights, strong, start * steps, metadata
+            )
+            yield from islice(endless, None if end is None else (end - start) * steps)
 
 
 def class_weights(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
@@ -189,6 +280,31 @@ def class_weights(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.nd
     sizes = np.bincount(labels, counts, classes)
     present = sizes > 0
     return np.where(present, sizes.sum() / (present.sum() * np.maximum(sizes, 1)), 0).astype(np.float32)
+
+
+def row_weights(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.ndarray | None:
+    """Return (N,) float32 loss weights of the rows, whose mean over a pass is 1; None if all are equal.
+
+    Before they are scaled, a synthetic image has the weight `synthetic_weight`, and so has each additional occurrence
+    of a real image beside its first one, which has 1. All occurrences of an image have their mean. With
+    synthetic images of every class, that of a synthetic image is relative to the mean of the real ones of its class.
+
+    Args:
+        pixels: the rows.
+        counts: (N,) how often each row counts.
+        its_recipe: recipe of the arm.
+    """
+    if its_recipe.class_weights:
+        return class_weights(pixels.labels, counts, len(pixels.header.classes))[pixels.labels]
+    weight = its_recipe.synthetic_weight
+    if weight == 1:
+        return None
+    weights = np.where(pixels.real, (1 + weight * (counts - 1)) / np.maximum(counts, 1), weight)
+    if its_recipe.synthetic_scope == "all":
+        for of_class in (pixels.labels == label for label in np.unique(pixels.labels)):
+            real = pixels.real & of_class
+            weights[of_class & ~pixels.real] *= np.average(weights[real], weights=counts[real])
+    return (weights / np.average(weights, weights=counts)).astype(np.float32)
 
 
 def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
@@ -240,6 +356,7 @@ def train(
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     metadata: str = "none",
     classifier: str = CNN,
+    use: Use = Use(),  # noqa: B008 (immutable)
 ) -> None:
     """Train classifiers; the weights of the last epoch are kept, with recomputed batch statistics.
 
@@ -260,6 +377,7 @@ def train(
             finished classifier writes one, too.
         metadata: the option of this name: `late_fusion` if the classifiers of all arms get metadata of the patient.
         classifier: name of the network, the same in all arms; see `networks`.
+        use: how the arms use synthetic images.
 
     Raises:
         UserError: a setting or an image set cannot be used, the images have no metadata that a classifier requires, or
@@ -285,11 +403,11 @@ def train(
             with_metadata = {job.arm for job in jobs if metadata == LATE_FUSION or recipe(job.arm).metadata}
             encoded = encode_sets(pool, validation_pixels, random_seed) if with_metadata else None
             for job in jobs:
-                counts = count_rows(pool, recipe(job.arm), rare, synthetic_per_class, random_seed)
+                its_recipe = recipe(job.arm, use)
+                stages = plan_stages(pool, its_recipe, rare, synthetic_per_class, random_seed, epochs)
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
-                rows = replace(pool, repeat=counts)
-                data = TrainingData(rows, validation_pixels, encoded if job.arm in with_metadata else None)
-                _train_classifier(job, data, classifier, epochs, stem, checkpoints, checkpoint_interval_s)
+                data = TrainingData(stages, validation_pixels, encoded if job.arm in with_metadata else None)
+                _train_classifier(job, its_recipe, data, classifier, epochs, stem, checkpoints, checkpoint_interval_s)
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
@@ -321,18 +439,19 @@ class TrainingData:
     """What one classifier is trained and validated on.
 
     Attributes:
-        pixels: the training images; each counts `repeat` times.
+        stages: the training images of its epochs.
         validation: the validation images.
         metadata: of both; None for a network of images alone.
     """
 
-    pixels: Pixels
+    stages: list[Stage]
     validation: Pixels
     metadata: EncodedMetadata | None
 
 
 def _train_classifier(
     job: Job,
+    its_recipe: Recipe,
     data: TrainingData,
     classifier: str,
     epochs: int,
@@ -341,7 +460,7 @@ def _train_classifier(
     checkpoint_interval_s: float,
 ) -> None:
     """Train one classifier, and write its files; `stem` is their path without suffix."""
-    arm, seed, its_recipe, pixels = job.arm, job.seed, recipe(job.arm), data.pixels
+    arm, seed, pixels = job.arm, job.seed, data.stages[0].pixels
     classes, encoding = len(pixels.header.classes), data.metadata.encoding if data.metadata else None
     label = f"train_classifier {arm}, seed {seed}"
     description = {
@@ -360,6 +479,8 @@ def _train_classifier(
     real = int(pixels.real.sum())
     steps = -(-real // BATCH_SIZE)
     log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
+    for stage in data.stages[1:]:
+        log_line(label, f"only repeats from epoch {stage.first_epoch + 1} on")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
     if classifier == CNN:
         model: keras.Model = compile_fast_model(network_, policy, offset, epochs * steps)
@@ -367,35 +488,42 @@ def _train_classifier(
         model = compile_plain_model(network_, module.LEARNING_RATE, offset, epochs * steps)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
-        _fit(model, job, data, steps, resume)
+        _fit(model, job.seed, its_recipe, data, steps, resume)
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
     trained = {"network": classifier, "epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
     record["settings"] = trained
     record["validated_epochs"] = validated_epochs(epochs, steps)
-    shown = epochs * steps * BATCH_SIZE
-    record["real_views"] = round(shown * pixels.repeat[pixels.real].sum() / pixels.repeat.sum() / real, 2)
+    record["real_views"] = round(steps * BATCH_SIZE * _real_epochs(data.stages, epochs) / real, 2)
     record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, data.validation)}
     record["metadata"] = encoding.model_dump() if encoding else None
+    record |= {"synthetic_until": its_recipe.synthetic_until, "synthetic_weight": its_recipe.synthetic_weight}
+    record["synthetic_scope"] = its_recipe.synthetic_scope
     _write_classifier(stem, network_, record, resume.history)
 
 
-def _fit(model: keras.Model, job: Job, data: TrainingData, steps: int, resume: Resume) -> None:
-    """Train a network in its training form, from the epoch that earlier processes have reached."""
-    pixels, metadata, its_recipe = data.pixels, data.metadata, recipe(job.arm)
-    classes = len(pixels.header.classes)
-    weights = class_weights(pixels.labels, pixels.repeat, classes) if its_recipe.class_weights else None
-    seeds = derive_seed(job.seed, "order"), derive_seed(job.seed, "turns")
-    progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
-    order, turns = (derive_seed(seed, "statistics") for seed in seeds)
+def _real_epochs(stages: Sequence[Stage], epochs: int) -> float:
+    """Return the number of epochs, each multiplied by the share of real images in it."""
+    ends = [*(stage.first_epoch for stage in stages[1:]), epochs]
+    shares = [stage.pixels.repeat[stage.pixels.real].sum() / stage.pixels.repeat.sum() for stage in stages]
+    return float(sum((end - it.first_epoch) * share for it, end, share in zip(stages, ends, shares, strict=True)))
 
-    def examples() -> Iterator[Inputs]:  # without strong augmentation, as in prediction
-        return (inputs for inputs, _ in islice(batches(pixels, order, turns, metadata=metadata), STATISTICS_BATCHES))
+
+def _fit(model: keras.Model, seed: int, its_recipe: Recipe, data: TrainingData, steps: int, resume: Resume) -> None:
+    """Train a network in its training form, from the epoch that earlier processes have reached."""
+    stages, metadata = data.stages, data.metadata
+    seeds = derive_seed(seed, "order"), derive_seed(seed, "turns")
+    progress = Progress(resume.label, resume.epochs, "epochs", steps * BATCH_SIZE, "images", before=resume.epoch)
+    order, turns = (derive_seed(it, "statistics") for it in seeds)
+
+    def examples(epoch: int) -> Iterator[Inputs]:  # without strong augmentation, as in prediction
+        rows = [stage.pixels for stage in stages if stage.first_epoch <= epoch][-1]
+        return (inputs for inputs, _ in islice(batches(rows, order, turns, metadata=metadata), STATISTICS_BATCHES))
 
     validation = metadata.validation if metadata else None
     validate = _Validate(resume.network, data.validation, validation, examples, progress, resume.epochs, steps)
     model.fit(
-        batches(pixels, *seeds, weights, its_recipe.strong_augmentation, resume.epoch * steps, metadata),
+        staged_batches(stages, steps, resume.epoch, *seeds, its_recipe.strong_augmentation, metadata),
         steps_per_epoch=steps,
         initial_epoch=resume.epoch,
         epochs=resume.epochs,
@@ -431,14 +559,20 @@ def _render_curves(title: str, history: Mapping[str, Sequence[float]], validated
 
 
 def _hash_rows(data: TrainingData) -> str:
-    """Return a hash of the training rows: pixels, labels and repeats, in order, and metadata if the network has any."""
-    digest, pixels = hashlib.sha256(), data.pixels
-    for row, (pixel_hash, label, count) in enumerate(
-        zip(pixels.pixel_sha256, pixels.labels, pixels.repeat, strict=True)
-    ):
-        if not count:
-            continue
-        digest.update(f"{pixel_hash} {label} {count}\n".encode())
-        if data.metadata:
-            digest.update(data.metadata.training[row].tobytes())
+    """Return a hash of the training rows: pixels, labels and repeats, in order, and metadata if the network has any.
+
+    The rows of a later stage follow, after a line with its first epoch.
+    """
+    digest = hashlib.sha256()
+    for stage in data.stages:
+        digest.update(f"{stage.first_epoch}\n".encode() if stage.first_epoch else b"")
+        pixels = stage.pixels
+        for row, (pixel_hash, label, count) in enumerate(
+            zip(pixels.pixel_sha256, pixels.labels, pixels.repeat, strict=True)
+        ):
+            if not count:
+                continue
+            digest.update(f"{pixel_hash} {label} {count}\n".encode())
+            if data.metadata:
+                digest.update(data.metadata.training[row].tobytes())
     return digest.hexdigest()

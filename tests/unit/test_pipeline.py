@@ -157,6 +157,7 @@ def test_arms_differ_in_name_and_training_set_only(compiled: Compiled):
     packs = [it["parameters"]["pack"]["componentInputParameter"] for it in (real, synthetic)]
     assert [pack.removesuffix("-loop-item").rpartition("-")[2] for pack in packs] == ["real", "synthetic"]
     assert real["parameters"] == synthetic["parameters"] | {"pack": real["parameters"]["pack"]}
+    assert real["parameters"]["synthetic_until"]["runtimeValue"]["constant"] == 1
     assert set(synthetic["artifacts"]) - set(real["artifacts"]) == {"synthetic_images"}
 
 
@@ -263,17 +264,20 @@ def test_champion_is_read_before_anything_is_trained(comparing: Compiled):
     assert constant == "last"
 
 
-def test_champion_restarts_no_gan_and_no_classifier(compiled: Compiled, comparing: Compiled):
-    """Inputs, outputs, command and image are what a task's cache key is made of."""
+def with_another_key(one: Compiled, other: Compiled) -> set[str]:
+    """Return the tasks of one pipeline whose cache key differs in another: inputs, outputs, command or image."""
 
     def key(of: Compiled, name: str) -> tuple[Any, ...]:
         component = of.spec["components"][of.tasks()[name]["componentRef"]["name"]]
         executor = of.spec["deploymentSpec"]["executors"][component["executorLabel"]]
         return of.tasks()[name].get("inputs"), component, executor["container"]
 
-    names = set(compiled.executed())
-    assert set(comparing.executed()) - names == {"read-champion"}
-    assert {name for name in names if key(compiled, name) != key(comparing, name)} == {"check-inputs", "evaluate"}
+    return {name for name in one.executed() if key(one, name) != key(other, name)}
+
+
+def test_champion_restarts_no_gan_and_no_classifier(compiled: Compiled, comparing: Compiled):
+    assert set(comparing.executed()) - set(compiled.executed()) == {"read-champion"}
+    assert with_another_key(compiled, comparing) == {"check-inputs", "evaluate"}
     for name in set(DEPENDS_ON) - {"evaluate"}:
         assert depends_on(comparing, name) == DEPENDS_ON[name], name
 
@@ -284,6 +288,22 @@ def test_champion_in_the_cache_key_of_evaluate_is_the_hash_of_its_manifest(compi
     source = comparing.tasks()["evaluate"]["inputs"]["artifacts"]["champion"]
     assert source == {"taskOutputArtifact": {"outputArtifactKey": "champion_files", "producerTask": "read-champion"}}
     assert comparing.tasks()["read-champion"]["cachingOptions"] == {"enableCache": True}
+
+
+@pytest.mark.parametrize(
+    ("option", "tasks"),
+    [
+        ({"synthetic_until": 0.5}, {"train-classifier-2"}),
+        ({"synthetic_weight": 0.5}, {"train-classifier", "train-classifier-2"}),
+        ({"synthetic_selection": "label"}, {"generate-images"}),
+        ({"synthetic_scope": "all"}, {"check-inputs", "read-synthetic", "train-features", "train-classifier-2"}),
+    ],
+)
+def test_option_for_the_use_of_synthetic_images_restarts_what_it_changes_only(
+    compiled: Compiled, tmp_path: Path, option: dict[str, Any], tasks: set[str]
+):
+    """Tasks after these run again if their results differ."""
+    assert with_another_key(compiled, compile_pipeline(tmp_path, {"options": option})) == tasks
 
 
 # Size

@@ -25,6 +25,8 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
     """
     comparable: dict[str, str] = {}
     networks: dict[str, str] = {}
+    uses: dict[str, str] = {}
+    weights: dict[str, str] = {}
     missing = [arm for arm in (BASELINE, CONTROL) if not classifiers.get(arm)]
     if not any(share_of(arm) for arm in classifiers):
         missing.append(AUGMENTED)
@@ -41,6 +43,10 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             if not recipe(arm).metadata:
                 encoding = record.metadata.model_dump() if record.metadata else None
                 networks.setdefault(json.dumps([record.parameters, encoding]), arm)
+            if recipe(arm).adds:
+                weights.setdefault(str(record.synthetic_weight), arm)
+            if share_of(arm):
+                uses.setdefault(str((record.synthetic_until, record.synthetic_scope)), arm)
         if len({classifier.record.train_set_sha256 for classifier in classifiers[arm]}) > 1:
             raise UserError(
                 f"the classifiers of the arm {arm} were trained on different sets",
@@ -48,7 +54,7 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
                 "evaluate.different_training_sets",
                 arm=arm,
             )
-    arms = list(max(comparable, networks, key=len).values())
+    arms = list(max(comparable, networks, uses, weights, key=len).values())
     if len(arms) > 1:
         raise UserError(
             f"the classifiers were trained with different settings or library versions (arms {', '.join(arms)})",

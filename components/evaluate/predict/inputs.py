@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.shared.arms import parse_synthetic_key, sort_arms, synthetic_key
+from components.shared.arms import REALISM, Use, parse_synthetic_key, share_of, sort_arms, synthetic_key
 from components.shared.errors import UserError
-from components.shared.image_set import read_rows
+from components.shared.image_set import read_header, read_rows
 from components.shared.records import (
     ClassifierRecord,
     DataClasses,
@@ -70,6 +70,13 @@ class Inputs:
         return tuple(
             dx for dx in self.rare if all(synthetic_key(source, dx) in self.synthetic_keys for source in sources)
         )
+
+    @property
+    def use(self) -> Use:
+        """How the arms used the images that they add; `guards` refuses arms that differ in it."""
+        record = next(it[0].record for arm, it in self.classifiers.items() if share_of(arm))
+        selection = next((quality.selection for quality in self.qualities.values()), REALISM)
+        return Use(record.synthetic_until, record.synthetic_weight, selection, record.synthetic_scope)
 
 
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:
@@ -146,7 +153,8 @@ def read_inputs(
     gan_records = read_gan_records(synthetic)
     folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
     sources = load_record(synthetic / "sources.json", SyntheticSources).sources
-    if set(gan_records) != set(rare) and (gan_records or not sources):
+    every = set(read_header(training / "train.parquet").classes)
+    if set(gan_records) not in (set(rare), every) and (gan_records or not sources):
         raise UserError(
             f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gan_records) or 'none'}",
             "use the synthetic images of this run",
@@ -154,18 +162,19 @@ def read_inputs(
             rare=list(rare),
             gans=list(gan_records),
         )
-    keys = [dx for dx in rare if isinstance(gan_records.get(dx), TrainedGan)]
-    keys += [synthetic_key(name, dx) for name in sources for dx in rare]
-    source = test / "data_source.json"
+    ordered = [*rare, *sorted(every - set(rare))]
+    keys = [dx for dx in ordered if isinstance(gan_records.get(dx), TrainedGan)]
+    keys += [synthetic_key(name, dx) for name, source in sources.items() for dx in ordered if dx in source.images]
+    described = test / "data_source.json"
     return Inputs(
         sets=sets,
         train_set=training / "train.parquet",
         rare=rare,
-        gan_records={dx: gan_records[dx] for dx in rare if dx in gan_records},
+        gan_records={dx: gan_records[dx] for dx in ordered if dx in gan_records},
         qualities={key: load_record(folder / f"{key}.json", SampleQuality) for key in keys},
         synthetic_sets={key: folder / f"{key}.parquet" for key in keys},
         classifiers=read_classifiers(classifiers),
         pretraining_s=load_record(shared, SharedGan).seconds if shared.is_file() else None,
         sources=sources,
-        source=load_record(source, DataSource) if source.is_file() else None,
+        source=load_record(described, DataSource) if described.is_file() else None,
     )

@@ -19,7 +19,7 @@ from components.evaluate.report import formatting, plots
 from components.evaluate.report.formatting import known, plain, show, show_interval
 from components.evaluate.report.gallery import Gallery, ShownImage, list_images
 from components.evaluate.report.plots import Axis
-from components.shared.arms import BASELINE, CONTROL, parse_synthetic_key, recipe, share_of, title_of
+from components.shared.arms import BASELINE, CONTROL, SELECTIONS, parse_synthetic_key, recipe, share_of, title_of
 from components.shared.log import duration
 from components.shared.records import (
     ArmDifference,
@@ -303,16 +303,16 @@ def _training_seconds(results: Results) -> tuple[float | None, float | None]:
     return sum(gans) if gans else None, sum(models) if models else None
 
 
-def _remedies(outcome: Outcome) -> Remedies:
+def _remedies(results: Results) -> Remedies:
     """Return a row for each arm, with its difference to the baseline, and the doses of synthetic images."""
-    effect, rows = outcome.effect, []
+    effect, rows = results.effect, []
     gains: dict[str, Difference] = {it.arm: it for it in effect.remedies}
-    for arm, figures in outcome.arms.items():
+    for arm, figures in results.arms.items():
         seconds = [model.seconds for model in figures.models.values()]
         rows.append(
             RemedyRow(
                 arm=arm,
-                what=recipe(arm).title,
+                what=recipe(arm, results.run.use).title,
                 figures=figures,
                 limits=figures.intervals.get(PRIMARY),
                 gain=gains.get(arm, _UNKNOWN),
@@ -454,7 +454,7 @@ environment.filters |= {
     "champion_title": formatting.champion_title,
     "network_title": formatting.network_title,
 }
-environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE}
+environment.globals |= {"style": plots.style_of, "demo_notice": DEMO_NOTICE, "selections": SELECTIONS}
 
 
 def view(results: Results) -> dict[str, Any]:

@@ -240,6 +240,9 @@ def test_evaluate_external_image_that_was_trained_on_is_refused_under_another_na
         ({"train_set_sha256": "6" * 64}, "evaluate.different_training_sets"),
         ({"parameters": 1}, "evaluate.different_settings"),
         ({"versions": {"keras": "0"}}, "evaluate.different_settings"),
+        ({"synthetic_until": 0.5}, "evaluate.different_settings"),
+        ({"synthetic_weight": 0.5}, "evaluate.different_settings"),
+        ({"synthetic_scope": "all"}, "evaluate.different_settings"),
         ({"settings": {"epochs": 2, "augmentation": "x", "seed": 2, "batch": 32, "precision": "float32"}},
          "evaluate.different_settings"),
         ({"settings": {"epochs": 2, "augmentation": "none", "seed": 3, "batch": 32, "precision": "float32"}},
@@ -253,6 +256,33 @@ def test_evaluate_arms_that_are_not_comparable_are_refused(
 ) -> None:
     edit(changed_run.record("augmented@1", 2), **changes)
     assert refused(changed_run).code == code
+
+
+def test_evaluate_with_synthetic_images_of_every_class_has_the_primary_figure_of_the_rare_ones(
+    changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    folder = changed_run.arguments["synthetic_images"]
+    for dx in ("nv", "vasc"):
+        for name in ("models/gan-{}.json", "synthetic/{}.json"):
+            shutil.copy(folder / name.format("df"), folder / name.format(dx))
+            edit(folder / name.format(dx), dx=dx)
+        made = folder / "synthetic" / "df.parquet"
+        with write_image_set(made.with_name(f"{dx}.parquet"), read_header(made)) as out:
+            rows = read_rows(made, "train").drop(columns="split").assign(dx=dx)
+            out.write(rows, [image["bytes"] for image in pd.read_parquet(made, columns=["image"])["image"]])
+    for seed in SEEDS:  # at share 1, no real image would be left
+        path = changed_run.record("augmented@1", seed)
+        edit(path, arm="augmented@0.5", synthetic_scope="all")
+        for suffix in (".json", ".keras"):
+            path.with_suffix(suffix).rename(path.with_name(path.stem.replace("@1", "@0.5") + suffix))
+    results = changed_run.evaluate()
+    assert results["run"]["rebalanced_classes"] == results["run"]["rare_classes"] == ["df"]
+    assert results["run"]["synthetic_scope"] == "all"
+    assert list(results["synthetic"]) == ["df", "nv", "vasc"]
+    assert all(details["label_fidelity"] is not None for details in results["synthetic"].values())
+    assert results["effect"]["value"] == evaluated[0]["effect"]["value"]
+    card = (changed_run.folder / "results" / "model_card.md").read_text(encoding="utf-8")
+    assert "as oversampled; 50 % of each class are synthetic images" in card
 
 
 def test_evaluate_arms_with_different_seeds_are_refused(changed_run: RunFolders) -> None:

@@ -335,6 +335,18 @@ def all_arms() -> dict[str, Any]:
     return example(3, arms=ALL_ARMS)
 
 
+def test_report_and_model_card_state_how_synthetic_images_were_used() -> None:
+    results = example(1)
+    results["run"] |= {"synthetic_until": 0.5, "synthetic_selection": "label"}
+    selected = "selected by the class that the feature extractor predicts"
+    what = f"with synthetic images; synthetic images {selected}; only repeats after 50 % of the epochs"
+    page = Page(render_html(results, example_gallery(2)))
+    assert what in " ".join(page.named["remedies"][3])
+    assert f"the others were {selected}" in page.text
+    assert what in model_card(results)
+    assert f"The images were {selected}." in data_sheet(results)
+
+
 def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> None:
     page = Page(render_html(all_arms, example_gallery(2)))
     rows, effect = page.named["remedies"][1:], all_arms["effect"]

@@ -310,6 +310,20 @@ def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> 
         run(tmp_path / "gans", demo.features, other_split(demo.rare_data, tmp_path), tmp_path / "out")
 
 
+def test_generate_selects_by_label_from_three_times_as_many(demo: Demo, tmp_path: Path) -> None:
+    """Of 50 real images, 30 show another class; as many are used as without the selection."""
+    pool = np.concatenate([demo.images["test"]["df"], demo.images["test"]["nv"][:30]])
+    add_gan(tmp_path / "gans", "df", build_choosing(pool), demo.rare_data)
+    made = run(tmp_path / "gans", demo.features, demo.rare_data, tmp_path / "out", count=20, selection="label")
+    quality, features = made.quality("df"), load_features(demo.features)
+    label = read_header(demo.rare_data / "train.parquet").classes.index("df")
+    assert (quality.selection, quality.images, quality.curated) == ("label", 20, 40)
+    assert quality.meeting is not None
+    shown = (features.probabilities(made.images("df")).argmax(1) == label).sum()
+    assert shown == min(20, quality.meeting)
+    assert f"{quality.meeting} samples met the condition of this selection" in made.page("df")
+
+
 def other_split(rare_data: Path, tmp_path: Path) -> Path:
     """Return a copy of the data with another hash of the split."""
     for name in ("train", "validation"):

@@ -177,6 +177,7 @@ def run_check(place: Place, **values: object) -> None:
         "checkpoints": place.uri("kept"),
         "champion": "none",
         "metadata": "none",
+        "synthetic_scope": "rare",
     }
     check(parameters.defaults() | values, environment=environment, **options)  # type: ignore[arg-type]
 

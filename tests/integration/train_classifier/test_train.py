@@ -18,10 +18,8 @@ from components.shared.files import file_sha256
 from components.shared.image_set import (
     REAL,
     Pixels,
-    encode_png,
     iter_tables,
     open_pixels,
-    pixel_sha256,
     read_header,
     read_rows,
     write_image_set,
@@ -45,7 +43,7 @@ from tests.helpers.training import train_pack
 
 ARMS = (*(arm for arm in CONTROLS if arm != "metadata"), "augmented@0.5")
 EPOCHS = 2
-SYNTHETIC_IMAGES = 20
+SYNTHETIC_IMAGES = 20  # in `synthetic_images`, of df and of vasc
 
 
 def run(training_data: Path, classifiers: Path, **settings: Any) -> Path:
@@ -55,29 +53,6 @@ def run(training_data: Path, classifiers: Path, **settings: Any) -> Path:
 
 def load(models: Path, stem: str) -> ClassifierRecord:
     return load_record(models / f"{stem}.json", ClassifierRecord)
-
-
-@pytest.fixture(scope="session")
-def synthetic_images(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the form that balance_dataset writes."""
-    folder = tmp_path_factory.mktemp("synthetic_images")
-    (folder / "synthetic").mkdir()
-    rng = np.random.default_rng(3)
-    for dx in ("df", "vasc"):
-        pixels = rng.integers(0, 256, (SYNTHETIC_IMAGES, 32, 32, 3), np.uint8)
-        rows = pd.DataFrame(
-            {
-                "image_id": [f"{dx}-{n}" for n in range(SYNTHETIC_IMAGES)],
-                "dx": dx,
-                "source": "gan",
-                "pixel_sha256": [pixel_sha256(image) for image in pixels],
-            }
-        )
-        with write_image_set(
-            folder / "synthetic" / f"{dx}.parquet", read_header(training_data / "train.parquet")
-        ) as out:
-            out.write(rows, [encode_png(image) for image in pixels])
-    return folder
 
 
 @dataclass(frozen=True)
@@ -132,14 +107,6 @@ def test_repeat_counts_are_even_and_have_the_required_sum(real: int, added: int)
     assert counts.sum() == real + added
     assert counts.min() >= 1
     assert counts.max() - counts.min() <= 1
-
-
-@pytest.fixture(scope="session")
-def pool(training_data: Path, synthetic_images: Path) -> Iterator[Pixels]:
-    """Real and synthetic training images: 10, 60 and 14 real ones of df, nv and vasc, 20 synthetic of df and vasc."""
-    sets = [training_data / "train.parquet", *sorted((synthetic_images / "synthetic").glob("*.parquet"))]
-    with open_pixels(sets, "train") as pixels:
-        yield pixels
 
 
 @pytest.mark.parametrize(

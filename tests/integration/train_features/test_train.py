@@ -29,6 +29,15 @@ def test_rare_data_has_the_rows_of_the_rare_classes_and_no_others(training_data:
             assert np.array_equal(pixels.images, all_pixels.images)
 
 
+def test_rare_data_has_all_rows_if_every_class_has_a_gan(training_data: Path, features: Path, tmp_path: Path):
+    phase.write_rare_data(training_data, features, 1, tmp_path / "rare_data", "all")
+    for split in ("train", "validation"):
+        given, copied = (
+            read_rows(folder / f"{split}.parquet", split) for folder in (training_data, tmp_path / "rare_data")
+        )
+        assert copied.equals(given)
+
+
 def test_rare_data_has_the_features_of_random_images_of_all_classes(
     training_data: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,6 +19,7 @@ def run_check(
     environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
 ) -> Checked:
     own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto", "champion": "none", "metadata": "none"}
+    own |= {"synthetic_scope": "rare"}
     return check(parameters.defaults() | values, environment=environment or {}, **(own | (options or {})))
 
 
@@ -69,6 +70,13 @@ def test_check_refuses_the_arm_metadata_if_all_arms_have_metadata():
     assert "metadata:1*" in ",".join(run_check(arms=arms).packs.real)
     error = error_of(arms=arms, options={"metadata": "late_fusion"})
     assert (error.code, error.fields) == ("arms.repeats_option", {"arm": "metadata"})
+
+
+def test_check_refuses_an_arm_without_real_images():
+    every = {"synthetic_scope": "all"}
+    assert run_check(options=every, synthetic_shares=[0.25, 0.5]).packs.synthetic
+    error = error_of(options=every, synthetic_shares=[0.25, 1.0])
+    assert (error.code, error.fields) == ("arms.no_real_images", {"arm": "augmented@1"})
 
 
 def test_check_of_a_fold_needs_no_file():

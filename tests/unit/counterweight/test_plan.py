@@ -136,6 +136,27 @@ def test_plan_time_grows_with_seeds_and_pixels(raw_folder: RawFolder, tmp_path: 
     assert times[2] == pytest.approx(times[0] * 459 / 130, rel=0.01)
 
 
+def test_plan_time_includes_the_gans_and_images_that_options_add(monkeypatch: pytest.MonkeyPatch):
+    """Seven classes instead of two have synthetic images, which are selected from 3 instead of 1.25 times as many."""
+    words = ("DATA=demo", "synthetic_per_class=20000", "synthetic_shares=0.5")
+    plans = [make(*words)[0]]
+    Path("plan.json").unlink()
+    options = {"synthetic_scope": "all", "synthetic_selection": "label"}
+    monkeypatch.setattr("components.placement._overrides", options)
+    placement.cache_clear()
+    try:
+        plans.append(make(*words)[0])
+    finally:
+        monkeypatch.undo()
+        placement.cache_clear()
+    gans, generated = ([it.phases[name] for it in plans] for name in ("train_gan", "generate_images"))
+    assert [phase.tasks for phase in gans] == [phase.tasks for phase in generated] == [1, 4]
+    start_s = estimate.rates().start_s
+    seconds = [phase.seconds - start_s * phase.tasks for phase in generated]
+    assert seconds[1] == pytest.approx(seconds[0] * 7 * 3 / (2 * 1.25), rel=0.02)
+    assert {name: plans[1].settings[name] for name in options} == options
+
+
 def test_plan_that_only_other_presets_make_too_large_is_written(raw_folder: RawFolder):
     seeds = ",".join(map(str, range(15)))
     found, printed = make(f"DATA={raw_folder.path}", "PRESET=demo", f"classifier_seeds={seeds}")

@@ -102,7 +102,9 @@ def override(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     placement.placement.cache_clear()
 
 
-@pytest.mark.parametrize("option", [{"gan_architecture": "dcgan"}, {"metadata": "late_fusion"}])
+@pytest.mark.parametrize(
+    "option", [{"gan_architecture": "dcgan"}, {"metadata": "late_fusion"}, {"synthetic_until": 0.5}]
+)
 def test_arguments_give_another_option_another_run_id(override: Callable[..., None], option: dict[str, str]):
     first = arguments()[0]
     override(**option)

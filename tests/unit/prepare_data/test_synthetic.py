@@ -80,6 +80,19 @@ def test_read_synthetic_writes_an_image_set_of_each_source(
     assert any(np.array_equal(image, wanted) for image in images_of(path, "df"))
 
 
+def test_read_synthetic_of_every_class_requires_and_reads_images_of_every_class(
+    read: Callable[..., Path], source: Path, prepared: Prepared
+):
+    with raises_user_error("synthetic.missing_class"):
+        read(f"zoo={source}", scope="all")
+    classes = read_header(prepared.set("train")).classes
+    for number, dx in enumerate(set(classes) - {"df", "mel"}):
+        (source / dx).mkdir()
+        draw(2000 + number, dx, (48, 48)).save(source / dx / "0.png")
+    described = load_record(read(f"zoo={source}", scope="all") / "sources.json", SyntheticSources).sources
+    assert set(described["zoo"].images) == set(classes)
+
+
 def test_read_synthetic_without_other_sources_writes_an_empty_list(read: Callable[..., Path]):
     out = read("gan")
     assert [path.name for path in out.iterdir()] == ["sources.json"]

@@ -6,6 +6,7 @@ from components.shared.arms import (
     ALL,
     CHOICES,
     GAN,
+    Use,
     expand,
     parse_synthetic_key,
     recipe,
@@ -13,6 +14,7 @@ from components.shared.arms import (
     synthetic_key,
     title_of,
 )
+from tests.helpers.errors import raises_user_error
 
 
 def test_expand_gives_each_source_an_arm_for_each_share():
@@ -44,6 +46,38 @@ def test_recipe_names_source_and_share(arm: str, source: str | None, share: floa
 
 def test_recipe_of_another_source_says_so():
     assert recipe("zoo@1").title == "real images; rare classes with synthetic images, from zoo"
+
+
+def test_recipe_states_how_synthetic_images_are_used():
+    use = Use(synthetic_until=0.5)
+    assert recipe("oversampled", use) == recipe("oversampled")
+    assert recipe("augmented@1", use).synthetic_until == 0.5
+    title = "real images; rare classes with synthetic images; only repeats after 50 % of the epochs"
+    assert recipe("augmented@1", use).title == title
+
+
+def test_recipe_with_synthetic_images_of_every_class():
+    use = Use(synthetic_scope="all")
+    assert recipe("oversampled", use) == recipe("oversampled")
+    assert recipe("augmented@0.25", use).title == "as oversampled; 25 % of each class are synthetic images"
+    with raises_user_error("arms.no_real_images"):
+        recipe("augmented@1", use)
+
+
+def test_recipe_states_the_selection_of_synthetic_images():
+    use = Use(synthetic_selection="label")
+    assert recipe("oversampled", use) == recipe("oversampled")
+    title = recipe("augmented@1").title + "; synthetic images selected by the class that the feature extractor predicts"
+    assert recipe("augmented@1", use).title == title
+
+
+def test_recipe_states_the_weight_of_added_images_if_it_adds_any():
+    use = Use(synthetic_weight=0.5)
+    for arm in ("oversampled", "strong_augmentation", "augmented@0.5"):
+        assert recipe(arm, use).synthetic_weight == 0.5
+        assert recipe(arm, use).title == recipe(arm).title + "; added images weigh 0.5 in the loss"
+    for arm in ("baseline", "class_weights", "balanced_sampling"):
+        assert recipe(arm, use) == recipe(arm)
 
 
 @pytest.mark.parametrize(("source", "dx", "key"), [("gan", "df", "df"), ("zoo", "a-b", "zoo/a-b")])
