@@ -167,7 +167,7 @@ def counterweight(
     data_image_size: int = 64,
     data_split: str = "random",
     gan_kimg: float = 8.0,
-    gan_shared_kimg: float = 24.0,
+    gan_shared_kimg: float = 100.0,
     output: str = "auto",
     positive_classes: str = "auto",
     random_seed: int = 1,

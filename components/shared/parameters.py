@@ -108,7 +108,7 @@ class Parameters(BaseModel):
         default=8.0, ge=0.001, le=1_000_000, description="Training budget of each GAN, in thousand real images shown."
     )
     gan_shared_kimg: float = Field(
-        default=24.0,
+        default=100.0,
         ge=0,
         le=1_000_000,
         description="Budget of one GAN of several classes from which each class's GAN starts; 0 for none.",
