@@ -89,6 +89,7 @@ class Findings:
         moved: the images that were moved to train, with their former split.
         repeated: number of images that are pixel-identical to another lesion's image in the same split.
         excluded: number of them that are excluded, because they are in validation or test.
+        contradictory: number of images that are pixel-identical to an image of another class.
         samples: PNG bytes of the first training images of each class.
     """
 
@@ -100,6 +101,7 @@ class Findings:
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
     repeated: int = 0
     excluded: int = 0
+    contradictory: int = 0
     samples: dict[str, list[bytes]] = field(default_factory=dict)
 
     def refuse_more_than(self, max_bad_images: int) -> None:

@@ -498,7 +498,9 @@ def prepare(
         listed = used.assign(split=used["split"].where(leakage.keep_one_lesion(used), splitting.UNUSED))
         findings.excluded = int((listed["split"] == splitting.UNUSED).sum())
         used = listed[listed["split"] != splitting.UNUSED] if findings.excluded else listed
-        findings.repeated = int((decoded.rows.groupby("pixel_sha256")["lesion_id"].transform("nunique") > 1).sum())
+        identical = decoded.rows.groupby("pixel_sha256")
+        findings.repeated = int((identical["lesion_id"].transform("nunique") > 1).sum())
+        findings.contradictory = int((identical["dx"].transform("nunique") > 1).sum())
         refuse_empty_classes(used, classes, source.unit)
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
@@ -535,6 +537,11 @@ def prepare(
             "prepare_data",
             f"{findings.repeated:,} images are pixel-identical to another lesion's image in the same split; check "
             f"their lesion_id; {findings.excluded:,} of them are excluded from validation and test",
+        )
+    if findings.contradictory:
+        log_line(
+            "prepare_data",
+            f"{findings.contradictory:,} images are pixel-identical to an image of another class; check their labels",
         )
     if findings.unused:
         log_line("prepare_data", f"{findings.unused:,} images are excluded by the split")

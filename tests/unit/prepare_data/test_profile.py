@@ -122,6 +122,15 @@ def test_profile_reports_an_image_of_two_lesions_in_one_split(raw, run, capfd):
     assert "2 images are pixel-identical to another lesion's image in the same split" in capfd.readouterr().out
 
 
+def test_profile_reports_an_image_of_two_classes(raw, run, capfd):
+    train = run(raw.path).rows().query("split == 'train'").groupby("dx")["image_id"].first()
+    one, other = (next(i for i, row in enumerate(raw.rows) if row["image_id"] == train[dx]) for dx in ("nv", "df"))
+    assert "of another class" not in run(raw.path).profile
+    raw.image(other).write_bytes(raw.image(one).read_bytes())
+    assert "2 are pixel-identical to an image of another class" in run(raw.path).profile
+    assert "2 images are pixel-identical to an image of another class; check their labels" in capfd.readouterr().out
+
+
 def test_profile_describes_the_split(raw, run, tmp_path):
     assert "The split is random, by lesion:" in run(raw.path).profile
     assert "The split is fold 2/3, by" in run(raw.path, split="2/3").profile
