@@ -16,6 +16,15 @@ from components.shared.image_set import decode_png, iter_tables
 from components.shared.records import ArmResults, Difference, Results, SyntheticDetails, load_record
 
 SHOWN = 12
+METRICS = {
+    "rare_recall": "mean recall of the rare classes",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auc": "macro AUC",
+    "balanced_log_loss": "balanced log loss",
+    "corrected_recall": "prior-corrected recall",
+    "malignant_sensitivity": "sensitivity, positive classes",
+}
+"""The metrics whose differences are shown, by their names in the record."""
 
 
 def _number(value: float | None, signed: bool = False) -> str:
@@ -58,8 +67,13 @@ def effects_table(results: Results) -> Iterator[str]:
     rows += [(f"`{it.arm}` − `oversampled`, all shares at once", _difference(it)) for it in effect.doses]
     best = effect.augmented_minus_best_control
     rows.append((f"`{effect.arm}` − `{effect.best_control}` (the best control)", _difference(best)))
-    rows += [(f"GAN effect on {name}", _difference(it.gan)) for name, it in effect.by_metric.items()]
-    rows += [(f"`metadata` − `oversampled`, {name}", _difference(it)) for name, it in effect.metadata.items()]
+    others, metadata = effect.by_metric, effect.metadata
+    rows += [(f"GAN effect on {METRICS[name]}", _difference(others[name].gan)) for name in METRICS if name in others]
+    rows += [
+        (f"`metadata` − `oversampled`, {METRICS[name]}", _difference(metadata[name]))
+        for name in METRICS
+        if name in metadata
+    ]
     yield from _table(("difference", "value", "interval"), rows)
 
 
@@ -92,16 +106,21 @@ def images_table(results: Results) -> Iterator[str]:
     yield from _table(header, (row(*item) for item in results.synthetic.items()))
 
 
-def write_sheet(run: Path, path: Path) -> None:
-    """Write the first images of each class that has enough."""
+def write_sheet(folder: Path, path: Path, shown: int) -> None:
+    """Write the first images of each class that has enough, not selected, one row per class; nothing if none has.
+
+    Args:
+        folder: with the image sets.
+        path: JPEG file to write.
+        shown: images of each class.
+    """
     rows: dict[str, list[np.ndarray]] = {}
-    for file in sorted((run / "synthetic").rglob("*.parquet")):
-        for table in iter_tables(file):
-            for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
-                if len(of_class := rows.setdefault(dx, [])) < SHOWN:
-                    of_class.append(decode_png(image["bytes"]))
-    whole = [image for dx in sorted(rows) if len(rows[dx]) == SHOWN for image in rows[dx]]
-    Image.fromarray(html_page.contact_sheet(np.stack(whole), SHOWN)).save(path, quality=85)
+    for table in (table for file in sorted(folder.glob("*.parquet")) for table in iter_tables(file)):
+        for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
+            if len(of_class := rows.setdefault(dx, [])) < shown:
+                of_class.append(decode_png(image["bytes"]))
+    if whole := [image for of_class in rows.values() if len(of_class) == shown for image in of_class]:
+        Image.fromarray(html_page.contact_sheet(np.stack(whole), shown)).save(path, quality=85)
 
 
 def main(run: Path, sheet: Path | None = None) -> None:
@@ -112,7 +131,7 @@ def main(run: Path, sheet: Path | None = None) -> None:
     seconds = sum(model.seconds for arm in results.arms.values() for model in arm.models.values())
     print(f"verdict: {results.verdict}; training of all classifiers: {seconds / 60:.0f} min")
     if sheet:
-        write_sheet(run, sheet)
+        write_sheet(run / "synthetic", sheet, SHOWN)
 
 
 if __name__ == "__main__":

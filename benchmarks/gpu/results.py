@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.gpu.experiment import RECIPES, Scale
 from benchmarks.machine import machine
 from components.evaluate.statistics.metrics import SCALARS
-from components.shared import html_page
 from components.shared.arms import AUGMENTED, BASELINE, CONTROL
 from components.shared.files import write_text
-from components.shared.image_set import decode_png, iter_tables
+from scripts.results_tables import write_sheet
 
 SHOWN = 8
 OF_GAN = ("kimg", "best_kimg", "seconds", "precision", "rolled_back_kimg", "failed")
@@ -78,18 +76,6 @@ def _curves(gans: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _sheet(images: Path, path: Path) -> None:
-    """Write the first images of each class that has enough, not selected, one row per class."""
-    rows: dict[str, list[np.ndarray]] = {}
-    tables = (table for file in sorted(images.glob("*.parquet")) for table in iter_tables(file))
-    for table in tables:
-        for dx, image in zip(table.column("dx").to_pylist(), table.column("image").to_pylist(), strict=True):
-            if len(of_class := rows.setdefault(dx, [])) < SHOWN:
-                of_class.append(decode_png(image["bytes"]))
-    if whole := [image for of_class in rows.values() if len(of_class) == SHOWN for image in of_class]:
-        Image.fromarray(html_page.contact_sheet(np.stack(whole), SHOWN)).save(path, quality=85)
-
-
 def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: Path, speed: dict[str, Any]) -> None:
     """Write `<name>.json`, `<name>-kid.png` and for each recipe `<name>-<recipe>.jpg` into `out`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -109,5 +95,5 @@ def write(name: str, scale: Scale, data: str, rare: list[str], work: Path, out: 
     }
     _curves(gans, out / f"{name}-kid.png")
     for recipe in RECIPES:
-        _sheet(work / recipe / "synthetic" / "synthetic", out / f"{name}-{recipe}.jpg")
+        write_sheet(work / recipe / "synthetic" / "synthetic", out / f"{name}-{recipe}.jpg", SHOWN)
     write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
