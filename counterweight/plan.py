@@ -309,6 +309,7 @@ def run(words: list[str], out: TextIO) -> int:
     override_options(options)
     path, limit = _out(given), placement().options.max_bad_images
     _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    of_runs.check_recipes(values, placement().options.synthetic_scope)
     if values["data_external"] != "none":
         preparing.check_listing(values, limit, placement().options.metadata)
     _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))

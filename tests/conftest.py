@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import docker
+from components import placement
 from components.prepare_data.sources import demo
 from components.shared.errors import UserError
 from components.shared.image_set import REAL, Header, encode_png, pixel_sha256, write_image_set
@@ -79,6 +80,15 @@ def write_set(path: Path, split: str, counts: dict[str, int], size: int = 32, se
             )
             out.write(rows, [encode_png(image) for image in images])
     return path
+
+
+@pytest.fixture(autouse=True)
+def own_options() -> Iterator[None]:
+    """Options that a test sets on a command line do not remain for the next one."""
+    yield
+    if placement._overrides:
+        placement._overrides.clear()
+        placement.placement.cache_clear()
 
 
 @pytest.fixture(scope="session")

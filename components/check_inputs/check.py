@@ -13,11 +13,11 @@ from typing import Any
 
 from components.shared import champion as champions
 from components.shared import storage
-from components.shared.arms import GAN, Scope, Use, recipe
+from components.shared.arms import GAN, Scope
 from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD, arm_names, source_label, synthetic_sources, takes_metadata
+from components.shared.parameters import FOLD, arm_names, check_recipes, source_label, synthetic_sources, takes_metadata
 from components.shared.parameters import check as check_parameters
 from components.shared.places import refuse_file
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
@@ -71,8 +71,7 @@ def check(
     values = check_parameters(parameters)
     packs = check_size(values, gans_per_task, classifiers_per_task)
     takes_metadata(values, metadata)
-    for arm in arm_names(values):
-        recipe(arm, Use(synthetic_scope=synthetic_scope))
+    check_recipes(values, synthetic_scope)
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     inputs = {
         "data": (values["data"], ("demo", "kaggle")),

@@ -463,6 +463,20 @@ def takes_metadata(values: Mapping[str, Any], option: str) -> bool:
     return bool(own) or option == arms_module.LATE_FUSION
 
 
+def check_recipes(values: Mapping[str, Any], scope: arms_module.Scope) -> None:
+    """Check that each arm of a run has a recipe.
+
+    Args:
+        values: parameters of the run.
+        scope: the option `synthetic_scope`.
+
+    Raises:
+        UserError: `arms.no_real_images`.
+    """
+    for arm in arm_names(values):
+        arms_module.recipe(arm, arms_module.Use(synthetic_scope=scope))
+
+
 def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:
     """Return the default of each parameter; lists are copies."""
     return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}

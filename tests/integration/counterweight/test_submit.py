@@ -259,6 +259,7 @@ def test_submit_api_without_create_pipeline_uses_the_upload(kfp: KfpServer, do: 
         (["data_image_size=50"], "parameter.invalid"),
         (["classifier_seeds=1,1"], "parameter.invalid"),
         ([f"synthetic_classes={','.join(f'c{n}' for n in range(60))}"], "workflow.too_many_classes"),
+        (["synthetic_scope=all", "synthetic_shares=1"], "arms.no_real_images"),
         (["DATA=kaggle"], "kaggle.no_credentials"),
         (["PRESET=gpu"], "preset.unknown"),
         (["PARAMS=nowhere.yaml"], "yaml.unreadable"),
@@ -405,12 +406,8 @@ def test_submit_ctrl_c_prints_how_to_cancel_and_leaves_the_run(kfp: KfpServer):
 )
 def test_check_values_refuses_a_champion_that_no_run_on_a_cluster_can_have(champion: str, output: str, code: str):
     placement.override_options({"champion": champion})
-    try:
-        if code:
-            with raises_user_error(code):
-                submit.check_values({"output": output})
-        else:
+    if code:
+        with raises_user_error(code):
             submit.check_values({"output": output})
-    finally:
-        placement._overrides.clear()
-        placement.placement.cache_clear()
+    else:
+        submit.check_values({"output": output})

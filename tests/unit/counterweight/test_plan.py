@@ -136,19 +136,13 @@ def test_plan_time_grows_with_seeds_and_pixels(raw_folder: RawFolder, tmp_path: 
     assert times[2] == pytest.approx(times[0] * 459 / 130, rel=0.01)
 
 
-def test_plan_time_includes_the_gans_and_images_that_options_add(monkeypatch: pytest.MonkeyPatch):
+def test_plan_time_includes_the_gans_and_images_that_options_add():
     """Seven classes instead of two have synthetic images, which are selected from 3 instead of 1.25 times as many."""
     words = ("DATA=demo", "synthetic_per_class=20000", "synthetic_shares=0.5")
     plans = [make(*words)[0]]
     Path("plan.json").unlink()
     options = {"synthetic_scope": "all", "synthetic_selection": "label"}
-    monkeypatch.setattr("components.placement._overrides", options)
-    placement.cache_clear()
-    try:
-        plans.append(make(*words)[0])
-    finally:
-        monkeypatch.undo()
-        placement.cache_clear()
+    plans.append(make(*words, *(f"{name}={value}" for name, value in options.items()))[0])
     gans, generated = ([it.phases[name] for it in plans] for name in ("train_gan", "generate_images"))
     assert [phase.tasks for phase in gans] == [phase.tasks for phase in generated] == [1, 4]
     start_s = estimate.rates().start_s
@@ -185,6 +179,7 @@ def test_at_size_between_and_beyond_the_measured_sizes_is_a_power_law():
             ["DATA=demo", "classifier_seeds=" + ",".join(map(str, range(20))), "arms=all"],
             "workflow.too_many_classifiers",
         ),
+        (["DATA=demo", "synthetic_scope=all", "synthetic_shares=1"], "arms.no_real_images"),
         (["DATA=demo", "OUT=/proc/plan.json"], "run.not_writable"),
         (["DATA=demo", "OUT=."], "plan.exists"),
         (["DATA=demo", "OUT=gs://bucket/plan.json"], "option.invalid"),

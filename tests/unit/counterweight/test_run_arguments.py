@@ -188,14 +188,10 @@ def test_checkpoint_folders_delete_those_of_other_code(tmp_path: Path, monkeypat
 def test_arguments_with_the_last_champion_give_each_run_a_folder_in_the_output(tmp_path: Path):
     """Otherwise a run without a candidate would replace the run that has one."""
     placement.override_options({"champion": "last"})
-    try:
-        run_id, values, folder = arguments(f"OUT={tmp_path}")
-        assert folder == tmp_path / run_id
-        assert values["output"] == str(folder)
-        assert arguments()[2] == Path("runs", run_id).resolve()
-    finally:
-        placement._overrides.clear()
-        placement.placement.cache_clear()
+    run_id, values, folder = arguments(f"OUT={tmp_path}")
+    assert folder == tmp_path / run_id
+    assert values["output"] == str(folder)
+    assert arguments()[2] == Path("runs", run_id).resolve()
 
 
 def test_resolve_champion_returns_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
