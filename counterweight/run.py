@@ -71,6 +71,8 @@ CHECKPOINTED = {
 }
 """Phase that writes checkpoints → the parameters and the phases whose code its training depends on."""
 RUNNERS = ("processes", "containers")
+PER_TASK = {"gans_per_task": "1", "classifiers_per_task": "3"}
+"""Options of a local run unless the user gives others: smaller tasks, so that a change repeats less."""
 UNCACHED_TASKS = 2
 """check_inputs detects changed data, and publish an incomplete output, so both always run."""
 
@@ -511,7 +513,7 @@ def run(words: list[str], console: TextIO) -> int:
     runner_name, words = split_runner(words)
     given, options = parameters.split_options(parameters.assignments(words))
     plan = planning.take_plan(given)
-    override_options({"gans_per_task": "1", "classifiers_per_task": "3"} | resolve_champion(options))
+    override_options(PER_TASK | resolve_champion(options))
     from pipeline import counterweight
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from components.placement import override_options
+from components.shared.parameters import defaults
+from counterweight.run import PER_TASK, arguments
 from scripts.generate import FILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,3 +33,10 @@ def test_readme_links_exist():
 @pytest.mark.parametrize("name", FILES)
 def test_generated_file_matches_the_code(name: str):
     assert (ROOT / name).read_text(encoding="utf-8") == FILES[name](), "run `make generate`"
+
+
+def test_readme_shows_the_name_of_the_run_that_its_first_command_starts():
+    """The name depends on the parameters and options: a change of one needs a new run of the demo in the README."""
+    override_options(PER_TASK)
+    run_id, _, _ = arguments([], defaults())
+    assert f"report: runs/{run_id}/report.html" in README
