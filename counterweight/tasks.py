@@ -13,6 +13,7 @@ from typing import Protocol
 
 from components.container_images import PHASE_OF
 from components.placement import placement
+from components.shared.machine_limits import SHARE
 
 FAILED_CLASS = "COUNTERWEIGHT_FAILED_CLASS"
 """Environment variable with the option `failed_class`, for the task that trains GANs; not part of the cache key."""
@@ -23,7 +24,7 @@ It is not a parameter of the task: a parameter would be part of the cache key, s
 
 
 def variables(task: str, checkpoints: Mapping[str, Path]) -> dict[str, str]:
-    """Return the environment variables of a task that writes checkpoints; none for another one.
+    """Return the environment variables of a task that writes checkpoints, or runs beside others; none for another one.
 
     Args:
         task: its name.
@@ -34,7 +35,9 @@ def variables(task: str, checkpoints: Mapping[str, Path]) -> dict[str, str]:
         return {}
     options = placement().options
     place = str(folder) if options.checkpoints == "auto" else options.checkpoints
-    return {CHECKPOINTS: place, FAILED_CLASS: options.failed_class}
+    # kfp runs two tasks of a loop at a time.
+    share = {SHARE: "0.5"} if task == "train_classifier" else {}
+    return {CHECKPOINTS: place, FAILED_CLASS: options.failed_class, **share}
 
 
 def phase_of(command: list[str]) -> str:

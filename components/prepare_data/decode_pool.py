@@ -4,12 +4,9 @@ A file with several names (hard links or symbolic links) is decoded and kept onc
 of each file, as many as the image sets have in the end, and a thumbnail of 1 KiB.
 """
 
-import ctypes
 import gc
 import multiprocessing
 import os
-import signal
-import sys
 import tempfile
 import warnings
 from array import array
@@ -31,6 +28,7 @@ from components.prepare_data.near_duplicates import THUMBNAIL_PX, hash_words
 from components.shared.errors import UserError
 from components.shared.log import Progress
 from components.shared.machine_limits import usable_cpus, usable_memory_bytes
+from components.shared.processes import die_with
 
 _DOWNLOAD = "download or copy the files again"
 FIXES = {
@@ -150,13 +148,9 @@ class Decoded:
 
 
 def _start_worker(parent: int) -> None:
-    """Kill the worker when its parent dies (Linux); otherwise it would block forever."""
     gc.freeze()  # a collection would copy the pages of all objects of the parent
     warnings.simplefilter("ignore")  # Pillow warns about images that are rejected
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # the parent died before the call above
-            os._exit(1)
+    die_with(parent)
 
 
 def _read_chunk(files: list[image_reader.RawImage], size: int) -> list[image_reader.Accepted | str]:

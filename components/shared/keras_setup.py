@@ -10,9 +10,13 @@ import keras
 import numpy as np
 
 from components.shared.files import atomic_write
+from components.shared.machine_limits import limit_threads, usable_cpus
 
 PREDICTION_BATCH = 256
 SAMPLING_BATCH = 64
+
+
+limit_threads(usable_cpus())
 
 
 def seed_everything(seed: int) -> None:

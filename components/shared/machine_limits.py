@@ -1,6 +1,7 @@
 """The CPUs and memory that this process may use: in a container, less than the node has.
 
-Control groups of version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`) are read.
+Control groups of version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`) are read. Of these, a local run gives each of
+two tasks at a time a half.
 """
 
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS = Path("/proc/self/cgroup")
+SHARE = "COUNTERWEIGHT_SHARE"
+"""Environment variable: share of the CPUs and the memory that this process may use, if others run beside it."""
 
 
 def usable_cpus(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int:
@@ -24,7 +27,7 @@ def usable_cpus(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int:
         limit = min(limit, _divide(quota, period))
     for folder in _iter_groups("cpu", cgroups, process):
         limit = min(limit, _divide(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")))
-    return max(1, int(limit))
+    return max(1, int(limit * _share()))
 
 
 def usable_memory_bytes(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int:
@@ -34,7 +37,11 @@ def usable_memory_bytes(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int
         for folder in _iter_groups(controller, cgroups, process):
             text = _read(folder / name)
             limit = min(limit, int(text)) if text.isdigit() else limit
-    return limit
+    return int(limit * _share())
+
+
+def _share() -> float:
+    return float(os.environ.get(SHARE, 1))
 
 
 def _divide(quota: str, period: str) -> float:
@@ -65,3 +72,12 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def limit_threads(threads: int) -> None:
+    """Have TensorFlow compute with this number of threads, if it has not started to compute in this process.
+
+    By default it has a thread for each CPU of the node, even in a container that may use a few of them.
+    """
+    for kind in ("INTRAOP", "INTEROP"):
+        os.environ[f"TF_NUM_{kind}_THREADS"] = str(threads)

@@ -20,7 +20,7 @@ def train_classifier(
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
-    """Train the network of each arm and seed of a pack, one after another.
+    """Train the network of each arm and seed of a pack.
 
     The option `checkpoints` is not a parameter, so that finished classifiers are taken from the cache when it changes.
     """

@@ -1,8 +1,8 @@
-"""Train the network of arms with seeds, one after another.
+"""Train the network of arms with seeds, on a CPU several at a time (`workers.py`).
 
 Code and settings are the same for all arms; they differ in their recipes only (`components/shared/arms.py`). All
-classifiers of a task share the decoded images, and none depends on which others are trained in the same task. A killed
-task resumes from checkpoints (`resume.py`).
+classifiers of a task share the decoded images, and none depends on which others are trained in the same task, except
+for rounding: its sums depend on the number of threads. A killed task resumes from checkpoints (`resume.py`).
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from components.shared.errors import UserError
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.log import Progress, log_line
+from components.shared.processes import run_all
 from components.shared.records import ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
 from components.shared.workflow_size import Job
@@ -36,6 +38,7 @@ from components.train_classifier.fast_model import FastModel
 from components.train_classifier.plain_model import PlainModel
 from components.train_classifier.resume import CHECKPOINT_INTERVAL_S, Resume, open_checkpoints
 from components.train_classifier.strong_augmentation import strong_augmentation
+from components.train_classifier.workers import count_workers
 
 BATCH_SIZE = 32
 CNN = "cnn"
@@ -357,6 +360,7 @@ def train(
     metadata: str = "none",
     classifier: str = CNN,
     use: Use = Use(),  # noqa: B008 (immutable)
+    workers: int = 0,
 ) -> None:
     """Train classifiers; the weights of the last epoch are kept, with recomputed batch statistics.
 
@@ -378,6 +382,7 @@ def train(
         metadata: the option of this name: `late_fusion` if the classifiers of all arms get metadata of the patient.
         classifier: name of the network, the same in all arms; see `networks`.
         use: how the arms use synthetic images.
+        workers: number of classifiers that are trained at a time; 0 for as many as `count_workers` returns.
 
     Raises:
         UserError: a setting or an image set cannot be used, the images have no metadata that a classifier requires, or
@@ -402,12 +407,15 @@ def train(
                 )
             with_metadata = {job.arm for job in jobs if metadata == LATE_FUSION or recipe(job.arm).metadata}
             encoded = encode_sets(pool, validation_pixels, random_seed) if with_metadata else None
+            calls = []
             for job in jobs:
                 its_recipe = recipe(job.arm, use)
                 stages = plan_stages(pool, its_recipe, rare, synthetic_per_class, random_seed, epochs)
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
                 data = TrainingData(stages, validation_pixels, encoded if job.arm in with_metadata else None)
-                _train_classifier(job, its_recipe, data, classifier, epochs, stem, checkpoints, checkpoint_interval_s)
+                arguments = job, its_recipe, data, classifier, epochs, stem, checkpoints, checkpoint_interval_s
+                calls.append(partial(_train_classifier, *arguments))
+            run_all(calls, workers or count_workers(len(jobs), classifier == CNN, pool.header.image_size))
 
 
 def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:

@@ -16,6 +16,7 @@ def train_pack(training_data: Path, classifiers: Path, pack: str, /, **settings:
         "synthetic_per_class": 20,
         "random_seed": 7,
         "classifiers": classifiers,
+        "workers": 1,
     }
     train(**(arguments | settings))
     return classifiers / "models"
