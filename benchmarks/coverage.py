@@ -39,9 +39,10 @@ class Case:
         effect: true difference of the augmented arm.
         training: standard deviation, on the latent scale, of the effect of a seed on a class's recall; 0.3 moves a
             recall of .5 by about .08.
-        steadier: factor by which that is smaller in the baseline and in the other controls.
+        steadier: factor by which that is smaller in the baseline and, beside augmented arms, in the other controls.
         controls: number of arms beside the baseline, the control and the augmented ones.
-        doses: number of augmented arms, one of which is chosen on validation.
+        doses: number of augmented arms, one of which is chosen on validation; with 0, a control is compared with the
+            baseline.
         shared_luck: correlation between the luck of a training on validation and on test; 1 is the worst case.
         gain: true difference of the control to the baseline.
         lead: true difference of the first further control to the control.
@@ -81,11 +82,11 @@ class Found(NamedTuple):
     """Results of one trial.
 
     Attributes:
-        covered: the interval of the GAN effect contains the truth.
+        covered: the interval of the effect contains the truth.
         verdict: the verdict.
         width: width of that interval.
         gains_covered: the intervals of the gains of all arms contain their truths.
-        beyond_covered: the interval of the difference to the best control contains the truth.
+        beyond_covered: the interval of the difference to the best control contains the truth; true without doses.
         beyond: that interval excludes zero.
         gain_found: the interval of the gain of the best control is above zero.
         best_found: no other control has a higher true recall than the best control.
@@ -119,7 +120,8 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[Sample, dict[str, Pr
         of_lesion = rng.normal(0, LESION, (count, 1))
         for arm in case.arms:
             recall = case.recall_of(arm)
-            training = case.training / (case.steadier if arm != CONTROL and share_of(arm) is None else 1)
+            is_steady = arm == BASELINE or (case.doses > 0 and arm != CONTROL and share_of(arm) is None)
+            training = case.training / (case.steadier if is_steady else 1)
             luck = rng.normal(0, training, case.seeds)
             skill = stats.norm.ppf(recall) * np.hypot(rest, training)
             trained = skill + luck
@@ -147,20 +149,20 @@ def trial(case: Case, rng: np.random.Generator, draws: int = 200) -> Found:
     sample, arms, losses, recalls = simulate(case, rng)
     chosen, rare, seed = choose(losses), sample.classes[:-1], int(rng.integers(2**31))
     bootstrap = Bootstrap(sample, arms, rare, seed, draws)
-    found = bootstrap.difference("rare_recall", chosen.augmented, CONTROL, level=LEVEL / case.doses)
-    weighted = weight_differences(sample, lesion_differences(sample, arms[chosen.augmented], arms[CONTROL]), rare)
+    arm, reference, count = chosen.arm, chosen.reference, len(chosen.candidates)
+    found = bootstrap.difference("rare_recall", arm, reference, level=LEVEL / count)
+    weighted = weight_differences(sample, lesion_differences(sample, arms[arm], arms[reference]), rare)
     p, _ = inference.sign_flip(weighted, int(rng.integers(2**31)))
     assert found.low is not None  # all classes have lesions
     assert found.high is not None
     gains = {it.arm: it for it in compare_all(bootstrap, case.arms[1:], BASELINE)}
-    pairs = len(chosen.doses) * len(chosen.controls)
-    beyond = bootstrap.difference("rare_recall", chosen.augmented, chosen.control, level=LEVEL / pairs)
+    beyond = bootstrap.difference("rare_recall", arm, chosen.control, level=LEVEL / (count * len(chosen.controls)))
     return Found(
-        covered=_covers(found, recalls[chosen.augmented] - recalls[CONTROL]),
-        verdict=decide_verdict(found.low, found.high, p * case.doses, float(weighted.sum()), case.seeds),
+        covered=_covers(found, recalls[arm] - recalls[reference]),
+        verdict=decide_verdict(found.low, found.high, p * count, float(weighted.sum()), case.seeds),
         width=found.high - found.low,
         gains_covered=all(_covers(gain, recalls[arm] - recalls[BASELINE]) for arm, gain in gains.items()),
-        beyond_covered=_covers(beyond, recalls[chosen.augmented] - recalls[chosen.control]),
+        beyond_covered=_covers(beyond, recalls[arm] - recalls[chosen.control]),
         beyond=not _covers(beyond, 0.0),
         gain_found=(gains[chosen.control].low or 0.0) > 0,
         best_found=case.recall_of(chosen.control) == max(map(case.recall_of, chosen.controls)),
@@ -188,6 +190,17 @@ def cases() -> Iterator[Case]:
     yield Case((90,), 3, 0.6, 0.0, 0.3, steadier=5.0, doses=5)
     yield Case((90,), 5, 0.6, 0.0, 0.3, steadier=5.0, doses=5)
     yield Case((90,), 5, 0.6, 0.0, 0.3, steadier=5.0, controls=4, doses=3)
+    yield from choices_of_remedy()
+
+
+def choices_of_remedy() -> Iterator[Case]:
+    """Yield cases without synthetic images, in which one of several remedies is compared with the baseline."""
+    for seeds in (3, 5):
+        for gain in (0.0, 0.1):
+            yield Case((34, 49, 109, 11, 92, 15), seeds, 0.6, 0.0, 0.3, controls=4, doses=0, gain=gain)
+        yield Case((20,), seeds, 0.6, 0.0, 0.3, controls=4, doses=0)
+        yield Case((90,), seeds, 0.6, 0.0, 0.3, controls=1, doses=0)
+        yield Case((90,), seeds, 0.6, 0.0, 0.3, steadier=5.0, controls=4, doses=0)
 
 
 def remedy_cases() -> Iterator[Case]:
@@ -204,8 +217,11 @@ def row(case: Case, trials: int) -> str:
     """Return a row of the table of effects."""
     found = measure(case, trials)
     training = f"{case.training}" + f", others 1/{case.steadier:g}" * (case.steadier > 1)
-    training += f", {case.controls} more controls" * (case.controls > 0)
-    named = (", ".join(map(str, case.lesions)), case.doses, case.seeds, training, f"{case.effect:+.1f}")
+    choices, effect = f"{1 + case.controls} remedies", case.gain
+    if case.doses:
+        training += f", {case.controls} more controls" * (case.controls > 0)
+        choices, effect = str(case.doses), case.effect
+    named = (", ".join(map(str, case.lesions)), choices, case.seeds, training, f"{effect:+.1f}")
     shown = (f"{found[name]:.3f}" for name in ("covered", "improved", "worse", "width"))
     return f"| {' | '.join(map(str, [*named, *shown]))} |"
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from components.placement import rates as placement_rates
-from components.shared.arms import GAN
+from components.shared.arms import GAN, uses_synthetic
 from components.shared.parameters import arm_names, synthetic_sources
 from components.shared.records import PlannedPhase
 from components.shared.workflow_size import group, group_classes, pack_classifiers
@@ -100,7 +100,12 @@ class Size:
     @property
     def gans(self) -> int:
         """Number of GANs, without the shared one."""
-        return self.rare if GAN in synthetic_sources(self.values["synthetic"]) else 0
+        return self.rare if GAN in self.sources else 0
+
+    @property
+    def sources(self) -> list[str]:
+        """Sources of synthetic images; none if no arm uses any."""
+        return list(synthetic_sources(self.values["synthetic"])) if uses_synthetic(arm_names(self.values)) else []
 
     @property
     def classifiers(self) -> int:
@@ -131,7 +136,6 @@ def estimate(size: Size) -> dict[str, PlannedPhase]:
     """
     values, image_size, measured = size.values, int(size.values["data_image_size"]), rates()
     gans, packs = size.tasks()["gan"], size.tasks()["classifier"]
-    sources = len(synthetic_sources(values["synthetic"]))
     steps = -(-size.train // BATCH)  # all arms have as many steps as the real images fill
     classifier = "classifier" if size.classifier == "cnn" else f"classifier_{size.classifier}"
     work = {
@@ -141,13 +145,15 @@ def estimate(size: Size) -> dict[str, PlannedPhase]:
         "train_gan": (f"gan_{size.architecture}", 1000 * values["gan_kimg"] * size.gans, len(gans)),
         "generate_images": (
             "generate",
-            size.generated * values["synthetic_per_class"] * size.rare * sources,
+            size.generated * values["synthetic_per_class"] * size.rare * len(size.sources),
             len(group([*range(size.rare)], size.gans_per_task)),
         ),
         "train_classifier": (classifier, values["classifier_epochs"] * steps * BATCH * size.classifiers, len(packs)),
         "evaluate": ("evaluate", (size.validation + size.test) * size.classifiers, 1),
     }
     phases = {}
+    if not size.sources:  # the tasks have nothing to do
+        work = {name: it for name, it in work.items() if name not in ("pretrain_gan", "train_gan", "generate_images")}
     for name, (kind, images, tasks) in work.items():
         seconds = images / at_size(measured.images_per_s[kind], image_size) + measured.start_s * tasks
         memory = at_size(measured.memory_gib[kind.partition("_")[0]], image_size, power=0.0)

@@ -39,7 +39,7 @@ from components.prepare_data.sources import bucket, demo
 from components.prepare_data.split import FOLD
 from components.shared import parameters as of_runs
 from components.shared import patient_metadata
-from components.shared.arms import CANDIDATES, REALISM, share_of
+from components.shared.arms import CANDIDATES, REALISM, comparison, uses_synthetic
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
 from components.shared.files import write_text
@@ -59,9 +59,9 @@ MAX_PLAN_BYTES = 32 * 2**10
 """A task's arguments, of which the plan is one, may have 128 KiB."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 RULE = (
-    "improved or worse: at least two seeds, the interval of the difference (chosen share of synthetic images - "
-    "oversampled), corrected for the number of shares, excludes zero, and the paired permutation test agrees; else no "
-    "evidence; with one seed not established"
+    "improved or worse: at least two seeds, the interval of the difference ({difference}), corrected for the number of "
+    "{candidates}, excludes zero, and the paired permutation test agrees; else no evidence; with one seed not "
+    "established"
 )
 
 
@@ -163,8 +163,10 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
     folds = len(read.splits)
     tested = count_images(rows if folds > 1 else rows[rows["split"] == "test"], classes)
     lesions = {dx: size.lesions for dx, size in tested.items()}
-    seeds, shares = list(values["classifier_seeds"]), [arm for arm in arms if share_of(arm) is not None]
-    primary = Design(tuple(lesions[dx] for dx in rare), len(seeds), len(shares), folds)
+    seeds, compared = list(values["classifier_seeds"]), comparison(arms)
+    candidates, chosen = ("shares", "share of synthetic images") if uses_synthetic(arms) else ("remedies", "remedy")
+    difference = f"chosen {chosen} - {compared.reference}"
+    primary = Design(tuple(lesions[dx] for dx in rare), len(seeds), len(compared.candidates), folds)
     size = Size(
         values=values,
         architecture=options.gan_architecture,
@@ -190,8 +192,8 @@ def make_plan(values: Mapping[str, Any], read: Read, rare: list[str], created: d
         arms=arms,
         seeds=seeds,
         rare_classes=rare,
-        primary_metric=f"{METRIC}: chosen share of synthetic images - oversampled",
-        decision_rule=RULE,
+        primary_metric=f"{METRIC}: {difference}",
+        decision_rule=RULE.format(difference=difference, candidates=candidates),
         alpha=LEVEL,
         counts=counts,
         folds=folds,
@@ -309,7 +311,7 @@ def run(words: list[str], out: TextIO) -> int:
     override_options(options)
     path, limit = _out(given), placement().options.max_bad_images
     _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
-    of_runs.check_recipes(values, placement().options.synthetic_scope)
+    of_runs.check_arms(values, placement().options.synthetic_scope)
     if values["data_external"] != "none":
         preparing.check_listing(values, limit, placement().options.metadata)
     _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))

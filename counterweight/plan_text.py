@@ -88,13 +88,14 @@ def cost_lines(plan: Plan, size: Size) -> Iterator[str]:
     slower = estimating.rates().slower
     yield (
         f"about {duration(total)} to {duration(slower * total)}{' for each fold' if plan.folds > 1 else ''}: "
-        f"{size.gans} GANs and {size.classifiers} classifiers on {plan.machine}; with enough nodes, about "
+        f"{f'{size.gans} GANs and ' * bool(size.sources)}{size.classifiers} classifiers on {plan.machine}; with enough "
+        f"nodes, about "
         f"{duration(estimating.longest_chain_s(plan.phases, size))}"
     )
     if priced:
         costs = sum(phase.cost or 0 for phase in plan.phases.values())
         yield f"about {costs:.2f}{currency} by the prices of the placement file"
-    if placement().accelerator.type != "none":
+    if size.sources and placement().accelerator.type != "none":
         yield "no GPU has been measured: with one, read the time and cost of GANs as upper limits"
 
 

@@ -39,7 +39,7 @@ from components.shared.champion import LAST, NONE
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.log import PREFIX, duration
-from components.shared.parameters import defaults, format_sources, parse, source_label, synthetic_sources
+from components.shared.parameters import check_arms, defaults, format_sources, parse, source_label, synthetic_sources
 from components.shared.places import refuse_file
 from components.shared.records import Results, load_record
 from components.shared.stores.addresses import ADDRESS_FORM
@@ -521,6 +521,7 @@ def run(words: list[str], console: TextIO) -> int:
         from counterweight.containers import check_paths
 
         check_paths(values, folder)
+    check_arms(values, placement().options.synthetic_scope)
     check_listing(values, placement().options.max_bad_images, placement().options.metadata)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the task cache")

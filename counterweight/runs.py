@@ -29,7 +29,7 @@ from counterweight.text_table import table_lines
 DEFAULT = "runs"
 INDEX = "index.html"
 TITLE = "Counterweight: runs"
-HEAD = ("run", "finished", "data", "split", "arms", "effect of synthetic images", "verdict", "best on validation")
+HEAD = ("run", "finished", "data", "split", "arms", "effect", "verdict", "best on validation")
 
 
 @dataclass(frozen=True)

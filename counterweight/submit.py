@@ -48,7 +48,7 @@ from components.prepare_data.prepare import check_listing
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE, check_output
 from components.shared.errors import ExitCode, UserError, printable
-from components.shared.parameters import check, check_recipes, defaults, parse, source_label, synthetic_sources
+from components.shared.parameters import check, check_arms, defaults, parse, source_label, synthetic_sources
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import check_size
 from counterweight import build_images, job_summary, parameters
@@ -216,7 +216,7 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
         raise _unreachable("data_split", split, "copy it to a bucket and give gs://bucket/name.csv (or s3://, az://)")
     options = placement().options
     check_size(complete, options.gans_per_task, options.classifiers_per_task)
-    check_recipes(complete, options.synthetic_scope)
+    check_arms(complete, options.synthetic_scope)
     if options.champion not in (NONE, LAST) and not is_address(options.champion):
         raise _unreachable("champion", options.champion, f"choose from {NONE}, {LAST}, {ADDRESS_FORM}")
     check_output(options.champion, complete["output"])

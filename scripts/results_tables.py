@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from components.evaluate.report.formatting import effect_name
 from components.shared import html_page
 from components.shared.image_set import decode_png, iter_tables
 from components.shared.records import ArmResults, Difference, Results, SyntheticDetails, load_record
@@ -60,15 +61,21 @@ def arms_table(results: Results) -> Iterator[str]:
     yield from _table(header, (row(*item) for item in results.arms.items()))
 
 
+def effect_title(results: Results) -> str:
+    """Return the name of the effect, with a capital."""
+    name = effect_name(results.effect.arm)
+    return f"{name[0].upper()}{name[1:]}"
+
+
 def effects_table(results: Results) -> Iterator[str]:
-    """Yield the lines of the table of differences: GAN effect, every share, and what metadata bring."""
-    effect, rows = results.effect, []
-    rows.append((f"GAN effect: `{effect.arm}` − `oversampled`", _difference(effect)))
-    rows += [(f"`{it.arm}` − `oversampled`, all shares at once", _difference(it)) for it in effect.doses]
-    best = effect.augmented_minus_best_control
-    rows.append((f"`{effect.arm}` − `{effect.best_control}` (the best control)", _difference(best)))
+    """Yield the lines of the table of differences: the effect, every share, and what metadata bring."""
+    effect, title, rows = results.effect, effect_title(results), []
+    rows.append((f"{title}: `{effect.arm}` − `{effect.reference}`", _difference(effect)))
+    rows += [(f"`{it.arm}` − `{effect.reference}`, all shares at once", _difference(it)) for it in effect.doses]
+    if best := effect.augmented_minus_best_control:
+        rows.append((f"`{effect.arm}` − `{effect.best_control}` (the best control)", _difference(best)))
     others, metadata = effect.by_metric, effect.metadata
-    rows += [(f"GAN effect on {METRICS[name]}", _difference(others[name].gan)) for name in METRICS if name in others]
+    rows += [(f"{title} on {METRICS[name]}", _difference(others[name].effect)) for name in METRICS if name in others]
     rows += [
         (f"`metadata` − `oversampled`, {METRICS[name]}", _difference(metadata[name]))
         for name in METRICS
@@ -78,9 +85,9 @@ def effects_table(results: Results) -> Iterator[str]:
 
 
 def classes_table(results: Results) -> Iterator[str]:
-    """Yield the lines of the table of classes: recall in each arm, and the GAN effect."""
+    """Yield the lines of the table of classes: recall in each arm, and the effect."""
     names = list(results.arms)
-    header = ("class", "test lesions", *(f"`{name}`" for name in names), "GAN effect", "interval")
+    header = ("class", "test lesions", *(f"`{name}`" for name in names), effect_title(results), "interval")
 
     def row(dx: str) -> Sequence[str]:
         difference = results.effect.by_class.get(dx)
@@ -126,7 +133,8 @@ def write_sheet(folder: Path, path: Path, shown: int) -> None:
 def main(run: Path, sheet: Path | None = None) -> None:
     """Print the tables of a finished run, and write the images if a path is given."""
     results = load_record(run / "metrics.json", Results)
-    for table in (arms_table, effects_table, classes_table, images_table):
+    images = [images_table] if results.synthetic else []
+    for table in (arms_table, effects_table, classes_table, *images):
         print("\n".join(table(results)))
     seconds = sum(model.seconds for arm in results.arms.values() for model in arm.models.values())
     print(f"verdict: {results.verdict}; training of all classifiers: {seconds / 60:.0f} min")

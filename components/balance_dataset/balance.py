@@ -64,6 +64,8 @@ def balance(
                     shutil.copytree(Path(part) / name, folder / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
         shutil.copyfile(features, folder / "models" / "features.keras")
         shutil.copyfile(described, folder / "sources.json")
+    if not counts:
+        log_line("balance_dataset", "no arm uses synthetic images: only the feature extractor is kept")
     for source, by_class in counts.items():
         listed = ", ".join(f"{dx} {count:,}" for dx, count in sorted(by_class.items()))
         log_line("balance_dataset", f"{sum(by_class.values()):,} synthetic images of {source}: {listed}")
@@ -83,7 +85,7 @@ def _refuse_failed(gans: Sequence[str | Path]) -> None:
 
 def _check_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
     """Raise if a source has no images; source → class → images."""
-    if not counts.get(GAN, True) or not counts:
+    if not counts.get(GAN, True):
         raise UserError(
             "no class has synthetic images of a GAN",
             "read the records in `models` for the errors of the GANs, or raise gan_kimg",

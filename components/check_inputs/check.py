@@ -7,21 +7,21 @@ machine. Everything that can be detected without reading an image is an error he
 import tempfile
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.shared import champion as champions
 from components.shared import storage
-from components.shared.arms import GAN, Scope
+from components.shared.arms import GAN, Scope, uses_synthetic
 from components.shared.data_identity import input_identity, synthetic_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
-from components.shared.parameters import FOLD, arm_names, check_recipes, source_label, synthetic_sources, takes_metadata
+from components.shared.parameters import FOLD, arm_names, check_arms, source_label, synthetic_sources, takes_metadata
 from components.shared.parameters import check as check_parameters
 from components.shared.places import refuse_file
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
-from components.shared.workflow_size import Packs, check_size
+from components.shared.workflow_size import NO_CLASSIFIER, Packs, check_size
 
 PROBE = ".counterweight-probe"
 """First part of the name of a file that is written and removed to test whether a place is writable."""
@@ -32,10 +32,10 @@ class Checked:
     """Values that the other tasks need.
 
     Attributes:
-        packs: the classifiers of each task.
+        packs: the classifiers of each task; each group has one, because a loop needs an item.
         data_identity: hash of the input files' names, sizes and versions.
         synthetic_identity: the same for the sources of synthetic images.
-        train_gans: whether the GANs of this run are such a source.
+        train_gans: whether the GANs of this run are such a source, and arms use their images.
         champion: the run to compare with, as text; empty without the option.
     """
 
@@ -71,7 +71,7 @@ def check(
     values = check_parameters(parameters)
     packs = check_size(values, gans_per_task, classifiers_per_task)
     takes_metadata(values, metadata)
-    check_recipes(values, synthetic_scope)
+    check_arms(values, synthetic_scope)
     in_pod = "KUBERNETES_SERVICE_HOST" in environment
     inputs = {
         "data": (values["data"], ("demo", "kaggle")),
@@ -89,10 +89,14 @@ def check(
     _check_output("output", values["output"], in_pod)
     if is_address(checkpoints):
         _check_output("checkpoints", checkpoints, in_pod)
-    arms = ", ".join(arm_names(values))
-    log_line("check_inputs", f"data identity {identity}; output {values['output']}; arms {arms}")
+    arms = arm_names(values)
+    log_line("check_inputs", f"data identity {identity}; output {values['output']}; arms {', '.join(arms)}")
+    train_gans = GAN in sources and uses_synthetic(arms)
+    if not packs.synthetic:
+        log_line("check_inputs", "no arm uses synthetic images: no GAN is trained, and no image is generated")
+        packs = replace(packs, synthetic=[NO_CLASSIFIER])
     chosen = _choose_champion(champion, values["output"], values["data_image_size"], in_pod)
-    return Checked(packs, identity, synthetic_identity(values["synthetic"]), GAN in sources, chosen)
+    return Checked(packs, identity, synthetic_identity(values["synthetic"]), train_gans, chosen)
 
 
 def _choose_champion(champion: str, output: str, image_size: int, in_pod: bool) -> str:

@@ -18,7 +18,7 @@ from components.evaluate.predict.guards import check_inputs
 from components.evaluate.predict.inputs import Inputs, read_inputs
 from components.evaluate.predict.probabilities import predict, predictions_table
 from components.evaluate.predict.reference import write_examples, write_reference
-from components.evaluate.report import cards, gallery
+from components.evaluate.report import cards, gallery, page
 from components.evaluate.results import (
     calibrate_arms,
     calibrate_predictions,
@@ -103,7 +103,7 @@ def evaluate(
             listed = Path(test_data) / "splits.csv"
             compared = compare_champion(Path(champion), inputs, listed, sets["test"], rows, probabilities, outcome)
             outcome = outcome.model_copy(update={"champion": compared})
-    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], outcome.effect.arm)
+    shown = gallery.collect(inputs, classes, malignant, probabilities["test"], page.shown_arms(outcome))
     tables = [predictions_table(rows[name], name, probabilities[name], seeds, classes) for name in inputs.sets]
     with atomic_folder(results) as folder:
         write_results(folder, outcome, pd.concat(tables))
@@ -193,6 +193,8 @@ def _describe_synthetic(
 ) -> dict[str, SyntheticDetails]:
     """Return `synthetic_key` → details of the synthetic images, among them their label fidelity."""
     synthetic = describe_synthetic(inputs)
+    if not synthetic:
+        return {}
     measured = label_fidelity.measure(inputs, validation, probabilities[label_fidelity.ARM], classes)
     for key, (fidelity, recall) in measured.items():
         shares = {"label_fidelity": fidelity, "validation_recall": recall}

@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from components.evaluate.predict.inputs import Inputs
-from components.shared.arms import BASELINE, LATE_FUSION
+from components.shared.arms import BASELINE, LATE_FUSION, recipe, uses_synthetic
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_header, read_rows
@@ -97,6 +97,15 @@ def _compare_data(plan: Plan, rows: pd.DataFrame, split: str, split_sha256: str)
     yield f"the split differs from the planned one{f': {counted}{more}' if counted else ''}"
 
 
+def _use(inputs: Inputs) -> dict[str, Scalar]:
+    """Return the options on the images that arms add, as far as an arm uses them."""
+    if uses_synthetic(inputs.classifiers):
+        return asdict(inputs.use)
+    return (
+        {"synthetic_weight": inputs.use.synthetic_weight} if any(recipe(it).adds for it in inputs.classifiers) else {}
+    )
+
+
 def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[str, Scalar]) -> CitedPlan:
     """Return the citation of a plan, with everything in which the run deviates from it.
 
@@ -113,13 +122,16 @@ def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[st
     sets = {"train": inputs.train_set, "validation": inputs.sets["validation"], "test": inputs.sets["test"]}
     columns = ["image_id", "lesion_id", "dx"]
     rows = pd.concat([read_rows(path, name, columns).assign(split=name) for name, path in sets.items()])
-    settings = dict(parameters) | {
-        "classifier_epochs": inputs.classifiers[BASELINE][0].record.settings.epochs,
-        "data_image_size": header.image_size,
-        "classifier": inputs.classifiers[BASELINE][0].record.settings.network,
-        "metadata": LATE_FUSION if inputs.classifiers[BASELINE][0].record.metadata else "none",
-        **asdict(inputs.use),
-    }
+    settings = (
+        dict(parameters)
+        | {
+            "classifier_epochs": inputs.classifiers[BASELINE][0].record.settings.epochs,
+            "data_image_size": header.image_size,
+            "classifier": inputs.classifiers[BASELINE][0].record.settings.network,
+            "metadata": LATE_FUSION if inputs.classifiers[BASELINE][0].record.metadata else "none",
+        }
+        | _use(inputs)
+    )
     deviations = [
         *_compare_data(plan, rows, str(parameters["data_split"]), header.split_sha256),
         *compare_settings(plan, settings, list(inputs.classifiers), seeds),

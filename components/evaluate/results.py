@@ -15,7 +15,7 @@ from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import Fitted, compare, count_images
 from components.evaluate.statistics.metrics import Predictions, Sample
-from components.shared.arms import AUGMENTED, BASELINE, CONTROL, LATE_FUSION
+from components.shared.arms import AUGMENTED, BASELINE, LATE_FUSION, share_of, uses_synthetic
 from components.shared.code_identity import code_sha256
 from components.shared.files import atomic_write, write_text
 from components.shared.image_set import read_header, read_rows
@@ -39,6 +39,8 @@ _OF_IMAGES = {
     "separability_spectrum", "drawn", "copies", "copy_threshold", "curated", "reject", "selection", "meeting",
     "against", "nearest",
 }  # fmt: skip
+_OF_SYNTHETIC = ("gan_architecture", "gan_kimg", "gan_shared_kimg", "synthetic", "synthetic_shares")
+"""Parameters that change nothing in a run without synthetic images."""
 _OF_MODEL = {"epochs", "real_views", "validated_epochs", "history", "seconds"}
 _METRICS = {"2_rare_recall": "rare_recall", "3_balanced_accuracy": "balanced_accuracy", "4_macro_auc": "macro_auc"}
 
@@ -139,6 +141,7 @@ def describe_run(
     header, first = read_header(inputs.sets["test"]), inputs.classifiers[BASELINE][0].record
     settings = first.settings.model_dump(exclude={"seed"}, exclude_none=True)
     settings |= {"metadata": LATE_FUSION} if first.metadata else {}
+    ignored = () if uses_synthetic(inputs.classifiers) else _OF_SYNTHETIC
     record = RunRecord(
         data=str(parameters["data"]),
         data_sha256=header.data_sha256,
@@ -152,7 +155,7 @@ def describe_run(
         malignant=list(malignant),
         pretraining_s=inputs.pretraining_s,
         settings=settings | {"parameters": first.parameters},
-        parameters=dict(parameters),
+        parameters={name: it for name, it in parameters.items() if name not in ignored},
         versions=first.versions,
         source=inputs.source,
         code=code_sha256("evaluate"),
@@ -216,8 +219,10 @@ def headline_metrics(outcome: Outcome) -> dict[str, float]:
     Figures that cannot be computed are absent.
     """
     effect = outcome.effect
-    figures = {"1_gan_effect": effect.value, "1_gan_effect_low": effect.low, "1_gan_effect_high": effect.high}
-    shown = {BASELINE: BASELINE, CONTROL: CONTROL, effect.arm: AUGMENTED}
+    name, chosen = ("1_gan_effect", AUGMENTED) if share_of(effect.arm) is not None else ("1_remedy_effect", "remedy")
+    figures = {name: effect.value, f"{name}_low": effect.low, f"{name}_high": effect.high}
+    # Fixed names: the chosen arm differs from run to run.
+    shown = {BASELINE: BASELINE, effect.reference: effect.reference, effect.arm: chosen}
     figures |= {
         f"{key}_{title}": getattr(outcome.arms[arm], name)
         for key, name in _METRICS.items()

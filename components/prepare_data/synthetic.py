@@ -276,4 +276,4 @@ def read_synthetic(
             check_synthetic_unchanged(identity, synthetic)
         write_record(folder / "sources.json", SyntheticSources(sources=described))
     if not places:
-        log_line(LABEL, "no source besides the GANs of this run")
+        log_line(LABEL, "no images of other generators")

@@ -115,8 +115,8 @@ LATE_FUSION = "late_fusion"
 CHOICES = (*CONTROLS, AUGMENTED)
 ALL = tuple(name for name in CHOICES if name not in CONTROLS or not CONTROLS[name].metadata)
 """What `all` means: every choice that needs nothing but images."""
-REQUIRED = (BASELINE, CONTROL, AUGMENTED)
-"""Without them there is no effect of synthetic images to report."""
+CONTROLLED = tuple(name for name in CHOICES if name not in CONTROLS or CONTROLS[name].metadata)
+"""Choices that are compared with the control, and therefore require it."""
 SOURCE_NAME = r"[a-z][a-z0-9_]{0,19}"
 """Regular expression of the names of sources."""
 _DOSE = re.compile(rf"({SOURCE_NAME})@(1|0\.[0-9]{{1,2}})")
@@ -230,6 +230,47 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
     if not found.adds:
         return found
     return replace(found, title=found.title + weight, synthetic_weight=use.synthetic_weight)
+
+
+def uses_synthetic(arms: Iterable[str]) -> bool:
+    """Return whether one of the arms uses synthetic images.
+
+    Example:
+        >>> uses_synthetic(["baseline", "augmented@1"]), uses_synthetic(["baseline", "class_weights"])
+        (True, False)
+    """
+    return any(share_of(arm) is not None for arm in arms)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The primary comparison of a run.
+
+    Attributes:
+        candidates: the arms of which validation chooses one.
+        reference: the arm that it is compared with.
+    """
+
+    candidates: tuple[str, ...]
+    reference: str
+
+
+def remedies(arms: Iterable[str]) -> tuple[str, ...]:
+    """Return the arms without synthetic images, except the baseline and those that get more than images."""
+    return tuple(arm for arm in arms if share_of(arm) is None and arm != BASELINE and not recipe(arm).metadata)
+
+
+def comparison(arms: Sequence[str]) -> Comparison:
+    """Return the primary comparison of arms: synthetic images with repeats, or without any, remedies with no remedy.
+
+    Example:
+        >>> comparison(["baseline", "oversampled", "augmented@1"])
+        Comparison(candidates=('augmented@1',), reference='oversampled')
+        >>> comparison(["baseline", "class_weights"])
+        Comparison(candidates=('class_weights',), reference='baseline')
+    """
+    doses = tuple(arm for arm in arms if share_of(arm) is not None)
+    return Comparison(doses, CONTROL) if doses else Comparison(remedies(arms), BASELINE)
 
 
 def sort_arms(names: Iterable[str]) -> list[str]:

@@ -57,7 +57,8 @@ class Parameters(BaseModel):
         description="Ways of training the classifier that are compared.",
         json_schema_extra=_form(
             f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas; "
-            f"{', '.join(arms_module.REQUIRED)} are required; metadata is not in all"
+            f"{arms_module.BASELINE} and another one are required; {' and '.join(arms_module.CONTROLLED)} require "
+            f"{arms_module.CONTROL}; metadata is not in all"
         ),
     )
     classifier_epochs: int = Field(
@@ -163,8 +164,15 @@ class Parameters(BaseModel):
             raise ValueError(f"there is no arm {unknown[0]}")
         if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
             raise ValueError("an arm is repeated")
-        if missing := [name for name in arms_module.REQUIRED if name not in names and "all" not in names]:
-            raise ValueError(f"{missing[0]} is missing")
+        if names == ["all"]:
+            return arms
+        if arms_module.BASELINE not in names:
+            raise ValueError(f"{arms_module.BASELINE} is missing")
+        if len(names) < 2:
+            raise ValueError("an arm to compare with baseline is missing")
+        controlled = [name for name in names if name in arms_module.CONTROLLED]
+        if controlled and arms_module.CONTROL not in names:
+            raise ValueError(f"{arms_module.CONTROL} is missing, which {controlled[0]} is compared with")
         return arms
 
     @field_validator("synthetic_shares")
@@ -271,7 +279,7 @@ class Options(BaseModel):
     )
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
         default="improved",
-        description="The verdicts with which the augmented model becomes the candidate; with a champion, that of the "
+        description="The verdicts with which the chosen model becomes the candidate; with a champion, that of the "
         "comparison with it must be one of them, too.",
     )
     champion: Place = Field(
@@ -463,18 +471,26 @@ def takes_metadata(values: Mapping[str, Any], option: str) -> bool:
     return bool(own) or option == arms_module.LATE_FUSION
 
 
-def check_recipes(values: Mapping[str, Any], scope: arms_module.Scope) -> None:
-    """Check that each arm of a run has a recipe.
+def check_arms(values: Mapping[str, Any], scope: arms_module.Scope) -> None:
+    """Check that each arm of a run has a recipe, and that arms use the sources of synthetic images.
 
     Args:
         values: parameters of the run.
         scope: the option `synthetic_scope`.
 
     Raises:
-        UserError: `arms.no_real_images`.
+        UserError: `arms.no_real_images` or `arms.unused_source`.
     """
-    for arm in arm_names(values):
+    arms = arm_names(values)
+    for arm in arms:
         arms_module.recipe(arm, arms_module.Use(synthetic_scope=scope))
+    if list(synthetic_sources(values["synthetic"])) != [GAN] and not arms_module.uses_synthetic(arms):
+        raise UserError(
+            f"synthetic is {values['synthetic']}, but arms is {values['arms']}, so that no arm uses its images",
+            "add oversampled and augmented to arms, or omit synthetic",
+            "arms.unused_source",
+            arms=arms,
+        )
 
 
 def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:

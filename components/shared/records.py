@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from components.shared.arms import BASELINE, CONTROL, GAN, REALISM, SOURCE_NAME, Scope, Selection, Use, recipe, share_of
+from components.shared.arms import (
+    BASELINE,
+    CONTROL,
+    GAN,
+    REALISM,
+    SOURCE_NAME,
+    Scope,
+    Selection,
+    Use,
+    comparison,
+    recipe,
+)
 from components.shared.errors import UserError
 from components.shared.files import write_text
 
@@ -766,10 +777,10 @@ class Difference(Record):
 
 
 class ClassDifference(Difference):
-    """Effect of the synthetic images on a class's recall.
+    """Effect of the chosen arm on a class's recall.
 
     Attributes:
-        value: the difference in recall, augmented − oversampled.
+        value: the difference in recall to the reference.
         low: lower limit of the 95 % interval.
         high: upper limit of the 95 % interval.
         p: p-value of the paired permutation test at lesion level; null with several seeds.
@@ -800,22 +811,27 @@ class ArmDifference(Difference):
 
 
 class MetricDifferences(Record):
-    """Differences in a metric.
+    """Differences of the chosen arm in a metric.
 
     Attributes:
-        gan: augmented − oversampled.
-        improvement: augmented − baseline.
+        gan: augmented − oversampled; absent without synthetic images.
+        improvement: chosen arm − baseline.
     """
 
-    gan: Difference
+    gan: Difference | None = None
     improvement: Difference
+
+    @property
+    def effect(self) -> Difference:
+        """The difference to the reference of the primary comparison."""
+        return self.improvement if self.gan is None else self.gan
 
 
 class McNemar(Record):
     """McNemar's exact test of the rare classes' lesions.
 
     Attributes:
-        lesions_gained: lesions that the augmented arm classifies correctly in more seeds than the oversampled arm.
+        lesions_gained: lesions that the chosen arm classifies correctly in more seeds than the reference.
         lesions_lost: the reverse.
         p: p-value; null with several seeds.
     """
@@ -840,21 +856,27 @@ class Permutation(Record):
 
 
 class Effect(Difference):
-    """GAN effect: the difference augmented − oversampled, for the share of synthetic images with the best validation.
+    """The primary comparison: the difference of the arm that validation chose to the reference.
+
+    With synthetic images it is the GAN effect, augmented − oversampled, for the share with the best validation. Without
+    any it is that of a remedy, the one with the best validation, to the baseline.
 
     Attributes:
         value: the difference in the primary metric.
-        low: lower limit of the interval, which is corrected for the number of shares.
+        low: lower limit of the interval, which is corrected for the number of arms to choose from.
         high: upper limit of the interval.
         metric: name of the primary metric.
-        arm: the augmented arm with the lowest balanced log loss on validation.
-        doses: augmented − oversampled for each share of synthetic images; the intervals hold at once.
-        best_control: the arm without synthetic images, other than baseline and metadata, with the lowest balanced log
-            loss on validation.
-        augmented_minus_best_control: the difference augmented − best control; corrected for all pairs of them.
+        arm: of the arms with synthetic images, or without any of the remedies, the one with the lowest balanced log
+            loss on validation. Remedies are all arms except baseline and metadata.
+        reference: the arm that it is compared with: oversampled with synthetic images, else baseline.
+        doses: augmented − oversampled for each share; the intervals hold at once. Absent without synthetic images.
+        best_control: the remedy without synthetic images that has the lowest balanced log loss on validation.
+        augmented_minus_best_control: the difference augmented − best control, corrected for all pairs of them; absent
+            without synthetic images.
         remedies: difference of each arm to the baseline; the intervals hold at once.
         best: the arm with the lowest balanced log loss on validation.
-        augmented_minus_baseline: the improvement in the primary metric, which includes rebalancing.
+        augmented_minus_baseline: the improvement in the primary metric, which includes rebalancing; absent without
+            synthetic images.
         by_metric: other metric → its differences.
         by_class: class → the effect on its recall.
         mcnemar: McNemar's exact test.
@@ -865,12 +887,13 @@ class Effect(Difference):
 
     metric: Text
     arm: ArmName
-    doses: list[ArmDifference]
+    reference: ArmName = CONTROL
+    doses: list[ArmDifference] = []
     best_control: ArmName
-    augmented_minus_best_control: Difference
+    augmented_minus_best_control: Difference | None = None
     remedies: list[ArmDifference]
     best: ArmName
-    augmented_minus_baseline: Difference
+    augmented_minus_baseline: Difference | None = None
     by_metric: dict[Text, MetricDifferences]
     by_class: dict[ClassName, ClassDifference]
     mcnemar: McNemar
@@ -1095,7 +1118,7 @@ class Subgroup(Record):
         lesions: number of lesions.
         rare_lesions: number of lesions of the rare classes.
         malignant_lesions: number of lesions of malignant classes.
-        few: whether a difference of 0.10 between the chosen arm and the best control would most likely be missed.
+        few: whether a difference of 0.10 between the last two arms of the comparison would most likely be missed.
         lesions_needed: number of lesions of the rare classes that would detect it with a probability of 80 %; null if
             it takes more seeds.
         arms: arm → metrics.
@@ -1134,7 +1157,7 @@ class Subgroups(Record):
     """Comparison of arms in groups of the test images.
 
     Attributes:
-        arms: the baseline, the best control and the chosen arm.
+        arms: the baseline, the best control, and the chosen arm if it is another one.
         groups: the groups.
         worst: number, from 0, of the group in which the chosen arm has the lowest recall of the rare classes; groups
             with enough lesions come first. Null if no group has images of these classes, or all have the same recall.
@@ -1158,7 +1181,7 @@ class Outcome(Record):
 
     Attributes:
         arms: arm → metrics.
-        effect: the effect of the synthetic images.
+        effect: the primary comparison.
         verdict: the result in words.
     """
 
@@ -1169,12 +1192,15 @@ class Outcome(Record):
     @model_validator(mode="after")
     def _compared_arms_exist(self) -> "Outcome":
         effect = self.effect
-        compared = {BASELINE, CONTROL, effect.arm, effect.best, effect.best_control}
+        compared = {BASELINE, effect.reference, effect.arm, effect.best, effect.best_control}
         compared |= {it.arm for it in (*effect.doses, *effect.remedies)}
         if not compared <= set(self.arms):
             raise ValueError("an arm is missing")
-        if share_of(effect.arm) is None:
-            raise ValueError("the arm of the effect has no synthetic images")
+        primary = comparison(list(self.arms))
+        if effect.arm not in primary.candidates or effect.reference != primary.reference:
+            raise ValueError("the arms of the effect are not those of the primary comparison")
+        if (effect.augmented_minus_best_control is None) != (effect.reference == BASELINE):
+            raise ValueError("there is a difference to the best control if, and only if, an arm has synthetic images")
         return self
 
 
@@ -1183,7 +1209,7 @@ class ExternalOutcome(Outcome):
 
     Attributes:
         arms: arm → metrics.
-        effect: the effect of the synthetic images.
+        effect: the primary comparison.
         verdict: the result in words.
         data: source of the images.
         counts: class → size.
@@ -1296,7 +1322,7 @@ class Results(Outcome):
 
     Attributes:
         arms: arm → metrics on the test set.
-        effect: the effect of the synthetic images.
+        effect: the primary comparison.
         verdict: the result in words.
         run: what the result depends on.
         classes: all classes of the data.

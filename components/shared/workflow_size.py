@@ -16,6 +16,8 @@ MAX_CLASS_GROUPS = 20
 """Tasks that train GANs, each for the classes of one group."""
 MAX_CLASSIFIER_PACKS = 10
 """Tasks of each of the two groups that train classifiers."""
+NO_CLASSIFIER = "none"
+"""The pack of a task that trains nothing: a loop over no items is not possible."""
 
 
 def group(items: Sequence[Any], per_task: int) -> list[str]:
@@ -107,14 +109,14 @@ def pack_classifiers(arms: Sequence[str], seeds: Sequence[int], classifiers_per_
 
 
 def parse_pack(pack: str) -> list[Job]:
-    """Return the classifiers of a pack.
+    """Return the classifiers of a pack; none of `NO_CLASSIFIER`.
 
     Example:
         >>> parse_pack("baseline:1*,baseline:2")[1]
         Job(arm='baseline', seed=2, first=False)
     """
     jobs = []
-    for word in pack.split(","):
+    for word in pack.split(",") if pack != NO_CLASSIFIER else []:
         arm, _, seed = word.partition(":")
         jobs.append(Job(arm, int(seed.removesuffix("*")), seed.endswith("*")))
     return jobs

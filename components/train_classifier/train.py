@@ -25,7 +25,7 @@ from components.shared.batch_statistics import recompute_statistics
 from components.shared.batches import endless_batches
 from components.shared.dihedral import random_dihedral, skip_dihedral
 from components.shared.errors import UserError
-from components.shared.files import atomic_folder, file_sha256
+from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.log import Progress, log_line
 from components.shared.processes import run_all
@@ -368,7 +368,8 @@ def train(
     Validation images choose nothing here.
 
     Args:
-        jobs: arm and seed of each classifier; the seed is that of weights, order, dropout and augmentation.
+        jobs: arm and seed of each classifier; the seed is that of weights, order, dropout and augmentation. Without
+            any, the folder has no classifier.
         training_data: folder that prepare_data wrote.
         synthetic_images: folder that balance_dataset wrote; arms with synthetic images require it.
         synthetic_per_class: images that arms such as `oversampled` add to each rare class.
@@ -389,6 +390,11 @@ def train(
             the checkpoints have other settings.
     """
     _check(jobs, epochs)
+    if not jobs:
+        log_line("train_classifier", "skipped: no arm uses synthetic images")
+        with atomic_folder(classifiers) as out:
+            write_text(out / NOTHING, "no classifier\n")
+        return
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare
@@ -432,10 +438,6 @@ def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
 def _check(jobs: Sequence[Job], epochs: int) -> None:
     for job in jobs:
         recipe(job.arm)
-    if not jobs:
-        raise UserError(
-            "there is no classifier to train", "pass at least one arm and seed", "train_classifier.no_classifier"
-        )
     if epochs < 1:
         raise UserError(
             f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"

@@ -18,7 +18,7 @@ def pretrain_gan(
 ) -> None:
     """Train one GAN of several classes, from which the GAN of each class starts; nothing with a budget of 0.
 
-    With `train_gans` false, all synthetic images come from other generators, and nothing is trained.
+    With `train_gans` false, the run uses no images of GANs, and nothing is trained.
     """
     from components.shared.errors import exit_on_user_error
 
@@ -54,7 +54,7 @@ def train_gan(
 ) -> None:
     """Train a GAN for each of some classes (comma-separated) on the real training images of that class.
 
-    With `train_gans` false, all synthetic images come from other generators, and nothing is trained. The options
+    With `train_gans` false, the run uses no images of GANs, and nothing is trained. The options
     `failed_class` and `checkpoints` are not parameters: finished GANs are taken from the cache when they change.
     """
     from components.shared.errors import exit_on_user_error

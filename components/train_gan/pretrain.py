@@ -12,7 +12,7 @@ from components.shared import html_page
 from components.shared.checkpoint import pack
 from components.shared.errors import UserError
 from components.shared.features import load_features
-from components.shared.files import atomic_folder, file_sha256
+from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
 from components.shared.image_set import open_pixels
 from components.shared.log import log_line
 from components.shared.seeds import derive_seed
@@ -72,8 +72,8 @@ def pretrain(
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
     with atomic_folder(start) as folder:
         if not kimg or not classes:
-            log_line(LABEL, NOT_NEEDED if kimg else "gan_shared_kimg is 0: each GAN starts with random weights")
-            (folder / "none.txt").write_text("no shared GAN\n", encoding="utf-8")
+            log_line(LABEL, "gan_shared_kimg is 0: each GAN starts with random weights" if classes else NOT_NEEDED)
+            write_text(folder / NOTHING, "no shared GAN\n")
             return
         networks, header = check_inputs(classes, train_set, validation_set, architecture)
         every = list(header.classes if kimg >= ALL_CLASSES_KIMG else classes)

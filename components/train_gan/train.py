@@ -14,7 +14,7 @@ from typing import Any
 from components.shared import html_page, keras_setup
 from components.shared.errors import UserError, as_user_error, printable
 from components.shared.features import load_features
-from components.shared.files import atomic_folder, file_sha256
+from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
 from components.shared.image_set import Pixels, open_pixels, read_header, read_rows, seen_hashes
 from components.shared.log import log_line
 from components.shared.records import FailedGan, TrainedGan, write_record
@@ -24,7 +24,7 @@ from components.train_gan.loop import BATCH_SIZE, Training, describe_training, l
 from components.train_gan.recipe import Recipe
 
 CHECKPOINT_INTERVAL_S = 300.0
-NOT_NEEDED = "skipped: the synthetic images of this run come from other generators"
+NOT_NEEDED = "skipped: this run trains no GANs"
 START_FILE = "start.bin"
 """File with the networks of the shared GAN, in the folder that GANs start from; absent without pretraining."""
 
@@ -82,7 +82,7 @@ def train(
         log_line("train_gan", NOT_NEEDED)
         with atomic_folder(gans) as folder:
             (folder / "models").mkdir()
-            (folder / "none.txt").write_text("no GAN\n", encoding="utf-8")
+            write_text(folder / NOTHING, "no GAN\n")
         return
     networks, header = check_inputs(classes, train_set, validation_set, architecture)
     recipe, extractor = recipe or networks.RECIPE, load_features(features)

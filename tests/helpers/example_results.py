@@ -333,6 +333,7 @@ def nulled(value: Any, inside: bool = False) -> Any:
                 "arm",
                 "best",
                 "best_control",
+                "reference",
             )
             else nulled(item, True)
             for key, item in value.items()

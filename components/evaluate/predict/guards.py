@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate.predict.inputs import Classifier, Inputs
-from components.shared.arms import AUGMENTED, BASELINE, CONTROL, recipe, share_of
+from components.shared.arms import BASELINE, CONTROL, recipe, share_of
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.image_set import Header, read_header, read_rows, refuse_overlap
@@ -27,13 +27,14 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
     networks: dict[str, str] = {}
     uses: dict[str, str] = {}
     weights: dict[str, str] = {}
-    missing = [arm for arm in (BASELINE, CONTROL) if not classifiers.get(arm)]
-    if not any(share_of(arm) for arm in classifiers):
-        missing.append(AUGMENTED)
-    if missing:
-        raise UserError(
-            f"the arm {missing[0]} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=missing[0]
-        )
+    needed = [BASELINE]
+    if len(classifiers) < 2 or any(share_of(arm) is not None or recipe(arm).metadata for arm in classifiers):
+        needed.append(CONTROL)
+    for arm in needed:
+        if not classifiers.get(arm):
+            raise UserError(
+                f"the arm {arm} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=arm
+            )
     for arm in classifiers:
         for classifier in classifiers[arm]:
             check_classifier(arm, classifier, header)

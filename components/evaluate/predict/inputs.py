@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.shared.arms import REALISM, Use, parse_synthetic_key, share_of, sort_arms, synthetic_key
+from components.shared.arms import (
+    AUGMENTED,
+    REALISM,
+    Use,
+    parse_synthetic_key,
+    recipe,
+    sort_arms,
+    synthetic_key,
+    uses_synthetic,
+)
 from components.shared.errors import UserError
 from components.shared.image_set import read_header, read_rows
 from components.shared.records import (
@@ -38,7 +47,7 @@ class Inputs:
         sets: split → image set; `external` only if it has rows.
         train_set: image set of the split `train`.
         rare: the classes to rebalance.
-        gan_records: class → record of its GAN; empty if all synthetic images come from other generators.
+        gan_records: class → record of its GAN; empty if no synthetic images, or those of other generators, are used.
         qualities: `synthetic_key` → quality of the synthetic images, except those of classes whose GAN failed.
         synthetic_sets: `synthetic_key` → the synthetic images, likewise.
         classifiers: arm → classifiers, in the order of their seeds, the run's first seed first.
@@ -74,7 +83,10 @@ class Inputs:
     @property
     def use(self) -> Use:
         """How the arms used the images that they add; `guards` refuses arms that differ in it."""
-        record = next(it[0].record for arm, it in self.classifiers.items() if share_of(arm))
+        adding = [of_arm[0].record for arm, of_arm in self.classifiers.items() if recipe(arm).adds]
+        if not adding:
+            return Use()
+        record = adding[-1]  # of an arm with synthetic images if there is one; these come last
         selection = next((quality.selection for quality in self.qualities.values()), REALISM)
         return Use(record.synthetic_until, record.synthetic_weight, selection, record.synthetic_scope)
 
@@ -153,8 +165,16 @@ def read_inputs(
     gan_records = read_gan_records(synthetic)
     folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
     sources = load_record(synthetic / "sources.json", SyntheticSources).sources
-    every = set(read_header(training / "train.parquet").classes)
-    if set(gan_records) not in (set(rare), every) and (gan_records or not sources):
+    every, trained = set(read_header(training / "train.parquet").classes), read_classifiers(classifiers)
+    if not uses_synthetic(trained):
+        if gan_records or sources:
+            raise UserError(
+                "there are synthetic images, but the arm augmented has no classifier",
+                "train every arm",
+                "evaluate.missing_classifiers",
+                arm=AUGMENTED,
+            )
+    elif set(gan_records) not in (set(rare), every) and (gan_records or not sources):
         raise UserError(
             f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gan_records) or 'none'}",
             "use the synthetic images of this run",
@@ -173,7 +193,7 @@ def read_inputs(
         gan_records={dx: gan_records[dx] for dx in ordered if dx in gan_records},
         qualities={key: load_record(folder / f"{key}.json", SampleQuality) for key in keys},
         synthetic_sets={key: folder / f"{key}.parquet" for key in keys},
-        classifiers=read_classifiers(classifiers),
+        classifiers=trained,
         pretraining_s=load_record(shared, SharedGan).seconds if shared.is_file() else None,
         sources=sources,
         source=load_record(described, DataSource) if described.is_file() else None,

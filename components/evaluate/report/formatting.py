@@ -27,10 +27,10 @@ from components.shared.records import (
 )
 
 _VERDICTS = {
-    "improved": "The synthetic images helped",
-    "no evidence": "No evidence that the synthetic images helped",
-    "worse": "The synthetic images made it worse",
-    "not established": "Not established whether the synthetic images helped",
+    "improved": "{} helped",
+    "no evidence": "No evidence that {} helped",
+    "worse": "{} made it worse",
+    "not established": "Not established whether {} helped",
 }
 _AGAINST_CHAMPION = {
     "improved": "The candidate is better than the champion",
@@ -107,14 +107,24 @@ def listed(value: Any) -> str:
 
 
 def effect_name(arm: str) -> str:
-    """Return the name of the effect of an arm's synthetic images.
+    """Return the name of the effect of an arm's synthetic images, or of a remedy.
 
     Example:
-        >>> effect_name("augmented@1"), effect_name("stylegan@0.5")
-        ('GAN effect', 'effect of stylegan')
+        >>> effect_name("augmented@1"), effect_name("stylegan@0.5"), effect_name("class_weights")
+        ('GAN effect', 'effect of stylegan', 'effect of class weights')
     """
     source = source_of(arm)
-    return "GAN effect" if source == GAN else f"effect of {source}"
+    return "GAN effect" if source == GAN else f"effect of {source or title_of(arm)}"
+
+
+def describe_difference(arm: str, other: str) -> str:
+    """Return a difference of two arms for tables and pages.
+
+    Example:
+        >>> describe_difference("augmented@0.5", "oversampled")
+        'augmented 50 % − oversampled'
+    """
+    return f"{title_of(arm)} − {title_of(other)}"
 
 
 def key_title(key: str) -> str:
@@ -207,23 +217,26 @@ def describe_metadata(results: Results) -> list[str]:
 
 def describe_verdict(outcome: Outcome) -> str:
     """Return the result of a comparison as a sentence of the same form for good and bad results."""
-    head, effect = _VERDICTS[outcome.verdict], outcome.effect
+    effect, share, source = outcome.effect, share_of(outcome.effect.arm), source_of(outcome.effect.arm)
+    what, it, without = "the synthetic images", "them", "with real images repeated"
+    if share is None:
+        what, it, without = f"the remedy {title_of(effect.arm)}", "it", "without a remedy"
+    head = _VERDICTS[outcome.verdict].format(what)
+    head = f"{head[0].upper()}{head[1:]}"
     value, low, high = map(number, (effect.value, effect.low, effect.high))
     if not known(value, low, high):
         return f"{head}: {effect.metric} cannot be compared on these test images."
-    change = f"{show(abs(value))} {'higher' if value > 0 else 'lower'} with them than"
-    change = "the same with them as" if show(value) == "0.000" else change
+    change = f"{show(abs(value))} {'higher' if value > 0 else 'lower'} with {it} than"
+    change = f"the same with {it} as" if show(value) == "0.000" else change
     note = ", which includes zero" if low <= 0 <= high else ""
     if not note and outcome.verdict == "no evidence":
         note = ", which the paired test does not confirm"
     if outcome.verdict == "not established":
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
-    share = share_of(effect.arm) or 0.0
-    used = "" if share == 1 else f" when {100 * share:g}\u00a0% of the added images were synthetic"
-    source = source_of(effect.arm)
-    head += "" if source == GAN else f" ({source})"
-    return f"{head}: {effect.metric} was {change} with real images repeated{used} ({interval})."
+    used = f" when {100 * share:g}\u00a0% of the added images were synthetic" if share is not None and share < 1 else ""
+    head += "" if source in (None, GAN) else f" ({source})"
+    return f"{head}: {effect.metric} was {change} {without}{used} ({interval})."
 
 
 def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s: float | None = None) -> str:
@@ -235,19 +248,27 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         classifiers_s: seconds that the training of all classifiers took; None if unknown.
     """
     effect, verdict = outcome.effect, outcome.verdict
-    beyond = effect.augmented_minus_best_control.value
-    add = verdict == "improved" and beyond is not None and beyond > 0
-    arm = effect.arm if add else effect.best_control
-    gain = next(it for it in effect.remedies if it.arm == arm)
+    beyond = effect.augmented_minus_best_control
+    gains: dict[str, Difference] = {it.arm: it for it in effect.remedies}
+    if beyond is None:  # without synthetic images, the verdict is on the remedy itself
+        use, arm = verdict == "improved", effect.arm
+        gains[arm] = effect
+        advice = f"Use {title_of(arm)}" if use else "No remedy is recommended"
+    else:
+        use = verdict == "improved" and beyond.value is not None and beyond.value > 0
+        arm = effect.arm if use else effect.best_control
+        advice = "Add synthetic images" if use else "Do not add synthetic images"
+    gain = gains[arm]
     if verdict == "not established" or gain.low is None or gain.high is None:
         return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
     interval = f"{show(gain.value, '+')} ({show_interval(gain, '+')})"
-    advice = "Add synthetic images" if add else "Do not add synthetic images"
+    name = "it" if use and beyond is None else title_of(arm)
     if gain.low > 0:
-        reason = f"{title_of(arm)} gains {interval} on the baseline"
+        reason = f"{name} gains {interval} on the baseline"
+        reason += ", which the paired test does not confirm" * (beyond is None and not use)
     else:
-        several = sum(share_of(it.arm) is None for it in effect.remedies) > 1
-        name = title_of(arm) + ", the best other remedy on validation," * (several and not add)
+        several = sum(share_of(it) is None for it in gains) > 1
+        name += f", the best {'other ' * (beyond is not None)}remedy on validation," * (several and not use)
         end = ", which includes zero" if gain.high >= 0 else ""
         reason = f"{name} differs from the baseline by {interval}{end}"
     cost = ""

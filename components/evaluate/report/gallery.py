@@ -12,7 +12,7 @@ from PIL import Image
 
 from components.evaluate.predict.inputs import Classifier, Inputs
 from components.evaluate.predict.neighbours import decode_table, search_neighbours
-from components.shared.arms import BASELINE, CONTROL, parse_synthetic_key
+from components.shared.arms import BASELINE, parse_synthetic_key
 from components.shared.image_set import METADATA, iter_tables, read_rows
 from components.shared.patient_metadata import encode_optional
 from components.shared.records import FailedGan, TrainedGan
@@ -237,14 +237,14 @@ class _Decisions:
         test_set: image set of the split `test`.
         classes: all classes.
         probabilities: arm → (S, N, classes).
-        arm: the shown arm.
+        arms: the shown arm comes last; the decisions of the others are beside its own.
     """
 
     def __init__(
-        self, test_set: str | Path, classes: Sequence[str], probabilities: Mapping[str, np.ndarray], arm: str
+        self, test_set: str | Path, classes: Sequence[str], probabilities: Mapping[str, np.ndarray], arms: Sequence[str]
     ) -> None:
-        self.test_set, self.classes, self.arm = test_set, classes, arm
-        self.probabilities = {name: probabilities[name] for name in (BASELINE, CONTROL, arm)}
+        self.test_set, self.classes, self.arm = test_set, classes, arms[-1]
+        self.probabilities = {name: probabilities[name] for name in arms}
         self.rows = read_rows(test_set, "test", ["image_id", "lesion_id", "dx", *METADATA])
         self.truth = self.rows["dx"].map({name: label for label, name in enumerate(classes)}).to_numpy(np.int64)
 
@@ -296,7 +296,7 @@ def collect(
     classes: Sequence[str],
     malignant: Sequence[str],
     probabilities: Mapping[str, np.ndarray],
-    arm: str,
+    arms: Sequence[str],
 ) -> Gallery:
     """Collect the images of a run.
 
@@ -308,14 +308,14 @@ def collect(
         classes: all classes, in the order of the image sets' header.
         malignant: malignant classes, whose errors are shown.
         probabilities: arm → (S, N, classes) probabilities of each seed for each row of the test set.
-        arm: the arm whose decisions are shown.
+        arms: the arms whose decisions are shown, those of the last one with Grad-CAM.
     """
     import keras
 
     from components.evaluate.predict import grad_cam
 
-    decisions = _Decisions(inputs.sets["test"], classes, probabilities, arm)
-    right, wrong = decisions.most_confident(inputs.classifiers[arm][0])
+    decisions = _Decisions(inputs.sets["test"], classes, probabilities, arms)
+    right, wrong = decisions.most_confident(inputs.classifiers[arms[-1]][0])
     baseline = keras.saving.load_model(inputs.classifiers[BASELINE][0].model, compile=False)
     extractor = grad_cam.extractor(baseline)
     neighbours = {
@@ -334,5 +334,5 @@ def collect(
         right=right,
         wrong=wrong,
         malignant_errors=decisions.malignant_errors(malignant),
-        arm=arm,
+        arm=arms[-1],
     )

@@ -19,7 +19,8 @@ from components.evaluate.report import formatting, plots
 from components.evaluate.report.formatting import known, plain, show, show_interval
 from components.evaluate.report.gallery import Gallery, ShownImage, list_images
 from components.evaluate.report.plots import Axis
-from components.shared.arms import BASELINE, CONTROL, SELECTIONS, parse_synthetic_key, recipe, share_of, title_of
+from components.shared.arms import BASELINE, SELECTIONS, parse_synthetic_key, recipe, share_of, title_of
+from components.shared.arms import comparison as compared_arms
 from components.shared.log import duration
 from components.shared.records import (
     ArmDifference,
@@ -91,10 +92,10 @@ class Row:
 
     Attributes:
         name: the class, or the title of the metric.
-        values: of the three arms.
+        values: of the arms of the comparison.
         intervals: limits of each value; None if unknown.
-        gan: difference of the augmented to the oversampled arm.
-        improvement: difference of the augmented arm to the baseline.
+        gain: difference of the last arm to the one before it.
+        improvement: difference of the last arm to the baseline, if that is another one.
         note: explanation of a metric.
         images, lesions: tested ones of a class.
         few: whether they would most likely miss an effect of 0.10.
@@ -106,8 +107,8 @@ class Row:
     name: str
     values: list[Figure]
     intervals: list[Interval | None]
-    gan: Difference
-    improvement: Difference
+    gain: Difference
+    improvement: Difference | None
     note: str = ""
     images: int | None = None
     lesions: int | None = None
@@ -124,25 +125,28 @@ class Comparison:
     """The content of a comparison on one set of images.
 
     Attributes:
-        names: the three arms.
-        share: share of synthetic images in the third.
-        effect_name: name of the effect of its synthetic images.
+        names: the arms, see `shown_arms`.
+        share: share of synthetic images in the last; None if it has none.
+        candidates: number of arms from which validation chose it.
+        effect_name, formula: name of its effect, and what is subtracted.
         classes, overall: rows of the table.
         sentence: the verdict.
         effect: the effect.
-        improvement: the difference of the third arm to the baseline.
+        improvement: the difference of the last arm to the baseline, if the effect is to another one.
         effect_axis, recall_axis: scales of the figures.
         summary: recall of the classes as text.
     """
 
     names: list[str]
     share: float | None
+    candidates: int
     effect_name: str
+    formula: str
     classes: list[Row]
     overall: list[Row]
     sentence: str
     effect: Effect
-    improvement: Difference
+    improvement: Difference | None
     effect_axis: Axis
     recall_axis: Axis
     summary: str
@@ -182,25 +186,25 @@ class Remedies:
 
 @dataclass(frozen=True)
 class SeedRow:
-    """Primary metric of the three arms with one seed, and differences of the third arm.
+    """Primary metric of the arms of the comparison with one seed, and differences of the last one.
 
     Attributes:
         seed: the seed.
-        values: of the three arms.
-        gan, improvement: differences to the oversampled arm and to the baseline.
-        balanced: difference in balanced accuracy to the oversampled arm.
+        values: of the arms.
+        gain, improvement: differences to the arm before it and to the baseline.
+        balanced: difference in balanced accuracy to the arm before it.
     """
 
     seed: str
     values: list[Figure]
-    gan: Figure
+    gain: Figure
     improvement: Figure
     balanced: Figure
 
 
 def shown_arms(outcome: Outcome) -> list[str]:
-    """Return the three arms that most tables and figures show: baseline, control, and the chosen augmented arm."""
-    return [BASELINE, CONTROL, outcome.effect.arm]
+    """Return the arms that most tables and figures show: baseline, reference if it is another one, and chosen arm."""
+    return list(dict.fromkeys((BASELINE, outcome.effect.reference, outcome.effect.arm)))
 
 
 def _minus(value: float | None, other: float | None) -> float | None:
@@ -230,8 +234,8 @@ def _class_rows(results: Results, outcome: Outcome, counts: Mapping[str, ImageCo
                 name,
                 values,
                 [arm.recall_interval.get(name) for arm in arms],
-                _or_plain(gap, values[2], values[1]),
-                _or_plain(None, values[2], values[0]),
+                _or_plain(gap, values[-1], values[-2]),
+                _or_plain(None, values[-1], values[0]) if len(arms) > 2 else None,
                 images=tested.images if tested else 0,
                 lesions=tested.lesions if tested else 0,
                 few=gap.few if gap else False,
@@ -251,12 +255,12 @@ def _overall_rows(outcome: Outcome) -> list[Row]:
     for key, title in _OVERALL.items():
         values = [getattr(arm, key) for arm in arms]
         gaps = effect.by_metric.get(key)
-        gan, improvement = (gaps.gan, gaps.improvement) if gaps else (None, None)
+        gain, improvement = (gaps.effect, gaps.improvement) if gaps else (None, None)
         if key == PRIMARY:
-            gan, improvement = effect, effect.augmented_minus_baseline
-        gan, improvement = _or_plain(gan, values[2], values[1]), _or_plain(improvement, values[2], values[0])
+            gain, improvement = effect, effect.augmented_minus_baseline
+        gain, improvement = _or_plain(gain, values[-1], values[-2]), _or_plain(improvement, values[-1], values[0])
         intervals = [arm.intervals.get(key) for arm in arms]
-        rows.append(Row(title, values, intervals, gan, improvement, _NOTES.get(key, "")))
+        rows.append(Row(title, values, intervals, gain, improvement if len(arms) > 2 else None, _NOTES.get(key, "")))
     return rows
 
 
@@ -270,11 +274,14 @@ def _comparison(results: Results, outcome: Outcome, counts: Mapping[str, ImageCo
     """
     effect, classes = outcome.effect, _class_rows(results, outcome, counts)
     improvement = effect.augmented_minus_baseline
-    ends = [-0.02, 0.02] + [end for part in (effect, improvement) for end in (part.value, part.low, part.high)]
+    parts = [effect, *([improvement] if improvement else [])]
+    ends = [-0.02, 0.02] + [end for part in parts for end in (part.value, part.low, part.high)]
     return Comparison(
         names=shown_arms(outcome),
         share=share_of(effect.arm),
+        candidates=len(compared_arms(list(outcome.arms)).candidates),
         effect_name=formatting.effect_name(effect.arm),
+        formula=formatting.describe_difference(effect.arm, effect.reference),
         classes=classes,
         overall=_overall_rows(outcome),
         sentence=formatting.describe_verdict(outcome),
@@ -371,8 +378,8 @@ def _seeds(results: Results) -> dict[str, Any]:
     for seed in names:
         of_seed = [arms[arm].by_seed.get(seed, {}) for arm in shown]
         values, balanced = ([it.get(key) for it in of_seed] for key in (PRIMARY, "balanced_accuracy"))
-        gan, improvement = _minus(values[2], values[1]), _minus(values[2], values[0])
-        rows.append(SeedRow(seed, values, gan, improvement, _minus(balanced[2], balanced[1])))
+        gain, improvement = _minus(values[-1], values[-2]), _minus(values[-1], values[0])
+        rows.append(SeedRow(seed, values, gain, improvement, _minus(balanced[-1], balanced[-2])))
     axis = Axis([value for row in rows for value in row.values] + [arms[arm].rare_recall for arm in shown])
     return {"seeds": rows, "seeds_axis": axis}
 
@@ -557,8 +564,9 @@ def render_text(results: Results) -> str:
         lines += ["", *_remedy_table(page["remedies"])]
     for text in page["metadata_notes"]:
         lines += ["", *textwrap.wrap(plain(text), _TEXT_WIDTH)]
-    name = page["main"].effect_name
-    lines += ["", f"{name} = augmented - oversampled; improvement = augmented - baseline, includes rebalancing"]
+    main = page["main"]
+    note = f"; improvement = {formatting.describe_difference(main.names[-1], BASELINE)}, includes rebalancing"
+    lines += ["", f"{main.effect_name} = {main.formula}{note * bool(main.improvement)}"]
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
 
 
@@ -576,19 +584,22 @@ def _remedy_table(remedies: Remedies) -> list[str]:
 
 
 def _text_table(comparison: Comparison, unit: str) -> list[str]:
-    form = "{:25}{:>8}{:>9}{:>12}{:>16}{:>11} {:>17}".format
+    arms = "{:>9}{:>12}{:>16}" if len(comparison.names) > 2 else "{:>9}{:>21}"
+    form = ("{:25}{:>8}" + arms + "{:>11} {:>17}").format
     name = comparison.effect_name
     title = name if len(name) <= 10 else "effect"
     lines = [form("recall by class", f"{unit}s", *map(title_of, comparison.names), title, "95 % interval")]
     for row in comparison.classes + comparison.overall:
         few = " *" if row.few else ""
-        cells = [*map(show, row.values), show(row.gan.value, "+")]
-        limits = show_interval(row.gan, "+")
+        cells = [*map(show, row.values), show(row.gain.value, "+")]
+        limits = show_interval(row.gain, "+")
         name = plain(row.name, 24 - len(few)) + few
         lesions = "" if row.lesions is None else formatting.count(row.lesions)
         lines.append(form(name, lesions, *cells, limits))
     if any(row.few for row in comparison.classes):
         lines.append(f"* too few {unit}s or seeds to detect an effect of 0.10")
     improvement, metric = comparison.improvement, plain(comparison.effect.metric, 50)
+    if improvement is None:
+        return lines
     change = f"{show(improvement.value, '+')} ({show_interval(improvement, '+')})"
     return [*lines, f"improvement on the baseline, {metric}: {change}"]

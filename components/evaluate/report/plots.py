@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from components.evaluate.report.formatting import known, number, plain, show
-from components.shared.arms import CONTROL, share_of, title_of
+from components.shared.arms import BASELINE, share_of, title_of
 from components.shared.records import Curves, Losses, ModelCurves
 
 STYLES = (("#666666", "o"), ("#0b62a4", "s"), ("#b5400c", "D"))
-"""Colour and marker of the baseline, the control and the augmented arm."""
+"""Colour and marker of the baseline, the remedies, and the arms with synthetic images."""
 RULE = "#d5d9de"
 _FRAME = "#8a9099"
 
@@ -74,7 +74,7 @@ def _square(axes: Any, x_label: str, y_label: str) -> None:
 
 def style_of(arm: str) -> tuple[str, str]:
     """Return colour and marker of an arm."""
-    return STYLES[2 if share_of(arm) else 1 if arm == CONTROL else 0]
+    return STYLES[2 if share_of(arm) else 0 if arm == BASELINE else 1]
 
 
 def _lines(

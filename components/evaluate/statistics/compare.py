@@ -1,9 +1,10 @@
-"""Compare the arms on one set of images: metrics, the effect of the synthetic images, the verdict.
+"""Compare the arms on one set of images: metrics, the effect of the chosen arm, the verdict.
 
-Which share of synthetic images, and which control, is compared was chosen on validation. Test lesions are independent
-of that choice, but the luck of a training is not: the chosen arm tends to be the one with the luckiest seeds. The
-intervals of the primary metric and the test behind the verdict are therefore corrected for the number of arms to choose
-from (Bonferroni). Figures by class and of other metrics, and the improvement on the baseline, are not.
+The chosen arm is a share of synthetic images, compared with `oversampled`, or in a run without synthetic images a
+remedy, compared with `baseline`; see `arms.comparison`. It and the best control are chosen on validation. Test lesions
+are independent of that choice, but the luck of a training is not: the chosen arm tends to be the one with the luckiest
+seeds. The intervals of the primary metric and the test behind the verdict are therefore corrected for the number of
+arms to choose from (Bonferroni). Figures by class and of other metrics, and the improvement on the baseline, are not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from components.evaluate.statistics import inference, metrics
 from components.evaluate.statistics.curves import curves
 from components.evaluate.statistics.inference import LEVEL, Bootstrap
 from components.evaluate.statistics.metrics import SCALARS, Predictions, Sample
-from components.shared.arms import BASELINE, CONTROL, recipe, share_of
+from components.shared.arms import BASELINE, CONTROL, comparison, recipe, remedies, share_of
 from components.shared.records import (
     ArmDifference,
     ArmResults,
@@ -58,15 +59,17 @@ class Choice:
     """Arms that were chosen on validation.
 
     Attributes:
-        doses: the arms with synthetic images.
-        augmented: the one with the lowest balanced log loss.
-        controls: the arms without synthetic images, except the baseline and those that get more than images.
+        candidates: the arms with synthetic images; without any, the remedies.
+        arm: the one with the lowest balanced log loss.
+        reference: the arm that it is compared with.
+        controls: the remedies, see `arms.remedies`.
         control: the one with the lowest balanced log loss.
         best: the arm with the lowest balanced log loss of all.
     """
 
-    doses: tuple[str, ...]
-    augmented: str
+    candidates: tuple[str, ...]
+    arm: str
+    reference: str
     controls: tuple[str, ...]
     control: str
     best: str
@@ -78,10 +81,11 @@ def choose(losses: Mapping[str, float]) -> Choice:
     Args:
         losses: arm → balanced log loss, mean over seeds.
     """
-    doses = tuple(arm for arm in losses if share_of(arm) is not None)
-    controls = tuple(arm for arm in losses if share_of(arm) is None and arm != BASELINE and not recipe(arm).metadata)
-    lowest = losses.__getitem__
-    return Choice(doses, min(doses, key=lowest), controls, min(controls, key=lowest), min(losses, key=lowest))
+    primary, controls, lowest = comparison(list(losses)), remedies(losses), losses.__getitem__
+    arm = min(primary.candidates, key=lowest)
+    return Choice(
+        primary.candidates, arm, primary.reference, controls, min(controls, key=lowest), min(losses, key=lowest)
+    )
 
 
 def _none_if_nan(value: float) -> float | None:
@@ -120,7 +124,7 @@ def _describe_arm(
 
 
 def _compare_classes(
-    bootstrap: Bootstrap, augmented: str, differences: np.ndarray, seed: int
+    bootstrap: Bootstrap, arm: str, reference: str, differences: np.ndarray, seed: int
 ) -> dict[str, ClassDifference]:
     """Return the effect on each class's recall.
 
@@ -128,7 +132,7 @@ def _compare_classes(
 
     Args:
         bootstrap: metrics and resamples of the arms.
-        augmented: the arm that is compared with the control.
+        arm, reference: the arms that are compared.
         differences: (L,), the lesions' differences.
         seed: seed of the tests.
     """
@@ -143,7 +147,7 @@ def _compare_classes(
         if len(of_class):
             needed = inference.lesions_needed(of_class, *bootstrap.seed_noise("recall", label))
         effects[dx] = ClassDifference(
-            **bootstrap.difference("recall", augmented, CONTROL, label).model_dump(),
+            **bootstrap.difference("recall", arm, reference, label).model_dump(),
             p=p_values.get(dx),
             p_holm=corrected.get(dx),
             lesions=len(of_class),
@@ -153,9 +157,9 @@ def _compare_classes(
     return effects
 
 
-def lesion_differences(sample: Sample, augmented: Predictions, control: Predictions) -> np.ndarray:
-    """Return (L,) augmented − control per lesion: 1 if correct, else 0, the mean over seeds."""
-    right, others = (inference.find_correct_lesions(sample, it.probabilities) for it in (augmented, control))
+def lesion_differences(sample: Sample, arm: Predictions, reference: Predictions) -> np.ndarray:
+    """Return (L,) arm − reference per lesion: 1 if correct, else 0, the mean over seeds."""
+    right, others = (inference.find_correct_lesions(sample, it.probabilities) for it in (arm, reference))
     return (right.astype(float) - others).mean(0)
 
 
@@ -178,7 +182,7 @@ def decide_verdict(low: float | None, high: float | None, p: float, direction: f
 
     Args:
         low, high: interval of the primary difference.
-        p: p-value of the paired permutation test, corrected for the number of shares.
+        p: p-value of the paired permutation test, corrected for the number of candidates.
         direction: sum of the differences that it tests.
         seeds: number of the classifiers' seeds.
     """
@@ -200,63 +204,68 @@ def compare(
     seed: int,
     resamples: int = inference.DRAWS,
 ) -> Outcome:
-    """Return all arms' metrics, the effect of the synthetic images, and the verdict.
+    """Return all arms' metrics, the effect of the chosen arm, and the verdict.
 
     Args:
         sample: the images; some classes may have none.
         arms: predictions of each arm, with the same seeds in the same order.
         fitted: arm → what was fitted on validation.
-        rare: the classes of the primary figure: those that have synthetic images.
+        rare: the classes of the primary figure.
         seeds: seeds of the models, in that order.
         seed: seed of the resampling.
         resamples: number of resamples.
     """
     rare, chosen = tuple(rare), choose({arm: it.log_loss for arm, it in fitted.items()})
-    augmented, one_seed = chosen.augmented, len(seeds) == 1
+    arm, reference, one_seed = chosen.arm, chosen.reference, len(seeds) == 1
     bootstrap = Bootstrap(sample, arms, rare, derive_seed(seed, "bootstrap"), resamples)
-    differences = lesion_differences(sample, arms[augmented], arms[CONTROL])
+    differences = lesion_differences(sample, arms[arm], arms[reference])
     weighted = weight_differences(sample, differences, rare)
     p, arrangements = inference.sign_flip(weighted, derive_seed(seed, "permutation"))
-    p = min(1.0, p * len(chosen.doses))
+    p = min(1.0, p * len(chosen.candidates))
     exact = inference.mcnemar(differences[np.isin(np.array(sample.classes)[sample.label], rare)])
-    doses = compare_all(bootstrap, chosen.doses, CONTROL)
-    gan = doses[chosen.doses.index(augmented)]
-    pairs = len(chosen.doses) * len(chosen.controls)
+    candidates = compare_all(bootstrap, chosen.candidates, reference)
+    found = candidates[chosen.candidates.index(arm)]
     effect = Effect(
-        value=gan.value,
-        low=gan.low,
-        high=gan.high,
+        value=found.value,
+        low=found.low,
+        high=found.high,
         metric=METRIC,
-        arm=augmented,
-        doses=doses,
+        arm=arm,
+        reference=reference,
         best_control=chosen.control,
-        augmented_minus_best_control=bootstrap.difference(
-            "rare_recall", augmented, chosen.control, level=LEVEL / pairs
-        ),
         remedies=compare_all(bootstrap, [arm for arm in arms if arm != BASELINE], BASELINE),
         best=chosen.best,
-        augmented_minus_baseline=bootstrap.difference("rare_recall", augmented, BASELINE),
-        by_metric={
-            name: MetricDifferences(
-                gan=bootstrap.difference(name, augmented, CONTROL),
-                improvement=bootstrap.difference(name, augmented, BASELINE),
-            )
-            for name in OTHER_METRICS
-        },
-        by_class=_compare_classes(bootstrap, augmented, differences, seed),
+        by_metric={name: _differences(bootstrap, name, chosen) for name in OTHER_METRICS},
+        by_class=_compare_classes(bootstrap, arm, reference, differences, seed),
         mcnemar=exact if one_seed else exact.model_copy(update={"p": None}),
         permutation=Permutation(p=p if one_seed else None, passed=p < LEVEL, draws=arrangements),
         draws=resamples,
     )
-    for arm in arms:
-        if recipe(arm).metadata:
-            gains = {name: bootstrap.difference(name, arm, CONTROL) for name in ("rare_recall", *OTHER_METRICS)}
+    if share_of(arm) is not None:
+        level = LEVEL / (len(chosen.candidates) * len(chosen.controls))
+        more = {
+            "doses": candidates,
+            "augmented_minus_best_control": bootstrap.difference("rare_recall", arm, chosen.control, level=level),
+            "augmented_minus_baseline": bootstrap.difference("rare_recall", arm, BASELINE),
+        }
+        effect = effect.model_copy(update=more)
+    for name in arms:
+        if recipe(name).metadata:
+            gains = {metric: bootstrap.difference(metric, name, CONTROL) for metric in ("rare_recall", *OTHER_METRICS)}
             effect = effect.model_copy(update={"metadata": gains})
     return Outcome(
         arms={arm: _describe_arm(bootstrap, arm, arms[arm], fitted[arm], seeds) for arm in arms},
         effect=effect,
         verdict=decide_verdict(effect.low, effect.high, p, float(weighted.sum()), len(seeds)),
     )
+
+
+def _differences(bootstrap: Bootstrap, metric: str, chosen: Choice) -> MetricDifferences:
+    """Return the differences of the chosen arm in a metric."""
+    improvement = bootstrap.difference(metric, chosen.arm, BASELINE)
+    if chosen.reference == BASELINE:
+        return MetricDifferences(improvement=improvement)
+    return MetricDifferences(gan=bootstrap.difference(metric, chosen.arm, chosen.reference), improvement=improvement)
 
 
 def compare_all(bootstrap: Bootstrap, arms: Sequence[str], control: str) -> list[ArmDifference]:

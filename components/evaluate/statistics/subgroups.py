@@ -95,16 +95,16 @@ def _describe_group(
     group: str,
     sample: Sample,
     arms: Mapping[str, Predictions],
-    effect: Effect,
     rare: Sequence[str],
     seed: int,
 ) -> Subgroup:
-    """Return the figures of one group; `sample` and `arms` are those of its images."""
+    """Return the figures of one group; `sample` and `arms` are those of its images, and the last two are compared."""
     bootstrap = Bootstrap(sample, arms, tuple(rare), derive_seed(seed, "subgroups", attribute, group))
     names = np.array(sample.classes)[sample.label]
     is_rare, needed = np.isin(names, rare), None
+    *_, other, arm = arms
     if is_rare.any():
-        differences = lesion_differences(sample, arms[effect.arm], arms[effect.best_control])[is_rare]
+        differences = lesion_differences(sample, arms[arm], arms[other])[is_rare]
         needed = inference.lesions_needed(differences, *bootstrap.seed_noise("rare_recall"))
     return Subgroup(
         attribute=attribute,
@@ -166,5 +166,5 @@ def compare_subgroups(
             inside = names == group
             part = Sample(sample.truth[inside], sample.lesion[inside], sample.classes, sample.malignant)
             selected = {arm: _select(predictions[arm], inside) for arm in arms}
-            groups.append(_describe_group(attribute, group, part, selected, effect, rare, seed))
+            groups.append(_describe_group(attribute, group, part, selected, rare, seed))
     return Subgroups(arms=arms, groups=groups, worst=find_worst(groups, effect.arm))

@@ -260,6 +260,7 @@ def test_submit_api_without_create_pipeline_uses_the_upload(kfp: KfpServer, do: 
         (["classifier_seeds=1,1"], "parameter.invalid"),
         ([f"synthetic_classes={','.join(f'c{n}' for n in range(60))}"], "workflow.too_many_classes"),
         (["synthetic_scope=all", "synthetic_shares=1"], "arms.no_real_images"),
+        (["arms=baseline,class_weights", "synthetic=gs://bucket/prefix"], "arms.unused_source"),
         (["DATA=kaggle"], "kaggle.no_credentials"),
         (["PRESET=gpu"], "preset.unknown"),
         (["PARAMS=nowhere.yaml"], "yaml.unreadable"),

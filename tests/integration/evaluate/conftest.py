@@ -182,6 +182,16 @@ def changed_run(run: RunFolders, tmp_path: Path) -> RunFolders:
     return RunFolders(tmp_path / "run")
 
 
+@pytest.fixture
+def remedies_run(changed_run: RunFolders) -> RunFolders:
+    """The run without synthetic images, as its phases write it."""
+    synthetic = changed_run.arguments["synthetic_images"]
+    changed_run.gan.unlink()
+    shutil.rmtree(synthetic / "synthetic")
+    shutil.rmtree(changed_run.folder / "classifiers_synthetic" / "models")
+    return changed_run
+
+
 @pytest.fixture(scope="session")
 def evaluated(run: RunFolders, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The results of the run, and the folder with `results/` and `report.html`."""

@@ -1,6 +1,7 @@
 """The phase as a whole: artifacts in, results out; leakage and mixed runs are refused."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,6 +115,28 @@ def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tupl
     assert min(named) == "1_gan_effect"
     assert named["1_gan_effect"] == outcome["effect"]["value"]
     assert named["4_macro_auc_augmented"] == outcome["arms"]["augmented@1"]["macro_auc"]
+
+
+def test_evaluate_without_synthetic_images_compares_a_remedy_with_the_baseline(remedies_run: RunFolders) -> None:
+    parameters = remedies_run.arguments["parameters"] | {"gan_kimg": 8.0, "synthetic_per_class": 5}
+    outcome = Results(**remedies_run.evaluate(parameters=parameters))
+    recalls = {arm: it.rare_recall for arm, it in outcome.arms.items()}
+    assert (outcome.effect.arm, outcome.effect.reference) == ("oversampled", "baseline")
+    assert outcome.effect.value == pytest.approx(recalls["oversampled"] - recalls["baseline"])
+    assert outcome.run.rebalanced_classes == outcome.run.rare_classes == ["df"]
+    assert outcome.synthetic == {}
+    assert "gan_kimg" not in outcome.run.parameters
+    assert outcome.run.parameters["synthetic_per_class"] == 5
+    named = headline_metrics(outcome)
+    assert min(named) == "1_remedy_effect"
+    assert named["2_rare_recall_remedy"] == recalls["oversampled"]
+    assert len(named) == 9
+    results = remedies_run.folder / "results"
+    pages = [results / name for name in ("comparison.md", "model_card.md", "data_sheet.md")]
+    for path in (*pages, remedies_run.folder / "report.html"):
+        text = path.read_text(encoding="utf-8").lower()
+        assert "oversampled" in text or path.name == "data_sheet.md"
+        assert not re.search(r"\bgans?\b|synthetic image|augmented|kimg", text), path.name
 
 
 def test_load_probabilities_is_the_inverse_of_the_table(evaluated: tuple[dict[str, Any], Path]) -> None:

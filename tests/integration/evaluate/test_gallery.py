@@ -96,7 +96,11 @@ def collected(splits: dict[str, Path], synthetic: Path, models: dict[str, Path])
         classifiers={arm: [Classifier(path, images_alone)] for arm, path in models.items()},
     )
     return collect(
-        inputs, CLASSES, ["df"], dict.fromkeys(("baseline", "oversampled", "augmented@1"), probabilities), "augmented@1"
+        inputs,
+        CLASSES,
+        ["df"],
+        dict.fromkeys(("baseline", "oversampled", "augmented@1"), probabilities),
+        ["baseline", "oversampled", "augmented@1"],
     )
 
 

@@ -339,7 +339,6 @@ def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], 
     ("settings", "code"),
     [
         ({"epochs": 0}, "parameter.out_of_range"),
-        ({"jobs": []}, "train_classifier.no_classifier"),
         ({"jobs": [Job("balanced", 1, True)]}, "arms.unknown"),
         ({"jobs": [Job("augmented@0.5", 1, True)]}, "train_classifier.no_synthetic_images"),
     ],
@@ -350,6 +349,11 @@ def test_train_with_an_invalid_setting_fails(
     with raises_user_error(code):
         run(training_data, tmp_path / "out", **settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_train_without_classifiers_trains_nothing(training_data: Path, tmp_path: Path) -> None:
+    run(training_data, tmp_path / "out", jobs=parse_pack("none"))
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["none.txt"]
 
 
 def test_train_with_a_validation_set_of_another_split_fails(

@@ -115,7 +115,7 @@ def test_train_with_another_class_gives_the_same_bytes_as_alone(
 
 
 def test_train_without_classes_trains_nothing(trainer: Trainer, tmp_path: Path) -> None:
-    """All synthetic images of the run come from other generators."""
+    """The run uses no images of GANs."""
     models = trainer.run(tmp_path, classes=[])
     assert list(models.iterdir()) == []
 

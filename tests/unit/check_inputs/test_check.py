@@ -11,6 +11,7 @@ from components.shared.champion import parse_choice
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError
 from components.shared.records import ChosenChampion
+from components.shared.workflow_size import parse_pack
 
 IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
@@ -70,6 +71,22 @@ def test_check_refuses_the_arm_metadata_if_all_arms_have_metadata():
     assert "metadata:1*" in ",".join(run_check(arms=arms).packs.real)
     error = error_of(arms=arms, options={"metadata": "late_fusion"})
     assert (error.code, error.fields) == ("arms.repeats_option", {"arm": "metadata"})
+
+
+def test_check_of_arms_without_synthetic_images_trains_no_gan():
+    """A loop needs an item, so that one task gets no classifier."""
+    checked = run_check(arms="baseline,class_weights", classifier_seeds=[4])
+    assert checked.packs.real == ["baseline:4*,class_weights:4*"]
+    assert [parse_pack(pack) for pack in checked.packs.synthetic] == [[]]
+    assert not checked.train_gans
+    assert run_check().train_gans
+
+
+def test_check_refuses_a_source_that_no_arm_uses(tmp_path: Path):
+    error = error_of(arms="baseline,class_weights", synthetic=f"gan,zoo={tmp_path}")
+    assert (error.code, error.fields) == ("arms.unused_source", {"arms": ["baseline", "class_weights"]})
+    assert error.hint == "add oversampled and augmented to arms, or omit synthetic"
+    run_check(arms="baseline,class_weights", synthetic="gan")
 
 
 def test_check_refuses_an_arm_without_real_images():

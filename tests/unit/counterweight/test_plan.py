@@ -111,6 +111,18 @@ def test_plan_time_is_near_that_of_a_measured_run():
     assert phases["train_classifier"].cost is None
 
 
+def test_plan_without_synthetic_images_has_no_gan(tmp_path: Path):
+    with_gans = make("DATA=demo", "arms=baseline,oversampled,augmented", "synthetic_shares=0.5,1")[0]
+    (tmp_path / "plan.json").unlink()
+    found, printed = make("DATA=demo", "arms=baseline,oversampled,class_weights")
+    assert list(found.phases) == ["prepare_data", "train_features", "train_classifier", "evaluate"]
+    assert found.primary_metric == "mean recall of the rare classes: chosen remedy - baseline"
+    assert "(chosen remedy - baseline), corrected for the number of remedies, excludes zero" in found.decision_rule
+    assert found.detectable == with_gans.detectable  # two remedies, or two shares, to choose from
+    assert ": 9 classifiers on " in printed
+    assert "GAN" not in printed
+
+
 def test_plan_costs_follow_the_prices_of_the_placement_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = Path(plan.__file__).parent.parent.joinpath("manifests/placement.yaml").read_text(encoding="utf-8")
     prices = "prices: {cpu: 1, memory_gib: 0, accelerator: 2, currency: EUR}"
@@ -180,6 +192,7 @@ def test_at_size_between_and_beyond_the_measured_sizes_is_a_power_law():
             "workflow.too_many_classifiers",
         ),
         (["DATA=demo", "synthetic_scope=all", "synthetic_shares=1"], "arms.no_real_images"),
+        (["DATA=demo", "arms=baseline,class_weights", "synthetic=gs://bucket/prefix"], "arms.unused_source"),
         (["DATA=demo", "OUT=/proc/plan.json"], "run.not_writable"),
         (["DATA=demo", "OUT=."], "plan.exists"),
         (["DATA=demo", "OUT=gs://bucket/plan.json"], "option.invalid"),

@@ -171,8 +171,8 @@ def test_compare_same_seed_gives_the_same_intervals() -> None:
 def test_choose_takes_the_lowest_loss_of_each_kind() -> None:
     losses = {"baseline": 1.0, "oversampled": 0.9, "class_weights": 0.8, "augmented@0.5": 0.85, "augmented@1": 0.95}
     chosen = choose(losses)
-    assert (chosen.augmented, chosen.control, chosen.best) == ("augmented@0.5", "class_weights", "class_weights")
-    assert chosen.doses == ("augmented@0.5", "augmented@1")
+    assert (chosen.arm, chosen.control, chosen.best) == ("augmented@0.5", "class_weights", "class_weights")
+    assert (chosen.candidates, chosen.reference) == (("augmented@0.5", "augmented@1"), "oversampled")
     assert chosen.controls == ("oversampled", "class_weights")
     assert choose(losses | {"baseline": 0.1}).best == "baseline"
 
@@ -181,6 +181,44 @@ def test_choose_takes_an_arm_with_metadata_as_best_but_not_as_control() -> None:
     """Synthetic images are not compared with an arm that gets more than images."""
     chosen = choose({"baseline": 1.0, "oversampled": 0.9, "metadata": 0.1, "augmented@1": 0.5})
     assert (chosen.control, chosen.best, chosen.controls) == ("oversampled", "metadata", ("oversampled",))
+
+
+def test_choose_without_synthetic_images_compares_a_remedy_with_the_baseline() -> None:
+    losses = {"baseline": 0.5, "oversampled": 0.9, "class_weights": 0.8, "metadata": 0.1}
+    chosen = choose(losses)
+    assert (chosen.arm, chosen.reference, chosen.best) == ("class_weights", "baseline", "metadata")
+    assert chosen.candidates == chosen.controls == ("oversampled", "class_weights")
+
+
+def test_compare_without_synthetic_images_reports_the_remedy_and_corrects_for_the_others() -> None:
+    """The best arm on test is not the chosen one; its intervals are those of the gains, of which there are as many."""
+    truth = np.repeat([0, 1, 2], [100, 60, 60])
+    sample = Sample(truth, np.arange(220).astype(str), CLASSES)
+    right = {"baseline": 0.4, "oversampled": 0.9, "class_weights": 0.7}
+    losses = dict.fromkeys(right, 1.0) | {"class_weights": 0.5}
+    fitted = {arm: Fitted(loss, [1.0], 0.0) for arm, loss in losses.items()}
+    predictions = arms(truth, right, 3)
+    outcome = compare(sample, predictions, fitted, ["b", "c"], [1, 2, 3], 0)
+    effect, recalls = outcome.effect, {arm: outcome.arms[arm].rare_recall for arm in right}
+    assert (effect.arm, effect.reference, effect.best_control) == ("class_weights", "baseline", "class_weights")
+    assert effect.value == pytest.approx(recalls["class_weights"] - recalls["baseline"])
+    gain = next(it for it in effect.remedies if it.arm == "class_weights")
+    assert (gain.value, gain.low, gain.high) == (effect.value, effect.low, effect.high)
+    assert outcome.verdict == "improved"
+    assert (effect.doses, effect.augmented_minus_best_control, effect.augmented_minus_baseline) == ([], None, None)
+    assert effect.by_metric["accuracy"].gan is None
+    assert effect.by_metric["accuracy"].effect.value == pytest.approx(
+        outcome.arms["class_weights"].accuracy - outcome.arms["baseline"].accuracy
+    )
+    of_class = effect.by_class["b"]
+    assert of_class.value == pytest.approx(
+        outcome.arms["class_weights"].recall["b"] - outcome.arms["baseline"].recall["b"]
+    )
+    written = outcome.model_dump(exclude_unset=True)["effect"]
+    assert not {"doses", "augmented_minus_best_control", "augmented_minus_baseline"} & set(written)
+    alone = {arm: it for arm, it in predictions.items() if arm != "oversampled"}
+    _, single, _ = compare_arms(sample, alone, {arm: fitted[arm] for arm in alone}, ["b", "c"], [1, 2, 3], 0)
+    assert effect.high - effect.low > 1.05 * (single["high"] - single["low"])
 
 
 def test_compare_reports_the_share_that_validation_chose_and_corrects_for_the_others() -> None:

@@ -142,6 +142,43 @@ def test_describe_verdict_names_the_share_of_synthetic_images():
     assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence
 
 
+@pytest.mark.parametrize(
+    ("word", "value", "low", "high", "verdict", "remedy"),
+    [
+        ("improved", 0.09, 0.02, 0.16, f"The remedy class weights helped: {METRIC} was 0.090 higher with it than "
+         "without a remedy (95 % interval +0.020 to +0.160).",
+         "Use class weights: it gains +0.090 (+0.020 to +0.160) on the baseline."),
+        ("no evidence", 0.02, -0.03, 0.07, f"No evidence that the remedy class weights helped: {METRIC} was 0.020 "
+         "higher with it than without a remedy (95 % interval −0.030 to +0.070, which includes zero).",
+         "No remedy is recommended: class weights, the best remedy on validation, differs from the baseline by +0.020 "
+         "(−0.030 to +0.070), which includes zero."),
+        ("no evidence", 0.09, 0.02, 0.16, f"No evidence that the remedy class weights helped: {METRIC} was 0.090 "
+         "higher with it than without a remedy (95 % interval +0.020 to +0.160, which the paired test does not "
+         "confirm).",
+         "No remedy is recommended: class weights gains +0.090 (+0.020 to +0.160) on the baseline, which the paired "
+         "test does not confirm."),
+        ("worse", -0.09, -0.16, -0.02, f"The remedy class weights made it worse: {METRIC} was 0.090 lower with it than "
+         "without a remedy (95 % interval −0.160 to −0.020).",
+         "No remedy is recommended: class weights, the best remedy on validation, differs from the baseline by −0.090 "
+         "(−0.160 to −0.020)."),
+        ("not established", 0.09, 0.02, 0.16, f"Not established whether the remedy class weights helped: {METRIC} was "
+         "0.090 higher with it than without a remedy (95 % interval +0.020 to +0.160; one seed cannot separate an "
+         "effect from the luck of one training run).",
+         "No remedy can be recommended: it takes test images of the rare classes, and several seeds."),
+    ],
+)  # fmt: skip
+def test_describe_without_synthetic_images_is_about_the_remedy(
+    word: str, value: float, low: float, high: float, verdict: str, remedy: str
+):
+    limits = {"value": value, "low": low, "high": high}
+    effect = {"metric": METRIC, "arm": "class_weights", "reference": "baseline", "best_control": "class_weights"}
+    gains = remedies(oversampled=(0.3, 0.1, 0.5), class_weights=(0.0, 0.0, 0.0))
+    absent = {"augmented_minus_best_control": None, "remedies": gains}
+    found = outcome(word, {**effect, **limits, **absent})
+    assert describe_verdict(found).replace("\u00a0", " ") == verdict
+    assert describe_remedy(found, None, 120.0) == remedy
+
+
 def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic_images():
     """Regression: the verdict compares with repeated images only, and another control may be better still."""
     effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "class_weights"}

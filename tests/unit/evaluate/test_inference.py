@@ -262,6 +262,8 @@ def test_lesions_needed_gives_the_power() -> None:
         Case((40,), 3, 0.6, 0.0, 0.6),
         Case((60,), 3, 0.6, 0.0, 0.3, 5.0),  # arms with different offsets
         Case((34,), 1, 0.8, -0.1),
+        Case((40,), 3, 0.6, 0.0, 0.3, controls=2, doses=0),  # the luckiest of three remedies
+        Case((40,), 3, 0.6, 0.0, 0.3, 5.0, controls=2, doses=0),
     ],
     ids=str,
 )
