@@ -113,13 +113,10 @@ def read_data(values: Mapping[str, Any], max_bad_images: int, scratch: Path) -> 
     Raises:
         UserError: as in `prepare`, as far as names and metadata show it.
     """
-    for name in ("data", "images"):
-        (scratch / name).mkdir()
+    (scratch / "data").mkdir()
     folder, split, seed = _open_data(values["data"], scratch / "data"), values["data_split"], values["random_seed"]
     ignore = preparing.split_file(split, values["data"], folder)
     dataset = layouts.inspect(folder, values["data_columns"], ignore=ignore)
-    if dataset is None:  # images and classes are in the same large files
-        dataset = layouts.read(folder, values["data_columns"], scratch=scratch / "images", ignore=ignore)
     classes, findings = sorted(dataset.table["dx"].unique()), Findings()
     of_runs.positive_classes(values["positive_classes"], classes)
     rows = preparing.assign_splits(dataset, split, seed, scratch, findings, max_bad_images)

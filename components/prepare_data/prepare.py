@@ -23,7 +23,7 @@ from components.prepare_data import split as splitting
 from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.layouts.tables import join_some, read_table
-from components.prepare_data.sources import bucket
+from components.prepare_data.sources import bucket, demo
 from components.shared import patient_metadata
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
@@ -83,31 +83,54 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str)
     Raises:
         UserError: as in `prepare` and `takes_metadata`, or a positive class is unknown.
     """
-    columns, place, classes = values["data_columns"], values["data"], None
     with_metadata = takes_metadata(values, metadata)
-    with _open_listing(place) as folder:
+    table = _inspect_places(
+        values["data"],
+        values["data_split"],
+        values["data_external"],
+        values["data_columns"],
+        values["synthetic_classes"],
+        max_bad_images,
+    )
+    if table is not None:
+        positive_classes(values["positive_classes"], sorted(table["dx"].unique()))
+        if with_metadata and "age" in table:
+            patient_metadata.require(table)
+
+
+def _inspect_places(
+    data: str, split: str, external: str, columns: str, rare: str, max_bad_images: int
+) -> pd.DataFrame | None:
+    """Check the listings and the metadata of the data and the external set.
+
+    Returns:
+        The rows of the data; of `demo` and `kaggle` only dx of each class. None if the classes cannot be known.
+
+    Raises:
+        UserError: as in `prepare`.
+    """
+    table: pd.DataFrame | None = None
+    if data in ("demo", "kaggle"):
+        table = pd.DataFrame({"dx": list(demo.COUNTS)})  # those of HAM10000
+    with _open_listing(data) as folder:
         if folder is not None:
-            ignore = split_file(values["data_split"], place, folder)
-            dataset = layouts.inspect(folder, columns, ignore=ignore)
-            if dataset is not None:
-                classes = sorted(dataset.table["dx"].unique())
-                rare_classes(dataset.table, values["synthetic_classes"])
-                positive_classes(values["positive_classes"], classes)
-                _refuse_missing(dataset, max_bad_images)
-                if with_metadata:
-                    patient_metadata.require(dataset.table)
-    with _open_listing(values["data_external"]) as folder:
+            dataset = layouts.inspect(folder, columns, ignore=split_file(split, data, folder))
+            table = dataset.table
+            _refuse_missing(dataset, max_bad_images)
+    if table is not None:
+        rare_classes(table, rare)
+    with _open_listing(external) as folder:
         if folder is not None:
-            external = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), (columns, "auto"))
-            if external is not None:
-                _refuse_missing(external, max_bad_images)
-                if classes is not None:
-                    _refuse_unknown_classes(external.table, classes)
+            outside = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), (columns, "auto"))
+            _refuse_missing(outside, max_bad_images)
+            if table is not None:
+                _refuse_unknown_classes(outside.table, sorted(table["dx"].unique()))
+    return table
 
 
 @contextmanager
 def _open_listing(place: str) -> Iterator[Path | None]:
-    """Yield a folder with the names and tables of a place; None if they do not reveal the images and classes.
+    """Yield a folder with the names and tables of a place; None if it is none, or they do not reveal the classes.
 
     Raises:
         UserError: as in `bucket.copy_listing`; errors in the block name the place.
@@ -473,6 +496,8 @@ def prepare(
         warnings.simplefilter("ignore")  # Pillow warns about images that are rejected below
         for name in ("data", "images"):
             (scratch / name).mkdir()
+        if is_address(data) or is_address(external):  # a download may take an hour
+            _inspect_places(data, split, external, columns, rare, max_bad_images)
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
         ignore = split_file(split, data, folder)
         with name_place(folder, data):

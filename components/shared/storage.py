@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from components.shared.checkpoint import Folder, Store
 from components.shared.errors import UserError, printable
@@ -41,6 +41,9 @@ from components.shared.stores.protocol import (
     UnconditionalError,
 )
 from components.shared.stores.transfer import StalledError, Watch
+
+RANGE_BYTES = 2**16
+"""Minimum size of a part of an object that is read."""
 
 
 class ListedObject(NamedTuple):
@@ -122,11 +125,86 @@ def download_file(uri: str, path: str | Path) -> None:
         connection = _Connection(address)
         entry = connection.call(lambda: connection.store.look(name)) if name else None
         if entry is None:
-            raise UserError(
-                f"{uri}: no such object exists", "check the bucket's name and the path", "storage.not_found", uri=uri
-            )
+            raise _no_object(uri)
         with atomic_write(path) as part:
             connection.run([partial(connection.download, entry, part)], f"download {uri}", entry.size)
+
+
+class ObjectFile(io.RawIOBase):
+    """One object as a file that is read by ranges; see `open_object`."""
+
+    def __init__(self, uri: str, connection: "_Connection", entry: Entry) -> None:
+        super().__init__()
+        self._uri, self._connection, self._entry, self._position = uri, connection, entry, 0
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it can be read at any position."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Change the position."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read from the position on, with one request.
+
+        Raises:
+            UserError: as in `download_folder`.
+        """
+        start, length = self._position, min(len(buffer), self._entry.size - self._position)
+        if length <= 0:
+            return 0
+        store = self._connection.store
+        with _translate_errors(self._uri, READ), _name_changed(self._uri):
+            data = self._connection.call(lambda: store.read_range(self._entry, start, length))
+            if len(data) != length:
+                raise DamagedError("sent another part than was requested")
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def open_object(uri: str) -> BinaryIO:
+    """Open one object to read some of it; a packed one, which has no ranges, is read as a whole.
+
+    Raises:
+        UserError: as in `download_file`.
+    """
+    with _translate_errors(uri, READ):
+        address = parse(uri)
+        connection = _Connection(address)
+        entry = connection.call(lambda: connection.store.look(address.prefix))
+        if entry is None:
+            raise _no_object(uri)
+        if entry.packed:
+            return io.BytesIO(connection.call(lambda: connection.read(entry)))
+    return io.BufferedReader(ObjectFile(uri, connection, entry), RANGE_BYTES)
+
+
+@contextmanager
+def _name_changed(uri: str) -> Iterator[None]:
+    """Name the object that is no longer in the version that was listed.
+
+    Raises:
+        UserError: `storage.changed`.
+    """
+    try:
+        yield
+    except ChangedError as error:
+        hint = "rerun the command when nothing writes to the bucket"
+        raise UserError(f"{uri} {error.reason}", hint, "storage.changed", uri=uri) from error
+
+
+def _no_object(uri: str) -> UserError:
+    return UserError(
+        f"{uri}: no such object exists", "check the bucket's name and the path", "storage.not_found", uri=uri
+    )
 
 
 def make_fetch(run: str, scratch: Path) -> Fetch:
@@ -489,15 +567,12 @@ class _Connection:
         """Download an object in the version that was listed."""
         where = f"{self.address.scheme}://{self.address.bucket}/{entry.name}"
         try:
-            with refuse_bad_name(where):
+            with refuse_bad_name(where), _name_changed(where):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     self.store.download(entry, file)
         except (CredentialsError, ForbiddenError, RejectedError) as error:  # the listing was permitted
             raise type(error)(f"{error.reason or 'refused'}: {_shown(entry.name)}") from error
-        except ChangedError as error:
-            hint = "rerun the command when nothing writes to the bucket"
-            raise UserError(f"{where} {error.reason}", hint, "storage.changed", uri=where) from error
 
 
 def _client(scheme: str) -> Callable[[Address, Watch], ObjectStore]:

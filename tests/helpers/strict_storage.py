@@ -217,10 +217,10 @@ class Handler(BaseHTTPRequestHandler):
             "X-Goog-Generation": str(stored.generation),
             "X-Goog-Hash": f"crc32c={crc32c(stored.content)}",
         }
-        if part := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            start = int(part[1])
-            headers["Content-Range"] = f"bytes {start}-{len(stored.content) - 1}/{len(stored.content)}"
-            return 206, headers, stored.content[start:]
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, content = int(part[1]), stored.content[: int(part[2]) + 1 if part[2] else None]
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(stored.content)}"
+            return 206, headers, content[start:]
         if encoding := stored.metadata.get("contentEncoding"):
             headers["Content-Encoding"] = encoding
         return 200, headers, stored.content

@@ -24,7 +24,7 @@ from components.prepare_data.layouts import (
     parquet,
 )
 from components.prepare_data.layouts.columns import explain_unknown_columns
-from components.prepare_data.layouts.dataset import Dataset, Found, ImageFiles, Layout, Raw
+from components.prepare_data.layouts.dataset import Dataset, FileLayout, Found, ImageFiles, Layout, Raw
 from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes, take_inventory
 from components.prepare_data.layouts.matching import explain_missing
 from components.prepare_data.layouts.relations import relate
@@ -35,7 +35,7 @@ from components.shared.parameters import parse_columns
 from components.shared.records import DataSource
 
 TABLES: tuple[Layout, ...] = (ham10000, isic_challenge, isic_archive, pad_ufes, image_folder, named_table)
-FILES: tuple[Layout, ...] = (parquet, medmnist)
+FILES: tuple[FileLayout, ...] = (parquet, medmnist)
 LAYOUTS: Mapping[str, Layout] = {layout.NAME: layout for layout in (*TABLES, *FILES, class_folders)}
 
 MAX_FOLDERS = 50
@@ -67,21 +67,20 @@ def read(
     return _as_dataset(LAYOUTS[found.layout].read(inventory, found, scratch), inventory, min_classes)
 
 
-def inspect(folder: Path, columns: str = "auto", *, min_classes: int = 2, ignore: Path | None = None) -> Dataset | None:
-    """Read a folder from its listing and its metadata alone; images of one name are not compared.
+def inspect(folder: Path, columns: str = "auto", *, min_classes: int = 2, ignore: Path | None = None) -> Dataset:
+    """Read a folder from its listing and its metadata alone.
 
-    Returns:
-        The data set, or None if the images and classes are in large files, which are recognised but not read.
+    Images of one name are not compared, those in Parquet files and arrays are not read, and these files not hashed.
 
     Raises:
         UserError: as in `read`.
     """
     named = parse_columns(columns)
     inventory = take_inventory(folder, ignore.resolve() if ignore is not None else None)
-    found = recognise(inventory, named)
-    if LAYOUTS[found.layout] in FILES:
-        return None
-    listed = dataclasses.replace(inventory, compare=False)
+    found, listed = recognise(inventory, named), dataclasses.replace(inventory, compare=False)
+    tables = {layout.NAME: layout.read_table for layout in FILES}
+    if found.layout in tables:
+        return _as_dataset(tables[found.layout](listed, found), listed, min_classes)
     return _as_dataset(LAYOUTS[found.layout].read(listed, found, folder), listed, min_classes)
 
 

@@ -14,6 +14,8 @@ from components.shared.records import DataSource, MetadataFile
 
 ImageFile = str | Stored
 """A path as text, or an image within a file."""
+NOT_HASHED = "0" * 64
+"""In place of the SHA-256 of a large file that is inspected, not read."""
 
 
 class Found(NamedTuple):
@@ -124,4 +126,16 @@ class Layout(Protocol):
             inventory: the files of the folder.
             found: what `recognise` returned.
             scratch: a folder for images that are no separate files.
+        """
+
+
+class FileLayout(Layout, Protocol):
+    """A layout in which the same files hold images and classes."""
+
+    def read_table(self, inventory: Inventory, found: Found) -> Raw:
+        """Read everything but the images, of which `files` then only states that they exist.
+
+        Args:
+            inventory: the files of the folder.
+            found: what `recognise` returned.
         """

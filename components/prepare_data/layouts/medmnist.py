@@ -6,14 +6,15 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from components.prepare_data.image_reader import MAX_PIXELS, Stored
-from components.prepare_data.layouts.dataset import Found, ImageFile, Raw
+from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
@@ -110,20 +111,30 @@ def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
     return [str(value) for value in np.frombuffer(data, dtype).tolist()]
 
 
-def _copy_images(archive: zipfile.ZipFile, name: str, spool: IO[bytes], scratch: Path) -> tuple[int, tuple[int, ...]]:
+def _read_shape(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> tuple[int, ...]:
+    """Return the shape of an array of images.
+
+    Raises:
+        UserError: it does not hold images.
+    """
+    shape, dtype = _read_array_header(archive, file, name)
+    grey, colour = len(shape) == 3, len(shape) == 4 and shape[3] == 3
+    if dtype != np.uint8 or not (grey or colour) or not 0 < shape[1] * shape[2] <= MAX_PIXELS:
+        raise UserError(
+            f"the array {name} does not hold 8-bit images (its shape is {shape}, its type {dtype})",
+            "use a set of two-dimensional images, grey or RGB, as uint8",
+            "arrays.images",
+            array=name,
+        )
+    return shape
+
+
+def _copy_images(archive: zipfile.ZipFile, name: str, spool: BinaryIO) -> tuple[int, tuple[int, ...]]:
     """Append the pixels of an array to a file, and return the number and the shape of its images."""
     with archive.open(f"{name}.npy") as file:
-        shape, dtype = _read_array_header(archive, file, name)
-        grey, colour = len(shape) == 3, len(shape) == 4 and shape[3] == 3
-        if dtype != np.uint8 or not (grey or colour) or not 0 < shape[1] * shape[2] <= MAX_PIXELS:
-            raise UserError(
-                f"the array {name} does not hold 8-bit images (its shape is {shape}, its type {dtype})",
-                "use a set of two-dimensional images, grey or RGB, as uint8",
-                "arrays.images",
-                array=name,
-            )
+        shape = _read_shape(archive, file, name)
         left = math.prod(shape)
-        _check_space(scratch, left, name)
+        _check_space(Path(spool.name).parent, left, name)
         while left:
             block = file.read(min(left, COPY_BYTES))
             if not block:
@@ -140,40 +151,97 @@ def _iter_splits(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
             yield key, split
 
 
+def _count_images(archive: zipfile.ZipFile, name: str) -> tuple[int, tuple[int, ...]]:
+    """Return the number and the shape of the images of an array, without their pixels.
+
+    Raises:
+        UserError: it does not hold images.
+    """
+    with archive.open(f"{name}.npy") as file:
+        shape = _read_shape(archive, file, name)
+    return shape[0], shape[1:]
+
+
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
-    """Copy the pixels into one file in the scratch folder; memory does not grow with the number of images.
+    """Copy the pixels into one file in the scratch folder; memory does not grow with the number of pixels.
 
     Raises:
         UserError: an array has another form.
     """
-    path = found.files[0]
-    rows: list[tuple[str, str, str]] = []
-    files: list[ImageFile | None] = []
-    spool, position = scratch / "pixels", 0
+    with (scratch / "pixels").open("wb") as spool:
+        return _read(inventory, found, spool)
+
+
+def read_table(inventory: Inventory, found: Found) -> Raw:
+    """Read the labels.
+
+    Raises:
+        UserError: as in `read`.
+    """
+    return _read(inventory, found, None)
+
+
+def copy_table(source: BinaryIO, path: Path) -> None:
+    """Copy a file with images of one pixel, of which only the labels are read.
+
+    What is no such file becomes an empty one, which `recognise` ignores as the original.
+
+    Raises:
+        UserError: as in `read`.
+    """
+    if not zipfile.is_zipfile(source):
+        path.touch()
+        return
+    with _refuse_corrupt(path), zipfile.ZipFile(source) as archive, zipfile.ZipFile(path, "w") as out:
+        for key, _ in _iter_splits(archive):
+            out.writestr(f"{key}_labels.npy", archive.read(f"{key}_labels.npy"))
+            count, _ = _count_images(archive, f"{key}_images")
+            with out.open(f"{key}_images.npy", "w") as file:
+                np.lib.format.write_array(file, np.zeros((count, 1, 1), np.uint8), (1, 0))
+
+
+@contextmanager
+def _refuse_corrupt(path: Path) -> Iterator[None]:
+    """Raise if the content of a file cannot be read.
+
+    Raises:
+        UserError: `arrays.corrupt`.
+    """
     try:
-        with zipfile.ZipFile(path) as archive, spool.open("wb") as out:
-            for key, split in _iter_splits(archive):
-                labels = _labels(archive, f"{key}_labels")
-                count, shape = _copy_images(archive, f"{key}_images", out, scratch)
-                if count != len(labels):
-                    raise UserError(
-                        f"{path.name} has {count:,} {key}_images, but {len(labels):,} {key}_labels",
-                        "download the file again",
-                        "arrays.lengths",
-                        array=key,
-                    )
-                length = math.prod(shape)
-                for number, label in enumerate(labels):
-                    rows.append((f"{key}/{number:07}", label, split))
-                    files.append(Stored(spool, position, length, shape))
-                    position += length
+        yield
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of this machine; bz2 raises one without a number
             raise
         raise UserError(
             f"{path.name} is corrupt", "download the file again", "arrays.corrupt", file=path.name
         ) from error
+
+
+def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
+    """Read the labels, and copy the pixels to a file if there is one."""
+    path = found.files[0]
+    rows: list[tuple[str, str, str]] = []
+    files: list[ImageFile | None] = []
+    position = 0
+    stored = Path(spool.name) if spool is not None else path
+    with _refuse_corrupt(path), zipfile.ZipFile(path) as archive:
+        for key, split in _iter_splits(archive):
+            labels, name = _labels(archive, f"{key}_labels"), f"{key}_images"
+            count, shape = _copy_images(archive, name, spool) if spool is not None else _count_images(archive, name)
+            if count != len(labels):
+                raise UserError(
+                    f"{path.name} has {count:,} {key}_images, but {len(labels):,} {key}_labels",
+                    "download the file again",
+                    "arrays.lengths",
+                    array=key,
+                )
+            length = math.prod(shape)
+            for number, label in enumerate(labels):
+                rows.append((f"{key}/{number:07}", label, split))
+                files.append(Stored(stored, position, length, shape))
+                position += length
     table = pd.DataFrame(rows, columns=["image_id", "dx", "split"], dtype=object)
-    metadata = [MetadataFile(name=inventory.name(path), rows=len(rows), sha256=file_sha256(path))]
+    digest = file_sha256(path) if spool is not None else NOT_HASHED
+    metadata = [MetadataFile(name=inventory.name(path), rows=len(rows), sha256=digest)]
     notes = ["the file has no names of classes; their numbers are used"]
     return Raw(NAME, path.name, table, files, range(1, len(rows) + 1), metadata, found.columns, notes=notes)

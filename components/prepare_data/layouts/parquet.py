@@ -4,15 +4,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.prepare_data.image_reader import Stored
 from components.prepare_data.layouts.columns import match_columns
-from components.prepare_data.layouts.dataset import Found, ImageFile, Raw
+from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.named_table import CLASS_COLUMNS
@@ -24,8 +25,8 @@ from components.shared.records import MetadataFile
 
 NAME = "Parquet"
 ALIASES = {"image_id": ("image_id", "isic_id", "img_id", "id"), "dx": CLASS_COLUMNS}
-BATCH_ROWS = 64
-"""Rows that are in memory at a time."""
+BATCH_ROWS, ROWS_WITHOUT_IMAGES = 64, 10_000
+"""Rows that are in memory at a time, with images and without."""
 
 
 @contextmanager
@@ -53,10 +54,14 @@ def _schema(path: Path) -> pa.Schema:
         return pq.read_schema(path)
 
 
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
 def _image_column(schema: pa.Schema) -> str | None:
     """Return the first column of bytes, or of a struct that has a field `bytes`."""
     for field in schema:
-        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+        if _is_binary(field.type):
             return str(field.name)
         if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
             return str(field.name)
@@ -77,12 +82,13 @@ def _columns(schema: pa.Schema, named: dict[str, str]) -> dict[str, str] | None:
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     """Recognise Parquet files that hold images and a class; parts of equal columns are one data set."""
-    by_columns: dict[tuple[tuple[str, str], ...], list[Path]] = {}
+    by_columns: dict[tuple[str | None, tuple[tuple[str, str], ...]], list[Path]] = {}
     for path in inventory.parquet:
-        columns = _columns(_schema(path), named)
+        schema = _schema(path)
+        columns = _columns(schema, named)
         if columns is not None:
-            by_columns.setdefault(tuple(sorted(columns.items())), []).append(path)
-    return [Found(NAME, tuple(paths), dict(columns)) for columns, paths in by_columns.items()]
+            by_columns.setdefault((_image_column(schema), tuple(sorted(columns.items()))), []).append(path)
+    return [Found(NAME, tuple(paths), dict(columns)) for (_, columns), paths in by_columns.items()]
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
@@ -95,21 +101,41 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
         return None
 
 
-def _iter_rows(path: Path, columns: dict[str, str], image: str) -> Iterator[tuple[dict[str, Any], bytes | None, str]]:
-    """Yield the fields, the bytes and the path of each image of a file."""
-    wanted = list(dict.fromkeys([image, *columns.values()]))
+def _iter_rows(
+    path: Path, columns: dict[str, str], image: str, with_images: bool
+) -> Iterator[tuple[dict[str, Any], bytes | None, str]]:
+    """Yield the fields, the bytes, unless only the other columns are read, and the path of each image of a file."""
     with _refuse_corrupt(path), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
-            values = {name: batch.column(name).to_pylist() for name in wanted}
-            for row, content in enumerate(values[image]):
-                data, name = (content, "") if isinstance(content, bytes) else ((content or {}).get("bytes"), "")
-                name = str((content or {}).get("path") or "") if not isinstance(content, bytes) else name
-                yield {field: values[column][row] for field, column in columns.items()}, data, name
+        kind = file.schema_arrow.field(image).type
+        plain = not pa.types.is_struct(kind)
+        has_path = not plain and kind.get_field_index("path") >= 0
+        names = [image] if with_images else [f"{image}.path"] * has_path
+        fields = [name for name in dict.fromkeys(columns.values()) if name != image]
+        for batch in file.iter_batches(BATCH_ROWS if with_images else ROWS_WITHOUT_IMAGES, columns=[*names, *fields]):
+            values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+            contents = values.get(image) or [None] * batch.num_rows
+            for row, content in enumerate(contents):
+                if plain:
+                    data, name = content, ""
+                else:
+                    data, name = (content or {}).get("bytes"), str((content or {}).get("path") or "")
+                yield {field: values[column][row] for field, column in columns.items() if column in fields}, data, name
 
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Copy the images into one file in the scratch folder, a few at a time, and read the other columns."""
-    index, spool = ImageIndex(inventory), scratch / "parquet-images"
+    with (scratch / "parquet-images").open("wb") as spool:
+        return _read(inventory, found, spool)
+
+
+def read_table(inventory: Inventory, found: Found) -> Raw:
+    """Read all columns but that of the images."""
+    return _read(inventory, found, None)
+
+
+def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
+    """Read the tables, and copy the images to a file if there is one."""
+    index = ImageIndex(inventory)
     rows: list[dict[str, str]] = []
     files: list[ImageFile | None] = []
     metadata, places, position = [], [], 0
@@ -117,31 +143,33 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     image = _image_column(_schema(found.files[0])) or ""
     own_ids = found.columns["image_id"] != image
     splits = {split_of_path(inventory.name(path)) for path in found.files}
-    with spool.open("wb") as out:
-        for path in found.files:
-            names, split = _class_names(_schema(path), found.columns["dx"]), split_of_path(inventory.name(path))
-            number = 0
-            for fields, data, name in _iter_rows(path, found.columns, image):
-                row = {field: "" if value is None else str(value) for field, value in fields.items()}
-                row["dx"] = _class_name(fields["dx"], names)
-                if not own_ids:
-                    # Paths repeat in other files, and a part's number must not change an id.
-                    part = split or strip_suffixes(path.name)
-                    stem = strip_suffixes(PurePosixPath(name).as_posix()) if name else ""
-                    row["image_id"] = f"{part}/{stem}" if stem else f"{part}/{path.stem}/{number:07}"
-                if "split" not in row and len(splits) > 1 and None not in splits:
-                    row["split"] = split or ""
-                if data:
-                    out.write(data)
-                    files.append(Stored(spool, position, len(data)))
-                    position += len(data)
-                else:
-                    files.append(index.find(name, path.parent) if name else None)
-                rows.append(row)
-                positions.append(f"{path.stem}/{number:07}")
-                number += 1
-                places.append(number)
-            metadata.append(MetadataFile(name=inventory.name(path), rows=number, sha256=file_sha256(path)))
+    for path in found.files:
+        names, split = _class_names(_schema(path), found.columns["dx"]), split_of_path(inventory.name(path))
+        number = 0
+        for fields, data, name in _iter_rows(path, found.columns, image, spool is not None):
+            row = {field: "" if value is None else str(value) for field, value in fields.items()}
+            row["dx"] = _class_name(fields["dx"], names)
+            if not own_ids:
+                # Paths repeat in other files, and a part's number must not change an id.
+                part = split or strip_suffixes(path.name)
+                stem = strip_suffixes(PurePosixPath(name).as_posix()) if name else ""
+                row["image_id"] = f"{part}/{stem}" if stem else f"{part}/{path.stem}/{number:07}"
+            if "split" not in row and len(splits) > 1 and None not in splits:
+                row["split"] = split or ""
+            if spool is None:
+                files.append(Stored(path, number, 0))
+            elif data:
+                spool.write(data)
+                files.append(Stored(Path(spool.name), position, len(data)))
+                position += len(data)
+            else:
+                files.append(index.find(name, path.parent) if name else None)
+            rows.append(row)
+            positions.append(f"{path.stem}/{number:07}")
+            number += 1
+            places.append(number)
+        digest = file_sha256(path) if spool is not None else NOT_HASHED
+        metadata.append(MetadataFile(name=inventory.name(path), rows=number, sha256=digest))
     table = pd.DataFrame(rows, dtype=object)
     if not own_ids and not table["image_id"].is_unique:  # some writers give all images the same path
         table["image_id"] = positions
@@ -150,6 +178,40 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
     name = ", ".join(path.name for path in found.files[:3])
     return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, _note_unread(inventory, found))
+
+
+def copy_table(source: BinaryIO, path: Path) -> None:
+    """Copy a file without the bytes of its images, of which only the other columns are read.
+
+    Raises:
+        UserError: as in `recognise`.
+    """
+    with _refuse_corrupt(path), pq.ParquetFile(source) as file, pq.ParquetWriter(path, file.schema_arrow) as out:
+        schema = file.schema_arrow
+        wanted = [name for field in schema for name in _names_without_bytes(field)]
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=wanted)
+            arrays = [_without_bytes(table, field, file.metadata.row_group(group).num_rows) for field in schema]
+            out.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _names_without_bytes(field: pa.Field) -> list[str]:
+    """Return the names of what a column holds besides bytes."""
+    if pa.types.is_struct(field.type):
+        return [f"{field.name}.{part.name}" for part in field.type if not _is_binary(part.type)]
+    return [] if _is_binary(field.type) else [field.name]
+
+
+def _without_bytes(table: pa.Table, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
+    """Return a column of a table that was read without bytes, which are null."""
+    if not pa.types.is_struct(field.type):
+        return table.column(field.name) if field.name in table.column_names else pa.nulls(rows, field.type)
+    found = table.column(field.name).combine_chunks() if field.name in table.column_names else None
+    parts = [
+        pa.nulls(rows, part.type) if _is_binary(part.type) or found is None else pc.struct_field(found, part.name)
+        for part in field.type
+    ]
+    return pa.StructArray.from_arrays(parts, fields=list(field.type))
 
 
 def _note_unread(inventory: Inventory, found: Found) -> list[str]:

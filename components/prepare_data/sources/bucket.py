@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.prepare_data.layouts import medmnist, parquet
 from components.prepare_data.layouts.inventory import TABLE_SUFFIXES
 from components.shared import storage
 from components.shared.stores.addresses import is_address
 
-PACKED_SUFFIXES = (".parquet", ".npz")
-"""Suffixes of files that hold images and classes."""
-MAX_LISTED = 200_000
+COPIES = {".parquet": parquet.copy_table, ".npz": medmnist.copy_table}
+"""Suffix of files that hold images and classes → the function that copies one without its images."""
+MAX_LISTED, MAX_PARTS = 200_000, 200
 MAX_TABLE_BYTES = 64 * 2**20
-"""A listing with more objects, or a larger table, is not reproduced before a run: it would take minutes."""
+"""A listing with more objects or files of many images, or a larger table, is not reproduced: it would take minutes."""
 
 
 def handles(data: str) -> bool:
@@ -30,7 +31,7 @@ def fetch(data: str, scratch: Path) -> Path:
 
 
 def copy_names(uri: str, folder: Path, objects: Sequence[storage.ListedObject] | None = None) -> None:
-    """Reproduce the listing of a prefix in a folder: tables and packed files with their content, images as empty files.
+    """Reproduce the listing of a prefix in a folder: tables with their content, the other files without images.
 
     Args:
         uri: the prefix.
@@ -44,8 +45,11 @@ def copy_names(uri: str, folder: Path, objects: Sequence[storage.ListedObject] |
         path, place = folder / entry.name, f"{uri.rstrip('/')}/{entry.name}"
         with storage.refuse_bad_name(place):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if _is_table(path) or path.suffix.lower() in PACKED_SUFFIXES:
+            if _is_table(path):
                 storage.download_file(place, path)
+            elif copy_table := COPIES.get(path.suffix.lower()):
+                with storage.open_object(place) as file:
+                    copy_table(file, path)
             else:
                 path.touch()
 
@@ -54,13 +58,14 @@ def copy_listing(uri: str, folder: Path) -> bool:
     """Reproduce a listing as `copy_names`, if names and small tables reveal the images and classes.
 
     Returns:
-        Whether it was reproduced. It is not if there are packed files, images without a suffix, or too much to read.
+        Whether it was reproduced. It is not if there are images without a suffix, or too much to read.
 
     Raises:
         UserError: as in `copy_names`.
     """
     objects = storage.list_objects(uri)
-    if len(objects) > MAX_LISTED or any(_is_opaque(entry) for entry in objects):
+    parts = sum(Path(entry.name).suffix.lower() in COPIES for entry in objects)
+    if len(objects) > MAX_LISTED or parts > MAX_PARTS or any(_is_opaque(entry) for entry in objects):
         return False
     copy_names(uri, folder, objects)
     return True
@@ -75,4 +80,4 @@ def _is_opaque(entry: storage.ListedObject) -> bool:
     path = Path(entry.name)
     if _is_table(path):
         return entry.size > MAX_TABLE_BYTES
-    return path.suffix.lower() in PACKED_SUFFIXES or (not path.suffix and not path.name.startswith("."))
+    return not path.suffix and not path.name.startswith(".")

@@ -55,6 +55,13 @@ class ObjectStore(Protocol):
             ChangedError: this version no longer exists, or has another content.
         """
 
+    def read_range(self, entry: Entry, start: int, length: int) -> bytes:
+        """Return a part of an object that is not packed, in the version of the entry.
+
+        Raises:
+            ChangedError: this version no longer exists.
+        """
+
     def write(self, name: str, data: bytes, version: str | None) -> str:
         """Write an object, if it is in this version, and return the new one; None writes in any case."""
 

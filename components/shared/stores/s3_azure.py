@@ -165,6 +165,15 @@ class ObstoreStore:
         if position != entry.size:
             raise ChangedError("does not have the size that was listed")
 
+    def read_range(self, entry: Entry, start: int, length: int) -> bytes:
+        """See `ObjectStore`."""
+        options: dict[str, Any] = {"range": (start, start + length)}
+        options |= {"if_match": f'"{entry.version}"'} if entry.version else {}
+        try:
+            return self._repeat(lambda: bytes(self._reads.get(entry.name, options=options).bytes()))
+        except (MissingError, ConflictError) as error:
+            raise ChangedError("was replaced or removed while it was read") from error
+
     def write(self, name: str, data: bytes, version: str | None) -> str:
         """See `ObjectStore`."""
         if len(data) > SINGLE_BYTES and version is None:

@@ -1,21 +1,26 @@
 """Data in object storage is refused before a run or schedule starts, with the error of the same folder."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from components.prepare_data import sources
 from components.prepare_data.prepare import check_listing
 from components.shared.errors import UserError
 from components.shared.image_set import METADATA
+from components.shared.stores.gcs import GoogleStore
+from components.shared.stores.protocol import Entry
 from counterweight import release, schedule, submit
 from tests.helpers.errors import raises_user_error
 from tests.helpers.kfp_server import KfpServer
 from tests.integration.counterweight.conftest import Command
-from tests.unit.prepare_data.conftest import RawFolder, write_raw
+from tests.unit.prepare_data.conftest import RawFolder, prepare_into, write_raw
 
 PLACE = "gs://raw/sets/ham"
 
@@ -89,10 +94,55 @@ def test_check_data_of_other_classes_elsewhere_is_a_user_error(bucket: Any, fold
         submit.check_data(values(PLACE) | {"data_external": "gs://raw/elsewhere"}, io.StringIO())
 
 
-@pytest.mark.parametrize("name", ["data.parquet", "data.npz", "image"])
-def test_check_listing_of_files_that_only_their_content_reveals_accepts_them(bucket: Any, name: str):
-    bucket.blob(f"sets/ham/{name}").upload_from_string(b"unknown")
+def test_check_listing_of_files_that_only_their_content_reveals_accepts_them(bucket: Any):
+    bucket.blob("sets/ham/image").upload_from_string(b"unknown")
     check_listing(values(PLACE), 0, "none")
+
+
+def write_packed(folder: Path, name: str) -> None:
+    """Write two classes as Parquet or arrays with more bytes of images than a request reads, or an invalid file."""
+    folder.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 255, (60, 128, 128), np.uint8)
+    labels = np.arange(60) % 2
+    if name == "set.npz":
+        np.savez(folder / name, train_images=pixels, train_labels=labels[:, None])
+    elif name == "train.parquet":
+        table = pd.DataFrame({"image": [image.tobytes() for image in pixels], "label": labels})
+        table.to_parquet(folder / name, row_group_size=20)
+    else:
+        (folder / name).write_bytes(b"unknown")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "code"),
+    [
+        ("train.parquet", {}, ""),
+        ("train.parquet", {"positive_classes": "MEL"}, "parameter.unknown_class"),
+        ("train.parquet", {"synthetic_classes": "MEL"}, "parameter.unknown_class"),
+        ("set.npz", {}, ""),
+        ("set.npz", {"positive_classes": "MEL"}, "parameter.unknown_class"),
+        ("invalid.parquet", {}, "metadata.not_parquet"),
+        ("invalid.npz", {}, "metadata.missing"),
+    ],
+)
+def test_check_listing_reads_the_classes_of_packed_files_alone(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parameters: dict[str, str], code: str
+):
+    write_packed(tmp_path / "set", name)
+    bucket.blob(f"sets/ham/{name}").upload_from_string((tmp_path / "set" / name).read_bytes())
+    sizes: list[int] = []
+    read_range = GoogleStore.read_range
+
+    def count(store: GoogleStore, entry: Entry, start: int, length: int) -> bytes:
+        data = read_range(store, entry, start, length)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(GoogleStore, "read_range", count)
+    for place in (str(tmp_path / "set"), PLACE):
+        with raises_user_error(code) if code else contextlib.nullcontext():
+            check_listing(values(place, **parameters), 0, "none")
+    assert name.startswith("invalid") or 0 < sum(sizes) < 300_000 < (tmp_path / "set" / name).stat().st_size
 
 
 def test_submit_of_data_without_the_class_starts_nothing(kfp: KfpServer, do: Command, bucket: Any, folder: RawFolder):
@@ -152,3 +202,14 @@ def test_schedule_checks_the_data_again_for_other_arms(
     code, _, errors = do(schedule, f"FILE={tmp_path / 'schedules.yaml'}")
     assert code == 2
     assert "schedules.yaml: schedule metadata: the data has no age, sex or site" in errors
+
+
+def test_prepare_of_another_layout_downloads_no_image(bucket: Any, folder: RawFolder, tmp_path: Path, monkeypatch: Any):
+    """A run that starts in Kubeflow's form, which checks no data, fails before the download."""
+    (table,) = folder.path.glob("*.csv")
+    table.write_text("a,b\n1,2\n")
+    upload(bucket, folder.path)
+    monkeypatch.setattr(sources.bucket, "fetch", lambda data, scratch: pytest.fail("the data was downloaded"))
+    for data, external in ((PLACE, "none"), ("demo", PLACE)):
+        with raises_user_error("metadata.missing_column"):
+            prepare_into(tmp_path, data, external=external)

@@ -96,6 +96,20 @@ def test_download_folder_downloads_every_object_below_the_prefix(place: Place, t
     assert error_of(lambda: storage.download_file(place.uri("set/x"), tmp_path / "x")).code == "storage.not_found"
 
 
+def test_open_object_reads_ranges_of_one_version(place: Place):
+    content = os.urandom(300_000)
+    place.put("set/a", content)
+    with storage.open_object(place.uri("set/a")) as file:
+        assert file.seek(-10, os.SEEK_END) == 299_990
+        assert file.read(100) == content[-10:]
+        file.seek(1000)
+        assert file.read(100_000) == content[1000:101_000]
+        place.put("set/a", content[::-1])
+        file.seek(200_000)
+        assert error_of(lambda: file.read(10)).code == "storage.changed"
+    assert error_of(lambda: storage.open_object(place.uri("set/b"))).code == "storage.not_found"
+
+
 def test_data_identity_changes_with_each_write(place: Place):
     place.put("set/a.jpg", b"one")
     identities = [data_identity(place.uri("set")), data_identity(place.uri("set/a.jpg"))]

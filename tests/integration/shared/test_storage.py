@@ -16,6 +16,7 @@ from components.shared import storage  # noqa: E402
 from components.shared.errors import UserError  # noqa: E402
 from components.shared.stores import addresses, gcs, transfer  # noqa: E402
 from components.shared.stores.protocol import Entry  # noqa: E402
+from tests.helpers.errors import raises_user_error  # noqa: E402
 from tests.helpers.strict_storage import PAGE, Clock, strict_storage  # noqa: E402
 
 
@@ -124,6 +125,24 @@ def test_download_file_is_atomic(bucket, strict, tmp_path, monkeypatch):
         storage.download_file("gs://raw/splits/a.csv", tmp_path / "new" / "a.csv")
     assert caught.value.code == "storage.changed"
     assert files_in(tmp_path) == {"new/a.csv": content}
+
+
+def test_open_object_reads_ranges_of_one_version(strict):
+    content = os.urandom(300_000)
+    strict.put("set/a", content)
+    with storage.open_object("gs://raw/set/a") as file:
+        file.seek(-10, os.SEEK_END)
+        assert file.read(100) == content[-10:]
+        file.seek(1000)
+        assert file.read(100_000) == content[1000:101_000]
+        strict.put("set/a", content[::-1])
+        file.seek(200_000)
+        with raises_user_error("storage.changed"):
+            file.read(10)
+    strict.put("set/packed", gzip.compress(content), {"contentEncoding": "gzip"})
+    with storage.open_object("gs://raw/set/packed") as file:
+        file.seek(1000)
+        assert file.read(10) == content[1000:1010]
 
 
 def test_download_folder_reads_all_pages_of_a_listing(strict, tmp_path):

@@ -17,6 +17,7 @@ import pytest
 from components.prepare_data import layouts
 from components.prepare_data.image_reader import Accepted
 from components.prepare_data.image_reader import read as read_image
+from components.prepare_data.layouts import medmnist, parquet
 from components.prepare_data.layouts.checks import safe_class_name
 from tests.helpers.errors import raises_user_error
 from tests.helpers.raw_folders import COLUMNS, COUNTS, pattern_image, rows, write_images, write_table
@@ -448,6 +449,27 @@ def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
 
 
+def test_inspect_parquet_gives_the_rows_of_read_also_of_a_copy_without_images(raw, read, tmp_path):
+    names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    for split in ("train", "test"):
+        records = [{"image": {"bytes": encoded(n), "path": f"{n}.png"}, "label": n % 2} for n in range(6)]
+        write_parquet(raw / "a" / f"{split}.parquet", records, names)
+    write_parquet(
+        raw / "b" / "all.parquet", [{"photo": encoded(n), "id": f"I{n}", "dx": "ab"[n % 2]} for n in range(6)]
+    )
+    for folder in (raw / "a", raw / "b"):
+        copy = tmp_path / "copy" / folder.name
+        copy.mkdir(parents=True)
+        for path in folder.iterdir():
+            with path.open("rb") as file:
+                parquet.copy_table(file, copy / path.name)
+            assert encoded(1) in path.read_bytes()
+            assert encoded(1) not in (copy / path.name).read_bytes()
+        expected = read(folder).table
+        pd.testing.assert_frame_equal(layouts.inspect(folder).table, expected)
+        pd.testing.assert_frame_equal(layouts.inspect(copy).table, expected)
+
+
 def test_read_corrupt_parquet_raises(raw, read):
     write_parquet(raw / "all.parquet", [{"image": {"bytes": encoded(n), "path": ""}, "label": n % 2} for n in range(8)])
     content = bytearray((raw / "all.parquet").read_bytes())
@@ -478,6 +500,16 @@ def write_medmnist(path, shape=(28, 28), **changes):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **(arrays | changes))
     return arrays | changes
+
+
+def test_inspect_medmnist_gives_the_rows_of_read_also_of_a_copy_without_images(raw, read, tmp_path):
+    write_medmnist(raw / "set.npz")
+    (tmp_path / "copy").mkdir()
+    with (raw / "set.npz").open("rb") as file:
+        medmnist.copy_table(file, tmp_path / "copy" / "set.npz")
+    expected = read(raw).table
+    pd.testing.assert_frame_equal(layouts.inspect(raw).table, expected)
+    pd.testing.assert_frame_equal(layouts.inspect(tmp_path / "copy").table, expected)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3), (64, 64, 3)])

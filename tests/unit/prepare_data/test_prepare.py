@@ -615,6 +615,22 @@ def test_check_listing_refuses_names_that_the_data_lacks(raw, changes, code):
         phase.check_listing(VALUES | {"data": str(raw.path)} | changes, 0, "none")
 
 
+@pytest.mark.parametrize("name", ["positive_classes", "synthetic_classes"])
+@pytest.mark.parametrize("layout", ["Parquet", "arrays", "demo", "kaggle"])
+def test_check_listing_refuses_other_classes_of_data_that_is_no_folder_of_images(tmp_path, layout, name):
+    data, known = str(tmp_path), "1" if layout in ("Parquet", "arrays") else "mel"
+    if layout == "Parquet":
+        pd.DataFrame({"image": [b"unread"] * 6, "label": [0, 1] * 3}).to_parquet(tmp_path / "all.parquet")
+    elif layout == "arrays":
+        labels = np.arange(6, dtype=np.uint8)[:, None] % 2
+        np.savez(tmp_path / "set.npz", train_images=np.zeros((6, 28, 28), np.uint8), train_labels=labels)
+    else:
+        data = layout
+    phase.check_listing(VALUES | {"data": data, name: known}, 0, "none")
+    with raises_user_error("parameter.unknown_class", name=name):
+        phase.check_listing(VALUES | {"data": data, name: f"{known},other"}, 0, "none")
+
+
 def test_check_listing_refuses_missing_images_and_other_classes_elsewhere(raw, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     for number, dx in enumerate(("mel", "mel", "other")):
