@@ -29,7 +29,7 @@ from components.prepare_data.layouts.inventory import Inventory, base_name, stri
 from components.prepare_data.layouts.matching import explain_missing
 from components.prepare_data.layouts.relations import relate
 from components.prepare_data.layouts.splits import split_of
-from components.prepare_data.layouts.tables import join_some
+from components.prepare_data.layouts.tables import join_some, read_header
 from components.shared.errors import UserError
 from components.shared.parameters import parse_columns
 from components.shared.records import DataSource
@@ -151,6 +151,14 @@ def _lists_images(path: Path, names: set[str]) -> bool:
     return any(strip_suffixes(word.rpartition("/")[2]) in names for word in start.split())
 
 
+def _is_table(path: Path) -> bool:
+    """Return whether a text file begins as a table with several columns."""
+    try:
+        return len(read_header(path)) > 1
+    except UserError:
+        return False
+
+
 def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserError:
     folder = inventory.folder
     if named and not inventory.headers and not inventory.parquet:
@@ -176,6 +184,17 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
             "metadata.other_format",
             path=str(folder),
         )
+    for path in inventory.parquet:
+        return parquet.explain_columns(inventory, path)
+    for path in inventory.arrays:
+        return medmnist.explain_arrays(inventory, path)
+    if texts := [path for path in inventory.others if path.suffix.lower() == ".txt" and _is_table(path)]:
+        return UserError(
+            f"{folder} has no metadata file; {inventory.name(texts[0])} is a table, but has the suffix .txt",
+            "give it the suffix .csv if it is the metadata",
+            "metadata.other_suffix",
+            path=str(folder),
+        )
     return UserError(
         f"{folder} has no metadata file, and no folders that are named after classes",
         "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into one "
@@ -197,7 +216,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         checks.check_values(raw, column, table)
     checks.refuse_repeated_images(raw, table)
     checks.refuse_shared_files(raw, inventory, table)
-    table["dx"], renamed = checks.name_classes(raw, table["dx"])
+    table["dx"], renamed = checks.name_classes(raw, checks.strip_decimals(table["dx"], notes))
     checks.check_number_of_classes(raw, table["dx"], min_classes)
     table, unit = relate(table, notes)
     for column in ("lesion_id", "patient_id"):
@@ -218,9 +237,8 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         table[column] = table[column].replace("", None) if column in table else None
     age = pd.to_numeric(table["age"], errors="coerce").astype(float)
     table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
-    named = zip(table["image_id"], raw.files, strict=True)
-    files = ImageFiles((name, file) for name, file in named if file is not None)
-    missing = [name for name in table["image_id"] if name not in files]
+    files = ImageFiles(table["image_id"].tolist(), raw.files)
+    missing = [name for name, file in zip(table["image_id"], raw.files, strict=True) if file is None]
     used = {file for file in raw.files if isinstance(file, str)}
     folders = dict(sorted(inventory.images_per_folder().items(), key=lambda item: -item[1])[:MAX_FOLDERS])
     source = DataSource(

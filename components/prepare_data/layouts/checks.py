@@ -17,6 +17,9 @@ MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
 # Class names become file names, pipeline tasks and table cells.
 _CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 _CONVERTIBLE = re.compile(r"[\w ,.&'’()+/:;–-]+")
+_DECIMALS = re.compile(r"\.0*$")
+_SPELLED = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "ı": "i"})
+"""Latin letters that have no form in ASCII with an accent."""
 MAX_CLASS_CHARACTERS = 31
 MAX_CLASSES = 100
 MAX_ID_CHARACTERS = 200
@@ -119,12 +122,27 @@ def safe_class_name(name: str) -> str | None:
         return name
     if not _CONVERTIBLE.fullmatch(name) or not name[:1].isalnum():
         return None
+    name = name.translate(_SPELLED)
     ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_).strip("_-")
     if len(safe) > MAX_CLASS_CHARACTERS:
         safe = safe[: MAX_CLASS_CHARACTERS + 1].rpartition("_")[0] or safe[:MAX_CLASS_CHARACTERS]
     lost = sum(c.isalnum() for c in name) - sum(c.isalnum() for c in ascii_)
     return safe if safe and not lost else None
+
+
+def strip_decimals(dx: pd.Series, notes: list[str]) -> pd.Series:
+    """Return classes that are whole numbers, as some programs write `1.0`, without decimals.
+
+    Args:
+        dx: (N,) strings.
+        notes: sentences for log and pages; extended in place.
+    """
+    names = {name: _DECIMALS.sub("", name) for name in dx.unique()}
+    if names == {name: name for name in names} or not all(name.isdecimal() for name in names.values()):
+        return dx
+    notes.append("classes are whole numbers: 1.0 is read as 1")
+    return dx.map(names)
 
 
 def name_classes(raw: Raw, dx: pd.Series) -> tuple[pd.Series, dict[str, str]]:

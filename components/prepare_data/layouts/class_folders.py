@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -35,11 +36,24 @@ UNSUPPORTED = (
 """Suffixes of images that are not read."""
 
 
-def _split_and_class(inventory: Inventory) -> list[tuple[str | None, str, str]] | None:
-    """Return split, class and name of each image in a class folder, or None if there are no class folders.
+class _Image(NamedTuple):
+    """An image in a class folder.
 
-    The name is the path below the folder of the data.
+    Attributes:
+        split: the split of a folder above or below the class; None if there is none.
+        dx: name of the class folder.
+        below: name of the folder in it that holds the image, or leads to it; empty if there is none.
+        path: relative to the folder of the data.
     """
+
+    split: str | None
+    dx: str
+    below: str
+    path: str
+
+
+def _split_and_class(inventory: Inventory) -> list[_Image] | None:
+    """Return the images in class folders, or None if there are no class folders."""
     paths = [inventory.name(path) for path in inventory.images]
     parts = [path.split("/") for path in paths]
     while True:
@@ -54,18 +68,18 @@ def _split_and_class(inventory: Inventory) -> list[tuple[str | None, str, str]] 
     found = []
     for names, path in zip(parts, paths, strict=True):
         if split_first and len(names) > 2:
-            found.append((split_of(names[0]), names[1], path))
+            found.append(_Image(split_of(names[0]), names[1], names[2] if len(names) > 3 else "", path))
         elif split_second and len(names) > 2:
-            found.append((split_of(names[1]), names[0], path))
+            found.append(_Image(split_of(names[1]), names[0], names[2] if len(names) > 3 else "", path))
         elif not split_first and not split_second and len(names) > 1:
-            found.append((None, names[0], path))
-    return found if len({dx for _, dx, _ in found}) > 0 else None
+            found.append(_Image(None, names[0], names[1] if len(names) > 2 else "", path))
+    return found or None
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     """Recognise folders with images, one per class."""
     found = _split_and_class(inventory) if not named else None
-    if not found or all(_NO_CLASS.fullmatch(dx) for _, dx, _ in found):
+    if not found or all(_NO_CLASS.fullmatch(image.dx) for image in found):
         return []
     return [Found(NAME, (inventory.folder,), {})]
 
@@ -79,27 +93,28 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """
     images = _split_and_class(inventory) or []
     _refuse_unread(inventory)
-    _refuse_stores({dx for _, dx, _ in images})
-    _refuse_masks(path for _, _, path in images)
+    _refuse_stores({image.dx for image in images})
+    _refuse_masks(image.path for image in images)
+    _refuse_two_levels(images)
     files = {inventory.name(path): path for path in inventory.images}
     rows = {
-        "image_id": [strip_suffixes(path) for _, _, path in images],
-        "dx": [dx for _, dx, _ in images],
+        "image_id": [strip_suffixes(image.path) for image in images],
+        "dx": [image.dx for image in images],
     }
     columns = {"dx": "name of the folder", "image_id": "path of the file"}
-    if any(split is not None for split, _, _ in images):
-        rows["split"] = [split or "" for split, _, _ in images]
+    if any(image.split is not None for image in images):
+        rows["split"] = [image.split or "" for image in images]
         columns["split"] = "name of the folder"
     table = pd.DataFrame(rows, dtype=object)
     repeated = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(repeated):
         same = table.index[table["image_id"] == repeated.min()]
-        raise repeated_names(inventory, *[Path(files[images[row][2]]) for row in same[:2]])
+        raise repeated_names(inventory, *[Path(files[images[row].path]) for row in same[:2]])
     loose = len(inventory.images) - len(images)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
-    places = [path for _, _, path in images]
+    places = [image.path for image in images]
     return Raw(
-        NAME, "the data folder", table, [files[path] for _, _, path in images], places, columns=columns, notes=notes
+        NAME, "the data folder", table, [files[image.path] for image in images], places, columns=columns, notes=notes
     )
 
 
@@ -138,6 +153,30 @@ def _refuse_masks(paths: Iterable[str]) -> None:
             folder=name,
             count=count,
         )
+
+
+def _refuse_two_levels(images: Sequence[_Image]) -> None:
+    """Raise if all classes are divided into folders of the same few names, which may be the classes: `site/class`.
+
+    Names with digits, such as `40X` or `patient 1`, are parts of a class.
+    """
+    if not all(image.below for image in images):
+        return
+    above: dict[str, set[str]] = {}
+    for image in images:
+        above.setdefault(image.below, set()).add(image.dx)
+    names, classes = sorted(above), sorted({image.dx for image in images})
+    if len(names) < 2 or any(len(of) < 2 for of in above.values()) or any(re.search(r"\d", name) for name in names):
+        return
+    raise UserError(
+        f"the folders {join_some(names)} are in several of the folders {join_some(classes)}, so either may be the "
+        "classes",
+        f"make {names[0]} and the others the top folders if they are the classes; otherwise move their images up into "
+        f"{classes[0]} and the others",
+        "folders.two_levels",
+        folders=classes[:20],
+        below=names[:20],
+    )
 
 
 def _refuse_stores(classes: Sequence[str] | set[str]) -> None:

@@ -1,5 +1,6 @@
 """Recognise a text table by its columns, and read it: the common part of all layouts with a metadata file."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,10 +75,10 @@ def join_splits(inventory: Inventory, found: list[Found]) -> list[Found]:
 
 def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the tables that `recognise_tables` returned, and find the image of each row."""
-    index = ImageIndex(inventory)
+    index: ImageIndex | None = None
     parts: list[pd.DataFrame] = []
     files: list[ImageFile | None] = []
-    places: list[int | str] = []
+    places = array("q")
     metadata: list[MetadataFile] = []
     ignored: list[str] = []
     for path in found.files:
@@ -87,11 +88,12 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
-        places += table.lines
+        places.extend(table.lines)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
         ignored += [column for column in table.header if column and column not in found.columns.values()]
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
-        del table  # before the paths need memory
+        del table  # before the index needs memory
+        index = index or ImageIndex(inventory)
         images = [index.find(value, path.parent) for value in part["image_id"]]
         # An image beside another split's table is not that of this table's row.
         if others:
@@ -149,7 +151,7 @@ def explain_unknown_columns(
                 columns=lost,
                 file=inventory.name(path),
             )
-    if len(header) == 1:
+    if len(header) == 1 or header[0].startswith("#"):
         return UserError(
             f"{inventory.name(path)} begins with {header[0][:80]!r}, which is no header with several columns",
             "remove the lines above the header, or separate the columns by a comma, semicolon, tab or |",

@@ -1,10 +1,12 @@
 """What a layout reads, and what every caller gets: a table of images, their files, and a record of what was read."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 
 from components.prepare_data.image_reader import RawImage, Stored
@@ -62,22 +64,36 @@ class Raw:
 class ImageFiles(Mapping[str, RawImage]):
     """Image id → its file."""
 
-    def __init__(self, files: Iterable[tuple[str, ImageFile]]) -> None:
-        """Keep the file of each id."""
-        self._files = dict(files)
+    def __init__(self, names: Sequence[str], files: Sequence[ImageFile | None]) -> None:
+        """Keep the file of each id, in two sorted lists, since a dictionary needs five times as much memory.
+
+        Args:
+            names: the ids.
+            files: the file of each, or None if there is none.
+        """
+        order = [at for at in np.argsort(np.array(names, object), kind="stable") if files[at] is not None]
+        self._names = [names[at] for at in order]
+        self._files = [file for at in order if (file := files[at]) is not None]
+
+    def _find(self, name: str) -> int | None:
+        at = bisect_left(self._names, name)
+        return at if at < len(self._names) and self._names[at] == name else None
 
     def __getitem__(self, name: str) -> RawImage:
         """Return the file of an id."""
-        file = self._files[name]
+        at = self._find(name)
+        if at is None:
+            raise KeyError(name)
+        file = self._files[at]
         return Path(file) if isinstance(file, str) else file
 
     def __contains__(self, name: object) -> bool:
         """Return whether an id has a file."""
-        return name in self._files
+        return isinstance(name, str) and self._find(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids."""
-        return iter(self._files)
+        return iter(self._names)
 
     def __len__(self) -> int:
         """Return the number of files."""

@@ -110,7 +110,8 @@ def _refuse_no_match(name: str, ids: pd.Series, images: list[str]) -> None:
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the ground truth, and join lesion ids and other fields from the tables beside it."""
-    parts, places, metadata, ignored = [], [], [], []
+    parts, metadata, ignored = [], [], []
+    places: list[int | str] = []
     for path in found.files:
         table = read_table(path)
         image = found.columns["image_id"]

@@ -60,10 +60,14 @@ class ImageIndex:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._by_folded: dict[str, list[str]] = {}
+        self._by_folded: dict[str, str | list[str]] = {}
         self._crowded: dict[str, _ByFolders] = {}
         for path in inventory.images:
-            self._by_folded.setdefault(_fold(strip_suffixes(base_name(path))), []).append(path)
+            first = self._by_folded.setdefault(_fold(strip_suffixes(base_name(path))), path)
+            if isinstance(first, list):
+                first.append(path)
+            elif first is not path:
+                self._by_folded[_fold(strip_suffixes(base_name(path)))] = [first, path]  # few have several
 
     def find(self, value: str, near: Path) -> str | None:
         """Return the path of the image that a value of a table means: an id, a file name, or a path.
@@ -88,7 +92,8 @@ class ImageIndex:
 
     def _find_alike(self, name: str, value: str) -> list[str]:
         """Return the images of a folded name whose folders agree with those of a value, if it has some."""
-        alike = self._by_folded.get(name, [])
+        found = self._by_folded.get(name, [])
+        alike = [found] if isinstance(found, str) else found
         if "/" not in value:
             return alike
         folders = _folders(os.path.normpath(value))

@@ -16,6 +16,7 @@ import pandas as pd
 from components.prepare_data.image_reader import MAX_PIXELS, Stored
 from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.tables import join_some
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
@@ -25,6 +26,17 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 COPY_BYTES = 2**20
 MAX_IMAGES = 10_000_000
 """Rows and labels are in memory, about 1 kB for each."""
+
+
+def explain_arrays(inventory: Inventory, path: Path) -> UserError:
+    """Return the error for a file with other arrays."""
+    return UserError(
+        f"{inventory.name(path)} does not have the arrays train_images and train_labels "
+        f"(it has {join_some(sorted(_members(path)), 12) or 'none'})",
+        "name the arrays as MedMNIST does: train_images, train_labels, and the same for val and test",
+        "arrays.missing",
+        file=inventory.name(path),
+    )
 
 
 def _members(path: Path) -> set[str]:
@@ -100,15 +112,17 @@ def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
     """Return the labels as text."""
     with archive.open(f"{name}.npy") as file:
         shape, dtype = _read_array_header(archive, file, name)
-        if not np.issubdtype(dtype, np.integer) or len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
+        data = file.read(math.prod(shape) * dtype.itemsize) if dtype.kind in "buif" and shape else b""
+        values = np.frombuffer(data, dtype)
+        one_each = len(values) == next(iter(shape), -1) and len(shape) in (1, 2)
+        if not one_each or (values != np.round(values)).any():
             raise UserError(
                 f"the array {name} does not have one whole number per image (its shape is {shape}, its type {dtype})",
                 "use a set with one label per image",
                 "arrays.labels",
                 array=name,
             )
-        data = file.read(shape[0] * dtype.itemsize)
-    return [str(value) for value in np.frombuffer(data, dtype).tolist()]
+    return [str(int(value)) for value in values.tolist()]
 
 
 def _read_shape(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> tuple[int, ...]:

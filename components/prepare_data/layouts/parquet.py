@@ -16,9 +16,9 @@ from components.prepare_data.layouts.columns import match_columns
 from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
-from components.prepare_data.layouts.named_table import CLASS_COLUMNS
+from components.prepare_data.layouts.named_table import CLASS_COLUMNS, IMAGE_COLUMNS
 from components.prepare_data.layouts.splits import split_of, split_of_path
-from components.prepare_data.layouts.tables import join_some
+from components.prepare_data.layouts.tables import join_some, normalise
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
@@ -58,14 +58,27 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
+def _holds_images(field: pa.Field) -> bool:
+    """Return whether a column has bytes, or is a struct that has a field `bytes`."""
+    return _is_binary(field.type) or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+
+
 def _image_column(schema: pa.Schema) -> str | None:
-    """Return the first column of bytes, or of a struct that has a field `bytes`."""
-    for field in schema:
-        if _is_binary(field.type):
-            return str(field.name)
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            return str(field.name)
-    return None
+    """Return the column of images; None if there is none.
+
+    Raises:
+        UserError: `metadata.several_images`: there are several, such as masks, and none has a usual name.
+    """
+    columns = [str(field.name) for field in schema if _holds_images(field)]
+    usual = [name for name in columns if normalise(name) in IMAGE_COLUMNS]
+    if len(columns) > 1 and len(usual) != 1:
+        raise UserError(
+            f"there are several columns of images ({join_some(columns)})",
+            "name the one that is meant image, and remove the others",
+            "metadata.several_images",
+            columns=columns,
+        )
+    return next(iter(usual if len(columns) > 1 else columns), None)
 
 
 def _columns(schema: pa.Schema, named: dict[str, str]) -> dict[str, str] | None:
@@ -214,6 +227,19 @@ def _without_bytes(table: pa.Table, field: pa.Field, rows: int) -> pa.Array | pa
     return pa.StructArray.from_arrays(parts, fields=list(field.type))
 
 
+def explain_columns(inventory: Inventory, path: Path) -> UserError:
+    """Return the error for a file in which no column of images and of classes was recognised."""
+    schema = _schema(path)
+    return UserError(
+        f"{inventory.name(path)} does not have a column of images, as bytes or a struct with bytes, and exactly one "
+        f"that is usually the class (it has {join_some([f'{field.name}: {field.type}'[:60] for field in schema], 12)})",
+        "name the column of the class, as in data_columns=dx:COLUMN, and write nested columns as separate ones",
+        "metadata.missing_column",
+        file=inventory.name(path),
+        columns=schema.names[:50],
+    )
+
+
 def _note_unread(inventory: Inventory, found: Found) -> list[str]:
     """Return a note that names the other files with images, such as a test set without classes."""
     unread = [path for path in inventory.parquet if path not in found.files and _image_column(_schema(path))]
@@ -224,7 +250,20 @@ def _note_unread(inventory: Inventory, found: Found) -> list[str]:
 
 
 def _class_name(value: object, names: list[str] | None) -> str:
-    if names and isinstance(value, int) and 0 <= value < len(names):
-        return names[value]
-    # Hugging Face writes -1 for the classes of a test set that are not published.
-    return "" if value is None or (names and value == -1) else str(value)
+    """Return the name of a class.
+
+    Raises:
+        UserError: `metadata.unnamed_class`: it is a number without a name.
+    """
+    if value is None or not names or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if value == -1:  # of a test set whose classes are not published
+        return ""
+    if value not in range(len(names)):
+        raise UserError(
+            f"the class {value} has no name, since the file names {len(names)} classes ({join_some(names)})",
+            "correct the number, or the names in the metadata of the file",
+            "metadata.unnamed_class",
+            value=value,
+        )
+    return names[int(value)]

@@ -1,8 +1,10 @@
 """Decide which images belong together: lesions, patients and copies; ids that cannot be one are missing."""
 
 import re
+import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -31,6 +33,7 @@ MAX_TIMES_OTHERS = 5
 MAX_NUMBERED = 20
 """More files that extend one name by a number alone are a sequence, not copies."""
 
+_DECIMALS = re.compile(r"^(\d+)\.0+$")
 _SEPARATOR = re.compile(r"[ _.(-]")
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
 _VERSION = re.compile(
@@ -43,7 +46,7 @@ class Groups:
     """Disjoint sets of rows (union–find, R. Tarjan 1975)."""
 
     def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
+        self._parent = array("q", range(size))
 
     def find(self, row: int) -> int:
         """Return the first row of a row's set."""
@@ -63,16 +66,27 @@ class Groups:
             self._parent[b] = a
             first = a
 
-    def join_equal(self, keys: Iterable[Hashable]) -> None:
-        """Join the rows of each key that is not empty."""
-        first: dict[Hashable, int] = {}
-        for row, key in enumerate(keys):
-            if key:
-                self.join((first.setdefault(key, row), row))
+    def join_equal(self, codes: np.ndarray) -> None:
+        """Join the rows of each code, (N,) integers, that is not negative."""
+        rows = np.arange(len(codes))
+        first = np.zeros(len(codes) and codes.max() + 2, np.int64)  # the last is that of −1
+        first[codes[::-1]] = rows[::-1]
+        for row in np.flatnonzero((codes >= 0) & (first[codes] != rows)).tolist():
+            self.join((int(first[codes[row]]), row))
 
     def labels(self) -> np.ndarray:
         """Return (N,) int64, the first row of each row's set."""
         return np.array([self.find(row) for row in range(len(self._parent))], np.int64)
+
+
+def _number_ids(ids: pd.Series) -> np.ndarray:
+    """Return a number for each id, and −1 for an empty one: (N,) int64.
+
+    It is the same for upper and lower case, for both forms of accents, and for `3` and `3.0`.
+    """
+    codes, names = pd.factorize(ids)
+    folded = [_DECIMALS.sub(r"\1", unicodedata.normalize("NFC", name).lower()) or None for name in names]
+    return pd.factorize(np.array(folded, object))[0][codes]
 
 
 def _rows(count: int) -> str:
@@ -205,13 +219,13 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     lesions = clear_placeholders(table.get("lesion_id", empty), "lesion_id", notes)
     lesions = _qualify_by_patient(lesions, patients, notes)
     lesions = clear_implausible(lesions, dx, notes)
-    groups = Groups(len(table))
-    # Spelled in upper and lower case, an id stays in one split.
-    groups.join_equal(lesions.str.lower())
-    groups.join_equal(patients.str.lower())
+    groups = Groups(len(table))  # an id that is spelled in two ways stays in one split
+    groups.join_equal(_number_ids(lesions))
+    groups.join_equal(_number_ids(patients))
     bases = pd.Series(related_names(names, dx), index=table.index, dtype=object)
     copies = bases != names
-    groups.join_equal(zip(bases, dx, strict=True) if copies.any() else ())
+    if copies.any():
+        groups.join_equal(pd.factorize(bases)[0] * dx.nunique() + pd.factorize(dx)[0])
     lesions = _separate_classes(lesions, dx, notes)
     unit: Unit = "lesion" if (lesions != "").any() else "patient" if (patients != "").any() else "image"
     _note_unit(unit, lesions, patients, notes)
@@ -223,7 +237,7 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     if copies.any():
         unit_of = dict(zip(zip(names, dx, strict=True), own, strict=True))
         own = pd.Series([unit_of[key] for key in zip(bases, dx, strict=True)], index=table.index, dtype=object)
-        groups.join_equal(own)
+        groups.join_equal(pd.factorize(own)[0])
         notes.append(
             f"{copies.sum():,} images extend the name of another one, such as {printable(names[copies].iloc[0][:80])}: "
             "they are treated as copies of it and stay with it"

@@ -19,10 +19,10 @@ def split_of(name: str) -> str | None:
     """Return the split that a name means, or None.
 
     Example:
-        >>> split_of("Val")
-        'validation'
+        >>> split_of("Val"), split_of("training_set")
+        ('validation', 'train')
     """
-    return SPLIT_NAMES.get(name.strip().lower())
+    return SPLIT_NAMES.get(re.sub(r"[ _-]?(set|data|dataset|split)$", "", name.strip().lower()))
 
 
 def split_of_path(path: str) -> str | None:

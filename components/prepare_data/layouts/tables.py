@@ -4,6 +4,7 @@ import codecs
 import csv
 import hashlib
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from components.shared.files import file_sha256
 START_BYTES = 65_536
 """Beginning of a file from which its encoding and separator are detected."""
 SEPARATORS = ",;\t|"
+MAX_KNOWN = 50_000
+"""Different values of a table that are kept once however often they occur."""
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
@@ -38,7 +41,7 @@ class Table:
     path: Path
     header: list[str]
     rows: list[list[str]]
-    lines: list[int]
+    lines: Sequence[int]
 
     def column(self, name: str) -> list[str]:
         """Return the values of a column, by its exact name."""
@@ -88,8 +91,12 @@ def _refuse_links(path: Path, start: bytes) -> None:
 
 
 def _encoding(start: bytes) -> str:
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    if len(start) > 3 and not start[0] and start[1] and not start[2] and start[3]:
+        return "utf-16-be"
     if len(start) > 3 and start[0] and not start[1] and start[2] and not start[3]:
         return "utf-16-le"
     return "utf-8-sig"
@@ -145,7 +152,8 @@ def read_table(path: Path) -> Table:
         UserError: the file does not hold a table, or a row is longer or shorter than the header.
     """
     rows: list[list[str]] = []
-    lines: list[int] = []
+    lines = array("q")
+    known: dict[str, str] = {}  # values that repeat, such as classes, are kept once
     with _open(path) as (file, separator):
         # A tab is also a blank, so blanks after it must not be skipped.
         reader = csv.reader(file, strict=True, delimiter=separator, skipinitialspace=separator != "\t")
@@ -161,7 +169,9 @@ def read_table(path: Path) -> Table:
                         "metadata.invalid_csv",
                         line=reader.line_num,
                     )
-                rows.append(fields)
+                if len(known) < MAX_KNOWN:
+                    known.update((field, field) for field in fields if field not in known)
+                rows.append([known.get(field, field) for field in fields])
                 lines.append(reader.line_num)
         except csv.Error as error:
             raise UserError(
@@ -174,7 +184,8 @@ def read_table(path: Path) -> Table:
         raise UserError(
             f"{path.name} is empty", "provide a CSV with the columns image_id, dx and lesion_id", "metadata.empty"
         )
-    return Table(path, rows[0], rows[1:], lines[1:])
+    del lines[0]
+    return Table(path, rows.pop(0), rows, lines)
 
 
 def join_some(values: Sequence[object], limit: int = 3) -> str:

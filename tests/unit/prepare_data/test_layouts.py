@@ -76,6 +76,8 @@ def test_read_ham10000_records_what_was_read(raw, read):
         ("HAM10000_metadata", {}),
         (CSV, {"delimiter": ";"}),
         (CSV, {"encoding": "utf-16", "delimiter": "\t"}),
+        (CSV, {"encoding": "utf-16-be"}),
+        (CSV, {"encoding": "utf-32"}),
         (CSV, {"encoding": "utf-8-sig", "lineterminator": "\r\n", "quoting": 1}),
     ],
 )
@@ -152,7 +154,16 @@ def test_read_class_folders(raw, read):
     assert "neither a lesion id nor a patient id" in dataset.source.notes[0]
 
 
-@pytest.mark.parametrize("pattern", ["{split}/{dx}/{name}", "{dx}/{split}/{name}", "data/{split}/{dx}/{name}"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{split}/{dx}/{name}",
+        "{dx}/{split}/{name}",
+        "data/{split}/{dx}/{name}",
+        "{split}_set/{dx}/{name}",
+        "{split}Data/{dx}/{name}",
+    ],
+)
 def test_read_class_folders_below_splits(raw, read, pattern):
     splits = ("train", "val", "test")
     write_images(
@@ -210,6 +221,25 @@ def test_read_folders_that_are_no_classes_raises(raw, read, stores):
         write_images(raw / store, rows())
     with raises_user_error("metadata.missing"):
         read(raw)
+
+
+@pytest.mark.parametrize(
+    "folders", [("fold1", "fold2"), ("seg_train", "seg_test"), ("patient1", "patient2", "patient3")]
+)
+def test_read_classes_below_other_folders_raises(raw, read, folders):
+    images = [(folder, *row[1:3]) for row in rows({"mel": 6, "nv": 6}) for folder in folders]
+    for number, (folder, name, dx) in enumerate(images):
+        (raw / folder / dx).mkdir(parents=True, exist_ok=True)
+        pattern_image(number).save(raw / folder / dx / f"{name}-{number}.png")
+    with raises_user_error("folders.two_levels") as caught:
+        read(raw)
+    assert caught.value.fields == {"folders": sorted(folders), "below": ["mel", "nv"]}
+
+
+@pytest.mark.parametrize("parts", [("40X", "100X"), ("patient 1", "patient 2"), ("images",)])
+def test_read_class_folders_with_numbered_parts_are_classes(raw, read, parts):
+    write_images(raw, rows(), lambda row: f"{row[2]}/{parts[int(row[1][-1]) % len(parts)]}/{row[1]}.jpg")
+    assert classes(read(raw)) == COUNTS
 
 
 @pytest.mark.parametrize("store", ["masks", "unlabeled", "nv_augmented"])
@@ -428,6 +458,42 @@ def test_read_hugging_face_parquet(raw, read):
     assert got.pixel_sha256 == read_image(raw / "a.png", 32).pixel_sha256
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"label": pa.array(["a", "b"] * 6).dictionary_encode()}, {"a": 6, "b": 6}),
+        ({"label": pa.array(["a", "b"] * 6, pa.large_string())}, {"a": 6, "b": 6}),
+        ({"label": [0.0, 1.0] * 6}, {"0": 6, "1": 6}),
+        ({"label": [0.0, 1.0] * 6, "names": ["cat", "dog"]}, {"cat": 6, "dog": 6}),
+        ({"label": [True, False] * 6}, {"True": 6, "False": 6}),
+        ({"label": ["a", "b"] * 6, "mask": [b"mask"] * 12}, {"a": 6, "b": 6}),
+        ({"label": [0, 1, 2] * 4, "names": ["cat", "dog"]}, "metadata.unnamed_class"),
+        (
+            {"label": ["a", "b"] * 6, "image": None, "left": [b"l"] * 12, "right": [b"r"] * 12},
+            "metadata.several_images",
+        ),
+        ({"label": ["a", "b"] * 6, "image": None, "images": [[{"bytes": b""}]] * 12}, "metadata.missing_column"),
+        ({"caption": ["a", "b"] * 6}, "metadata.missing_column"),
+        ({"label": [[0], [1, 2]] * 6}, "metadata.invalid_class"),
+    ],
+)
+def test_read_parquet_of_other_types(raw, read, columns, expected):
+    raw.mkdir()
+    names, columns = columns.get("names"), {"image": [{"bytes": encoded(n)} for n in range(12)]} | columns
+    table = pa.table({name: values for name, values in columns.items() if values is not None and name != "names"})
+    if names:
+        features = {"label": {"_type": "ClassLabel", "names": names}}
+        table = table.replace_schema_metadata({b"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, raw / "all.parquet")
+    if isinstance(expected, str):
+        with raises_user_error(expected):
+            read(raw)
+    else:
+        dataset = read(raw)
+        assert classes(dataset) == expected
+        assert isinstance(read_image(dataset.files[dataset.table["image_id"][0]], 32), Accepted)
+
+
 def test_read_hugging_face_parquet_with_unpublished_classes_raises(raw, read):
     names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
     for split in ("train", "test"):
@@ -527,6 +593,8 @@ def test_read_medmnist(raw, read, shape):
     ("changes", "code"),
     [
         ({"train_labels": np.zeros((30, 14), np.uint8)}, "arrays.labels"),
+        ({"train_labels": np.arange(30) / 2}, "arrays.labels"),
+        ({"train_labels": np.array(["a", "b"] * 15)}, "arrays.labels"),
         ({"train_labels": np.zeros((29, 1), np.uint8)}, "arrays.lengths"),
         ({"train_images": np.zeros((30, 28, 28), np.uint16)}, "arrays.images"),
         ({"train_images": np.zeros((30, 28, 28, 28), np.uint8)}, "arrays.images"),
@@ -537,6 +605,22 @@ def test_read_other_arrays_raises(raw, read, changes, code):
     write_medmnist(raw / "a.npz", **changes)
     with raises_user_error(code):
         read(raw)
+
+
+def test_read_arrays_with_whole_floats_as_labels(raw, read):
+    labels = {
+        f"{split}_labels": (np.arange(n) % 3).astype(float) for split, n in (("train", 30), ("val", 12), ("test", 12))
+    }
+    write_medmnist(raw / "a.npz", **labels)
+    assert classes(read(raw)) == {"0": 18, "1": 18, "2": 18}
+
+
+def test_read_arrays_of_other_names_names_them(raw, read):
+    raw.mkdir()
+    np.savez(raw / "a.npz", x_train=np.zeros((4, 28, 28), np.uint8), y_train=np.arange(4))
+    with raises_user_error("arrays.missing") as caught:
+        read(raw)
+    assert "x_train, y_train" in str(caught.value)
 
 
 def write_claims(path, shape, content=b"", name="train_images", flags=0):
@@ -702,7 +786,8 @@ def test_read_masks_of_the_same_name_names_both_folders_once(raw, read):
         ("nv lesions", "nv_lesions"),
         ("Melanoma, NOS", "Melanoma_NOS"),
         ("squamous cell carcinoma (invasive)", "squamous_cell_carcinoma"),
-        ("nævus", None),
+        ("nævus", "naevus"),
+        ("große Fläche", "grosse_Flache"),
         ("Névus bénin", "Nevus_benin"),
         ("T1/T2", "T1_T2"),
         ("../x", None),
@@ -721,6 +806,35 @@ def test_read_any_number_of_classes(raw, read, count):
     write_table(raw / "metadata.csv", rows(counts))
     write_images(raw, rows(counts))
     assert classes(read(raw)) == {f"species_{n}": 4 for n in range(count)}
+
+
+@pytest.mark.parametrize(("spelled", "read_as"), [(("1.0", "0.0"), {"1", "0"}), (("1", "0", "1.0", "0."), {"1", "0"})])
+def test_read_whole_numbers_as_classes_without_decimals(raw, read, spelled, read_as):
+    images = [[*row[:2], spelled[n % len(spelled)], *row[3:]] for n, row in enumerate(rows())]
+    write_table(raw / CSV, images)
+    write_images(raw, images)
+    dataset = read(raw)
+    assert set(dataset.table["dx"]) == read_as
+    assert "classes are whole numbers: 1.0 is read as 1" in dataset.source.notes
+
+
+@pytest.mark.parametrize(("name", "code"), [("labels.txt", "metadata.other_suffix"), ("notes.txt", "metadata.missing")])
+def test_read_a_table_with_the_suffix_txt_is_named(raw, read, name, code):
+    write_images(raw, rows())
+    if name == "labels.txt":
+        write_table(raw / name, rows(), delimiter="\t")
+    else:
+        (raw / name).write_text("photographs of 2020\n")
+    with raises_user_error(code):
+        read(raw)
+
+
+def test_read_a_comment_above_the_header_is_named(raw, read):
+    path = write_table(raw / CSV, rows())
+    path.write_text("# exported, 2024\n" + path.read_text())
+    write_images(raw, rows())
+    with raises_user_error("metadata.no_header"):
+        read(raw)
 
 
 def test_read_ignores_a_given_split_in_the_folder(raw, read):
