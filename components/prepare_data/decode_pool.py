@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from components.prepare_data import image_reader
+from components.prepare_data.layouts.dataset import ImageFiles
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, hash_words
 from components.shared.errors import UserError
 from components.shared.log import Progress
@@ -215,12 +216,15 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def _hexadecimal(digests: np.ndarray) -> pa.Array:
-    """Return (N, B) uint8 as N texts in hexadecimal, which are in one block of memory."""
+def _hexadecimal(digests: np.ndarray, rows: np.ndarray) -> pd.Categorical:
+    """Return some rows of (N, B) uint8 as texts in hexadecimal, each different one in memory once."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
-    texts = digits[np.stack([digests >> 4, digests & 15], axis=2)]
-    offsets = np.arange(len(digests) + 1) * (2 * digests.shape[1])
-    return pa.LargeStringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(texts))
+    once, number_of = np.unique(np.ascontiguousarray(digests).view(f"V{digests.shape[1]}").ravel(), return_inverse=True)
+    different = once.view(np.uint8).reshape(-1, digests.shape[1])
+    texts = digits[np.stack([different >> 4, different & 15], axis=2)]
+    offsets = np.arange(len(different) + 1) * (2 * digests.shape[1])
+    names = pa.LargeStringArray.from_buffers(len(different), pa.py_buffer(offsets), pa.py_buffer(texts))
+    return pd.Categorical.from_codes(number_of[rows], names.to_pandas())
 
 
 def _map_thumbnails(file: BinaryIO, count: int) -> np.ndarray:
@@ -236,7 +240,7 @@ def _map_thumbnails(file: BinaryIO, count: int) -> np.ndarray:
 @contextmanager
 def decode(
     table: pd.DataFrame,
-    files: Mapping[str, image_reader.RawImage],
+    files: ImageFiles,
     size: int,
     findings: Findings,
     max_bad_images: int,
@@ -246,7 +250,7 @@ def decode(
 
     Args:
         table: image_id of each image, and further columns that are passed through.
-        files: image id → its file.
+        files: the file of each image.
         size: height and width to scale to, in pixels.
         findings: extended in place.
         max_bad_images: maximum number of unusable images, including those already in `findings`.
@@ -259,12 +263,13 @@ def decode(
         spool: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
         pool = stack.enter_context(open_pool())
         progress, finished = Progress(label, len(table), "images"), 0
-        names = table["image_id"].tolist()
-        file_of = number_files(files[name] for name in names)
+        names = table["image_id"].array
+        positions = files.find(names)
+        file_of = number_files(files.at(position) for position in positions)
         first = np.flatnonzero(~pd.Series(file_of).duplicated())
         number_of, ends, digests = np.full(len(first), -1), array("q"), bytearray()
         mapped: BinaryIO = stack.enter_context(tempfile.TemporaryFile(prefix="counterweight-"))
-        results = read_in_order(pool, (files[names[row]] for row in first.tolist()), size)
+        results = read_in_order(pool, (files.at(position) for position in positions[first]), size)
         counts = np.bincount(file_of, minlength=len(first)).tolist()
         for file, (count, result) in enumerate(zip(counts, results, strict=True)):
             finished += count
@@ -287,11 +292,11 @@ def decode(
         thumbnails = _map_thumbnails(mapped, len(ends))
         numbers = number_of[file_of]
         rows = table[numbers >= 0].reset_index(drop=True).assign(file=numbers[numbers >= 0])
-        del table, files, names  # the paths are not needed any more
+        del table, files, names, positions  # the paths are not needed any more
         pixels = np.frombuffer(digests, np.uint8).reshape(-1, 32)
         for column, each in (
             ("pixel_sha256", pixels),
             ("perceptual_hash", hash_words(thumbnails).view(np.uint8)),
         ):
-            rows[column] = _hexadecimal(each).take(pa.array(rows["file"])).to_pandas()
+            rows[column] = _hexadecimal(each, rows["file"].to_numpy())
         yield Decoded(rows, thumbnails, spool, np.frombuffer(ends, np.int64))

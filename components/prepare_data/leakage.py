@@ -82,7 +82,8 @@ def pairs(rows: pd.DataFrame, thumbnails: np.ndarray, held_out: np.ndarray) -> P
     of_group, of_pixels = _pair_equal(rows["group_id"]), _pair_equal(rows["pixel_sha256"], rows["group_id"])
     groups = pd.factorize(rows["group_id"])[0]
     images = np.flatnonzero(~rows["pixel_sha256"].duplicated())
-    queries = images[pd.Series(held_out).groupby(rows["pixel_sha256"].to_numpy()).transform("any").to_numpy()[images]]
+    of_image = pd.factorize(rows["pixel_sha256"])[0]
+    queries = images[pd.Series(held_out).groupby(of_image).transform("any").to_numpy()[images]]
     file = rows["file"].to_numpy()
     near = near_duplicates.pairs(
         thumbnails,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from components.prepare_data import layouts, near_duplicates, sources
 from components.prepare_data.decode_pool import Decoded, Findings, decode
-from components.prepare_data.image_reader import RawImage
+from components.prepare_data.layouts.dataset import ImageFiles
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
 from components.prepare_data.prepare import describe_source, keep_rows_with_files, write_rows
 from components.shared.arms import GAN, Scope
@@ -157,7 +157,7 @@ def _choose(
 
 def _read_images(
     name: str, folder: Path, scratch: Path, findings: Findings, max_bad_images: int
-) -> tuple[pd.DataFrame, Mapping[str, RawImage]]:
+) -> tuple[pd.DataFrame, ImageFiles]:
     """Return image_id and dx of the images of a source in any layout, and their files."""
     dataset = layouts.read(folder, scratch=scratch, min_classes=1)
     for line in describe_source(f"{name}: ", dataset.source):

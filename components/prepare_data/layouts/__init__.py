@@ -207,6 +207,7 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
 def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     """Check what a layout read, and complete it."""
     table, notes = raw.table.fillna("").reset_index(drop=True), list(raw.notes)
+    raw.table = table.iloc[:0]  # its texts are in the new table, in a quarter of the memory
     if table.empty:
         raise UserError(f"{raw.name} has no rows", "add one row per image", "metadata.no_rows")
     short = table["image_id"].map(strip_suffixes)
@@ -237,7 +238,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         table[column] = table[column].replace("", None) if column in table else None
     age = pd.to_numeric(table["age"], errors="coerce").astype(float)
     table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
-    files = ImageFiles(table["image_id"].tolist(), raw.files)
+    files = ImageFiles(table["image_id"], raw.files)
     missing = [name for name, file in zip(table["image_id"], raw.files, strict=True) if file is None]
     used = {file for file in raw.files if isinstance(file, str)}
     folders = dict(sorted(inventory.images_per_folder().items(), key=lambda item: -item[1])[:MAX_FOLDERS])

@@ -98,17 +98,19 @@ def refuse_shared_files(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> 
     Raises:
         UserError: `metadata.shared_file`.
     """
-    first: dict[str, str] = {}
-    for name, file in zip(table["image_id"], raw.files, strict=True):
-        if isinstance(file, str) and first.setdefault(file, name) != name:
-            raise UserError(
-                f"{raw.name} lists {first[file][:80]} and {name[:80]}, but only the file {inventory.name(file)} "
-                "could be the image of both",
-                "add the missing image, or remove one of the rows",
-                "metadata.shared_file",
-                images=[first[file][:80], name[:80]],
-                file=inventory.name(file),
-            )
+    files = pd.Series([file if isinstance(file, str) else None for file in raw.files], dtype=object)
+    shared = files[files.notna() & files.duplicated()]
+    if len(shared):
+        file = shared.iloc[0]
+        images = [name[:80] for name in table["image_id"][(files == file).to_numpy()].iloc[:2]]
+        raise UserError(
+            f"{raw.name} lists {images[0]} and {images[1]}, but only the file {inventory.name(file)} could be the "
+            "image of both",
+            "add the missing image, or remove one of the rows",
+            "metadata.shared_file",
+            images=images,
+            file=inventory.name(file),
+        )
 
 
 def safe_class_name(name: str) -> str | None:

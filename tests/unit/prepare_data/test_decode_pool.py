@@ -12,11 +12,16 @@ from PIL import Image
 
 from components.prepare_data import decode_pool, image_reader
 from components.prepare_data.image_reader import Stored
+from components.prepare_data.layouts.dataset import ImageFiles
 from components.prepare_data.near_duplicates import perceptual_hashes
 from components.shared.image_set import decode_png, pixel_sha256
 from tests.helpers.errors import raises_user_error
 
 GIB = 2**30
+
+
+def image_files(files: dict[str, Path]) -> ImageFiles:
+    return ImageFiles(files, [str(path) for path in files.values()])
 
 
 @pytest.mark.parametrize(
@@ -87,16 +92,32 @@ def test_decode_on_a_full_disk_raises_an_error(tmp_path: Path, monkeypatch: pyte
     try:
         monkeypatch.setattr("tempfile.tempdir", str(disk))
         table, findings = pd.DataFrame({"image_id": list(files)}), decode_pool.Findings()
-        with pytest.raises(OSError, match="No space left"), decode_pool.decode(table, files, 32, findings, 0, "test"):
+        with (
+            pytest.raises(OSError, match="No space left"),
+            decode_pool.decode(table, image_files(files), 32, findings, 0, "test"),
+        ):
             pass
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def test_image_files_are_found_by_id_in_any_order():
+    files = ImageFiles(["b", "é", "a", "ab", "none"], ["2.png", "3.png", Stored(Path("x"), 0, 1), "1.png", None])
+    assert files.find(["ab", "none", "a", "", "é", "ab\u0301", "a b"]).tolist() == [1, -1, 0, -1, 3, -1, -1]
+    assert (files["b"], files["a"], len(files)) == (Path("2.png"), Stored(Path("x"), 0, 1), 4)
+    assert list(files) == ["a", "ab", "b", "é"]
+    assert "none" not in files
+    assert ImageFiles(["a"], [None]).find(["a"]).tolist() == [-1]
+    with pytest.raises(KeyError):
+        files["c"]
+
+
 def test_decode_without_usable_images_yields_none(tmp_path: Path):
     (tmp_path / "a.png").write_text("junk")
     table = pd.DataFrame({"image_id": ["a"]})
-    with decode_pool.decode(table, {"a": tmp_path / "a.png"}, 32, decode_pool.Findings(), 1, "test") as decoded:
+    with decode_pool.decode(
+        table, image_files({"a": tmp_path / "a.png"}), 32, decode_pool.Findings(), 1, "test"
+    ) as decoded:
         assert (len(decoded.rows), decoded.thumbnails.shape) == (0, (0, 32, 32))
 
 
@@ -121,7 +142,7 @@ def linked(tmp_path: Path) -> dict[str, Path]:
 
 def test_decode_of_hard_links_keeps_each_file_once(linked: dict[str, Path]):
     table, findings = pd.DataFrame({"image_id": sorted(linked)}), decode_pool.Findings()
-    with decode_pool.decode(table, linked, 32, findings, 1, "test") as decoded:
+    with decode_pool.decode(table, image_files(linked), 32, findings, 1, "test") as decoded:
         assert decoded.rows["image_id"].tolist() == [f"image {n}" for n in (0, 1, 2, 3, 4, 5, 6, 7, 9)]
         assert decoded.rows["file"].tolist() == [0, 1, 0, 1, 0, 1, 0, 0, 2]
         assert decoded.thumbnails.shape == (3, 32, 32)
