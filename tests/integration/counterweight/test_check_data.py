@@ -122,7 +122,7 @@ def write_packed(folder: Path, name: str) -> None:
         ("set.npz", {}, ""),
         ("set.npz", {"positive_classes": "MEL"}, "parameter.unknown_class"),
         ("invalid.parquet", {}, "metadata.not_parquet"),
-        ("invalid.npz", {}, "metadata.missing"),
+        ("invalid.npz", {}, "arrays.missing"),
     ],
 )
 def test_check_listing_reads_the_classes_of_packed_files_alone(
