@@ -565,8 +565,9 @@ def render_text(results: Results) -> str:
     for text in page["metadata_notes"]:
         lines += ["", *textwrap.wrap(plain(text), _TEXT_WIDTH)]
     main = page["main"]
-    note = f"; improvement = {formatting.describe_difference(main.names[-1], BASELINE)}, includes rebalancing"
-    lines += ["", f"{main.effect_name} = {main.formula}{note * bool(main.improvement)}"]
+    lines += ["", f"{main.effect_name} = {main.formula}"]
+    if main.improvement:
+        lines.append(f"improvement = {formatting.describe_difference(main.names[-1], BASELINE)}, includes rebalancing")
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
 
 

@@ -105,18 +105,18 @@ def page(html: str) -> Page:
 def test_report_verdict_comes_first_with_effect_and_interval(results: dict[str, Any], page: Page) -> None:
     effect = results["effect"]
     head = page.text.index(f"was {show(abs(effect['value']))}")
-    assert 0 < head < page.text.index(f"GAN effect augmented − oversampled {show(effect['value'], '+')}")
+    assert 0 < head < page.text.index(f"GAN effect augmented 100 % − oversampled {show(effect['value'], '+')}")
     assert page.text.index("95 % interval " + show_interval(effect, "+")) < page.text.index("Recall: the share")
     both = effect["augmented_minus_baseline"]
     assert (
-        f"Improvement augmented − baseline; includes rebalancing {show(both['value'], '+')} "
+        f"Improvement augmented 100 % − baseline; includes rebalancing {show(both['value'], '+')} "
         f"95 % interval {show_interval(both, '+')}" in page.text
     )
 
 
 def test_report_comparison_table_has_the_results(results: dict[str, Any], page: Page) -> None:
     head, *rows = page.named["comparison"]
-    assert head == ["Recall by class", "● Baseline", "■ Oversampled", "◆ Augmented 100 %", "GAN effect augm. − overs.",
+    assert head == ["Recall by class", "● Baseline", "■ Oversampled", "◆ Augmented 100 %", "GAN effect augm. − over.",
                     "Improvement augm. − base.; includes rebalancing"]  # fmt: skip
     arms, effect = [results["arms"][arm] for arm in ARMS], results["effect"]
     for row, dx in zip(rows, CLASSES, strict=False):
@@ -353,7 +353,7 @@ def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> No
     assert len(rows) == len(ALL_ARMS)
     assert effect["arm"] == effect["best"] == "augmented@0.5"  # lowest loss on validation
     titles = [row[0].split(" real images")[0].split(" as oversampled")[0] for row in rows]
-    assert titles[3] == "● Balanced sampling"
+    assert titles[3] == "■ Balanced sampling"
     assert titles[7] == "◆ Augmented 50 % best on validation"
     gains = {it["arm"]: it for it in effect["remedies"]}
     figures = all_arms["arms"]["class_weights"]
@@ -371,7 +371,7 @@ def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> No
         assert f"{title_of(dose['arm'])} {show(dose['value'], '+')}" in " ".join(
             value for _, _, value in page.attributes
         )
-    assert "corrected for the 3 arms with synthetic images. Of the rare" in page.text
+    assert "corrected for the 3 arms with synthetic images to choose from. Of the rare" in page.text
     other = effect["augmented_minus_best_control"]
     assert (
         "Against the best other remedy on validation (logit adjustment), augmented 50 % differs by "
@@ -582,7 +582,7 @@ def test_report_does_not_change_the_results() -> None:
 def test_report_several_seeds_show_no_p_value(page: Page, results: dict[str, Any]) -> None:
     """Regression: p-values that ignore the seeds, and "by the augmented arm alone" for "in more seeds"."""
     exact = results["effect"]["mcnemar"]
-    assert f"{exact['lesions_gained']} are classified correctly in more seeds by the augmented arm" in page.text
+    assert f"{exact['lesions_gained']} are classified correctly in more seeds by augmented 100 %" in page.text
     assert "No p-value is given" in page.text
     assert "p =" not in page.text
 
@@ -591,7 +591,7 @@ def test_report_several_seeds_show_no_p_value(page: Page, results: dict[str, Any
 def test_report_one_seed_shows_the_tests_at_lesion_level() -> None:
     results = example(1)
     exact, text = results["effect"]["mcnemar"], Page(render_html(results, NONE)).text
-    assert f"{exact['lesions_gained']} are classified correctly by the augmented arm only" in text
+    assert f"{exact['lesions_gained']} are classified correctly by augmented 100 % only" in text
     p = results["effect"]["permutation"]["p"]
     assert f"McNemar’s exact test: p = {show(exact['p'])}; paired permutation test: p = {show(p)}" in text
 
