@@ -70,7 +70,7 @@ OUTPUTS = (
     Output("models/<arm>-seed<N>.keras", "classifier of another seed", always=False),
     Output("models/<arm>-seed<N>.json", "its record", always=False),
     Output("models/<arm>-seed<N>.html", "its learning curves", always=False),
-    Output("models/gan-<class>.keras", "generator of a class; absent if its GAN failed, or with other generators only",
+    Output("models/gan-<class>.keras", "generator of a class; absent if its GAN failed, or none was trained",
            always=False),
     Output("models/gan-<class>.json", "its record, or the error", always=False),
     Output("models/gan-<class>.html", "training progress", always=False),

@@ -197,6 +197,21 @@ def test_a_gan_goes_on_where_it_was_killed(tmp_path: Path):
     assert "pretrain_gan" not in seen
 
 
+def test_a_run_without_synthetic_images_compares_a_remedy_and_its_repetition_is_cached(tmp_path: Path):
+    words = [*SMALL, "arms=baseline,class_weights", "OUT=out"]
+    code, output = finish(tmp_path, *words)
+    assert code == 0, output
+    out = tmp_path / "out"
+    effect = json.loads((out / "metrics.json").read_text())["effect"]
+    assert (effect["arm"], effect["reference"]) == ("class_weights", "baseline")
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {"models/class_weights.keras", "models/features.keras"} <= there
+    assert not [name for name in there if "gan" in name or name.startswith("synthetic") or name.endswith("none.txt")]
+    assert "skipped: this run trains no GANs" in output
+    code, again = finish(tmp_path, *words)
+    assert (code, "all other tasks were cached" in again) == (0, True), again
+
+
 def test_checkpoints_go_with_the_end_of_the_run(whole: tuple[Path, str], broken: tuple[Path, str]):
     for folder, _ in (whole, broken):
         assert not list((folder / "runs/.cache/checkpoints").iterdir())

@@ -29,6 +29,7 @@ def _tables(text: str) -> list[list[list[str]]]:
 def test_model_card_has_the_figures_of_the_run():
     results = example(2, external=True)
     text = model_card(results)
+    assert all(f"\n- **{item}**: " in text for item in ("Predictors", "Output", "Architecture"))
     arms, performance, outside, _ = _tables(text)
     assert [row[:4] for row in arms[1:]] == [
         ["baseline", "real images as they are", "7,010", "2"],
