@@ -73,7 +73,7 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
         ApiError: the API became unreachable.
     """
     give_up = time.monotonic() + seconds
-    shown: dict[str, tuple[str, str]] = {}
+    shown: dict[str, tuple[str, int, str]] = {}
     pause = FIRST_PAUSE_S
     try:
         while True:
@@ -81,11 +81,11 @@ def follow(api: Api, run_id: str, seconds: float, out: TextIO) -> int:
             state, tasks = state_of(run), _tasks(api, run_id, shown, out)
             finished = state in EXIT_CODES
             changes = [
-                (task.key, (task.state, task.reason if task.state != "failed" else ""), _lines(task))
+                (task.key, (task.state, task.retries, task.reason if task.state != "failed" else ""), _lines(task))
                 for task in tasks
                 if finished or task.state not in (workflow.PENDING, workflow.SKIPPED)
             ]
-            changes.insert(len(changes) if finished else 0, ("", (state, ""), [f"run: {state}{_error(run)}"]))
+            changes.insert(len(changes) if finished else 0, ("", (state, 0, ""), [f"run: {state}{_error(run)}"]))
             for key, current, lines in changes:
                 if shown.get(key) != current:
                     shown[key] = current
@@ -127,13 +127,13 @@ def read_workflow(api: Api, run_id: str) -> Workflow | UserError:
         return error
 
 
-def _tasks(api: Api, run_id: str, shown: dict[str, tuple[str, str]], out: TextIO) -> tuple[Task, ...]:
+def _tasks(api: Api, run_id: str, shown: dict[str, tuple[str, int, str]], out: TextIO) -> tuple[Task, ...]:
     """Return the run's tasks; without them, print why, once."""
     found = read_workflow(api, run_id)
     if isinstance(found, Workflow):
         return found.tasks
     if found.code != "workflow.absent" and "tasks" not in shown:
-        shown["tasks"] = ("", "")
+        shown["tasks"] = ("", 0, "")
         _print(out, f"warning: the tasks of the run are unknown: {found}")
     return ()
 

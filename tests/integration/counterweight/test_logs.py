@@ -115,6 +115,19 @@ def test_logs_wait_prints_each_change_until_the_run_finishes(kfp: KfpServer, do:
     assert followed[-1] == "run: succeeded"
 
 
+def test_logs_wait_prints_a_retry_whose_wait_no_request_saw(kfp: KfpServer, do: Command):
+    run_id = kfp.record("flat-succeeded-after-retry", "2026-11-26T11:08:15Z", "2026-11-26T11:09:00Z")
+    code, out, _ = do(logs, f"RUN={run_id}", "WAIT=1")
+    label = "Train classifier [baseline,oversampled; seeds 1,2]: "
+    lines = [line.partition(label)[2] for line in out.splitlines() if label in line]
+    assert code == 0
+    assert [(line.split()[0], "(1 retry)" in line) for line in lines] == [
+        ("running", False),
+        ("running", True),
+        ("succeeded", True),
+    ]
+
+
 def test_logs_wait_shows_why_a_task_waits(kfp: KfpServer, do: Command, run_id: str):
     manifest = kfp.manifest({"train-gan": "PENDING"}, "RUNNING")
     manifest["status"]["nodes"]["w-01"]["message"] = "Unschedulable: Insufficient nvidia.com/gpu"
