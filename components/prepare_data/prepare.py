@@ -324,8 +324,9 @@ def write_rows(
             of_class = at[classes == dx]
             for start in range(0, len(of_class), ROW_GROUP):
                 some = rows.iloc[of_class[start : start + ROW_GROUP]]
-                # `astype` takes five times as long.
-                hashes = {name: some[name].cat.categories.take(some[name].cat.codes) for name in HASHES}
+                # `astype` takes five times as long. Synthetic images have no perceptual hashes.
+                found = [name for name in HASHES if isinstance(some[name].dtype, pd.CategoricalDtype)]
+                hashes = {name: some[name].cat.categories.take(some[name].cat.codes) for name in found}
                 out.write(some.assign(**hashes), decoded.png(some.index))
 
 

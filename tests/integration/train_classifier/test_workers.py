@@ -39,12 +39,10 @@ def test_one_worker_on_a_gpu(monkeypatch):
 
 
 def test_classifiers_do_not_depend_on_the_order_of_their_pack(training_data, tmp_path):
-    """Whichever process trains them: all files are the same, except for the records, which have durations."""
+    """Whichever process trains a classifier, and after which others, the model is the same."""
     packs = ("baseline:1*,oversampled:2", "oversampled:2,baseline:1*")
     folders = [train_pack(training_data, tmp_path / str(n), pack, epochs=1, workers=2) for n, pack in enumerate(packs)]
-    names = sorted(path.name for path in folders[0].iterdir())
-    assert [name for name in names if name.endswith(".keras")] == ["baseline.keras", "oversampled-seed2.keras"]
-    for name in (name for name in names if not name.endswith(".json")):
+    for name in ("baseline.keras", "oversampled-seed2.keras"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
