@@ -131,7 +131,7 @@ def _inspect_places(
 
 @contextmanager
 def _open_listing(place: str) -> Iterator[Path | None]:
-    """Yield a folder with the names and tables of a place; None if it is none, or they do not reveal the classes.
+    """Yield a folder with the names and tables of a place; None for a keyword, or if they do not reveal the classes.
 
     Raises:
         UserError: as in `bucket.copy_listing`; errors in the block name the place.

@@ -88,16 +88,19 @@ class ImageFiles(Mapping[str, RawImage]):
         return np.where(self._names[positions] == encoded, positions, -1)
 
     def at(self, position: int) -> RawImage:
-        """Return the file at a position."""
+        """Return the file at a position that `find` returned.
+
+        Raises:
+            KeyError: it is −1.
+        """
+        if position < 0:
+            raise KeyError("an id without a file")
         file = self._files[position]
         return Path(file) if isinstance(file, str) else file
 
     def __getitem__(self, name: str) -> RawImage:
         """Return the file of an id; `find` is faster for many."""
-        position = int(self.find([name])[0])
-        if position < 0:
-            raise KeyError(name)
-        return self.at(position)
+        return self.at(int(self.find([name])[0]))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids."""

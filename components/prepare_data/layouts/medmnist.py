@@ -115,7 +115,7 @@ def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
         data = file.read(math.prod(shape) * dtype.itemsize) if dtype.kind in "buif" and shape else b""
         values = np.frombuffer(data, dtype)
         one_each = len(values) == next(iter(shape), -1) and len(shape) in (1, 2)
-        if not one_each or (values != np.round(values)).any():
+        if not one_each or not (np.isfinite(values) & (values == np.round(values))).all():
             raise UserError(
                 f"the array {name} does not have one whole number per image (its shape is {shape}, its type {dtype})",
                 "use a set with one label per image",

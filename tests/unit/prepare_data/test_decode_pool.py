@@ -109,6 +109,8 @@ def test_image_files_are_found_by_id_in_any_order():
     assert "none" not in files
     assert ImageFiles(["a"], [None]).find(["a"]).tolist() == [-1]
     with pytest.raises(KeyError):
+        files.at(-1)
+    with pytest.raises(KeyError):
         files["c"]
 
 

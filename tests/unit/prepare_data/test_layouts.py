@@ -594,6 +594,7 @@ def test_read_medmnist(raw, read, shape):
     [
         ({"train_labels": np.zeros((30, 14), np.uint8)}, "arrays.labels"),
         ({"train_labels": np.arange(30) / 2}, "arrays.labels"),
+        ({"train_labels": np.full(30, np.inf)}, "arrays.labels"),
         ({"train_labels": np.array(["a", "b"] * 15)}, "arrays.labels"),
         ({"train_labels": np.zeros((29, 1), np.uint8)}, "arrays.lengths"),
         ({"train_images": np.zeros((30, 28, 28), np.uint16)}, "arrays.images"),
