@@ -57,8 +57,8 @@ class Parameters(BaseModel):
         description="Ways of training the classifier that are compared.",
         json_schema_extra=_form(
             f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas; "
-            f"{arms_module.BASELINE} and at least one other are required; {' and '.join(arms_module.CONTROLLED)} require "
-            f"{arms_module.CONTROL}; metadata is not in all"
+            f"{arms_module.BASELINE} and at least one other are required; "
+            f"{' and '.join(arms_module.CONTROLLED)} require {arms_module.CONTROL}; metadata is not in all"
         ),
     )
     classifier_epochs: int = Field(
