@@ -120,13 +120,25 @@ def _inspect_places(
             _refuse_missing(dataset, max_bad_images)
     if table is not None:
         rare_classes(table, rare)
+    classes = None if table is None else sorted(table["dx"].unique())
+    _inspect_external(external, (columns, "auto"), classes, max_bad_images)
+    return table
+
+
+def _inspect_external(
+    external: str, columns: Sequence[str], classes: Sequence[str] | None, max_bad_images: int
+) -> None:
+    """Check the listing and the metadata of an external set, against the classes of the data if they are known.
+
+    Raises:
+        UserError: as in `prepare`.
+    """
     with _open_listing(external) as folder:
         if folder is not None:
-            outside = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), (columns, "auto"))
+            outside = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), columns)
             _refuse_missing(outside, max_bad_images)
-            if table is not None:
-                _refuse_unknown_classes(outside.table, sorted(table["dx"].unique()))
-    return table
+            if classes is not None:
+                _refuse_unknown_classes(outside.table, classes)
 
 
 @contextmanager
@@ -441,6 +453,8 @@ def prepare_external(
             "external.no_splits",
             path=str(path),
         )
+    if is_address(external):  # a download may take an hour
+        _inspect_external(external, (columns,), sorted(classes), max_bad_images)
     with warnings.catch_warnings(), atomic_write(out) as part:
         warnings.simplefilter("ignore")
         _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None, (columns,))

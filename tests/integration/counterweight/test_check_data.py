@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.prepare_data import sources
-from components.prepare_data.prepare import check_listing
+from components.prepare_data.prepare import check_listing, prepare_external
 from components.shared.errors import UserError
 from components.shared.image_set import METADATA
 from components.shared.stores.gcs import GoogleStore
@@ -213,3 +213,20 @@ def test_prepare_of_another_layout_downloads_no_image(bucket: Any, folder: RawFo
     for data, external in ((PLACE, "none"), ("demo", PLACE)):
         with raises_user_error("metadata.missing_column"):
             prepare_into(tmp_path, data, external=external)
+
+
+def test_external_set_of_a_finished_run_is_refused_before_its_images_are_downloaded(
+    bucket: Any, folder: RawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done = prepare_into(tmp_path / "out", folder.path)
+    for name in ("mel/1.jpg", "other/2.jpg"):
+        bucket.blob(f"elsewhere/{name}").upload_from_string(b"not an image")
+    monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("the external set was downloaded"))
+    settings = {"image_size": 64, "duplicates": "refuse", "max_bad_images": 0, "known": done.splits}
+    with raises_user_error("external.unknown_class"):
+        prepare_external("gs://raw/elsewhere", ["mel", "nv"], **settings, out=tmp_path / "later.parquet")
+    with raises_user_error("metadata.missing"):
+        prepare_external(
+            "gs://raw/elsewhere", ["mel", "nv"], **settings, out=tmp_path / "later.parquet", columns="dx:diagnosis"
+        )
+    assert not (tmp_path / "later.parquet").exists()
