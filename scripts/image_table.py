@@ -10,7 +10,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from components.shared.errors import UserError
 from counterweight.build_images import PHASES, engine, local_image
+from counterweight.exit_codes import run_command
 
 COUNT_PACKAGES = "import importlib.metadata as m; print(len({d.name.lower() for d in m.distributions()}))"
 SEVERITIES = ("Critical", "High", "Medium")
@@ -28,9 +30,22 @@ def count_vulnerabilities(scan: Path) -> str:
     return " / ".join(str(counts[severity]) for severity in SEVERITIES)
 
 
-def main(scans: Path | None) -> int:
-    """Print the table."""
+def main(scans: Path | None) -> None:
+    """Print the table.
+
+    Raises:
+        UserError: an image was not built.
+    """
     command = engine()
+    inspect = [command, "image", "inspect"]
+    missing = [it for it in PHASES if subprocess.run([*inspect, local_image(it)], capture_output=True).returncode]
+    if missing:
+        raise UserError(
+            f"no image of the current code of {', '.join(missing)} exists",
+            "run `make images`",
+            "containers.no_image",
+            phases=missing,
+        )
     heads = ["Image", "Size, MB", "Python packages"]
     if scans:
         heads.append(f"Vulnerabilities ({', '.join(SEVERITIES).lower()})")
@@ -43,8 +58,7 @@ def main(scans: Path | None) -> int:
         if scans:
             row.append(count_vulnerabilities(scans / f"{phase}.json"))
         print(f"| {' | '.join(row)} |")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    sys.exit(run_command(lambda: main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)))
