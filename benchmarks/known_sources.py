@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
+from benchmarks.fewer_lesions import link, reduce
 from benchmarks.machine import machine
-from components.prepare_data.split import assign_by_hash, hash_fraction
 from components.shared.errors import exit_on_user_error
 from components.shared.records import Results, load_record
 from counterweight.parameters import assignments, words
@@ -23,7 +22,6 @@ from counterweight.parameters import assignments, words
 KEPT = 0.1
 """Share of the training lesions of each rare class that stays in the data."""
 SEED = 1
-LARGEST = "nv"
 SETTINGS = (
     "data_image_size=32", "arms=baseline,oversampled,augmented", "synthetic_shares=1", "synthetic_per_class=400",
     "classifier_seeds=1,2,3,4,5", "classifier_epochs=20", f"random_seed={SEED}",
@@ -37,18 +35,10 @@ def write_inputs(source: Path, work: Path) -> None:
         source: HAM10000: `HAM10000_metadata.csv`, and images named by id in any folder below.
         work: a folder without these inputs, or with a part of them from a call that was killed.
     """
-    table = pd.read_csv(source / "HAM10000_metadata.csv")
-    files = {path.stem: path for path in source.rglob("*.jpg")}
-    table = table[table["image_id"].isin(list(files))]
-    split = assign_by_hash(table.assign(group_id=table["lesion_id"]), SEED)
-    kept = table["lesion_id"].map(lambda lesion: hash_fraction(SEED, "kept", lesion) < KEPT)
-    moved = (split == "train") & (table["dx"] != LARGEST) & ~kept
+    table, files, moved = reduce(source, KEPT, SEED)
     rng = np.random.default_rng(SEED)
     for image_id, dx, is_moved in zip(table["image_id"], table["dx"], moved, strict=True):
-        folder = work / ("heldout" if is_moved else "data") / (dx if is_moved else "images")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (link := folder / f"{image_id}.jpg").exists():  # of a call that was killed
-            link.hardlink_to(files[image_id].resolve())
+        link(files[image_id], work / "heldout" / dx if is_moved else work / "data" / "images", image_id)
         if is_moved:
             noise = work / "noise" / dx
             noise.mkdir(parents=True, exist_ok=True)

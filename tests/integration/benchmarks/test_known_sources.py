@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.known_sources import LARGEST, SEED, write_inputs
+from benchmarks.fewer_lesions import LARGEST
+from benchmarks.known_sources import SEED, write_inputs
 from components.prepare_data.split import assign_by_hash
 
 

@@ -1,0 +1,47 @@
+"""HAM10000 with fewer training lesions of its rare classes."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from components.prepare_data.split import assign_by_hash, hash_fraction
+
+LARGEST = "nv"
+
+
+class Reduced(NamedTuple):
+    """A set from which training lesions of the rare classes are taken.
+
+    Attributes:
+        table: image_id, lesion_id, dx and the other columns of all images that have a file.
+        files: image id → its file.
+        removed: whether each row is taken out; none of validation and test is.
+    """
+
+    table: pd.DataFrame
+    files: dict[str, Path]
+    removed: pd.Series
+
+
+def reduce(source: Path, kept: float, seed: int) -> Reduced:
+    """Choose the training lesions of each rare class that stay; those of a share also stay in a larger share.
+
+    Args:
+        source: HAM10000: `HAM10000_metadata.csv`, and images named by id in any folder below.
+        kept: share of the lesions that stay, above 0 and at most 1.
+        seed: seed of the choice, and of the random split, which the remaining lesions keep.
+    """
+    table = pd.read_csv(source / "HAM10000_metadata.csv")
+    files = {path.stem: path.resolve() for path in source.rglob("*.jpg")}
+    table = table[table["image_id"].isin(list(files))]
+    split = assign_by_hash(table.assign(group_id=table["lesion_id"]), seed)
+    stays = table["lesion_id"].map(lambda lesion: hash_fraction(seed, "kept", lesion) < kept)
+    return Reduced(table, files, (split == "train") & (table["dx"] != LARGEST) & ~stays)
+
+
+def link(file: Path, folder: Path, name: str) -> None:
+    """Make a hard link to an image in a folder, unless a call that was killed has made it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (path := folder / f"{name}.jpg").exists():
+        path.hardlink_to(file)
