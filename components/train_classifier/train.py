@@ -43,8 +43,9 @@ from components.train_classifier.workers import count_workers
 BATCH_SIZE = 32
 CNN = "cnn"
 """The network that has a faster training form; see `fast_model.py`."""
-MAX_VALIDATIONS, STEPS_PER_VALIDATION = 10, 64
-"""Validation is measured at most so often, and in a short training less often: it takes as long as some 25 steps."""
+MAX_VALIDATIONS, STEPS_PER_VALIDATION = 5, 64
+"""Validation is measured at most so often, and in a short training less often: it takes as long as some 25 steps, and
+only draws the curve, because the weights are those of the last epoch."""
 STATISTICS_BATCHES = 32
 """Batches of training images from which the batch statistics of a network are computed."""
 
