@@ -1,0 +1,83 @@
+"""Compare uses of synthetic images on validation: `python -m benchmarks.use_trials DATA=folder WORK=folder`.
+
+    DATA    a folder, as for `counterweight run`
+    WORK    folder of the runs, which resume after a kill (default build/use-trials)
+    TRIALS  names of the uses to compare, separated by commas (default: all of `TRIALS`)
+    others  parameters of the runs, as for `counterweight run`; they replace those of `SETTINGS`
+
+For decisions about the design: the table has validation images alone, and the split of `SETTINGS` is not that of the
+published figures. All runs share GANs and classifiers, as far as these do not depend on the use.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.machine import machine
+from components.shared.errors import UserError, exit_on_user_error
+from counterweight.parameters import assignments, words
+from scripts.validation_table import table_of
+
+SETTINGS = {
+    "PRESET": "cpu",
+    "data_image_size": "32",
+    "arms": "baseline,oversampled,augmented",
+    "synthetic_shares": "0.5",
+    "random_seed": "2",
+}
+TRIALS: dict[str, dict[str, str]] = {
+    "default": {},
+    "until-0.5": {"synthetic_until": "0.5"},
+    "label": {"synthetic_selection": "label"},
+    "density": {"synthetic_selection": "density"},
+    "distance": {"synthetic_selection": "distance"},
+    "weight-0.5": {"synthetic_weight": "0.5"},
+    "scope-all": {"synthetic_scope": "all"},
+    "until-0.5-label": {"synthetic_until": "0.5", "synthetic_selection": "label"},
+}
+"""Name of a run → the options that differ from their defaults. The weight changes `oversampled`, too."""
+
+
+def choose(names: str) -> list[str]:
+    """Return the trials that are named.
+
+    Raises:
+        UserError: `use_trials.unknown`.
+    """
+    chosen = names.split(",") if names else list(TRIALS)
+    if unknown := [name for name in chosen if name not in TRIALS]:
+        raise UserError(
+            f"TRIALS lists {', '.join(unknown)}",
+            f"choose from {', '.join(TRIALS)}",
+            "use_trials.unknown",
+            names=unknown,
+        )
+    return chosen
+
+
+def main(given: Mapping[str, str]) -> None:
+    """Run the trials, and print the table after each.
+
+    Raises:
+        UserError: an option is missing or unknown, or as in `counterweight run`.
+    """
+    if "DATA" not in given:
+        raise UserError("DATA is missing", "give a folder of images", "option.missing", option="DATA")
+    work = Path(given.get("WORK", "build/use-trials")).resolve()
+    settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "TRIALS")}
+    finished: list[Path] = []
+    for name in choose(given.get("TRIALS", "")):
+        options = [f"{key}={value}" for key, value in (settings | TRIALS[name]).items()]
+        done = subprocess.run([sys.executable, "-m", "counterweight", "run", f"OUT={work / name}", *options])
+        if done.returncode:
+            sys.exit(done.returncode)
+        finished.append(work / name)
+        print("\n".join(table_of(finished)), flush=True)
+    of = machine()
+    print(f"\n{of['cores']} virtual cores of {of['cpu']}; differences: mean over the seeds ± standard error")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main(assignments(words(sys.argv[1:])))
