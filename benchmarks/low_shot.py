@@ -5,7 +5,7 @@
     SHARES  shares of the training lesions of each rare class that stay (default 0.25,0.5,1)
     others  parameters of the runs, as for `counterweight run`; they replace those of `SETTINGS`
 
-The lesions of a share are also in a larger one; validation and test stay as they are. This is a regime of its own: its
+The lesions of a share are also in a larger one; validation and test stay as they are. This is a separate regime: its
 figures describe how an effect depends on the number of lesions, not how large it is on the complete set. Prints a table
 in Markdown.
 """

@@ -45,7 +45,7 @@ CNN = "cnn"
 """The network that has a faster training form; see `fast_model.py`."""
 MAX_VALIDATIONS, STEPS_PER_VALIDATION = 5, 64
 """Validation is measured at most so often, and in a short training less often: it takes as long as some 25 steps, and
-only draws the curve, because the weights are those of the last epoch."""
+only shows progress, because the weights are those of the last epoch."""
 STATISTICS_BATCHES = 32
 """Batches of training images from which the batch statistics of a network are computed."""
 
