@@ -26,6 +26,7 @@ import pyarrow as pa
 from components.prepare_data import image_reader
 from components.prepare_data.layouts.dataset import ImageFiles
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, hash_words
+from components.prepare_data.texts import iterate
 from components.shared.errors import UserError
 from components.shared.log import Progress
 from components.shared.machine_limits import usable_cpus, usable_memory_bytes
@@ -207,8 +208,12 @@ def number_files(files: Iterable[image_reader.RawImage]) -> np.ndarray:
         else:
             # Device and inode may need all 64 bits.
             keys.extend((_signed(status.st_dev), _signed(status.st_ino), status.st_size, status.st_mtime_ns))
-    table = pd.DataFrame(np.frombuffer(keys, np.int64).reshape(-1, 4))
-    return table.groupby([0, 1, 2, 3], sort=False).ngroup().to_numpy(np.int64)
+    columns = np.frombuffer(keys, np.int64).reshape(-1, 4).T
+    numbers = np.zeros(columns.shape[1], np.int64)
+    for column in columns:  # one by one, as grouping by all of them needs several times the memory
+        codes, values = pd.factorize(column)
+        numbers = pd.factorize(numbers * len(values) + codes)[0]
+    return numbers
 
 
 def _signed(number: int) -> int:
@@ -264,7 +269,7 @@ def decode(
         pool = stack.enter_context(open_pool())
         progress, finished = Progress(label, len(table), "images"), 0
         names = table["image_id"].array
-        positions = files.find(names)
+        positions = files.find(iterate(table["image_id"]))
         file_of = number_files(files.at(position) for position in positions)
         first = np.flatnonzero(~pd.Series(file_of).duplicated())
         number_of, ends, digests = np.full(len(first), -1), array("q"), bytearray()
@@ -291,7 +296,8 @@ def decode(
         spool.flush()
         thumbnails = _map_thumbnails(mapped, len(ends))
         numbers = number_of[file_of]
-        rows = table[numbers >= 0].reset_index(drop=True).assign(file=numbers[numbers >= 0])
+        usable = numbers >= 0
+        rows = (table if usable.all() else table[usable]).reset_index(drop=True).assign(file=numbers[usable])
         del table, files, names, positions  # the paths are not needed any more
         pixels = np.frombuffer(digests, np.uint8).reshape(-1, 32)
         for column, each in (

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from components.prepare_data import near_duplicates
+from components.prepare_data.texts import first_rows
 from components.shared.errors import UserError, printable
 from components.shared.log import log_line
 
@@ -58,9 +59,8 @@ class Pairs(NamedTuple):
 
 def _pair_equal(values: pd.Series, groups: pd.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Pair the first row of each value with the other rows of the same value; of other groups only, if given."""
-    codes = pd.factorize(values)[0]
-    first = pd.Series(np.arange(len(codes))).groupby(codes).transform("first").to_numpy()
-    other = first != np.arange(len(codes))
+    first = first_rows(values)
+    other = first != np.arange(len(first))
     if groups is not None:
         of_row = pd.factorize(groups)[0]
         other &= of_row != of_row[first]
@@ -208,8 +208,10 @@ def keep_one_lesion(rows: pd.DataFrame) -> pd.Series:
     Returns:
         (N,) bool; False for an image that is not in train, with the same pixels as one of another lesion above it.
     """
-    first = rows.groupby(["split", "pixel_sha256"])["lesion_id"].transform("first")
-    return (rows["split"] == "train") | (rows["lesion_id"] == first)
+    splits, names = pd.factorize(rows["split"])
+    first = first_rows(pd.factorize(rows["pixel_sha256"])[0] * len(names) + splits)
+    lesions = pd.factorize(rows["lesion_id"])[0]
+    return (rows["split"] == "train") | (lesions == lesions[first])
 
 
 def external_only(

@@ -24,6 +24,7 @@ from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.layouts.tables import join_some, read_table
 from components.prepare_data.sources import bucket, demo
+from components.prepare_data.texts import have_several, iterate, release_memory
 from components.shared import patient_metadata
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
@@ -242,6 +243,8 @@ def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
 
 def _skip(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
     """Return the table without some rows, and list them in `findings`."""
+    if not rows.any():
+        return table  # a copy would double the memory
     findings.skipped += [(name, reason) for name in table.loc[rows, "image_id"]]
     return table[~rows]
 
@@ -253,7 +256,7 @@ def keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: i
         UserError: too many have none, for one cause.
     """
     findings.without_row = dataset.unused
-    missing = pd.Series(dataset.files.find(dataset.table["image_id"]) < 0, dataset.table.index)
+    missing = pd.Series(dataset.files.find(iterate(dataset.table["image_id"])) < 0, dataset.table.index)
     _refuse_missing(dataset, max_bad_images)
     return _skip(dataset.table, missing, "no image file", findings)
 
@@ -279,8 +282,9 @@ def assign_splits(
     unnamed = table["split"].isna()
     table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)
     findings.refuse_more_than(max_bad_images)
-    findings.unused = int((table["split"] == splitting.UNUSED).sum())
-    return table[table["split"] != splitting.UNUSED]
+    unused = table["split"] == splitting.UNUSED
+    findings.unused = int(unused.sum())
+    return table[~unused] if findings.unused else table
 
 
 def refuse_empty_classes(rows: pd.DataFrame, classes: Sequence[str], unit: str) -> None:
@@ -330,10 +334,10 @@ def write_rows(
 ) -> None:
     """Write the decoded images of some rows, or of those that are `chosen`, as an image set, sorted by class."""
     at = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
-    classes = rows["dx"].to_numpy()[at]
+    codes, classes = pd.factorize(rows["dx"], sort=True)
     with closing(ImageSetWriter(part, header)) as out:
-        for dx in sorted(set(classes)):
-            of_class = at[classes == dx]
+        for code in range(len(classes)):
+            of_class = at[codes[at] == code]
             for start in range(0, len(of_class), ROW_GROUP):
                 some = rows.iloc[of_class[start : start + ROW_GROUP]]
                 # `astype` takes five times as long. Synthetic images have no perceptual hashes.
@@ -443,7 +447,7 @@ def prepare_external(
     _check(image_size, max_bad_images, duplicates)
     path = Path(known)
     listed = read_table(path)
-    table = pd.DataFrame(listed.rows, columns=pd.Index(listed.header), dtype=str)
+    table = pd.DataFrame({name: listed.column(name).series() for name in listed.header})
     if "patient_id" in table:
         table["patient_id"] = table["patient_id"].where(table["patient_id"] != "", None)
     if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
@@ -524,6 +528,7 @@ def prepare(
         for line in describe_source("", source):
             log_line("prepare_data", line)
         table = assign_splits(dataset, split, seed, scratch, findings, max_bad_images)
+        release_memory()
 
         # All outputs are renamed together at the end.
         training_part, test_part = (stack.enter_context(atomic_folder(folder)) for folder in (training_data, test_data))
@@ -535,14 +540,15 @@ def prepare(
         decoded = stack.enter_context(
             decode(table, dataset.files, image_size, findings, max_bad_images, "prepare_data")
         )
-        del dataset, table  # a fifth of the memory
+        del dataset, table
+        release_memory()
         used, findings.moved = leakage.resolve(decoded.rows, decoded.thumbnails, duplicates)
         listed = used.assign(split=used["split"].where(leakage.keep_one_lesion(used), splitting.UNUSED))
         findings.excluded = int((listed["split"] == splitting.UNUSED).sum())
         used = listed[listed["split"] != splitting.UNUSED] if findings.excluded else listed
-        identical = decoded.rows.groupby("pixel_sha256")
-        findings.repeated = int((identical["lesion_id"].transform("nunique") > 1).sum())
-        findings.contradictory = int((identical["dx"].transform("nunique") > 1).sum())
+        pixels = decoded.rows["pixel_sha256"]
+        findings.repeated = int(have_several(pixels, decoded.rows["lesion_id"]).sum())
+        findings.contradictory = int(have_several(pixels, decoded.rows["dx"]).sum())
         refuse_empty_classes(used, classes, source.unit)
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
@@ -562,7 +568,9 @@ def prepare(
             )
         header = Header(tuple(classes), image_size, "", *_hash(used))
         for name, part in zip(splitting.SHARES, sets, strict=True):
+            release_memory()
             write_rows(part, replace(header, split=name), decoded, used, used["split"] == name)
+        release_memory()
         patients = ["patient_id"] if listed["patient_id"].notna().any() else []
         listed[[*SPLIT_COLUMNS, *patients]].to_csv(splits_part, index=False, lineterminator="\n")
         for dx, rows in used.loc[used["split"] == "train", "dx"].groupby(used["dx"]):

@@ -5,18 +5,20 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from components.prepare_data.texts import Texts
+
 
 class Tree(NamedTuple):
     """The contents of a folder.
 
     Attributes:
         files: paths of regular files at any depth, and of links to them, sorted; hidden files and macOS's `__MACOSX`
-            are skipped. They are text, because a million path objects need half a gigabyte.
+            are skipped.
         closed: folders that were not entered: links, which may lead anywhere, and folders without read permission.
         broken: links to nothing, sorted.
     """
 
-    files: list[str]
+    files: Texts
     closed: list[Path]
     broken: list[str]
 
@@ -27,27 +29,29 @@ def scan(folder: Path) -> Tree:
     Raises:
         OSError: the folder itself cannot be read.
     """
-    tree, waiting = Tree([], [], []), [str(folder)]
+    tree, waiting = Tree(Texts(), [], []), [str(folder)]
     while waiting:
         at = waiting.pop()
         try:
-            entries = list(os.scandir(at))
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                        with contextlib.suppress(PermissionError):  # a link into a folder without read permission
+                            _add(entry, tree, waiting)
         except PermissionError:  # such as a volume's lost+found
             if at == str(folder):
                 raise
             tree.closed.append(Path(at))
-            continue
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                continue
-            with contextlib.suppress(PermissionError):  # a link into a folder without read permission
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # the former handles loops
-                    tree.files.append(entry.path)
-                elif entry.is_symlink() and Path(entry.path).is_dir():
-                    tree.closed.append(Path(entry.path))
-                elif entry.is_symlink() and not Path(entry.path).exists():
-                    tree.broken.append(entry.path)
-    tree.files.sort()
-    return Tree(tree.files, sorted(tree.closed), sorted(tree.broken))
+    return Tree(tree.files.sort(), sorted(tree.closed), sorted(tree.broken))
+
+
+def _add(entry: os.DirEntry[str], tree: Tree, waiting: list[str]) -> None:
+    """Add an entry of a folder to the tree, or to the folders that wait to be listed."""
+    if entry.is_dir(follow_symlinks=False):
+        waiting.append(entry.path)
+    elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():  # the former handles loops
+        tree.files.append(entry.path)
+    elif entry.is_symlink() and Path(entry.path).is_dir():
+        tree.closed.append(Path(entry.path))
+    elif entry.is_symlink() and not Path(entry.path).exists():
+        tree.broken.append(entry.path)

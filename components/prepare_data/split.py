@@ -10,6 +10,7 @@ import pandas as pd
 from components.prepare_data.layouts.inventory import strip_suffixes
 from components.prepare_data.layouts.splits import split_of
 from components.prepare_data.layouts.tables import normalise, read_table
+from components.prepare_data.texts import map_different
 from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.seeds import derive_seed
@@ -82,7 +83,7 @@ def _too_few(dx: object, groups: int, purpose: str, unit: str) -> UserError:
 
 def _groups_by_class(table: pd.DataFrame) -> dict[str, list[str]]:
     """Return class → its groups, sorted; a group with images of several classes is listed for each."""
-    return {str(dx): sorted(rows["group_id"].unique()) for dx, rows in table.groupby("dx")}
+    return {str(dx): sorted(groups.unique()) for dx, groups in table["group_id"].groupby(table["dx"])}
 
 
 def _fill(assigned: dict[str, str], fractions: dict[str, float], split: str) -> None:
@@ -128,7 +129,7 @@ def assign_by_hash(table: pd.DataFrame, seed: int, unit: str = "lesion") -> pd.S
     }
     _adjust(by_class, assigned, lambda of_class: _assign_minimum(of_class, fractions))
     _refuse_incomplete(by_class, assigned, tuple(SHARES))
-    return table["group_id"].map(assigned)
+    return map_different(table["group_id"], assigned.__getitem__)
 
 
 def _adjust(by_class: Mapping[str, list[str]], assigned: dict[str, V], adjust: Callable[[dict[str, V]], None]) -> None:
@@ -176,7 +177,7 @@ def complete_given(table: pd.DataFrame, seed: int, unit: str) -> pd.Series:
     Raises:
         UserError: a class has fewer than two groups in train.
     """
-    split = table["split"].astype(object)
+    split = table["split"]
     if (split == "validation").any():
         return split
     train = table[split == "train"]
@@ -195,7 +196,7 @@ def complete_given(table: pd.DataFrame, seed: int, unit: str) -> pd.Series:
 
     _adjust(by_class, assigned, complete)
     _refuse_incomplete(by_class, assigned, ("train", "validation"))
-    return split.where(split != "train", table["group_id"].map(assigned))
+    return split.where(split != "train", map_different(table["group_id"], assigned.get))
 
 
 def _assign_minimum(assigned: dict[str, str], fractions: dict[str, float]) -> None:
@@ -264,7 +265,7 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int, unit: str = "les
 
     _adjust(by_class, assigned, complete)
     _refuse_incomplete(by_class, assigned, tuple(SHARES))
-    return table["group_id"].map(assigned)
+    return map_different(table["group_id"], assigned.__getitem__)
 
 
 def _fold_sizes(folds: Mapping[str, int], n: int) -> dict[int, int]:
@@ -309,19 +310,18 @@ def read_file(path: Path) -> dict[str, str]:
                 "split.missing_column",
                 column=column,
             )
-    name_at, split_at = header.index("image_id"), header.index("split")
+    names, given = (table.columns[header.index(column)] for column in ("image_id", "split"))
     splits: dict[str, str] = {}
-    for row, line in zip(table.rows, table.lines, strict=True):
-        split = UNUSED if row[split_at].lower() == UNUSED else split_of(row[split_at])
+    for name, value, line in zip(names, given, table.lines, strict=True):
+        split = UNUSED if value.lower() == UNUSED else split_of(value)
         if split is None:
             raise UserError(
-                f"{path.name} has the split {row[split_at][:40]!r} in line {line}",
+                f"{path.name} has the split {value[:40]!r} in line {line}",
                 "use train, validation, test or none",
                 "split.unknown_name",
                 line=line,
-                value=row[split_at][:40],
+                value=value[:40],
             )
-        name = row[name_at]
         if name in splits:
             raise UserError(
                 f"{path.name} repeats {name[:80]} in line {line}",

@@ -4,6 +4,7 @@ A layout is a module with `NAME`, `recognise` and `read`, see `dataset.Layout`; 
 layout a table has, the specific ones first.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +25,22 @@ from components.prepare_data.layouts import (
     parquet,
 )
 from components.prepare_data.layouts.columns import explain_unknown_columns
-from components.prepare_data.layouts.dataset import Dataset, FileLayout, Found, ImageFiles, Layout, Raw
+from components.prepare_data.layouts.dataset import (
+    Dataset,
+    FileLayout,
+    Found,
+    ImageFiles,
+    Layout,
+    Raw,
+    have_files,
+    number_paths,
+)
 from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes, take_inventory
 from components.prepare_data.layouts.matching import explain_missing
 from components.prepare_data.layouts.relations import relate
 from components.prepare_data.layouts.splits import split_of
 from components.prepare_data.layouts.tables import join_some, read_header
+from components.prepare_data.texts import STRING, Texts, is_unique, iterate, map_different, release_memory
 from components.shared.errors import UserError
 from components.shared.parameters import parse_columns
 from components.shared.records import DataSource
@@ -207,11 +218,14 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
 def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     """Check what a layout read, and complete it."""
     table, notes = raw.table.fillna("").reset_index(drop=True), list(raw.notes)
-    raw.table = table.iloc[:0]  # its texts are in the new table, in a quarter of the memory
+    with contextlib.suppress(UnicodeEncodeError):  # of a class that is refused below
+        table = table.astype(STRING)
+    raw.table = pd.DataFrame()  # its columns are replaced one by one
+    release_memory()
     if table.empty:
         raise UserError(f"{raw.name} has no rows", "add one row per image", "metadata.no_rows")
-    short = table["image_id"].map(strip_suffixes)
-    if short.is_unique or not table["image_id"].is_unique:
+    short = Texts(map(strip_suffixes, iterate(table["image_id"]))).series()
+    if is_unique(short) or not is_unique(table["image_id"]):
         table["image_id"] = short
     for column in ("image_id", "dx"):
         checks.check_values(raw, column, table)
@@ -219,7 +233,9 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     checks.refuse_shared_files(raw, inventory, table)
     table["dx"], renamed = checks.name_classes(raw, checks.strip_decimals(table["dx"], notes))
     checks.check_number_of_classes(raw, table["dx"], min_classes)
+    release_memory()
     table, unit = relate(table, notes)
+    release_memory()
     for column in ("lesion_id", "patient_id"):
         checks.check_values(raw, column, table)
     if inventory.masks:
@@ -235,12 +251,12 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         notes.append(f"classes are renamed: {join_some(pairs, 20)}")
     table["split"] = _given_split(table, notes)
     for column in ("patient_id", "dx_type", "age", "sex", "localization"):
-        table[column] = table[column].replace("", None) if column in table else None
+        table[column] = table[column].where(table[column] != "") if column in table else None
     age = pd.to_numeric(table["age"], errors="coerce").astype(float)
     table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
-    files = ImageFiles(table["image_id"], raw.files)
-    missing = [name for name, file in zip(table["image_id"], raw.files, strict=True) if file is None]
-    used = {file for file in raw.files if isinstance(file, str)}
+    files = ImageFiles(iterate(table["image_id"]), raw.files)
+    missing = table["image_id"][~have_files(raw.files)].tolist()
+    used = np.unique(number_paths(raw.files))
     folders = dict(sorted(inventory.images_per_folder().items(), key=lambda item: -item[1])[:MAX_FOLDERS])
     source = DataSource(
         layout=raw.layout,
@@ -253,19 +269,21 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         own_split=bool(table["split"].notna().any()),
         notes=[note[:1900] for note in notes],
     )
+    raw.files, raw.places, rows = (), (), table["image_id"].argsort().to_numpy()
+    release_memory()
     order = ["image_id", "lesion_id", "group_id", "patient_id", "dx", "dx_type", "age", "sex", "localization", "split"]
     return Dataset(
-        table=table[order].sort_values("image_id", ignore_index=True),
+        table=pd.DataFrame({name: table.pop(name).array.take(rows) for name in order}),  # one column at a time
         files=files,
         source=source,
-        unused=sum(path not in used for path in inventory.images) if used or not files else len(inventory.images),
-        cause=explain_missing(inventory, missing, len(table)) if missing else None,
+        unused=len(inventory.images) - int((used >= 0).sum()),
+        cause=explain_missing(inventory, missing, len(rows)) if missing else None,
     )
 
 
 def _given_split(table: pd.DataFrame, notes: list[str]) -> pd.Series:
     """Return the split that the data itself states, or nulls: all images must have one, and test and train exist."""
-    none = pd.Series(None, index=table.index, dtype=object)
+    none = pd.Series(None, index=table.index, dtype=STRING)
     if "split" not in table:
         return none
     names = {name: split_of(name) for name in table["split"].unique()}
@@ -276,4 +294,4 @@ def _given_split(table: pd.DataFrame, notes: list[str]) -> pd.Series:
             f"the data's own split is not used, because it does not assign all images to train and test ({found})"
         )
         return none
-    return table["split"].map(names).astype(object)
+    return map_different(table["split"], names.__getitem__)

@@ -6,9 +6,10 @@ import unicodedata
 import numpy as np
 import pandas as pd
 
-from components.prepare_data.layouts.dataset import Raw
+from components.prepare_data.layouts.dataset import Raw, number_paths
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import join_some
+from components.prepare_data.texts import is_unique, iterate, map_different
 from components.shared.errors import UserError
 
 MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
@@ -56,7 +57,7 @@ def check_values(raw: Raw, column: str, table: pd.DataFrame) -> None:
             "metadata.missing_value",
             column=column,
         )
-    odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID_CHARACTERS for value in values])
+    odd = np.flatnonzero([not value.isprintable() or len(value) > MAX_ID_CHARACTERS for value in iterate(values)])
     if len(odd):
         raise UserError(
             f"{raw.name} has an invalid {column} in {_place(raw, odd[0])} ({join_some([values.iloc[odd[0]]])})",
@@ -83,8 +84,8 @@ def refuse_repeated_images(raw: Raw, table: pd.DataFrame) -> None:
     Raises:
         UserError: `metadata.repeated_image`.
     """
-    repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
-    if len(repeated):
+    if not is_unique(table["image_id"]):
+        repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
         raise UserError(
             f"{raw.name} lists an image more than once ({join_some(list(repeated))})",
             "keep one row per image",
@@ -98,11 +99,12 @@ def refuse_shared_files(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> 
     Raises:
         UserError: `metadata.shared_file`.
     """
-    files = pd.Series([file if isinstance(file, str) else None for file in raw.files], dtype=object)
-    shared = files[files.notna() & files.duplicated()]
+    files = pd.Series(number_paths(raw.files))
+    shared = files[(files >= 0) & files.duplicated()]
     if len(shared):
-        file = shared.iloc[0]
-        images = [name[:80] for name in table["image_id"][(files == file).to_numpy()].iloc[:2]]
+        rows = np.flatnonzero(files == shared.iloc[0])[:2]
+        file = str(raw.files[int(rows[0])])
+        images = [name[:80] for name in table["image_id"].iloc[rows]]
         raise UserError(
             f"{raw.name} lists {images[0]} and {images[1]}, but only the file {inventory.name(file)} could be the "
             "image of both",
@@ -172,7 +174,7 @@ def name_classes(raw: Raw, dx: pd.Series) -> tuple[pd.Series, dict[str, str]]:
             "metadata.class_spelling",
             names=alike,
         )
-    return dx.map(safe_names), {safe: name for name, safe in safe_names.items() if safe != name}
+    return map_different(dx, safe_names.__getitem__), {safe: name for name, safe in safe_names.items() if safe != name}
 
 
 def check_number_of_classes(raw: Raw, dx: pd.Series, min_classes: int) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.prepare_data.layouts.dataset import Found, ImageFile, Raw
+from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of_path
 from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
+from components.prepare_data.texts import iterate
 from components.shared.errors import UserError
 from components.shared.parameters import COLUMN_FIELDS
 from components.shared.records import MetadataFile
@@ -77,14 +78,14 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the tables that `recognise_tables` returned, and find the image of each row."""
     index: ImageIndex | None = None
     parts: list[pd.DataFrame] = []
-    files: list[ImageFile | None] = []
+    files = array("q")
     places = array("q")
     metadata: list[MetadataFile] = []
     ignored: list[str] = []
     for path in found.files:
         table = read_table(path)
         _refuse_repeated(table, found.columns)
-        part = pd.DataFrame({field: table.column(column) for field, column in found.columns.items()}, dtype=object)
+        part = pd.DataFrame({field: table.column(column).series() for field, column in found.columns.items()})
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
@@ -94,11 +95,12 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
         del table  # before the index needs memory
         index = index or ImageIndex(inventory)
-        images = [index.find(value, path.parent) for value in part["image_id"]]
-        # An image beside another split's table is not that of this table's row.
-        if others:
-            images = [None if it is None or not others.isdisjoint(Path(it).parents) else it for it in images]
-        files += images
+        for value in iterate(part["image_id"]):
+            image = index.locate(value, path.parent)
+            # An image beside another split's table is not that of this table's row.
+            if others and image >= 0 and not others.isdisjoint(Path(inventory.images[image]).parents):
+                image = -1
+            files.append(image)
         if len({it.parent for it in found.files}) > 1:
             # Names repeat in the folders of other splits.
             part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")
@@ -107,7 +109,7 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         layout=found.layout,
         name=name,
         table=pd.concat(parts, ignore_index=True)[[field for field in COLUMN_FIELDS if field in parts[0]]],
-        files=files,
+        files=ImagePaths(inventory.images, files),
         places=places,
         metadata=metadata,
         columns=found.columns,
@@ -126,7 +128,7 @@ def _refuse_repeated(table: Table, columns: Mapping[str, str]) -> None:
                 "metadata.repeated_column",
                 column=column,
             )
-    if not table.rows:
+    if not len(table):
         raise UserError(f"{table.path.name} has no rows", "add one row per image", "metadata.no_rows")
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from components.shared.records import DataSource, MetadataFile
 
 ImageFile = str | Stored
 """A path as text, or an image within a file."""
+ENCODED_NAMES = 10_000
+"""Ids that are Python objects at a time, which need ten times as much memory."""
 NOT_HASHED = "0" * 64
 """In place of the SHA-256 of a large file that is inspected, not read."""
 
@@ -60,6 +63,55 @@ class Raw:
     notes: list[str] = field(default_factory=list)
 
 
+class ImagePaths(Sequence[str | None]):
+    """The image of each row, by its position among all images."""
+
+    def __init__(self, images: Sequence[str], positions: Iterable[int]) -> None:
+        """Keep the positions.
+
+        Args:
+            images: paths.
+            positions: of the image of each row; −1 if there is none.
+        """
+        self._images = images
+        self.positions = positions if isinstance(positions, np.ndarray) else np.fromiter(positions, np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, at: int) -> str | None: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "ImagePaths": ...
+
+    def __getitem__(self, at: int | slice) -> "str | ImagePaths | None":
+        """Return the image of a row, or those of some rows."""
+        if isinstance(at, slice):
+            return ImagePaths(self._images, self.positions[at])
+        position = int(self.positions[at])
+        return self._images[position] if position >= 0 else None
+
+    def take(self, rows: np.ndarray) -> "ImagePaths":
+        """Return the images of some rows."""
+        return ImagePaths(self._images, self.positions[rows])
+
+
+def number_paths(files: Sequence[ImageFile | None]) -> np.ndarray:
+    """Return a number for each file that is a path, the same for equal ones, and −1 for others: (N,) int64."""
+    if isinstance(files, ImagePaths):
+        return files.positions
+    return pd.factorize(np.array([file if isinstance(file, str) else None for file in files], object))[0]
+
+
+def have_files(files: Sequence[ImageFile | None]) -> np.ndarray:
+    """Return which rows have an image: (N,) bool."""
+    if isinstance(files, ImagePaths):
+        return files.positions >= 0
+    return np.array([file is not None for file in files], bool)
+
+
 class ImageFiles(Mapping[str, RawImage]):
     """Image id → its file.
 
@@ -73,16 +125,18 @@ class ImageFiles(Mapping[str, RawImage]):
             names: the ids.
             files: the file of each, or None if there is none.
         """
-        encoded = np.array([_encode(name) for name in names], np.bytes_)
+        encoded = np.concatenate([np.array([], np.bytes_), *_encode(names)])
         order = np.argsort(encoded, kind="stable")
-        order = order[[files[at] is not None for at in order]]
+        order = order[have_files(files)[order]]
         self._names = encoded[order]
-        self._files = [file for at in order if (file := files[at]) is not None]
+        self._files = files.take(order) if isinstance(files, ImagePaths) else [files[at] for at in order]
 
     def find(self, names: Iterable[str]) -> np.ndarray:
         """Return the position of each id's file for `at`, −1 if it has none: (N,) int64."""
-        encoded = np.array([_encode(name) for name in names], np.bytes_)
-        if not len(self) or not len(encoded):
+        return np.concatenate([np.empty(0, np.int64), *map(self._find, _encode(names))])
+
+    def _find(self, encoded: np.ndarray) -> np.ndarray:
+        if not len(self):
             return np.full(len(encoded), -1)
         positions = np.searchsorted(self._names, encoded).clip(max=len(self) - 1)
         return np.where(self._names[positions] == encoded, positions, -1)
@@ -96,6 +150,7 @@ class ImageFiles(Mapping[str, RawImage]):
         if position < 0:
             raise KeyError("an id without a file")
         file = self._files[position]
+        assert file is not None  # `__init__` keeps those that exist
         return Path(file) if isinstance(file, str) else file
 
     def __getitem__(self, name: str) -> RawImage:
@@ -111,8 +166,11 @@ class ImageFiles(Mapping[str, RawImage]):
         return len(self._files)
 
 
-def _encode(name: str) -> bytes:
-    return name.encode(errors="surrogateescape")
+def _encode(names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Yield ids as bytes, some at a time: (n,) of NumPy's strings."""
+    left = iter(names)
+    while some := list(islice(left, ENCODED_NAMES)):
+        yield np.array([name.encode(errors="surrogateescape") for name in some], np.bytes_)
 
 
 @dataclass(frozen=True)

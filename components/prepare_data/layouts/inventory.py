@@ -3,12 +3,14 @@
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from components.prepare_data import image_reader, scan
 from components.prepare_data.layouts import tables
+from components.prepare_data.texts import Texts, release_memory
 from components.shared.errors import UserError, printable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
@@ -65,7 +67,7 @@ class Inventory:
     """
 
     folder: Path
-    images: list[str] = field(default_factory=list)
+    images: Sequence[str] = field(default_factory=Texts)
     masks: list[str] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
     parquet: list[Path] = field(default_factory=list)
@@ -130,7 +132,7 @@ def _kind(path: str) -> str:
     return "images" if not suffix and _begins_as_image(Path(path)) else "others"
 
 
-def _masks(images: list[str]) -> set[str]:
+def _masks(images: Iterable[str]) -> set[str]:
     """Return images that are masks: the image of their name is beside them, or they are in a folder of masks."""
     named = {path: of[1] for path in images if (of := _MASK.fullmatch(strip_suffixes(base_name(path))))}
     places: dict[str, set[Path]] = {name: set() for name in named.values()}
@@ -153,7 +155,8 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
     """
     tree = scan.scan(folder)
     broken = [path for path in tree.broken if _kind(path) == "images"]
-    found = Inventory(folder, closed=tree.closed, broken=broken)
+    images = Texts()
+    found = Inventory(folder, images, closed=tree.closed, broken=broken)
     results = {Path(path).parent for path in tree.files if base_name(path) == RESULTS}
     for path in tree.files:
         if results and not results.isdisjoint(Path(path).parents):
@@ -162,7 +165,10 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
             continue
         kind = _kind(path)
         getattr(found, kind).append(path if kind == "images" else Path(path))
-    masks = _masks(found.images)
-    found.masks.extend(path for path in found.images if path in masks)
-    found.images[:] = [path for path in found.images if path not in masks]
-    return found
+    del tree
+    release_memory()
+    masks = _masks(images)
+    if not masks:
+        return found
+    found.masks.extend(path for path in images if path in masks)
+    return replace(found, images=Texts(path for path in images if path not in masks))

@@ -28,7 +28,8 @@ def _complete_diagnoses(path: Path) -> list[str]:
     """Return the diagnosis columns with at least two classes and no missing value, the finest first."""
     table = read_table(path)
     names = [normalise(column) for column in table.header]
-    values = {name: {row[names.index(name)].lower() for row in table.rows} for name in DIAGNOSES if name in names}
+    columns = {name: table.columns[names.index(name)] for name in DIAGNOSES if name in names}
+    values = {name: {value.lower() for value in column} for name, column in columns.items()}
     return [name for name, found in values.items() if not found & MISSING_CLASSES and len(found) > 1] or list(values)[
         -1:
     ]

@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from components.prepare_data.layouts.columns import COMMON, join_splits
-from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of_path
 from components.prepare_data.layouts.tables import Table, normalise, read_table
+from components.prepare_data.texts import Texts
 from components.shared.errors import UserError, printable
 from components.shared.records import MetadataFile
 
@@ -57,7 +58,7 @@ def _is_set(table: Table, value: str, at: int, line: int) -> bool:
     return number == 1
 
 
-def _classes(table: Table, image: str) -> list[str]:
+def _classes(table: Table, image: str) -> Texts:
     """Return the class of each row: the column with 1.
 
     Raises:
@@ -65,9 +66,9 @@ def _classes(table: Table, image: str) -> list[str]:
             nor 1.
     """
     codes = [at for at, name in enumerate(table.header) if name and name != image and normalise(name) not in NO_CLASSES]
-    classes = []
-    for row, line in zip(table.rows, table.lines, strict=True):
-        set_ = [table.header[at] for at in codes if _is_set(table, row[at], at, line)]
+    classes = Texts()
+    for row, line in enumerate(table.lines):
+        set_ = [table.header[at] for at in codes if _is_set(table, table.columns[at][row], at, line)]
         if len(set_) != 1:
             raise UserError(
                 f"{table.path.name} has {len(set_) or 'no'} classes in line {line}; one column per class needs one 1",
@@ -115,7 +116,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     for path in found.files:
         table = read_table(path)
         image = found.columns["image_id"]
-        part = pd.DataFrame({"image_id": table.column(image), "dx": _classes(table, image)}, dtype=object)
+        part = pd.DataFrame({"image_id": table.column(image).series(), "dx": _classes(table, image).series()})
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
@@ -125,7 +126,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     rows, columns = pd.concat(parts, ignore_index=True), dict(found.columns)
     for path, image, fields in _further_columns(inventory, found):
         table = read_table(path)
-        metadata.append(MetadataFile(name=inventory.name(path), rows=len(table.rows), sha256=table.sha256))
+        metadata.append(MetadataFile(name=inventory.name(path), rows=len(table), sha256=table.sha256))
         images = [strip_suffixes(value) for value in table.column(image)]
         _refuse_no_match(inventory.name(path), rows["image_id"], images)
         for field, column in fields.items():
@@ -134,5 +135,5 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
             columns.setdefault(field, f"{column} of {inventory.name(path)}")
     index, near = ImageIndex(inventory), found.files[0].parent
     name = ", ".join(path.name for path in found.files)
-    files = [index.find(value, near) for value in rows["image_id"]]
-    return Raw(NAME, name, rows, list(files), places, metadata, columns, list(dict.fromkeys(ignored)))
+    files = ImagePaths(inventory.images, (index.locate(value, near) for value in rows["image_id"]))
+    return Raw(NAME, name, rows, files, places, metadata, columns, list(dict.fromkeys(ignored)))

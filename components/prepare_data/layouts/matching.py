@@ -10,12 +10,18 @@ from shlex import quote
 from components.prepare_data.image_reader import SUFFIXES
 from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes
 from components.prepare_data.layouts.tables import join_some
+from components.prepare_data.texts import Positions
 from components.shared.errors import UserError, printable
 
 
 def _fold(name: str) -> str:
     """Return a name in lower case, with one form of accents: macOS writes a letter and an accent."""
     return unicodedata.normalize("NFC", name).lower()
+
+
+def _folded_name(path: str) -> str:
+    """Return the name of an image without suffixes, in the form in which names are compared."""
+    return _fold(strip_suffixes(base_name(path)))
 
 
 def _folders(path: str) -> tuple[str, ...]:
@@ -34,18 +40,18 @@ CROWDED = 16
 class _ByFolders:
     """Images of one name, by their folders: a comparison of each row with each image would be quadratic."""
 
-    def __init__(self, folders_of: dict[str, tuple[str, ...]]) -> None:
-        """Sort images, given path → folders."""
-        self._exactly: dict[tuple[str, ...], list[str]] = {}
-        self._ending: dict[tuple[str, ...], list[str]] = {}
-        for path, folders in folders_of.items():
-            self._exactly.setdefault(folders, []).append(path)
+    def __init__(self, folders_of: dict[int, tuple[str, ...]]) -> None:
+        """Sort images, given position → folders."""
+        self._exactly: dict[tuple[str, ...], list[int]] = {}
+        self._ending: dict[tuple[str, ...], list[int]] = {}
+        for image, folders in folders_of.items():
+            self._exactly.setdefault(folders, []).append(image)
             for start in range(len(folders) + 1):
-                self._ending.setdefault(folders[start:], []).append(path)
+                self._ending.setdefault(folders[start:], []).append(image)
 
-    def find(self, folders: tuple[str, ...]) -> list[str]:
-        """Return the images that `_agree` is true for, sorted."""
-        shorter = [path for start in range(len(folders)) for path in self._exactly.get(folders[start + 1 :], ())]
+    def find(self, folders: tuple[str, ...]) -> list[int]:
+        """Return the positions of the images that `_agree` is true for, sorted."""
+        shorter = [image for start in range(len(folders)) for image in self._exactly.get(folders[start + 1 :], ())]
         return sorted(self._ending.get(folders, []) + shorter)
 
 
@@ -56,21 +62,21 @@ def _agree(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 
 
 class ImageIndex:
-    """The images of a folder, by name."""
+    """The images of a folder, by name; they must be sorted."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._by_folded: dict[str, str | list[str]] = {}
+        self._images = images = inventory.images
+        self._by_folded = Positions(map(_folded_name, images), lambda image: _folded_name(images[image]))
         self._crowded: dict[str, _ByFolders] = {}
-        for path in inventory.images:
-            first = self._by_folded.setdefault(_fold(strip_suffixes(base_name(path))), path)
-            if isinstance(first, list):
-                first.append(path)
-            elif first is not path:
-                self._by_folded[_fold(strip_suffixes(base_name(path)))] = [first, path]  # few have several
 
     def find(self, value: str, near: Path) -> str | None:
-        """Return the path of the image that a value of a table means: an id, a file name, or a path.
+        """Return the path of the image that `locate` returns the position of; None if there is none."""
+        image = self.locate(value, near)
+        return self._images[image] if image >= 0 else None
+
+    def locate(self, value: str, near: Path) -> int:
+        """Return the position of the image that a value of a table means: an id, a file name, or a path; else −1.
 
         The path of the image below the folder must end with that of the value, or the value with it: a row of
         `nv/1.jpg` never has the image `mel/1.jpg`.
@@ -85,43 +91,50 @@ class ImageIndex:
         value = value.replace("\\", "/")
         name = strip_suffixes(base_name(value.rstrip("/")))
         alike = self._find_alike(_fold(name), value)
-        paths = [path for path in alike if strip_suffixes(base_name(path)) == name] or alike
-        if len(paths) < 2:
-            return paths[0] if paths else None
-        return self._choose(value, paths, near)
+        if len(alike) < 2:
+            return alike[0] if alike else -1
+        paths = {image: self._images[image] for image in alike}
+        exact = {image: path for image, path in paths.items() if strip_suffixes(base_name(path)) == name}
+        return self._choose(value, exact or paths, near)
 
-    def _find_alike(self, name: str, value: str) -> list[str]:
+    def _find_alike(self, name: str, value: str) -> list[int]:
         """Return the images of a folded name whose folders agree with those of a value, if it has some."""
-        found = self._by_folded.get(name, [])
-        alike = [found] if isinstance(found, str) else found
+        if name in self._crowded and "/" in value:
+            return self._crowded[name].find(_folders(os.path.normpath(value)))
+        alike = list(self._by_folded.find(name))
         if "/" not in value:
             return alike
         folders = _folders(os.path.normpath(value))
         if len(alike) <= CROWDED:
-            return [path for path in alike if _agree(self._folders_of(path), folders)]
-        if name not in self._crowded:
-            self._crowded[name] = _ByFolders({path: self._folders_of(path) for path in alike})
+            return [image for image in alike if _agree(self._folders_of(image), folders)]
+        self._crowded[name] = _ByFolders({image: self._folders_of(image) for image in alike})
         return self._crowded[name].find(folders)
 
-    def _folders_of(self, path: str) -> tuple[str, ...]:
-        return _folders(os.path.relpath(path, self._inventory.folder))
+    def _folders_of(self, image: int) -> tuple[str, ...]:
+        return _folders(os.path.relpath(self._images[image], self._inventory.folder))
 
-    def _choose(self, value: str, paths: list[str], near: Path) -> str:
-        """Return the path that a value names exactly, or the first of equal files."""
+    def _choose(self, value: str, paths: dict[int, str], near: Path) -> int:
+        """Return the position of the path that a value names exactly, or of the first of equal files.
+
+        Args:
+            value: the value.
+            paths: position → path of some images.
+            near: the folder of the table.
+        """
         named = {os.path.normpath(near / value), os.path.normpath(self._inventory.folder / value)}
-        for path in paths:
+        for image, path in paths.items():
             normal = os.path.normpath(path)  # those of the folder `.` begin with `./`
             if normal in named or ("/" in value and strip_suffixes(normal) in named):
-                return path
+                return image
         if "/" in value:
             tail = f"/{strip_suffixes(value).lstrip('./')}"
-            paths = [path for path in paths if strip_suffixes(path).endswith(tail)] or paths
-        if not self._inventory.compare:
-            return paths[0]
-        other = next((path for path in paths[1:] if not filecmp.cmp(paths[0], path, shallow=False)), None)
-        if other is not None:
-            raise repeated_names(self._inventory, Path(paths[0]), Path(other))
-        return paths[0]
+            paths = {image: path for image, path in paths.items() if strip_suffixes(path).endswith(tail)} or paths
+        (image, first), *others = paths.items()
+        if self._inventory.compare:
+            other = next((path for _, path in others if not filecmp.cmp(first, path, shallow=False)), None)
+            if other is not None:
+                raise repeated_names(self._inventory, Path(first), Path(other))
+        return image
 
 
 def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError:

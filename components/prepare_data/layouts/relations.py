@@ -4,13 +4,14 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from components.prepare_data.layouts.tables import join_some
+from components.prepare_data.texts import STRING, Positions, Texts, first_rows, have_several, iterate
 from components.shared.errors import printable
 
 Unit = Literal["lesion", "patient", "image"]
@@ -68,15 +69,13 @@ class Groups:
 
     def join_equal(self, codes: np.ndarray) -> None:
         """Join the rows of each code, (N,) integers, that is not negative."""
-        rows = np.arange(len(codes))
-        first = np.zeros(len(codes) and codes.max() + 2, np.int64)  # the last is that of −1
-        first[codes[::-1]] = rows[::-1]
-        for row in np.flatnonzero((codes >= 0) & (first[codes] != rows)).tolist():
-            self.join((int(first[codes[row]]), row))
+        first = first_rows(codes)
+        for row in np.flatnonzero((codes >= 0) & (first != np.arange(len(codes)))).tolist():
+            self.join((int(first[row]), row))
 
     def labels(self) -> np.ndarray:
         """Return (N,) int64, the first row of each row's set."""
-        return np.array([self.find(row) for row in range(len(self._parent))], np.int64)
+        return np.fromiter(map(self.find, range(len(self._parent))), np.int64)
 
 
 def _number_ids(ids: pd.Series) -> np.ndarray:
@@ -109,6 +108,8 @@ def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series
         name: of the field, for the notes.
         notes: extended in place.
     """
+    if not ids.str.lower().isin(PLACEHOLDERS).any():
+        return ids
     counts = Counter(value for value in ids if value)
     for value in sorted(value for value in counts if _is_placeholder(value, counts)):
         ids = ids.where(ids != value, "")
@@ -154,20 +155,19 @@ def clear_implausible(lesions: pd.Series, dx: pd.Series, notes: list[str]) -> pd
     return lesions
 
 
-def _base(name: str, label: str, class_of: Mapping[str, str]) -> str:
-    """Return the shortest name of another image that a name extends at its end, else at its beginning, else its own."""
+def _shorter_names(name: str) -> Iterator[str]:
+    """Yield the names that a name extends: at its end, the shortest first, then at its beginning."""
     folder, slash, stem = name.rpartition("/")
     cuts = [match.span() for match in _SEPARATOR.finditer(stem)]
     beginnings = (stem[:start].rstrip(" _.-") for start, _ in cuts)
     ends = (stem[end:].lstrip(" _.-") for _, end in reversed(cuts))
     for shorter in (*beginnings, *(end for end in ends if not end.isdigit())):
-        if shorter and class_of.get(folder + slash + shorter) == label:
-            return folder + slash + shorter
-    return name
+        if shorter:
+            yield folder + slash + shorter
 
 
-def related_names(names: pd.Series, dx: pd.Series) -> list[str]:
-    """Return for each image the name that it extends, such as `a` for `a_aug1`, `flip_a` and `a (2)`, else its own.
+def related_rows(names: pd.Series, dx: pd.Series) -> np.ndarray:
+    """Return for each image the row whose name it extends, such as `a` for `a_aug1`, `flip_a` and `a (2)`, or its own.
 
     Only the name of another image of the same class and folder can be extended. Versions that a program made of one
     image, see `_VERSION`, are related in all folders, to the first of them.
@@ -175,30 +175,37 @@ def related_names(names: pd.Series, dx: pd.Series) -> list[str]:
     Args:
         names: (N,) image ids, each once.
         dx: (N,) class of each image.
+
+    Returns:
+        (N,) int64.
     """
-    class_of = dict(zip(names, dx, strict=True))
-    base_of: dict[str, str] = {}
-    versions: dict[tuple[str, str], str] = {}
-    for name, label in class_of.items():
-        base = _base(name, label, class_of)
-        if base is name and (version := _VERSION.fullmatch(name.rpartition("/")[2])):
-            base = versions.setdefault((version[1], label), name)
-        if base is not name:
-            base_of[name] = base
+    texts, labels = Texts(iterate(names)), pd.factorize(dx)[0]
+    rows_of = Positions(texts, texts.__getitem__)
+    base_of: dict[int, int] = {}
+    versions: dict[tuple[str, int], int] = {}
+    for row, name in enumerate(texts):
+        others = (other for shorter in _shorter_names(name) for other in rows_of.find(shorter))
+        base = next((other for other in others if labels[other] == labels[row]), row)
+        if base == row and (version := _VERSION.fullmatch(name.rpartition("/")[2])):
+            base = versions.setdefault((version[1], int(labels[row])), row)
+        if base != row:
+            base_of[row] = base
     numbered = [
-        name for name, base in base_of.items() if name.startswith(base) and _NUMBER.fullmatch(name[len(base) :])
+        row
+        for row, base in base_of.items()
+        if texts[row].startswith(texts[base]) and _NUMBER.fullmatch(texts[row][len(texts[base]) :])
     ]
-    counts = Counter(base_of[name] for name in numbered)
-    for name in numbered:
-        if counts[base_of[name]] > MAX_NUMBERED:
-            del base_of[name]
-
-    def first(name: str) -> str:
-        while name in base_of:  # what it extends may extend another name itself
-            name = base_of[name]
-        return name
-
-    return [first(name) for name in class_of]
+    counts = Counter(base_of[row] for row in numbered)
+    for row in numbered:
+        if counts[base_of[row]] > MAX_NUMBERED:
+            del base_of[row]
+    rows = np.arange(len(texts))
+    for row in base_of:
+        first = row
+        while first in base_of:  # what it extends may extend another name itself
+            first = base_of[first]
+        rows[row] = first
+    return rows
 
 
 def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
@@ -209,7 +216,7 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
         notes: sentences for log and pages; extended in place.
     """
     dx, names = table["dx"], table["image_id"]
-    empty = pd.Series("", index=table.index, dtype=object)
+    empty = pd.Series("", index=table.index, dtype=STRING)
     patients = clear_placeholders(table.get("patient_id", empty), "patient_id", notes)
     for patient, count in _implausible(patients, dx):
         notes.append(
@@ -222,21 +229,20 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     groups = Groups(len(table))  # an id that is spelled in two ways stays in one split
     groups.join_equal(_number_ids(lesions))
     groups.join_equal(_number_ids(patients))
-    bases = pd.Series(related_names(names, dx), index=table.index, dtype=object)
-    copies = bases != names
+    bases = related_rows(names, dx)
+    copies = bases != np.arange(len(table))
     if copies.any():
-        groups.join_equal(pd.factorize(bases)[0] * dx.nunique() + pd.factorize(dx)[0])
+        groups.join_equal(bases)
     lesions = _separate_classes(lesions, dx, notes)
     unit: Unit = "lesion" if (lesions != "").any() else "patient" if (patients != "").any() else "image"
     _note_unit(unit, lesions, patients, notes)
     ids = lesions if unit == "lesion" else _separate_classes(patients, dx, []) if unit == "patient" else empty
     # Copies of one image are one unit, that of the image whose name they extend.
     own = ids.where(ids != "", names)
-    taken = set(ids[ids != ""])
-    own = own.where((ids != "") | ~names.isin(taken), "image " + names)
+    taken = (ids == "") & names.isin(ids[ids != ""].unique())
+    own = own.where(~taken, "image " + names) if taken.any() else own
     if copies.any():
-        unit_of = dict(zip(zip(names, dx, strict=True), own, strict=True))
-        own = pd.Series([unit_of[key] for key in zip(bases, dx, strict=True)], index=table.index, dtype=object)
+        own = own.take(bases).set_axis(table.index)
         groups.join_equal(pd.factorize(own)[0])
         notes.append(
             f"{copies.sum():,} images extend the name of another one, such as {printable(names[copies].iloc[0][:80])}: "
@@ -246,7 +252,7 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     codes, sorted_ids = pd.factorize(own, sort=True)
     smallest = np.full(len(own), len(sorted_ids))
     np.minimum.at(smallest, labels, codes)
-    first = pd.Series(sorted_ids[smallest[labels]], index=table.index, dtype=object)
+    first = pd.Series(sorted_ids.take(smallest[labels]), index=table.index, dtype=STRING)
     return table.assign(lesion_id=own, patient_id=patients, group_id=first), unit
 
 
@@ -268,7 +274,7 @@ def _qualify_by_patient(lesions: pd.Series, patients: pd.Series, notes: list[str
 
 def _separate_classes(ids: pd.Series, dx: pd.Series, notes: list[str]) -> pd.Series:
     """Return ids that have one class each: the class is added to those that have several."""
-    several = (ids != "") & (dx.groupby(ids).transform("nunique") > 1)
+    several = (ids != "") & have_several(ids, dx)
     if several.any():
         shown = [printable(str(value)[:80]) for value in dict.fromkeys(ids[several])]
         notes.append(

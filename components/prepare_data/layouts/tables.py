@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from components.prepare_data.texts import Texts
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 
 START_BYTES = 65_536
 """Beginning of a file from which its encoding and separator are detected."""
 SEPARATORS = ",;\t|"
-MAX_KNOWN = 50_000
-"""Different values of a table that are kept once however often they occur."""
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
@@ -34,19 +33,22 @@ class Table:
     Attributes:
         path: its file.
         header: names of the columns, as they are spelled.
-        rows: the values of each row, without surrounding blanks.
+        columns: the values of each column, without surrounding blanks.
         lines: the last line number of each row.
     """
 
     path: Path
     header: list[str]
-    rows: list[list[str]]
+    columns: list[Texts]
     lines: Sequence[int]
 
-    def column(self, name: str) -> list[str]:
+    def column(self, name: str) -> Texts:
         """Return the values of a column, by its exact name."""
-        at = self.header.index(name)
-        return [row[at] for row in self.rows]
+        return self.columns[self.header.index(name)]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.lines)
 
     @property
     def sha256(self) -> str:
@@ -151,27 +153,29 @@ def read_table(path: Path) -> Table:
     Raises:
         UserError: the file does not hold a table, or a row is longer or shorter than the header.
     """
-    rows: list[list[str]] = []
+    header: list[str] = []
+    columns: list[Texts] = []
     lines = array("q")
-    known: dict[str, str] = {}  # values that repeat, such as classes, are kept once
     with _open(path) as (file, separator):
         # A tab is also a blank, so blanks after it must not be skipped.
         reader = csv.reader(file, strict=True, delimiter=separator, skipinitialspace=separator != "\t")
         try:
             for row in reader:
                 fields = [field.strip() for field in row]
-                if not any(fields) or (not rows and fields[0].lower() == "sep="):
+                if not any(fields) or (not header and fields[0].lower() == "sep="):
                     continue
-                if rows and len(fields) != len(rows[0]):
+                if not header:
+                    header, columns = fields, [Texts() for _ in fields]
+                    continue
+                if len(fields) != len(header):
                     raise UserError(
-                        f"{path.name} has {len(fields)} fields in line {reader.line_num}, {len(rows[0])} in its header",
+                        f"{path.name} has {len(fields)} fields in line {reader.line_num}, {len(header)} in its header",
                         "fix that line, or export the file again",
                         "metadata.invalid_csv",
                         line=reader.line_num,
                     )
-                if len(known) < MAX_KNOWN:
-                    known.update((field, field) for field in fields if field not in known)
-                rows.append([known.get(field, field) for field in fields])
+                for column, field in zip(columns, fields, strict=True):
+                    column.append(field)
                 lines.append(reader.line_num)
         except csv.Error as error:
             raise UserError(
@@ -180,12 +184,11 @@ def read_table(path: Path) -> Table:
                 "metadata.invalid_csv",
                 line=reader.line_num,
             ) from error
-    if not rows:
+    if not header:
         raise UserError(
             f"{path.name} is empty", "provide a CSV with the columns image_id, dx and lesion_id", "metadata.empty"
         )
-    del lines[0]
-    return Table(path, rows.pop(0), rows, lines)
+    return Table(path, header, columns, lines)
 
 
 def join_some(values: Sequence[object], limit: int = 3) -> str:

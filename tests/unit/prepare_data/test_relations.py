@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from components.prepare_data.layouts.relations import relate, related_names
+from components.prepare_data.layouts.relations import relate, related_rows
 
 
 def table(lines, columns=("image_id", "dx", "lesion_id")):
@@ -123,6 +123,11 @@ def test_relate_names_that_end_as_another_are_copies(start):
     result, _, _ = related([("A", "nv", ""), (f"{start}A", "nv", ""), ("B", "nv", ""), (f"{start}B", "mel", "")])
     assert result.loc["A", "lesion_id"] == result.loc[f"{start}A", "lesion_id"] == "A"
     assert result["group_id"].nunique() == 3
+
+
+def related_names(names, dx):
+    """Return the name that each name extends."""
+    return list(names.iloc[related_rows(names, dx)])
 
 
 def test_related_names_that_end_in_a_number_are_no_copies_of_it():
