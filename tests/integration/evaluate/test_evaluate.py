@@ -408,13 +408,13 @@ def test_evaluate_with_a_positive_class_that_the_data_lacks_is_refused(run: RunF
     assert (error.code, error.fields) == ("parameter.unknown_class", {"name": "positive_classes", "classes": ["mel"]})
 
 
-def test_evaluate_records_how_the_data_was_read(run: RunFolders) -> None:
+def test_evaluate_records_how_the_data_was_read(changed_run: RunFolders) -> None:
     source = DataSource(
         layout="class folders", metadata=[], columns={}, ignored=[], folders={"nv": 3}, renamed={}, unit="image",
         own_split=False, notes=["a note"],
     )  # fmt: skip
-    write_record(run.arguments["test_data"] / "data_source.json", source)
-    outcome = run.evaluate()
+    write_record(changed_run.arguments["test_data"] / "data_source.json", source)
+    outcome = changed_run.evaluate()
     assert outcome["run"]["source"] == source.model_dump()
     assert outcome["run"]["malignant"] == ["vasc"]
-    assert "a note" in (run.folder / "results" / "model_card.md").read_text(encoding="utf-8")
+    assert "a note" in (changed_run.folder / "results" / "model_card.md").read_text(encoding="utf-8")
