@@ -7,6 +7,7 @@ import pandas as pd
 
 from components.prepare_data.split import assign_by_hash, hash_fraction
 
+TABLE = "HAM10000_metadata.csv"
 LARGEST = "nv"
 
 
@@ -32,7 +33,7 @@ def reduce(source: Path, kept: float, seed: int) -> Reduced:
         kept: share of the lesions that stay, above 0 and at most 1.
         seed: seed of the choice, and of the random split, which the remaining lesions keep.
     """
-    table = pd.read_csv(source / "HAM10000_metadata.csv")
+    table = pd.read_csv(source / TABLE)
     files = {path.stem: path.resolve() for path in source.rglob("*.jpg")}
     table = table[table["image_id"].isin(list(files))]
     split = assign_by_hash(table.assign(group_id=table["lesion_id"]), seed)
@@ -41,7 +42,7 @@ def reduce(source: Path, kept: float, seed: int) -> Reduced:
 
 
 def link(file: Path, folder: Path, name: str) -> None:
-    """Make a hard link to an image in a folder, unless a call that was killed has made it."""
+    """Make a hard link to an image in a folder, unless it exists: a call that was killed may have made it."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (path := folder / f"{name}.jpg").exists():
         path.hardlink_to(file)

@@ -6,7 +6,6 @@ run, without GANs, must find that the first helps. WORK keeps the inputs and the
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,17 +14,23 @@ from PIL import Image
 
 from benchmarks.fewer_lesions import link, reduce
 from benchmarks.machine import machine
+from benchmarks.pipeline import run_pipeline
 from components.shared.errors import exit_on_user_error
-from components.shared.records import Results, load_record
+from components.shared.records import Results
 from counterweight.parameters import assignments, words
 
 KEPT = 0.1
 """Share of the training lesions of each rare class that stays in the data."""
 SEED = 1
-SETTINGS = (
-    "data_image_size=32", "arms=baseline,oversampled,augmented", "synthetic_shares=1", "synthetic_per_class=400",
-    "classifier_seeds=1,2,3,4,5", "classifier_epochs=20", f"random_seed={SEED}",
-)  # fmt: skip
+SETTINGS = {
+    "data_image_size": "32",
+    "arms": "baseline,oversampled,augmented",
+    "synthetic_shares": "1",
+    "synthetic_per_class": "400",
+    "classifier_seeds": "1,2,3,4,5",
+    "classifier_epochs": "20",
+    "random_seed": str(SEED),
+}
 
 
 def write_inputs(source: Path, work: Path) -> None:
@@ -48,10 +53,8 @@ def write_inputs(source: Path, work: Path) -> None:
 
 def run(work: Path) -> Results:
     """Run the pipeline on the inputs, and return its results."""
-    sources = f"synthetic=heldout={work / 'heldout'},noise={work / 'noise'}"
-    arguments = ["run", f"DATA={work / 'data'}", f"OUT={work / 'run'}", sources, *SETTINGS]
-    subprocess.run([sys.executable, "-m", "counterweight", *arguments], check=True)
-    return load_record(work / "run" / "metrics.json", Results)
+    sources = {"synthetic": f"heldout={work / 'heldout'},noise={work / 'noise'}"}
+    return run_pipeline(work / "run", {"DATA": str(work / "data"), **sources, **SETTINGS})
 
 
 def main(given: list[str]) -> None:

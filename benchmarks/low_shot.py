@@ -6,20 +6,20 @@
     others  parameters of the runs, as for `counterweight run`; they replace those of `SETTINGS`
 
 The lesions of a share are also in a larger one; validation and test stay as they are. This is a separate regime: its
-figures describe how an effect depends on the number of lesions, not how large it is on the complete set. Prints a table
-in Markdown.
+figures describe how an effect depends on the number of lesions, not how large it is on the complete set. Prints the
+tables of `scripts.results_tables` for each share.
 """
 
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.fewer_lesions import LARGEST, link, reduce
+from benchmarks.fewer_lesions import LARGEST, TABLE, link, reduce
 from benchmarks.machine import machine
+from benchmarks.pipeline import run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
-from components.shared.records import Results, load_record
 from counterweight.parameters import assignments, words
+from scripts.results_tables import arms_table, effects_table
 
 SETTINGS = {
     "PRESET": "cpu",
@@ -27,10 +27,6 @@ SETTINGS = {
     "synthetic_shares": "0.25,1",
     "random_seed": "1",
 }
-HEADER = (
-    "share | lesions | arm | mean recall, rare classes | balanced accuracy | macro AUC | difference to the baseline"
-    " | interval"
-)
 
 
 def write_inputs(source: Path, folder: Path, kept: float, seed: int) -> int:
@@ -50,42 +46,46 @@ def write_inputs(source: Path, folder: Path, kept: float, seed: int) -> int:
     return int(remaining.loc[remaining["dx"] != LARGEST, "lesion_id"].nunique())
 
 
-def rows_of(share: float, lesions: int, results: Results) -> Iterator[str]:
-    """Yield the rows of one share, and the GAN effect of each share of synthetic images."""
-    gains = {it.arm: it for it in results.effect.remedies}
-    for arm, of in results.arms.items():
-        figures = " | ".join(f"{value:.3f}" for value in (of.rare_recall, of.balanced_accuracy, of.macro_auc))
-        gain = gains.get(arm)
-        compared = f"{gain.value:+.3f} | {gain.low:+.3f} to {gain.high:+.3f}" if gain else " | "
-        yield f"| {share:.0%} | {lesions:,} | `{arm}` | {figures} | {compared} |"
-    for it in results.effect.doses:
-        effect = f"{it.value:+.3f} | {it.low:+.3f} to {it.high:+.3f}"
-        yield f"| {share:.0%} | {lesions:,} | `{it.arm}` − `oversampled` | | | | {effect} |"
+def parse_shares(text: str) -> list[float]:
+    """Return the shares in a comma-separated list.
+
+    Raises:
+        UserError: `low_shot.share`: one is not a number above 0 and at most 1.
+    """
+    shares = []
+    for word in text.split(","):
+        try:
+            share = float(word)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            raise UserError(
+                f"SHARES lists {word!r}", "give numbers above 0 and at most 1", "low_shot.share", share=word
+            )
+        shares.append(share)
+    return shares
 
 
 def main(given: Mapping[str, str]) -> None:
-    """Run each share and print the table.
+    """Run each share, and print its tables.
 
     Raises:
-        UserError: DATA is missing, or as in `counterweight run`.
+        UserError: DATA or SHARES is invalid, or as in `counterweight run`.
     """
-    if "DATA" not in given:
-        raise UserError("DATA is missing", "give the folder of HAM10000", "option.missing", option="DATA")
+    data, shares = Path(given.get("DATA", "")), parse_shares(given.get("SHARES", "0.25,0.5,1"))
+    if "DATA" not in given or not (data / TABLE).is_file():
+        raise UserError(f"DATA has no {TABLE}", "give the folder of HAM10000", "low_shot.data")
     work = Path(given.get("WORK", "build/low-shot")).resolve()
-    settings = SETTINGS | {name: value for name, value in given.items() if name not in ("DATA", "WORK", "SHARES")}
-    rows: list[str] = []
-    for share in map(float, given.get("SHARES", "0.25,0.5,1").split(",")):
+    settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "SHARES")}
+    tables: list[str] = []
+    for share in shares:
         folder = work / f"{share:g}"
-        lesions = write_inputs(Path(given["DATA"]), folder / "data", share, int(settings["random_seed"]))
-        named = [f"{name}={value}" for name, value in settings.items()]
-        arguments = [f"DATA={folder / 'data'}", f"OUT={folder / 'run'}", *named]
-        done = subprocess.run([sys.executable, "-m", "counterweight", "run", *arguments])
-        if done.returncode:
-            sys.exit(done.returncode)
-        rows += rows_of(share, lesions, load_record(folder / "run" / "metrics.json", Results))
+        lesions = write_inputs(data, folder / "data", share, int(settings["random_seed"]))
+        results = run_pipeline(folder / "run", settings | {"DATA": str(folder / "data")})
+        tables.append(f"{share:.0%} of the training lesions, {lesions:,} lesions of the rare classes in all:\n")
+        tables += [*arms_table(results), *effects_table(results)]
     of = machine()
-    print(f"\n{of['cores']} virtual cores of {of['cpu']}\n\n| {HEADER} |\n|--:|--:|---|--:|--:|--:|--:|--:|")
-    print("\n".join(rows))
+    print("\n".join([f"\n{of['cores']} virtual cores of {of['cpu']}\n", *tables]))
 
 
 if __name__ == "__main__":

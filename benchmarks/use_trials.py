@@ -9,12 +9,12 @@ For decisions about the design: the table has validation images alone, and the s
 published figures. All runs share GANs and classifiers, as far as these do not depend on the use.
 """
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.machine import machine
+from benchmarks.pipeline import run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
 from counterweight.parameters import assignments, words
 from scripts.validation_table import table_of
@@ -68,10 +68,7 @@ def main(given: Mapping[str, str]) -> None:
     settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "TRIALS")}
     finished: list[Path] = []
     for name in choose(given.get("TRIALS", "")):
-        options = [f"{key}={value}" for key, value in (settings | TRIALS[name]).items()]
-        done = subprocess.run([sys.executable, "-m", "counterweight", "run", f"OUT={work / name}", *options])
-        if done.returncode:
-            sys.exit(done.returncode)
+        run_pipeline(work / name, settings | TRIALS[name])
         finished.append(work / name)
         print("\n".join(table_of(finished)), flush=True)
     of = machine()

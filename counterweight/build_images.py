@@ -71,6 +71,16 @@ def engine() -> str:
     )
 
 
+def explain_missing(phases: list[str]) -> UserError:
+    """Return the error for phases without an image of their current code."""
+    return UserError(
+        f"no image of the current code of {', '.join(phases)} exists",
+        "run `make images`",
+        "containers.no_image",
+        phases=phases,
+    )
+
+
 def _flags(command: str, step: str) -> list[str]:
     """Return the user's additional flags for Podman's `build` or `push`."""
     return shlex.split(os.environ.get(f"PODMAN_{step.upper()}_FLAGS", "")) if command == "podman" else []

@@ -29,7 +29,7 @@ from components.shared.errors import UserError
 from components.shared.parameters import source_label, synthetic_sources
 from components.shared.published import MANIFEST
 from components.shared.stores.addresses import BUCKETS
-from counterweight.build_images import PHASES
+from counterweight.build_images import PHASES, explain_missing
 from counterweight.tasks import describe_failure
 from counterweight.tasks import variables as task_variables
 
@@ -290,12 +290,7 @@ class Engine:
         self.remove_containers()
         self.images = {phase: self._find_image(phase) for phase in PHASES}
         if missing := [phase for phase, reference in self.images.items() if not reference]:
-            raise UserError(
-                f"no image of the current code of {', '.join(missing)} exists",
-                "run `make images`",
-                "containers.no_image",
-                phases=list(missing),
-            )
+            raise explain_missing(missing)
         given = _given_places(values)
         paths = {name: Path(value) for name, value in given.items()}
         self.inputs = [

@@ -10,8 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from components.shared.errors import UserError
-from counterweight.build_images import PHASES, engine, local_image
+from counterweight.build_images import PHASES, engine, explain_missing, local_image
 from counterweight.exit_codes import run_command
 
 COUNT_PACKAGES = "import importlib.metadata as m; print(len({d.name.lower() for d in m.distributions()}))"
@@ -37,22 +36,17 @@ def main(scans: Path | None) -> None:
         UserError: an image was not built.
     """
     command = engine()
-    inspect = [command, "image", "inspect"]
-    missing = [it for it in PHASES if subprocess.run([*inspect, local_image(it)], capture_output=True).returncode]
-    if missing:
-        raise UserError(
-            f"no image of the current code of {', '.join(missing)} exists",
-            "run `make images`",
-            "containers.no_image",
-            phases=missing,
-        )
+    inspect = [command, "image", "inspect", "--format", "{{.Size}}"]
+    found = {it: subprocess.run([*inspect, local_image(it)], capture_output=True, text=True) for it in PHASES}
+    if missing := [phase for phase, answer in found.items() if answer.returncode]:
+        raise explain_missing(missing)
     heads = ["Image", "Size, MB", "Python packages"]
     if scans:
         heads.append(f"Vulnerabilities ({', '.join(SEVERITIES).lower()})")
     print(f"| {' | '.join(heads)} |\n|:--|{'--:|' * (len(heads) - 1)}")
     for phase in PHASES:
         image = local_image(phase)
-        size = int(_ask(command, "image", "inspect", "--format", "{{.Size}}", image))
+        size = int(found[phase].stdout)
         packages = _ask(command, "run", "--rm", "--network=none", "--entrypoint=python3", image, "-c", COUNT_PACKAGES)
         row = [f"`{phase}`", f"{size / 1e6:,.0f}", packages]
         if scans:

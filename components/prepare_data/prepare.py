@@ -334,10 +334,10 @@ def write_rows(
 ) -> None:
     """Write the decoded images of some rows, or of those that are `chosen`, as an image set, sorted by class."""
     at = np.arange(len(rows)) if chosen is None else np.flatnonzero(chosen)
-    codes, classes = pd.factorize(rows["dx"], sort=True)
+    labels, classes = pd.factorize(rows["dx"].iloc[at], sort=True)
     with closing(ImageSetWriter(part, header)) as out:
-        for code in range(len(classes)):
-            of_class = at[codes[at] == code]
+        for label in range(len(classes)):
+            of_class = at[labels == label]
             for start in range(0, len(of_class), ROW_GROUP):
                 some = rows.iloc[of_class[start : start + ROW_GROUP]]
                 # `astype` takes five times as long. Synthetic images have no perceptual hashes.

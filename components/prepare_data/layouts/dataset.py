@@ -11,13 +11,12 @@ import pandas as pd
 
 from components.prepare_data.image_reader import RawImage, Stored
 from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.texts import CHUNK
 from components.shared.errors import UserError
 from components.shared.records import DataSource, MetadataFile
 
 ImageFile = str | Stored
 """A path as text, or an image within a file."""
-ENCODED_NAMES = 10_000
-"""Ids that are Python objects at a time, which need ten times as much memory."""
 NOT_HASHED = "0" * 64
 """In place of the SHA-256 of a large file that is inspected, not read."""
 
@@ -169,7 +168,7 @@ class ImageFiles(Mapping[str, RawImage]):
 def _encode(names: Iterable[str]) -> Iterator[np.ndarray]:
     """Yield ids as bytes, some at a time: (n,) of NumPy's strings."""
     left = iter(names)
-    while some := list(islice(left, ENCODED_NAMES)):
+    while some := list(islice(left, CHUNK)):
         yield np.array([name.encode(errors="surrogateescape") for name in some], np.bytes_)
 
 

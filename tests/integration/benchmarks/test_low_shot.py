@@ -2,30 +2,20 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
+from benchmarks import low_shot
 from benchmarks.fewer_lesions import LARGEST
 from benchmarks.low_shot import write_inputs
 from components.prepare_data.split import assign_by_hash
+from tests.helpers.errors import raises_user_error
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "ham"
-    folder.mkdir()
-    table = pd.DataFrame({"lesion_id": [f"L{n // 2}" for n in range(120)], "image_id": [f"I{n}" for n in range(120)]})
-    table["dx"] = np.repeat([LARGEST, "mel", "df"], 40)
-    table.to_csv(folder / "HAM10000_metadata.csv", index=False)
-    for name in table["image_id"]:
-        Image.new("RGB", (8, 8)).save(folder / f"{name}.jpg")
-    return folder
-
-
-def test_write_inputs_of_smaller_shares_are_subsets_that_lack_rare_training_lesions_alone(source: Path, tmp_path: Path):
-    tables = {}
+def test_write_inputs_of_smaller_shares_are_subsets_that_lack_rare_training_lesions_alone(
+    ham10000: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    source, tables = ham10000[0], {}
     for share in (0.25, 0.5, 1.0):
         folder = tmp_path / f"{share:g}"
         lesions = write_inputs(source, folder, share, seed=1)
@@ -42,3 +32,20 @@ def test_write_inputs_of_smaller_shares_are_subsets_that_lack_rare_training_lesi
     assert set(complete.loc[removed, "dx"]) == {"mel", "df"}
     kept = complete[~removed]
     pd.testing.assert_series_equal(assign_by_hash(kept.assign(group_id=kept["lesion_id"]), 1), split[~removed])
+
+
+@pytest.mark.parametrize(
+    ("shares", "data", "code"),
+    [("0.5,half", True, "low_shot.share"), ("0", True, "low_shot.share"), ("0.5", False, "low_shot.data")],
+)
+def test_low_shot_refuses_other_shares_and_folders(
+    ham10000: tuple[Path, pd.DataFrame], tmp_path: Path, shares: str, data: bool, code: str
+) -> None:
+    given = {
+        "DATA": str(ham10000[0] if data else tmp_path / "nothing"),
+        "SHARES": shares,
+        "WORK": str(tmp_path / "out"),
+    }
+    with raises_user_error(code):
+        low_shot.main(given)
+    assert not (tmp_path / "out").exists()
