@@ -1,7 +1,7 @@
 """The CPUs and memory that this process may use: in a container, less than the node has.
 
 Control groups of version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`) are read. Of these, a local run gives each of
-two tasks at a time a half.
+two tasks at a time a half, and a task that runs several processes divides its share among them.
 """
 
 import os
@@ -27,7 +27,7 @@ def usable_cpus(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int:
         limit = min(limit, _divide(quota, period))
     for folder in _iter_groups("cpu", cgroups, process):
         limit = min(limit, _divide(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")))
-    return max(1, int(limit * _share()))
+    return max(1, int(limit * _share() + 1e-9))  # of 3 CPUs, a third is 1
 
 
 def usable_memory_bytes(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int:
@@ -42,6 +42,11 @@ def usable_memory_bytes(cgroups: Path = CGROUPS, process: Path = PROCESS) -> int
 
 def _share() -> float:
     return float(os.environ.get(SHARE, 1))
+
+
+def divide_share(processes: int) -> None:
+    """Leave this process, one of several with the same environment, its part of the CPUs and the memory."""
+    os.environ[SHARE] = str(_share() / processes)
 
 
 def _divide(quota: str, period: str) -> float:

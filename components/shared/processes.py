@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.errors import UserError
-from components.shared.machine_limits import limit_threads, usable_cpus
+from components.shared.machine_limits import divide_share, limit_threads, usable_cpus
 
 
 def run_all(calls: Sequence[Callable[[], None]], workers: int) -> None:
@@ -32,7 +32,7 @@ def run_all(calls: Sequence[Callable[[], None]], workers: int) -> None:
         for call in calls:
             call()
         return
-    initial = os.getpid(), max(1, usable_cpus() // workers)
+    initial = os.getpid(), workers
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, initial)
     try:
         for future in as_completed([pool.submit(call) for call in calls]):
@@ -53,9 +53,10 @@ def run_all(calls: Sequence[Callable[[], None]], workers: int) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(parent: int, threads: int) -> None:
+def _start_worker(parent: int, workers: int) -> None:
     die_with(parent)
-    limit_threads(threads)
+    divide_share(workers)
+    limit_threads(usable_cpus())
 
 
 def die_with(parent: int) -> None:

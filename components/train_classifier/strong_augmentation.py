@@ -1,10 +1,11 @@
 """Strong augmentation of batches, with the layers of Keras."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 
 def strong_augmentation(seed: int, skipped: int = 0) -> Callable[[np.ndarray], np.ndarray]:
@@ -26,11 +27,16 @@ def strong_augmentation(seed: int, skipped: int = 0) -> Callable[[np.ndarray], n
         layers.RandomSaturation((0.45, 0.55), seed=seed + 4, **range_),
     ]
 
-    def change(images: np.ndarray) -> np.ndarray:
-        changed = images.astype(np.float32)
+    def apply(images: Any) -> Any:
+        changed = ops.cast(images, "float32")
         for step in steps:
             changed = step(changed, training=True)
-        return keras.ops.convert_to_numpy(changed).clip(0, 255).round().astype(np.uint8)
+        return ops.cast(ops.round(ops.clip(changed, 0, 255)), "uint8")
+
+    compiled = _compile(apply)
+
+    def change(images: np.ndarray) -> np.ndarray:
+        return ops.convert_to_numpy(compiled(images))
 
     if skipped:
         initial = [np.array(step.generator.state) for step in steps]
@@ -39,3 +45,12 @@ def strong_augmentation(seed: int, skipped: int = 0) -> Callable[[np.ndarray], n
             # A layer advances its state by the same amount in each call.
             step.generator.state.assign(first + skipped * (np.array(step.generator.state) - first))
     return change
+
+
+def _compile(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the function as one graph, which takes half of the time; unchanged on backends other than TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function)  # type: ignore[no-any-return]

@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from components.shared.machine_limits import SHARE
+from components.shared.machine_limits import SHARE, usable_cpus
+from components.shared.processes import run_all
 from components.train_classifier import workers
 from tests.helpers.training import train_pack
 
@@ -52,3 +55,13 @@ def test_tensorflow_has_a_thread_for_each_cpu_of_the_task():
     environment = {**os.environ, SHARE: "0.001"}
     output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "1"
+
+
+def _write_threads(path: Path) -> None:
+    path.write_text(os.environ["TF_NUM_INTRAOP_THREADS"], encoding="utf-8")
+
+
+def test_processes_share_the_threads(tmp_path):
+    """The import of Keras in a process, when it gets its first call, does not give it all CPUs again."""
+    run_all([partial(_write_threads, tmp_path / name) for name in "ab"], workers=2)
+    assert {(tmp_path / name).read_text(encoding="utf-8") for name in "ab"} == {str(max(1, usable_cpus() // 2))}
