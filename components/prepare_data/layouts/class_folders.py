@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from components.prepare_data.layouts.dataset import Found, Raw
+from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import explain_broken, explain_closed, repeated_names
 from components.prepare_data.layouts.splits import split_of
 from components.prepare_data.layouts.tables import join_some
+from components.prepare_data.texts import STRING, Texts, is_unique
 from components.shared.errors import UserError
 
 NAME = "class folders"
@@ -36,50 +38,62 @@ UNSUPPORTED = (
 """Suffixes of images that are not read."""
 
 
-class _Image(NamedTuple):
-    """An image in a class folder.
+class _Folder(NamedTuple):
+    """A folder with images: that of a class, or one below it.
 
     Attributes:
         split: the split of a folder above or below the class; None if there is none.
         dx: name of the class folder.
-        below: name of the folder in it that holds the image, or leads to it; empty if there is none.
+        below: name of the folder in it that holds the images, or leads to them; empty if there is none.
         path: relative to the folder of the data.
+        images: number of images directly in it.
     """
 
     split: str | None
     dx: str
     below: str
     path: str
+    images: int
 
 
-def _split_and_class(inventory: Inventory) -> list[_Image] | None:
-    """Return the images in class folders, or None if there are no class folders."""
-    paths = [inventory.name(path) for path in inventory.images]
-    parts = [path.split("/") for path in paths]
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _split_and_class(inventory: Inventory) -> dict[str, _Folder]:
+    """Return path → folder for each folder with images that is that of a class or below one."""
+    counts: Counter[str] = Counter()
+    paths: dict[str, str] = {}
+    for image in inventory.images:
+        counts[_folder_of(image)] += 1
+        if _folder_of(image) not in paths:
+            paths[_folder_of(image)] = _folder_of(inventory.name(image))
+    parts = {folder: path.split("/") if path else [] for folder, path in paths.items()}
     while True:
-        first = {names[0] for names in parts if len(names) > 1}
-        if len(first) == 1 and split_of(next(iter(first))) is None and all(len(names) > 2 for names in parts):
-            parts = [names[1:] for names in parts]  # a folder around the class folders
+        first = {names[0] for names in parts.values() if names}
+        if len(first) == 1 and split_of(next(iter(first))) is None and all(len(names) > 1 for names in parts.values()):
+            parts = {folder: names[1:] for folder, names in parts.items()}  # a folder around the class folders
         else:
             break
-    below = [names for names in parts if len(names) > 1]
-    split_first = bool(below) and all(split_of(names[0]) for names in below)
-    split_second = bool(below) and not split_first and all(len(n) > 2 and split_of(n[1]) for n in below)
-    found = []
-    for names, path in zip(parts, paths, strict=True):
-        if split_first and len(names) > 2:
-            found.append(_Image(split_of(names[0]), names[1], names[2] if len(names) > 3 else "", path))
-        elif split_second and len(names) > 2:
-            found.append(_Image(split_of(names[1]), names[0], names[2] if len(names) > 3 else "", path))
-        elif not split_first and not split_second and len(names) > 1:
-            found.append(_Image(None, names[0], names[1] if len(names) > 2 else "", path))
-    return found or None
+    below = [names for names in parts.values() if names]
+    split_at: int | None = None
+    if below and all(split_of(names[0]) for names in below):
+        split_at = 0
+    elif below and all(len(names) > 1 and split_of(names[1]) for names in below):
+        split_at = 1
+    found = {}
+    for folder, names in parts.items():
+        dx, inside, *_ = [*(name for at, name in enumerate(names) if at != split_at), "", ""]
+        if dx:
+            split = None if split_at is None else split_of(names[split_at])
+            found[folder] = _Folder(split, dx, inside, paths[folder], counts[folder])
+    return found
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     """Recognise folders with images, one per class."""
-    found = _split_and_class(inventory) if not named else None
-    if not found or all(_NO_CLASS.fullmatch(image.dx) for image in found):
+    found = _split_and_class(inventory) if not named else {}
+    if all(_NO_CLASS.fullmatch(folder.dx) for folder in found.values()):
         return []
     return [Found(NAME, (inventory.folder,), {})]
 
@@ -91,31 +105,32 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         UserError: `folders.not_a_class`: a folder beside the class folders has the name of a store of images; or a
             class may be incomplete, because a folder was not entered or images have an unsupported suffix.
     """
-    images = _split_and_class(inventory) or []
+    by_path = _split_and_class(inventory)
+    folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
     _refuse_unread(inventory)
-    _refuse_stores({image.dx for image in images})
-    _refuse_masks(image.path for image in images)
-    _refuse_two_levels(images)
-    files = {inventory.name(path): path for path in inventory.images}
+    _refuse_stores({folder.dx for folder in folders})
+    _refuse_masks(folders)
+    _refuse_two_levels(folders)
+    folder_of = np.fromiter((numbers.get(_folder_of(image), -1) for image in inventory.images), np.int64)
+    files = ImagePaths(inventory.images, np.flatnonzero(folder_of >= 0))
+    folder_of = folder_of[files.positions]
+    places = Texts(inventory.name(file) for file in files if file is not None)
     rows = {
-        "image_id": [strip_suffixes(image.path) for image in images],
-        "dx": [image.dx for image in images],
+        "image_id": Texts(map(strip_suffixes, places)).series(),
+        "dx": pd.array([folder.dx for folder in folders], STRING).take(folder_of),
     }
     columns = {"dx": "name of the folder", "image_id": "path of the file"}
-    if any(image.split is not None for image in images):
-        rows["split"] = [image.split or "" for image in images]
+    if any(folder.split is not None for folder in folders):
+        rows["split"] = pd.array([folder.split or "" for folder in folders], STRING).take(folder_of)
         columns["split"] = "name of the folder"
-    table = pd.DataFrame(rows, dtype=object)
-    repeated = table.loc[table["image_id"].duplicated(), "image_id"]
-    if len(repeated):
-        same = table.index[table["image_id"] == repeated.min()]
-        raise repeated_names(inventory, *[Path(files[images[row].path]) for row in same[:2]])
-    loose = len(inventory.images) - len(images)
+    table = pd.DataFrame(rows)
+    if not is_unique(table["image_id"]):
+        repeated = table["image_id"][table["image_id"].duplicated()].min()
+        same = np.flatnonzero(table["image_id"] == repeated)
+        raise repeated_names(inventory, *[Path(str(files[int(row)])) for row in same[:2]])
+    loose = len(inventory.images) - len(table)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
-    places = [image.path for image in images]
-    return Raw(
-        NAME, "the data folder", table, [files[image.path] for image in images], places, columns=columns, notes=notes
-    )
+    return Raw(NAME, "the data folder", table, files, places, columns=columns, notes=notes)
 
 
 def _refuse_unread(inventory: Inventory) -> None:
@@ -136,16 +151,15 @@ def _refuse_unread(inventory: Inventory) -> None:
         )
 
 
-def _refuse_masks(paths: Iterable[str]) -> None:
+def _refuse_masks(folders: Iterable[_Folder]) -> None:
     """Raise if a folder below a class folder has the name of masks, which would become images of the class."""
-    in_folder = Counter(path.rpartition("/")[0] for path in paths)
-    folders: Counter[str] = Counter()
-    for deepest, images in in_folder.items():
-        for folder in (PurePosixPath(deepest), *PurePosixPath(deepest).parents):
+    masks: Counter[str] = Counter()
+    for deepest in folders:
+        for folder in (PurePosixPath(deepest.path), *PurePosixPath(deepest.path).parents):
             if _MASKS.fullmatch(folder.name):
-                folders[str(folder)] += images
-    if folders:
-        name, count = folders.most_common(1)[0]
+                masks[str(folder)] += deepest.images
+    if masks:
+        name, count = masks.most_common(1)[0]
         raise UserError(
             f"the folder {name} has {count:,} files that seem to be masks, not images of a class",
             "move the folders with masks out of the data folder, or rename them if they hold images",
@@ -155,17 +169,17 @@ def _refuse_masks(paths: Iterable[str]) -> None:
         )
 
 
-def _refuse_two_levels(images: Sequence[_Image]) -> None:
+def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
     """Raise if all classes are divided into folders of the same few names, which may be the classes: `site/class`.
 
     Names with digits, such as `40X` or `patient 1`, are parts of a class.
     """
-    if not all(image.below for image in images):
+    if not all(folder.below for folder in folders):
         return
     above: dict[str, set[str]] = {}
-    for image in images:
-        above.setdefault(image.below, set()).add(image.dx)
-    names, classes = sorted(above), sorted({image.dx for image in images})
+    for folder in folders:
+        above.setdefault(folder.below, set()).add(folder.dx)
+    names, classes = sorted(above), sorted({folder.dx for folder in folders})
     if len(names) < 2 or any(len(of) < 2 for of in above.values()) or any(re.search(r"\d", name) for name in names):
         return
     raise UserError(
