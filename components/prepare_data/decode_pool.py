@@ -297,7 +297,11 @@ def decode(
         thumbnails = _map_thumbnails(mapped, len(ends))
         numbers = number_of[file_of]
         usable = numbers >= 0
-        rows = (table if usable.all() else table[usable]).reset_index(drop=True).assign(file=numbers[usable])
+        rows = (
+            (table if usable.all() else table[usable])
+            .reset_index(drop=True)
+            .assign(file=numbers[usable].astype(np.int32))
+        )
         del table, files, names, positions  # the paths are not needed any more
         pixels = np.frombuffer(digests, np.uint8).reshape(-1, 32)
         for column, each in (

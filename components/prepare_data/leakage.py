@@ -153,7 +153,7 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     together = pairs(rows, thumbnails, held_out)
 
     def find_offending() -> np.ndarray:
-        assigned = split.to_numpy()
+        assigned = pd.factorize(split)[0]
         return np.flatnonzero(assigned[together.first] != assigned[together.second])
 
     offending = find_offending()

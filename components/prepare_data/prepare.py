@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from components.prepare_data import layouts, leakage, profile, sources
 from components.prepare_data import split as splitting
@@ -344,6 +345,7 @@ def write_rows(
                 found = [name for name in HASHES if isinstance(some[name].dtype, pd.CategoricalDtype)]
                 hashes = {name: some[name].cat.categories.take(some[name].cat.codes) for name in found}
                 out.write(some.assign(**hashes), decoded.png(some.index))
+        release_memory()  # the end of the file needs some
 
 
 def _hash(rows: pd.DataFrame) -> tuple[str, str]:
@@ -511,6 +513,7 @@ def prepare(
     if seed < 0:
         raise UserError(f"random_seed is {seed}", "choose 0 or more", "parameter.out_of_range", name="random_seed")
     log_line("prepare_data", f"reading {printable(data)}")
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what was freed
     with tempfile.TemporaryDirectory(prefix="counterweight-") as folder_name, ExitStack() as stack:
         scratch = Path(folder_name)
         stack.enter_context(warnings.catch_warnings())
@@ -528,6 +531,8 @@ def prepare(
         for line in describe_source("", source):
             log_line("prepare_data", line)
         table = assign_splits(dataset, split, seed, scratch, findings, max_bad_images)
+        table["group_id"] = pd.factorize(table["group_id"])[0].astype(np.int32)  # they are only compared from here on
+        table = table.astype({"split": splitting.SPLITS, "source": "category"})
         release_memory()
 
         # All outputs are renamed together at the end.
@@ -598,6 +603,6 @@ def prepare(
     if len(findings.moved):
         lesions = findings.moved["lesion_id"].nunique()
         log_line("prepare_data", f"{len(findings.moved):,} images of {lesions:,} lesions were moved to train")
-    counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items())
+    counts = ", ".join(f"{name} {n:,}" for name, n in used["split"].value_counts().items() if n)
     log_line("prepare_data", f"{len(used):,} images ({counts}); to rebalance: {', '.join(rare_names)}")
     return rare_names

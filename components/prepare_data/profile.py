@@ -54,7 +54,7 @@ def render(
     ]
     columns = []
     for column in ("dx_type", "sex", "localization"):
-        values = table[column].dropna()
+        values = table[column].dropna().astype(str)
         common = values.value_counts().head(6)
         shown = ", ".join(f"{printable(str(v))[:40]} {n:,}" for v, n in common.items())
         columns.append((column, len(table) - len(values), shown or "–"))

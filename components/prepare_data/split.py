@@ -21,6 +21,8 @@ MAX_FOLDS = 20
 MIN_GROUPS_OF_FOLDS = 4
 """Groups of a class with which two folds leave one for training and one for validation."""
 UNUSED = "none"
+SPLITS = pd.CategoricalDtype([*SHARES, UNUSED])
+"""Splits of many images, in one byte each."""
 ROUNDS = 10
 """Rounds in which groups of several classes are assigned again; more are not needed in practice."""
 V = TypeVar("V")

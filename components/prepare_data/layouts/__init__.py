@@ -251,7 +251,8 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         notes.append(f"classes are renamed: {join_some(pairs, 20)}")
     table["split"] = _given_split(table, notes)
     for column in ("patient_id", "dx_type", "age", "sex", "localization"):
-        table[column] = table[column].where(table[column] != "") if column in table else None
+        known = table[column].where(table[column] != "") if column in table else pd.Series(None, table.index, STRING)
+        table[column] = known if column in ("patient_id", "age") else known.astype("category")  # few different values
     age = pd.to_numeric(table["age"], errors="coerce").astype(float)
     table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
     files = ImageFiles(iterate(table["image_id"]), raw.files)
