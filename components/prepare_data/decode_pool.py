@@ -197,22 +197,24 @@ def number_files(files: Iterable[image_reader.RawImage]) -> np.ndarray:
     Returns:
         (N,) int64, from 0.
     """
-    keys = array("q")  # device, inode, size and time; or the row, of an image within a file
+    # Device, inode, size and time; or the row, of an image within a file.
+    keys = [array("q") for _ in range(4)]
     for row, file in enumerate(files):
         try:
             status = file.stat() if isinstance(file, Path) else None
         except OSError:
             status = None
         if status is None or not status.st_ino:
-            keys.extend((-1, row, 0, 0))
+            values = (-1, row, 0, 0)
         else:
             # Device and inode may need all 64 bits.
-            keys.extend((_signed(status.st_dev), _signed(status.st_ino), status.st_size, status.st_mtime_ns))
-    columns = np.frombuffer(keys, np.int64).reshape(-1, 4).T
-    numbers = np.zeros(columns.shape[1], np.int64)
-    for column in columns:  # one by one, as grouping by all of them needs several times the memory
-        codes, values = pd.factorize(column)
-        numbers = pd.factorize(numbers * len(values) + codes)[0]
+            values = (_signed(status.st_dev), _signed(status.st_ino), status.st_size, status.st_mtime_ns)
+        for key, value in zip(keys, values, strict=True):
+            key.append(value)
+    numbers = np.zeros(len(keys[0]), np.int64)
+    while keys:  # one by one, as grouping by all of them needs several times the memory
+        codes, different = pd.factorize(np.frombuffer(keys.pop(), np.int64))
+        numbers = pd.factorize(numbers * len(different) + codes)[0]
     return numbers
 
 

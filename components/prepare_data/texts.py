@@ -92,6 +92,50 @@ class Texts(Sequence[str]):
         return pa.Array.from_buffers(kind, len(self), [None, pa.py_buffer(self._ends), pa.py_buffer(self._bytes)])
 
 
+class Paths(Sequence[str]):
+    """A sequence of paths to which others can be appended; a folder is kept once for the paths that follow each other.
+
+    Example:
+        >>> Paths(["data/nv/1.jpg", "data/nv/2.jpg"])[1]
+        'data/nv/2.jpg'
+    """
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        """Keep some paths."""
+        self._folders, self._folder_of, self._names = Texts(), array("i"), Texts()
+        for path in paths:
+            self.append(path)
+
+    def append(self, path: str) -> None:
+        """Append a path."""
+        folder, slash, name = path.rpartition("/")
+        if not self._folders or self._folders[-1] != folder + slash:
+            self._folders.append(folder + slash)
+        self._folder_of.append(len(self._folders) - 1)
+        self._names.append(name)
+
+    def __len__(self) -> int:
+        """Return the number of paths."""
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        """Return a path, or a list of some."""
+        if isinstance(at, slice):
+            return [self[row] for row in range(*at.indices(len(self)))]
+        return self._folders[self._folder_of[at]] + self._names[at]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the paths."""
+        for folder, name in zip(self._folder_of, self._names, strict=True):
+            yield self._folders[folder] + name
+
+
 class Positions:
     """The positions of keys in a sequence whose keys can be computed again; a dictionary needs ten times as much."""
 

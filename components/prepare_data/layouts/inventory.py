@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.prepare_data import image_reader, scan
 from components.prepare_data.layouts import tables
-from components.prepare_data.texts import Texts, release_memory
+from components.prepare_data.texts import Paths, release_memory
 from components.shared.errors import UserError, printable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
@@ -67,7 +67,7 @@ class Inventory:
     """
 
     folder: Path
-    images: Sequence[str] = field(default_factory=Texts)
+    images: Sequence[str] = field(default_factory=Paths)
     masks: list[str] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
     parquet: list[Path] = field(default_factory=list)
@@ -155,7 +155,7 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
     """
     tree = scan.scan(folder)
     broken = [path for path in tree.broken if _kind(path) == "images"]
-    images = Texts()
+    images = Paths()
     found = Inventory(folder, images, closed=tree.closed, broken=broken)
     results = {Path(path).parent for path in tree.files if base_name(path) == RESULTS}
     for path in tree.files:
@@ -171,4 +171,4 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
     if not masks:
         return found
     found.masks.extend(path for path in images if path in masks)
-    return replace(found, images=Texts(path for path in images if path not in masks))
+    return replace(found, images=Paths(path for path in images if path not in masks))
