@@ -343,7 +343,7 @@ def write_rows(
                 some = rows.iloc[of_class[start : start + ROW_GROUP]]
                 # `astype` takes five times as long. Synthetic images have no perceptual hashes.
                 found = [name for name in HASHES if isinstance(some[name].dtype, pd.CategoricalDtype)]
-                hashes = {name: some[name].cat.categories.take(some[name].cat.codes) for name in found}
+                hashes = {name: some[name].cat.categories.take(some[name].cat.codes.to_numpy()) for name in found}
                 out.write(some.assign(**hashes), decoded.png(some.index))
         release_memory()  # the end of the file needs some
 
