@@ -45,9 +45,9 @@ def render(
             "rare": dx in rare,
             "samples": [base64.b64encode(png).decode() for png in findings.samples.get(str(dx), [])],
             "splits": {
-                name: (len(rows), rows["lesion_id"].nunique())
+                name: (len(lesions), lesions.nunique())
                 for name in ("train", "validation", "test")
-                for rows in [table[(table["dx"] == dx) & (table["split"] == name)]]
+                for lesions in [table.loc[(table["dx"] == dx) & (table["split"] == name), "lesion_id"]]
             },
         }
         for dx, count in counts.items()

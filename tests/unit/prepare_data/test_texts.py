@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from components.prepare_data import texts
-from components.prepare_data.texts import Positions, Texts
+from components.prepare_data.texts import Paths, Positions, Texts
 
 NAMES = ["b", "", "é", "\udcff", "a/b", "a-b", "\ud7ff", "\ue000", "\U0001f600", "b", "ab"]
 READ = """
@@ -43,6 +43,17 @@ def test_texts_are_those_that_were_appended():
 def test_texts_sort_as_strings_do_even_if_they_are_not_utf8():
     assert list(Texts(NAMES).sort()) == sorted(NAMES)
     assert list(Texts().sort()) == []
+
+
+def test_paths_are_those_that_were_appended():
+    names = ["a/b/1", "a/b/2", "a b/\udcff", "a/b/3", "/4", "5", "./6", "a//7"]
+    found = Paths(names)
+    assert list(found) == names
+    assert [found[at] for at in range(-8, 8)] == names * 2
+    assert found[1:4] == names[1:4]
+    assert not Paths()
+    with pytest.raises(IndexError):
+        found[8]
 
 
 def test_texts_series_is_a_column_of_strings():
