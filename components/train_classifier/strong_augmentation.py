@@ -53,4 +53,4 @@ def _compile(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return function
     import tensorflow as tf
 
-    return tf.function(function)  # type: ignore[no-any-return]
+    return tf.function(function)
