@@ -29,6 +29,7 @@ IMAGES: Options = {
     "--placement": ("PLACEMENT", "Another file than manifests/placement.yaml, which gives phases a GPU."),
     "--python-image": ("PYTHON_IMAGE", "Base image (default: the one in docker/Dockerfile)."),
 }
+FILE_OF_PLACEMENT: Options = {"--placement": ("PLACEMENT", "Another file than manifests/placement.yaml.")}
 RUNNING: Options = {
     "--data": ("DATA", f"demo, kaggle, {ADDRESS_FORM}, or a folder."),
     "--preset": ("PRESET", "demo, cpu or full; by default, demo for generated images, else cpu."),
@@ -136,6 +137,7 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
         RUNNING
         | {
             "--out": ("OUT", f"{ADDRESS_FORM} of the results (default: an artifact of the run)."),
+            "--external": ("EXTERNAL", f"{ADDRESS_FORM} of external test images."),
             "--params": ("PARAMS", "YAML file of parameters."),
             "--experiment": ("EXPERIMENT", "Experiment of the run; created if needed."),
             "--mlflow-experiment": (
@@ -145,13 +147,14 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
         }
         | CITING
+        | FILE_OF_PLACEMENT
         | WAITING,
         True,
     ),
     "schedule": (
         "schedule",
         "Sync the recurring runs with manifests/schedules.yaml.",
-        {"--file": ("FILE", "Another file."), "--dry-run": ("DRY_RUN", "1: print the plan only.")},
+        {"--file": ("FILE", "Another file."), "--dry-run": ("DRY_RUN", "1: print the plan only.")} | FILE_OF_PLACEMENT,
         False,
     ),
     "release": (
@@ -161,7 +164,8 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
             "--file": ("FILE", "Another file than manifests/schedules.yaml."),
             "--dry-run": ("DRY_RUN", "1: print the plan only."),
             "--local-images": ("LOCAL_IMAGES", "1: use images that are not pushed to a registry, as with kind."),
-        },
+        }
+        | FILE_OF_PLACEMENT,
         False,
     ),
     "prune": (
@@ -182,7 +186,7 @@ COMMANDS: dict[str, tuple[str, str, Options, bool]] = {
     ),
     "terminate": ("terminate", "Cancel a run.", CLUSTER, False),
 }
-"""Command → module, help, options, whether it takes the pipeline's parameters."""
+"""Command → module, help, options, whether it takes the parameters and options of the pipeline."""
 
 
 def _call(name: str, module_name: str, arguments: list[str]) -> int:
@@ -203,12 +207,13 @@ def _build(name: str) -> click.Command:
         click.Option([option], help=help_text, metavar="TEXT") for option, (_, help_text) in options.items()
     ]
     if takes_parameters:
-        for parameter in parameters.descriptions():
-            if f"--{parameter}" in options:  # `--data` is one of both
-                continue
-            names[parameter] = parameter
-            option = f"--{parameter.replace('_', '-')}"
-            declared.append(click.Option([option], help=parameters.help_text(parameter), metavar="TEXT"))
+        for model in (parameters.Parameters, parameters.Options):
+            for parameter in model.model_fields:
+                if f"--{parameter}" in options:  # `--data` is one of both
+                    continue
+                names[parameter] = parameter
+                option = f"--{parameter.replace('_', '-')}"
+                declared.append(click.Option([option], help=parameters.help_text(parameter, model), metavar="TEXT"))
     declared.append(click.Option(["--make"], is_flag=True, hidden=True))
     declared.append(click.Argument(["assignments"], nargs=-1, metavar="[NAME=value]..."))
 
