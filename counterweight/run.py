@@ -521,8 +521,9 @@ def run(words: list[str], console: TextIO) -> int:
         from counterweight.containers import check_paths
 
         check_paths(values, folder)
-    check_arms(values, placement().options.synthetic_scope)
-    check_listing(values, placement().options.max_bad_images, placement().options.metadata)
+    chosen = placement().options
+    check_arms(values, chosen.synthetic_scope)
+    check_listing(values, chosen.max_bad_images, chosen.metadata, chosen.synthetic_scope)
     check_writable(folder, "OUT")
     check_writable(CACHE.resolve(), "the task cache")
     with lock_cache(), lock_output(folder):

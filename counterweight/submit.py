@@ -232,7 +232,8 @@ def check_data(values: Mapping[str, Any], out: TextIO) -> None:
         UserError: as in `prepare.check_listing`, except for errors of a store that lists nothing.
     """
     try:
-        check_listing(values, placement().options.max_bad_images, placement().options.metadata)
+        options = placement().options
+        check_listing(values, options.max_bad_images, options.metadata, options.synthetic_scope)
     except UserError as error:
         if not error.code.startswith("storage.") or error.code in LISTED:
             raise

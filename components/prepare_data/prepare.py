@@ -8,7 +8,7 @@ wait in a scratch file until all images have been compared.
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,12 +27,13 @@ from components.prepare_data.layouts.tables import join_some, read_table
 from components.prepare_data.sources import bucket, demo
 from components.prepare_data.texts import have_several, iterate, release_memory
 from components.shared import patient_metadata
+from components.shared.arms import GAN, Scope
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_write, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter, hash_rows
 from components.shared.log import log_line
-from components.shared.parameters import positive_classes, takes_metadata
+from components.shared.parameters import positive_classes, synthetic_sources, takes_metadata
 from components.shared.records import DataClasses, DataSource, write_record
 from components.shared.stores.addresses import is_address
 
@@ -75,16 +76,19 @@ def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
     return names
 
 
-def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str) -> None:
-    """Check what the listings of the data and their metadata reveal, without opening an image.
+def check_listing(
+    values: Mapping[str, Any], max_bad_images: int, metadata: str = "none", scope: Scope = "rare"
+) -> None:
+    """Check what the listings of all images and their metadata reveal, without opening an image.
 
     Args:
-        values: the parameters of a run; of data and data_external, folders and addresses are checked.
+        values: the parameters of a run; of data, data_external and synthetic, folders and addresses are checked.
         max_bad_images: maximum number of images without a file.
         metadata: the option of this name.
+        scope: the option `synthetic_scope`.
 
     Raises:
-        UserError: as in `prepare` and `takes_metadata`, or a positive class is unknown.
+        UserError: as in `prepare`, `takes_metadata` and `check_source_classes`, or a positive class is unknown.
     """
     with_metadata = takes_metadata(values, metadata)
     table = _inspect_places(
@@ -95,6 +99,7 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str)
         values["synthetic_classes"],
         max_bad_images,
     )
+    _inspect_sources(values["synthetic"], table, values["synthetic_classes"], scope, max_bad_images)
     if table is not None:
         positive_classes(values["positive_classes"], sorted(table["dx"].unique()))
         if with_metadata and "age" in table:
@@ -143,6 +148,62 @@ def _inspect_external(
                 _refuse_unknown_classes(outside.table, classes)
 
 
+def _inspect_sources(
+    synthetic: str, table: pd.DataFrame | None, selection: str, scope: Scope, max_bad_images: int
+) -> None:
+    """Check the listings of the sources of synthetic images, against the classes of the data if they are known.
+
+    Args:
+        synthetic: the parameter of this name.
+        table: dx of the images of the data; None if unknown.
+        selection: the parameter `synthetic_classes`.
+        scope: the option `synthetic_scope`.
+        max_bad_images: maximum number of images without a file.
+
+    Raises:
+        UserError: as in `layouts.inspect` and `check_source_classes`.
+    """
+    for name, place in synthetic_sources(synthetic).items():
+        with _open_listing(place) as folder:
+            if folder is not None:
+                dataset = layouts.inspect(folder, min_classes=1)
+                _refuse_missing(dataset, max_bad_images)
+                if table is not None:
+                    classes = sorted(table["dx"].unique())
+                    wanted = classes if scope == "all" else rare_classes(table, selection)
+                    check_source_classes(name, set(dataset.table["dx"]), wanted, classes)
+
+
+def check_source_classes(name: str, found: Set[str], wanted: Sequence[str], classes: Sequence[str]) -> None:
+    """Check the classes of a source of synthetic images.
+
+    Args:
+        name: of the source.
+        found: its classes.
+        wanted: the classes that require images.
+        classes: all classes of the data.
+
+    Raises:
+        UserError: `synthetic.unknown_class` or `synthetic.missing_class`.
+    """
+    if unknown := sorted(found - set(classes)):
+        raise UserError(
+            f"{name} has images of the class {unknown[0]}, which the data does not have",
+            f"remove them, or rename the class to one of {', '.join(classes)}",
+            "synthetic.unknown_class",
+            name=name,
+            dx=unknown[0],
+        )
+    if missing := [dx for dx in wanted if dx not in found]:
+        raise UserError(
+            f"{name} has no image of the class {', '.join(missing)}",
+            "add images, or set synthetic_classes to the classes that have some",
+            "synthetic.missing_class",
+            name=name,
+            classes=missing,
+        )
+
+
 @contextmanager
 def _open_listing(place: str) -> Iterator[Path | None]:
     """Yield a folder with the names and tables of a place; None for a keyword, or if they do not reveal the classes.
@@ -150,7 +211,7 @@ def _open_listing(place: str) -> Iterator[Path | None]:
     Raises:
         UserError: as in `bucket.copy_listing`; errors in the block name the place.
     """
-    if place in ("demo", "kaggle", NO_EXTERNAL):
+    if place in ("demo", "kaggle", NO_EXTERNAL, GAN):
         yield None
     elif not is_address(place):
         yield Path(place) if "://" not in place else None

@@ -20,7 +20,7 @@ from components.prepare_data import layouts, near_duplicates, sources
 from components.prepare_data.decode_pool import Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import ImageFiles
 from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
-from components.prepare_data.prepare import describe_source, keep_rows_with_files, write_rows
+from components.prepare_data.prepare import check_source_classes, describe_source, keep_rows_with_files, write_rows
 from components.shared.arms import GAN, Scope
 from components.shared.data_identity import PROVENANCE, check_synthetic_unchanged
 from components.shared.errors import UserError, printable
@@ -127,24 +127,7 @@ def _choose(
     table: pd.DataFrame, rare: Sequence[str], classes: Sequence[str], name: str, limit: int, seed: int
 ) -> pd.DataFrame:
     """Return the rows of the rare classes, of each at most `limit` at random, in random order within a class."""
-    unknown = sorted(set(table["dx"]) - set(classes))
-    if unknown:
-        raise UserError(
-            f"{name} has images of the class {unknown[0]}, which the data does not have",
-            f"remove them, or rename the class to one of {', '.join(classes)}",
-            "synthetic.unknown_class",
-            name=name,
-            dx=unknown[0],
-        )
-    missing = [dx for dx in rare if dx not in set(table["dx"])]
-    if missing:
-        raise UserError(
-            f"{name} has no image of the class {', '.join(missing)}",
-            "add images, or set synthetic_classes to the classes that have some",
-            "synthetic.missing_class",
-            name=name,
-            classes=missing,
-        )
+    check_source_classes(name, set(table["dx"]), rare, classes)
     if others := sorted(set(table["dx"]) - set(rare)):
         log_line(LABEL, f"{name}: the images of {', '.join(others)} are not used; synthetic_classes does not name them")
     chosen = []

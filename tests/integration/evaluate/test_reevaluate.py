@@ -238,6 +238,7 @@ def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path
         "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,
         "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
         "settings": {}, "parameters": {"data_split": split, "gan_kimg": 3.0}, "versions": {},
+        "pretraining_s": 60.0 + lesions.start,
     } | details  # fmt: skip
     results = Results(
         run=RunRecord(**run),
