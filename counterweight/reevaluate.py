@@ -120,7 +120,9 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
 
 def _fold_settings(run: Run) -> dict[str, Any]:
     """Return everything that must be equal in all folds."""
-    record = run.record.model_dump(exclude={"split", "split_sha256", "parameters", "folds", "plan", "code", "pretraining_s"})
+    record = run.record.model_dump(
+        exclude={"split", "split_sha256", "parameters", "folds", "plan", "code", "pretraining_s"}
+    )
     parameters = {key: value for key, value in run.record.parameters.items() if key not in _FOLD_PARAMETERS}
     return record | parameters | {"classes": list(run.classes), "arms": list(run.arms)}
 

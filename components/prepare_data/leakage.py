@@ -132,6 +132,32 @@ def _count_pairs(offending: Sequence[Pair]) -> str:
     return f"{len(offending):,} pair{'s' * (len(offending) > 1)} of images"
 
 
+def refuse_divided_groups(rows: pd.DataFrame, policy: str) -> None:
+    """Refuse groups in two splits, before any image is opened; see `resolve` for the policy.
+
+    Args:
+        rows: image_id, lesion_id, group_id and split of N images.
+
+    Raises:
+        UserError: `leakage.found`.
+    """
+    first, second = _pair_equal(rows["group_id"])
+    splits = pd.factorize(rows["split"])[0]
+    offending = np.flatnonzero(splits[first] != splits[second])
+    if len(offending) and policy == "refuse":
+        raise _divided_error(rows, Pairs(first, second, len(first), 0).list(offending))
+
+
+def _divided_error(rows: pd.DataFrame, offending: Sequence[Pair]) -> UserError:
+    return _leakage_error(
+        rows,
+        rows,
+        offending,
+        f"{_count_pairs(offending)} that must stay together are in different splits",
+        "give images of one lesion the same lesion_id, use another split, or set data_duplicates=move_to_train",
+    )
+
+
 def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Refuse leakage between splits, or move the lesions concerned to train.
 
@@ -160,14 +186,7 @@ def resolve(rows: pd.DataFrame, thumbnails: np.ndarray, policy: str) -> tuple[pd
     if len(offending):
         _refuse_systematic(rows, together, held_out)
     if len(offending) and policy == "refuse":
-        listed = together.list(offending)
-        raise _leakage_error(
-            rows,
-            rows,
-            listed,
-            f"{_count_pairs(listed)} that must stay together are in different splits",
-            "give images of one lesion the same lesion_id, use another split, or set data_duplicates=move_to_train",
-        )
+        raise _divided_error(rows, together.list(offending))
     for line in _describe_pairs(rows, rows, together.list(offending[:LISTED])):
         log_line("prepare_data", f"moved to train: {line}")
     # Everything that must stay with a moved image moves as well, and so on.

@@ -98,6 +98,8 @@ def check_listing(
         values["data_columns"],
         values["synthetic_classes"],
         max_bad_images,
+        values["data_duplicates"],
+        values["random_seed"],
     )
     _inspect_sources(values["synthetic"], table, values["synthetic_classes"], scope, max_bad_images)
     if table is not None:
@@ -107,9 +109,16 @@ def check_listing(
 
 
 def _inspect_places(
-    data: str, split: str, external: str, columns: str, rare: str, max_bad_images: int
+    data: str,
+    split: str,
+    external: str,
+    columns: str,
+    rare: str,
+    max_bad_images: int,
+    duplicates: str,
+    seed: int,
 ) -> pd.DataFrame | None:
-    """Check the listings and the metadata of the data and the external set.
+    """Check the listings and the metadata of the data and the external set, and the split.
 
     Returns:
         The rows of the data; of `demo` and `kaggle` only dx of each class. None if the classes cannot be known.
@@ -124,12 +133,24 @@ def _inspect_places(
         if folder is not None:
             dataset = layouts.inspect(folder, columns, ignore=split_file(split, data, folder))
             table = dataset.table
-            _refuse_missing(dataset, max_bad_images)
+            _inspect_split(dataset, split, max_bad_images, duplicates, seed)
     if table is not None:
         rare_classes(table, rare)
     classes = None if table is None else sorted(table["dx"].unique())
     _inspect_external(external, (columns, "auto"), classes, max_bad_images)
     return table
+
+
+def _inspect_split(dataset: Dataset, split: str, max_bad_images: int, duplicates: str, seed: int) -> None:
+    """Assign the split without opening an image, and check it.
+
+    Raises:
+        UserError: as in `assign_splits`, `refuse_empty_classes` and `leakage.refuse_divided_groups`.
+    """
+    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
+        rows = assign_splits(dataset, split, seed, Path(scratch), Findings(), max_bad_images)
+    refuse_empty_classes(rows, sorted(dataset.table["dx"].unique()), dataset.source.unit)
+    leakage.refuse_divided_groups(rows, duplicates)
 
 
 def _inspect_external(
@@ -582,7 +603,7 @@ def prepare(
         for name in ("data", "images"):
             (scratch / name).mkdir()
         if is_address(data) or is_address(external):  # a download may take an hour
-            _inspect_places(data, split, external, columns, rare, max_bad_images)
+            _inspect_places(data, split, external, columns, rare, max_bad_images, duplicates, seed)
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
         ignore = split_file(split, data, folder)
         with name_place(folder, data):

@@ -16,11 +16,13 @@ from PIL import Image
 
 from components.prepare_data import prepare as phase
 from components.prepare_data import sources
+from components.shared.arms import Scope
 from components.shared.data_identity import input_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError, as_user_error
 from components.shared.image_set import decode_png, pixel_sha256, read_header
 from components.shared.records import DataSource, load_record
 from tests.helpers.errors import raises_user_error
+from tests.unit.prepare_data.conftest import RawFolder
 
 SPLITS = ("train", "validation", "test")
 ROOT = Path(__file__).resolve().parents[3]
@@ -590,9 +592,11 @@ def test_prepare_with_data_that_changes_while_it_is_read_raises(raw, run, refuse
 VALUES = {
     "data": "demo",
     "data_columns": "auto",
+    "data_duplicates": "refuse",
     "data_external": "none",
     "data_split": "random",
     "positive_classes": "auto",
+    "random_seed": 1,
     "synthetic_classes": "auto",
     "arms": "all",
     "synthetic": "gan",
@@ -642,6 +646,62 @@ def test_check_listing_refuses_missing_images_and_other_classes_elsewhere(raw, t
         path.unlink()
     with raises_user_error("images.none"):
         phase.check_listing(VALUES | {"data": str(raw.path)}, 10, "none")
+
+
+def write_folders(folder: Path, raw: RawFolder, **counts: int) -> Path:
+    """Write a folder of images of each class."""
+    for dx, count in counts.items():
+        for number in range(count):
+            (folder / dx).mkdir(parents=True, exist_ok=True)
+            raw.draw(900 + number, "mel").save(folder / dx / f"{dx}{number}.png")
+    return folder
+
+
+def test_check_listing_refuses_synthetic_images_of_other_classes(raw, tmp_path):
+    """Before a classifier is trained on real images, which needs none of them."""
+
+    def check(scope: Scope = "rare", **counts: int) -> None:
+        place = write_folders(tmp_path / "-".join(counts), raw, **counts)
+        phase.check_listing(VALUES | {"data": str(raw.path), "synthetic": f"gan,zoo={place}"}, 0, scope=scope)
+
+    check(df=1, mel=1)
+    with raises_user_error("synthetic.unknown_class", name="zoo", dx="other"):
+        check(df=1, mel=1, other=1)
+    with raises_user_error("synthetic.missing_class", name="zoo", classes=["df"]):
+        check(mel=1)
+    with raises_user_error("synthetic.missing_class", name="zoo", classes=["nv"]):
+        check("all", df=1, mel=1)
+
+
+def test_check_listing_refuses_splits_that_cannot_be_used(raw, tmp_path):
+    """Nothing is downloaded or decoded before."""
+    table = pd.read_csv(raw.metadata)
+
+    def check(split: str, data: Path = raw.path, duplicates: str = "refuse") -> None:
+        phase.check_listing(VALUES | {"data": str(data), "data_split": split, "data_duplicates": duplicates}, 0)
+
+    def write(split: pd.Series | str, suffix: str = "") -> str:
+        rows = table[["image_id"]].assign(image_id=table["image_id"] + suffix, split=split)
+        rows.to_csv(tmp_path / "split.csv", index=False)
+        return str(tmp_path / "split.csv")
+
+    check("random")
+    with raises_user_error("split.unknown_name"):
+        check(write("foo"))
+    with raises_user_error("split.empty_class"):
+        check(write("train"))
+    with raises_user_error("images.too_many_unusable"):
+        check(write("train", suffix="x"))
+    with raises_user_error("split.too_few_lesions"):
+        check("1/20")
+    with raises_user_error("split.too_few_lesions", dx="rust"):
+        check("random", write_folders(tmp_path / "small", raw, rust=1, scab=9))
+    each = table.groupby("dx").cumcount() % 3
+    divided = write(each.map({0: "train", 1: "validation", 2: "test"}))
+    assert table["lesion_id"].nunique() < len(table)
+    with raises_user_error("leakage.found"):
+        check(divided)
+    check(divided, duplicates="move_to_train")
 
 
 def test_check_listing_refuses_data_without_the_metadata_that_a_classifier_requires(raw):
