@@ -191,17 +191,17 @@ def _inspect_sources(
                 _refuse_missing(dataset, max_bad_images)
                 if table is not None:
                     classes = sorted(table["dx"].unique())
-                    wanted = classes if scope == "all" else rare_classes(table, selection)
-                    check_source_classes(name, set(dataset.table["dx"]), wanted, classes)
+                    required = classes if scope == "all" else rare_classes(table, selection)
+                    check_source_classes(name, set(dataset.table["dx"]), required, classes)
 
 
-def check_source_classes(name: str, found: Set[str], wanted: Sequence[str], classes: Sequence[str]) -> None:
+def check_source_classes(name: str, found: Set[str], required: Sequence[str], classes: Sequence[str]) -> None:
     """Check the classes of a source of synthetic images.
 
     Args:
         name: of the source.
         found: its classes.
-        wanted: the classes that require images.
+        required: the classes that require images.
         classes: all classes of the data.
 
     Raises:
@@ -215,7 +215,7 @@ def check_source_classes(name: str, found: Set[str], wanted: Sequence[str], clas
             name=name,
             dx=unknown[0],
         )
-    if missing := [dx for dx in wanted if dx not in found]:
+    if missing := [dx for dx in required if dx not in found]:
         raise UserError(
             f"{name} has no image of the class {', '.join(missing)}",
             "add images, or set synthetic_classes to the classes that have some",
