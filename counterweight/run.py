@@ -248,9 +248,8 @@ def check_writable(folder: Path, name: str) -> None:
 
 
 def print_line(console: TextIO, text: str) -> None:
-    """Print a line without `print`, which kfp replaces while tasks run in parallel and does not always restore."""
-    console.write(text + "\n")
-    console.flush()
+    """Print a line at once."""
+    print(text, file=console, flush=True)
 
 
 class Runner:
@@ -503,7 +502,7 @@ def run(words: list[str], console: TextIO) -> int:
     """Run the pipeline and return the exit code."""
     warnings.filterwarnings("ignore")  # kfp warns that a local run ignores images, accelerators and limits
     from kfp import local
-    from kfp.local import cache, docker_task_handler, subprocess_task_handler
+    from kfp.local import cache, docker_task_handler, logging_utils, subprocess_task_handler
     from kfp.local.orchestrator import task_executor
 
     from components.prepare_data.prepare import check_listing
@@ -550,6 +549,8 @@ def run(words: list[str], console: TextIO) -> int:
             subprocess_task_handler.run_local_subprocess = runner.run_process
             if engine:
                 docker_task_handler.run_docker_container = partial(runner.run_container, engine)
+            # Tasks that run in parallel replace `print` by one that indents, and the last to end does not restore it.
+            logging_utils.indented_print = lambda num_spaces=4: contextlib.nullcontext()
             # kfp puts the path of Python into a shell script unquoted, and into the input of the task as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
