@@ -39,38 +39,29 @@ def evaluate(
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from datetime import UTC, datetime
-
         from components.evaluate.evaluate import evaluate as evaluate_run
         from components.evaluate.results import headline_metrics
-        from components.shared.kfp_metrics import log_metrics
+        from components.shared.kfp_metrics import log_metrics, note_finished
 
+        parameters: dict[str, str | float] = {
+            "arms": arms, "data": data, "data_duplicates": data_duplicates, "data_external": data_external,
+            "data_split": data_split, "gan_architecture": gan_architecture, "gan_kimg": gan_kimg,
+            "gan_shared_kimg": gan_shared_kimg, "random_seed": random_seed, "synthetic": synthetic,
+            "synthetic_per_class": synthetic_per_class,
+            "synthetic_shares": ", ".join(f"{share:g}" for share in synthetic_shares),
+        }  # fmt: skip
         outcome = evaluate_run(
             training_data=training_data.path,
             test_data=test_data.path,
             synthetic_images=synthetic_images.path,
             classifiers=[folder.path for folder in [*classifiers_real, *classifiers_synthetic]],
             positive_classes=positive_classes,
-            parameters={
-                "arms": arms,
-                "data": data,
-                "data_duplicates": data_duplicates,
-                "data_external": data_external,
-                "data_split": data_split,
-                "gan_architecture": gan_architecture,
-                "gan_kimg": gan_kimg,
-                "gan_shared_kimg": gan_shared_kimg,
-                "random_seed": random_seed,
-                "synthetic": synthetic,
-                "synthetic_per_class": synthetic_per_class,
-                "synthetic_shares": ", ".join(f"{share:g}" for share in synthetic_shares),
-            },
+            parameters=parameters,
             results=results.path,
             report=report.path,
             plan=plan,
             champion=champion.path if champion else None,
         )
         log_metrics(metrics, headline_metrics(outcome))
-        # A later run that takes this result from the cache reports its age.
-        results.metadata["finished"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        note_finished(results)
         return outcome.verdict

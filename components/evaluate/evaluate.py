@@ -85,12 +85,9 @@ def evaluate(
     """
     inputs = read_inputs(training_data, test_data, synthetic_images, classifiers)
     seeds = check_inputs(inputs)
-    settings = {**parameters, "positive_classes": positive_classes}
-    cited = planned.cite(plan, inputs, seeds, settings) if plan else None
+    cited = planned.cite(plan, inputs, seeds, {**parameters, "positive_classes": positive_classes}) if plan else None
     classes = read_header(inputs.sets["test"]).classes
-    malignant = parameters_of_runs.positive_classes(positive_classes, classes)
-    if not malignant:
-        log_line("evaluate", "no positive classes: set positive_classes to measure the sensitivity of a group")
+    malignant = _parse_positive_classes(positive_classes, classes)
     keras_setup.seed_everything(derive_seed(int(parameters["random_seed"] or 0), "evaluate"))
     rows = {name: read_rows(path, name, ["image_id", "lesion_id", "dx"]) for name, path in inputs.sets.items()}
     with ExitStack() as stack:
@@ -108,17 +105,35 @@ def evaluate(
     with atomic_folder(results) as folder:
         write_results(folder, outcome, pd.concat(tables))
         write_cards(folder, outcome)
-        features = Path(synthetic_images) / "models" / "features.keras"
-        write_reference(features, inputs.train_set, inputs.sets["validation"], folder)
-        write_examples(inputs.sets["test"], folder / "examples.parquet")
+        _write_images(folder, inputs, Path(synthetic_images))
         write_pages(outcome, shown, report, folder / "comparison.md")
+    _log_outcome(outcome, seeds)
+    return outcome
+
+
+def _parse_positive_classes(positive_classes: str, classes: Sequence[str]) -> list[str]:
+    """Return the classes whose sensitivity as a group is measured; log if there are none."""
+    malignant = parameters_of_runs.positive_classes(positive_classes, classes)
+    if not malignant:
+        log_line("evaluate", "no positive classes: set positive_classes to measure the sensitivity of a group")
+    return malignant
+
+
+def _write_images(folder: Path, inputs: Inputs, synthetic_images: Path) -> None:
+    """Write the training images that new images are compared with, and example test images."""
+    features = synthetic_images / "models" / "features.keras"
+    write_reference(features, inputs.train_set, inputs.sets["validation"], folder)
+    write_examples(inputs.sets["test"], folder / "examples.parquet")
+
+
+def _log_outcome(outcome: Results, seeds: Sequence[int]) -> None:
+    """Log the failed GANs, and the verdicts on the external and the test images."""
     for dx, details in outcome.synthetic.items():
         if details.failed:
             log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details.failed}")
     if outcome.external:
         log_line("evaluate", headline(outcome.external, seeds, " on the external images"))
     log_line("evaluate", headline(outcome, seeds))
-    return outcome
 
 
 def _group_test_images(test_set: Path, images: np.ndarray, shows_skin: bool) -> dict[SubgroupAttribute, np.ndarray]:

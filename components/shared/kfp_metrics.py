@@ -1,7 +1,8 @@
-"""Write metrics to a `dsl.Metrics` artifact."""
+"""Write metrics and metadata to artifacts of Kubeflow."""
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from components.shared.files import write_text
@@ -19,3 +20,8 @@ def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:
     for name, value in values.items():
         artifact.log_metric(name, round(value, 6))
     write_text(artifact.path, json.dumps(dict(values), indent=1))
+
+
+def note_finished(artifact: Any) -> None:
+    """Record the time in an artifact's metadata, so that a run that takes it from the cache can report its age."""
+    artifact.metadata["finished"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"

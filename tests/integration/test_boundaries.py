@@ -13,6 +13,8 @@ WITH_KERAS = {"train_classifier", "train_features", "train_gan", "generate_image
 SHARED_WITH_KERAS = {"batch_statistics.py", "features.py", "keras_setup.py", "layers.py", "precision.py"}
 COMPILED = ("component.py", "container_images.py", "placement.py")
 """Read when the pipeline is compiled, not by a running phase."""
+MAX_FUNCTION_LINES = 60
+"""Of the phase with the most code; signature and docstring included."""
 LOGIC = sorted(p for p in (ROOT / "components").rglob("*.py") if p.name not in COMPILED)
 
 
@@ -88,6 +90,17 @@ def test_only_phases_that_train_or_predict_import_keras():
         own = path.relative_to(ROOT / "components").parts[0]
         if uses(imported(path), "keras") or uses(imported(path), "tensorflow"):
             assert own in WITH_KERAS or (own == "shared" and path.name in SHARED_WITH_KERAS), path
+
+
+def test_functions_of_evaluate_have_at_most_sixty_lines():
+    lengths = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in (ROOT / "components" / "evaluate").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(lengths) > 100
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
 
 
 @pytest.mark.parametrize("phase", PHASES)

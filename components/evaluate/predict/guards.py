@@ -23,39 +23,18 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
         UserError: a record belongs to another model, a model to another split, or the arms differ in settings, library
             versions or seeds.
     """
-    comparable: dict[str, str] = {}
-    networks: dict[str, str] = {}
-    uses: dict[str, str] = {}
-    weights: dict[str, str] = {}
-    needed = [BASELINE]
-    if len(classifiers) < 2 or any(share_of(arm) is not None or recipe(arm).metadata for arm in classifiers):
-        needed.append(CONTROL)
-    for arm in needed:
-        if not classifiers.get(arm):
-            raise UserError(
-                f"the arm {arm} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=arm
-            )
-    for arm in classifiers:
-        for classifier in classifiers[arm]:
+    _require_arms(classifiers)
+    for arm, of_arm in classifiers.items():
+        for classifier in of_arm:
             check_classifier(arm, classifier, header)
-            record = classifier.record
-            settings = record.settings.model_dump(exclude={"seed"})
-            comparable.setdefault(json.dumps([settings, record.versions], sort_keys=True), arm)
-            if not recipe(arm).metadata:
-                encoding = record.metadata.model_dump() if record.metadata else None
-                networks.setdefault(json.dumps([record.parameters, encoding]), arm)
-            if recipe(arm).adds:
-                weights.setdefault(str(record.synthetic_weight), arm)
-            if share_of(arm):
-                uses.setdefault(str((record.synthetic_until, record.synthetic_scope)), arm)
-        if len({classifier.record.train_set_sha256 for classifier in classifiers[arm]}) > 1:
+        if len({classifier.record.train_set_sha256 for classifier in of_arm}) > 1:
             raise UserError(
                 f"the classifiers of the arm {arm} were trained on different sets",
                 "train all classifiers of an arm on one set",
                 "evaluate.different_training_sets",
                 arm=arm,
             )
-    arms = list(max(comparable, networks, uses, weights, key=len).values())
+    arms = _differing_arms(classifiers)
     if len(arms) > 1:
         raise UserError(
             f"the classifiers were trained with different settings or library versions (arms {', '.join(arms)})",
@@ -73,6 +52,42 @@ def check_classifiers(classifiers: Mapping[str, Sequence[Classifier]], header: H
             seeds=seeds,
         )
     return first
+
+
+def _require_arms(classifiers: Mapping[str, Sequence[Classifier]]) -> None:
+    """Refuse arms without the ones that they are compared with.
+
+    Raises:
+        UserError: `evaluate.missing_classifiers`.
+    """
+    needed = [BASELINE]
+    if len(classifiers) < 2 or any(share_of(arm) is not None or recipe(arm).metadata for arm in classifiers):
+        needed.append(CONTROL)
+    for arm in needed:
+        if not classifiers.get(arm):
+            raise UserError(
+                f"the arm {arm} has no classifier", "train every arm", "evaluate.missing_classifiers", arm=arm
+            )
+
+
+def _differing_arms(classifiers: Mapping[str, Sequence[Classifier]]) -> list[str]:
+    """Return an arm for each value of what must be equal in all arms that have it: one arm if nothing differs."""
+    comparable: dict[str, str] = {}
+    networks: dict[str, str] = {}
+    uses: dict[str, str] = {}
+    weights: dict[str, str] = {}
+    for arm, of_arm in classifiers.items():
+        for record in (classifier.record for classifier in of_arm):
+            settings = record.settings.model_dump(exclude={"seed"})
+            comparable.setdefault(json.dumps([settings, record.versions], sort_keys=True), arm)
+            if not recipe(arm).metadata:
+                encoding = record.metadata.model_dump() if record.metadata else None
+                networks.setdefault(json.dumps([record.parameters, encoding]), arm)
+            if recipe(arm).adds:
+                weights.setdefault(str(record.synthetic_weight), arm)
+            if share_of(arm):
+                uses.setdefault(str((record.synthetic_until, record.synthetic_scope)), arm)
+    return list(max(comparable, networks, uses, weights, key=len).values())
 
 
 def check_classifier(arm: str, classifier: Classifier, header: Header) -> None:

@@ -1,6 +1,6 @@
 """Read what the other phases wrote: image sets, classifiers, and the records of GANs and synthetic images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,6 +137,27 @@ def read_gan_records(folder: str | Path) -> dict[str, TrainedGan | FailedGan]:
     return records
 
 
+def _check_gan_classes(gans: Collection[str], rare: Sequence[str], every: set[str], has_sources: bool) -> None:
+    """Refuse GANs that are neither of the rare nor of all classes; with other sources there may be none.
+
+    Args:
+        gans: classes that have the record of a GAN.
+        rare, every: the classes to rebalance, and all classes.
+        has_sources: whether there are synthetic images of other sources.
+
+    Raises:
+        UserError: `evaluate.other_classes`.
+    """
+    if set(gans) not in (set(rare), every) and (gans or not has_sources):
+        raise UserError(
+            f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gans) or 'none'}",
+            "use the synthetic images of this run",
+            "evaluate.other_classes",
+            rare=list(rare),
+            gans=list(gans),
+        )
+
+
 def read_inputs(
     training_data: str | Path,
     test_data: str | Path,
@@ -166,21 +187,14 @@ def read_inputs(
     folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"
     sources = load_record(synthetic / "sources.json", SyntheticSources).sources
     every, trained = set(read_header(training / "train.parquet").classes), read_classifiers(classifiers)
-    if not uses_synthetic(trained):
-        if gan_records or sources:
-            raise UserError(
-                "there are synthetic images, but the arm augmented has no classifier",
-                "train every arm",
-                "evaluate.missing_classifiers",
-                arm=AUGMENTED,
-            )
-    elif set(gan_records) not in (set(rare), every) and (gan_records or not sources):
+    if uses_synthetic(trained):
+        _check_gan_classes(gan_records, rare, every, bool(sources))
+    elif gan_records or sources:
         raise UserError(
-            f"the rare classes are {', '.join(rare)}, but the GAN records are of {', '.join(gan_records) or 'none'}",
-            "use the synthetic images of this run",
-            "evaluate.other_classes",
-            rare=list(rare),
-            gans=list(gan_records),
+            "there are synthetic images, but the arm augmented has no classifier",
+            "train every arm",
+            "evaluate.missing_classifiers",
+            arm=AUGMENTED,
         )
     ordered = [*rare, *sorted(every - set(rare))]
     keys = [dx for dx in ordered if isinstance(gan_records.get(dx), TrainedGan)]

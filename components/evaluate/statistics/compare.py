@@ -242,22 +242,32 @@ def compare(
         draws=resamples,
     )
     if share_of(arm) is not None:
-        level = LEVEL / (len(chosen.candidates) * len(chosen.controls))
-        more = {
-            "doses": candidates,
-            "augmented_minus_best_control": bootstrap.difference("rare_recall", arm, chosen.control, level=level),
-            "augmented_minus_baseline": bootstrap.difference("rare_recall", arm, BASELINE),
-        }
-        effect = effect.model_copy(update=more)
+        effect = _add_doses(effect, bootstrap, chosen, candidates)
     for name in arms:
         if recipe(name).metadata:
-            gains = {metric: bootstrap.difference(metric, name, CONTROL) for metric in ("rare_recall", *OTHER_METRICS)}
-            effect = effect.model_copy(update={"metadata": gains})
+            effect = _add_metadata(effect, bootstrap, name)
     return Outcome(
         arms={arm: _describe_arm(bootstrap, arm, arms[arm], fitted[arm], seeds) for arm in arms},
         effect=effect,
         verdict=decide_verdict(effect.low, effect.high, p, float(weighted.sum()), len(seeds)),
     )
+
+
+def _add_doses(effect: Effect, bootstrap: Bootstrap, chosen: Choice, doses: list[ArmDifference]) -> Effect:
+    """Return an effect with the differences that only an arm with synthetic images has."""
+    level = LEVEL / (len(chosen.candidates) * len(chosen.controls))
+    more = {
+        "doses": doses,
+        "augmented_minus_best_control": bootstrap.difference("rare_recall", chosen.arm, chosen.control, level=level),
+        "augmented_minus_baseline": bootstrap.difference("rare_recall", chosen.arm, BASELINE),
+    }
+    return effect.model_copy(update=more)
+
+
+def _add_metadata(effect: Effect, bootstrap: Bootstrap, arm: str) -> Effect:
+    """Return an effect with the differences of the arm with metadata to the control."""
+    gains = {metric: bootstrap.difference(metric, arm, CONTROL) for metric in ("rare_recall", *OTHER_METRICS)}
+    return effect.model_copy(update={"metadata": gains})
 
 
 def _differences(bootstrap: Bootstrap, metric: str, chosen: Choice) -> MetricDifferences:
