@@ -32,6 +32,7 @@ from components.shared.records import (
     CitedPlan,
     ClassifierRecord,
     ExternalOutcome,
+    Fold,
     Results,
     RunRecord,
     load_gan_record,
@@ -231,12 +232,12 @@ def _mean_of_folds(calibrations: Sequence[ArmCalibration]) -> Fitted:
 def _describe_folds(runs: Sequence[Run], tested: int) -> RunRecord:
     """Return the record of the pooled runs, from that of the first; `tested` is the number of tested lesions."""
     folds = [
-        {
-            "split": run.record.split,
-            "split_sha256": run.record.split_sha256,
-            "verdict": run.results.verdict,
-            "value": run.results.effect.value,
-        }
+        Fold(
+            split=run.record.split,
+            split_sha256=run.record.split_sha256,
+            verdict=run.results.verdict,
+            value=run.results.effect.value,
+        )
         for run in runs
     ]
     # A policy that moves lesions to train leaves some without a fold in which they are tested.

@@ -43,10 +43,12 @@ def _grouped(schema: Mapping[str, Any]) -> str:
 
 
 def _documentation(model: type[records.Record]) -> tuple[str, dict[str, str]]:
-    """Return the summary of a model, and the descriptions of its fields; those of inherited ones are its base's."""
+    """Return the summary of a model, and the descriptions of its fields; those of inherited ones are its bases'."""
     summary, _, attributes = (inspect.getdoc(model) or "").partition("\n\nAttributes:\n")
-    base = model.__base__
-    fields = _documentation(base)[1] if base and issubclass(base, records.Record) else {}
+    fields: dict[str, str] = {}
+    for base in reversed(model.__bases__):
+        if issubclass(base, records.Record):
+            fields |= _documentation(base)[1]
     for names, text in re.findall(r"^ {4}([a-z0-9_, ]+): ((?:.+\n?)(?: {8}.+\n?)*)", attributes, re.MULTILINE):
         fields |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return " ".join(summary.split()), fields

@@ -67,6 +67,10 @@ UsedShare = Annotated[float, Field(gt=0, le=1)]
 Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$", max_length=200_000)]
 """A JPEG image in base64."""
 Scalar = str | int | float | bool | None
+Figure = float | None
+"""A metric; None if it is undefined, such as the recall of a class without images."""
+Interval = Annotated[list[Figure], Field(min_length=2, max_length=2)]
+ByClass = dict[ClassName, Figure]
 Split = Literal["train", "validation", "test"]
 
 
@@ -321,11 +325,10 @@ class Snapshot(Record):
     jpeg: Jpeg
 
 
-class _OfClass(Record):
-    """Common fields of the records of trained and failed GANs.
+class _Gan(Record):
+    """Common fields of the records of all GANs.
 
     Attributes:
-        dx: the class.
         architecture: name of the module with the networks.
         classes: all classes of the data.
         image_size: height and width in pixels.
@@ -333,12 +336,21 @@ class _OfClass(Record):
         split_sha256: hash of the split; see `RunRecord`.
     """
 
-    dx: ClassName
     architecture: Text
     classes: list[ClassName]
     image_size: ImageSize
     data_sha256: DataHash
     split_sha256: DataHash
+
+
+class _OfClass(_Gan):
+    """Common fields of the records of trained and failed GANs of a class.
+
+    Attributes:
+        dx: the class.
+    """
+
+    dx: ClassName
 
     @model_validator(mode="after")
     def _class_is_known(self) -> "_OfClass":
@@ -347,31 +359,27 @@ class _OfClass(Record):
         return self
 
 
-class TrainedGan(_OfClass):
-    """Record of a class's GAN, `models/gan-<class>.json`; written by train_gan.
+class _Trained(_Gan):
+    """Common fields of the records of trained GANs.
 
     Attributes:
-        status: always `trained`.
         recipe: losses, regularisation and other choices of training; see `components/train_gan/recipe.py`.
         latent: length of the generator's noise vector.
         kimg: training budget, in thousand real images shown.
         start_kimg: budget of the shared GAN whose weights it started from; 0 for random weights.
-        best_kimg: thousand real images shown at the selected snapshot.
-        real_images: number of training images of the class.
+        best_kimg: thousand real images shown at the snapshot with the lowest KID.
+        real_images: number of real training images.
         parameters: network → number of its weights.
         precision: name of the Keras dtype policy; several if training resumed on other hardware.
         rolled_back_kimg: thousand images after which training diverged and was rolled back; null if it did not.
         losses: losses over the training.
         kid: KID of the snapshots.
         snapshots: samples for the report.
-        settings: seed, batch size and learning rate.
+        settings: seed and batch size.
         versions: versions of the libraries.
         seconds: duration of the training.
-        model_sha256: hash of the `.keras` file.
-        seen: the real images that it was trained or selected on, as hashes.
     """
 
-    status: Literal["trained"] = "trained"
     recipe: dict[Text, Scalar]
     latent: Annotated[int, Field(ge=1, le=65_536)]
     kimg: NonNegative
@@ -385,10 +393,23 @@ class TrainedGan(_OfClass):
     kid: KidCurve
     versions: dict[Text, Text]
     seconds: NonNegative
-    model_sha256: Sha256
-    seen: list[SeenHash]
     settings: dict[Text, Scalar]
     snapshots: list[Snapshot]
+
+
+class TrainedGan(_Trained, _OfClass):
+    """Record of a class's GAN, `models/gan-<class>.json`; written by train_gan.
+
+    Attributes:
+        status: always `trained`.
+        settings: seed, batch size and learning rate.
+        model_sha256: hash of the `.keras` file.
+        seen: the real images that it was trained or selected on, as hashes.
+    """
+
+    status: Literal["trained"] = "trained"
+    model_sha256: Sha256
+    seen: list[SeenHash]
 
 
 class FailedGan(_OfClass):
@@ -406,16 +427,32 @@ class FailedGan(_OfClass):
 GanRecord = Annotated[TrainedGan | FailedGan, Field(discriminator="status")]
 
 
-class SharedGan(BaseModel):
-    """The part of `models/shared.json` that evaluate reads; written by pretrain_gan.
+class SharedGan(_Trained):
+    """Record of the GAN that the GAN of each class starts from, `models/shared.json`; written by pretrain_gan.
 
     Attributes:
-        seconds: duration of the pretraining.
+        trained_on: the classes that it was trained on.
+        features_sha256: hash of the feature extractor.
     """
 
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+    trained_on: list[ClassName]
+    features_sha256: Sha256
 
-    seconds: NonNegative
+
+class StartDescription(Record):
+    """Description of the weights in `start.bin`, which other GANs start from; written by pretrain_gan.
+
+    Attributes:
+        architecture: name of the module with the networks.
+        kimg: thousand real images that they were trained with.
+        split_sha256: hash of the split; see `RunRecord`.
+        image_size: height and width in pixels.
+    """
+
+    architecture: Text
+    kimg: NonNegative
+    split_sha256: DataHash
+    image_size: ImageSize
 
 
 class NearestPair(Record):
@@ -697,6 +734,22 @@ class CitedPlan(Record):
     deviations: list[Text]
 
 
+class Fold(Record):
+    """One of the folds that a run pools.
+
+    Attributes:
+        split: its parameter `data_split`.
+        split_sha256: hash of its split.
+        verdict: its own verdict.
+        value: its own difference in the primary metric; null if it cannot be computed.
+    """
+
+    split: Text
+    split_sha256: DataHash
+    verdict: Verdict
+    value: Figure
+
+
 class RunRecord(Record):
     """`run` of `metrics.json`: what identifies a run and what its result depends on.
 
@@ -715,7 +768,7 @@ class RunRecord(Record):
         settings: settings of the classifiers, equal in all arms.
         parameters: parameters of the pipeline, by their names in its form.
         versions: versions of the libraries.
-        folds: split and verdict of each fold, if the run pools folds.
+        folds: the folds, if the run pools folds.
         pooled_lesions: number of lesions that were tested in a fold, and of all, if the run pools folds.
         source: how the data was read; null in older records.
         plan: the plan that the run cites; null without one.
@@ -740,7 +793,7 @@ class RunRecord(Record):
     settings: dict[Text, Scalar]
     parameters: dict[Text, Scalar]
     versions: dict[Text, Text]
-    folds: list[dict[Text, Scalar]] | None = None
+    folds: list[Fold] | None = None
     pooled_lesions: dict[Literal["tested", "all"], Count] | None = None
     source: DataSource | None = None
     plan: CitedPlan | None = None
@@ -754,12 +807,6 @@ class RunRecord(Record):
     def use(self) -> Use:
         """How the arms used the images that they add."""
         return Use(self.synthetic_until, self.synthetic_weight, self.synthetic_selection, self.synthetic_scope)
-
-
-Figure = float | None
-"""A metric; None if it is undefined, such as the recall of a class without images."""
-Interval = Annotated[list[Figure], Field(min_length=2, max_length=2)]
-ByClass = dict[ClassName, Figure]
 
 
 class Difference(Record):

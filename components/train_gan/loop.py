@@ -10,14 +10,16 @@ from typing import Any
 
 import keras
 import numpy as np
+from pydantic import ValidationError
 
 from components.shared import keras_setup, precision
 from components.shared.batches import endless_batches
-from components.shared.checkpoint import Checkpoints, unpack
+from components.shared.checkpoint import Checkpoints, DamagedError, pack, unpack
 from components.shared.errors import UserError
 from components.shared.features import Features
 from components.shared.image_set import Pixels
 from components.shared.log import Progress, log_line
+from components.shared.records import StartDescription
 from components.shared.sample_metrics import kid
 from components.shared.storage import checkpoint_store
 from components.train_gan import gradients
@@ -80,7 +82,7 @@ class Training:
         settings: all other values that the result depends on, as JSON values.
         checkpoints: folder of the run, or its address; empty for none.
         checkpoint_interval_s: seconds between two checkpoints; each snapshot writes one as well.
-        start: packed result of `export_start` for another GAN; empty for random weights.
+        start: result of `export_start` for another GAN; empty for random weights.
 
     Raises:
         UserError: a checkpoint or the start has other settings.
@@ -328,19 +330,20 @@ def run(trainings: Sequence[Training], fail: Callable[[Training, Exception], Non
                 fail(training, error)
 
 
-def export_start(training: Training, architecture: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the starting point for other GANs of the same architecture: a description, and the weights.
+def export_start(training: Training, architecture: str) -> bytes:
+    """Return the starting point for other GANs of the same architecture: a `StartDescription`, and the weights.
 
     It contains the weights of both networks and of the moving average, which fine-tuning continues.
     """
     header = training.pixels.header
-    description: dict[str, Any] = {
-        "architecture": architecture,
-        "kimg": training.steps * BATCH_SIZE / 1000,
-        "split_sha256": header.split_sha256,
-        "image_size": header.image_size,
-    }
-    return description, {f"{i:04d}": np.array(variable) for i, variable in enumerate(_start_weights(training.gan))}
+    description = StartDescription(
+        architecture=architecture,
+        kimg=training.steps * BATCH_SIZE / 1000,
+        split_sha256=header.split_sha256,
+        image_size=header.image_size,
+    )
+    weights = {f"{i:04d}": np.array(variable) for i, variable in enumerate(_start_weights(training.gan))}
+    return pack(description.model_dump(), weights)
 
 
 def _start_weights(gan: GAN) -> list[Any]:
@@ -356,17 +359,15 @@ def load_start(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label:
     Raises:
         UserError: they belong to another architecture, image size or split, or are corrupt.
     """
-    expected: dict[str, Any] = {"architecture": architecture, "split_sha256": pixels.header.split_sha256}
-    expected["image_size"] = pixels.header.image_size
     try:
-        description, arrays = unpack(start)
-        kimg = float(description["kimg"])
-        matches = {key: description.get(key) for key in expected} == expected
-    except Exception as error:
+        state, arrays = unpack(start)
+        description = StartDescription.model_validate(state)
+    except (DamagedError, ValidationError) as error:
         raise UserError(
             f"{label}: the output of pretrain_gan is corrupt", "re-create it", "train_gan.corrupt_start", label=label
         ) from error
-    if not matches:
+    given = (description.architecture, description.split_sha256, description.image_size)
+    if given != (architecture, pixels.header.split_sha256, pixels.header.image_size):
         raise UserError(
             f"{label}: the output of pretrain_gan has another architecture, image size or split",
             "use the output of this run",
@@ -375,8 +376,8 @@ def load_start(gan: GAN, start: bytes, architecture: str, pixels: Pixels, label:
         )
     for variable, name in zip(_start_weights(gan), sorted(arrays), strict=True):
         variable.assign(arrays[name])
-    gan.images_before.assign(round(1000 * kimg))
-    return kimg
+    gan.images_before.assign(round(1000 * description.kimg))
+    return description.kimg
 
 
 def load_best(training: Training) -> keras.Model:

@@ -1,6 +1,5 @@
 """Train one GAN of several classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from components.shared import html_page
-from components.shared.checkpoint import pack
 from components.shared.errors import UserError
 from components.shared.features import load_features
 from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
 from components.shared.image_set import open_pixels
 from components.shared.log import log_line
+from components.shared.records import SharedGan, write_record
 from components.shared.seeds import derive_seed
 from components.train_gan import progress_html
 from components.train_gan.loop import BATCH_SIZE, Training, describe_training, export_start, run
@@ -99,15 +98,18 @@ def pretrain(
                 checkpoint_interval_s,
             )
             run([training], _raise)
-            record: dict[str, Any] = {"trained_on": every, "features_sha256": file_sha256(features)}
-            record |= describe_training(training, architecture, len(validation_pixels.images))
+            record = SharedGan(
+                **describe_training(training, architecture, len(validation_pixels.images)),
+                trained_on=every,
+                features_sha256=file_sha256(features),
+                settings={"seed": seed, "batch": BATCH_SIZE},
+                snapshots=progress_html.strips(training.history),
+            )
         # The last networks, not the best ones: a discriminator must match its generator.
-        (folder / START_FILE).write_bytes(pack(*export_start(training, architecture)))
-        record["settings"] = {"seed": seed, "batch": BATCH_SIZE}
-        record["snapshots"] = progress_html.strips(training.history)
+        (folder / START_FILE).write_bytes(export_start(training, architecture))
         models = folder / "models"
         models.mkdir()
-        (models / "shared.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_record(models / "shared.json", record)
         parts = progress_html.progress(f"GAN of {', '.join(every)} together", record, training.history)
         (models / "shared.html").write_text(html_page.render("Shared pretraining", parts), encoding="utf-8")
 

@@ -156,11 +156,15 @@ def _write_gan(
 ) -> None:
     path = models / f"gan-{dx}.keras"
     keras_setup.save_model(load_best(training), path)
-    record = describe_training(training, common["architecture"], len(validation_pixels.images)) | common
-    record |= {"dx": dx, "model_sha256": file_sha256(path), "seen": seen_hashes(pixels, validation_pixels)}
-    record["settings"] = {"seed": seed, "batch": BATCH_SIZE, "learning_rate": training.recipe.learning_rate}
-    record["snapshots"] = progress_html.strips(training.history)
-    write_record(models / f"gan-{dx}.json", TrainedGan(**record))
+    record = TrainedGan(
+        **describe_training(training, common["architecture"], len(validation_pixels.images)) | common,
+        dx=dx,
+        model_sha256=file_sha256(path),
+        seen=seen_hashes(pixels, validation_pixels),
+        settings={"seed": seed, "batch": BATCH_SIZE, "learning_rate": training.recipe.learning_rate},
+        snapshots=progress_html.strips(training.history),
+    )
+    write_record(models / f"gan-{dx}.json", record)
     parts = progress_html.progress(f"GAN of {dx}", record, training.history)
     (models / f"gan-{dx}.html").write_text(html_page.render(f"GAN of {dx}", parts), encoding="utf-8")
 

@@ -103,7 +103,7 @@ def test_compare_does_not_depend_on_the_order_of_the_rows(first: Path, tmp_path:
     [
         ({"split_sha256": "b" * 64}, "compare.other_split"),
         ({"split_sha256": ""}, "compare.other_split"),
-        ({"folds": [{"split": "1/2"}]}, "compare.folds"),
+        ({"folds": [{"split": "1/2", "split_sha256": "", "verdict": "worse", "value": None}]}, "compare.folds"),
     ],
 )
 def test_compare_runs_that_cannot_be_paired_are_refused_after_the_settings(

@@ -23,8 +23,10 @@ from components.shared.records import (
     FailedGan,
     Provenance,
     Results,
+    SharedGan,
     SyntheticSource,
     SyntheticSources,
+    load_gan_record,
     load_record,
     write_record,
 )
@@ -191,6 +193,22 @@ def test_evaluate_external_set_uses_the_same_models_and_thresholds(
     assert {key: outcome[key] for key in ("arms", "effect", "verdict")} == {
         key: evaluated[0][key] for key in ("arms", "effect", "verdict")
     }
+
+
+def test_evaluate_reads_the_duration_of_pretraining_from_the_whole_record(
+    changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    assert evaluated[0]["run"]["pretraining_s"] is None
+    trained = load_gan_record(changed_run.gan).model_dump(exclude={"dx", "status", "model_sha256", "seen"})
+    shared = SharedGan(**trained | {"trained_on": ["df"], "features_sha256": "f" * 64, "seconds": 12.5})
+    path = changed_run.gan.with_name("shared.json")
+    write_record(path, shared)
+    assert changed_run.evaluate()["run"]["pretraining_s"] == 12.5
+    shutil.rmtree(changed_run.folder / "results")
+    (changed_run.folder / "report.html").unlink()
+    path.write_text('{"seconds": 12.5}')
+    error = refused(changed_run)
+    assert (error.code, error.fields["record"]) == ("record.invalid", "SharedGan")
 
 
 def test_evaluate_reports_groups_of_the_test_images(

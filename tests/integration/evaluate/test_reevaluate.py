@@ -269,7 +269,15 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
     assert len(table) == 150 * 6
     assert results["run"]["split"] == "2 folds, pooled"
     assert results["run"]["code"] == code_sha256("evaluate")
-    assert [part["split"] for part in results["run"]["folds"]] == ["1/2", "2/2"]
+    assert results["run"]["folds"] == [
+        {
+            "split": part["run"]["split"],
+            "split_sha256": part["run"]["split_sha256"],
+            "verdict": part["verdict"],
+            "value": part["effect"]["value"],
+        }
+        for part in each
+    ]
     assert results["splits"]["test"]["df"] == {"images": 50, "lesions": 50}
     assert results["effect"]["by_class"]["df"]["lesions"] == 50
     for arm in ARMS:

@@ -1,6 +1,5 @@
 """`pretrain`: a GAN of several classes, and the GANs that start from it."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from components.shared.checkpoint import pack, unpack
 from components.shared.files import file_sha256
+from components.shared.records import SharedGan, StartDescription, load_record
 from components.train_gan import pretrain as pretraining
 from components.train_gan.loop import export_start
 from components.train_gan.pretrain import pretrain
@@ -25,16 +25,20 @@ KIMG = 0.064
 def test_pretrain_writes_networks_record_and_page(trainer: Trainer, pretrained: Path) -> None:
     assert {path.name for path in pretrained.iterdir()} == {START_FILE, "models"}
     assert {path.name for path in (pretrained / "models").iterdir()} == {"shared.json", "shared.html"}
-    record = json.loads((pretrained / "models" / "shared.json").read_text())
-    assert (record["trained_on"], record["real_images"], record["kimg"]) == (["df", "vasc"], 24, KIMG)
-    assert record["features_sha256"] == file_sha256(trainer.features)
-    description, arrays = unpack((pretrained / START_FILE).read_bytes())
-    assert (description["architecture"], description["image_size"], description["kimg"]) == ("dcgan", 32, KIMG)
+    record = load_record(pretrained / "models" / "shared.json", SharedGan)
+    assert (record.trained_on, record.classes) == (["df", "vasc"], ["df", "nv", "vasc"])
+    assert (record.real_images, record.kimg, record.start_kimg) == (24, KIMG, 0)
+    assert record.features_sha256 == file_sha256(trainer.features)
+    assert record.settings == {"seed": 1, "batch": 32}
+    state, arrays = unpack((pretrained / START_FILE).read_bytes())
+    assert StartDescription(**state) == StartDescription(
+        architecture="dcgan", kimg=KIMG, split_sha256=record.split_sha256, image_size=32
+    )
     # Both networks and the sampler.
-    generator, discriminator = record["parameters"]["generator"], record["parameters"]["discriminator"]
+    generator, discriminator = record.parameters["generator"], record.parameters["discriminator"]
     assert sum(array.size for array in arrays.values()) >= 2 * generator + discriminator
     page = (pretrained / "models" / "shared.html").read_text()
-    assert page.count("data:image/png") == 1 + len(record["kid"]["kimg"])
+    assert page.count("data:image/png") == 1 + len(record.kid.kimg)
     assert page.rstrip().endswith("</html>")
 
 
@@ -43,8 +47,8 @@ def test_pretrain_with_a_large_budget_learns_all_classes(
 ) -> None:
     monkeypatch.setattr(pretraining, "ALL_CLASSES_KIMG", KIMG)
     pretrain(["df", "vasc"], trainer.training_data, trainer.features, "dcgan", KIMG, 7, tmp_path / "start")
-    record = json.loads((tmp_path / "start/models/shared.json").read_text())
-    assert (record["trained_on"], record["real_images"]) == (["df", "nv", "vasc"], 84)
+    record = load_record(tmp_path / "start/models/shared.json", SharedGan)
+    assert (record.trained_on, record.real_images) == (["df", "nv", "vasc"], 84)
 
 
 def test_train_from_a_start_continues_with_its_weights(trainer: Trainer, pretrained: Path, tmp_path: Path) -> None:
@@ -68,7 +72,7 @@ def test_training_from_a_start_continues_the_moving_average(trainer: Trainer) ->
     with trainer.training(recipe, kimg=0.64) as shared:
         for variable in shared.gan.sampler.trainable_variables:
             variable.assign(np.asarray(variable) + 1)  # an average differs from the weights
-        packed = pack(*export_start(shared, "tiny"))
+        packed = export_start(shared, "tiny")
         expected = [np.array(variable) for variable in shared.gan.sampler.trainable_variables]
         generator = shared.gan.generator.get_weights()
     with trainer.training(recipe, seed=2, start=packed) as training:
@@ -80,11 +84,20 @@ def test_training_from_a_start_continues_the_moving_average(trainer: Trainer) ->
         assert training.start_kimg == 0.64
 
 
+def describe(start: bytes, **changes: Any) -> bytes:
+    """Return a start with another description."""
+    state, arrays = unpack(start)
+    return pack(state | changes, arrays)
+
+
 @pytest.mark.parametrize(
     ("damage", "changes", "code"),
     [
         (lambda data: data[:-9], {}, "train_gan.corrupt_start"),
         (lambda data: b"x", {}, "train_gan.corrupt_start"),
+        (lambda data: describe(data, kimg="2"), {}, "train_gan.corrupt_start"),
+        (lambda data: describe(data, more=1), {}, "train_gan.corrupt_start"),
+        (lambda data: describe(data, image_size=64), {}, "train_gan.other_start"),
         (lambda data: data, {"architecture": "resnet"}, "train_gan.other_start"),
     ],
 )

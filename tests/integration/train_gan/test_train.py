@@ -134,7 +134,7 @@ def test_training_with_another_seed_has_other_weights_order_and_noise(trainer: T
 def test_strips_of_noise_stay_small(size: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, size, size, 3)).astype(np.uint8)
     (strip,) = strips(History(grid_kimg=[0.0], grids=[noise]))
-    assert 1_000 < len(strip["jpeg"]) <= STRIP_BYTES
+    assert 1_000 < len(strip.jpeg) <= STRIP_BYTES
 
 
 def test_train_saves_the_snapshot_with_the_lowest_kid(
@@ -310,7 +310,7 @@ def test_learning_rate_decays_along_a_cosine_unless_few_images_are_shown(
     packed = b""
     if start_kimg:
         with trainer.training(recipe, kimg=0.032) as shared:
-            description, arrays = export_start(shared, "tiny")
+            description, arrays = unpack(export_start(shared, "tiny"))
             packed = pack(description | {"kimg": start_kimg}, arrays)
     with trainer.training(recipe, kimg=kimg, start=packed) as training:
         rates, steps = [], training.steps

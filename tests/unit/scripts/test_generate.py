@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.records import Record, Sha256
+from components.shared.records import Record, Sha256, TrainedGan
 from scripts import generate
 from scripts.error_reference import collect_errors
 from scripts.record_reference import models, section, type_of
@@ -83,6 +83,14 @@ def test_section_describes_fields_by_the_docstring():
         "| `third` (optional) | integer | a number. |",
         "| `fourth` | number |  |",
     ]
+
+
+def test_section_describes_inherited_fields_as_their_own_class_or_the_nearest_base():
+    descriptions = {line.split("`")[1]: line for line in section(TrainedGan).splitlines() if line.startswith("| `")}
+    assert descriptions.keys() == TrainedGan.model_fields.keys()
+    assert descriptions["dx"].endswith("| the class. |")
+    assert descriptions["latent"].endswith("| length of the generator's noise vector. |")
+    assert descriptions["settings"].endswith("| seed, batch size and learning rate. |")
 
 
 def test_compiled_pipeline_does_not_depend_on_the_code_of_the_phases():

@@ -6,8 +6,11 @@ from components.shared.errors import UserError
 from components.shared.records import (
     ClassifierRecord,
     FailedGan,
+    Fold,
     Manifest,
     SampleQuality,
+    SharedGan,
+    StartDescription,
     SyntheticDetails,
     TrainedGan,
     load_gan_record,
@@ -62,6 +65,10 @@ TRAINED = OF_CLASS | {
     "settings": {"seed": 1, "batch": 32, "learning_rate": 0.1},
     "snapshots": [{"kimg": 0, "jpeg": "AAAA"}],
 }
+SHARED = {key: value for key, value in TRAINED.items() if key not in ("dx", "status", "model_sha256", "seen")}
+SHARED |= {"trained_on": ["df"], "features_sha256": HASH}
+START = {"architecture": "dcgan", "kimg": 2.5, "split_sha256": HASH, "image_size": 32}
+FOLD = {"split": "1/2", "split_sha256": HASH, "verdict": "improved", "value": None}
 QUALITY = {
     "dx": "df",
     "images": 2,
@@ -102,6 +109,9 @@ def _file(tmp_path, value):
         (QUALITY, SampleQuality),
         (SYNTHETIC, SyntheticDetails),
         (MANIFEST, Manifest),
+        (SHARED, SharedGan),
+        (START, StartDescription),
+        (FOLD, Fold),
     ],
 )
 def test_load_record_valid_file_survives_a_round_trip(tmp_path, value, model):
@@ -136,6 +146,11 @@ def test_load_gan_record_each_status_gives_its_class(tmp_path):
         (QUALITY | {"dx": "df\n"}, SampleQuality, "dx"),
         (MANIFEST | {"files": {"../x": {"sha256": HASH, "bytes": 1}}}, Manifest, "files.../x.[key]"),
         (MANIFEST | {"candidate": "/etc/passwd"}, Manifest, "candidate"),
+        (SHARED | {"surplus": 1}, SharedGan, "surplus"),
+        (SHARED | {"trained_on": ["../up"]}, SharedGan, "trained_on.0"),
+        ({key: value for key, value in SHARED.items() if key != "losses"}, SharedGan, "losses"),
+        (START | {"kimg": "2.5"}, StartDescription, "kimg"),
+        (FOLD | {"verdict": "<b>"}, Fold, "verdict"),
         ("[]", Manifest, ""),
         ("{" * 100_000, Manifest, ""),
         (json.dumps(CLASSIFIER).replace("1.5", "NaN"), ClassifierRecord, "seconds"),
