@@ -287,6 +287,7 @@ def counterweight(
             classifiers_synthetic=dsl.Collected(mixed.outputs["classifiers"]),
             arms=arms,
             data=data,
+            data_columns=data_columns,
             data_duplicates=data_duplicates,
             data_external=data_external,
             data_split=data_split,

@@ -14,6 +14,7 @@ def evaluate(
     classifiers_synthetic: dsl.Input[list[dsl.Model]],
     arms: str,
     data: str,
+    data_columns: str,
     data_duplicates: str,
     data_external: str,
     data_split: str,
@@ -44,10 +45,10 @@ def evaluate(
         from components.shared.kfp_metrics import log_metrics, note_finished
 
         parameters: dict[str, str | float] = {
-            "arms": arms, "data": data, "data_duplicates": data_duplicates, "data_external": data_external,
-            "data_split": data_split, "gan_architecture": gan_architecture, "gan_kimg": gan_kimg,
-            "gan_shared_kimg": gan_shared_kimg, "random_seed": random_seed, "synthetic": synthetic,
-            "synthetic_per_class": synthetic_per_class,
+            "arms": arms, "data": data, "data_columns": data_columns, "data_duplicates": data_duplicates,
+            "data_external": data_external, "data_split": data_split, "gan_architecture": gan_architecture,
+            "gan_kimg": gan_kimg, "gan_shared_kimg": gan_shared_kimg, "random_seed": random_seed,
+            "synthetic": synthetic, "synthetic_per_class": synthetic_per_class,
             "synthetic_shares": ", ".join(f"{share:g}" for share in synthetic_shares),
         }  # fmt: skip
         outcome = evaluate_run(

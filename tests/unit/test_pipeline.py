@@ -446,6 +446,20 @@ def test_no_setting_of_the_evaluation_restarts_a_gan(compiled: Compiled):
         assert not depends_on(compiled, task) & evaluation
 
 
+def test_columns_are_an_input_of_check_inputs_prepare_data_and_evaluate_alone(compiled: Compiled):
+    """They decide the ids of lesions, so the record of a run states them."""
+    source = {"componentInputParameter": "data_columns"}
+    given = {
+        name: [key for key, value in task["inputs"].get("parameters", {}).items() if value == source]
+        for name, task in compiled.executed().items()
+    }
+    assert {name: keys for name, keys in given.items() if keys} == {
+        "check-inputs": ["data_columns"],
+        "prepare-data": ["columns"],
+        "evaluate": ["data_columns"],
+    }
+
+
 def test_keys_of_local_checkpoints_are_the_parameters_of_training():
     assert set(run.GAN_PARAMETERS) == OF_GANS
     which = {"arms", "classifier_seeds", "synthetic_shares"}  # these decide only which classifiers are trained

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from kfp import dsl
 from sklearn import metrics
 
+from components.evaluate import component
 from components.evaluate.predict.probabilities import load_probabilities
 from components.evaluate.results import headline_metrics
 from components.shared.errors import UserError
@@ -92,6 +94,33 @@ def test_evaluate_records_what_identifies_the_run(evaluated: tuple[dict[str, Any
         "metrics.json", "predictions.parquet", "comparison.md", "model_card.md", "data_sheet.md",
         "reference.parquet", "reference.json", "examples.parquet",
     }  # fmt: skip
+
+
+def test_component_records_the_parameters_of_the_form(changed_run: RunFolders) -> None:
+    folder, given = changed_run.folder, changed_run.arguments
+    parameters = {
+        "arms": "augmented", "data": "elsewhere", "data_columns": "image_id:file,lesion_id:patient",
+        "data_duplicates": "refuse", "data_external": "none", "data_split": "1/5", "gan_architecture": "dcgan",
+        "gan_kimg": 4.0, "gan_shared_kimg": 0.0, "random_seed": 1, "synthetic": "gan", "synthetic_per_class": 9,
+    }  # fmt: skip
+    results, metrics_file = dsl.Artifact(uri=f"{folder}/results"), folder / "metrics"
+    verdict = component.evaluate.python_func(
+        **{name: dsl.Dataset(uri=str(given[name])) for name in ("training_data", "test_data", "synthetic_images")},
+        classifiers_real=[dsl.Model(uri=str(given["classifiers"][0]))],
+        classifiers_synthetic=[dsl.Model(uri=str(given["classifiers"][1]))],
+        **parameters,
+        positive_classes="vasc",
+        synthetic_shares=[0.5, 1.0],
+        plan="",
+        results=results,
+        report=dsl.HTML(uri=f"{folder}/report.html"),
+        metrics=dsl.Metrics(uri=str(metrics_file)),
+    )
+    record = load_record(folder / "results" / "metrics.json", Results)
+    assert record.run.parameters == parameters | {"synthetic_shares": "0.5, 1"}
+    assert verdict == record.verdict
+    assert json.loads(metrics_file.read_text()) == headline_metrics(record)
+    assert list(results.metadata) == ["finished"]
 
 
 def test_evaluate_reports_separability_and_label_fidelity(

@@ -296,6 +296,7 @@ def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
         ({"versions": {"keras": "0"}}, "versions"),
         ({"parameters": {"data_split": "2/2", "gan_kimg": 300.0}}, "gan_kimg"),
         ({"parameters": {"data_split": "2/2", "gan_kimg": 3.0, "synthetic_per_class": 9}}, "synthetic_per_class"),
+        ({"parameters": {"data_split": "2/2", "gan_kimg": 3.0, "data_columns": "lesion_id:patient"}}, "data_columns"),
         ({"rebalanced_classes": ["df"]}, "rebalanced_classes"),
         ({"data_sha256": "e"}, "data_sha256"),
     ],
