@@ -16,11 +16,13 @@ class Tree(NamedTuple):
             are skipped.
         closed: folders that were not entered: links, which may lead anywhere, and folders without read permission.
         broken: links to nothing, sorted.
+        empty: folders without any of these at any depth, sorted.
     """
 
     files: Texts
     closed: list[Path]
     broken: list[str]
+    empty: list[str]
 
 
 def scan(folder: Path) -> Tree:
@@ -29,9 +31,11 @@ def scan(folder: Path) -> Tree:
     Raises:
         OSError: the folder itself cannot be read.
     """
-    tree, waiting = Tree(Texts(), [], []), [str(folder)]
+    tree, waiting = Tree(Texts(), [], [], []), [str(folder)]
+    bare: dict[str, int] = {}  # a folder that holds nothing but folders → their number
     while waiting:
         at = waiting.pop()
+        left, listed = len(waiting), _count(tree)
         try:
             with os.scandir(at) as entries:
                 for entry in entries:
@@ -42,7 +46,19 @@ def scan(folder: Path) -> Tree:
             if at == str(folder):
                 raise
             tree.closed.append(Path(at))
-    return Tree(tree.files.sort(), sorted(tree.closed), sorted(tree.broken))
+        if _count(tree) == listed:
+            bare[at] = len(waiting) - left
+    for at in reversed(bare):  # a folder is after the one that it is in
+        if bare[at] == 0:
+            tree.empty.append(at)
+            if (above := at.rpartition("/")[0]) in bare:
+                bare[above] -= 1
+    return Tree(tree.files.sort(), sorted(tree.closed), sorted(tree.broken), sorted(tree.empty))
+
+
+def _count(tree: Tree) -> int:
+    """Return how much was listed."""
+    return len(tree.files) + len(tree.closed) + len(tree.broken)
 
 
 def _add(entry: os.DirEntry[str], tree: Tree, waiting: list[str]) -> None:

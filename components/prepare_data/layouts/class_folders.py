@@ -44,55 +44,79 @@ class _Folder(NamedTuple):
     Attributes:
         split: the split of a folder above or below the class; None if there is none.
         dx: name of the class folder.
-        below: name of the folder in it that holds the images, or leads to them; empty if there is none.
+        below: names of the folders from that of the class, without it, to this one.
         path: relative to the folder of the data.
         images: number of images directly in it.
     """
 
     split: str | None
     dx: str
-    below: str
+    below: tuple[str, ...]
     path: str
     images: int
+
+
+class _Levels(NamedTuple):
+    """Where a path has the split and the class.
+
+    Attributes:
+        around: names of the folders around all others.
+        split_at: position of the split among the folders in them; None if there is none.
+    """
+
+    around: tuple[str, ...]
+    split_at: int | None
+
+    def place(self, path: str, images: int = 0) -> _Folder | None:
+        """Return the folder of a relative path; None if it is not that of a class or below one."""
+        names = tuple(path.split("/"))
+        if names[: len(self.around)] != self.around:
+            return None
+        names = names[len(self.around) :]
+        split = split_of(names[self.split_at]) if self.split_at is not None and len(names) > self.split_at else None
+        if self.split_at == 0 and split is None:
+            return None
+        dx, *below = [*(name for at, name in enumerate(names) if at != self.split_at), ""]
+        return _Folder(split, dx, tuple(below[:-1]), path, images) if dx else None
 
 
 def _folder_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _split_and_class(inventory: Inventory) -> dict[str, _Folder]:
-    """Return path → folder for each folder with images that is that of a class or below one."""
+def _split_and_class(inventory: Inventory) -> tuple[_Levels, dict[str, _Folder]]:
+    """Return the levels, and path → folder for each folder with images that is that of a class or below one."""
     counts: Counter[str] = Counter()
     paths: dict[str, str] = {}
     for image in inventory.images:
         counts[_folder_of(image)] += 1
         if _folder_of(image) not in paths:
             paths[_folder_of(image)] = _folder_of(inventory.name(image))
-    parts = {folder: path.split("/") if path else [] for folder, path in paths.items()}
+    levels = _find_levels([path.split("/") if path else [] for path in paths.values()])
+    found = {folder: levels.place(path, counts[folder]) for folder, path in paths.items()}
+    return levels, {folder: place for folder, place in found.items() if place is not None}
+
+
+def _find_levels(parts: list[list[str]]) -> _Levels:
+    """Return where the split and the class are, given the names in the path of each folder with images."""
+    around: list[str] = []
     while True:
-        first = {names[0] for names in parts.values() if names}
-        if len(first) == 1 and split_of(next(iter(first))) is None and all(len(names) > 1 for names in parts.values()):
-            parts = {folder: names[1:] for folder, names in parts.items()}  # a folder around the class folders
-        else:
+        first = {names[0] for names in parts if names}
+        if len(first) != 1 or split_of(next(iter(first))) or any(len(names) < 2 for names in parts):
             break
-    below = [names for names in parts.values() if names]
-    split_at: int | None = None
-    if below and all(split_of(names[0]) for names in below):
-        split_at = 0
-    elif below and all(len(names) > 1 and split_of(names[1]) for names in below):
-        split_at = 1
-    found = {}
-    for folder, names in parts.items():
-        dx, inside, *_ = [*(name for at, name in enumerate(names) if at != split_at), "", ""]
-        if dx:
-            split = None if split_at is None else split_of(names[split_at])
-            found[folder] = _Folder(split, dx, inside, paths[folder], counts[folder])
-    return found
+        around += first
+        parts = [names[1:] for names in parts]
+    parts = [names for names in parts if names]
+    if parts and all(split_of(names[0]) for names in parts):
+        return _Levels(tuple(around), 0)
+    if parts and all(len(names) > 1 and split_of(names[1]) for names in parts):
+        return _Levels(tuple(around), 1)
+    return _Levels(tuple(around), None)
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     """Recognise folders with images, one per class."""
-    found = _split_and_class(inventory) if not named else {}
+    _, found = _split_and_class(inventory) if not named else (None, {})
     if all(_NO_CLASS.fullmatch(folder.dx) for folder in found.values()):
         return []
     return [Found(NAME, (inventory.folder,), {})]
@@ -103,14 +127,16 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
 
     Raises:
         UserError: `folders.not_a_class`: a folder beside the class folders has the name of a store of images; or a
-            class may be incomplete, because a folder was not entered or images have an unsupported suffix.
+            class may be incomplete, because a folder was not entered or images have an unsupported suffix; or a
+            class folder is empty.
     """
-    by_path = _split_and_class(inventory)
+    levels, by_path = _split_and_class(inventory)
     folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
     _refuse_unread(inventory)
     _refuse_stores({folder.dx for folder in folders})
     _refuse_masks(folders)
     _refuse_two_levels(folders)
+    _refuse_empty(inventory, levels, {folder.dx for folder in folders})
     folder_of = np.fromiter((numbers.get(_folder_of(image), -1) for image in inventory.images), np.int64)
     files = ImagePaths(inventory.images, np.flatnonzero(folder_of >= 0))
     folder_of = folder_of[files.positions]
@@ -169,6 +195,20 @@ def _refuse_masks(folders: Iterable[_Folder]) -> None:
         )
 
 
+def _refuse_empty(inventory: Inventory, levels: _Levels, classes: set[str]) -> None:
+    """Raise if a folder beside the class folders is empty, since its class would be missing."""
+    places = [levels.place(inventory.name(path)) for path in inventory.empty if path != str(inventory.folder)]
+    names = {place.dx for place in places if place is not None} - classes
+    empty = sorted(name for name in names if not split_of(name) and not _NO_CLASS.fullmatch(name))
+    if empty:
+        raise UserError(
+            f"class folders have no image ({join_some(empty)})",
+            f"add images of the class, or remove {empty[0]} if it is no class",
+            "folders.empty_class",
+            folders=empty[:20],
+        )
+
+
 def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
     """Raise if all classes are divided into folders of the same few names, which may be the classes: `site/class`.
 
@@ -178,7 +218,7 @@ def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
         return
     above: dict[str, set[str]] = {}
     for folder in folders:
-        above.setdefault(folder.below, set()).add(folder.dx)
+        above.setdefault(folder.below[0], set()).add(folder.dx)
     names, classes = sorted(above), sorted({folder.dx for folder in folders})
     if len(names) < 2 or any(len(of) < 2 for of in above.values()) or any(re.search(r"\d", name) for name in names):
         return

@@ -63,6 +63,7 @@ class Inventory:
         others: all other files.
         closed: folders that were not entered, see `scan.Tree`.
         broken: links with the name of an image that lead to nothing.
+        empty: folders without a file at any depth.
         compare: whether images of one name may be opened to see whether they are equal.
     """
 
@@ -76,6 +77,7 @@ class Inventory:
     others: list[Path] = field(default_factory=list)
     closed: list[Path] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     compare: bool = True
 
     def name(self, path: str | Path) -> str:
@@ -156,7 +158,7 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
     tree = scan.scan(folder)
     broken = [path for path in tree.broken if _kind(path) == "images"]
     images = Paths()
-    found = Inventory(folder, images, closed=tree.closed, broken=broken)
+    found = Inventory(folder, images, closed=tree.closed, broken=broken, empty=tree.empty)
     results = {Path(path).parent for path in tree.files if base_name(path) == RESULTS}
     for path in tree.files:
         if results and not results.isdisjoint(Path(path).parents):
