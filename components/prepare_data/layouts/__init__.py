@@ -187,6 +187,8 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
             "metadata.packed",
             path=str(folder),
         )
+    if not inventory.parquet and not inventory.arrays:
+        class_folders.refuse_only_unread(inventory)
     sheets = [path for path in inventory.others if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".json", ".jsonl")]
     if sheets:
         return UserError(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
-from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
+from components.prepare_data.layouts.inventory import Inventory, split_suffix, strip_suffixes
 from components.prepare_data.layouts.matching import explain_broken, explain_closed, repeated_names
 from components.prepare_data.layouts.splits import split_of
 from components.prepare_data.layouts.tables import join_some
@@ -32,10 +32,22 @@ _NO_CLASS = re.compile(
 
 
 _MASKS = re.compile(r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?)", re.IGNORECASE)
-UNSUPPORTED = (
-    ".avif", ".cr2", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".jp2", ".nef", ".nii", ".npy", ".raw", ".svs", ".tga",
-)  # fmt: skip
+UNSUPPORTED = frozenset((
+    ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".mha", ".mhd",
+    ".ndpi", ".nef", ".nii", ".nii.gz", ".npy", ".nrrd", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svs", ".tga",
+))  # fmt: skip
 """Suffixes of images that are not read."""
+_NO_IMAGE = frozenset((
+    ".bat", ".bib", ".cfg", ".conf", ".css", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".js",
+    ".json", ".jsonl", ".license", ".lnk", ".log", ".m", ".md", ".md5", ".ods", ".odt", ".pdf", ".ppt", ".pptx", ".py",
+    ".r", ".rst", ".rtf", ".sh", ".sha1", ".sha256", ".sqlite", ".tex", ".toml", ".tsv", ".txt", ".url", ".xls",
+    ".xlsx", ".xml", ".yaml", ".yml",
+))  # fmt: skip
+"""Suffixes of files that are no images."""
+_DOCUMENT = re.compile(
+    r"authors|changelog|checksums?|citation|copying|licen[cs]e|md5sums?|notice|readme|sha\d+sums?", re.I
+)
+"""Names of files without a suffix that are no images."""
 
 
 class _Folder(NamedTuple):
@@ -132,7 +144,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """
     levels, by_path = _split_and_class(inventory)
     folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
-    _refuse_unread(inventory)
+    _refuse_unread(inventory, levels)
     _refuse_stores({folder.dx for folder in folders})
     _refuse_masks(folders)
     _refuse_two_levels(folders)
@@ -159,22 +171,49 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     return Raw(NAME, "the data folder", table, files, places, columns=columns, notes=notes)
 
 
-def _refuse_unread(inventory: Inventory) -> None:
+def _refuse_unread(inventory: Inventory, levels: _Levels) -> None:
     """Raise if images were not listed, since without a table nothing else would reveal it."""
     if inventory.closed:
         raise explain_closed(inventory, "images below it would be missing")
     if inventory.broken:
         raise explain_broken(inventory)
-    unread = Counter(path.suffix for path in inventory.others if path.suffix.lower() in UNSUPPORTED)
-    if unread:
-        suffix, count = unread.most_common(1)[0]
-        raise UserError(
-            f"{count:,} files with the suffix {suffix} are not read",
-            "convert them to PNG or JPEG, or move them out of the data folder",
-            "images.unsupported_suffix",
-            suffix=suffix,
-            count=count,
-        )
+    if unread := _unread(inventory, levels):
+        raise _explain_unread(inventory, unread)
+
+
+def _unread(inventory: Inventory, levels: _Levels) -> list[Path]:
+    """Return files that are images of another format, or seem to be, since they are in a class folder."""
+    return [path for path in inventory.others if _may_be_image(path, inventory, levels)]
+
+
+def _may_be_image(path: Path, inventory: Inventory, levels: _Levels) -> bool:
+    stem, suffix = split_suffix(path.name.rstrip("~").lower())
+    if suffix in UNSUPPORTED:
+        return True
+    if suffix in _NO_IMAGE or (not suffix and _DOCUMENT.fullmatch(stem)):
+        return False
+    return levels.place(_folder_of(inventory.name(path))) is not None
+
+
+def refuse_only_unread(inventory: Inventory) -> None:
+    """Raise if most of what seems to be images is not read, in a folder of which no layout was recognised."""
+    unread = _unread(inventory, _split_and_class(inventory)[0])
+    if len(unread) > len(inventory.images):
+        raise _explain_unread(inventory, unread)
+
+
+def _explain_unread(inventory: Inventory, unread: Sequence[Path]) -> UserError:
+    counts = Counter(split_suffix(path.name)[1] for path in unread)
+    numbers = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in counts.most_common()]
+    suffix, count = counts.most_common(1)[0]
+    example = next(path for path in unread if split_suffix(path.name)[1] == suffix)
+    return UserError(
+        f"files that may be images are not read, such as {inventory.name(example)} ({join_some(numbers)})",
+        "save the images as PNG or JPEG, with the suffix .png or .jpg, and move the others out of the data folder",
+        "images.unsupported_suffix",
+        suffix=suffix,
+        count=count,
+    )
 
 
 def _refuse_masks(folders: Iterable[_Folder]) -> None:

@@ -38,6 +38,18 @@ def strip_suffixes(name: str) -> str:
         name = stem
 
 
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return a file name without its last suffix, and this suffix, of which `.nii.gz` is one.
+
+    Example:
+        >>> split_suffix("scan.1.nii.gz")
+        ('scan.1', '.nii.gz')
+    """
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    inner, packed = os.path.splitext(stem)  # noqa: PTH122
+    return (inner, packed + suffix) if (packed + suffix).lower() == ".nii.gz" else (stem, suffix)
+
+
 def _begins_as_image(path: Path) -> bool:
     """Return whether a file without a suffix begins as the formats that are read."""
     try:
@@ -120,7 +132,7 @@ def base_name(path: str) -> str:
 
 def _kind(path: str) -> str:
     name = base_name(path).lower()
-    suffix = os.path.splitext(name)[1].rstrip(".")  # noqa: PTH122
+    suffix = split_suffix(name)[1].rstrip(".")
     if suffix in image_reader.SUFFIXES:
         return "images"
     if suffix in TABLE_SUFFIXES or (not suffix and "metadata" in name):

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from components.prepare_data.image_reader import SUFFIXES
-from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes
+from components.prepare_data.layouts.inventory import Inventory, base_name, split_suffix, strip_suffixes
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import Positions
 from components.shared.errors import UserError, printable
@@ -193,7 +193,8 @@ def explain_missing(inventory: Inventory, missing: list[str], rows: int) -> User
     if inventory.broken:
         return explain_broken(inventory)
     ids = {strip_suffixes(PurePosixPath(value).name).lower() for value in missing}
-    suffixes = Counter(path.suffix for path in inventory.others if path.stem.lower() in ids)
+    others = map(split_suffix, (path.name for path in inventory.others))
+    suffixes = Counter(suffix for stem, suffix in others if stem.lower() in ids)
     if suffixes:
         suffix, number = suffixes.most_common(1)[0]
         return UserError(

@@ -69,3 +69,52 @@ def test_read_a_table_beside_an_empty_folder_is_not_an_error(raw):
     lay_out(raw, "images/a.jpg", "images/b.jpg", "df/")
     (raw / "labels.csv").write_text("image,label\na,nv\nb,mel\n")
     assert classes(raw) == {"mel": 1, "nv": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "suffix"),
+    [
+        ("mel/0.pgm", ".pgm"),
+        ("mel/0.PPM", ".PPM"),
+        ("mel/0.jpg_large", ".jpg_large"),
+        ("mel/0.jpg~", ".jpg~"),
+        ("mel/2019/0.nii.gz", ".nii.gz"),
+        ("mel/IM0001", ""),
+        ("nv/0.webp.part", ".part"),
+    ],
+)
+def test_read_a_file_of_a_class_that_may_be_an_image_raises(raw, file, suffix):
+    lay_out(raw, *images("nv", "df"), file)
+    with raises_user_error("images.unsupported_suffix", suffix=suffix, count=1) as caught:
+        layouts.inspect(raw)
+    assert f"such as {file} (" in str(caught.value)
+
+
+def test_read_files_of_a_class_that_are_no_images_is_not_an_error(raw):
+    lay_out(raw, *images("set/train/nv", "set/train/mel"), "set/model.bin", "set/train/list.dat", "code/main.rs")
+    others = ("a.txt", "a.XML", "a.json", "a.txt~", "Thumbs.db", "README", "sha256sums", "desktop.ini", "notes.ipynb")
+    lay_out(raw, *(f"set/train/nv/{name}" for name in others))
+    assert classes(raw) == {"mel": 4, "nv": 4}
+
+
+@pytest.mark.parametrize(
+    ("files", "suffix", "count"),
+    [
+        (("nv/1.dcm", "nv/2.dcm", "mel/1.dcm"), ".dcm", 3),
+        (("nv/1.pgm", "nv/2.pgm", "mel/1.pnm", "preview.png", "about.json"), ".pgm", 2),
+        (("nv/IM1", "mel/IM1"), "", 2),
+        (("nv/1.nii.gz", "mel/1.nii.gz"), ".nii.gz", 2),
+    ],
+)
+def test_read_class_folders_without_an_image_that_is_read_names_the_suffix(raw, files, suffix, count):
+    lay_out(raw, *files)
+    with raises_user_error("images.unsupported_suffix", suffix=suffix, count=count):
+        layouts.inspect(raw)
+
+
+def test_read_rows_whose_images_are_packed_volumes_names_the_suffix(raw):
+    lay_out(raw, "a.nii.gz", "b.nii.gz")
+    (raw / "labels.csv").write_text("image,label\na,nv\nb,mel\n")
+    cause = layouts.inspect(raw).cause
+    assert cause is not None
+    assert (cause.code, cause.fields) == ("images.unsupported_suffix", {"suffix": ".nii.gz", "count": 2})
