@@ -6,7 +6,9 @@ layout a table has, the specific ones first.
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,8 @@ TABLES: tuple[Layout, ...] = (ham10000, isic_challenge, isic_archive, pad_ufes, 
 FILES: tuple[FileLayout, ...] = (parquet, medmnist)
 LAYOUTS: Mapping[str, Layout] = {layout.NAME: layout for layout in (*TABLES, *FILES, class_folders)}
 
+MAX_LISTS = 100
+"""Files beside class folders that are searched for names of images, those nearest to the top."""
 MAX_FOLDERS = 50
 """Folders that the record of what was read lists."""
 
@@ -129,6 +133,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> Found:
     if described:
         raise explain_unknown_columns(inventory, described, named, bool(folders))
     if folders and not named:
+        _refuse_other_metadata(inventory)
         return folders[0]
     raise _explain_no_layout(inventory, named)
 
@@ -145,21 +150,77 @@ def _without_copies(candidates: list[Found]) -> list[Found]:
 
 def _tables_of_images(inventory: Inventory) -> list[Path]:
     """Return tables that seem to be metadata although no column was recognised: by name, or as they list images."""
-    names = {strip_suffixes(base_name(path)).lower() for path in inventory.images[:10_000]}
+    image_of = _image_names(inventory)
     found = []
     for path in inventory.headers:
-        if "metadata" in path.name.lower() or _lists_images(path, names):
+        if "metadata" in path.name.lower() or any(map(image_of, chain(*_first_words(path)))):
             found.append(path)
     return found
 
 
-def _lists_images(path: Path, names: set[str]) -> bool:
-    """Return whether one of the first rows of a table names an image."""
+def _image_names(inventory: Inventory) -> Callable[[str], str | None]:
+    """Return a function that returns the image, without suffix, that a word names, or None; of many images, the first.
+
+    A word is an id, a file name or a path.
+    """
+    names = {strip_suffixes(base_name(path)).lower() for path in inventory.images[:10_000]}
+
+    def image_of(word: str) -> str | None:
+        return name if (name := strip_suffixes(base_name(word)).lower()) in names else None
+
+    return image_of
+
+
+def _first_words(path: Path) -> list[list[str]]:
+    """Return the words in each of the first lines of a text, without quotes and separators of tables."""
     with path.open("rb") as file:
-        start = file.read(16_384).decode("utf-8", errors="ignore").lower()
-    for mark in ",;\t|\"'\n\r":
-        start = start.replace(mark, " ")
-    return any(strip_suffixes(word.rpartition("/")[2]) in names for word in start.split())
+        start = file.read(16_384).decode("utf-8", errors="ignore")
+    return [re.findall(r"[^\s,;|\"'\\]+", line) for line in start.splitlines()]
+
+
+def _refuse_other_metadata(inventory: Inventory) -> None:
+    """Raise if a file that is no text table lists images, so that it and not the folders may hold the classes.
+
+    Raises:
+        UserError: `metadata.other_format` or `metadata.other_suffix`.
+    """
+    image_of = _image_names(inventory)
+    texts = [path for path in inventory.others if path.suffix.lower() in (".json", ".jsonl", ".txt")]
+    for path in sorted(texts, key=lambda path: len(path.parts))[:MAX_LISTS]:
+        lines = _first_words(path)
+        named = [{image_of(word) for word in words if not word.isdecimal()} - {None} for words in lines]
+        if len(set(chain(*named))) < 2:  # a file may name the image that it describes
+            continue
+        if path.suffix.lower() != ".txt":
+            raise _explain_other_format(inventory, path, beside_folders=True)
+        if sum(map(bool, named)) * 2 < len(lines) or max(map(len, lines)) < 2:  # a text that mentions images, or a list
+            continue
+        if _is_table(path):
+            raise _explain_other_suffix(inventory, path, beside_folders=True)
+        raise _explain_other_format(inventory, path, beside_folders=True)
+    for path in inventory.parquet:
+        if len({image_of(word) for word in parquet.first_texts(path)} - {None}) > 1:
+            raise _explain_other_format(inventory, path, beside_folders=True)
+
+
+def _explain_other_format(inventory: Inventory, path: Path, beside_folders: bool) -> UserError:
+    return UserError(
+        f"{inventory.folder} has no metadata file that can be read; {inventory.name(path)} is not a text table",
+        "save it as CSV in UTF-8"
+        + ", or move it out of the folder to read the classes from the folders" * beside_folders,
+        "metadata.other_format",
+        path=str(inventory.folder),
+    )
+
+
+def _explain_other_suffix(inventory: Inventory, path: Path, beside_folders: bool) -> UserError:
+    return UserError(
+        f"{inventory.folder} has no metadata file; {inventory.name(path)} is a table, but has the suffix .txt",
+        "give it the suffix .csv if it is the metadata"
+        + ", or move it out of the folder to read the classes from the folders" * beside_folders,
+        "metadata.other_suffix",
+        path=str(inventory.folder),
+    )
 
 
 def _is_table(path: Path) -> bool:
@@ -189,25 +250,15 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
         )
     if not inventory.parquet and not inventory.arrays:
         class_folders.refuse_only_unread(inventory)
-    sheets = [path for path in inventory.others if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".json", ".jsonl")]
-    if sheets:
-        return UserError(
-            f"{folder} has no metadata file that can be read; {inventory.name(sheets[0])} is not a text table",
-            "save it as CSV in UTF-8",
-            "metadata.other_format",
-            path=str(folder),
-        )
+    other_formats = (*class_folders.SHEETS, ".json", ".jsonl")
+    if sheets := [path for path in inventory.others if path.suffix.lower() in other_formats]:
+        return _explain_other_format(inventory, sheets[0], beside_folders=False)
     for path in inventory.parquet:
         return parquet.explain_columns(inventory, path)
     for path in inventory.arrays:
         return medmnist.explain_arrays(inventory, path)
     if texts := [path for path in inventory.others if path.suffix.lower() == ".txt" and _is_table(path)]:
-        return UserError(
-            f"{folder} has no metadata file; {inventory.name(texts[0])} is a table, but has the suffix .txt",
-            "give it the suffix .csv if it is the metadata",
-            "metadata.other_suffix",
-            path=str(folder),
-        )
+        return _explain_other_suffix(inventory, texts[0], beside_folders=False)
     return UserError(
         f"{folder} has no metadata file, and no folders that are named after classes",
         "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into one "

@@ -44,6 +44,8 @@ _NO_IMAGE = frozenset((
     ".xlsx", ".xml", ".yaml", ".yml",
 ))  # fmt: skip
 """Suffixes of files that are no images."""
+SHEETS = (".xlsx", ".xls", ".ods")
+"""Suffixes of spreadsheets."""
 _DOCUMENT = re.compile(
     r"authors|changelog|checksums?|citation|copying|licen[cs]e|md5sums?|notice|readme|sha\d+sums?", re.I
 )
@@ -168,6 +170,9 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         raise repeated_names(inventory, *[Path(str(files[int(row)])) for row in same[:2]])
     loose = len(inventory.images) - len(table)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
+    sheets = [path for path in inventory.others if path.suffix.lower() in SHEETS]
+    if unread := [inventory.name(path) for path in (*sheets, *inventory.parquet, *inventory.arrays)]:
+        notes.append(f"files that are no text tables are not read: {join_some(unread)}")
     return Raw(NAME, "the data folder", table, files, places, columns=columns, notes=notes)
 
 

@@ -27,6 +27,8 @@ NAME = "Parquet"
 ALIASES = {"image_id": ("image_id", "isic_id", "img_id", "id"), "dx": CLASS_COLUMNS}
 BATCH_ROWS, ROWS_WITHOUT_IMAGES = 64, 10_000
 """Rows that are in memory at a time, with images and without."""
+LISTED_ROWS = 100
+"""Rows in which names of images are searched for."""
 
 
 @contextmanager
@@ -225,6 +227,17 @@ def _without_bytes(table: pa.Table, field: pa.Field, rows: int) -> pa.Array | pa
         for part in field.type
     ]
     return pa.StructArray.from_arrays(parts, fields=list(field.type))
+
+
+def first_texts(path: Path) -> list[str]:
+    """Return the texts in the first rows of a file without images."""
+    schema = _schema(path)
+    columns = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    if any(map(_holds_images, schema)) or not columns:
+        return []
+    with _refuse_corrupt(path), pq.ParquetFile(path) as file:
+        batch = next(file.iter_batches(LISTED_ROWS, columns=columns), None)
+    return [text for column in (batch or ()) for text in column.to_pylist() if text]
 
 
 def explain_columns(inventory: Inventory, path: Path) -> UserError:

@@ -1,7 +1,10 @@
 """Class folders of sets as people keep them: no class is lost, and no other folder becomes one."""
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.prepare_data import layouts
@@ -118,3 +121,67 @@ def test_read_rows_whose_images_are_packed_volumes_names_the_suffix(raw):
     cause = layouts.inspect(raw).cause
     assert cause is not None
     assert (cause.code, cause.fields) == ("images.unsupported_suffix", {"suffix": ".nii.gz", "count": 2})
+
+
+LABELS = [("p1/0-0.jpg", "nv"), ("p1/0-1.jpg", "mel"), ("p2/1-0.jpg", "nv"), ("p3/2-1.jpg", "mel")]
+
+
+def write_labels(path: Path) -> None:
+    """Write the classes of images of three patients, in the format of the suffix; `.list` is separated by blanks."""
+    form = path.suffix
+    if form == ".parquet":
+        pq.write_table(pa.table({"file": [name for name, _ in LABELS], "dx": [dx for _, dx in LABELS]}), path)
+    elif form == ".jsonl":
+        path.write_text("".join(json.dumps({"file_name": name, "label": dx}) + "\n" for name, dx in LABELS))
+    elif form == ".json":
+        path.write_text(json.dumps({"info": {"year": 2019}, "images": dict(LABELS)}, indent=1))
+    else:
+        path.write_text("".join(f"{name}{',' if form == '.txt' else ' '}{dx}\n" for name, dx in LABELS))
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "code"),
+    [
+        ("metadata.jsonl", ".jsonl", "metadata.other_format"),
+        ("all.json", ".json", "metadata.other_format"),
+        ("labels.txt", ".txt", "metadata.other_suffix"),
+        ("val.TXT", ".list", "metadata.other_format"),
+        ("metadata.parquet", ".parquet", "metadata.other_format"),
+        ("about/train.parquet", ".parquet", "metadata.other_format"),
+    ],
+)
+def test_read_metadata_of_a_format_that_is_not_read_beside_folders_raises(raw, name, form, code):
+    lay_out(raw, *images("p1", "p2", "p3"), name, "about/readme.md")
+    write_labels(raw / f"labels{form}")
+    (raw / f"labels{form}").rename(raw / name)
+    with raises_user_error(code) as caught:
+        layouts.inspect(raw)
+    assert f"; {name} is " in str(caught.value)
+    assert "or move it out of the folder to read the classes from the folders" in caught.value.hint
+    (raw / name).unlink()
+    assert classes(raw) == {"p1": 4, "p2": 4, "p3": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nv/0-0.json", '{"file": "0-0.jpg", "shape": [[1, 2]]}'),  # of one image
+        ("nv/note.json", '{"file": "0-0.jpg", "original": "0-0.jpg"}'),
+        ("config.json", '{"0": 1, "1": 2, "2": 0}'),
+        ("README.txt", "Photographs, of 2019.\nAll but nv/0-0.jpg, nv/0-1.jpg are sharp.\nThe end.\nOf it."),
+        ("train.txt", "nv/0-0.jpg\nnv/0-1.jpg\nmel/1-0.jpg\n"),
+        ("classes.txt", "nv\nmel\n"),
+    ],
+)
+def test_read_a_text_beside_folders_that_holds_no_classes_is_not_an_error(raw, name, text):
+    lay_out(raw, *images("nv", "mel"), "nv/0.jpg", "mel/1.jpg", "mel/2.jpg")
+    (raw / name).write_text(text)
+    assert classes(raw) == {"nv": 5, "mel": 6}
+
+
+def test_read_other_files_beside_folders_are_noted(raw):
+    lay_out(raw, *images("nv", "mel"), "list.xlsx", "mel/more.ods")
+    pq.write_table(pa.table({"x": [0.5, 1.5], "name": ["nv", "mel"]}), raw / "features.parquet")
+    source = layouts.inspect(raw).source
+    names = "list.xlsx, mel/more.ods, features.parquet"
+    assert source.notes[0] == f"files that are no text tables are not read: {names}"
