@@ -147,6 +147,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     levels, by_path = _split_and_class(inventory)
     folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
     _refuse_unread(inventory, levels)
+    _refuse_copy(folders)
     _refuse_stores({folder.dx for folder in folders})
     _refuse_masks(folders)
     _refuse_two_levels(folders)
@@ -251,6 +252,25 @@ def _refuse_empty(inventory: Inventory, levels: _Levels, classes: set[str]) -> N
             "folders.empty_class",
             folders=empty[:20],
         )
+
+
+def _refuse_copy(folders: Sequence[_Folder]) -> None:
+    """Raise if a class folder holds folders of other classes only: an archive was unpacked into itself, or copied."""
+    inside: dict[str, set[str]] = {}
+    for folder in folders:
+        if folder.below:
+            inside.setdefault(folder.dx, set()).add(folder.below[0])
+    classes = {folder.dx for folder in folders}
+    for dx, names in sorted(inside.items()):
+        if len(names) > 1 and names <= classes - {dx}:
+            raise UserError(
+                f"the folder {dx} would be a class, but its folders have the names of classes beside it "
+                f"({join_some(sorted(names))}): it may be a copy of the data",
+                f"move {dx} out of the data folder, or rename the folders in it to part_1, part_2, … if it is a class",
+                "folders.copy",
+                folder=dx,
+                below=sorted(names)[:20],
+            )
 
 
 def _refuse_two_levels(folders: Sequence[_Folder]) -> None:

@@ -185,3 +185,17 @@ def test_read_other_files_beside_folders_are_noted(raw):
     source = layouts.inspect(raw).source
     names = "list.xlsx, mel/more.ods, features.parquet"
     assert source.notes[0] == f"files that are no text tables are not read: {names}"
+
+
+@pytest.mark.parametrize("around", ["", "PV/", "train/"])
+def test_read_a_copy_of_the_data_in_itself_raises(raw, around):
+    lay_out(raw, *images(*(f"{around}{folder}" for folder in ("rust", "scab", "healthy", "PV/rust", "PV/scab"))))
+    with raises_user_error("folders.copy", folder="PV", below=["rust", "scab"]):
+        layouts.inspect(raw)
+    (raw / around / "PV").rename(raw / "../PV")
+    assert classes(raw) == {"healthy": 4, "rust": 4, "scab": 4}
+
+
+def test_read_a_folder_with_the_name_of_one_other_class_in_it_is_a_class(raw):
+    lay_out(raw, *images("rust", "scab", "healthy/scab", "healthy/rust-free"))
+    assert classes(raw) == {"healthy": 8, "rust": 4, "scab": 4}
