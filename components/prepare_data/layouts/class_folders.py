@@ -6,7 +6,7 @@ not change an id.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import pandas as pd
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, split_suffix, strip_suffixes
 from components.prepare_data.layouts.matching import explain_broken, explain_closed, repeated_names
-from components.prepare_data.layouts.splits import split_of
+from components.prepare_data.layouts.splits import split_of, split_of_path
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import STRING, Texts, is_unique
 from components.shared.errors import UserError
@@ -75,10 +75,14 @@ class _Levels(NamedTuple):
 
     Attributes:
         around: names of the folders around all others.
+        doubled: names of folders in them that hold nothing but a folder of the same name, which does not count.
+        splits: name → split of the folders in them, if these are splits.
         split_at: position of the split among the folders in them; None if there is none.
     """
 
     around: tuple[str, ...]
+    doubled: frozenset[str]
+    splits: Mapping[str, str]
     split_at: int | None
 
     def place(self, path: str, images: int = 0) -> _Folder | None:
@@ -86,8 +90,9 @@ class _Levels(NamedTuple):
         names = tuple(path.split("/"))
         if names[: len(self.around)] != self.around:
             return None
-        names = names[len(self.around) :]
-        split = split_of(names[self.split_at]) if self.split_at is not None and len(names) > self.split_at else None
+        names = _undouble(names[len(self.around) :], self.doubled)
+        at_split = names[self.split_at] if self.split_at is not None and len(names) > self.split_at else ""
+        split = self.splits.get(at_split, split_of(at_split))
         if self.split_at == 0 and split is None:
             return None
         dx, *below = [*(name for at, name in enumerate(names) if at != self.split_at), ""]
@@ -106,12 +111,17 @@ def _split_and_class(inventory: Inventory) -> tuple[_Levels, dict[str, _Folder]]
         counts[_folder_of(image)] += 1
         if _folder_of(image) not in paths:
             paths[_folder_of(image)] = _folder_of(inventory.name(image))
-    levels = _find_levels([path.split("/") if path else [] for path in paths.values()])
+    levels = _find_levels([tuple(path.split("/")) if path else () for path in paths.values()])
     found = {folder: levels.place(path, counts[folder]) for folder, path in paths.items()}
     return levels, {folder: place for folder, place in found.items() if place is not None}
 
 
-def _find_levels(parts: list[list[str]]) -> _Levels:
+def _undouble(names: tuple[str, ...], doubled: frozenset[str]) -> tuple[str, ...]:
+    """Return the names in a path without the first, if it is one of those that are there twice."""
+    return names[1:] if names[:1] == names[1:2] and doubled.issuperset(names[:1]) else names
+
+
+def _find_levels(parts: list[tuple[str, ...]]) -> _Levels:
     """Return where the split and the class are, given the names in the path of each folder with images."""
     around: list[str] = []
     while True:
@@ -121,11 +131,32 @@ def _find_levels(parts: list[list[str]]) -> _Levels:
         around += first
         parts = [names[1:] for names in parts]
     parts = [names for names in parts if names]
-    if parts and all(split_of(names[0]) for names in parts):
-        return _Levels(tuple(around), 0)
-    if parts and all(len(names) > 1 and split_of(names[1]) for names in parts):
-        return _Levels(tuple(around), 1)
-    return _Levels(tuple(around), None)
+    doubled = frozenset(names[0] for names in parts) - {names[0] for names in parts if names[:1] != names[1:2]}
+    parts = [_undouble(names, doubled) for names in parts]
+    splits = _splits_by_word((names[0], *names[1:2]) for names in parts)
+    split_at = None
+    if parts and all(split_of(names[0]) or (names[0] in splits and len(names) > 1) for names in parts):
+        split_at = 0
+    elif parts and all(len(names) > 1 and split_of(names[1]) for names in parts):
+        split_at = 1
+    return _Levels(tuple(around), doubled, splits if split_at == 0 else {}, split_at)
+
+
+def _splits_by_word(places: Iterable[tuple[str, ...]]) -> dict[str, str]:
+    """Return name → split of folders such as `seg_train` and `seg_test`; none if they do not hold the same folders.
+
+    Args:
+        places: the name of a folder, and of a folder in it if there is one.
+    """
+    inside: dict[str, set[str]] = {}
+    for name, *below in places:
+        inside.setdefault(name, set()).update(below)
+    splits = {name: split for name in inside if (split := split_of_path(name)) is not None}
+    in_train, in_others = (
+        {below for name, split in splits.items() if (split == "train") == train for below in inside[name]}
+        for train in (True, False)
+    )
+    return splits if in_train & in_others else {}
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
@@ -148,7 +179,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
     _refuse_unread(inventory, levels)
     _refuse_copy(folders)
-    _refuse_stores({folder.dx for folder in folders})
+    _refuse_stores({folder.dx for folder in folders}, _splits_by_word((it.dx, *it.below[:1]) for it in folders))
     _refuse_masks(folders)
     _refuse_two_levels(folders)
     _refuse_empty(inventory, levels, {folder.dx for folder in folders})
@@ -297,8 +328,8 @@ def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
     )
 
 
-def _refuse_stores(classes: Sequence[str] | set[str]) -> None:
-    splits = sorted(dx for dx in classes if split_of(dx))
+def _refuse_stores(classes: set[str], splits_by_word: Mapping[str, str]) -> None:
+    splits = sorted(dx for dx in classes if split_of(dx) or dx in splits_by_word)
     others = sorted(set(classes) - set(splits))
     if splits and others:
         raise UserError(

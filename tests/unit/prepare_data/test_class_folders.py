@@ -199,3 +199,48 @@ def test_read_a_copy_of_the_data_in_itself_raises(raw, around):
 def test_read_a_folder_with_the_name_of_one_other_class_in_it_is_a_class(raw):
     lay_out(raw, *images("rust", "scab", "healthy/scab", "healthy/rust-free"))
     assert classes(raw) == {"healthy": 8, "rust": 4, "scab": 4}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "seg_{}/seg_{}/{dx}",
+        "set/seg_{}/seg_{}/{dx}",
+        "seg_{}/{dx}",
+        "{}_1/{dx}",
+        "{}/{}/{dx}",
+        "ISIC2018_{}ing_Input/{dx}",
+    ],
+)
+def test_read_folders_that_name_a_split_are_the_split(raw, pattern):
+    for split in ("train", "test"):
+        lay_out(raw, *images(*(pattern.format(split, split, dx=dx) for dx in ("sea", "street"))))
+    dataset = layouts.inspect(raw)
+    assert classes(raw) == {"sea": 8, "street": 8}
+    assert dataset.source.own_split
+    by_split = dataset.table["image_id"].groupby(dataset.table["split"].astype(str)).agg(list)
+    assert all("test" in name for name in by_split["test"])
+    assert all("train" in name for name in by_split["train"])
+
+
+def test_read_several_parts_of_a_split_are_the_split(raw):
+    lay_out(
+        raw, *images(*(f"{split}/{dx}" for split in ("train_1", "train_2", "val", "Test 1") for dx in ("nv", "df")))
+    )
+    dataset = layouts.inspect(raw)
+    assert dict(dataset.table["split"].value_counts()) == {"train": 16, "validation": 8, "test": 8}
+
+
+def test_read_a_folder_beside_splits_that_is_none_raises(raw):
+    lay_out(raw, *images("seg_train/seg_train/sea", "seg_train/seg_train/street", "seg_test/seg_test/sea", "seg_pred"))
+    with raises_user_error("folders.not_a_split", folders=["seg_pred"]):
+        layouts.inspect(raw)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("train_station", "test_tube"), ("train station/north", "test tube/south"), ("stress_test", "blood_test")],
+)
+def test_read_classes_with_a_word_of_a_split_are_classes(raw, folders):
+    lay_out(raw, *images(*folders))
+    assert len(classes(raw)) == 2

@@ -224,7 +224,7 @@ def test_read_folders_that_are_no_classes_raises(raw, read, stores):
 
 
 @pytest.mark.parametrize(
-    "folders", [("fold1", "fold2"), ("seg_train", "seg_test"), ("patient1", "patient2", "patient3")]
+    "folders", [("fold1", "fold2"), ("seg_north", "seg_south"), ("patient1", "patient2", "patient3")]
 )
 def test_read_classes_below_other_folders_raises(raw, read, folders):
     images = [(folder, *row[1:3]) for row in rows({"mel": 6, "nv": 6}) for folder in folders]
