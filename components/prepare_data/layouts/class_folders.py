@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from components.prepare_data.layouts.checks import MAX_CLASSES
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, split_suffix, strip_suffixes
 from components.prepare_data.layouts.matching import explain_broken, explain_closed, repeated_names
@@ -31,6 +32,11 @@ _NO_CLASS = re.compile(
 """Names of folders that describe how images are stored, not what they show."""
 
 
+_PART = re.compile(
+    r"\d+x|(p|pat|patient|subject|case|lesion|part|batch|series|fold|study|session|visit|slide|scan)[ _-]?\d+",
+    re.IGNORECASE,
+)
+"""Names of folders that are parts of a class, such as a magnification or a patient."""
 _MASKS = re.compile(r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?)", re.IGNORECASE)
 UNSUPPORTED = frozenset((
     ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".mha", ".mhd",
@@ -202,6 +208,8 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         raise repeated_names(inventory, *[Path(str(files[int(row)])) for row in same[:2]])
     loose = len(inventory.images) - len(table)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
+    if parts := sorted({folder.below[0] for folder in folders if folder.below}):
+        notes.append(f"the folders in the class folders are read as parts of a class: {join_some(parts)}")
     sheets = [path for path in inventory.others if path.suffix.lower() in SHEETS]
     if unread := [inventory.name(path) for path in (*sheets, *inventory.parquet, *inventory.arrays)]:
         notes.append(f"files that are no text tables are not read: {join_some(unread)}")
@@ -305,23 +313,20 @@ def _refuse_copy(folders: Sequence[_Folder]) -> None:
 
 
 def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
-    """Raise if all classes are divided into folders of the same few names, which may be the classes: `site/class`.
-
-    Names with digits, such as `40X` or `patient 1`, are parts of a class.
-    """
-    if not all(folder.below for folder in folders):
-        return
+    """Raise if names of folders occur in several class folders, so that they may be the classes: `site/class`."""
     above: dict[str, set[str]] = {}
     for folder in folders:
-        above.setdefault(folder.below[0], set()).add(folder.dx)
-    names, classes = sorted(above), sorted({folder.dx for folder in folders})
-    if len(names) < 2 or any(len(of) < 2 for of in above.values()) or any(re.search(r"\d", name) for name in names):
+        if folder.below and not _PART.fullmatch(folder.below[0]):
+            above.setdefault(folder.below[0], set()).add(folder.dx)
+    names = sorted(name for name, of in above.items() if len(of) > 1)
+    if not 1 < len(names) <= MAX_CLASSES:
         return
+    classes = sorted(set().union(*(above[name] for name in names)))
     raise UserError(
         f"the folders {join_some(names)} are in several of the folders {join_some(classes)}, so either may be the "
         "classes",
-        f"make {names[0]} and the others the top folders if they are the classes; otherwise move their images up into "
-        f"{classes[0]} and the others",
+        f"if {names[0]} and the others are the classes, make them the top folders, and rename those in them to part_1, "
+        f"part_2, …; otherwise rename {names[0]} and the others to part_1, part_2, …",
         "folders.two_levels",
         folders=classes[:20],
         below=names[:20],

@@ -244,3 +244,42 @@ def test_read_a_folder_beside_splits_that_is_none_raises(raw):
 def test_read_classes_with_a_word_of_a_split_are_classes(raw, folders):
     lay_out(raw, *images(*folders))
     assert len(classes(raw)) == 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "tops", "below"),
+    [
+        (("basel/nv", "basel/mel", "basel/df", "wien/nv", "wien/mel"), ["basel", "wien"], ["mel", "nv"]),
+        (("left/0", "left/1", "right/0", "right/1"), ["left", "right"], ["0", "1"]),
+        (("train/a/T1", "train/a/T2", "train/b/T2", "test/b/T1", "test/c"), ["a", "b"], ["T1", "T2"]),
+        (("a/x", "a/y", "b/x", "b/y", "b/patient 1", "c"), ["a", "b"], ["x", "y"]),
+    ],
+)
+def test_read_names_that_occur_in_several_folders_raises(raw, folders, tops, below):
+    lay_out(raw, *images(*folders))
+    with raises_user_error("folders.two_levels", folders=tops, below=below) as caught:
+        layouts.inspect(raw)
+    assert f"otherwise rename {below[0]} and the others to part_1" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "folders", [("nv/part_1", "nv/part_2", "mel/part_1", "mel/part_2"), ("0/part_1", "1/part_1", "1/part_2")]
+)
+def test_read_folders_renamed_as_the_hint_for_two_levels_says(raw, folders):
+    lay_out(raw, *images(*folders))
+    assert set(classes(raw)) == {folder.partition("/")[0] for folder in folders}
+
+
+@pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        (("nv/40X", "nv/100X", "mel/40X", "mel/100X"), "100X, 40X"),
+        (("nv/front", "nv/back", "mel/front", "mel"), "back, front"),
+        (("test/nv/a", "train/mel/b/c", "train/nv"), "a, b"),
+    ],
+)
+def test_read_folders_in_class_folders_are_noted(raw, folders, parts):
+    lay_out(raw, *images(*folders))
+    assert set(classes(raw)) == {"nv", "mel"}
+    notes = layouts.inspect(raw).source.notes
+    assert f"the folders in the class folders are read as parts of a class: {parts}" in notes

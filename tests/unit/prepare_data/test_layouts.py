@@ -151,7 +151,9 @@ def test_read_class_folders(raw, read):
     assert dataset.source.unit == "image"
     assert dataset.table["image_id"].iloc[0] == "around/bcc/patient 4/ISIC_0024324"
     assert (dataset.table["lesion_id"] == dataset.table["image_id"]).all()
-    assert "neither a lesion id nor a patient id" in dataset.source.notes[0]
+    parts, unit, *_ = dataset.source.notes
+    assert parts.endswith("read as parts of a class: patient 0, patient 1, patient 2 and 7 more")
+    assert "neither a lesion id nor a patient id" in unit
 
 
 @pytest.mark.parametrize(
