@@ -37,7 +37,13 @@ from components.prepare_data.layouts.dataset import (
     have_files,
     number_paths,
 )
-from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes, take_inventory
+from components.prepare_data.layouts.inventory import (
+    Inventory,
+    base_name,
+    set_masks_aside,
+    strip_suffixes,
+    take_inventory,
+)
 from components.prepare_data.layouts.matching import explain_missing
 from components.prepare_data.layouts.relations import relate
 from components.prepare_data.layouts.splits import split_of
@@ -79,6 +85,8 @@ def read(
     named = parse_columns(columns)
     inventory = take_inventory(folder, ignore.resolve() if ignore is not None else None)
     found = recognise(inventory, named)
+    if found.layout == class_folders.NAME:
+        inventory = set_masks_aside(inventory)
     return _as_dataset(LAYOUTS[found.layout].read(inventory, found, scratch), inventory, min_classes)
 
 
@@ -93,6 +101,8 @@ def inspect(folder: Path, columns: str = "auto", *, min_classes: int = 2, ignore
     named = parse_columns(columns)
     inventory = take_inventory(folder, ignore.resolve() if ignore is not None else None)
     found, listed = recognise(inventory, named), dataclasses.replace(inventory, compare=False)
+    if found.layout == class_folders.NAME:
+        listed = set_masks_aside(listed)
     tables = {layout.NAME: layout.read_table for layout in FILES}
     if found.layout in tables:
         return _as_dataset(tables[found.layout](listed, found), listed, min_classes)

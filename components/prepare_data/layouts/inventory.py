@@ -20,6 +20,15 @@ RESULTS = "metrics.json"
 """A folder with this file holds the results of a run, which are no data."""
 
 _MASK = re.compile(r"(.+?)[_-](mask|segmentation|seg|ground_?truth|gt|superpixels|attribute_[a-z_]+)([_-]?\d+)?", re.I)
+_MASK_WORD = (
+    r"(masks?|seg|segmented|segmentations?|ground ?truth|gt|contours?|outlines?|labels?|overlays?|rois?|annotated|"
+    r"annotations?|superpixels)"
+)
+_BESIDE = (
+    re.compile(rf"(?P<of>.+?)[ ._-]+{_MASK_WORD}([ ._-]?\d+)?", re.IGNORECASE),
+    re.compile(rf"{_MASK_WORD}[ ._-]+(?P<of>.+)", re.IGNORECASE),
+)
+"""Names of masks that are less usual, so that the image must be beside them."""
 _MASK_FOLDER = re.compile(r"mask|seg|ground_?truth|annotation|superpixel|attribute", re.I)
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 
@@ -158,6 +167,30 @@ def _masks(images: Iterable[str]) -> set[str]:
         for path, name in named.items()
         if Path(path).parent in places[name] or (places[name] and _MASK_FOLDER.search(Path(path).parent.name))
     }
+
+
+def _masks_beside(images: Iterable[str]) -> set[str]:
+    """Return images whose name is that of an image beside them and a word that may mean a mask."""
+    named: dict[str, str] = {}
+    for path in images:
+        name = strip_suffixes(base_name(path))
+        found = next((of for pattern in _BESIDE if (of := pattern.fullmatch(name))), None)
+        if found is not None:
+            named[path] = f"{path.rpartition('/')[0]}/{found['of']}"
+    wanted = set(named.values())
+    beside = wanted and wanted.intersection(
+        f"{path.rpartition('/')[0]}/{strip_suffixes(base_name(path))}" for path in images
+    )
+    return {path for path, image in named.items() if image in beside}
+
+
+def set_masks_aside(inventory: Inventory) -> Inventory:
+    """Return the inventory without masks that only the name of an image beside them reveals: no table lists the images."""
+    masks = _masks_beside(inventory.images)
+    if not masks:
+        return inventory
+    images = Paths(path for path in inventory.images if path not in masks)
+    return replace(inventory, images=images, masks=sorted({*inventory.masks, *masks}))
 
 
 def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:

@@ -283,3 +283,23 @@ def test_read_folders_in_class_folders_are_noted(raw, folders, parts):
     assert set(classes(raw)) == {"nv", "mel"}
     notes = layouts.inspect(raw).source.notes
     assert f"the folders in the class folders are read as parts of a class: {parts}" in notes
+
+
+MASKS = (
+    "mask_a.png", "a.mask.png", "a mask.png", "a_masks.png", "a_contour.bmp", "a_label.png", "a-overlay.jpg",
+    "a_ROI.png", "a_annotated.jpg", "a_roi_2.png", "seg-a.png", "a__mask.png", "a_mask.gif", "GT a.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_read_a_mask_beside_its_image_is_not_read(raw, mask):
+    lay_out(raw, *images("nv", "mel"), "nv/a.jpg", f"nv/{mask}", f"mel/{mask}" if mask != "a_mask.gif" else "mel/b.jpg")
+    dataset = layouts.inspect(raw)
+    assert classes(raw) == {"nv": 5, "mel": 5}
+    assert f"1 images seem to be masks of others, such as nv/{mask}: they are not read" in dataset.source.notes
+
+
+def test_read_rows_of_a_table_whose_names_end_as_masks_are_images(raw):
+    lay_out(raw, "a.jpg", "a_roi.jpg", "b.jpg", "label_b.jpg")
+    (raw / "labels.csv").write_text("image,dx\na,nv\na_roi,nv\nb,mel\nlabel_b,mel\n")
+    assert sorted(layouts.inspect(raw).files) == ["a", "a_roi", "b", "label_b"]
