@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 from components.prepare_data.texts import Texts
 
+SKIPPED = frozenset(("__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information"))
+"""Folders, in lower case, of systems and network drives: they hold thumbnails and deleted files."""
+
 
 class Tree(NamedTuple):
     """The contents of a folder.
 
     Attributes:
-        files: paths of regular files at any depth, and of links to them, sorted; hidden files and macOS's `__MACOSX`
-            are skipped.
+        files: paths of regular files at any depth, and of links to them, sorted; hidden files and `SKIPPED` are
+            not listed.
         closed: folders that were not entered: links, which may lead anywhere, and folders without read permission.
         broken: links to nothing, sorted.
         empty: folders without any of these at any depth, sorted.
@@ -39,10 +42,10 @@ def scan(folder: Path) -> Tree:
         try:
             with os.scandir(at) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                    if not entry.name.startswith(".") and entry.name.lower() not in SKIPPED:
                         with contextlib.suppress(PermissionError):  # a link into a folder without read permission
                             _add(entry, tree, waiting)
-        except PermissionError:  # such as a volume's lost+found
+        except PermissionError:  # another user's folder
             if at == str(folder):
                 raise
             tree.closed.append(Path(at))

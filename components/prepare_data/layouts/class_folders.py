@@ -37,7 +37,9 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that are parts of a class, such as a magnification or a patient."""
-_MASKS = re.compile(r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?)", re.IGNORECASE)
+_MASKS = re.compile(
+    r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?|thumb(nail)?s?)([ _.-]*\d+)?", re.IGNORECASE
+)
 UNSUPPORTED = frozenset((
     ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".mha", ".mhd",
     ".ndpi", ".nef", ".nii", ".nii.gz", ".npy", ".nrrd", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svs", ".tga",
@@ -262,17 +264,18 @@ def _explain_unread(inventory: Inventory, unread: Sequence[Path]) -> UserError:
 
 
 def _refuse_masks(folders: Iterable[_Folder]) -> None:
-    """Raise if a folder below a class folder has the name of masks, which would become images of the class."""
+    """Raise if a folder in a class folder has the name of masks or thumbnails, which would be images of the class."""
     masks: Counter[str] = Counter()
     for deepest in folders:
-        for folder in (PurePosixPath(deepest.path), *PurePosixPath(deepest.path).parents):
+        path = PurePosixPath(deepest.path)
+        for folder in (path, *path.parents)[: len(deepest.below)]:
             if _MASKS.fullmatch(folder.name):
                 masks[str(folder)] += deepest.images
     if masks:
         name, count = masks.most_common(1)[0]
         raise UserError(
-            f"the folder {name} has {count:,} files that seem to be masks, not images of a class",
-            "move the folders with masks out of the data folder, or rename them if they hold images",
+            f"the folder {name} has {count:,} files that seem to be masks or thumbnails, not images of a class",
+            "move the folders with such files out of the data folder, or rename them if they hold images",
             "folders.masks",
             folder=name,
             count=count,

@@ -185,7 +185,7 @@ def _masks_beside(images: Iterable[str]) -> set[str]:
 
 
 def set_masks_aside(inventory: Inventory) -> Inventory:
-    """Return the inventory without masks that only the name of an image beside them reveals: no table lists the images."""
+    """Return the inventory without masks that only the name of an image beside them reveals."""
     masks = _masks_beside(inventory.images)
     if not masks:
         return inventory

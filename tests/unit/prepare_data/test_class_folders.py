@@ -303,3 +303,15 @@ def test_read_rows_of_a_table_whose_names_end_as_masks_are_images(raw):
     lay_out(raw, "a.jpg", "a_roi.jpg", "b.jpg", "label_b.jpg")
     (raw / "labels.csv").write_text("image,dx\na,nv\na_roi,nv\nb,mel\nlabel_b,mel\n")
     assert sorted(layouts.inspect(raw).files) == ["a", "a_roi", "b", "label_b"]
+
+
+def test_read_folders_of_systems_and_network_drives_are_skipped(raw):
+    lay_out(raw, *images("nv", "mel", "nv/@eaDir/a.jpg", "$RECYCLE.BIN/a", "lost+found", "System Volume Information"))
+    assert classes(raw) == {"nv": 4, "mel": 4}
+
+
+@pytest.mark.parametrize("folder", ["thumbs", "Thumbnails", "thumbs_128", "old/cell_masks", "masks 2"])
+def test_read_masks_or_thumbnails_below_a_class_raises(raw, folder):
+    lay_out(raw, *images("set/train/nv", "set/train/mel", f"set/train/nv/{folder}/deeper"))
+    with raises_user_error("folders.masks", folder=f"set/train/nv/{folder}", count=4):
+        layouts.inspect(raw)
