@@ -60,6 +60,19 @@ _DOCUMENT = re.compile(
 """Names of files without a suffix that are no images."""
 
 
+def _stores(classes: set[str]) -> list[str]:
+    """Return the folders that are no classes by their names, sorted.
+
+    If all names are such, they are classes by what precedes the word: `with_mask`, `without_mask`.
+    """
+    words = {dx: match[1] or "" for dx in classes if (match := _NO_CLASS.fullmatch(dx))}
+    before = {dx: word.strip(" _.-").lower() for dx, word in words.items()}
+    names = {word for word in before.values() if word and not _NO_CLASS.fullmatch(word) and not split_of_path(word)}
+    if len(names) > 1 and len(words) == len(classes):
+        return sorted(dx for dx in classes if before[dx] not in names)
+    return sorted(words)
+
+
 class _Folder(NamedTuple):
     """A folder with images: that of a class, or one below it.
 
@@ -170,7 +183,8 @@ def _splits_by_word(places: Iterable[tuple[str, ...]]) -> dict[str, str]:
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     """Recognise folders with images, one per class."""
     _, found = _split_and_class(inventory) if not named else (None, {})
-    if all(_NO_CLASS.fullmatch(folder.dx) for folder in found.values()):
+    classes = {folder.dx for folder in found.values()}
+    if len(_stores(classes)) == len(classes):
         return []
     return [Found(NAME, (inventory.folder,), {})]
 
@@ -184,13 +198,14 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
             class folder is empty.
     """
     levels, by_path = _split_and_class(inventory)
+    classes = {folder.dx for folder in by_path.values()}
     folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
     _refuse_unread(inventory, levels)
     _refuse_copy(folders)
-    _refuse_stores({folder.dx for folder in folders}, _splits_by_word((it.dx, *it.below[:1]) for it in folders))
+    _refuse_stores(classes, _splits_by_word((it.dx, *it.below[:1]) for it in folders))
     _refuse_masks(folders)
     _refuse_two_levels(folders)
-    _refuse_empty(inventory, levels, {folder.dx for folder in folders})
+    _refuse_empty(inventory, levels, classes)
     folder_of = np.fromiter((numbers.get(_folder_of(image), -1) for image in inventory.images), np.int64)
     files = ImagePaths(inventory.images, np.flatnonzero(folder_of >= 0))
     folder_of = folder_of[files.positions]
@@ -210,6 +225,10 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         raise repeated_names(inventory, *[Path(str(files[int(row)])) for row in same[:2]])
     loose = len(inventory.images) - len(table)
     notes = [f"{loose:,} images that lie in no class folder are not used"] if loose else []
+    if all(map(_NO_CLASS.fullmatch, classes)):
+        notes.append(
+            f"folders are read as classes that may be named after what they store: {join_some(sorted(classes))}"
+        )
     if parts := sorted({folder.below[0] for folder in folders if folder.below}):
         notes.append(f"the folders in the class folders are read as parts of a class: {join_some(parts)}")
     sheets = [path for path in inventory.others if path.suffix.lower() in SHEETS]
@@ -286,7 +305,7 @@ def _refuse_empty(inventory: Inventory, levels: _Levels, classes: set[str]) -> N
     """Raise if a folder beside the class folders is empty, since its class would be missing."""
     places = [levels.place(inventory.name(path)) for path in inventory.empty if path != str(inventory.folder)]
     names = {place.dx for place in places if place is not None} - classes
-    empty = sorted(name for name in names if not split_of(name) and not _NO_CLASS.fullmatch(name))
+    empty = sorted(name for name in names if not split_of(name) and name not in _stores(classes | {name}))
     if empty:
         raise UserError(
             f"class folders have no image ({join_some(empty)})",
@@ -346,8 +365,7 @@ def _refuse_stores(classes: set[str], splits_by_word: Mapping[str, str]) -> None
             "folders.not_a_split",
             folders=others,
         )
-    stores = sorted(dx for dx in classes if _NO_CLASS.fullmatch(dx))
-    if stores:
+    if stores := _stores(classes):
         others = sorted(set(classes) - set(stores))
         raise UserError(
             f"the folders {join_some(others)} would be classes, but {join_some(stores)} beside them "

@@ -315,3 +315,36 @@ def test_read_masks_or_thumbnails_below_a_class_raises(raw, folder):
     lay_out(raw, *images("set/train/nv", "set/train/mel", f"set/train/nv/{folder}/deeper"))
     with raises_user_error("folders.masks", folder=f"set/train/nv/{folder}", count=4):
         layouts.inspect(raw)
+
+
+@pytest.mark.parametrize("names", [("with_mask", "without_mask"), ("real_images", "fake images", "Drawn-Images 2")])
+@pytest.mark.parametrize("around", ["", "face_mask/", "train/"])
+def test_read_classes_that_all_end_as_stores_are_classes(raw, around, names):
+    lay_out(raw, *images(*(f"{around}{name}" for name in names)))
+    assert classes(raw) == {name.replace(" ", "_"): 4 for name in names}
+    note = f"folders are read as classes that may be named after what they store: {', '.join(sorted(names))}"
+    assert note in layouts.inspect(raw).source.notes
+    lay_out(raw, f"{around}no_mask/")
+    with raises_user_error("folders.empty_class", folders=["no_mask"]):
+        layouts.inspect(raw)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("HAM10000_images_part_1", "HAM10000_images_part_2"),
+        ("ISIC_Training_Input", "ISIC_Test_Input"),
+        ("raw_images", "cropped_images"),
+        ("images", "cell_masks"),
+    ],
+)
+def test_read_stores_without_two_names_before_the_word_raises(raw, names):
+    lay_out(raw, *images(*names))
+    with raises_user_error("metadata.missing"):
+        layouts.inspect(raw)
+
+
+def test_read_a_store_beside_classes_that_end_as_stores_raises(raw):
+    lay_out(raw, *images("with_mask", "without_mask", "masks"))
+    with raises_user_error("folders.not_a_class", folders=["masks"]):
+        layouts.inspect(raw)
