@@ -306,6 +306,9 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         notes.append(
             f"{len(inventory.masks):,} images seem to be masks of others, such as {example}: they are not read"
         )
+    if inventory.results:
+        names = join_some([inventory.name(folder) for folder in inventory.results])
+        notes.append(f"{inventory.results.total():,} files are the results of a run and are not read: {names}")
     if inventory.archives:
         names = join_some([inventory.name(path) for path in inventory.archives])
         notes.append(f"packed files are not read: {names}")

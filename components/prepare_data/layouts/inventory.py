@@ -16,8 +16,8 @@ from components.shared.errors import UserError, printable
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
-RESULTS = "metrics.json"
-"""A folder with this file holds the results of a run, which are no data."""
+RESULTS, BESIDE_RESULTS = "metrics.json", ("manifest.json", "predictions.parquet", "splits.csv")
+"""A folder with the first and one of the other files holds the results of a run, which are no data."""
 
 _MASK = re.compile(r"(.+?)[_-](mask|segmentation|seg|ground_?truth|gt|superpixels|attribute_[a-z_]+)([_-]?\d+)?", re.I)
 _MASK_WORD = (
@@ -85,6 +85,7 @@ class Inventory:
         closed: folders that were not entered, see `scan.Tree`.
         broken: links with the name of an image that lead to nothing.
         empty: folders without a file at any depth.
+        results: folder with the results of a run → number of files in it, which are not listed.
         compare: whether images of one name may be opened to see whether they are equal.
     """
 
@@ -99,6 +100,7 @@ class Inventory:
     closed: list[Path] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    results: Counter[Path] = field(default_factory=Counter)
     compare: bool = True
 
     def name(self, path: str | Path) -> str:
@@ -204,9 +206,12 @@ def take_inventory(folder: Path, ignore: Path | None = None) -> Inventory:
     broken = [path for path in tree.broken if _kind(path) == "images"]
     images = Paths()
     found = Inventory(folder, images, closed=tree.closed, broken=broken, empty=tree.empty)
-    results = {Path(path).parent for path in tree.files if base_name(path) == RESULTS}
+    marks = [Path(path) for path in tree.files if base_name(path) in (RESULTS, *BESIDE_RESULTS)]
+    results = {path.parent for path in marks if path.name == RESULTS}
+    results &= {path.parent for path in marks if path.name != RESULTS}
     for path in tree.files:
-        if results and not results.isdisjoint(Path(path).parents):
+        if results and (of := next((folder for folder in Path(path).parents if folder in results), None)):
+            found.results[of] += 1
             continue
         if ignore is not None and base_name(path) == ignore.name and Path(path).resolve() == ignore:
             continue

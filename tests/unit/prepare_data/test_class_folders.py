@@ -317,7 +317,7 @@ def test_read_masks_or_thumbnails_below_a_class_raises(raw, folder):
         layouts.inspect(raw)
 
 
-@pytest.mark.parametrize("names", [("with_mask", "without_mask"), ("real_images", "fake images", "Drawn-Images 2")])
+@pytest.mark.parametrize("names", [("with_mask", "without_mask"), ("real_images", "fake images", "Painted-Images 2")])
 @pytest.mark.parametrize("around", ["", "face_mask/", "train/"])
 def test_read_classes_that_all_end_as_stores_are_classes(raw, around, names):
     lay_out(raw, *images(*(f"{around}{name}" for name in names)))
@@ -348,3 +348,15 @@ def test_read_a_store_beside_classes_that_end_as_stores_raises(raw):
     lay_out(raw, *images("with_mask", "without_mask", "masks"))
     with raises_user_error("folders.not_a_class", folders=["masks"]):
         layouts.inspect(raw)
+
+
+def test_read_a_class_folder_with_a_file_named_metrics_is_a_class(raw):
+    lay_out(raw, *images("nv", "mel"), "mel/metrics.json")
+    assert classes(raw) == {"nv": 4, "mel": 4}
+
+
+@pytest.mark.parametrize("beside", ["manifest.json", "predictions.parquet", "splits.csv"])
+def test_read_the_results_of_a_run_beside_class_folders_are_noted(raw, beside):
+    lay_out(raw, *images("nv", "mel", "out/synthetic/nv"), "out/metrics.json", f"out/{beside}")
+    assert classes(raw) == {"nv": 4, "mel": 4}
+    assert "6 files are the results of a run and are not read: out" in layouts.inspect(raw).source.notes
