@@ -295,7 +295,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     checks.refuse_repeated_images(raw, table)
     checks.refuse_shared_files(raw, inventory, table)
     table["dx"], renamed = checks.name_classes(raw, checks.strip_decimals(table["dx"], notes))
-    checks.check_number_of_classes(raw, table["dx"], min_classes)
+    checks.check_number_of_classes(raw, inventory, table["dx"], min_classes)
     release_memory()
     table, unit = relate(table, notes)
     release_memory()

@@ -177,16 +177,27 @@ def name_classes(raw: Raw, dx: pd.Series) -> tuple[pd.Series, dict[str, str]]:
     return map_different(dx, safe_names.__getitem__), {safe: name for name, safe in safe_names.items() if safe != name}
 
 
-def check_number_of_classes(raw: Raw, dx: pd.Series, min_classes: int) -> None:
+def check_number_of_classes(raw: Raw, inventory: Inventory, dx: pd.Series, min_classes: int) -> None:
     """Raise if there are too few or too many classes.
+
+    Args:
+        raw: what was read.
+        inventory: the files of the folder.
+        dx: (N,) the class of each image.
+        min_classes: minimum number of classes.
 
     Raises:
         UserError: `metadata.one_class` or `metadata.too_many_classes`.
     """
     classes = dx.nunique()
     if classes < min_classes:
+        packed = [inventory.name(path) for path in inventory.archives]
         raise UserError(
-            f"{raw.name} has only the class {dx.iloc[0]}", "add images of another class", "metadata.one_class"
+            f"{raw.name} has only the class {dx.iloc[0]}"
+            + f"; packed files are not read ({join_some(packed)})" * bool(packed),
+            "add images of another class" + f", or unpack {join_some(packed, 1)} if it holds one" * bool(packed),
+            "metadata.one_class",
+            archives=packed[:10],
         )
     if classes > MAX_CLASSES:
         raise UserError(

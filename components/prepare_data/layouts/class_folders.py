@@ -361,7 +361,8 @@ def _refuse_stores(classes: set[str], splits_by_word: Mapping[str, str]) -> None
     if splits and others:
         raise UserError(
             f"{join_some(others)} beside {join_some(splits)} does not have the name of a split",
-            f"move {others[0]} out of the data folder, or into the folder of a split if it is a class",
+            f"rename {others[0]} to train, val or test if it is that split; otherwise move it out of the data folder, "
+            "or into the folder of a split if it is a class",
             "folders.not_a_split",
             folders=others,
         )

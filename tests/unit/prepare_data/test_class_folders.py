@@ -360,3 +360,23 @@ def test_read_the_results_of_a_run_beside_class_folders_are_noted(raw, beside):
     lay_out(raw, *images("nv", "mel", "out/synthetic/nv"), "out/metrics.json", f"out/{beside}")
     assert classes(raw) == {"nv": 4, "mel": 4}
     assert "6 files are the results of a run and are not read: out" in layouts.inspect(raw).source.notes
+
+
+def test_read_one_class_beside_a_packed_one_names_the_archive(raw):
+    lay_out(raw, *images("nv"), "mel.zip")
+    with raises_user_error("metadata.one_class", archives=["mel.zip"]) as caught:
+        layouts.inspect(raw)
+    assert caught.value.hint == "add images of another class, or unpack mel.zip if it holds one"
+    (raw / "mel.zip").unlink()
+    with raises_user_error("metadata.one_class", archives=[]):
+        layouts.inspect(raw)
+
+
+@pytest.mark.parametrize("name", ["holdout", "evaluation"])
+def test_read_another_name_of_a_split_raises_and_is_read_if_renamed(raw, name):
+    lay_out(raw, *images("train/nv", "train/mel", f"{name}/nv", f"{name}/mel"))
+    with raises_user_error("folders.not_a_split", folders=[name]) as caught:
+        layouts.inspect(raw)
+    assert caught.value.hint.startswith(f"rename {name} to train, val or test if it is that split")
+    (raw / name).rename(raw / "test")
+    assert dict(layouts.inspect(raw).table["split"].value_counts()) == {"train": 8, "test": 8}
