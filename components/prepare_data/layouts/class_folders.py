@@ -46,12 +46,13 @@ UNSUPPORTED = frozenset((
 ))  # fmt: skip
 """Suffixes of images that are not read."""
 _NO_IMAGE = frozenset((
-    ".bat", ".bib", ".cfg", ".conf", ".css", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".js",
-    ".json", ".jsonl", ".license", ".lnk", ".log", ".m", ".md", ".md5", ".ods", ".odt", ".pdf", ".ppt", ".pptx", ".py",
-    ".r", ".rst", ".rtf", ".sh", ".sha1", ".sha256", ".sqlite", ".tex", ".toml", ".tsv", ".txt", ".url", ".xls",
+    ".bat", ".bib", ".cfg", ".ckpt", ".conf", ".css", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb",
+    ".joblib", ".js", ".json", ".jsonl", ".keras", ".license", ".lnk", ".log", ".m", ".md", ".md5", ".ods", ".odt",
+    ".onnx", ".pb", ".pdf", ".pickle", ".pkl", ".ppt", ".pptx", ".pt", ".pth", ".py", ".r", ".rst", ".rtf",
+    ".safetensors", ".sh", ".sha1", ".sha256", ".sqlite", ".tex", ".tflite", ".toml", ".tsv", ".txt", ".url", ".xls",
     ".xlsx", ".xml", ".yaml", ".yml",
 ))  # fmt: skip
-"""Suffixes of files that are no images."""
+"""Suffixes of files that are no images: texts, tables, programs, models."""
 SHEETS = (".xlsx", ".xls", ".ods")
 """Suffixes of spreadsheets."""
 _DOCUMENT = re.compile(

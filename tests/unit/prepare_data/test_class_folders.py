@@ -94,8 +94,26 @@ def test_read_a_file_of_a_class_that_may_be_an_image_raises(raw, file, suffix):
 
 
 def test_read_files_of_a_class_that_are_no_images_is_not_an_error(raw):
-    lay_out(raw, *images("set/train/nv", "set/train/mel"), "set/model.bin", "set/train/list.dat", "code/main.rs")
-    others = ("a.txt", "a.XML", "a.json", "a.txt~", "Thumbs.db", "README", "sha256sums", "desktop.ini", "notes.ipynb")
+    lay_out(
+        raw,
+        *images("set/train/nv", "set/train/mel"),
+        "set/model.bin",
+        "set/train/list.dat",
+        "code/main.rs",
+        "model/a.onnx",
+    )
+    others = (
+        "a.txt",
+        "a.XML",
+        "a.json",
+        "a.txt~",
+        "Thumbs.db",
+        "README",
+        "sha256sums",
+        "desktop.ini",
+        "notes.ipynb",
+        "a.pth",
+    )
     lay_out(raw, *(f"set/train/nv/{name}" for name in others))
     assert classes(raw) == {"mel": 4, "nv": 4}
 
