@@ -255,15 +255,19 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         gains[arm] = effect
         advice = f"Use {title_of(arm)}" if use else "No remedy is recommended"
     else:
-        use = verdict == "improved" and beyond.value is not None and beyond.value > 0
-        arm = effect.arm if use else effect.best_control
+        best = verdict == "improved" and beyond.value is not None and beyond.value > 0
+        arm = effect.arm if best else effect.best_control
+        use = best and number(gains[arm].high) >= 0
         advice = "Add synthetic images" if use else "Do not add synthetic images"
+        advice = "No remedy is recommended" if best and not use else advice
     gain = gains[arm]
     if verdict == "not established" or gain.low is None or gain.high is None:
         return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
     interval = f"{show(gain.value, '+')} ({show_interval(gain, '+')})"
     name = "it" if use and beyond is None else title_of(arm)
-    if gain.low > 0:
+    if beyond is not None and arm == effect.arm and not use:
+        reason = f"{name} is better than repeats, but differs from the baseline by {interval}"
+    elif gain.low > 0:
         reason = f"{name} gains {interval} on the baseline"
         reason += ", which the paired test does not confirm" * (beyond is None and not use)
     else:

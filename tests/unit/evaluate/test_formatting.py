@@ -194,6 +194,23 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
     )
 
 
+@pytest.mark.parametrize(
+    ("high", "sentence"),
+    [
+        (-0.001, "No remedy is recommended: augmented 50 % is better than repeats, but differs from the baseline by "
+         "−0.100 (−0.150 to −0.001); the GANs took 41 of 43 minutes of training."),
+        (0.0, "Add synthetic images: augmented 50 % differs from the baseline by −0.100 (−0.150 to 0.000), which "
+         "includes zero; the GANs took 41 of 43 minutes of training."),
+    ],
+)  # fmt: skip
+def test_describe_remedy_recommends_no_arm_that_is_established_as_worse_than_the_baseline(high: float, sentence: str):
+    """Regression: better than repeats is not enough if repeats are worse than nothing."""
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "oversampled"}
+    effect["remedies"] = remedies(oversampled=(-0.2, -0.3, -0.1), augmented_50=(-0.1, -0.15, high))
+    effect["augmented_minus_best_control"] = {"value": 0.1, "low": 0.05, "high": 0.15}
+    assert describe_remedy(outcome("improved", effect), 41 * 60, 2 * 60) == sentence
+
+
 def test_describe_champion_is_a_sentence_with_the_difference_and_what_was_excluded():
     found = Champion.model_validate(example_champion())
     assert formatting.describe_champion(found, "lesion") == (
