@@ -247,32 +247,25 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         gan_s: seconds that the training of all GANs took, shared pretraining included; None if unknown.
         classifiers_s: seconds that the training of all classifiers took; None if unknown.
     """
-    effect, verdict = outcome.effect, outcome.verdict
-    beyond = effect.augmented_minus_best_control
-    gains: dict[str, Difference] = {it.arm: it for it in effect.remedies}
-    if beyond is None:  # without synthetic images, the verdict is on the remedy itself
-        use, arm = verdict == "improved", effect.arm
-        gains[arm] = effect
-        advice = f"Use {title_of(arm)}" if use else "No remedy is recommended"
-    else:
-        best = verdict == "improved" and beyond.value is not None and beyond.value > 0
-        arm = effect.arm if best else effect.best_control
-        use = best and number(gains[arm].high) >= 0
-        advice = "Add synthetic images" if use else "Do not add synthetic images"
-        advice = "No remedy is recommended" if best and not use else advice
-    gain = gains[arm]
-    if verdict == "not established" or gain.low is None or gain.high is None:
+    effect, advice = outcome.effect, outcome.advice
+    arm, use, mixed = advice.arm, advice.verdict == "improved", share_of(effect.arm) is not None
+    gain = effect.gain_of(arm)
+    if advice.verdict == "not established" or gain.low is None or gain.high is None:
         return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
+    what = f"Use {title_of(arm)}" if use else "No remedy is recommended"
+    if mixed and arm != effect.arm:
+        what = "Do not add synthetic images"
+    elif mixed and use:
+        what = "Add synthetic images"
     interval = f"{show(gain.value, '+')} ({show_interval(gain, '+')})"
-    name = "it" if use and beyond is None else title_of(arm)
-    if beyond is not None and arm == effect.arm and not use:
+    name = "it" if use and not mixed else title_of(arm)
+    if mixed and arm == effect.arm and not use:
         reason = f"{name} is better than repeats, but differs from the baseline by {interval}"
     elif gain.low > 0:
-        reason = f"{name} gains {interval} on the baseline"
-        reason += ", which the paired test does not confirm" * (beyond is None and not use)
+        reason = f"{name} gains {interval} on the baseline" + ", which the paired test does not confirm" * (not use)
     else:
-        several = sum(share_of(it) is None for it in gains) > 1
-        name += f", the best {'other ' * (beyond is not None)}remedy on validation," * (several and not use)
+        several = sum(share_of(it.arm) is None for it in effect.remedies) > 1
+        name += f", the best {'other ' * mixed}remedy on validation," * (several and not use)
         end = ", which includes zero" if gain.high >= 0 else ""
         reason = f"{name} differs from the baseline by {interval}{end}"
     cost = ""
@@ -281,7 +274,7 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         unit, size = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
         digits = 0 if total >= 10 * size else 1
         cost = f"; the GANs took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
-    return f"{advice}: {reason}{cost}."
+    return f"{what}: {reason}{cost}."
 
 
 def champion_title(run: ChampionRun) -> str:

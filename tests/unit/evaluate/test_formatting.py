@@ -15,6 +15,7 @@ from components.evaluate.report.formatting import (
     show,
     show_interval,
 )
+from components.shared.arms import title_of
 from components.shared.records import Champion, Difference, Outcome
 from tests.helpers.example_results import example_champion
 from tests.helpers.rendering import build
@@ -192,6 +193,49 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
         "Add synthetic images: augmented 50 % differs from the baseline by +0.050 (−0.100 to +0.200), which "
         "includes zero."
     )
+
+
+def gain(value: float | None, width: float = 0.1) -> dict[str, float | None]:
+    low, high = (None, None) if value is None else (value - width, value + width)
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("word", "beyond", "added", "control", "advice"),
+    [
+        ("improved", 0.1, 0.3, 0.2, ("augmented@0.5", "improved")),
+        ("improved", 0.1, 0.05, -0.05, ("augmented@0.5", "improved")),
+        ("improved", 0.1, -0.2, -0.3, ("augmented@0.5", "worse")),
+        ("improved", -0.1, 0.2, 0.3, ("class_weights", "improved")),
+        ("improved", 0.0, 0.05, 0.05, ("class_weights", "no evidence")),
+        ("no evidence", 0.1, 0.3, 0.2, ("class_weights", "improved")),
+        ("no evidence", 0.1, 0.3, 0.0, ("class_weights", "no evidence")),
+        ("worse", 0.1, -0.3, -0.2, ("class_weights", "worse")),
+        ("not established", 0.1, 0.3, 0.2, ("augmented@0.5", "not established")),
+        ("no evidence", None, None, None, ("augmented@0.5", "not established")),
+    ],
+)
+def test_advice_is_about_the_arm_that_the_remedy_sentence_names(
+    word: str, beyond: float | None, added: float | None, control: float | None, advice: tuple[str, str]
+):
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "class_weights"}
+    effect["augmented_minus_best_control"] = gain(beyond)
+    effect["remedies"] = [
+        {"arm": "class_weights", **gain(control)}, {"arm": "augmented@0.5", **gain(added)},
+    ]  # fmt: skip
+    found = outcome(word, effect)
+    assert (found.advice.arm, found.advice.verdict) == advice
+    sentence = describe_remedy(found)
+    assert (title_of(advice[0]) in sentence) == (advice[1] != "not established")
+    assert sentence.startswith("Add ") == (advice == ("augmented@0.5", "improved"))
+
+
+@pytest.mark.parametrize("word", ["improved", "no evidence", "worse", "not established"])
+def test_advice_without_synthetic_images_is_the_verdict_on_the_remedy(word: str):
+    effect = {"arm": "class_weights", "reference": "baseline", "best_control": "class_weights", "remedies": []}
+    found = outcome(word, {**effect, **gain(0.2)})
+    assert (found.advice.arm, found.advice.verdict) == ("class_weights", word)
+    assert outcome(word, {**effect, **gain(None)}).advice.verdict == "not established"
 
 
 @pytest.mark.parametrize(
