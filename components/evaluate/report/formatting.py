@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.shared.arms import GAN, LATE_FUSION, parse_synthetic_key, share_of, source_of, title_of
+from components.shared.arms import GAN, LATE_FUSION, Scope, parse_synthetic_key, share_of, source_of, title_of
 from components.shared.records import (
     Champion,
     ChampionRun,
@@ -215,8 +215,13 @@ def describe_metadata(results: Results) -> list[str]:
     return [found, warning] if changes else [warning]
 
 
-def describe_verdict(outcome: Outcome) -> str:
-    """Return the result of a comparison as a sentence of the same form for good and bad results."""
+def describe_verdict(outcome: Outcome, scope: Scope = "rare") -> str:
+    """Return the result of a comparison as a sentence of the same form for good and bad results.
+
+    Args:
+        outcome: the comparison.
+        scope: which classes had synthetic images.
+    """
     effect, share, source = outcome.effect, share_of(outcome.effect.arm), source_of(outcome.effect.arm)
     what, it, without = "the synthetic images", "them", "with real images repeated"
     if share is None:
@@ -234,7 +239,8 @@ def describe_verdict(outcome: Outcome) -> str:
     if outcome.verdict == "not established":
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
-    used = f" when {100 * share:g}\u00a0% of the added images were synthetic" if share is not None and share < 1 else ""
+    whole = "images of each class" if scope == "all" else "added images"
+    used = f" when {100 * share:g}\u00a0% of the {whole} were synthetic" if share is not None and share < 1 else ""
     head += "" if source in (None, GAN) else f" ({source})"
     return f"{head}: {effect.metric} was {change} {without}{used} ({interval})."
 

@@ -284,7 +284,7 @@ def _comparison(results: Results, outcome: Outcome, counts: Mapping[str, ImageCo
         formula=formatting.describe_difference(effect.arm, effect.reference),
         classes=classes,
         overall=_overall_rows(outcome),
-        sentence=formatting.describe_verdict(outcome),
+        sentence=formatting.describe_verdict(outcome, results.run.synthetic_scope),
         effect=effect,
         improvement=improvement,
         effect_axis=Axis(ends),

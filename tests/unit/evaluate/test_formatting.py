@@ -141,6 +141,8 @@ def test_describe_verdict_names_the_share_of_synthetic_images():
     effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
     sentence = describe_verdict(outcome("improved", effect)).replace("\u00a0", " ")
     assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence
+    sentence = describe_verdict(outcome("improved", effect), "all").replace("\u00a0", " ")
+    assert "with real images repeated when 25 % of the images of each class were synthetic (95 % interval" in sentence
 
 
 @pytest.mark.parametrize(
