@@ -456,6 +456,7 @@ environment.filters |= {
     "duration": _duration,
     "known": known,
     "arm_title": title_of,
+    "arm_short": formatting.short_title,
     "key_title": formatting.key_title,
     "group_title": formatting.group_title,
     "champion_title": formatting.champion_title,

@@ -347,6 +347,15 @@ def test_report_and_model_card_state_how_synthetic_images_were_used() -> None:
     assert f"The images were {selected}." in data_sheet(results)
 
 
+def test_report_narrow_columns_name_a_source_without_its_share() -> None:
+    """Regression: a short name was cut within the share, as in "Zoo@."."""
+    page = Page(render_html(renamed(example(1), "augmented@1", "zoo@1"), NONE))
+    assert page.named["metrics"][1][:3] == ["● Base.", "■ Over.", "◆ Zoo"]
+    assert page.named["comparison"][0][-2:] == [
+        "Effect of zoo zoo − over.", "Improvement zoo − base.; includes rebalancing",
+    ]  # fmt: skip
+
+
 def test_pages_with_synthetic_images_of_all_classes_state_their_share_of_each_class() -> None:
     """Regression: the share was stated as that of the added images, which replace no repeat then."""
     results = example(2, external=True, arms=("baseline", "oversampled", "augmented@0.25", "augmented@0.5"))

@@ -111,6 +111,78 @@ def test_describe_verdict_has_one_form_for_all_verdicts(
     assert describe_verdict(outcome(word, effect)).replace("\u00a0", " ") == sentence
 
 
+@pytest.mark.parametrize(
+    ("arm", "head"),
+    [
+        ("augmented@1", "The synthetic images helped: "),
+        ("synthetic@1", "The synthetic images helped: "),
+        ("stylegan@1", "The synthetic images helped (stylegan): "),
+    ],
+)
+def test_describe_verdict_names_the_source_if_it_has_a_name(arm: str, head: str):
+    """Regression: the name that the program gives to an unnamed source was shown."""
+    effect = {"metric": METRIC, "arm": arm, "value": 0.05, "low": 0.01, "high": 0.09}
+    assert describe_verdict(outcome("improved", effect)).startswith(f"{head}{METRIC}")
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "low", "high", "change"),
+    [
+        ("improved", 0.0004, 0.0001, 0.0007, "0.0004 higher with them than"),
+        ("worse", -0.00003, -0.0001, -0.00001, "0.00003 lower with them than"),
+        ("no evidence", 0.0004, -0.01, 0.01, "the same with them as"),
+        ("no evidence", 0.0, 0.0, 0.0, "the same with them as"),
+    ],
+)
+def test_describe_verdict_states_no_difference_only_if_the_interval_includes_zero(
+    word: str, value: float, low: float, high: float, change: str
+):
+    effect = {"metric": METRIC, "arm": "augmented@1", "value": value, "low": low, "high": high}
+    sentence = describe_verdict(outcome(word, effect))
+    assert f"{METRIC} was {change} with real images repeated (95" in sentence
+
+
+def test_sentences_about_oversampling_use_the_noun():
+    """Regression: "Use oversampled", "The remedy oversampled helped"."""
+    effect = {"metric": METRIC, "arm": "oversampled", "reference": "baseline", "best_control": "oversampled"}
+    found = outcome("improved", {**effect, "value": 0.0004, "low": 0.0001, "high": 0.0007, "remedies": []})
+    assert describe_verdict(found).startswith("The remedy oversampling helped: ")
+    assert describe_remedy(found) == "Use oversampling: it gains +0.0004 (+0.0001 to +0.001) on the baseline."
+    assert formatting.effect_name("oversampled") == "effect of oversampling"
+
+
+@pytest.mark.parametrize(
+    ("others", "name"),
+    [
+        ({"metadata": (0.5, 0.4, 0.6)}, "oversampling"),
+        ({"class_weights": (0.0, 0.0, 0.0)}, "oversampling, the best other remedy on validation,"),
+    ],
+)
+def test_describe_remedy_with_one_other_remedy_does_not_call_it_the_best(
+    others: dict[str, tuple[float, float, float]], name: str
+):
+    """Regression: the arm `metadata` counted, which is never the best control."""
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "oversampled"}
+    effect["augmented_minus_best_control"] = gain(0.0)
+    effect["remedies"] = remedies(oversampled=(0.01, -0.02, 0.04), augmented_50=(0.0, -0.1, 0.1), **others)
+    assert describe_remedy(outcome("no evidence", effect)) == (
+        f"Do not add synthetic images: {name} differs from the baseline by +0.010 (−0.020 to +0.040), which includes "
+        "zero."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "short"),
+    [
+        ("baseline", "base."), ("augmented@0.25", "augm."), ("zoo@1", "zoo"), ("sd@0.25", "sd"), ("noise@1", "noise"),
+        ("my_gan_2@0.5", "my g."), ("abc_images@1", "abc."), ("strong_augmentation", "stro."),
+    ],
+)  # fmt: skip
+def test_short_title_has_no_part_of_the_share(arm: str, short: str):
+    """Regression: `zoo@1` became "zoo@."."""
+    assert formatting.short_title(arm) == short
+
+
 def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
     keys = ("value", "low", "high")
     return [{"arm": arm.replace("_50", "@0.5"), **dict(zip(keys, gain, strict=True))} for arm, gain in gains.items()]
