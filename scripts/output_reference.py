@@ -62,7 +62,7 @@ OUTPUTS = (
     Output("data_profile.html", "the data, and what was skipped and why"),
     Output(
         "manifest.json",
-        "SHA-256 of each file, written last; the candidate, if the verdict meets `promote_if`; the champion, if any",
+        "SHA-256 of each file, written last; the advice, and the candidate that it leads to; the champion, if any",
     ),
     Output("models/<arm>.keras", "classifier of the run's first seed"),
     Output("models/<arm>.json", "its record"),

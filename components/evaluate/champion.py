@@ -315,7 +315,7 @@ def compare_champion(
     Raises:
         UserError: as in `open_champion`, `predict` and `drift.measure`.
     """
-    test_set, arm, seed = inputs.sets["test"], results.effect.arm, results.run.seed
+    test_set, arm, seed = inputs.sets["test"], results.advice.arm, results.run.seed
     opened = open_champion(folder, test_set)
     if opened is None or opened.chosen.run is None:
         log_line("evaluate", "champion: no earlier run has a candidate, so nothing is compared")

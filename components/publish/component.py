@@ -48,7 +48,7 @@ def publish(
             results_address=results.uri,
             finished=str(results.metadata.get("finished", "")),
             verdict=verdict,
-            arm=results_record.effect.arm,
+            advice=results_record.advice,
             promote_if=promote_if,
             champion=results_record.champion,
         )

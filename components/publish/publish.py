@@ -21,6 +21,7 @@ from components.shared.files import NOTHING, TEMPORARY_PREFIX, atomic_write, fil
 from components.shared.log import log_line
 from components.shared.published import MANIFEST
 from components.shared.records import (
+    Advice,
     Champion,
     ClassifierRecord,
     ComparedChampion,
@@ -41,7 +42,7 @@ VERDICTS_OF_PROMOTION: dict[str, Collection[str]] = {
     "always": {"improved", "no evidence", "worse", "not established"},
     "never": (),
 }
-"""promote_if → the verdicts with which there is a candidate; with a champion, the comparison with it needs one, too."""
+"""promote_if → the accepted verdicts: of the evaluation, of its advice and, with a champion, of the comparison."""
 AUTO = "auto"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -231,8 +232,8 @@ def _parse_listing(text: str | None, where: str) -> dict[str, ManifestEntry]:
         ) from error
 
 
-def _choose_candidate(model: str, verdict: str, promote_if: str, champion: ComparedChampion | None) -> str | None:
-    """Return the model if the verdict and, with a champion, that of the comparison with it are accepted; else None.
+def _choose_candidate(verdict: str, advice: Advice, promote_if: str, champion: ComparedChampion | None) -> str | None:
+    """Return the first model of the arm of the advice if `promote_if` accepts all verdicts; else None.
 
     Raises:
         UserError: `parameter.invalid`.
@@ -245,10 +246,12 @@ def _choose_candidate(model: str, verdict: str, promote_if: str, champion: Compa
             name="promote_if",
             value=promote_if,
         )
-    verdicts = {verdict, *([champion.verdict] if champion else [])}
-    candidate = model if verdicts <= set(VERDICTS_OF_PROMOTION[promote_if]) else None
-    against = f"; against the champion {champion.run}: {champion.verdict}" if champion else ""
-    log_line("publish", f"candidate: {candidate or 'none'} (verdict: {verdict}{against}; promote_if: {promote_if})")
+    verdicts = {verdict, advice.verdict, *([champion.verdict] if champion else [])}
+    accepted = verdicts <= set(VERDICTS_OF_PROMOTION[promote_if])
+    candidate = f"models/{advice.arm}.keras" if accepted else None
+    found = f"verdict: {verdict}; advice on {advice.arm}: {advice.verdict}"
+    found += f"; against the champion {champion.run}: {champion.verdict}" if champion else ""
+    log_line("publish", f"candidate: {candidate or 'none'} ({found}; promote_if: {promote_if})")
     return candidate
 
 
@@ -268,7 +271,7 @@ def publish(
     files: Mapping[str, Path],
     artifact: str | Path,
     verdict: str,
-    arm: str,
+    advice: Advice,
     promote_if: str = "improved",
     run: str = "",
     artifact_address: str = "",
@@ -284,7 +287,7 @@ def publish(
         files: relative name → file.
         artifact: folder to create; with another output it holds a copy of the manifest only.
         verdict: verdict of the evaluation.
-        arm: the arm whose first model is proposed for use if the verdict allows it.
+        advice: advice of the evaluation; the first model of its arm is proposed for use if `promote_if` is met.
         promote_if: `improved`, `not_worse`, `always` or `never`; see `VERDICTS_OF_PROMOTION`.
         run: id of the run.
         artifact_address: where Kubeflow stores the artifact.
@@ -301,10 +304,11 @@ def publish(
     if run and not RUN_NAME.fullmatch(run):
         raise UserError(f"run is {run!r}", "give letters, digits, dots and dashes", "publish.invalid_run", value=run)
     compared = _describe_champion(champion)
-    candidate = _choose_candidate(f"models/{arm}.keras", verdict, promote_if, compared)
+    candidate = _choose_candidate(verdict, advice, promote_if, compared)
     sources = {name: (path, file_sha256(path)) for name, path in sorted(files.items())}
     entries = {name: {"sha256": sha256, "bytes": path.stat().st_size} for name, (path, sha256) in sources.items()}
     content = {"files": entries, "candidate": candidate, "promote_if": promote_if, "verdict": verdict}
+    content |= {"advice": advice.model_dump()}
     content |= {"champion": compared.model_dump()} if compared else {}
     text = json.dumps(content, indent=1) + "\n"
 

@@ -279,8 +279,8 @@ class Options(BaseModel):
     )
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
         default="improved",
-        description="The verdicts with which the chosen model becomes the candidate; with a champion, that of the "
-        "comparison with it must be one of them, too.",
+        description="The verdicts with which the model of the advised arm becomes the candidate; those of the advice "
+        "and, with a champion, of the comparison with it must be among them, too.",
     )
     champion: Place = Field(
         default="none",

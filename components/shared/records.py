@@ -569,6 +569,19 @@ class ChosenChampion(Record):
     run: ChampionRun | None
 
 
+class Advice(Record):
+    """What a comparison advises, for the remedy sentence and the candidate.
+
+    Attributes:
+        arm: the arm that the advice is about, and the only one whose model can become the candidate.
+        verdict: `improved` if the arm is recommended, `worse` if it is established as worse than the baseline, `no
+            evidence` if neither, and `not established` without several seeds and test images of the rare classes.
+    """
+
+    arm: ArmName
+    verdict: Verdict
+
+
 class ComparedChampion(Record):
     """The champion in a manifest.
 
@@ -588,9 +601,10 @@ class Manifest(Record):
 
     Attributes:
         files: relative path → hash and size.
-        candidate: the model that is proposed for use; null if the verdicts do not allow it.
+        candidate: the first model of the arm of the advice, proposed for use; null if the verdicts do not allow it.
         promote_if: the condition for a candidate, an option of the pipeline.
         verdict: the verdict of the evaluation.
+        advice: the advice of the evaluation; absent in older manifests.
         champion: the champion that the run was compared with; absent without one.
     """
 
@@ -598,6 +612,7 @@ class Manifest(Record):
     candidate: RelativePath | None
     promote_if: Text
     verdict: Text
+    advice: Advice | None = None
     champion: ComparedChampion | None = None
 
 
@@ -948,6 +963,13 @@ class Effect(Difference):
     draws: Count
     metadata: dict[Text, Difference] = {}
 
+    def gain_of(self, arm: str) -> Difference:
+        """Return the difference of an arm to the baseline, corrected for the number of arms to choose from."""
+        if arm == self.arm and self.reference == BASELINE:
+            return self
+        unknown = Difference(value=None, low=None, high=None)
+        return next((it for it in self.remedies if it.arm == arm), unknown)
+
 
 class Curves(Record):
     """Curves of an arm.
@@ -1236,6 +1258,22 @@ class Outcome(Record):
     effect: Effect
     verdict: Verdict
 
+    @property
+    def advice(self) -> Advice:
+        """The arm that the results advise, and how certain it is; the rule is in docs/concepts/statistics.md."""
+        effect, arm, beyond = self.effect, self.effect.arm, self.effect.augmented_minus_best_control
+        gain = effect.gain_of(arm)
+        if self.verdict == "not established" or gain.low is None or gain.high is None:
+            return Advice(arm=arm, verdict="not established")
+        if beyond is None:
+            return Advice(arm=arm, verdict=self.verdict)
+        better = self.verdict == "improved" and beyond.value is not None and beyond.value > 0
+        if not better:
+            arm, gain = effect.best_control, effect.gain_of(effect.best_control)
+        if (gain.high or 0) < 0:
+            return Advice(arm=arm, verdict="worse")
+        return Advice(arm=arm, verdict="improved" if better or (gain.low or 0) > 0 else "no evidence")
+
     @model_validator(mode="after")
     def _compared_arms_exist(self) -> "Outcome":
         effect = self.effect
@@ -1281,7 +1319,7 @@ class ChampionFigure(Record):
 
 
 class ChampionComparison(Record):
-    """Paired comparison of the candidate, the arm of the effect, with the champion on the test images.
+    """Paired comparison of the candidate, the arm of the advice, with the champion on the test images.
 
     Attributes:
         seeds: number of models that are compared on each side.

@@ -12,7 +12,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.shared.arms import GAN, LATE_FUSION, parse_synthetic_key, share_of, source_of, title_of
+from components.shared.arms import (
+    CONTROL,
+    GAN,
+    LATE_FUSION,
+    Scope,
+    parse_synthetic_key,
+    remedies,
+    share_of,
+    source_of,
+    title_of,
+)
+from components.shared.parameters import UNNAMED_SOURCE
 from components.shared.records import (
     Champion,
     ChampionRun,
@@ -39,6 +50,7 @@ _AGAINST_CHAMPION = {
     "not established": "Not established whether the candidate is better than the champion",
 }
 LISTED_CLASSES = 3
+SHORT_LETTERS = 5
 MIN_CHANGE = 0.001
 """Smallest change of a class's share of the training images that pages state."""
 
@@ -65,11 +77,24 @@ def show_interval(
     low, high = (limits.low, limits.high) if isinstance(limits, Difference | Estimate) else limits or (None, None)
     if low is None or high is None or not known(low, high):
         return "n/a"
-    places = [digits, digits]
-    for end, value in enumerate((low, high)):
-        if low * high > 0 and float(show(abs(value), digits=digits)) == 0:
-            places[end] = min(12, math.ceil(-math.log10(abs(value))))
-    return f"{show(low, sign, places[0])} to {show(high, sign, places[1])}"
+    if low * high <= 0:
+        return f"{show(low, sign, digits)} to {show(high, sign, digits)}"
+    return f"{_show_nonzero(low, sign, digits)} to {_show_nonzero(high, sign, digits)}"
+
+
+def show_value(difference: Difference, sign: str = "") -> str:
+    """Return the value of a difference; if the interval excludes zero, it is not shown as zero, either."""
+    value, low, high = difference.value, difference.low, difference.high
+    if not value or low is None or high is None or not known(value, low, high) or low * high <= 0:
+        return show(value, sign)
+    return _show_nonzero(value, sign)
+
+
+def _show_nonzero(value: float, sign: str, digits: int = 3) -> str:
+    """Return a number other than zero with at least some decimals, and as many as it takes, at most 12."""
+    if float(show(abs(value), digits=digits)) == 0:
+        digits = min(12, math.ceil(-math.log10(abs(value))))
+    return show(value, sign, digits)
 
 
 def known(*values: float | None) -> bool:
@@ -114,7 +139,28 @@ def effect_name(arm: str) -> str:
         ('GAN effect', 'effect of stylegan', 'effect of class weights')
     """
     source = source_of(arm)
-    return "GAN effect" if source == GAN else f"effect of {source or title_of(arm)}"
+    return "GAN effect" if source == GAN else f"effect of {source or remedy_name(arm)}"
+
+
+def remedy_name(arm: str) -> str:
+    """Return an arm as a noun, for sentences.
+
+    Example:
+        >>> remedy_name("oversampled"), remedy_name("class_weights")
+        ('oversampling', 'class weights')
+    """
+    return "oversampling" if arm == CONTROL else title_of(arm)
+
+
+def short_title(arm: str) -> str:
+    """Return the name of an arm without its share, for narrow columns; names of more than five letters are cut.
+
+    Example:
+        >>> short_title("augmented@0.5"), short_title("zoo@1"), short_title("class_weights")
+        ('augm.', 'zoo', 'clas.')
+    """
+    name = arm.partition("@")[0].replace("_", " ")
+    return name if len(name) <= SHORT_LETTERS else f"{name[:4].rstrip()}."
 
 
 def describe_difference(arm: str, other: str) -> str:
@@ -215,27 +261,34 @@ def describe_metadata(results: Results) -> list[str]:
     return [found, warning] if changes else [warning]
 
 
-def describe_verdict(outcome: Outcome) -> str:
-    """Return the result of a comparison as a sentence of the same form for good and bad results."""
+def describe_verdict(outcome: Outcome, scope: Scope = "rare") -> str:
+    """Return the result of a comparison as a sentence of the same form for good and bad results.
+
+    Args:
+        outcome: the comparison.
+        scope: which classes had synthetic images.
+    """
     effect, share, source = outcome.effect, share_of(outcome.effect.arm), source_of(outcome.effect.arm)
     what, it, without = "the synthetic images", "them", "with real images repeated"
     if share is None:
-        what, it, without = f"the remedy {title_of(effect.arm)}", "it", "without a remedy"
+        what, it, without = f"the remedy {remedy_name(effect.arm)}", "it", "without a remedy"
     head = _VERDICTS[outcome.verdict].format(what)
     head = f"{head[0].upper()}{head[1:]}"
     value, low, high = map(number, (effect.value, effect.low, effect.high))
     if not known(value, low, high):
         return f"{head}: {effect.metric} cannot be compared on these test images."
-    change = f"{show(abs(value))} {'higher' if value > 0 else 'lower'} with {it} than"
-    change = f"the same with {it} as" if show(value) == "0.000" else change
+    shown = show_value(effect)
+    change = f"{shown.strip('−')} {'higher' if value > 0 else 'lower'} with {it} than"
+    change = f"the same with {it} as" if shown == "0.000" else change
     note = ", which includes zero" if low <= 0 <= high else ""
     if not note and outcome.verdict == "no evidence":
         note = ", which the paired test does not confirm"
     if outcome.verdict == "not established":
         note += "; one seed cannot separate an effect from the luck of one training run"
     interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
-    used = f" when {100 * share:g}\u00a0% of the added images were synthetic" if share is not None and share < 1 else ""
-    head += "" if source in (None, GAN) else f" ({source})"
+    whole = "images of each class" if scope == "all" else "added images"
+    used = f" when {100 * share:g}\u00a0% of the {whole} were synthetic" if share is not None and share < 1 else ""
+    head += "" if source in (None, GAN, UNNAMED_SOURCE) else f" ({source})"
     return f"{head}: {effect.metric} was {change} {without}{used} ({interval})."
 
 
@@ -247,28 +300,25 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         gan_s: seconds that the training of all GANs took, shared pretraining included; None if unknown.
         classifiers_s: seconds that the training of all classifiers took; None if unknown.
     """
-    effect, verdict = outcome.effect, outcome.verdict
-    beyond = effect.augmented_minus_best_control
-    gains: dict[str, Difference] = {it.arm: it for it in effect.remedies}
-    if beyond is None:  # without synthetic images, the verdict is on the remedy itself
-        use, arm = verdict == "improved", effect.arm
-        gains[arm] = effect
-        advice = f"Use {title_of(arm)}" if use else "No remedy is recommended"
-    else:
-        use = verdict == "improved" and beyond.value is not None and beyond.value > 0
-        arm = effect.arm if use else effect.best_control
-        advice = "Add synthetic images" if use else "Do not add synthetic images"
-    gain = gains[arm]
-    if verdict == "not established" or gain.low is None or gain.high is None:
+    effect, advice = outcome.effect, outcome.advice
+    arm, use, mixed = advice.arm, advice.verdict == "improved", share_of(effect.arm) is not None
+    gain = effect.gain_of(arm)
+    if advice.verdict == "not established" or gain.low is None or gain.high is None:
         return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
-    interval = f"{show(gain.value, '+')} ({show_interval(gain, '+')})"
-    name = "it" if use and beyond is None else title_of(arm)
-    if gain.low > 0:
-        reason = f"{name} gains {interval} on the baseline"
-        reason += ", which the paired test does not confirm" * (beyond is None and not use)
+    what = f"Use {remedy_name(arm)}" if use else "No remedy is recommended"
+    if mixed and arm != effect.arm:
+        what = "Do not add synthetic images"
+    elif mixed and use:
+        what = "Add synthetic images"
+    interval = f"{show_value(gain, '+')} ({show_interval(gain, '+')})"
+    name = "it" if use and not mixed else remedy_name(arm)
+    if mixed and arm == effect.arm and not use:
+        reason = f"{name} is better than repeats, but differs from the baseline by {interval}"
+    elif gain.low > 0:
+        reason = f"{name} gains {interval} on the baseline" + ", which the paired test does not confirm" * (not use)
     else:
-        several = sum(share_of(it) is None for it in gains) > 1
-        name += f", the best {'other ' * (beyond is not None)}remedy on validation," * (several and not use)
+        several = len(remedies(it.arm for it in effect.remedies)) > 1
+        name += f", the best {'other ' * mixed}remedy on validation," * (several and not use)
         end = ", which includes zero" if gain.high >= 0 else ""
         reason = f"{name} differs from the baseline by {interval}{end}"
     cost = ""
@@ -277,7 +327,7 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         unit, size = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
         digits = 0 if total >= 10 * size else 1
         cost = f"; the GANs took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
-    return f"{advice}: {reason}{cost}."
+    return f"{what}: {reason}{cost}."
 
 
 def champion_title(run: ChampionRun) -> str:
@@ -312,7 +362,7 @@ def describe_champion(champion: Champion | None, unit: str) -> str:
     interval = f"95\u00a0% interval {show_interval(difference, '+')}"
     note = "; one model on each side cannot separate an effect from the luck of one training run" * (found.seeds == 1)
     return (
-        f"{_AGAINST_CHAMPION[found.verdict]} ({name}): mean recall of the rare classes {show(difference.value, '+')} "
+        f"{_AGAINST_CHAMPION[found.verdict]} ({name}): mean recall of the rare classes {show_value(difference, '+')} "
         f"({interval}) on {found.lesions:,} test {unit}s that neither has seen{note}; {excluded}."
     )
 

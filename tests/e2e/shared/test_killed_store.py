@@ -16,6 +16,7 @@ import pytest
 from components.prepare_data import sources
 from components.publish.publish import JOURNAL, MANIFEST, publish
 from components.shared.checkpoint import Checkpoints
+from components.shared.records import Advice
 from components.shared.storage import checkpoint_store
 from components.shared.stores import transfer
 from tests.helpers.errors import raises_user_error
@@ -25,14 +26,17 @@ from tests.helpers.object_servers import Place, Request
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = {"s3": "the S3 store at http", "az": "Azure Blob Storage (http", "gs": "Google Cloud Storage"}
 FILES = 12
+ADVICE = Advice(arm="augmented@1", verdict="worse")
 PUBLISH = """
 import json, sys
 from pathlib import Path
 from components.publish.publish import publish
 from components.shared.errors import exit_on_user_error
+from components.shared.records import Advice
 output, files, artifact = json.loads(sys.argv[1])
 with exit_on_user_error():
-    publish(output, {name: Path(path) for name, path in files.items()}, artifact, "worse", "augmented@1")
+    advice = Advice(arm="augmented@1", verdict="worse")
+    publish(output, {name: Path(path) for name, path in files.items()}, artifact, "worse", advice)
 """
 
 
@@ -117,7 +121,7 @@ def test_publication_to_a_killed_store_fails_and_is_completed_by_the_next(
         assert f"out/{JOURNAL}" in left
     assert "has no manifest.json" in verify(place).stdout or not left
 
-    publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1")
+    publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE)
     expected = {f"out/{name}": path.read_bytes() for name, path in files.items()}
     found = place.contents("out")
     assert set(found) == {*expected, f"out/{MANIFEST}"}
@@ -135,7 +139,7 @@ def test_publication_to_a_killed_store_that_returns_succeeds(
     restart = threading.Thread(target=lambda: killed.wait(60) and process.start())
     restart.start()
     with stalls(0.05):  # the start of a store takes long on a busy machine
-        publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1")
+        publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE)
     restart.join()
     assert killed.is_set()
     place.proxy.fault = lambda _: None
@@ -147,7 +151,7 @@ def test_reading_from_a_killed_store_fails_and_a_rerun_finishes(
     store: tuple[KillableStore, Place], files: dict[str, Path], tmp_path: Path
 ):
     process, place = store
-    publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1")
+    publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE)
     process.settle(place)
     killed = kill_at(process, place, FILES // 2, lambda request: request.method == "GET" and ".bin" in request.path)
     check_failure(verify(place), place)

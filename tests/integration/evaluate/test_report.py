@@ -347,6 +347,27 @@ def test_report_and_model_card_state_how_synthetic_images_were_used() -> None:
     assert f"The images were {selected}." in data_sheet(results)
 
 
+def test_report_narrow_columns_name_a_source_without_its_share() -> None:
+    """Regression: a short name was cut within the share, as in "Zoo@."."""
+    page = Page(render_html(renamed(example(1), "augmented@1", "zoo@1"), NONE))
+    assert page.named["metrics"][1][:3] == ["● Base.", "■ Over.", "◆ Zoo"]
+    assert page.named["comparison"][0][-2:] == [
+        "Effect of zoo zoo − over.", "Improvement zoo − base.; includes rebalancing",
+    ]  # fmt: skip
+
+
+def test_pages_with_synthetic_images_of_all_classes_state_their_share_of_each_class() -> None:
+    """Regression: the share was stated as that of the added images, which replace no repeat then."""
+    results = example(2, external=True, arms=("baseline", "oversampled", "augmented@0.25", "augmented@0.5"))
+    results["run"] |= {"synthetic_scope": "all"}
+    page = Page(render_html(results, NONE))
+    assert "in addition synthetic images of every class, 50 % of the images of each: of 2 such arms" in page.text
+    assert "the percentage is their share of the images of each class, and" in page.text
+    for text in (page.text, *(render(results).replace("\xa0", " ") for render in (render_markdown, model_card))):
+        assert text.count("when 50 % of the images of each class were synthetic") >= 2
+        assert "added images" not in text
+
+
 def test_report_remedies_have_a_row_for_each_arm(all_arms: dict[str, Any]) -> None:
     page = Page(render_html(all_arms, example_gallery(2)))
     rows, effect = page.named["remedies"][1:], all_arms["effect"]

@@ -18,6 +18,7 @@ from components.publish.publish import JOURNAL, publish
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError
 from components.shared.files import file_sha256
 from components.shared.records import (
+    Advice,
     Champion,
     ChampionComparison,
     ChampionRun,
@@ -28,7 +29,7 @@ from components.shared.records import (
 )
 from tests.helpers.strict_storage import Request, Server, strict_storage
 
-ARM = "augmented@0.5"
+ADVICE = Advice(arm="augmented@0.5", verdict="improved")
 VERDICTS: tuple[Verdict, ...] = ("improved", "no evidence", "worse", "not established")
 ROOT = Path(__file__).resolve().parents[3]
 Files = dict[str, Path]
@@ -134,7 +135,7 @@ def is_of(files: Files, contents: dict[str, bytes]) -> bool:
 
 
 def test_publish_writes_the_hash_of_every_file(place: Place, files: Files, tmp_path: Path):
-    assert publish(place.output, files, tmp_path / "artifact", "worse", ARM) == place.output
+    assert publish(place.output, files, tmp_path / "artifact", "worse", ADVICE) == place.output
     contents = place.contents()
     assert is_of(files, contents)
     manifest = json.loads(contents["manifest.json"])["files"]
@@ -144,19 +145,19 @@ def test_publish_writes_the_hash_of_every_file(place: Place, files: Files, tmp_p
 
 
 def test_publish_of_the_same_files_changes_nothing(place: Place, files: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     before = place.state()
     (tmp_path / "artifact" / "manifest.json").unlink()
-    publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     assert place.state() == before
     assert (tmp_path / "artifact" / "manifest.json").exists()
 
 
 def test_publish_replaces_its_damaged_file(place: Place, files: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     before = place.state()
     place.put("report.html", b"damaged!!!!")
-    publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     assert is_of(files, place.contents())
     assert {name for name, entry in place.state().items() if entry != before[name]} == {"report.html"}
 
@@ -164,10 +165,10 @@ def test_publish_replaces_its_damaged_file(place: Place, files: Files, tmp_path:
 def test_publish_of_another_run_removes_the_earlier_runs_files(
     place: Place, files: Files, others: Files, tmp_path: Path
 ):
-    publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     before = place.state()
     place.put("mine.txt", b"a user's own")
-    publish(place.output, others, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, others, tmp_path / "artifact", "worse", ADVICE)
     after = place.state()
     assert after.pop("mine.txt")[0] == b"a user's own"
     assert is_of(others, {name: content for name, (content, _) in after.items()})
@@ -175,9 +176,9 @@ def test_publish_of_another_run_removes_the_earlier_runs_files(
 
 
 def test_publish_with_another_verdict_replaces_the_manifest_only(place: Place, files: Files, tmp_path: Path):
-    publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+    publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     before = place.state()
-    publish(place.output, files, tmp_path / "artifact", "improved", ARM)
+    publish(place.output, files, tmp_path / "artifact", "improved", ADVICE)
     assert {name for name, entry in place.state().items() if entry != before[name]} == {"manifest.json"}
     assert json.loads(place.contents()["manifest.json"])["candidate"] == "models/augmented@0.5.keras"
 
@@ -188,8 +189,8 @@ def test_publish_to_a_bucket_gives_each_run_a_folder(files: Files, others: Files
 
 
 def check_runs_side_by_side(place: Place, files: Files, others: Files, tmp_path: Path) -> None:
-    first = publish(place.output, files, tmp_path / "artifact", "worse", ARM, run="counterweight-7k2p")
-    second = publish(f"{place.output}/", others, tmp_path / "artifact", "worse", ARM, run="counterweight-x.1")
+    first = publish(place.output, files, tmp_path / "artifact", "worse", ADVICE, run="counterweight-7k2p")
+    second = publish(f"{place.output}/", others, tmp_path / "artifact", "worse", ADVICE, run="counterweight-x.1")
     assert (first, second) == (f"{place.output}/counterweight-7k2p", f"{place.output}/counterweight-x.1")
     for run, own in (("counterweight-7k2p", files), ("counterweight-x.1", others)):
         contents = {n.removeprefix(f"{run}/"): c for n, c in place.contents().items() if n.startswith(f"{run}/")}
@@ -199,7 +200,7 @@ def check_runs_side_by_side(place: Place, files: Files, others: Files, tmp_path:
 @pytest.mark.parametrize("run", ["..", ".", "a/b", "/a", "a b", "ä", "a\n", "-"])
 def test_publish_refuses_a_run_name_that_is_not_a_folder_name(run: str, files: Files, tmp_path: Path):
     with raises("publish.invalid_run"):
-        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse", ARM, run=run)
+        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse", ADVICE, run=run)
     assert not (tmp_path / "out").exists()
 
 
@@ -220,43 +221,43 @@ def test_publish_with_a_foreign_manifest_fails(files: Files, tmp_path: Path, tex
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text(text)
     with raises("publish.foreign_manifest"):
-        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse", ARM)
+        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "worse", ADVICE)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", JOURNAL])
 def test_publish_leaves_a_foreign_manifest_unchanged(place: Place, files: Files, tmp_path: Path, name: str):
     place.put(name, b"{}")
     with raises("publish.foreign_manifest"):
-        publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+        publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     assert place.contents() == {name: b"{}"}
 
 
 @pytest.mark.parametrize("output", ["ftp://bucket/x", "https://example.org"])
 def test_publish_to_an_unknown_address_fails(output: str, files: Files, tmp_path: Path):
     with raises("output.invalid_address"):
-        publish(output, files, tmp_path / "artifact", "worse", ARM)
+        publish(output, files, tmp_path / "artifact", "worse", ADVICE)
 
 
 def test_publish_to_a_file_fails(files: Files, tmp_path: Path):
     (tmp_path / "file").touch()
     with raises("output.is_a_file"):
-        publish(str(tmp_path / "file"), files, tmp_path / "artifact", "worse", ARM)
+        publish(str(tmp_path / "file"), files, tmp_path / "artifact", "worse", ADVICE)
 
 
 def test_publish_interrupted_leaves_no_manifest_beside_files_of_two_runs(files: Files, tmp_path: Path):
     """The copy of the second run fails midway; by then, the manifest of the first run is removed."""
     out = tmp_path / "out"
-    publish(str(out), files, tmp_path / "artifact", "worse", ARM)
+    publish(str(out), files, tmp_path / "artifact", "worse", ADVICE)
     for path in files.values():
         path.write_text("new")
     (out / "report.html").unlink()
     (out / "report.html").mkdir()  # a folder in the way
     with pytest.raises(IsADirectoryError):
-        publish(str(out), files, tmp_path / "artifact", "worse", ARM)
+        publish(str(out), files, tmp_path / "artifact", "worse", ADVICE)
     assert not (out / "manifest.json").exists()
     (out / "report.html").rmdir()
     (out / ".part-abc.html").write_text("cut off")
-    publish(str(out), files, tmp_path / "artifact", "worse", ARM)
+    publish(str(out), files, tmp_path / "artifact", "worse", ADVICE)
     assert is_of(files, {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()})
 
 
@@ -279,7 +280,7 @@ def test_publish_interrupted_at_any_request_is_completed_by_the_next(
     for last in range(1, 100):
         with strict_storage() as server:
             place = strict_place(server)
-            publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+            publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
             server.requests.clear()
             broken: list[bool] = []
 
@@ -294,12 +295,12 @@ def test_publish_interrupted_at_any_request_is_completed_by_the_next(
 
             server.after, server.fault = seen, cut
             with suppress(UserError):
-                publish(place.output, others, tmp_path / "artifact", "worse", ARM)
+                publish(place.output, others, tmp_path / "artifact", "worse", ADVICE)
             server.fault = lambda _: None
             if not broken:
                 assert last > 6, "nothing was cut off"
                 return
-            publish(place.output, others, tmp_path / "artifact", "worse", ARM)
+            publish(place.output, others, tmp_path / "artifact", "worse", ADVICE)
             assert is_of(others, place.contents())
 
 
@@ -309,11 +310,11 @@ def test_publish_after_two_interrupted_runs_removes_their_files(files: Files, ot
         for own in (files, others):
             server.fault = lambda _, server=server: 403 if len(server.writes()) > 3 else None
             with raises("storage.no_permission"):
-                publish(place.output, own, tmp_path / "artifact", "worse", ARM)
+                publish(place.output, own, tmp_path / "artifact", "worse", ADVICE)
             server.fault = lambda _: None
             server.requests.clear()
         third = made(tmp_path / "third", {"report.html": "third"})
-        publish(place.output, third, tmp_path / "artifact", "worse", ARM)
+        publish(place.output, third, tmp_path / "artifact", "worse", ADVICE)
         assert is_of(third, place.contents())
 
 
@@ -321,7 +322,7 @@ def test_publish_after_two_interrupted_runs_removes_their_files(files: Files, ot
 def test_publish_repeats_any_request_that_fails_once(files: Files, others: Files, tmp_path: Path, fault: str | int):
     with strict_storage() as server:
         place = strict_place(server)
-        publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+        publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
         seen: set[tuple] = set()
 
         def once(request: Request) -> object:
@@ -331,7 +332,7 @@ def test_publish_repeats_any_request_that_fails_once(files: Files, others: Files
             return fault if first else None
 
         server.fault = once
-        publish(place.output, others, tmp_path / "artifact", "worse", ARM)
+        publish(place.output, others, tmp_path / "artifact", "worse", ADVICE)
         assert is_of(others, place.contents())
 
 
@@ -348,14 +349,14 @@ def test_publish_by_two_runs_at_once_never_mixes_their_files(files: Files, other
             ) -> None:
                 if len(server.requests) >= moment and not done:
                     done.append(True)
-                    publish(place.output, others, tmp_path / "artifact 2", "worse", ARM)
+                    publish(place.output, others, tmp_path / "artifact 2", "worse", ADVICE)
 
             server.after = meanwhile
             try:
-                publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+                publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
             except UserError:
                 failed += 1
-                publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+                publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
             if not done:
                 assert failed > 3
                 return
@@ -374,9 +375,9 @@ def test_publish_writes_no_manifest_if_a_file_is_lost_meanwhile(files: Files, tm
 
         server.after = forget
         with raises("publish.concurrent_write"):
-            publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+            publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
         assert "manifest.json" not in place.contents()
-        publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+        publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
         assert is_of(files, place.contents())
 
 
@@ -385,10 +386,12 @@ import json, sys
 from pathlib import Path
 from components.publish.publish import publish
 from components.shared.errors import exit_on_user_error
+from components.shared.records import Advice
 from components.shared.stores import transfer
 files, manifest, transfer.STALL_S = json.loads(sys.argv[1])
 with exit_on_user_error():
-    publish("gs://raw/some/run", {name: Path(path) for name, path in files.items()}, manifest, "worse", "augmented@1")
+    advice = Advice(arm="augmented@1", verdict="worse")
+    publish("gs://raw/some/run", {name: Path(path) for name, path in files.items()}, manifest, "worse", advice)
 """
 
 
@@ -445,7 +448,7 @@ def test_publish_fails_during_an_outage_and_completes_after_it(tmp_path: Path, s
     assert "Traceback" not in printed
     assert "manifest.json" not in stored()
     server = start_emulator()
-    publish("gs://raw/some/run", files, tmp_path / "artifact", "worse", ARM)
+    publish("gs://raw/some/run", files, tmp_path / "artifact", "worse", ADVICE)
     server.stop()
     assert is_of(files, stored())
 
@@ -454,7 +457,7 @@ def test_publish_survives_an_outage(files: Files, tmp_path: Path, start_emulator
     servers: list = []
     later = threading.Timer(0.5, lambda: servers.append(start_emulator()))
     later.start()
-    publish("gs://raw/some/run", files, tmp_path / "artifact", "worse", ARM)
+    publish("gs://raw/some/run", files, tmp_path / "artifact", "worse", ADVICE)
     servers[0].stop()
     assert (tmp_path / "artifact" / "manifest.json").exists()
 
@@ -472,11 +475,37 @@ def test_publish_names_a_candidate_only_if_the_verdict_allows_it(
     promote_if: str, with_verdicts: set[str], files: Files, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     for verdict in ("improved", "no evidence", "worse", "not established"):
-        publish(str(tmp_path / verdict), files, tmp_path / "artifact", verdict, ARM, promote_if)
+        publish(str(tmp_path / verdict), files, tmp_path / "artifact", verdict, ADVICE, promote_if)
         manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
         expected = "models/augmented@0.5.keras" if verdict in with_verdicts else None
         assert (manifest["candidate"], manifest["promote_if"], manifest["verdict"]) == (expected, promote_if, verdict)
         assert f"candidate: {expected or 'none'}" in capsys.readouterr().out
+
+
+PAIRS = [
+    ("improved", {("improved", "improved")}),
+    ("not_worse", set(itertools.product(("improved", "no evidence"), repeat=2))),
+    ("always", set(itertools.product(VERDICTS, repeat=2))),
+    ("never", set()),
+]
+"""promote_if → pairs of verdicts with which there is a candidate."""
+
+
+@pytest.mark.parametrize(("promote_if", "pairs"), PAIRS)
+def test_publish_proposes_the_arm_of_the_advice_only_if_both_verdicts_allow_it(
+    promote_if: str, pairs: set[tuple[str, str]], files: Files, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """Regression: synthetic images that help were the candidate although the report advised another remedy."""
+    promoted = set()
+    for verdict, advised in itertools.product(VERDICTS, repeat=2):
+        out, advice = tmp_path / f"{verdict} {advised}", Advice(arm="class_weights", verdict=advised)
+        publish(str(out), files, tmp_path / "artifact", verdict, advice, promote_if)
+        manifest = load_record(out / "manifest.json", Manifest)
+        assert manifest.advice == advice
+        assert manifest.candidate in (None, "models/class_weights.keras")
+        assert f"verdict: {verdict}; advice on class_weights: {advised}; promote_if" in capsys.readouterr().out
+        promoted |= {(verdict, advised)} if manifest.candidate else set()
+    assert promoted == pairs
 
 
 def champion(verdict: Verdict) -> Champion:
@@ -492,22 +521,14 @@ def champion(verdict: Verdict) -> Champion:
     return Champion(run=run, comparison=comparison, drift=drift)
 
 
-@pytest.mark.parametrize(
-    ("promote_if", "pairs"),
-    [
-        ("improved", {("improved", "improved")}),
-        ("not_worse", set(itertools.product(("improved", "no evidence"), repeat=2))),
-        ("always", set(itertools.product(VERDICTS, repeat=2))),
-        ("never", set()),
-    ],
-)
+@pytest.mark.parametrize(("promote_if", "pairs"), PAIRS)
 def test_publish_with_a_champion_names_a_candidate_only_if_both_verdicts_allow_it(
     promote_if: str, pairs: set[tuple[str, str]], files: Files, tmp_path: Path
 ):
     promoted = set()
     for verdict, against in itertools.product(VERDICTS, repeat=2):
         out = tmp_path / f"{verdict} {against}"
-        publish(str(out), files, tmp_path / "artifact", verdict, ARM, promote_if, champion=champion(against))
+        publish(str(out), files, tmp_path / "artifact", verdict, ADVICE, promote_if, champion=champion(against))
         manifest = load_record(out / "manifest.json", Manifest)
         assert manifest.champion is not None
         assert manifest.champion.model_dump() == {"run": "first", "manifest_sha256": "0" * 64, "verdict": against}
@@ -517,15 +538,15 @@ def test_publish_with_a_champion_names_a_candidate_only_if_both_verdicts_allow_i
 
 def test_publish_without_an_earlier_candidate_promotes_by_the_verdict_alone(files: Files, tmp_path: Path):
     none = Champion(run=None, comparison=None, drift=None)
-    publish(str(tmp_path / "out"), files, tmp_path / "artifact", "improved", ARM, "improved", champion=none)
+    publish(str(tmp_path / "out"), files, tmp_path / "artifact", "improved", ADVICE, "improved", champion=none)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["candidate"] == f"models/{ARM}.keras"
+    assert manifest["candidate"] == "models/augmented@0.5.keras"
     assert "champion" not in manifest
 
 
 def test_publish_with_an_unknown_promote_if_fails(files: Files, tmp_path: Path):
     with raises("parameter.invalid"):
-        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "improved", ARM, "sometimes")
+        publish(str(tmp_path / "out"), files, tmp_path / "artifact", "improved", ADVICE, "sometimes")
     assert not (tmp_path / "out").exists()
 
 
@@ -533,7 +554,7 @@ def test_publish_with_an_unknown_promote_if_fails(files: Files, tmp_path: Path):
 def test_publish_never_replaces_a_file_that_it_did_not_write(place: Place, files: Files, tmp_path: Path, name: str):
     place.put(name, b"of a user")
     with pytest.raises(UserError) as caught:
-        publish(place.output, files, tmp_path / "artifact", "worse", ARM)
+        publish(place.output, files, tmp_path / "artifact", "worse", ADVICE)
     assert caught.value.code == "publish.foreign_files"
     assert caught.value.fields["names"] == [name]
     assert place.contents() == {name: b"of a user"}
@@ -543,7 +564,7 @@ def test_publish_to_a_folder_accepts_a_file_that_has_the_content_already(files: 
     out = tmp_path / "out"
     out.mkdir()
     (out / "report.html").write_bytes(b"report.html")
-    publish(str(out), files, tmp_path / "artifact", "worse", ARM)
+    publish(str(out), files, tmp_path / "artifact", "worse", ADVICE)
     assert is_of(files, {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()})
 
 
@@ -552,14 +573,14 @@ def test_publish_does_not_follow_a_link_in_the_output(files: Files, tmp_path: Pa
     out.mkdir()
     (out / "report.html").symlink_to(outside)
     with raises("publish.foreign_files"):
-        publish(str(out), files, tmp_path / "artifact", "worse", ARM)
+        publish(str(out), files, tmp_path / "artifact", "worse", ADVICE)
     assert not outside.exists()
 
 
 def test_publish_to_auto_writes_the_artifact_and_returns_its_address(files: Files, tmp_path: Path):
     artifact = tmp_path / "published"
     place = publish(
-        "auto", files, artifact, "worse", ARM, run="run-1", artifact_address="minio://b/p/run-1/publish/1/x"
+        "auto", files, artifact, "worse", ADVICE, run="run-1", artifact_address="minio://b/p/run-1/publish/1/x"
     )
     assert place == "minio://b/p/run-1/publish/1/x"
     assert is_of(files, {str(p.relative_to(artifact)): p.read_bytes() for p in artifact.rglob("*") if p.is_file()})
@@ -571,15 +592,15 @@ def test_publish_of_cached_results_returns_the_earlier_publication(
     results = "gs://root/counterweight/run-1/evaluate/77/results"
     with strict_storage() as server:
         place = strict_place(server)
-        first = publish(place.output, files, tmp_path / "a", "worse", ARM, run="run-1", results_address=results)
+        first = publish(place.output, files, tmp_path / "a", "worse", ADVICE, run="run-1", results_address=results)
         before = place.state()
         arguments = {"results_address": results, "finished": "2026-11-26 03:10 UTC"}
-        second = publish(place.output, files, tmp_path / "b", "worse", ARM, run="run-2", **arguments)
+        second = publish(place.output, files, tmp_path / "b", "worse", ADVICE, run="run-2", **arguments)
         assert first == second == f"{place.output}/run-1"
         assert place.state() == before
         printed = capsys.readouterr().out
         assert "no new data: run run-1 computed these results at 2026-11-26 03:10 UTC" in printed
         assert "unchanged since 2026-11-26 03:10 UTC" in printed
         place.put("run-1/manifest.json", b"{}")
-        third = publish(place.output, files, tmp_path / "c", "worse", ARM, run="run-2", **arguments)
+        third = publish(place.output, files, tmp_path / "c", "worse", ADVICE, run="run-2", **arguments)
         assert third == f"{place.output}/run-2", "an incomplete earlier publication does not count"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.publish.publish import publish
+from components.shared.records import Advice
 from scripts.verify_published import main
 
 
@@ -13,7 +14,8 @@ def output(tmp_path: Path) -> Path:
     sources = {"report.html": tmp_path / "a", "models/b": tmp_path / "b"}
     for path in sources.values():
         path.write_text(f"content of {path.name}")
-    publish(str(tmp_path / "out" / "run-1"), sources, tmp_path / "artifact", "worse", "augmented@1")
+    advice = Advice(arm="augmented@1", verdict="worse")
+    publish(str(tmp_path / "out" / "run-1"), sources, tmp_path / "artifact", "worse", advice)
     return tmp_path / "out"
 
 

@@ -18,10 +18,13 @@ from components.shared import parameters, storage
 from components.shared.data_identity import data_identity
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
+from components.shared.records import Advice
 from components.shared.storage import checkpoint_store, make_fetch
 from components.shared.stores import s3_azure, transfer
 from scripts import verify_published
 from tests.helpers.object_servers import BUCKET, Place, azure_place, azure_server, free_port, s3_place, s3_server
+
+ADVICE = Advice(arm="augmented@1", verdict="worse")
 
 
 @pytest.fixture(scope="module")
@@ -172,14 +175,14 @@ def test_checkpoints_are_kept(place: Place):
 
 def test_publish_writes_the_manifest_last_and_repeats_nothing(place: Place, tmp_path: Path):
     files = {name: path for name, (path, _) in made(tmp_path / "in", {"a.txt": b"a", "b/c.txt": b"c"}).items()}
-    at = publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1", run="run-1")
+    at = publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE, run="run-1")
     assert at == place.uri("out/run-1")
     found = place.contents("out/run-1")
     assert {name.removeprefix("out/run-1/") for name in found} == {"a.txt", "b/c.txt", "manifest.json"}
     written = [request.path for request in place.proxy.writes() if request.method == "PUT"]
     assert written[-1].endswith("manifest.json")
     place.proxy.requests.clear()
-    publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1", run="run-1")
+    publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE, run="run-1")
     assert place.proxy.writes() == []
 
 
@@ -248,13 +251,13 @@ def test_download_fails_in_time_if_requests_fail(
 def test_upload_fails_in_time_and_leaves_no_manifest(place: Place, tmp_path: Path, fast_clock: None, fault: int | str):
     files = {name: path for name, (path, _) in made(tmp_path / "in", {"a.txt": b"a", "b.txt": b"b"}).items()}
     place.proxy.fault = lambda request: fault if request.method == "PUT" and request.path.endswith("b.txt") else None
-    error = error_of(lambda: publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1"))
+    error = error_of(lambda: publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE))
     assert error.code == "storage.no_answer"
     assert "out/manifest.json" not in place.contents()
     place.proxy.fault = lambda _: None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transfer, "CLOCK", time.monotonic)
-        publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1")
+        publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE)
     assert set(place.contents()) == {"out/a.txt", "out/b.txt", "out/manifest.json"}
 
 
@@ -590,7 +593,7 @@ def test_status_409_is_explained_by_its_code(place: Place, code: str, expected: 
 
 def test_commands_and_phases_read_what_was_published(place: Place, tmp_path: Path):
     files = {name: path for name, (path, _) in made(tmp_path / "in", {"a.csv": b"image_id,split", "b": b"b"}).items()}
-    publish(place.uri("out"), files, tmp_path / "artifact", "worse", "augmented@1")
+    publish(place.uri("out"), files, tmp_path / "artifact", "worse", ADVICE)
     fetch = make_fetch(place.uri("out/"), tmp_path / "scratch")
     manifest = json.loads(fetch("manifest.json").read_text(encoding="utf-8"))
     for name, entry in manifest["files"].items():

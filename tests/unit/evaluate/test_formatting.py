@@ -15,6 +15,7 @@ from components.evaluate.report.formatting import (
     show,
     show_interval,
 )
+from components.shared.arms import title_of
 from components.shared.records import Champion, Difference, Outcome
 from tests.helpers.example_results import example_champion
 from tests.helpers.rendering import build
@@ -110,6 +111,78 @@ def test_describe_verdict_has_one_form_for_all_verdicts(
     assert describe_verdict(outcome(word, effect)).replace("\u00a0", " ") == sentence
 
 
+@pytest.mark.parametrize(
+    ("arm", "head"),
+    [
+        ("augmented@1", "The synthetic images helped: "),
+        ("synthetic@1", "The synthetic images helped: "),
+        ("stylegan@1", "The synthetic images helped (stylegan): "),
+    ],
+)
+def test_describe_verdict_names_the_source_if_it_has_a_name(arm: str, head: str):
+    """Regression: the name that the program gives to an unnamed source was shown."""
+    effect = {"metric": METRIC, "arm": arm, "value": 0.05, "low": 0.01, "high": 0.09}
+    assert describe_verdict(outcome("improved", effect)).startswith(f"{head}{METRIC}")
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "low", "high", "change"),
+    [
+        ("improved", 0.0004, 0.0001, 0.0007, "0.0004 higher with them than"),
+        ("worse", -0.00003, -0.0001, -0.00001, "0.00003 lower with them than"),
+        ("no evidence", 0.0004, -0.01, 0.01, "the same with them as"),
+        ("no evidence", 0.0, 0.0, 0.0, "the same with them as"),
+    ],
+)
+def test_describe_verdict_states_no_difference_only_if_the_interval_includes_zero(
+    word: str, value: float, low: float, high: float, change: str
+):
+    effect = {"metric": METRIC, "arm": "augmented@1", "value": value, "low": low, "high": high}
+    sentence = describe_verdict(outcome(word, effect))
+    assert f"{METRIC} was {change} with real images repeated (95" in sentence
+
+
+def test_sentences_about_oversampling_use_the_noun():
+    """Regression: "Use oversampled", "The remedy oversampled helped"."""
+    effect = {"metric": METRIC, "arm": "oversampled", "reference": "baseline", "best_control": "oversampled"}
+    found = outcome("improved", {**effect, "value": 0.0004, "low": 0.0001, "high": 0.0007, "remedies": []})
+    assert describe_verdict(found).startswith("The remedy oversampling helped: ")
+    assert describe_remedy(found) == "Use oversampling: it gains +0.0004 (+0.0001 to +0.001) on the baseline."
+    assert formatting.effect_name("oversampled") == "effect of oversampling"
+
+
+@pytest.mark.parametrize(
+    ("others", "name"),
+    [
+        ({"metadata": (0.5, 0.4, 0.6)}, "oversampling"),
+        ({"class_weights": (0.0, 0.0, 0.0)}, "oversampling, the best other remedy on validation,"),
+    ],
+)
+def test_describe_remedy_with_one_other_remedy_does_not_call_it_the_best(
+    others: dict[str, tuple[float, float, float]], name: str
+):
+    """Regression: the arm `metadata` counted, which is never the best control."""
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "oversampled"}
+    effect["augmented_minus_best_control"] = gain(0.0)
+    effect["remedies"] = remedies(oversampled=(0.01, -0.02, 0.04), augmented_50=(0.0, -0.1, 0.1), **others)
+    assert describe_remedy(outcome("no evidence", effect)) == (
+        f"Do not add synthetic images: {name} differs from the baseline by +0.010 (−0.020 to +0.040), which includes "
+        "zero."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "short"),
+    [
+        ("baseline", "base."), ("augmented@0.25", "augm."), ("zoo@1", "zoo"), ("sd@0.25", "sd"), ("noise@1", "noise"),
+        ("my_gan_2@0.5", "my g."), ("abc_images@1", "abc."), ("strong_augmentation", "stro."),
+    ],
+)  # fmt: skip
+def test_short_title_has_no_part_of_the_share(arm: str, short: str):
+    """Regression: `zoo@1` became "zoo@."."""
+    assert formatting.short_title(arm) == short
+
+
 def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
     keys = ("value", "low", "high")
     return [{"arm": arm.replace("_50", "@0.5"), **dict(zip(keys, gain, strict=True))} for arm, gain in gains.items()]
@@ -140,6 +213,8 @@ def test_describe_verdict_names_the_share_of_synthetic_images():
     effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
     sentence = describe_verdict(outcome("improved", effect)).replace("\u00a0", " ")
     assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence
+    sentence = describe_verdict(outcome("improved", effect), "all").replace("\u00a0", " ")
+    assert "with real images repeated when 25 % of the images of each class were synthetic (95 % interval" in sentence
 
 
 @pytest.mark.parametrize(
@@ -192,6 +267,66 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
         "Add synthetic images: augmented 50 % differs from the baseline by +0.050 (−0.100 to +0.200), which "
         "includes zero."
     )
+
+
+def gain(value: float | None, width: float = 0.1) -> dict[str, float | None]:
+    low, high = (None, None) if value is None else (value - width, value + width)
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("word", "beyond", "added", "control", "advice"),
+    [
+        ("improved", 0.1, 0.3, 0.2, ("augmented@0.5", "improved")),
+        ("improved", 0.1, 0.05, -0.05, ("augmented@0.5", "improved")),
+        ("improved", 0.1, -0.2, -0.3, ("augmented@0.5", "worse")),
+        ("improved", -0.1, 0.2, 0.3, ("class_weights", "improved")),
+        ("improved", 0.0, 0.05, 0.05, ("class_weights", "no evidence")),
+        ("no evidence", 0.1, 0.3, 0.2, ("class_weights", "improved")),
+        ("no evidence", 0.1, 0.3, 0.0, ("class_weights", "no evidence")),
+        ("worse", 0.1, -0.3, -0.2, ("class_weights", "worse")),
+        ("not established", 0.1, 0.3, 0.2, ("augmented@0.5", "not established")),
+        ("no evidence", None, None, None, ("augmented@0.5", "not established")),
+    ],
+)
+def test_advice_is_about_the_arm_that_the_remedy_sentence_names(
+    word: str, beyond: float | None, added: float | None, control: float | None, advice: tuple[str, str]
+):
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "class_weights"}
+    effect["augmented_minus_best_control"] = gain(beyond)
+    effect["remedies"] = [
+        {"arm": "class_weights", **gain(control)}, {"arm": "augmented@0.5", **gain(added)},
+    ]  # fmt: skip
+    found = outcome(word, effect)
+    assert (found.advice.arm, found.advice.verdict) == advice
+    sentence = describe_remedy(found)
+    assert (title_of(advice[0]) in sentence) == (advice[1] != "not established")
+    assert sentence.startswith("Add ") == (advice == ("augmented@0.5", "improved"))
+
+
+@pytest.mark.parametrize("word", ["improved", "no evidence", "worse", "not established"])
+def test_advice_without_synthetic_images_is_the_verdict_on_the_remedy(word: str):
+    effect = {"arm": "class_weights", "reference": "baseline", "best_control": "class_weights", "remedies": []}
+    found = outcome(word, {**effect, **gain(0.2)})
+    assert (found.advice.arm, found.advice.verdict) == ("class_weights", word)
+    assert outcome(word, {**effect, **gain(None)}).advice.verdict == "not established"
+
+
+@pytest.mark.parametrize(
+    ("high", "sentence"),
+    [
+        (-0.001, "No remedy is recommended: augmented 50 % is better than repeats, but differs from the baseline by "
+         "−0.100 (−0.150 to −0.001); the GANs took 41 of 43 minutes of training."),
+        (0.0, "Add synthetic images: augmented 50 % differs from the baseline by −0.100 (−0.150 to 0.000), which "
+         "includes zero; the GANs took 41 of 43 minutes of training."),
+    ],
+)  # fmt: skip
+def test_describe_remedy_recommends_no_arm_that_is_established_as_worse_than_the_baseline(high: float, sentence: str):
+    """Regression: better than repeats is not enough if repeats are worse than nothing."""
+    effect: dict[str, Any] = {"arm": "augmented@0.5", "best_control": "oversampled"}
+    effect["remedies"] = remedies(oversampled=(-0.2, -0.3, -0.1), augmented_50=(-0.1, -0.15, high))
+    effect["augmented_minus_best_control"] = {"value": 0.1, "low": 0.05, "high": 0.15}
+    assert describe_remedy(outcome("improved", effect), 41 * 60, 2 * 60) == sentence
 
 
 def test_describe_champion_is_a_sentence_with_the_difference_and_what_was_excluded():
