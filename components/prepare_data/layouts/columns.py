@@ -10,7 +10,7 @@ from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
+from components.prepare_data.layouts.tables import join_some, normalise, read_table
 from components.prepare_data.texts import iterate
 from components.shared.errors import UserError
 from components.shared.parameters import COLUMN_FIELDS
@@ -84,7 +84,9 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     ignored: list[str] = []
     for path in found.files:
         table = read_table(path)
-        _refuse_repeated(table, found.columns)
+        refuse_repeated(path, table.header, found.columns)
+        if not len(table):
+            raise UserError(f"{path.name} has no rows", "add one row per image", "metadata.no_rows")
         part = pd.DataFrame({field: table.column(column).series() for field, column in found.columns.items()})
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
@@ -117,19 +119,21 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     )
 
 
-def _refuse_repeated(table: Table, columns: Mapping[str, str]) -> None:
-    """Raise if a column that is used exists more than once, or the table has no rows."""
-    names = [normalise(name) for name in table.header]
+def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raise if a column that is used exists more than once.
+
+    Raises:
+        UserError: `metadata.repeated_column`.
+    """
+    names = [normalise(name) for name in header]
     for column in columns.values():
         if names.count(normalise(column)) > 1:
             raise UserError(
-                f"{table.path.name} has the column {column} more than once",
+                f"{path.name} has the column {column} more than once",
                 "keep only one of them",
                 "metadata.repeated_column",
                 column=column,
             )
-    if not len(table):
-        raise UserError(f"{table.path.name} has no rows", "add one row per image", "metadata.no_rows")
 
 
 def explain_unknown_columns(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.prepare_data.image_reader import Stored
-from components.prepare_data.layouts.columns import match_columns
+from components.prepare_data.layouts.columns import match_columns, refuse_repeated
 from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
@@ -100,6 +100,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         schema = _schema(path)
         columns = _columns(schema, named)
         if columns is not None:
+            refuse_repeated(path, schema.names, columns)
             by_columns.setdefault((_image_column(schema), tuple(sorted(columns.items()))), []).append(path)
     return [Found(NAME, tuple(paths), dict(columns)) for (_, columns), paths in by_columns.items()]
 
@@ -183,13 +184,15 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
             places.append(number)
         digest = file_sha256(path) if spool is not None else NOT_HASHED
         metadata.append(MetadataFile(name=inventory.name(path), rows=number, sha256=digest))
+    name = ", ".join(path.name for path in found.files[:3])
+    if not rows:
+        raise UserError(f"{name} has no rows", "add one row per image", "metadata.no_rows")
     table = pd.DataFrame(rows, dtype=object)
     if not own_ids and not table["image_id"].is_unique:  # some writers give all images the same path
         table["image_id"] = positions
     if "split" in table:
         table["split"] = table["split"].map(lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
-    name = ", ".join(path.name for path in found.files[:3])
     return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, _note_unread(inventory, found))
 
 
@@ -201,10 +204,13 @@ def copy_table(source: BinaryIO, path: Path) -> None:
     """
     with _refuse_corrupt(path), pq.ParquetFile(source) as file, pq.ParquetWriter(path, file.schema_arrow) as out:
         schema = file.schema_arrow
-        wanted = [name for field in schema for name in _names_without_bytes(field)]
+        wanted = list(dict.fromkeys(name for field in schema for name in _names_without_bytes(field)))
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=wanted)
-            arrays = [_without_bytes(table, field, file.metadata.row_group(group).num_rows) for field in schema]
+            columns = iter(file.read_row_group(group, columns=wanted).columns)  # names may be repeated
+            rows = file.metadata.row_group(group).num_rows
+            arrays = [
+                _without_bytes(next(columns) if _names_without_bytes(field) else None, field, rows) for field in schema
+            ]
             out.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
@@ -215,11 +221,11 @@ def _names_without_bytes(field: pa.Field) -> list[str]:
     return [] if _is_binary(field.type) else [field.name]
 
 
-def _without_bytes(table: pa.Table, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
-    """Return a column of a table that was read without bytes, which are null."""
+def _without_bytes(column: pa.ChunkedArray | None, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
+    """Return a column that was read without bytes, which are null; None if it has bytes only."""
     if not pa.types.is_struct(field.type):
-        return table.column(field.name) if field.name in table.column_names else pa.nulls(rows, field.type)
-    found = table.column(field.name).combine_chunks() if field.name in table.column_names else None
+        return pa.nulls(rows, field.type) if column is None else column
+    found = None if column is None else column.combine_chunks()
     parts = [
         pa.nulls(rows, part.type) if _is_binary(part.type) or found is None else pc.struct_field(found, part.name)
         for part in field.type

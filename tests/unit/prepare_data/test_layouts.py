@@ -536,6 +536,37 @@ def test_inspect_parquet_gives_the_rows_of_read_also_of_a_copy_without_images(ra
         pd.testing.assert_frame_equal(layouts.inspect(copy).table, expected)
 
 
+@pytest.mark.parametrize(
+    ("names", "rows", "code", "fields"),
+    [
+        (["image", "label", "label"], 6, "metadata.repeated_column", {"column": "label"}),
+        (["image", "label", "Label"], 6, "metadata.repeated_column", {"column": "label"}),
+        (["image", "image", "label"], 6, "metadata.several_images", {"columns": ["image", "image"]}),
+        (["image", "label", "note"], 0, "metadata.no_rows", {}),
+        (["image", "label", "note", "note"], 6, None, {}),
+    ],
+)
+def test_read_parquet_with_repeated_columns_or_no_rows(raw, read, tmp_path, names, rows, code, fields):
+    raw.mkdir()
+    values = {
+        "image": [{"bytes": encoded(n), "path": f"{n}.png"} for n in range(6)],
+        "label": ["a", "b"] * 3,
+    }
+    types = {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})}
+    arrays = [pa.array(values.get(name.lower(), ["x"] * 6)[:rows], types.get(name, pa.string())) for name in names]
+    pq.write_table(pa.Table.from_arrays(arrays, names), raw / "all.parquet")
+    (tmp_path / "copy").mkdir()
+    with (raw / "all.parquet").open("rb") as file:
+        parquet.copy_table(file, tmp_path / "copy" / "all.parquet")
+    for open_ in (read, layouts.inspect):
+        for folder in (raw, tmp_path / "copy"):
+            if code:
+                with raises_user_error(code, **fields):
+                    open_(folder)
+            else:
+                assert classes(open_(folder)) == {"a": 3, "b": 3}
+
+
 def test_read_corrupt_parquet_raises(raw, read):
     write_parquet(raw / "all.parquet", [{"image": {"bytes": encoded(n), "path": ""}, "label": n % 2} for n in range(8)])
     content = bytearray((raw / "all.parquet").read_bytes())
