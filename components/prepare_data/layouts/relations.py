@@ -16,17 +16,23 @@ from components.shared.errors import printable
 
 Unit = Literal["lesion", "patient", "image"]
 
-PLACEHOLDERS = frozenset(
-    (
-        "unknown", "not known", "unspecified", "undefined", "missing", "na", "n/a", "n.a.", "#n/a", "nan", "none",
-        "null", "nil", "not available", "not_available", "no id", "no lesion id", "-", "--", "-1", "?", ".", "0",
-        "<na>", "nat", "unk", "tbd", "not provided", "not applicable", "anonymous", "anonymized", "anonymised",
-        "redacted",
-    )
-)  # fmt: skip
-"""Values, in lower case, that stand for a missing id."""
-NUMBERS = frozenset(("0",))
-"""Those that may also be a number in a sequence."""
+_OF = r"(?:lesion|patient|subject|case|image|id|number)*"
+_MISSING = re.compile(
+    rf"{_OF}(?:"
+    "unknown|notknown|unk|unspecified|notspecified|undefined|undetermined|missing|blank|empty|default|placeholder|"
+    "n[ad]|nan|nat|none|null|nil|no|tbd|tba|pending|unavailable|notavailable|notprovided|notapplicable|notrecorded|"
+    "notgiven|notstated|notassigned|unassigned|unidentified|withheld|redacted|anonymous|anonymi[sz]ed|deidentified|"
+    rf"unbekannt|inconnu|desconocido){_OF}|x+"
+)
+"""Words, without blanks and signs, that stand for a missing id, also in `no lesion id` and `Unknown_id`."""
+_SPREADSHEET_ERROR = re.compile(
+    r"#(n/?a|div/0|ref|value|name|num|null|spill|calc|error|bezug|wert|zahl|nv)[!?]?", re.IGNORECASE
+)
+_ZEROS_OR_NINES = re.compile(r"0+|9{2,}")
+"""Numbers that may stand for a missing id or be one of a sequence."""
+_CODE = re.compile(r"-(1|9+)")
+_MAY_BE_MISSING = r"[^1-8]*|[^\w-]*-1(\.0*)?\W*"
+"""Values of which some are placeholders; most ids are none of them."""
 MIN_IMPLAUSIBLE_IMAGES = 10
 MAX_SHARE_OF_CLASS = 0.10
 MAX_TIMES_OTHERS = 5
@@ -34,7 +40,7 @@ MAX_TIMES_OTHERS = 5
 MAX_NUMBERED = 20
 """More files that extend one name by a number alone are a sequence, not copies."""
 
-_DECIMALS = re.compile(r"^(\d+)\.0+$")
+_DECIMALS = re.compile(r"^(-?\d+)\.0*$")
 _SEPARATOR = re.compile(r"[ _.(-]")
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
 _VERSION = re.compile(
@@ -92,12 +98,30 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 
 
-def _is_placeholder(value: str, counts: Counter[str]) -> bool:
-    if value.lower() not in PLACEHOLDERS:
+def _without_signs(value: str) -> str:
+    """Return an id without brackets, quotes, and the decimals of a whole number."""
+    return _DECIMALS.sub(r"\1", value.strip(" ()[]{}<>'\"`*"))
+
+
+def _is_placeholder(value: str) -> bool:
+    """Return whether an id means a missing one, or may do so as zeros or nines."""
+    plain = _without_signs(value)
+    if _ZEROS_OR_NINES.fullmatch(plain) or _CODE.fullmatch(plain) or _SPREADSHEET_ERROR.fullmatch(plain):
+        return True
+    return not any(map(str.isalnum, plain)) or _MISSING.fullmatch(re.sub(r"[\W_]+", "", plain.lower())) is not None
+
+
+def _is_number(value: str, counts: Counter[str]) -> bool:
+    """Return whether zeros or nines are an id: one of a sequence, or without more images than other numbers."""
+    plain = _without_signs(value)
+    if not _ZEROS_OR_NINES.fullmatch(plain):
         return False
-    # `0` among other numbers is an id, unless it has more images than any of them.
-    others = [other for other in counts if other.isdigit() and other not in NUMBERS]
-    return not (value in NUMBERS and others and counts[value] <= max(counts[other] for other in others))
+    numbers = {number: count for other, count in counts.items() if (number := _without_signs(other)).isdecimal()}
+    neighbours = {f"{plain[:-1]}8", f"1{'0' * len(plain)}"}
+    if "9" in plain and (counts[value] < 2 or neighbours & numbers.keys()):
+        return True
+    others = [count for number, count in numbers.items() if not _ZEROS_OR_NINES.fullmatch(number)]
+    return counts[value] <= max(others, default=0)
 
 
 def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series:
@@ -108,10 +132,11 @@ def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series
         name: of the field, for the notes.
         notes: extended in place.
     """
-    if not ids.str.lower().isin(PLACEHOLDERS).any():
+    found = [value for value in ids[ids.str.fullmatch(_MAY_BE_MISSING)].unique() if value and _is_placeholder(value)]
+    if not found:
         return ids
     counts = Counter(value for value in ids if value)
-    for value in sorted(value for value in counts if _is_placeholder(value, counts)):
+    for value in sorted(value for value in found if not _is_number(value, counts)):
         ids = ids.where(ids != value, "")
         notes.append(
             f"{name} is {printable(value)!r} in {_rows(counts[value])}, which is no id: it is treated as missing"

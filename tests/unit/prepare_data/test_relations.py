@@ -28,6 +28,60 @@ def test_relate_placeholder_is_missing(value):
     assert any(note.startswith("9 images have no lesion id") for note in notes)
 
 
+PLACEHOLDERS = (
+    "0.0", "999", "9999", "9999.0", "-9", "-99", "-1.0", "00000", "???", "—", "--", "[]", "blank",
+    "empty", "no_lesion_id", "missing_id", "(none)", "n.d.", "N.A", "na.", "N_A",
+    "x", "XXX", "#REF!",
+    "#N/A", "#DIV/0!", "Unknown_id", "not-recorded", "Lesion_unknown", "noid", "<missing>", '"NA"',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize("value", [*PLACEHOLDERS, "unknown lesion", "not recorded", "No patient ID"])
+def test_relate_placeholder_with_signs_decimals_or_more_words_is_missing(value, field):
+    lines = [(f"I{n}", "nv", value if n < 9 else f"L{n}") for n in range(12)]
+    result, unit, notes = related(lines, ("image_id", "dx", field))
+    assert unit == field.removesuffix("_id")
+    assert result["group_id"].nunique() == 12
+    assert f"{field} is {value!r} in 9 rows, which is no id: it is treated as missing" in notes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "L0",
+        "P0",
+        "0012",
+        "x1",
+        "9",
+        "19999",
+        "#12",
+        "NA12",
+        "unknown 1",
+        "Nona",
+        "id",
+        "0-0-1",
+        "[1]",
+        "Anna",
+        "ISIC_0",
+    ],
+)
+def test_relate_id_that_resembles_a_placeholder_is_kept(value):
+    lines = [(f"I{n}", "nv", value if n < 3 else f"L{n}x") for n in range(12)]
+    result, _, notes = related(lines)
+    assert set(result["lesion_id"].iloc[:3]) == {value}
+    assert notes == []
+
+
+def test_relate_nines_among_numbers_are_an_id_unless_they_have_most_images():
+    numbered = [(f"I{n}", "nv", str(90 + n // 2)) for n in range(40)]
+    assert related(numbered)[0]["lesion_id"].nunique() == 20
+    once = [(f"I{n}", "nv", "999" if n == 5 else f"L{n}") for n in range(8)]
+    assert related(once)[0]["lesion_id"]["I5"] == "999"
+    most = [(f"I{n}", "nv", "999" if n < 5 else str(n)) for n in range(8)]
+    assert related(most)[0]["lesion_id"].nunique() == 8
+
+
 def test_relate_zero_among_numbers_is_an_id_unless_it_has_most_images():
     numbered = [(f"I{n}", "nv", str(n // 2)) for n in range(8)]
     assert related(numbered)[0]["lesion_id"].nunique() == 4
