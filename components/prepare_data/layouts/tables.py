@@ -23,6 +23,9 @@ _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 _SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)
 """First line that Excel reads and some programs write for it; it contains the separator."""
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_JOINED = re.compile(r"^(image|img|isic|lesion|patient|subject|case)(id|name)$")
+"""Names of columns that are often spelled without a separator."""
 _ADDRESS = re.compile(rb"\s*[a-z][a-z0-9+.-]{1,9}://\S+\s*", re.IGNORECASE)
 
 
@@ -57,13 +60,14 @@ class Table:
 
 
 def normalise(name: str) -> str:
-    """Return the name of a column in lower case, with `_` for blanks and hyphens.
+    """Return the name of a column in lower case, with `_` between words.
 
     Example:
-        >>> normalise("Image ID")
-        'image_id'
+        >>> normalise("Image ID"), normalise("patientId"), normalise("LESIONID")
+        ('image_id', 'patient_id', 'lesion_id')
     """
-    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+    words = re.sub(r"[\s_.-]+", "_", _HUMP.sub("_", name.strip()).lower())
+    return _JOINED.sub(r"\1_\2", words)
 
 
 def _refuse_links(path: Path, start: bytes) -> None:

@@ -390,6 +390,15 @@ def test_read_pad_ufes_groups_patients(raw, read):
     assert list(dataset.table["image_id"]) == [row[1] for row in rows()]
 
 
+@pytest.mark.parametrize("columns", ["patientId,LesionID,ImageName,label", "PATIENTID,lesionid,imagename,Label"])
+def test_read_columns_without_separators_are_recognised(raw, read, columns):
+    lines = [[f"P{n // 4}", f"L{n // 2}", row[1], row[2]] for n, row in enumerate(rows())]
+    write_table(raw / "list.csv", lines, columns.split(","))
+    table = read(raw).table
+    assert list(table["patient_id"]) == [line[0] for line in lines]
+    assert table["group_id"].nunique() == 6
+
+
 def test_read_named_columns(raw, read):
     lines = [[n, f"{row[1]}.jpg", row[2], f"P{n // 2}"] for n, row in enumerate(rows())]
     write_table(raw / "list.csv", lines, ["nr", "Bild", "Befund", "Fall"])

@@ -83,6 +83,9 @@ def test_read_valid_file_returns_its_rows(write):
         (HEADER + ROWS).encode("utf-16-le"),
         HEADER.upper() + ROWS,
         HEADER.replace("_", " ").title() + ROWS,
+        HEADER.replace("_", " ").title().replace(" ", "") + ROWS,
+        HEADER.replace("image_id", "imageID").replace("lesion_id", "LesionID").replace("dx_type", "dxType") + ROWS,
+        HEADER.replace("image_id", "imageid").replace("_", ".") + ROWS,
     ],
     ids=[
         "BOM",
@@ -104,6 +107,9 @@ def test_read_valid_file_returns_its_rows(write):
         "UTF-16 without BOM",
         "capitals",
         "words",
+        "joined words",
+        "camel case",
+        "points",
     ],
 )
 def test_read_other_csv_dialects_returns_the_same_rows(write, content):
