@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from components.prepare_data.layouts.inventory import base_name
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import STRING, Positions, Texts, first_rows, have_several, iterate
 from components.shared.errors import printable
@@ -47,6 +48,17 @@ _VERSION = re.compile(
     r"(?:.+_original_)?(.+)[._](?:jpe?g|png|bmp|tiff?|webp)(?:\.rf\.|_)[0-9a-f-]{16,36}", re.IGNORECASE
 )
 """Names of versions of an image: Roboflow's `NAME_jpg.rf.HASH`, and Augmentor's `CLASS_original_NAME.jpg_UUID`."""
+_WORD = (
+    r"(?:aug(?!ust)\w*|(?:(?:horizontal|vertical|h|v|lr|ud)[ _.-]*)?flip\w*|mirror\w*|rot(?:at\w*)?|crop(?!land)\w*|"
+    r"zoom\w*|shear\w*|shift\w*|bright\w*|contrast\w*|jitter\w*|blur\w*|nois[ey]\w*|orig(?:inal)?|copy|kopie)"
+)
+_CHANGED = re.compile(rf"(.+?)[ _.-]+{_WORD}[ _.()\d-]*(?:deg\w*)?", re.IGNORECASE)
+_CHANGED_BEFORE = re.compile(
+    r"(?:aug(?:mented)?|[hv]?flip(?:ped)?|rot(?:ated)?|copy of)[ _.-]*\d*[ _.-]+(.+)", re.IGNORECASE
+)
+"""Names that state how an image was made: `NAME_aug1`, `NAME_rot90`, `NAME_original`, `flip_NAME`."""
+MIN_DIGITS = 6
+"""A shorter number alone does not identify an image in all folders."""
 
 
 class Groups:
@@ -191,11 +203,75 @@ def _shorter_names(name: str) -> Iterator[str]:
             yield folder + slash + shorter
 
 
+def changed_from(stem: str) -> str | None:
+    """Return the name of the image that a changed copy was made of; None if the rest of the name does not identify it.
+
+    Example:
+        >>> changed_from("ISIC_1_flip_rot90"), changed_from("image_flip"), changed_from("ISIC_1_2")
+        ('ISIC_1', None, None)
+    """
+    name = stem
+    while match := _CHANGED.fullmatch(name) or _CHANGED_BEFORE.fullmatch(name):
+        name = match[1]
+    digits = sum(map(str.isdigit, name))
+    identifies = digits and len(name) > 1 and (digits < len(name) or digits >= MIN_DIGITS)
+    return name if identifies and name != stem else None
+
+
+def _folders(name: str) -> Iterator[str]:
+    """Yield the folder of a name and those around it, the deepest first; the last one is empty."""
+    while name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _relate_changed(texts: Texts, labels: np.ndarray, base_of: dict[int, int]) -> None:
+    """Add copies whose names state a change, in other folders than their image or without it.
+
+    The image is that of the same class with the name, of several the one in the nearest folder. Without one, the
+    copies are related to the first of them; those of other folders only if none of their names is repeated there,
+    since cameras repeat names.
+
+    Args:
+        texts: (N,) names.
+        labels: (N,) classes, integers.
+        base_of: row → row that it is a copy of; extended in place.
+    """
+    stems = ((row, changed_from(base_name(name))) for row, name in enumerate(texts) if row not in base_of)
+    changed = {row: (stem, int(labels[row])) for row, stem in stems if stem is not None}
+    wanted = set(changed.values())
+    originals: dict[tuple[object, ...], int | None] = {}  # None for several
+    for row, name in enumerate(texts) if changed else ():
+        if (key := (base_name(name), int(labels[row]))) in wanted:
+            for folder in _folders(name):
+                originals[*key, folder] = None if (*key, folder) in originals else row
+    spelled = Counter((key, base_name(texts[row])) for row, key in changed.items())
+    repeated = {key for (key, _), count in spelled.items() if count > 1}
+    first: dict[tuple[object, ...], int] = {}
+    for row, key in changed.items():
+        folders = list(_folders(texts[row]))
+        near = next((place for folder in folders if (place := (*key, folder)) in originals), None)
+        if near is None:
+            base = first.setdefault((*key, folders[0] if key in repeated else ""), row)
+        else:
+            base = row if (original := originals[near]) is None else original
+        base = _follow(base_of, base)
+        if base != row:
+            base_of[row] = base
+
+
+def _follow(base_of: dict[int, int], row: int) -> int:
+    """Return the row at the end of a chain: what a name extends may extend another name itself."""
+    while row in base_of:
+        row = base_of[row]
+    return row
+
+
 def related_rows(names: pd.Series, dx: pd.Series) -> np.ndarray:
     """Return for each image the row whose name it extends, such as `a` for `a_aug1`, `flip_a` and `a (2)`, or its own.
 
     Only the name of another image of the same class and folder can be extended. Versions that a program made of one
-    image, see `_VERSION`, are related in all folders, to the first of them.
+    image, see `_VERSION`, and names that state a change, see `_relate_changed`, are related in all folders.
 
     Args:
         names: (N,) image ids, each once.
@@ -224,12 +300,10 @@ def related_rows(names: pd.Series, dx: pd.Series) -> np.ndarray:
     for row in numbered:
         if counts[base_of[row]] > MAX_NUMBERED:
             del base_of[row]
+    _relate_changed(texts, labels, base_of)
     rows = np.arange(len(texts))
     for row in base_of:
-        first = row
-        while first in base_of:  # what it extends may extend another name itself
-            first = base_of[first]
-        rows[row] = first
+        rows[row] = _follow(base_of, row)
     return rows
 
 

@@ -231,3 +231,53 @@ def test_related_names_of_a_numbered_sequence_are_no_copies():
 def test_related_names_compare_within_a_folder():
     names = pd.Series(["a/1", "b/1_2", "a/1_2"])
     assert related_names(names, pd.Series("x", index=names.index)) == ["a/1", "b/1_2", "a/1"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("nv/nv0", "nv/augmented/nv0_aug1"),
+        ("orig/a0", "aug/a0_flip"),
+        ("test/nv/nv0", "train/nv/nv0_aug1"),
+        ("nv0_original", "nv0_aug1", "nv0_rot90"),
+        ("train/nv0 - Copy (2)", "test/nv0_h-flip_rot_90deg", "nv0_brightness-1"),
+        ("a/IMG_1", "b/flip_IMG_1", "c/aug_0_IMG_1"),
+        ("train/0024306", "test/0024306_crop1"),
+    ],
+)
+def test_related_names_that_state_a_change_are_copies_in_all_folders(names):
+    names = pd.Series([*names, "other/nv1_flip", "other/IMG_2"])
+    same = pd.Series("nv", index=names.index)
+    assert related_names(names, same) == [*[names[0]] * (len(names) - 2), *names[-2:]]
+    other = same.where(same.index != 0, "mel")  # a copy has the class of its original
+    assert related_names(names, other)[0] == names[0] not in related_names(names, other)[1:]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/image", "b/image_flip", "c/image_rot90"),
+        ("a/1", "b/1_flip", "c/1_aug2"),  # numbers restart in each folder
+        ("a/x", "b/x_flip"),
+        ("aug_0_1234", "aug_7_1234"),
+        ("crop_01", "crop_02", "flip_01"),
+        ("a/nv0", "b/nv0_1"),
+        ("scan1_august", "scan1_september"),
+        ("p1/IMG_1_flip", "p2/IMG_1_flip"),  # a camera's names in folders of patients
+        ("p1/IMG_1", "p2/IMG_1", "p3/IMG_1_flip"),
+    ],
+)
+def test_related_names_that_identify_no_image_of_another_folder_are_not(names):
+    names = pd.Series(names)
+    assert related_names(names, pd.Series("nv", index=names.index)) == list(names)
+
+
+def test_related_names_that_state_a_change_belong_to_the_nearest_image():
+    names = pd.Series(["p1/IMG_1", "p2/IMG_1", "p2/aug/IMG_1_flip", "p1/aug/IMG_1_flip_rot90"])
+    assert related_names(names, pd.Series("nv", index=names.index)) == ["p1/IMG_1", "p2/IMG_1", "p2/IMG_1", "p1/IMG_1"]
+    names = pd.Series(["p1/IMG_1_flip", "p2/IMG_1_flip", "p2/IMG_1_rot90"])
+    assert related_names(names, pd.Series("nv", index=names.index)) == [
+        "p1/IMG_1_flip",
+        "p2/IMG_1_flip",
+        "p2/IMG_1_flip",
+    ]
