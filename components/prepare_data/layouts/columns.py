@@ -28,6 +28,25 @@ COMMON: Aliases = {
     "split": ("split",),
 }
 """Column names of optional fields that several layouts share."""
+IMAGE_COLUMNS = (
+    "image_id", "isic_id", "img_id", "image", "image_name", "image_file", "image_path", "img", "img_path", "file",
+    "filename", "file_name", "filepath", "file_path", "path",
+)  # fmt: skip
+"""Column names that usually hold the image."""
+CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "diagnostic", "class_name", "label_name")
+"""Column names that usually hold the class."""
+
+
+def usual_classes(header: Sequence[str]) -> list[str]:
+    """Return the one column that usually holds the class, in normal form; of several, `dx` or none.
+
+    Example:
+        >>> usual_classes(["file", "Label"]), usual_classes(["label", "dx"]), usual_classes(["label", "diagnosis"])
+        (['label'], ['dx'], [])
+    """
+    names = set(map(normalise, header))
+    found = [name for name in CLASS_COLUMNS if name in names]
+    return found if len(found) == 1 else [name for name in found if name == "dx"]
 
 
 def match_columns(header: Sequence[str], aliases: Aliases, named: Mapping[str, str]) -> dict[str, str] | None:
@@ -74,8 +93,14 @@ def join_splits(inventory: Inventory, found: list[Found]) -> list[Found]:
     return found
 
 
-def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
-    """Read the tables that `recognise_tables` returned, and find the image of each row."""
+def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CLASS_COLUMNS) -> Raw:
+    """Read the tables that `recognise_tables` returned, and find the image of each row.
+
+    Args:
+        inventory: the files of the folder.
+        found: the tables and their columns.
+        classes: names of columns that a note lists, since they may be the class as well.
+    """
     index: ImageIndex | None = None
     parts: list[pd.DataFrame] = []
     files = array("q")
@@ -107,6 +132,7 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
             # Names repeat in the folders of other splits.
             part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")
     name = ", ".join(path.name for path in found.files)
+    ignored = list(dict.fromkeys(ignored))
     return Raw(
         layout=found.layout,
         name=name,
@@ -115,8 +141,19 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         places=places,
         metadata=metadata,
         columns=found.columns,
-        ignored=list(dict.fromkeys(ignored)),
+        ignored=ignored,
+        notes=note_other_classes(found.columns, ignored, classes),
     )
+
+
+def note_other_classes(
+    columns: Mapping[str, str], ignored: Sequence[str], classes: Sequence[str] = CLASS_COLUMNS
+) -> list[str]:
+    """Return a note that names the ignored columns which usually hold a class, too."""
+    others = [column for column in ignored if normalise(column) in classes]
+    if not others:
+        return []
+    return [f"the class is the column {columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"]
 
 
 def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> None:

@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from components.prepare_data.layouts.columns import join_splits, match_columns, read_columns
+from components.prepare_data.layouts.columns import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    join_splits,
+    match_columns,
+    read_columns,
+)
 from components.prepare_data.layouts.dataset import Found, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import normalise
 
 NAME = "table"
-IMAGE_COLUMNS = (
-    "image_id", "isic_id", "img_id", "image", "image_name", "image_file", "image_path", "img", "img_path", "file",
-    "filename", "file_name", "filepath", "file_path", "path",
-)  # fmt: skip
-CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "diagnostic", "class_name", "label_name")
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
@@ -30,4 +31,4 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the table."""
-    return read_columns(inventory, found, scratch)
+    return read_columns(inventory, found)

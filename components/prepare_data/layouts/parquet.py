@@ -1,6 +1,7 @@
 """Parquet files with images, such as a Hugging Face repository: a struct of bytes and path, or plain bytes."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,11 +13,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.prepare_data.image_reader import Stored
-from components.prepare_data.layouts.columns import match_columns, refuse_repeated
+from components.prepare_data.layouts.checks import FORMULA_STARTS
+from components.prepare_data.layouts.columns import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    match_columns,
+    note_other_classes,
+    refuse_repeated,
+    usual_classes,
+)
 from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
-from components.prepare_data.layouts.named_table import CLASS_COLUMNS, IMAGE_COLUMNS
 from components.prepare_data.layouts.splits import split_of, split_of_path
 from components.prepare_data.layouts.tables import join_some, normalise
 from components.shared.errors import UserError
@@ -24,7 +32,7 @@ from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
 
 NAME = "Parquet"
-ALIASES = {"image_id": ("image_id", "isic_id", "img_id", "id"), "dx": CLASS_COLUMNS}
+IDS = ("image_id", "isic_id", "img_id", "id")
 BATCH_ROWS, ROWS_WITHOUT_IMAGES = 64, 10_000
 """Rows that are in memory at a time, with images and without."""
 
@@ -63,13 +71,18 @@ def _holds_images(field: pa.Field) -> bool:
     return _is_binary(field.type) or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
 
 
+def _is_text(field: pa.Field) -> bool:
+    """Return whether a column of bytes has the name of a class or an id, which some writers store as bytes."""
+    return _is_binary(field.type) and normalise(field.name) in (*CLASS_COLUMNS, *IDS)
+
+
 def _image_column(schema: pa.Schema) -> str | None:
     """Return the column of images; None if there is none.
 
     Raises:
         UserError: `metadata.several_images`: there are several, such as masks, and none has a usual name.
     """
-    columns = [str(field.name) for field in schema if _holds_images(field)]
+    columns = [str(field.name) for field in schema if _holds_images(field) and not _is_text(field)]
     usual = [name for name in columns if normalise(name) in IMAGE_COLUMNS]
     if len(columns) > 1 and len(usual) != 1:
         raise UserError(
@@ -82,27 +95,64 @@ def _image_column(schema: pa.Schema) -> str | None:
 
 
 def _columns(schema: pa.Schema, named: dict[str, str]) -> dict[str, str] | None:
+    """Return field → column; that of `image_id` is the column of images unless the user or the data name another."""
     image = _image_column(schema)
     if image is None:
         return None
-    # Without an id, an image is named after its path or row, so the image column serves as both.
     header = [name for name in schema.names if name != image]
-    columns = match_columns([*header, "image_id"] if "image_id" not in header else header, ALIASES, named)
+    classes = usual_classes(header)
+    ids = [name for name in IDS if name in map(normalise, header)]
+    aliases = {"image_id": ids or ("image_id",), "dx": classes}
+    # Without an id, an image is named after its path or row, so the image column serves as both.
+    columns = match_columns(header if ids else [*header, "image_id"], aliases, named)
     if columns is None:
         return None
     return columns | ({} if columns["image_id"] in header else {"image_id": image})
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
-    """Recognise Parquet files that hold images and a class; parts of equal columns are one data set."""
-    by_columns: dict[tuple[str | None, tuple[tuple[str, str], ...]], list[Path]] = {}
+    """Recognise Parquet files that hold images and a class; parts of equal columns and names are one data set."""
+    parts: dict[tuple[object, ...], list[Path]] = {}
+    columns_of: dict[Path, dict[str, str]] = {}
     for path in inventory.parquet:
         schema = _schema(path)
         columns = _columns(schema, named)
         if columns is not None:
             refuse_repeated(path, schema.names, columns)
-            by_columns.setdefault((_image_column(schema), tuple(sorted(columns.items()))), []).append(path)
-    return [Found(NAME, tuple(paths), dict(columns)) for (_, columns), paths in by_columns.items()]
+            columns_of[path] = columns
+            key = (_image_column(schema), tuple(sorted(columns.items())), _name_of_parts(inventory.name(path)))
+            parts.setdefault(key, []).append(path)
+    found = []
+    for paths in parts.values():
+        image, columns = _image_column(_schema(paths[0])) or "", columns_of[paths[0]]
+        certain = "image_id" in named or columns["image_id"] == image or normalise(columns["image_id"]) == "image_id"
+        if not certain and not _are_ids(paths, columns["image_id"], image):
+            columns = columns | {"image_id": image}
+        found.append(Found(NAME, tuple(paths), columns))
+    return found
+
+
+def _name_of_parts(name: str) -> str:
+    """Return the path of a file without numbers and splits, which is the same for all parts of a data set.
+
+    Example:
+        >>> _name_of_parts("data/train-00000-of-00002.parquet"), _name_of_parts("clean_v2.parquet")
+        ('data/*-#-of-#.parquet', 'clean_v2.parquet')
+    """
+    words = re.sub(r"[A-Za-z]+", lambda word: "*" if split_of(word[0]) else word[0], name)
+    return re.sub(r"(?<!\bv)(?<!_v)\d+", "#", words)
+
+
+def _are_ids(paths: list[Path], column: str, image: str) -> bool:
+    """Return whether a column identifies each image, and better than its path if it has numbers only."""
+    ids, stems = list[str](), list[str]()
+    for path in paths:
+        for fields, _, name in _iter_rows(path, {"image_id": column}, image, with_images=False):
+            ids.append(_text(fields.get("image_id")))
+            stems.append(name)
+    if len(set(ids)) < len(ids) or not all(ids) or any(value.startswith(FORMULA_STARTS) for value in ids):
+        return False
+    return not (all(map(str.isdecimal, ids)) and all(stems) and len(set(stems)) == len(stems))
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
@@ -161,7 +211,7 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
         names, split = _class_names(_schema(path), found.columns["dx"]), split_of_path(inventory.name(path))
         number = 0
         for fields, data, name in _iter_rows(path, found.columns, image, spool is not None):
-            row = {field: "" if value is None else str(value) for field, value in fields.items()}
+            row = {field: _text(value) for field, value in fields.items()}
             row["dx"] = _class_name(fields["dx"], names)
             if not own_ids:
                 # Paths repeat in other files, and a part's number must not change an id.
@@ -193,7 +243,8 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
     if "split" in table:
         table["split"] = table["split"].map(lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
-    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, _note_unread(inventory, found))
+    notes = _note_unread(inventory, found) + note_other_classes(found.columns, ignored)
+    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, notes)
 
 
 def copy_table(source: BinaryIO, path: Path) -> None:
@@ -218,7 +269,7 @@ def _names_without_bytes(field: pa.Field) -> list[str]:
     """Return the names of what a column holds besides bytes."""
     if pa.types.is_struct(field.type):
         return [f"{field.name}.{part.name}" for part in field.type if not _is_binary(part.type)]
-    return [] if _is_binary(field.type) else [field.name]
+    return [] if _is_binary(field.type) and not _is_text(field) else [field.name]
 
 
 def _without_bytes(column: pa.ChunkedArray | None, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
@@ -255,6 +306,13 @@ def _note_unread(inventory: Inventory, found: Found) -> list[str]:
     return [f"{len(unread):,} Parquet files with images but without a column of classes are not read: {names}"]
 
 
+def _text(value: object) -> str:
+    """Return a value as text; a missing one is empty."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None else str(value)
+
+
 def _class_name(value: object, names: list[str] | None) -> str:
     """Return the name of a class.
 
@@ -262,7 +320,7 @@ def _class_name(value: object, names: list[str] | None) -> str:
         UserError: `metadata.unnamed_class`: it is a number without a name.
     """
     if value is None or not names or not isinstance(value, int | float):
-        return "" if value is None else str(value)
+        return _text(value)
     if value == -1:  # of a test set whose classes are not published
         return ""
     if value not in range(len(names)):

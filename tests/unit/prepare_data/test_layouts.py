@@ -524,6 +524,93 @@ def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
 
 
+def parquet_rows(path="{}.png", **columns):
+    """Return 8 rows with an image, a class and further columns, which are functions of the row's number."""
+    return [
+        {"image": {"bytes": encoded(n), "path": path.format(n)}, "label": "ab"[n % 2]}
+        | {name: of(n) for name, of in columns.items()}
+        for n in range(8)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "first", "column"),
+    [
+        ({"isic_id": "ISIC_{}".format}, "ISIC_0", "isic_id"),
+        ({"img_id": "{}.png".format, "id": int}, "0", "img_id"),
+        ({"id": "P{}".format}, "P0", "id"),
+        ({"isic_id": "{}".format, "image_id": "I{}".format}, "I0", "image_id"),
+        ({"id": lambda n: n // 2}, "all.parquet/0", "image"),  # repeated
+        ({"id": lambda n: n - 1}, "all.parquet/0", "image"),  # a formula in spreadsheets
+        ({"isic_id": lambda n: f"I{n}" if n else None}, "all.parquet/0", "image"),
+        ({"id": int}, "all.parquet/0", "image"),  # the path is better than a number
+        ({"id": lambda n: n + 1, "path": ""}, "1", "id"),
+        ({"isic_id": lambda n: f"I{n}".encode()}, "I0", "isic_id"),
+    ],
+)
+def test_read_parquet_prefers_its_own_ids(raw, read, columns, first, column):
+    write_parquet(raw / "all.parquet", parquet_rows(**columns))
+    dataset = read(raw)
+    assert (dataset.table["image_id"][0], dataset.source.columns["image_id"]) == (first, column)
+    pd.testing.assert_frame_equal(layouts.inspect(raw).table, dataset.table)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (("data.parquet", "data_clean.parquet"), None),
+        (("data.parquet", "data (1).parquet"), None),
+        (("set_v1.parquet", "set_v2.parquet"), None),
+        (("a/data.parquet", "b/data.parquet"), None),
+        (("train.parquet", "train_small.parquet"), None),
+        (("train-00000-of-00002.parquet", "train-00001-of-00002.parquet"), 16),
+        (("data/train-0.parquet", "data/test-0.parquet"), 16),
+        (("train/0000.parquet", "validation/0000.parquet"), 16),
+        (("part-1.parquet", "part-2.parquet"), 16),
+    ],
+)
+def test_read_parquet_files_of_equal_columns_are_parts_by_their_names(raw, read, names, rows):
+    for number, name in enumerate(names):
+        write_parquet(raw / name, parquet_rows(f"{number}_{{}}.png"))
+    if rows is None:
+        with raises_user_error("metadata.several", files=sorted(names)):
+            read(raw)
+    else:
+        assert len(read(raw).table) == rows
+
+
+def test_read_parquet_classes_as_bytes_are_text(raw, read, tmp_path):
+    write_parquet(raw / "all.parquet", [{"photo": encoded(n), "label": b"nv" if n % 2 else b"mel"} for n in range(8)])
+    assert classes(read(raw)) == {"nv": 4, "mel": 4}
+    (tmp_path / "copy").mkdir()
+    with (raw / "all.parquet").open("rb") as file:
+        parquet.copy_table(file, tmp_path / "copy" / "all.parquet")
+    assert classes(layouts.inspect(tmp_path / "copy")) == {"nv": 4, "mel": 4}
+
+
+def test_read_several_class_columns_are_refused_unless_the_layout_prefers_one(raw, read, tmp_path):
+    two = ["benign", "malignant"]
+    write_parquet(raw / "all.parquet", parquet_rows(category=lambda n: two[n // 4]))
+    with raises_user_error("metadata.missing_column", columns=["image", "label", "category"]):
+        read(raw)
+    assert classes(read(raw, "dx:category")) == {"benign": 4, "malignant": 4}
+    note = "the class is the column dx; set data_columns=dx:COLUMN for label"
+    write_parquet(raw / "all.parquet", parquet_rows(dx=lambda n: two[n // 4]))
+    dataset = read(raw)
+    assert (classes(dataset), dataset.source.notes[0]) == ({"benign": 4, "malignant": 4}, note)
+    lines = [[f"{n}.png", "ab"[n % 2], two[n // 4]] for n in range(8)]
+    for image in ("file_name", "image_id"):
+        folder = tmp_path / image
+        write_images(folder, lines, lambda row: row[0])
+        write_table(folder / "metadata.csv", lines, [image, "label", "diagnosis"])
+        with raises_user_error("metadata.missing_column", columns=[image, "label", "diagnosis"]):
+            read(folder)
+        assert classes(read(folder, "dx:label")) == {"a": 4, "b": 4}
+        write_table(folder / "metadata.csv", lines, [image, "label", "dx"])
+        dataset = read(folder)
+        assert (classes(dataset), dataset.source.notes[0]) == ({"benign": 4, "malignant": 4}, note)
+
+
 def test_inspect_parquet_gives_the_rows_of_read_also_of_a_copy_without_images(raw, read, tmp_path):
     names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
     for split in ("train", "test"):
