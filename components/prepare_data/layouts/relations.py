@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from components.prepare_data.layouts.checks import FORMULA_STARTS
 from components.prepare_data.layouts.inventory import base_name
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import STRING, Positions, Texts, first_rows, have_several, iterate
@@ -23,7 +24,7 @@ _MISSING = re.compile(
     "unknown|notknown|unk|unspecified|notspecified|undefined|undetermined|missing|blank|empty|default|placeholder|"
     "n[ad]|nan|nat|none|null|nil|no|tbd|tba|pending|unavailable|notavailable|notprovided|notapplicable|notrecorded|"
     "notgiven|notstated|notassigned|unassigned|unidentified|withheld|redacted|anonymous|anonymi[sz]ed|deidentified|"
-    rf"unbekannt|inconnu|desconocido){_OF}|x+"
+    rf"unbekannt|inconnu|desconocido){_OF}|x{{1,3}}"
 )
 """Words, without blanks and signs, that stand for a missing id, also in `no lesion id` and `Unknown_id`."""
 _SPREADSHEET_ERROR = re.compile(
@@ -120,7 +121,10 @@ def _is_placeholder(value: str) -> bool:
     plain = _without_signs(value)
     if _ZEROS_OR_NINES.fullmatch(plain) or _CODE.fullmatch(plain) or _SPREADSHEET_ERROR.fullmatch(plain):
         return True
-    return not any(map(str.isalnum, plain)) or _MISSING.fullmatch(re.sub(r"[\W_]+", "", plain.lower())) is not None
+    if not any(map(str.isalnum, plain)):
+        return True
+    is_formula = plain.startswith(FORMULA_STARTS)  # which is refused
+    return not is_formula and _MISSING.fullmatch(re.sub(r"[\W_]+", "", plain.lower())) is not None
 
 
 def _is_number(value: str, counts: Counter[str]) -> bool:
