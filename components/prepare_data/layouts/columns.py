@@ -10,9 +10,9 @@ from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import join_some, normalise, read_table
+from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
 from components.prepare_data.texts import iterate
-from components.shared.errors import UserError
+from components.shared.errors import UserError, printable
 from components.shared.parameters import COLUMN_FIELDS
 from components.shared.records import MetadataFile
 
@@ -35,6 +35,8 @@ IMAGE_COLUMNS = (
 """Column names that usually hold the image."""
 CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "diagnostic", "class_name", "label_name")
 """Column names that usually hold the class."""
+MAX_COMPARED = 1_000
+"""First rows of which the images of two columns are compared."""
 
 
 def usual_classes(header: Sequence[str]) -> list[str]:
@@ -80,7 +82,7 @@ def recognise_tables(layout: str, inventory: Inventory, aliases: Aliases, named:
     for path, header in inventory.headers.items():
         columns = match_columns(header, aliases, named)
         if columns is not None:
-            found.append(Found(layout, (path,), columns))
+            found.append(Found(layout, (path,), columns, frozenset(named)))
     return join_splits(inventory, found)
 
 
@@ -89,7 +91,7 @@ def join_splits(inventory: Inventory, found: list[Found]) -> list[Found]:
     splits = [split_of_path(inventory.name(it.files[0])) for it in found]
     alike = len({tuple(sorted(it.columns.items())) for it in found}) == 1
     if len(found) > 1 and alike and None not in splits and len(set(splits)) == len(found):
-        return [Found(found[0].layout, tuple(it.files[0] for it in found), found[0].columns)]
+        return [found[0]._replace(files=tuple(it.files[0] for it in found))]
     return found
 
 
@@ -120,8 +122,10 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
         ignored += [column for column in table.header if column and column not in found.columns.values()]
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
+        rivals = {} if "image_id" in found.named else _rival_columns(table, found.columns)
         del table  # before the index needs memory
         index = index or ImageIndex(inventory)
+        _refuse_rivals(path, rivals, found.columns["image_id"], part["image_id"], index)
         for value in iterate(part["image_id"]):
             image = index.locate(value, path.parent)
             # An image beside another split's table is not that of this table's row.
@@ -142,18 +146,52 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
         metadata=metadata,
         columns=found.columns,
         ignored=ignored,
-        notes=note_other_classes(found.columns, ignored, classes),
+        notes=note_other_classes(found, ignored, classes),
     )
 
 
-def note_other_classes(
-    columns: Mapping[str, str], ignored: Sequence[str], classes: Sequence[str] = CLASS_COLUMNS
-) -> list[str]:
-    """Return a note that names the ignored columns which usually hold a class, too."""
+def _rival_columns(table: Table, columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the first values of the other columns that usually hold the image."""
+    names = [name for name in table.header if normalise(name) in IMAGE_COLUMNS and name not in columns.values()]
+    return {name: table.column(name)[:MAX_COMPARED] for name in names}
+
+
+def _refuse_rivals(path: Path, rivals: Mapping[str, list[str]], column: str, ids: pd.Series, index: ImageIndex) -> None:
+    """Raise if another column names other images than that of `image_id` in most rows.
+
+    Raises:
+        UserError: `metadata.two_image_columns`.
+    """
+    for other, values in rivals.items():
+        found = [_locate(index, value, path.parent) for value in values]
+        own = [_locate(index, value, path.parent) for value in iterate(ids[:MAX_COMPARED])]
+        differ = [at for at, pair in enumerate(zip(own, found, strict=True)) if min(pair) >= 0 and pair[0] != pair[1]]
+        if len(differ) * 2 > len(found):
+            at = differ[0]
+            raise UserError(
+                f"the columns {column} and {other} of {path.name} name different images in most rows, such as "
+                f"{printable(ids.iloc[at][:80])} and {printable(values[at][:80])}",
+                f"name the one that is meant: data_columns=image_id:{other} or data_columns=image_id:{column}",
+                "metadata.two_image_columns",
+                columns=[column, other],
+                file=path.name,
+            )
+
+
+def _locate(index: ImageIndex, value: str, near: Path) -> int:
+    """Return the position of an image, −1 if there is none, or several."""
+    try:
+        return index.locate(value, near) if value else -1
+    except UserError:
+        return -1
+
+
+def note_other_classes(found: Found, ignored: Sequence[str], classes: Sequence[str] = CLASS_COLUMNS) -> list[str]:
+    """Return a note that names the ignored columns which usually hold a class, too, unless the user named one."""
     others = [column for column in ignored if normalise(column) in classes]
-    if not others:
+    if not others or "dx" in found.named:
         return []
-    return [f"the class is the column {columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"]
+    return [f"the class is the column {found.columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"]
 
 
 def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     found = []
     for path, header in inventory.headers.items():
         columns = match_columns(header, {"image_id": COLUMNS, "dx": usual_classes(header)}, named)
-        found += [Found(NAME, (path,), columns)] if columns else []
+        found += [Found(NAME, (path,), columns, frozenset(named))] if columns else []
     return join_splits(inventory, found)
 
 

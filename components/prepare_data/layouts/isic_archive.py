@@ -20,7 +20,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         if "isic_id" in names and ("dx" in named or set(names) & set(DIAGNOSES)):
             dx = () if "dx" in named else _complete_diagnoses(path)
             columns = match_columns(header, {"image_id": ("isic_id",), "dx": dx}, named)
-            found += [Found(NAME, (path,), columns)] if columns else []
+            found += [Found(NAME, (path,), columns, frozenset(named))] if columns else []
     return found
 
 

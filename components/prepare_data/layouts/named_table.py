@@ -25,7 +25,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         classes = [name for name in CLASS_COLUMNS if name in names]
         aliases = {"image_id": images if len(images) == 1 else (), "dx": classes if len(classes) == 1 else ()}
         columns = match_columns(header, aliases, named)
-        found += [Found(NAME, (path,), columns)] if columns else []
+        found += [Found(NAME, (path,), columns, frozenset(named))] if columns else []
     return join_splits(inventory, found)
 
 

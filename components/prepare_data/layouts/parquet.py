@@ -128,7 +128,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         certain = "image_id" in named or columns["image_id"] == image or normalise(columns["image_id"]) == "image_id"
         if not certain and not _are_ids(paths, columns["image_id"], image):
             columns = columns | {"image_id": image}
-        found.append(Found(NAME, tuple(paths), columns))
+        found.append(Found(NAME, tuple(paths), columns, frozenset(named)))
     return found
 
 
@@ -243,7 +243,7 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
     if "split" in table:
         table["split"] = table["split"].map(lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
-    notes = _note_unread(inventory, found) + note_other_classes(found.columns, ignored)
+    notes = _note_unread(inventory, found) + note_other_classes(found, ignored)
     return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, notes)
 
 

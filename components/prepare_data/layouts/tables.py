@@ -3,6 +3,7 @@
 import codecs
 import csv
 import hashlib
+import io
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,6 @@ SEPARATORS = ",;\t|"
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
-_SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)
-"""First line that Excel reads and some programs write for it; it contains the separator."""
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _JOINED = re.compile(r"^(image|img|isic|lesion|patient|subject|case)(id|name)$")
 """Names of columns that are often spelled without a separator."""
@@ -108,9 +107,9 @@ def _encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def _separator(first_line: str) -> str:
+def _separator(header: str) -> str:
     """Return the separator that occurs most often in the header, outside quotes."""
-    outside = re.sub(r'"[^"]*"', "", first_line)
+    outside = re.sub(r'"[^"]*"', "", header)
     return max(SEPARATORS, key=outside.count)
 
 
@@ -126,7 +125,10 @@ def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
     _refuse_links(path, start)
     encoding = _encoding(start)
     text = start.decode(encoding, errors="ignore")
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    lines = (line for line in text.splitlines() if line.strip())
+    first = next(lines, "")
+    while first.count('"') % 2 and (more := next(lines, None)) is not None:  # a quoted name with a line break
+        first += more
     try:
         with path.open(encoding=encoding, newline="") as file:
             yield file, _separator(first)
@@ -141,12 +143,12 @@ def read_header(path: Path) -> list[str]:
         UserError: the file does not hold a table.
     """
     with _open(path) as (file, separator):
-        line = ""
-        while not line.strip() or _SEPARATOR_LINE.fullmatch(line.strip()):
-            line = file.readline(START_BYTES)
-            if not line:
-                return []
-        return [name.strip() for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
+        start = io.StringIO(file.read(START_BYTES), newline="")  # a quoted name may contain line breaks
+    for row in csv.reader(start, delimiter=separator, skipinitialspace=separator != "\t"):
+        fields = [field.strip() for field in row]
+        if any(fields) and fields[0].lower() != "sep=":  # a line that some programs write for Excel
+            return fields
+    return []
 
 
 def read_table(path: Path) -> Table:

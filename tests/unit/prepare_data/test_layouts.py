@@ -117,6 +117,37 @@ def test_read_ids_in_other_case_finds_the_images(raw, read):
     assert len(read(raw).files) == 23
 
 
+@pytest.mark.parametrize(("image", "dx"), [("image_id", "dx"), ("img_id", "diagnostic"), ("file_name", "label")])
+def test_read_two_columns_that_name_different_images_raises(raw, read, image, dx):
+    lines = [[str(n), f"{7 - n}.jpg", ("nv", "mel")[n // 4]] for n in range(8)]
+    write_images(raw, lines, lambda row: row[1])
+    write_table(raw / "labels.csv", lines, [image, "file", dx])
+    for open_ in (read, layouts.inspect):
+        with raises_user_error("metadata.two_image_columns", columns=[image, "file"], file="labels.csv"):
+            open_(raw)
+    for column, expected in (("file", 0), (image, 1)):
+        table = read(raw, f"image_id:{column}").table
+        (first,) = table.loc[table["image_id"] == "7", "dx"]
+        assert first == ("nv", "mel")[expected]
+    write_table(
+        raw / "labels.csv", [[str(n), f"{n}.jpg", dx] for n, (_, _, dx) in enumerate(lines)], [image, "file", dx]
+    )
+    assert len(read(raw).files) == 8
+
+
+def test_read_a_name_with_suffix_prefers_the_file_of_that_suffix(raw, read):
+    lines = [[str(n), f"a{n}", ("nv", "mel")[n % 2]] for n in range(6)]
+    for number, suffix in enumerate((".jpg", ".png")):
+        write_images(raw / "i", lines[:: 1 - 2 * number], lambda row, suffix=suffix: row[1] + suffix)
+    for suffix, spelled in ((".jpg", ".jpg"), (".png", ".PNG")):
+        write_table(raw / "labels.csv", [[f"{row[1]}{spelled}", row[2]] for row in lines], ["file", "label"])
+        for open_ in (read, layouts.inspect):
+            assert {file.name for file in open_(raw).files.values()} == {f"a{n}{suffix}" for n in range(6)}
+    write_table(raw / "labels.csv", [[row[1], row[2]] for row in lines], ["file", "label"])
+    with raises_user_error("images.repeated_id"):
+        read(raw)
+
+
 def test_read_paths_chooses_between_files_of_one_name(raw, read):
     lines = [[f"{dx}/{n}.jpg", dx] for dx in ("cat", "dog") for n in range(4)]
     write_images(raw, lines, lambda row: row[0])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.prepare_data import layouts
 from components.prepare_data.layouts.checks import FORMULA_STARTS
+from components.prepare_data.layouts.tables import read_header
 from components.shared.errors import UserError
 from tests.helpers.errors import raises_user_error
 
@@ -114,6 +115,16 @@ def test_read_valid_file_returns_its_rows(write):
 )
 def test_read_other_csv_dialects_returns_the_same_rows(write, content):
     pd.testing.assert_frame_equal(read(write(content)), read(write(HEADER + ROWS)))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_read_header_with_a_line_break_in_a_name_is_complete(tmp_path, write, separator):
+    header = '"image\nid","the first,\r\nthe second",dx,patient_id,lesion_id\n'
+    folder = write((header + "I1,,nv,P1,L1\nI2,,mel,P2,L2\n").replace(",", separator))
+    assert read_header(folder / "HAM10000_metadata.csv")[2:] == ["dx", "patient_id", "lesion_id"]
+    table = read(folder)
+    assert list(table["patient_id"]) == ["P1", "P2"]
+    assert list(table["lesion_id"]) == ["L1", "L2"]
 
 
 def test_read_requires_only_three_columns(write):
