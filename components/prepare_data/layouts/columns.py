@@ -9,6 +9,7 @@ import pandas as pd
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.matching import ImageIndex
+from components.prepare_data.layouts.one_hot import ONE_HOT, find_classes, note_classes, read_classes
 from components.prepare_data.layouts.splits import split_of_path
 from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
 from components.prepare_data.texts import iterate
@@ -109,18 +110,26 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
     places = array("q")
     metadata: list[MetadataFile] = []
     ignored: list[str] = []
+    notes: dict[str, None] = {}
     for path in found.files:
         table = read_table(path)
         refuse_repeated(path, table.header, found.columns)
         if not len(table):
             raise UserError(f"{path.name} has no rows", "add one row per image", "metadata.no_rows")
-        part = pd.DataFrame({field: table.column(column).series() for field, column in found.columns.items()})
+        hot = find_classes(path, found.columns.values()) if found.columns["dx"] == ONE_HOT else []
+        part = pd.DataFrame(
+            {
+                field: (read_classes(table, hot) if column == ONE_HOT else table.column(column)).series()
+                for field, column in found.columns.items()
+            }
+        )
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
         places.extend(table.lines)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
-        ignored += [column for column in table.header if column and column not in found.columns.values()]
+        ignored += [column for column in table.header if column and column not in (*found.columns.values(), *hot)]
+        notes |= {note_classes(hot): None} if hot else {}
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
         rivals = {} if "image_id" in found.named else _rival_columns(table, found.columns)
         del table  # before the index needs memory
@@ -146,7 +155,7 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
         metadata=metadata,
         columns=found.columns,
         ignored=ignored,
-        notes=note_other_classes(found, ignored, classes),
+        notes=[*notes, *note_other_classes(found, ignored, classes)],
     )
 
 

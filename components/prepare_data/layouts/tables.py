@@ -136,19 +136,30 @@ def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
         raise UserError(f"{path.name} is not UTF-8 text", "save it as CSV in UTF-8", "metadata.not_utf8") from error
 
 
+def read_start(path: Path) -> list[list[str]]:
+    """Return the header and the first rows, without those that are blank.
+
+    Raises:
+        UserError: the file does not hold a table.
+    """
+    with _open(path) as (file, separator):
+        text = file.read(START_BYTES)
+    # A quoted name may contain line breaks.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
+    rows = [[field.strip() for field in row] for row in reader]
+    if len(text) == START_BYTES and len(rows) > 1:
+        del rows[-1]  # it may be cut off
+    rows = [row for row in rows if any(row)]
+    return rows[1:] if rows and rows[0][0].lower() == "sep=" else rows  # a line that some programs write for Excel
+
+
 def read_header(path: Path) -> list[str]:
     """Return the names of the columns; an empty list for an empty file.
 
     Raises:
         UserError: the file does not hold a table.
     """
-    with _open(path) as (file, separator):
-        start = io.StringIO(file.read(START_BYTES), newline="")  # a quoted name may contain line breaks
-    for row in csv.reader(start, delimiter=separator, skipinitialspace=separator != "\t"):
-        fields = [field.strip() for field in row]
-        if any(fields) and fields[0].lower() != "sep=":  # a line that some programs write for Excel
-            return fields
-    return []
+    return next(iter(read_start(path)), [])
 
 
 def read_table(path: Path) -> Table:

@@ -348,6 +348,68 @@ def test_read_one_hot_with_another_value_names_column_and_line(raw, read, value)
     assert caught.value.fields == {"column": "NV", "line": 5}
 
 
+def write_leaves(folder, image="image_id", form=str, further=()):
+    """Write a set of leaves with one column per class, and further columns, which are name → function of the row."""
+    lines = [[f"leaf{n}", *(form(int(n % 3 == code)) for code in range(3))] for n in range(12)]
+    write_images(folder, lines, lambda row: f"{row[0]}.jpg")
+    rows_ = [[*line, *(of(n) for _, of in further)] for n, line in enumerate(lines)]
+    write_table(folder / "train.csv", rows_, [image, "healthy", "rust", "scab", *(name for name, _ in further)])
+
+
+@pytest.mark.parametrize(
+    ("image", "form"), [("image_id", str), ("file_name", float), ("path", bool), ("isic_id", "{}.".format)]
+)
+def test_read_one_column_per_class_of_any_names(raw, read, image, form):
+    sex, flag = ("sex", lambda n: n % 2), ("camera", lambda n: f"c{n}")
+    write_leaves(raw, image, form, [("lesion_id", lambda n: f"L{n // 6}"), sex, flag])
+    for open_ in (read, layouts.inspect):
+        dataset = open_(raw)
+        assert classes(dataset) == {"healthy": 4, "rust": 4, "scab": 4}
+        assert dict(zip(dataset.table["image_id"], dataset.table["dx"], strict=True))["leaf5"] == "scab"
+        assert list(dataset.table["sex"].unique()) == ["0", "1"]
+        assert dataset.table["group_id"].nunique() == 2
+        assert dataset.source.columns["dx"] == "one column per class"
+        assert dataset.source.ignored == ["camera"]
+        assert "the class of an image is the column that has 1, of healthy, rust, scab" in dataset.source.notes
+
+
+@pytest.mark.parametrize(("value", "code"), [("2", "metadata.class_value"), ("0", "metadata.not_one_hot")])
+def test_read_one_column_per_class_with_a_wrong_row_below_the_first_ones_names_it(raw, read, value, code):
+    write_leaves(raw)
+    lines = [[f"leaf{n}", 1, 0] for n in range(9_000)]
+    lines[8_000][1] = value
+    write_table(raw / "train.csv", lines, ["image_id", "rust", "scab"])
+    with raises_user_error(code, line=8_002):
+        read(raw)
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Male", "Female"), ("rust",), ("label", "other")])
+def test_read_columns_with_0_and_1_that_are_no_classes_are_refused(raw, read, names):
+    lines = [[f"leaf{n}", *((n % 2, 1 - n % 2)[: len(names)])] for n in range(4)]
+    write_images(raw, lines, lambda row: f"{row[0]}.jpg")
+    write_table(raw / "train.csv", lines, ["file", *names])
+    if "label" in names:
+        assert classes(read(raw)) == {"0": 2, "1": 2}
+    else:
+        with raises_user_error("metadata.missing_column"):
+            read(raw)
+
+
+def test_read_isic_with_lesions_in_the_ground_truth_uses_them(raw, read):
+    write_images(raw, rows())
+    codes = ("MEL", "NV", "BCC")
+    lines = [
+        [row[1], *(float(row[2].upper() == code) for code in codes), f"L{n // 2}", "clinic"]
+        for n, row in enumerate(rows())
+    ]
+    write_table(raw / "GroundTruth.csv", lines, ["image", *codes, "lesion_id", "source"])
+    dataset = read(raw)
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert dataset.table["group_id"].nunique() == 12
+    assert dataset.source.unit == "lesion"
+    assert dataset.source.ignored == ["source"]
+
+
 def test_read_isic_2019_ignores_the_weights_of_its_test_table(raw, read):
     write_images(raw, rows())
     lines = [[row[1], *(float(row[2].upper() == code) for code in ("MEL", "NV", "BCC")), 0.4, 1] for row in rows()]
