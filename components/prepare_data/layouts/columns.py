@@ -1,17 +1,19 @@
 """Recognise a text table by its columns, and read it: the common part of all layouts with a metadata file."""
 
+import filecmp
+import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
-from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.one_hot import ONE_HOT, find_classes, note_classes, read_classes
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
+from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table
 from components.prepare_data.texts import iterate
 from components.shared.errors import UserError, printable
 from components.shared.parameters import COLUMN_FIELDS
@@ -38,6 +40,8 @@ CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "dia
 """Column names that usually hold the class."""
 MAX_COMPARED = 1_000
 """First rows of which the images of two columns are compared."""
+FIRST_ROWS = 20
+"""Rows of which one must name an image, so that a table lists images."""
 
 
 def usual_classes(header: Sequence[str]) -> list[str]:
@@ -155,7 +159,11 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
         metadata=metadata,
         columns=found.columns,
         ignored=ignored,
-        notes=[*notes, *note_other_classes(found, ignored, classes)],
+        notes=[
+            *notes,
+            *note_other_classes(found, ignored, classes),
+            *note_unused_tables(inventory, found.files, index or ImageIndex(inventory)),
+        ],
     )
 
 
@@ -220,6 +228,40 @@ def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str
             )
 
 
+def _name_images(inventory: Inventory, header: Sequence[str]) -> bool:
+    """Return whether the first row of a table has the name of an image, and none that is usual for a column."""
+    names = set(map(normalise, header))
+    if names & {*IMAGE_COLUMNS, *CLASS_COLUMNS, *COMMON}:
+        return False
+    index = ImageIndex(inventory)
+    return any(_locate(index, name, inventory.folder) >= 0 for name in header)
+
+
+def note_unused_tables(inventory: Inventory, used: Collection[Path], index: ImageIndex) -> list[str]:
+    """Return a note for each other table that lists images, unless it is a copy of one that is used.
+
+    Raises:
+        UserError: a table cannot be read any more.
+    """
+    notes = []
+    for path, header in inventory.headers.items():
+        if path in used or any(filecmp.cmp(path, other, shallow=False) for other in used):
+            continue
+        columns = [normalise(name) in IMAGE_COLUMNS for name in header]
+        cells = [
+            cell
+            for row in read_start(path)[1:FIRST_ROWS]
+            for cell, of_image in zip(row, columns, strict=False)
+            if of_image or not re.fullmatch(r"[\d.]*", cell)  # pixels resemble images that are numbers
+        ]
+        if any(_locate(index, cell, path.parent) >= 0 for cell in cells):
+            notes.append(
+                f"{inventory.name(path)} lists images, but is not read; add its columns ({join_some(header, 8)}) to "
+                f"{join_some([inventory.name(other) for other in used])} to use them"
+            )
+    return notes
+
+
 def explain_unknown_columns(
     inventory: Inventory, paths: Sequence[Path], named: Mapping[str, str], has_class_folders: bool
 ) -> UserError:
@@ -229,6 +271,13 @@ def explain_unknown_columns(
     if not header:
         return UserError(
             f"{inventory.name(path)} is empty", "provide a CSV with the columns image_id and dx", "metadata.empty"
+        )
+    if any(strip_suffixes(name) != name for name in header) or _name_images(inventory, header):
+        return UserError(
+            f"{inventory.name(path)} has no header row: its first line is {join_some(header)}",
+            "add a first line with the names of the columns, such as image_id,dx",
+            "metadata.no_header",
+            file=inventory.name(path),
         )
     shown = join_some(header, 12) or "none"
     if named:

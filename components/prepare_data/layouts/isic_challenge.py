@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.prepare_data.layouts.columns import COMMON, join_splits, match_columns, refuse_repeated
+from components.prepare_data.layouts.columns import (
+    COMMON,
+    join_splits,
+    match_columns,
+    note_unused_tables,
+    refuse_repeated,
+)
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
@@ -94,7 +100,8 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         places += table.lines
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
     rows, columns = pd.concat(parts, ignore_index=True), dict(found.columns)
-    for path, image, fields in _further_columns(inventory, found):
+    further = _further_columns(inventory, found)
+    for path, image, fields in further:
         table = read_table(path)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(table), sha256=table.sha256))
         images = [strip_suffixes(value) for value in table.column(image)]
@@ -106,4 +113,5 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     index, near = ImageIndex(inventory), found.files[0].parent
     name = ", ".join(path.name for path in found.files)
     files = ImagePaths(inventory.images, (index.locate(value, near) for value in rows["image_id"]))
-    return Raw(NAME, name, rows, files, places, metadata, columns, list(dict.fromkeys(ignored)))
+    notes = note_unused_tables(inventory, [*found.files, *(path for path, *_ in further)], index)
+    return Raw(NAME, name, rows, files, places, metadata, columns, list(dict.fromkeys(ignored)), notes)

@@ -22,6 +22,8 @@ SEPARATORS = ",;\t|"
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
+_PACKED = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
+"""Beginnings of workbooks, of zip archives, and of gzip."""
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _JOINED = re.compile(r"^(image|img|isic|lesion|patient|subject|case)(id|name)$")
 """Names of columns that are often spelled without a separator."""
@@ -69,8 +71,15 @@ def normalise(name: str) -> str:
     return _JOINED.sub(r"\1_\2", words)
 
 
-def _refuse_links(path: Path, start: bytes) -> None:
-    """Raise if the file holds a link, a large-file pointer or a web page instead of a table."""
+def _refuse_others(path: Path, start: bytes) -> None:
+    """Raise if the file holds a workbook, an archive, a link, a large-file pointer or a web page instead of a table."""
+    if start.startswith(_PACKED):
+        raise UserError(
+            f"{path.name} is a workbook or an archive, not a text table",
+            "open it in a spreadsheet program and save it as CSV in UTF-8, or unpack it",
+            "metadata.not_utf8",
+            file=path.name,
+        )
     if _POINTER.match(start):
         raise UserError(
             f"{path.name} holds a pointer to a large file instead of the table",
@@ -122,7 +131,7 @@ def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
     """
     with path.open("rb") as file:
         start = file.read(START_BYTES)
-    _refuse_links(path, start)
+    _refuse_others(path, start)
     encoding = _encoding(start)
     text = start.decode(encoding, errors="ignore")
     lines = (line for line in text.splitlines() if line.strip())

@@ -1058,6 +1058,43 @@ def test_read_a_comment_above_the_header_is_named(raw, read):
         read(raw)
 
 
+@pytest.mark.parametrize(("of_table", "delimiter"), [("{}.jpg", ","), ("{}", ";"), ("images/{}", "\t")])
+def test_read_a_table_without_a_header_row_is_named(raw, read, of_table, delimiter):
+    write_images(raw / "images", rows())
+    first, *lines = [[of_table.format(row[1]), row[2]] for row in rows()]
+    write_table(raw / "labels.csv", lines, first, delimiter=delimiter)
+    for columns in ("auto", "image_id:file,dx:label"):
+        with raises_user_error("metadata.no_header", file="labels.csv") as caught:
+            read(raw, columns)
+        assert "has no header row" in str(caught.value)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b"])
+def test_read_a_workbook_with_the_suffix_csv_is_named(raw, read, start):
+    write_images(raw, rows())
+    (raw / "labels.csv").write_bytes(start + b"[Content_Types].xml\n")
+    with raises_user_error("metadata.not_utf8", file="labels.csv") as caught:
+        read(raw)
+    assert "is a workbook or an archive" in str(caught.value)
+
+
+def test_read_notes_other_tables_that_list_images(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw, rows())
+    write_table(raw / "patients.csv", [[row[1], f"P{n}"] for n, row in enumerate(rows())], ["photo", "patient"])
+    write_table(raw / "clinics.csv", [["A", "Bern"]], ["clinic", "place"])
+    (raw / "copy").mkdir()
+    shutil.copy(raw / CSV, raw / "copy" / CSV)
+    note = f"patients.csv lists images, but is not read; add its columns (photo, patient) to {CSV} to use them"
+    assert [it for it in read(raw).source.notes if "not read" in it] == [note]
+    assert note in layouts.inspect(raw).source.notes
+    codes = ("NV", "MEL", "BCC")
+    lines = [[row[1], *(float(row[2].upper() == code) for code in codes)] for row in rows()]
+    write_table(raw / CSV, lines, ["image", *codes])
+    (raw / "copy" / CSV).unlink()
+    assert read(raw).source.notes[0] == note
+
+
 def test_read_ignores_a_given_split_in_the_folder(raw, read):
     write_table(raw / CSV, rows())
     write_images(raw, rows())
