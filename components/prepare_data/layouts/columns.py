@@ -11,7 +11,14 @@ import pandas as pd
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
-from components.prepare_data.layouts.one_hot import ONE_HOT, find_classes, note_classes, read_classes
+from components.prepare_data.layouts.one_hot import (
+    ONE_HOT,
+    are_no_classes,
+    binary_columns,
+    find_classes,
+    note_classes,
+    read_classes,
+)
 from components.prepare_data.layouts.splits import split_of_path
 from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table
 from components.prepare_data.texts import iterate
@@ -228,10 +235,16 @@ def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str
             )
 
 
+def _usual(header: Sequence[str]) -> list[str]:
+    """Return the columns that usually hold an image or an optional field."""
+    usual = {*IMAGE_COLUMNS, *(name for names in COMMON.values() for name in names)}
+    return [name for name in header if normalise(name) in usual]
+
+
 def _name_images(inventory: Inventory, header: Sequence[str]) -> bool:
     """Return whether the first row of a table has the name of an image, and none that is usual for a column."""
     names = set(map(normalise, header))
-    if names & {*IMAGE_COLUMNS, *CLASS_COLUMNS, *COMMON}:
+    if _usual(header) or names & set(CLASS_COLUMNS):
         return False
     index = ImageIndex(inventory)
     return any(_locate(index, name, inventory.folder) >= 0 for name in header)
@@ -296,6 +309,17 @@ def explain_unknown_columns(
             "remove the lines above the header, or separate the columns by a comma, semicolon, tab or |",
             "metadata.no_header",
             file=inventory.name(path),
+        )
+    names = set(map(normalise, header))
+    hot = [] if names & set(CLASS_COLUMNS) else binary_columns(path, _usual(header))
+    if not are_no_classes(hot) and names & set(IMAGE_COLUMNS):
+        return UserError(
+            f"{inventory.name(path)} has no column of classes, and not exactly one 1 in each row of its columns with "
+            f"0 and 1 ({join_some(hot, 12)})",
+            "keep only one column per class of these, or name the column of the class, as in data_columns=dx:COLUMN",
+            "metadata.not_one_hot",
+            file=inventory.name(path),
+            columns=hot[:50],
         )
     return UserError(
         f"{inventory.name(path)} does not have exactly one column that usually holds the image, and one the class "

@@ -46,8 +46,13 @@ def find_classes(path: Path, others: Iterable[str]) -> list[str]:
     header, *rows = read_start(path) or [[]]
     at = [header.index(name) for name in columns]
     sums = {sum(_number(row[column]) or 0 for column in at) for row in rows if len(row) == len(header)}
-    no_classes = all(split_of(name) for name in columns) or {normalise(name) for name in columns} <= _SEXES
-    return columns if len(columns) > 1 and sums == {1} and not no_classes else []
+    return columns if sums == {1} and not are_no_classes(columns) else []
+
+
+def are_no_classes(columns: Sequence[str]) -> bool:
+    """Return whether columns are fewer than two, or splits or sexes."""
+    names = {normalise(name) for name in columns}
+    return len(names) < 2 or all(map(split_of, names)) or names <= _SEXES
 
 
 def read_classes(table: Table, columns: Sequence[str]) -> Texts:

@@ -36,7 +36,7 @@ class Table:
 
     Attributes:
         path: its file.
-        header: names of the columns, as they are spelled.
+        header: names of the columns, as they are spelled, on one line.
         columns: the values of each column, without surrounding blanks.
         lines: the last line number of each row.
     """
@@ -145,6 +145,11 @@ def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
         raise UserError(f"{path.name} is not UTF-8 text", "save it as CSV in UTF-8", "metadata.not_utf8") from error
 
 
+def _names(header: list[str]) -> list[str]:
+    """Return the names of columns without line breaks."""
+    return [" ".join(name.split()) for name in header]
+
+
 def read_start(path: Path) -> list[list[str]]:
     """Return the header and the first rows, without those that are blank.
 
@@ -159,7 +164,9 @@ def read_start(path: Path) -> list[list[str]]:
     if len(text) == START_BYTES and len(rows) > 1:
         del rows[-1]  # it may be cut off
     rows = [row for row in rows if any(row)]
-    return rows[1:] if rows and rows[0][0].lower() == "sep=" else rows  # a line that some programs write for Excel
+    if rows and rows[0][0].lower() == "sep=":  # a line that some programs write for Excel
+        del rows[0]
+    return [_names(rows[0]), *rows[1:]] if rows else []
 
 
 def read_header(path: Path) -> list[str]:
@@ -191,7 +198,7 @@ def read_table(path: Path) -> Table:
                 if not any(fields) or (not header and fields[0].lower() == "sep="):
                     continue
                 if not header:
-                    header, columns = fields, [Texts() for _ in fields]
+                    header, columns = _names(fields), [Texts() for _ in fields]
                     continue
                 if len(fields) != len(header):
                     raise UserError(

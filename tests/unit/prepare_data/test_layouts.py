@@ -395,6 +395,13 @@ def test_read_columns_with_0_and_1_that_are_no_classes_are_refused(raw, read, na
             read(raw)
 
 
+def test_read_several_columns_with_1_in_a_row_are_named(raw, read):
+    write_leaves(raw, further=[("sex", lambda n: n % 2), ("wet", lambda n: n % 2), ("camera", lambda n: f"c{n}")])
+    with raises_user_error("metadata.not_one_hot", columns=["healthy", "rust", "scab", "wet"], file="train.csv"):
+        read(raw)
+    assert classes(read(raw, "dx:wet")) == {"0": 6, "1": 6}
+
+
 def test_read_isic_with_lesions_in_the_ground_truth_uses_them(raw, read):
     write_images(raw, rows())
     codes = ("MEL", "NV", "BCC")
