@@ -1,18 +1,28 @@
 """Recognise a text table by its columns, and read it: the common part of all layouts with a metadata file."""
 
+import filecmp
+import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
-from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
+from components.prepare_data.layouts.one_hot import (
+    ONE_HOT,
+    are_no_classes,
+    binary_columns,
+    find_classes,
+    note_classes,
+    read_classes,
+)
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import Table, join_some, normalise, read_table
+from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table
 from components.prepare_data.texts import iterate
-from components.shared.errors import UserError
+from components.shared.errors import UserError, printable
 from components.shared.parameters import COLUMN_FIELDS
 from components.shared.records import MetadataFile
 
@@ -28,6 +38,29 @@ COMMON: Aliases = {
     "split": ("split",),
 }
 """Column names of optional fields that several layouts share."""
+IMAGE_COLUMNS = (
+    "image_id", "isic_id", "img_id", "image", "image_name", "image_file", "image_path", "img", "img_path", "file",
+    "filename", "file_name", "filepath", "file_path", "path",
+)  # fmt: skip
+"""Column names that usually hold the image."""
+CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "diagnostic", "class_name", "label_name")
+"""Column names that usually hold the class."""
+MAX_COMPARED = 1_000
+"""First rows of which the images of two columns are compared."""
+FIRST_ROWS = 20
+"""Rows of which one must name an image, so that a table lists images."""
+
+
+def usual_classes(header: Sequence[str]) -> list[str]:
+    """Return the one column that usually holds the class, in normal form; of several, `dx` or none.
+
+    Example:
+        >>> usual_classes(["file", "Label"]), usual_classes(["label", "dx"]), usual_classes(["label", "diagnosis"])
+        (['label'], ['dx'], [])
+    """
+    names = set(map(normalise, header))
+    found = [name for name in CLASS_COLUMNS if name in names]
+    return found if len(found) == 1 else [name for name in found if name == "dx"]
 
 
 def match_columns(header: Sequence[str], aliases: Aliases, named: Mapping[str, str]) -> dict[str, str] | None:
@@ -61,7 +94,7 @@ def recognise_tables(layout: str, inventory: Inventory, aliases: Aliases, named:
     for path, header in inventory.headers.items():
         columns = match_columns(header, aliases, named)
         if columns is not None:
-            found.append(Found(layout, (path,), columns))
+            found.append(Found(layout, (path,), columns, frozenset(named)))
     return join_splits(inventory, found)
 
 
@@ -70,31 +103,49 @@ def join_splits(inventory: Inventory, found: list[Found]) -> list[Found]:
     splits = [split_of_path(inventory.name(it.files[0])) for it in found]
     alike = len({tuple(sorted(it.columns.items())) for it in found}) == 1
     if len(found) > 1 and alike and None not in splits and len(set(splits)) == len(found):
-        return [Found(found[0].layout, tuple(it.files[0] for it in found), found[0].columns)]
+        return [found[0]._replace(files=tuple(it.files[0] for it in found))]
     return found
 
 
-def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
-    """Read the tables that `recognise_tables` returned, and find the image of each row."""
+def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CLASS_COLUMNS) -> Raw:
+    """Read the tables that `recognise_tables` returned, and find the image of each row.
+
+    Args:
+        inventory: the files of the folder.
+        found: the tables and their columns.
+        classes: names of columns that a note lists, since they may be the class as well.
+    """
     index: ImageIndex | None = None
     parts: list[pd.DataFrame] = []
     files = array("q")
     places = array("q")
     metadata: list[MetadataFile] = []
     ignored: list[str] = []
+    notes: dict[str, None] = {}
     for path in found.files:
         table = read_table(path)
-        _refuse_repeated(table, found.columns)
-        part = pd.DataFrame({field: table.column(column).series() for field, column in found.columns.items()})
+        refuse_repeated(path, table.header, found.columns)
+        if not len(table):
+            raise UserError(f"{path.name} has no rows", "add one row per image", "metadata.no_rows")
+        hot = find_classes(path, found.columns.values()) if found.columns["dx"] == ONE_HOT else []
+        part = pd.DataFrame(
+            {
+                field: (read_classes(table, hot) if column == ONE_HOT else table.column(column)).series()
+                for field, column in found.columns.items()
+            }
+        )
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
         places.extend(table.lines)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
-        ignored += [column for column in table.header if column and column not in found.columns.values()]
+        ignored += [column for column in table.header if column and column not in (*found.columns.values(), *hot)]
+        notes |= {note_classes(hot): None} if hot else {}
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
+        rivals = {} if "image_id" in found.named else _rival_columns(table, found.columns)
         del table  # before the index needs memory
         index = index or ImageIndex(inventory)
+        _refuse_rivals(path, rivals, found.columns["image_id"], part["image_id"], index)
         for value in iterate(part["image_id"]):
             image = index.locate(value, path.parent)
             # An image beside another split's table is not that of this table's row.
@@ -105,6 +156,7 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
             # Names repeat in the folders of other splits.
             part["image_id"] = (inventory.name(path.parent) + "/" + part["image_id"]).where(part["image_id"] != "", "")
     name = ", ".join(path.name for path in found.files)
+    ignored = list(dict.fromkeys(ignored))
     return Raw(
         layout=found.layout,
         name=name,
@@ -113,23 +165,114 @@ def read_columns(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         places=places,
         metadata=metadata,
         columns=found.columns,
-        ignored=list(dict.fromkeys(ignored)),
+        ignored=ignored,
+        notes=[
+            *notes,
+            *note_other_classes(found, ignored, classes),
+            *note_unused_tables(inventory, found.files, index or ImageIndex(inventory)),
+        ],
     )
 
 
-def _refuse_repeated(table: Table, columns: Mapping[str, str]) -> None:
-    """Raise if a column that is used exists more than once, or the table has no rows."""
-    names = [normalise(name) for name in table.header]
+def _rival_columns(table: Table, columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the first values of the other columns that usually hold the image."""
+    names = [name for name in table.header if normalise(name) in IMAGE_COLUMNS and name not in columns.values()]
+    return {name: table.column(name)[:MAX_COMPARED] for name in names}
+
+
+def _refuse_rivals(path: Path, rivals: Mapping[str, list[str]], column: str, ids: pd.Series, index: ImageIndex) -> None:
+    """Raise if another column names other images than that of `image_id` in most rows.
+
+    Raises:
+        UserError: `metadata.two_image_columns`.
+    """
+    for other, values in rivals.items():
+        found = [_locate(index, value, path.parent) for value in values]
+        own = [_locate(index, value, path.parent) for value in iterate(ids[:MAX_COMPARED])]
+        differ = [at for at, pair in enumerate(zip(own, found, strict=True)) if min(pair) >= 0 and pair[0] != pair[1]]
+        if len(differ) * 2 > len(found):
+            at = differ[0]
+            raise UserError(
+                f"the columns {column} and {other} of {path.name} name different images in most rows, such as "
+                f"{printable(ids.iloc[at][:80])} and {printable(values[at][:80])}",
+                f"name the one that is meant: data_columns=image_id:{other} or data_columns=image_id:{column}",
+                "metadata.two_image_columns",
+                columns=[column, other],
+                file=path.name,
+            )
+
+
+def _locate(index: ImageIndex, value: str, near: Path) -> int:
+    """Return the position of an image, −1 if there is none, or several."""
+    try:
+        return index.locate(value, near) if value else -1
+    except UserError:
+        return -1
+
+
+def note_other_classes(found: Found, ignored: Sequence[str], classes: Sequence[str] = CLASS_COLUMNS) -> list[str]:
+    """Return a note that names the ignored columns which usually hold a class, too, unless the user named one."""
+    others = [column for column in ignored if normalise(column) in classes]
+    if not others or "dx" in found.named:
+        return []
+    return [f"the class is the column {found.columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"]
+
+
+def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raise if a column that is used exists more than once.
+
+    Raises:
+        UserError: `metadata.repeated_column`.
+    """
+    names = [normalise(name) for name in header]
     for column in columns.values():
         if names.count(normalise(column)) > 1:
             raise UserError(
-                f"{table.path.name} has the column {column} more than once",
+                f"{path.name} has the column {column} more than once",
                 "keep only one of them",
                 "metadata.repeated_column",
                 column=column,
             )
-    if not len(table):
-        raise UserError(f"{table.path.name} has no rows", "add one row per image", "metadata.no_rows")
+
+
+def _usual(header: Sequence[str]) -> list[str]:
+    """Return the columns that usually hold an image or an optional field."""
+    usual = {*IMAGE_COLUMNS, *(name for names in COMMON.values() for name in names)}
+    return [name for name in header if normalise(name) in usual]
+
+
+def _name_images(inventory: Inventory, header: Sequence[str]) -> bool:
+    """Return whether the first row of a table has the name of an image, and none that is usual for a column."""
+    names = set(map(normalise, header))
+    if _usual(header) or names & set(CLASS_COLUMNS):
+        return False
+    index = ImageIndex(inventory)
+    return any(_locate(index, name, inventory.folder) >= 0 for name in header)
+
+
+def note_unused_tables(inventory: Inventory, used: Collection[Path], index: ImageIndex) -> list[str]:
+    """Return a note for each other table that lists images, unless it is a copy of one that is used.
+
+    Raises:
+        UserError: a table cannot be read any more.
+    """
+    notes = []
+    for path, header in inventory.headers.items():
+        if path in used or any(filecmp.cmp(path, other, shallow=False) for other in used):
+            continue
+        columns = [normalise(name) in IMAGE_COLUMNS for name in header]
+        cells = [
+            cell
+            for row in read_start(path)[1:FIRST_ROWS]
+            for cell, of_image in zip(row, columns, strict=False)
+            if of_image or not re.fullmatch(r"[\d.]*", cell)  # pixels resemble images that are numbers
+        ]
+        if any(_locate(index, cell, path.parent) >= 0 for cell in cells):
+            notes.append(
+                f"{inventory.name(path)} lists images, but is not read; add its columns ({join_some(header, 8)}) to "
+                f"{join_some([inventory.name(other) for other in used])} to use them"
+            )
+    return notes
 
 
 def explain_unknown_columns(
@@ -141,6 +284,13 @@ def explain_unknown_columns(
     if not header:
         return UserError(
             f"{inventory.name(path)} is empty", "provide a CSV with the columns image_id and dx", "metadata.empty"
+        )
+    if any(strip_suffixes(name) != name for name in header) or _name_images(inventory, header):
+        return UserError(
+            f"{inventory.name(path)} has no header row: its first line is {join_some(header)}",
+            "add a first line with the names of the columns, such as image_id,dx",
+            "metadata.no_header",
+            file=inventory.name(path),
         )
     shown = join_some(header, 12) or "none"
     if named:
@@ -159,6 +309,17 @@ def explain_unknown_columns(
             "remove the lines above the header, or separate the columns by a comma, semicolon, tab or |",
             "metadata.no_header",
             file=inventory.name(path),
+        )
+    names = set(map(normalise, header))
+    hot = [] if names & set(CLASS_COLUMNS) else binary_columns(path, _usual(header))
+    if not are_no_classes(hot) and names & set(IMAGE_COLUMNS):
+        return UserError(
+            f"{inventory.name(path)} has no column of classes, and not exactly one 1 in each row of its columns with "
+            f"0 and 1 ({join_some(hot, 12)})",
+            "keep only one column per class of these, or name the column of the class, as in data_columns=dx:COLUMN",
+            "metadata.not_one_hot",
+            file=inventory.name(path),
+            columns=hot[:50],
         )
     return UserError(
         f"{inventory.name(path)} does not have exactly one column that usually holds the image, and one the class "

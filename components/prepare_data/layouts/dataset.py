@@ -28,11 +28,13 @@ class Found(NamedTuple):
         layout: name of the layout.
         files: the files that define the images, such as the metadata.
         columns: field → name of the column, as the file spells it.
+        named: fields whose column the user named.
     """
 
     layout: str
     files: tuple[Path, ...]
     columns: dict[str, str]
+    named: frozenset[str] = frozenset()
 
 
 @dataclass

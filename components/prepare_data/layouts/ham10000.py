@@ -17,4 +17,4 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the table."""
-    return read_columns(inventory, found, scratch)
+    return read_columns(inventory, found)

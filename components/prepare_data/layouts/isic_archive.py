@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from components.prepare_data.layouts.checks import MISSING_CLASSES
-from components.prepare_data.layouts.columns import match_columns, read_columns
+from components.prepare_data.layouts.columns import CLASS_COLUMNS, match_columns, read_columns
 from components.prepare_data.layouts.dataset import Found, Raw
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import normalise, read_table
@@ -20,7 +20,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         if "isic_id" in names and ("dx" in named or set(names) & set(DIAGNOSES)):
             dx = () if "dx" in named else _complete_diagnoses(path)
             columns = match_columns(header, {"image_id": ("isic_id",), "dx": dx}, named)
-            found += [Found(NAME, (path,), columns)] if columns else []
+            found += [Found(NAME, (path,), columns, frozenset(named))] if columns else []
     return found
 
 
@@ -37,10 +37,4 @@ def _complete_diagnoses(path: Path) -> list[str]:
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the table."""
-    raw = read_columns(inventory, found, scratch)
-    others = [column for column in raw.ignored if normalise(column) in DIAGNOSES]
-    if others:
-        raw.notes.append(
-            f"the class is the column {found.columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"
-        )
-    return raw
+    return read_columns(inventory, found, (*DIAGNOSES, *CLASS_COLUMNS))

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.prepare_data.layouts.columns import COMMON, join_splits
+from components.prepare_data.layouts.columns import (
+    COMMON,
+    join_splits,
+    match_columns,
+    note_unused_tables,
+    refuse_repeated,
+)
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
+from components.prepare_data.layouts.one_hot import ONE_HOT, binary_columns, read_classes
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import Table, normalise, read_table
-from components.prepare_data.texts import Texts
+from components.prepare_data.layouts.tables import normalise, read_table
 from components.shared.errors import UserError, printable
 from components.shared.records import MetadataFile
 
@@ -25,7 +31,6 @@ MIN_CODES = 3
 """Classes of ISIC that a table has as columns; other tables with numbers are no ground truth."""
 NO_CLASSES = frozenset(["score_weight", "validation_weight"])
 """Columns of the test table of ISIC 2019 that are no classes."""
-_ONE_HOT = "one column per class"
 _DOWNSAMPLED = "_downsampled"
 
 
@@ -33,51 +38,19 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     """Recognise tables with a column of images and one for each class."""
     found = []
     for path, header in inventory.headers.items():
-        names = [normalise(column) for column in header]
-        image = next((name for name in IMAGE_COLUMNS if name in names), None)
-        if image and "dx" not in named and len(CODES & set(names)) >= MIN_CODES:
-            found.append(Found(NAME, (path,), {"image_id": header[names.index(image)], "dx": _ONE_HOT}))
+        names = set(map(normalise, header))
+        if "dx" not in named and len(CODES & names) >= MIN_CODES:
+            own = {field: column for field, column in named.items() if normalise(column) in names}
+            columns = match_columns([*header, ONE_HOT], {"image_id": IMAGE_COLUMNS, "dx": [normalise(ONE_HOT)]}, own)
+            found += [Found(NAME, (path,), columns, frozenset(own))] if columns else []
     return join_splits(inventory, found)
 
 
-def _is_set(table: Table, value: str, at: int, line: int) -> bool:
-    """Return whether a value is 1 and not 0."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1
-    if number not in (0, 1):
-        column = table.header[at]
-        raise UserError(
-            f"{table.path.name} has {value[:40]!r} as {column} in line {line}; one column per class needs 0 or 1",
-            "correct the value, or remove the column if it is no class",
-            "metadata.class_value",
-            column=column,
-            line=line,
-        )
-    return number == 1
-
-
-def _classes(table: Table, image: str) -> Texts:
-    """Return the class of each row: the column with 1.
-
-    Raises:
-        UserError: `metadata.not_one_hot`: a row has no class or several; `metadata.class_value`: a value is neither 0
-            nor 1.
-    """
-    codes = [at for at, name in enumerate(table.header) if name and name != image and normalise(name) not in NO_CLASSES]
-    classes = Texts()
-    for row, line in enumerate(table.lines):
-        set_ = [table.header[at] for at in codes if _is_set(table, table.columns[at][row], at, line)]
-        if len(set_) != 1:
-            raise UserError(
-                f"{table.path.name} has {len(set_) or 'no'} classes in line {line}; one column per class needs one 1",
-                "correct the line, or use a table with the class in one column",
-                "metadata.not_one_hot",
-                line=line,
-            )
-        classes.append(set_[0])
-    return classes
+def _class_columns(path: Path, header: list[str], columns: Mapping[str, str]) -> list[str]:
+    """Return the classes of ISIC and the other columns with 0 and 1, without those of fields and weights."""
+    others = {*columns.values(), *(name for name in header if normalise(name) in NO_CLASSES)}
+    binary = binary_columns(path, others)
+    return [name for name in header if name not in others and (name in binary or normalise(name) in CODES)]
 
 
 def _further_columns(inventory: Inventory, found: Found) -> list[tuple[Path, str, dict[str, str]]]:
@@ -115,16 +88,20 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     places: list[int | str] = []
     for path in found.files:
         table = read_table(path)
-        image = found.columns["image_id"]
-        part = pd.DataFrame({"image_id": table.column(image).series(), "dx": _classes(table, image).series()})
+        classes = _class_columns(path, table.header, found.columns)
+        refuse_repeated(path, table.header, found.columns)
+        values = {field: table.column(column) for field, column in found.columns.items() if column != ONE_HOT}
+        values["dx"] = read_classes(table, classes)
+        part = pd.DataFrame({field: texts.series() for field, texts in values.items()})
         if len(found.files) > 1:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
-        ignored += [column for column in table.header if normalise(column) in NO_CLASSES]
+        ignored += [column for column in table.header if column and column not in (*classes, *found.columns.values())]
         places += table.lines
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
     rows, columns = pd.concat(parts, ignore_index=True), dict(found.columns)
-    for path, image, fields in _further_columns(inventory, found):
+    further = _further_columns(inventory, found)
+    for path, image, fields in further:
         table = read_table(path)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(table), sha256=table.sha256))
         images = [strip_suffixes(value) for value in table.column(image)]
@@ -136,4 +113,5 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     index, near = ImageIndex(inventory), found.files[0].parent
     name = ", ".join(path.name for path in found.files)
     files = ImagePaths(inventory.images, (index.locate(value, near) for value in rows["image_id"]))
-    return Raw(NAME, name, rows, files, places, metadata, columns, list(dict.fromkeys(ignored)))
+    notes = note_unused_tables(inventory, [*found.files, *(path for path, *_ in further)], index)
+    return Raw(NAME, name, rows, files, places, metadata, columns, list(dict.fromkeys(ignored)), notes)

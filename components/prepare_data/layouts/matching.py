@@ -61,6 +61,12 @@ def _agree(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     return first[len(first) - length :] == second[len(second) - length :]
 
 
+def _likeness(whole: str, name: str, path: str) -> int:
+    """Return how well a path has a name: with its suffix, with it in other case, without it, or in other case only."""
+    found = base_name(path)
+    return 3 if found == whole else 2 if _fold(found) == _fold(whole) else int(strip_suffixes(found) == name)
+
+
 class ImageIndex:
     """The images of a folder, by name; they must be sorted."""
 
@@ -94,8 +100,10 @@ class ImageIndex:
         if len(alike) < 2:
             return alike[0] if alike else -1
         paths = {image: self._images[image] for image in alike}
-        exact = {image: path for image, path in paths.items() if strip_suffixes(base_name(path)) == name}
-        return self._choose(value, exact or paths, near)
+        whole = base_name(value.rstrip("/"))
+        best = max(_likeness(whole, name, path) for path in paths.values())
+        named = {image: path for image, path in paths.items() if _likeness(whole, name, path) == best}
+        return self._choose(value, named, near)
 
     def _find_alike(self, name: str, value: str) -> list[int]:
         """Return the images of a folded name whose folders agree with those of a value, if it has some."""

@@ -2,21 +2,26 @@
 
 from pathlib import Path
 
-from components.prepare_data.layouts.columns import join_splits, match_columns, read_columns
+from components.prepare_data.layouts.columns import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    join_splits,
+    match_columns,
+    read_columns,
+)
 from components.prepare_data.layouts.dataset import Found, Raw
 from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.one_hot import ONE_HOT, find_classes
 from components.prepare_data.layouts.tables import normalise
 
 NAME = "table"
-IMAGE_COLUMNS = (
-    "image_id", "isic_id", "img_id", "image", "image_name", "image_file", "image_path", "img", "img_path", "file",
-    "filename", "file_name", "filepath", "file_path", "path",
-)  # fmt: skip
-CLASS_COLUMNS = ("dx", "label", "class", "diagnosis", "category", "target", "diagnostic", "class_name", "label_name")
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
-    """Recognise tables with the named columns, or with exactly one column that is common for image and class."""
+    """Recognise tables with the named columns, or with exactly one column that is common for image and class.
+
+    A table with one column per class is recognised if no other has a column of classes.
+    """
     found = []
     for path, header in inventory.headers.items():
         names = [normalise(column) for column in header]
@@ -24,10 +29,25 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         classes = [name for name in CLASS_COLUMNS if name in names]
         aliases = {"image_id": images if len(images) == 1 else (), "dx": classes if len(classes) == 1 else ()}
         columns = match_columns(header, aliases, named)
-        found += [Found(NAME, (path,), columns)] if columns else []
-    return join_splits(inventory, found)
+        found += [Found(NAME, (path,), columns, frozenset(named))] if columns else []
+    return join_splits(inventory, found or _recognise_one_hot(inventory, named))
+
+
+def _recognise_one_hot(inventory: Inventory, named: dict[str, str]) -> list[Found]:
+    """Recognise tables with one column that is common for images, and one column per class."""
+    found = []
+    for path, header in inventory.headers.items():
+        names = set(map(normalise, header))
+        images = [name for name in IMAGE_COLUMNS if name in names]
+        if "dx" in named or (images and names & set(CLASS_COLUMNS)):
+            return []
+        aliases = {"image_id": images if len(images) == 1 else (), "dx": [normalise(ONE_HOT)]}
+        columns = match_columns([*header, ONE_HOT], aliases, named)
+        if columns and find_classes(path, columns.values()):
+            found.append(Found(NAME, (path,), columns, frozenset(named)))
+    return found
 
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the table."""
-    return read_columns(inventory, found, scratch)
+    return read_columns(inventory, found)

@@ -17,7 +17,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the table; numbers of lesions are unique within a patient only."""
-    raw = read_columns(inventory, found, scratch)
+    raw = read_columns(inventory, found)
     if {"lesion_id", "patient_id"} <= raw.columns.keys():
         known = (raw.table["lesion_id"] != "") & (raw.table["patient_id"] != "")
         both = raw.table["patient_id"] + "_" + raw.table["lesion_id"]

@@ -1,6 +1,7 @@
 """Parquet files with images, such as a Hugging Face repository: a struct of bytes and path, or plain bytes."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,11 +13,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.prepare_data.image_reader import Stored
-from components.prepare_data.layouts.columns import match_columns
+from components.prepare_data.layouts.checks import FORMULA_STARTS
+from components.prepare_data.layouts.columns import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    match_columns,
+    note_other_classes,
+    refuse_repeated,
+    usual_classes,
+)
 from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
-from components.prepare_data.layouts.named_table import CLASS_COLUMNS, IMAGE_COLUMNS
 from components.prepare_data.layouts.splits import split_of, split_of_path
 from components.prepare_data.layouts.tables import join_some, normalise
 from components.shared.errors import UserError
@@ -24,7 +32,7 @@ from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
 
 NAME = "Parquet"
-ALIASES = {"image_id": ("image_id", "isic_id", "img_id", "id"), "dx": CLASS_COLUMNS}
+IDS = ("image_id", "isic_id", "img_id", "id")
 BATCH_ROWS, ROWS_WITHOUT_IMAGES = 64, 10_000
 """Rows that are in memory at a time, with images and without."""
 LISTED_ROWS = 100
@@ -65,13 +73,18 @@ def _holds_images(field: pa.Field) -> bool:
     return _is_binary(field.type) or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
 
 
+def _is_text(field: pa.Field) -> bool:
+    """Return whether a column of bytes has the name of a class or an id, which some writers store as bytes."""
+    return _is_binary(field.type) and normalise(field.name) in (*CLASS_COLUMNS, *IDS)
+
+
 def _image_column(schema: pa.Schema) -> str | None:
     """Return the column of images; None if there is none.
 
     Raises:
         UserError: `metadata.several_images`: there are several, such as masks, and none has a usual name.
     """
-    columns = [str(field.name) for field in schema if _holds_images(field)]
+    columns = [str(field.name) for field in schema if _holds_images(field) and not _is_text(field)]
     usual = [name for name in columns if normalise(name) in IMAGE_COLUMNS]
     if len(columns) > 1 and len(usual) != 1:
         raise UserError(
@@ -84,26 +97,64 @@ def _image_column(schema: pa.Schema) -> str | None:
 
 
 def _columns(schema: pa.Schema, named: dict[str, str]) -> dict[str, str] | None:
+    """Return field → column; that of `image_id` is the column of images unless the user or the data name another."""
     image = _image_column(schema)
     if image is None:
         return None
-    # Without an id, an image is named after its path or row, so the image column serves as both.
     header = [name for name in schema.names if name != image]
-    columns = match_columns([*header, "image_id"] if "image_id" not in header else header, ALIASES, named)
+    classes = usual_classes(header)
+    ids = [name for name in IDS if name in map(normalise, header)]
+    aliases = {"image_id": ids or ("image_id",), "dx": classes}
+    # Without an id, an image is named after its path or row, so the image column serves as both.
+    columns = match_columns(header if ids else [*header, "image_id"], aliases, named)
     if columns is None:
         return None
     return columns | ({} if columns["image_id"] in header else {"image_id": image})
 
 
 def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
-    """Recognise Parquet files that hold images and a class; parts of equal columns are one data set."""
-    by_columns: dict[tuple[str | None, tuple[tuple[str, str], ...]], list[Path]] = {}
+    """Recognise Parquet files that hold images and a class; parts of equal columns and names are one data set."""
+    parts: dict[tuple[object, ...], list[Path]] = {}
+    columns_of: dict[Path, dict[str, str]] = {}
     for path in inventory.parquet:
         schema = _schema(path)
         columns = _columns(schema, named)
         if columns is not None:
-            by_columns.setdefault((_image_column(schema), tuple(sorted(columns.items()))), []).append(path)
-    return [Found(NAME, tuple(paths), dict(columns)) for (_, columns), paths in by_columns.items()]
+            refuse_repeated(path, schema.names, columns)
+            columns_of[path] = columns
+            key = (_image_column(schema), tuple(sorted(columns.items())), _name_of_parts(inventory.name(path)))
+            parts.setdefault(key, []).append(path)
+    found = []
+    for paths in parts.values():
+        image, columns = _image_column(_schema(paths[0])) or "", columns_of[paths[0]]
+        certain = "image_id" in named or columns["image_id"] == image or normalise(columns["image_id"]) == "image_id"
+        if not certain and not _are_ids(paths, columns["image_id"], image):
+            columns = columns | {"image_id": image}
+        found.append(Found(NAME, tuple(paths), columns, frozenset(named)))
+    return found
+
+
+def _name_of_parts(name: str) -> str:
+    """Return the path of a file without numbers and splits, which is the same for all parts of a data set.
+
+    Example:
+        >>> _name_of_parts("data/train-00000-of-00002.parquet"), _name_of_parts("clean_v2.parquet")
+        ('data/*-#-of-#.parquet', 'clean_v2.parquet')
+    """
+    words = re.sub(r"[A-Za-z]+", lambda word: "*" if split_of(word[0]) else word[0], name)
+    return re.sub(r"(?<!\bv)(?<!_v)\d+", "#", words)
+
+
+def _are_ids(paths: list[Path], column: str, image: str) -> bool:
+    """Return whether a column identifies each image, and better than its path if it has numbers only."""
+    ids, stems = list[str](), list[str]()
+    for path in paths:
+        for fields, _, name in _iter_rows(path, {"image_id": column}, image, with_images=False):
+            ids.append(_text(fields.get("image_id")))
+            stems.append(name)
+    if len(set(ids)) < len(ids) or not all(ids) or any(value.startswith(FORMULA_STARTS) for value in ids):
+        return False
+    return not (all(map(str.isdecimal, ids)) and all(stems) and len(set(stems)) == len(stems))
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
@@ -162,7 +213,7 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
         names, split = _class_names(_schema(path), found.columns["dx"]), split_of_path(inventory.name(path))
         number = 0
         for fields, data, name in _iter_rows(path, found.columns, image, spool is not None):
-            row = {field: "" if value is None else str(value) for field, value in fields.items()}
+            row = {field: _text(value) for field, value in fields.items()}
             row["dx"] = _class_name(fields["dx"], names)
             if not own_ids:
                 # Paths repeat in other files, and a part's number must not change an id.
@@ -185,14 +236,17 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
             places.append(number)
         digest = file_sha256(path) if spool is not None else NOT_HASHED
         metadata.append(MetadataFile(name=inventory.name(path), rows=number, sha256=digest))
+    name = ", ".join(path.name for path in found.files[:3])
+    if not rows:
+        raise UserError(f"{name} has no rows", "add one row per image", "metadata.no_rows")
     table = pd.DataFrame(rows, dtype=object)
     if not own_ids and not table["image_id"].is_unique:  # some writers give all images the same path
         table["image_id"] = positions
     if "split" in table:
         table["split"] = table["split"].map(lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
-    name = ", ".join(path.name for path in found.files[:3])
-    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, _note_unread(inventory, found))
+    notes = _note_unread(inventory, found) + note_other_classes(found, ignored)
+    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, notes)
 
 
 def copy_table(source: BinaryIO, path: Path) -> None:
@@ -203,10 +257,13 @@ def copy_table(source: BinaryIO, path: Path) -> None:
     """
     with _refuse_corrupt(path), pq.ParquetFile(source) as file, pq.ParquetWriter(path, file.schema_arrow) as out:
         schema = file.schema_arrow
-        wanted = [name for field in schema for name in _names_without_bytes(field)]
+        wanted = list(dict.fromkeys(name for field in schema for name in _names_without_bytes(field)))
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=wanted)
-            arrays = [_without_bytes(table, field, file.metadata.row_group(group).num_rows) for field in schema]
+            columns = iter(file.read_row_group(group, columns=wanted).columns)  # names may be repeated
+            rows = file.metadata.row_group(group).num_rows
+            arrays = [
+                _without_bytes(next(columns) if _names_without_bytes(field) else None, field, rows) for field in schema
+            ]
             out.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
@@ -214,14 +271,14 @@ def _names_without_bytes(field: pa.Field) -> list[str]:
     """Return the names of what a column holds besides bytes."""
     if pa.types.is_struct(field.type):
         return [f"{field.name}.{part.name}" for part in field.type if not _is_binary(part.type)]
-    return [] if _is_binary(field.type) else [field.name]
+    return [] if _is_binary(field.type) and not _is_text(field) else [field.name]
 
 
-def _without_bytes(table: pa.Table, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
-    """Return a column of a table that was read without bytes, which are null."""
+def _without_bytes(column: pa.ChunkedArray | None, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
+    """Return a column that was read without bytes, which are null; None if it has bytes only."""
     if not pa.types.is_struct(field.type):
-        return table.column(field.name) if field.name in table.column_names else pa.nulls(rows, field.type)
-    found = table.column(field.name).combine_chunks() if field.name in table.column_names else None
+        return pa.nulls(rows, field.type) if column is None else column
+    found = None if column is None else column.combine_chunks()
     parts = [
         pa.nulls(rows, part.type) if _is_binary(part.type) or found is None else pc.struct_field(found, part.name)
         for part in field.type
@@ -262,6 +319,13 @@ def _note_unread(inventory: Inventory, found: Found) -> list[str]:
     return [f"{len(unread):,} Parquet files with images but without a column of classes are not read: {names}"]
 
 
+def _text(value: object) -> str:
+    """Return a value as text; a missing one is empty."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None else str(value)
+
+
 def _class_name(value: object, names: list[str] | None) -> str:
     """Return the name of a class.
 
@@ -269,7 +333,7 @@ def _class_name(value: object, names: list[str] | None) -> str:
         UserError: `metadata.unnamed_class`: it is a number without a name.
     """
     if value is None or not names or not isinstance(value, int | float):
-        return "" if value is None else str(value)
+        return _text(value)
     if value == -1:  # of a test set whose classes are not published
         return ""
     if value not in range(len(names)):

@@ -1,9 +1,8 @@
 """Read age, sex and site of new images, whose classes are not known, from the tables beside them."""
 
-from components.prepare_data.layouts.columns import COMMON
+from components.prepare_data.layouts.columns import COMMON, IMAGE_COLUMNS
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.matching import ImageIndex
-from components.prepare_data.layouts.named_table import IMAGE_COLUMNS
 from components.prepare_data.layouts.tables import normalise, read_table
 from components.shared.image_set import METADATA
 

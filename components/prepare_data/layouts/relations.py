@@ -10,23 +10,31 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from components.prepare_data.layouts.checks import FORMULA_STARTS
+from components.prepare_data.layouts.inventory import base_name
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import STRING, Positions, Texts, first_rows, have_several, iterate
 from components.shared.errors import printable
 
 Unit = Literal["lesion", "patient", "image"]
 
-PLACEHOLDERS = frozenset(
-    (
-        "unknown", "not known", "unspecified", "undefined", "missing", "na", "n/a", "n.a.", "#n/a", "nan", "none",
-        "null", "nil", "not available", "not_available", "no id", "no lesion id", "-", "--", "-1", "?", ".", "0",
-        "<na>", "nat", "unk", "tbd", "not provided", "not applicable", "anonymous", "anonymized", "anonymised",
-        "redacted",
-    )
-)  # fmt: skip
-"""Values, in lower case, that stand for a missing id."""
-NUMBERS = frozenset(("0",))
-"""Those that may also be a number in a sequence."""
+_OF = r"(?:lesion|patient|subject|case|image|id|number)*"
+_MISSING = re.compile(
+    rf"{_OF}(?:"
+    "unknown|notknown|unk|unspecified|notspecified|undefined|undetermined|missing|blank|empty|default|placeholder|"
+    "n[ad]|nan|nat|none|null|nil|no|tbd|tba|pending|unavailable|notavailable|notprovided|notapplicable|notrecorded|"
+    "notgiven|notstated|notassigned|unassigned|unidentified|withheld|redacted|anonymous|anonymi[sz]ed|deidentified|"
+    rf"unbekannt|inconnu|desconocido){_OF}|x{{1,3}}"
+)
+"""Words, without blanks and signs, that stand for a missing id, also in `no lesion id` and `Unknown_id`."""
+_SPREADSHEET_ERROR = re.compile(
+    r"#(n/?a|div/0|ref|value|name|num|null|spill|calc|error|bezug|wert|zahl|nv)[!?]?", re.IGNORECASE
+)
+_ZEROS_OR_NINES = re.compile(r"0+|9{2,}")
+"""Numbers that may stand for a missing id or be one of a sequence."""
+_CODE = re.compile(r"-(1|9+)")
+_MAY_BE_MISSING = r"[^1-8]*|[^\w-]*-1(\.0*)?\W*"
+"""Values of which some are placeholders; most ids are none of them."""
 MIN_IMPLAUSIBLE_IMAGES = 10
 MAX_SHARE_OF_CLASS = 0.10
 MAX_TIMES_OTHERS = 5
@@ -34,13 +42,24 @@ MAX_TIMES_OTHERS = 5
 MAX_NUMBERED = 20
 """More files that extend one name by a number alone are a sequence, not copies."""
 
-_DECIMALS = re.compile(r"^(\d+)\.0+$")
+_DECIMALS = re.compile(r"^(-?\d+)\.0*$")
 _SEPARATOR = re.compile(r"[ _.(-]")
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
 _VERSION = re.compile(
     r"(?:.+_original_)?(.+)[._](?:jpe?g|png|bmp|tiff?|webp)(?:\.rf\.|_)[0-9a-f-]{16,36}", re.IGNORECASE
 )
 """Names of versions of an image: Roboflow's `NAME_jpg.rf.HASH`, and Augmentor's `CLASS_original_NAME.jpg_UUID`."""
+_WORD = (
+    r"(?:aug(?!ust)\w*|(?:(?:horizontal|vertical|h|v|lr|ud)[ _.-]*)?flip\w*|mirror\w*|rot(?:at\w*)?|crop(?!land)\w*|"
+    r"zoom\w*|shear\w*|shift\w*|bright\w*|contrast\w*|jitter\w*|blur\w*|nois[ey]\w*|orig(?:inal)?|copy|kopie)"
+)
+_CHANGED = re.compile(rf"(.+?)[ _.-]+{_WORD}[ _.()\d-]*(?:deg\w*)?", re.IGNORECASE)
+_CHANGED_BEFORE = re.compile(
+    r"(?:aug(?:mented)?|[hv]?flip(?:ped)?|rot(?:ated)?|copy of)[ _.-]*\d*[ _.-]+(.+)", re.IGNORECASE
+)
+"""Names that state how an image was made: `NAME_aug1`, `NAME_rot90`, `NAME_original`, `flip_NAME`."""
+MIN_DIGITS = 6
+"""A shorter number alone does not identify an image in all folders."""
 
 
 class Groups:
@@ -92,12 +111,33 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 
 
-def _is_placeholder(value: str, counts: Counter[str]) -> bool:
-    if value.lower() not in PLACEHOLDERS:
+def _without_signs(value: str) -> str:
+    """Return an id without brackets, quotes, and the decimals of a whole number."""
+    return _DECIMALS.sub(r"\1", value.strip(" ()[]{}<>'\"`*"))
+
+
+def _is_placeholder(value: str) -> bool:
+    """Return whether an id means a missing one, or may do so as zeros or nines."""
+    plain = _without_signs(value)
+    if _ZEROS_OR_NINES.fullmatch(plain) or _CODE.fullmatch(plain) or _SPREADSHEET_ERROR.fullmatch(plain):
+        return True
+    if not any(map(str.isalnum, plain)):
+        return True
+    is_formula = plain.startswith(FORMULA_STARTS)  # which is refused
+    return not is_formula and _MISSING.fullmatch(re.sub(r"[\W_]+", "", plain.lower())) is not None
+
+
+def _is_number(value: str, counts: Counter[str]) -> bool:
+    """Return whether zeros or nines are an id: one of a sequence, or without more images than other numbers."""
+    plain = _without_signs(value)
+    if not _ZEROS_OR_NINES.fullmatch(plain):
         return False
-    # `0` among other numbers is an id, unless it has more images than any of them.
-    others = [other for other in counts if other.isdigit() and other not in NUMBERS]
-    return not (value in NUMBERS and others and counts[value] <= max(counts[other] for other in others))
+    numbers = {number: count for other, count in counts.items() if (number := _without_signs(other)).isdecimal()}
+    neighbours = {f"{plain[:-1]}8", f"1{'0' * len(plain)}"}
+    if "9" in plain and (counts[value] < 2 or neighbours & numbers.keys()):
+        return True
+    others = [count for number, count in numbers.items() if not _ZEROS_OR_NINES.fullmatch(number)]
+    return counts[value] <= max(others, default=0)
 
 
 def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series:
@@ -108,10 +148,11 @@ def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series
         name: of the field, for the notes.
         notes: extended in place.
     """
-    if not ids.str.lower().isin(PLACEHOLDERS).any():
+    found = [value for value in ids[ids.str.fullmatch(_MAY_BE_MISSING)].unique() if value and _is_placeholder(value)]
+    if not found:
         return ids
     counts = Counter(value for value in ids if value)
-    for value in sorted(value for value in counts if _is_placeholder(value, counts)):
+    for value in sorted(value for value in found if not _is_number(value, counts)):
         ids = ids.where(ids != value, "")
         notes.append(
             f"{name} is {printable(value)!r} in {_rows(counts[value])}, which is no id: it is treated as missing"
@@ -166,11 +207,75 @@ def _shorter_names(name: str) -> Iterator[str]:
             yield folder + slash + shorter
 
 
+def changed_from(stem: str) -> str | None:
+    """Return the name of the image that a changed copy was made of; None if the rest of the name does not identify it.
+
+    Example:
+        >>> changed_from("ISIC_1_flip_rot90"), changed_from("image_flip"), changed_from("ISIC_1_2")
+        ('ISIC_1', None, None)
+    """
+    name = stem
+    while match := _CHANGED.fullmatch(name) or _CHANGED_BEFORE.fullmatch(name):
+        name = match[1]
+    digits = sum(map(str.isdigit, name))
+    identifies = digits and len(name) > 1 and (digits < len(name) or digits >= MIN_DIGITS)
+    return name if identifies and name != stem else None
+
+
+def _folders(name: str) -> Iterator[str]:
+    """Yield the folder of a name and those around it, the deepest first; the last one is empty."""
+    while name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _relate_changed(texts: Texts, labels: np.ndarray, base_of: dict[int, int]) -> None:
+    """Add copies whose names state a change, in other folders than their image or without it.
+
+    The image is that of the same class with the name, of several the one in the nearest folder. Without one, the
+    copies are related to the first of them; those of other folders only if none of their names is repeated there,
+    since cameras repeat names.
+
+    Args:
+        texts: (N,) names.
+        labels: (N,) classes, integers.
+        base_of: row → row that it is a copy of; extended in place.
+    """
+    stems = ((row, changed_from(base_name(name))) for row, name in enumerate(texts) if row not in base_of)
+    changed = {row: (stem, int(labels[row])) for row, stem in stems if stem is not None}
+    wanted = set(changed.values())
+    originals: dict[tuple[object, ...], int | None] = {}  # None for several
+    for row, name in enumerate(texts) if changed else ():
+        if (key := (base_name(name), int(labels[row]))) in wanted:
+            for folder in _folders(name):
+                originals[*key, folder] = None if (*key, folder) in originals else row
+    spelled = Counter((key, base_name(texts[row])) for row, key in changed.items())
+    repeated = {key for (key, _), count in spelled.items() if count > 1}
+    first: dict[tuple[object, ...], int] = {}
+    for row, key in changed.items():
+        folders = list(_folders(texts[row]))
+        near = next((place for folder in folders if (place := (*key, folder)) in originals), None)
+        if near is None:
+            base = first.setdefault((*key, folders[0] if key in repeated else ""), row)
+        else:
+            base = row if (original := originals[near]) is None else original
+        base = _follow(base_of, base)
+        if base != row:
+            base_of[row] = base
+
+
+def _follow(base_of: dict[int, int], row: int) -> int:
+    """Return the row at the end of a chain: what a name extends may extend another name itself."""
+    while row in base_of:
+        row = base_of[row]
+    return row
+
+
 def related_rows(names: pd.Series, dx: pd.Series) -> np.ndarray:
     """Return for each image the row whose name it extends, such as `a` for `a_aug1`, `flip_a` and `a (2)`, or its own.
 
     Only the name of another image of the same class and folder can be extended. Versions that a program made of one
-    image, see `_VERSION`, are related in all folders, to the first of them.
+    image, see `_VERSION`, and names that state a change, see `_relate_changed`, are related in all folders.
 
     Args:
         names: (N,) image ids, each once.
@@ -199,12 +304,10 @@ def related_rows(names: pd.Series, dx: pd.Series) -> np.ndarray:
     for row in numbered:
         if counts[base_of[row]] > MAX_NUMBERED:
             del base_of[row]
+    _relate_changed(texts, labels, base_of)
     rows = np.arange(len(texts))
     for row in base_of:
-        first = row
-        while first in base_of:  # what it extends may extend another name itself
-            first = base_of[first]
-        rows[row] = first
+        rows[row] = _follow(base_of, row)
     return rows
 
 

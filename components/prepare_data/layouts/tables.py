@@ -3,6 +3,7 @@
 import codecs
 import csv
 import hashlib
+import io
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,11 @@ SEPARATORS = ",;\t|"
 
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/")
 _WEB_PAGE = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
-_SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)
-"""First line that Excel reads and some programs write for it; it contains the separator."""
+_PACKED = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
+"""Beginnings of workbooks, of zip archives, and of gzip."""
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_JOINED = re.compile(r"^(image|img|isic|lesion|patient|subject|case)(id|name)$")
+"""Names of columns that are often spelled without a separator."""
 _ADDRESS = re.compile(rb"\s*[a-z][a-z0-9+.-]{1,9}://\S+\s*", re.IGNORECASE)
 
 
@@ -32,7 +36,7 @@ class Table:
 
     Attributes:
         path: its file.
-        header: names of the columns, as they are spelled.
+        header: names of the columns, as they are spelled, on one line.
         columns: the values of each column, without surrounding blanks.
         lines: the last line number of each row.
     """
@@ -57,17 +61,25 @@ class Table:
 
 
 def normalise(name: str) -> str:
-    """Return the name of a column in lower case, with `_` for blanks and hyphens.
+    """Return the name of a column in lower case, with `_` between words.
 
     Example:
-        >>> normalise("Image ID")
-        'image_id'
+        >>> normalise("Image ID"), normalise("patientId"), normalise("LESIONID")
+        ('image_id', 'patient_id', 'lesion_id')
     """
-    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+    words = re.sub(r"[\s_.-]+", "_", _HUMP.sub("_", name.strip()).lower())
+    return _JOINED.sub(r"\1_\2", words)
 
 
-def _refuse_links(path: Path, start: bytes) -> None:
-    """Raise if the file holds a link, a large-file pointer or a web page instead of a table."""
+def _refuse_others(path: Path, start: bytes) -> None:
+    """Raise if the file holds a workbook, an archive, a link, a large-file pointer or a web page instead of a table."""
+    if start.startswith(_PACKED):
+        raise UserError(
+            f"{path.name} is a workbook or an archive, not a text table",
+            "open it in a spreadsheet program and save it as CSV in UTF-8, or unpack it",
+            "metadata.not_utf8",
+            file=path.name,
+        )
     if _POINTER.match(start):
         raise UserError(
             f"{path.name} holds a pointer to a large file instead of the table",
@@ -104,9 +116,9 @@ def _encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def _separator(first_line: str) -> str:
+def _separator(header: str) -> str:
     """Return the separator that occurs most often in the header, outside quotes."""
-    outside = re.sub(r'"[^"]*"', "", first_line)
+    outside = re.sub(r'"[^"]*"', "", header)
     return max(SEPARATORS, key=outside.count)
 
 
@@ -119,15 +131,42 @@ def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
     """
     with path.open("rb") as file:
         start = file.read(START_BYTES)
-    _refuse_links(path, start)
+    _refuse_others(path, start)
     encoding = _encoding(start)
     text = start.decode(encoding, errors="ignore")
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    lines = (line for line in text.splitlines() if line.strip())
+    first = next(lines, "")
+    while first.count('"') % 2 and (more := next(lines, None)) is not None:  # a quoted name with a line break
+        first += more
     try:
         with path.open(encoding=encoding, newline="") as file:
             yield file, _separator(first)
     except UnicodeError as error:
         raise UserError(f"{path.name} is not UTF-8 text", "save it as CSV in UTF-8", "metadata.not_utf8") from error
+
+
+def _names(header: list[str]) -> list[str]:
+    """Return the names of columns without line breaks."""
+    return [" ".join(name.split()) for name in header]
+
+
+def read_start(path: Path) -> list[list[str]]:
+    """Return the header and the first rows, without those that are blank.
+
+    Raises:
+        UserError: the file does not hold a table.
+    """
+    with _open(path) as (file, separator):
+        text = file.read(START_BYTES)
+    # A quoted name may contain line breaks.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
+    rows = [[field.strip() for field in row] for row in reader]
+    if len(text) == START_BYTES and len(rows) > 1:
+        del rows[-1]  # it may be cut off
+    rows = [row for row in rows if any(row)]
+    if rows and rows[0][0].lower() == "sep=":  # a line that some programs write for Excel
+        del rows[0]
+    return [_names(rows[0]), *rows[1:]] if rows else []
 
 
 def read_header(path: Path) -> list[str]:
@@ -136,13 +175,7 @@ def read_header(path: Path) -> list[str]:
     Raises:
         UserError: the file does not hold a table.
     """
-    with _open(path) as (file, separator):
-        line = ""
-        while not line.strip() or _SEPARATOR_LINE.fullmatch(line.strip()):
-            line = file.readline(START_BYTES)
-            if not line:
-                return []
-        return [name.strip() for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
+    return next(iter(read_start(path)), [])
 
 
 def read_table(path: Path) -> Table:
@@ -165,7 +198,7 @@ def read_table(path: Path) -> Table:
                 if not any(fields) or (not header and fields[0].lower() == "sep="):
                     continue
                 if not header:
-                    header, columns = fields, [Texts() for _ in fields]
+                    header, columns = _names(fields), [Texts() for _ in fields]
                     continue
                 if len(fields) != len(header):
                     raise UserError(

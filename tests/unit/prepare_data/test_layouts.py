@@ -117,6 +117,37 @@ def test_read_ids_in_other_case_finds_the_images(raw, read):
     assert len(read(raw).files) == 23
 
 
+@pytest.mark.parametrize(("image", "dx"), [("image_id", "dx"), ("img_id", "diagnostic"), ("file_name", "label")])
+def test_read_two_columns_that_name_different_images_raises(raw, read, image, dx):
+    lines = [[str(n), f"{7 - n}.jpg", ("nv", "mel")[n // 4]] for n in range(8)]
+    write_images(raw, lines, lambda row: row[1])
+    write_table(raw / "labels.csv", lines, [image, "file", dx])
+    for open_ in (read, layouts.inspect):
+        with raises_user_error("metadata.two_image_columns", columns=[image, "file"], file="labels.csv"):
+            open_(raw)
+    for column, expected in (("file", 0), (image, 1)):
+        table = read(raw, f"image_id:{column}").table
+        (first,) = table.loc[table["image_id"] == "7", "dx"]
+        assert first == ("nv", "mel")[expected]
+    write_table(
+        raw / "labels.csv", [[str(n), f"{n}.jpg", dx] for n, (_, _, dx) in enumerate(lines)], [image, "file", dx]
+    )
+    assert len(read(raw).files) == 8
+
+
+def test_read_a_name_with_suffix_prefers_the_file_of_that_suffix(raw, read):
+    lines = [[str(n), f"a{n}", ("nv", "mel")[n % 2]] for n in range(6)]
+    for number, suffix in enumerate((".jpg", ".png")):
+        write_images(raw / "i", lines[:: 1 - 2 * number], lambda row, suffix=suffix: row[1] + suffix)
+    for suffix, spelled in ((".jpg", ".jpg"), (".png", ".PNG")):
+        write_table(raw / "labels.csv", [[f"{row[1]}{spelled}", row[2]] for row in lines], ["file", "label"])
+        for open_ in (read, layouts.inspect):
+            assert {file.name for file in open_(raw).files.values()} == {f"a{n}{suffix}" for n in range(6)}
+    write_table(raw / "labels.csv", [[row[1], row[2]] for row in lines], ["file", "label"])
+    with raises_user_error("images.repeated_id"):
+        read(raw)
+
+
 def test_read_paths_chooses_between_files_of_one_name(raw, read):
     lines = [[f"{dx}/{n}.jpg", dx] for dx in ("cat", "dog") for n in range(4)]
     write_images(raw, lines, lambda row: row[0])
@@ -319,6 +350,75 @@ def test_read_one_hot_with_another_value_names_column_and_line(raw, read, value)
     assert caught.value.fields == {"column": "NV", "line": 5}
 
 
+def write_leaves(folder, image="image_id", form=str, further=()):
+    """Write a set of leaves with one column per class, and further columns, which are name → function of the row."""
+    lines = [[f"leaf{n}", *(form(int(n % 3 == code)) for code in range(3))] for n in range(12)]
+    write_images(folder, lines, lambda row: f"{row[0]}.jpg")
+    rows_ = [[*line, *(of(n) for _, of in further)] for n, line in enumerate(lines)]
+    write_table(folder / "train.csv", rows_, [image, "healthy", "rust", "scab", *(name for name, _ in further)])
+
+
+@pytest.mark.parametrize(
+    ("image", "form"), [("image_id", str), ("file_name", float), ("path", bool), ("isic_id", "{}.".format)]
+)
+def test_read_one_column_per_class_of_any_names(raw, read, image, form):
+    sex, flag = ("sex", lambda n: n % 2), ("camera", lambda n: f"c{n}")
+    write_leaves(raw, image, form, [("lesion_id", lambda n: f"L{n // 6}"), sex, flag])
+    for open_ in (read, layouts.inspect):
+        dataset = open_(raw)
+        assert classes(dataset) == {"healthy": 4, "rust": 4, "scab": 4}
+        assert dict(zip(dataset.table["image_id"], dataset.table["dx"], strict=True))["leaf5"] == "scab"
+        assert list(dataset.table["sex"].unique()) == ["0", "1"]
+        assert dataset.table["group_id"].nunique() == 2
+        assert dataset.source.columns["dx"] == "one column per class"
+        assert dataset.source.ignored == ["camera"]
+        assert "the class of an image is the column that has 1, of healthy, rust, scab" in dataset.source.notes
+
+
+@pytest.mark.parametrize(("value", "code"), [("2", "metadata.class_value"), ("0", "metadata.not_one_hot")])
+def test_read_one_column_per_class_with_a_wrong_row_below_the_first_ones_names_it(raw, read, value, code):
+    write_leaves(raw)
+    lines = [[f"leaf{n}", 1, 0] for n in range(9_000)]
+    lines[8_000][1] = value
+    write_table(raw / "train.csv", lines, ["image_id", "rust", "scab"])
+    with raises_user_error(code, line=8_002):
+        read(raw)
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Male", "Female"), ("rust",), ("label", "other")])
+def test_read_columns_with_0_and_1_that_are_no_classes_are_refused(raw, read, names):
+    lines = [[f"leaf{n}", *((n % 2, 1 - n % 2)[: len(names)])] for n in range(4)]
+    write_images(raw, lines, lambda row: f"{row[0]}.jpg")
+    write_table(raw / "train.csv", lines, ["file", *names])
+    if "label" in names:
+        assert classes(read(raw)) == {"0": 2, "1": 2}
+    else:
+        with raises_user_error("metadata.missing_column"):
+            read(raw)
+
+
+def test_read_several_columns_with_1_in_a_row_are_named(raw, read):
+    write_leaves(raw, further=[("sex", lambda n: n % 2), ("wet", lambda n: n % 2), ("camera", lambda n: f"c{n}")])
+    with raises_user_error("metadata.not_one_hot", columns=["healthy", "rust", "scab", "wet"], file="train.csv"):
+        read(raw)
+    assert classes(read(raw, "dx:wet")) == {"0": 6, "1": 6}
+
+
+def test_read_isic_with_lesions_in_the_ground_truth_uses_them(raw, read):
+    write_images(raw, rows())
+    codes = ("MEL", "NV", "BCC")
+    lines = [
+        [row[1], *(float(row[2].upper() == code) for code in codes), f"L{n // 2}", "clinic"]
+        for n, row in enumerate(rows())
+    ]
+    write_table(raw / "GroundTruth.csv", lines, ["image", *codes, "lesion_id", "source"])
+    dataset = read(raw)
+    assert classes(dataset) == {"NV": 12, "MEL": 6, "BCC": 5}
+    assert dataset.table["group_id"].nunique() == 12
+    assert dataset.source.unit == "lesion"
+    assert dataset.source.ignored == ["source"]
+
+
 def test_read_isic_2019_ignores_the_weights_of_its_test_table(raw, read):
     write_images(raw, rows())
     lines = [[row[1], *(float(row[2].upper() == code) for code in ("MEL", "NV", "BCC")), 0.4, 1] for row in rows()]
@@ -390,6 +490,15 @@ def test_read_pad_ufes_groups_patients(raw, read):
     assert dataset.table["lesion_id"].nunique() == 23  # numbers of lesions are unique within a patient only
     assert dataset.table["group_id"].nunique() == 8
     assert list(dataset.table["image_id"]) == [row[1] for row in rows()]
+
+
+@pytest.mark.parametrize("columns", ["patientId,LesionID,ImageName,label", "PATIENTID,lesionid,imagename,Label"])
+def test_read_columns_without_separators_are_recognised(raw, read, columns):
+    lines = [[f"P{n // 4}", f"L{n // 2}", row[1], row[2]] for n, row in enumerate(rows())]
+    write_table(raw / "list.csv", lines, columns.split(","))
+    table = read(raw).table
+    assert list(table["patient_id"]) == [line[0] for line in lines]
+    assert table["group_id"].nunique() == 6
 
 
 def test_read_named_columns(raw, read):
@@ -517,6 +626,93 @@ def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
 
 
+def parquet_rows(path="{}.png", **columns):
+    """Return 8 rows with an image, a class and further columns, which are functions of the row's number."""
+    return [
+        {"image": {"bytes": encoded(n), "path": path.format(n)}, "label": "ab"[n % 2]}
+        | {name: of(n) for name, of in columns.items()}
+        for n in range(8)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "first", "column"),
+    [
+        ({"isic_id": "ISIC_{}".format}, "ISIC_0", "isic_id"),
+        ({"img_id": "{}.png".format, "id": int}, "0", "img_id"),
+        ({"id": "P{}".format}, "P0", "id"),
+        ({"isic_id": "{}".format, "image_id": "I{}".format}, "I0", "image_id"),
+        ({"id": lambda n: n // 2}, "all.parquet/0", "image"),  # repeated
+        ({"id": lambda n: n - 1}, "all.parquet/0", "image"),  # a formula in spreadsheets
+        ({"isic_id": lambda n: f"I{n}" if n else None}, "all.parquet/0", "image"),
+        ({"id": int}, "all.parquet/0", "image"),  # the path is better than a number
+        ({"id": lambda n: n + 1, "path": ""}, "1", "id"),
+        ({"isic_id": lambda n: f"I{n}".encode()}, "I0", "isic_id"),
+    ],
+)
+def test_read_parquet_prefers_its_own_ids(raw, read, columns, first, column):
+    write_parquet(raw / "all.parquet", parquet_rows(**columns))
+    dataset = read(raw)
+    assert (dataset.table["image_id"][0], dataset.source.columns["image_id"]) == (first, column)
+    pd.testing.assert_frame_equal(layouts.inspect(raw).table, dataset.table)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (("data.parquet", "data_clean.parquet"), None),
+        (("data.parquet", "data (1).parquet"), None),
+        (("set_v1.parquet", "set_v2.parquet"), None),
+        (("a/data.parquet", "b/data.parquet"), None),
+        (("train.parquet", "train_small.parquet"), None),
+        (("train-00000-of-00002.parquet", "train-00001-of-00002.parquet"), 16),
+        (("data/train-0.parquet", "data/test-0.parquet"), 16),
+        (("train/0000.parquet", "validation/0000.parquet"), 16),
+        (("part-1.parquet", "part-2.parquet"), 16),
+    ],
+)
+def test_read_parquet_files_of_equal_columns_are_parts_by_their_names(raw, read, names, rows):
+    for number, name in enumerate(names):
+        write_parquet(raw / name, parquet_rows(f"{number}_{{}}.png"))
+    if rows is None:
+        with raises_user_error("metadata.several", files=sorted(names)):
+            read(raw)
+    else:
+        assert len(read(raw).table) == rows
+
+
+def test_read_parquet_classes_as_bytes_are_text(raw, read, tmp_path):
+    write_parquet(raw / "all.parquet", [{"photo": encoded(n), "label": b"nv" if n % 2 else b"mel"} for n in range(8)])
+    assert classes(read(raw)) == {"nv": 4, "mel": 4}
+    (tmp_path / "copy").mkdir()
+    with (raw / "all.parquet").open("rb") as file:
+        parquet.copy_table(file, tmp_path / "copy" / "all.parquet")
+    assert classes(layouts.inspect(tmp_path / "copy")) == {"nv": 4, "mel": 4}
+
+
+def test_read_several_class_columns_are_refused_unless_the_layout_prefers_one(raw, read, tmp_path):
+    two = ["benign", "malignant"]
+    write_parquet(raw / "all.parquet", parquet_rows(category=lambda n: two[n // 4]))
+    with raises_user_error("metadata.missing_column", columns=["image", "label", "category"]):
+        read(raw)
+    assert classes(read(raw, "dx:category")) == {"benign": 4, "malignant": 4}
+    note = "the class is the column dx; set data_columns=dx:COLUMN for label"
+    write_parquet(raw / "all.parquet", parquet_rows(dx=lambda n: two[n // 4]))
+    dataset = read(raw)
+    assert (classes(dataset), dataset.source.notes[0]) == ({"benign": 4, "malignant": 4}, note)
+    lines = [[f"{n}.png", "ab"[n % 2], two[n // 4]] for n in range(8)]
+    for image in ("file_name", "image_id"):
+        folder = tmp_path / image
+        write_images(folder, lines, lambda row: row[0])
+        write_table(folder / "metadata.csv", lines, [image, "label", "diagnosis"])
+        with raises_user_error("metadata.missing_column", columns=[image, "label", "diagnosis"]):
+            read(folder)
+        assert classes(read(folder, "dx:label")) == {"a": 4, "b": 4}
+        write_table(folder / "metadata.csv", lines, [image, "label", "dx"])
+        dataset = read(folder)
+        assert (classes(dataset), dataset.source.notes[0]) == ({"benign": 4, "malignant": 4}, note)
+
+
 def test_inspect_parquet_gives_the_rows_of_read_also_of_a_copy_without_images(raw, read, tmp_path):
     names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
     for split in ("train", "test"):
@@ -536,6 +732,37 @@ def test_inspect_parquet_gives_the_rows_of_read_also_of_a_copy_without_images(ra
         expected = read(folder).table
         pd.testing.assert_frame_equal(layouts.inspect(folder).table, expected)
         pd.testing.assert_frame_equal(layouts.inspect(copy).table, expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "code", "fields"),
+    [
+        (["image", "label", "label"], 6, "metadata.repeated_column", {"column": "label"}),
+        (["image", "label", "Label"], 6, "metadata.repeated_column", {"column": "label"}),
+        (["image", "image", "label"], 6, "metadata.several_images", {"columns": ["image", "image"]}),
+        (["image", "label", "note"], 0, "metadata.no_rows", {}),
+        (["image", "label", "note", "note"], 6, None, {}),
+    ],
+)
+def test_read_parquet_with_repeated_columns_or_no_rows(raw, read, tmp_path, names, rows, code, fields):
+    raw.mkdir()
+    values = {
+        "image": [{"bytes": encoded(n), "path": f"{n}.png"} for n in range(6)],
+        "label": ["a", "b"] * 3,
+    }
+    types = {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})}
+    arrays = [pa.array(values.get(name.lower(), ["x"] * 6)[:rows], types.get(name, pa.string())) for name in names]
+    pq.write_table(pa.Table.from_arrays(arrays, names), raw / "all.parquet")
+    (tmp_path / "copy").mkdir()
+    with (raw / "all.parquet").open("rb") as file:
+        parquet.copy_table(file, tmp_path / "copy" / "all.parquet")
+    for open_ in (read, layouts.inspect):
+        for folder in (raw, tmp_path / "copy"):
+            if code:
+                with raises_user_error(code, **fields):
+                    open_(folder)
+            else:
+                assert classes(open_(folder)) == {"a": 3, "b": 3}
 
 
 def test_read_corrupt_parquet_raises(raw, read):
@@ -838,6 +1065,43 @@ def test_read_a_comment_above_the_header_is_named(raw, read):
     write_images(raw, rows())
     with raises_user_error("metadata.no_header"):
         read(raw)
+
+
+@pytest.mark.parametrize(("of_table", "delimiter"), [("{}.jpg", ","), ("{}", ";"), ("images/{}", "\t")])
+def test_read_a_table_without_a_header_row_is_named(raw, read, of_table, delimiter):
+    write_images(raw / "images", rows())
+    first, *lines = [[of_table.format(row[1]), row[2]] for row in rows()]
+    write_table(raw / "labels.csv", lines, first, delimiter=delimiter)
+    for columns in ("auto", "image_id:file,dx:label"):
+        with raises_user_error("metadata.no_header", file="labels.csv") as caught:
+            read(raw, columns)
+        assert "has no header row" in str(caught.value)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b"])
+def test_read_a_workbook_with_the_suffix_csv_is_named(raw, read, start):
+    write_images(raw, rows())
+    (raw / "labels.csv").write_bytes(start + b"[Content_Types].xml\n")
+    with raises_user_error("metadata.not_utf8", file="labels.csv") as caught:
+        read(raw)
+    assert "is a workbook or an archive" in str(caught.value)
+
+
+def test_read_notes_other_tables_that_list_images(raw, read):
+    write_table(raw / CSV, rows())
+    write_images(raw, rows())
+    write_table(raw / "patients.csv", [[row[1], f"P{n}"] for n, row in enumerate(rows())], ["photo", "patient"])
+    write_table(raw / "clinics.csv", [["A", "Bern"]], ["clinic", "place"])
+    (raw / "copy").mkdir()
+    shutil.copy(raw / CSV, raw / "copy" / CSV)
+    note = f"patients.csv lists images, but is not read; add its columns (photo, patient) to {CSV} to use them"
+    assert [it for it in read(raw).source.notes if "not read" in it] == [note]
+    assert note in layouts.inspect(raw).source.notes
+    codes = ("NV", "MEL", "BCC")
+    lines = [[row[1], *(float(row[2].upper() == code) for code in codes)] for row in rows()]
+    write_table(raw / CSV, lines, ["image", *codes])
+    (raw / "copy" / CSV).unlink()
+    assert read(raw).source.notes[0] == note
 
 
 def test_read_ignores_a_given_split_in_the_folder(raw, read):

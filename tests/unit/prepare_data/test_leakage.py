@@ -16,7 +16,7 @@ from components.prepare_data.prepare import prepare_external
 from components.shared.image_set import open_pixels, read_header, read_rows
 from counterweight import evaluate
 from tests.helpers.errors import raises_user_error
-from tests.unit.prepare_data.conftest import prepare_into, write_raw
+from tests.unit.prepare_data.conftest import SPLITS, prepare_into, write_raw
 
 SIZE = (200, 150)
 
@@ -372,6 +372,20 @@ def test_prepare_with_names_that_extend_others_keeps_copies_in_one_split(tmp_pat
     assert (rows.groupby(base)["split"].nunique() == 1).all()
     assert (rows.groupby(base)["lesion_id"].nunique() == 1).all()
     assert rows["lesion_id"].nunique() == 16
+
+
+def test_prepare_with_names_that_state_a_change_in_two_given_splits_raises(tmp_path, run, capfd):
+    """The images have unrelated content, so that only their names relate them."""
+    for number in range(18):
+        dx, split = ("df", "nv")[number % 2], SPLITS[number // 2 % 3]
+        path = tmp_path / "given" / split / dx / f"{dx}{number}{'_aug1' * (number == 12)}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        textured(number).save(path)
+    run(tmp_path / "given")
+    textured(99).save(tmp_path / "given" / "test" / "df" / "df12.png")
+    with raises_user_error("leakage.found"):
+        run(tmp_path / "given", out="again")
+    assert "df12_aug1" in capfd.readouterr().out
 
 
 def write_patients(folder: Path, prefix: str, patients: list[str], first: int = 0, lesions: bool = False) -> Path:

@@ -28,6 +28,60 @@ def test_relate_placeholder_is_missing(value):
     assert any(note.startswith("9 images have no lesion id") for note in notes)
 
 
+PLACEHOLDERS = (
+    "0.0", "999", "9999", "9999.0", "-9", "-99", "-1.0", "00000", "???", "—", "--", "[]", "blank",
+    "empty", "no_lesion_id", "missing_id", "(none)", "n.d.", "N.A", "na.", "N_A",
+    "x", "XXX", "#REF!",
+    "#N/A", "#DIV/0!", "Unknown_id", "not-recorded", "Lesion_unknown", "noid", "<missing>", '"NA"',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize("value", [*PLACEHOLDERS, "unknown lesion", "not recorded", "No patient ID"])
+def test_relate_placeholder_with_signs_decimals_or_more_words_is_missing(value, field):
+    lines = [(f"I{n}", "nv", value if n < 9 else f"L{n}") for n in range(12)]
+    result, unit, notes = related(lines, ("image_id", "dx", field))
+    assert unit == field.removesuffix("_id")
+    assert result["group_id"].nunique() == 12
+    assert f"{field} is {value!r} in 9 rows, which is no id: it is treated as missing" in notes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "L0",
+        "P0",
+        "0012",
+        "x1",
+        "9",
+        "19999",
+        "#12",
+        "NA12",
+        "unknown 1",
+        "Nona",
+        "id",
+        "0-0-1",
+        "[1]",
+        "Anna",
+        "ISIC_0",
+    ],
+)
+def test_relate_id_that_resembles_a_placeholder_is_kept(value):
+    lines = [(f"I{n}", "nv", value if n < 3 else f"L{n}x") for n in range(12)]
+    result, _, notes = related(lines)
+    assert set(result["lesion_id"].iloc[:3]) == {value}
+    assert notes == []
+
+
+def test_relate_nines_among_numbers_are_an_id_unless_they_have_most_images():
+    numbered = [(f"I{n}", "nv", str(90 + n // 2)) for n in range(40)]
+    assert related(numbered)[0]["lesion_id"].nunique() == 20
+    once = [(f"I{n}", "nv", "999" if n == 5 else f"L{n}") for n in range(8)]
+    assert related(once)[0]["lesion_id"]["I5"] == "999"
+    most = [(f"I{n}", "nv", "999" if n < 5 else str(n)) for n in range(8)]
+    assert related(most)[0]["lesion_id"].nunique() == 8
+
+
 def test_relate_zero_among_numbers_is_an_id_unless_it_has_most_images():
     numbered = [(f"I{n}", "nv", str(n // 2)) for n in range(8)]
     assert related(numbered)[0]["lesion_id"].nunique() == 4
@@ -177,3 +231,53 @@ def test_related_names_of_a_numbered_sequence_are_no_copies():
 def test_related_names_compare_within_a_folder():
     names = pd.Series(["a/1", "b/1_2", "a/1_2"])
     assert related_names(names, pd.Series("x", index=names.index)) == ["a/1", "b/1_2", "a/1"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("nv/nv0", "nv/augmented/nv0_aug1"),
+        ("orig/a0", "aug/a0_flip"),
+        ("test/nv/nv0", "train/nv/nv0_aug1"),
+        ("nv0_original", "nv0_aug1", "nv0_rot90"),
+        ("train/nv0 - Copy (2)", "test/nv0_h-flip_rot_90deg", "nv0_brightness-1"),
+        ("a/IMG_1", "b/flip_IMG_1", "c/aug_0_IMG_1"),
+        ("train/0024306", "test/0024306_crop1"),
+    ],
+)
+def test_related_names_that_state_a_change_are_copies_in_all_folders(names):
+    names = pd.Series([*names, "other/nv1_flip", "other/IMG_2"])
+    same = pd.Series("nv", index=names.index)
+    assert related_names(names, same) == [*[names[0]] * (len(names) - 2), *names[-2:]]
+    other = same.where(same.index != 0, "mel")  # a copy has the class of its original
+    assert related_names(names, other)[0] == names[0] not in related_names(names, other)[1:]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/image", "b/image_flip", "c/image_rot90"),
+        ("a/1", "b/1_flip", "c/1_aug2"),  # numbers restart in each folder
+        ("a/x", "b/x_flip"),
+        ("aug_0_1234", "aug_7_1234"),
+        ("crop_01", "crop_02", "flip_01"),
+        ("a/nv0", "b/nv0_1"),
+        ("scan1_august", "scan1_september"),
+        ("p1/IMG_1_flip", "p2/IMG_1_flip"),  # a camera's names in folders of patients
+        ("p1/IMG_1", "p2/IMG_1", "p3/IMG_1_flip"),
+    ],
+)
+def test_related_names_that_identify_no_image_of_another_folder_are_not(names):
+    names = pd.Series(names)
+    assert related_names(names, pd.Series("nv", index=names.index)) == list(names)
+
+
+def test_related_names_that_state_a_change_belong_to_the_nearest_image():
+    names = pd.Series(["p1/IMG_1", "p2/IMG_1", "p2/aug/IMG_1_flip", "p1/aug/IMG_1_flip_rot90"])
+    assert related_names(names, pd.Series("nv", index=names.index)) == ["p1/IMG_1", "p2/IMG_1", "p2/IMG_1", "p1/IMG_1"]
+    names = pd.Series(["p1/IMG_1_flip", "p2/IMG_1_flip", "p2/IMG_1_rot90"])
+    assert related_names(names, pd.Series("nv", index=names.index)) == [
+        "p1/IMG_1_flip",
+        "p2/IMG_1_flip",
+        "p2/IMG_1_flip",
+    ]

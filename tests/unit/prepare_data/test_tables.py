@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.prepare_data import layouts
 from components.prepare_data.layouts.checks import FORMULA_STARTS
+from components.prepare_data.layouts.tables import read_header
 from components.shared.errors import UserError
 from tests.helpers.errors import raises_user_error
 
@@ -83,6 +84,9 @@ def test_read_valid_file_returns_its_rows(write):
         (HEADER + ROWS).encode("utf-16-le"),
         HEADER.upper() + ROWS,
         HEADER.replace("_", " ").title() + ROWS,
+        HEADER.replace("_", " ").title().replace(" ", "") + ROWS,
+        HEADER.replace("image_id", "imageID").replace("lesion_id", "LesionID").replace("dx_type", "dxType") + ROWS,
+        HEADER.replace("image_id", "imageid").replace("_", ".") + ROWS,
     ],
     ids=[
         "BOM",
@@ -104,10 +108,24 @@ def test_read_valid_file_returns_its_rows(write):
         "UTF-16 without BOM",
         "capitals",
         "words",
+        "joined words",
+        "camel case",
+        "points",
     ],
 )
 def test_read_other_csv_dialects_returns_the_same_rows(write, content):
     pd.testing.assert_frame_equal(read(write(content)), read(write(HEADER + ROWS)))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_read_header_with_a_line_break_in_a_name_is_complete(tmp_path, write, separator):
+    header = '"image\nid","the first,\r\nthe second",dx,patient_id,lesion_id\n'
+    folder = write((header + "I1,,nv,P1,L1\nI2,,mel,P2,L2\n").replace(",", separator))
+    names = ["image id", f"the first{separator} the second".replace("\t", ""), "dx", "patient_id", "lesion_id"]
+    assert read_header(folder / "HAM10000_metadata.csv") == names
+    table = read(folder)
+    assert list(table["patient_id"]) == ["P1", "P2"]
+    assert list(table["lesion_id"]) == ["L1", "L2"]
 
 
 def test_read_requires_only_three_columns(write):
