@@ -2,7 +2,7 @@
 
 It reads a source (see `sources`) and writes one image set per split, one for the external source, the split as a CSV
 and a data profile. The image codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Time and
-memory grow with the number of images, the latter by .33 kB of metadata for each (`python -m benchmarks.scale`); pixels
+memory grow with the number of images, the latter by .26 kB of metadata for each (`python -m benchmarks.scale`); pixels
 wait in a scratch file until all images have been compared.
 """
 
