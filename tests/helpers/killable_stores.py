@@ -25,7 +25,7 @@ from tests.helpers.object_servers import (
 )
 
 SCHEMES = ("s3", "az", "gs")
-STARTS = 20
+STARTS = 60
 """Attempts to start a store."""
 _MOTO = """
 import threading
