@@ -247,11 +247,6 @@ def check_writable(folder: Path, name: str) -> None:
         ) from error
 
 
-def print_line(console: TextIO, text: str) -> None:
-    """Print a line at once."""
-    print(text, file=console, flush=True)
-
-
 class Runner:
     """Run tasks for `kfp.local`: print their progress, log all output, and kill them when the run stops.
 
@@ -293,7 +288,7 @@ class Runner:
     def show(self, text: str) -> None:
         """Print a line with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - START_S), 60)
-        print_line(self.console, f"[{minutes:3}:{seconds:02}] {text}")
+        print(f"[{minutes:3}:{seconds:02}] {text}", file=self.console, flush=True)
 
     def execute_task(self, execute: Callable[..., tuple[dict[str, Any], Any]], **details: Any) -> Any:
         """Execute a task, or take its result from the cache, and keep its rows of the table up to date.
@@ -554,9 +549,9 @@ def run(words: list[str], console: TextIO) -> int:
             # kfp puts the path of Python into a shell script unquoted, and into the input of the task as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
-            print_line(console, f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}")
+            print(f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}", file=console, flush=True)
             for line in (choose_preset(given)[2], *(planning.announce(plan, values) if plan else ())):
-                print_line(console, line)
+                print(line, file=console, flush=True)
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),
@@ -577,7 +572,7 @@ def run(words: list[str], console: TextIO) -> int:
                 with table or contextlib.nullcontext(), contextlib.redirect_stdout(log):
                     counterweight(**values)
             except KeyboardInterrupt:
-                print_line(console, "\nstopped; rerun the same command to resume")
+                print("\nstopped; rerun the same command to resume", file=console, flush=True)
                 return ExitCode.INTERRUPTED
             except Exception as error:
                 runner.stop()
@@ -587,8 +582,8 @@ def run(words: list[str], console: TextIO) -> int:
                     raise runner.user_errors[0] from error
                 if user_error:
                     raise user_error from error
-                print_line(console, "".join(runner.failure) or traceback.format_exc())
-                print_line(console, f"the run failed; the complete log is in {log_path}")
+                print("".join(runner.failure) or traceback.format_exc(), file=console, flush=True)
+                print(f"the run failed; the complete log is in {log_path}", file=console, flush=True)
                 return 1
             finally:
                 if engine:
@@ -615,8 +610,8 @@ def _print_results(folder: Path, runner: Runner, console: TextIO) -> None:
     took = f"{duration(seconds)} in {runner.task_count} tasks, {runner.overhead_s() / seconds:.1%} of it between them"
     if runner.task_count == UNCACHED_TASKS:
         took = f"{duration(seconds)}; all other tasks were cached"
-    print_line(console, f"\n{render_text(results).rstrip()}\n\n{took}")
-    print_line(console, f"report: {_relative(folder / 'report.html')}")
+    print(f"\n{render_text(results).rstrip()}\n\n{took}", file=console, flush=True)
+    print(f"report: {_relative(folder / 'report.html')}", file=console, flush=True)
 
 
 if __name__ == "__main__":

@@ -76,9 +76,7 @@ def rare_classes(table: pd.DataFrame, selection: str) -> list[str]:
     return names
 
 
-def check_listing(
-    values: Mapping[str, Any], max_bad_images: int, metadata: str = "none", scope: Scope = "rare"
-) -> None:
+def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str, scope: Scope = "rare") -> None:
     """Check what the listings of all images and their metadata reveal, without opening an image.
 
     Args:

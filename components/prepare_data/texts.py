@@ -1,6 +1,7 @@
 """Many texts in a few bytes each: names, ids and paths, of which a Python string needs 50 bytes more."""
 
 import ctypes
+from abc import abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,30 @@ def release_memory() -> None:
         trim(0)
 
 
-class Texts(Sequence[str]):
+class _Rows(Sequence[str]):
+    """A sequence of texts that are made when they are used; a class implements `_text` and `__len__`."""
+
+    @abstractmethod
+    def _text(self, row: int) -> str:
+        """Return the text of a row from 0 to the length − 1."""
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        """Return a text, or a list of some."""
+        if isinstance(at, slice):
+            return [self._text(row) for row in range(*at.indices(len(self)))]
+        row = at + len(self) if at < 0 else at
+        if not 0 <= row < len(self):
+            raise IndexError(f"text {at} of {len(self)}")
+        return self._text(row)
+
+
+class Texts(_Rows):
     """A sequence of texts, to which others can be appended; it needs their bytes in UTF-8 and 8 more for each.
 
     Example:
@@ -54,19 +78,7 @@ class Texts(Sequence[str]):
         """Return the number of texts."""
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        """Return a text, or a list of some."""
-        if isinstance(at, slice):
-            return [self[row] for row in range(*at.indices(len(self)))]
-        row = at + len(self) if at < 0 else at
-        if not 0 <= row < len(self):
-            raise IndexError(f"text {at} of {len(self)}")
+    def _text(self, row: int) -> str:
         return self._bytes[self._ends[row] : self._ends[row + 1]].decode(*_CODE)
 
     def __iter__(self) -> Iterator[str]:
@@ -92,7 +104,7 @@ class Texts(Sequence[str]):
         return pa.Array.from_buffers(kind, len(self), [None, pa.py_buffer(self._ends), pa.py_buffer(self._bytes)])
 
 
-class Paths(Sequence[str]):
+class Paths(_Rows):
     """A sequence of paths to which others can be appended; a folder is kept once for the paths that follow each other.
 
     Example:
@@ -118,17 +130,8 @@ class Paths(Sequence[str]):
         """Return the number of paths."""
         return len(self._names)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        """Return a path, or a list of some."""
-        if isinstance(at, slice):
-            return [self[row] for row in range(*at.indices(len(self)))]
-        return self._folders[self._folder_of[at]] + self._names[at]
+    def _text(self, row: int) -> str:
+        return self._folders[self._folder_of[row]] + self._names[row]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the paths."""

@@ -201,35 +201,31 @@ def _refuse_other_metadata(inventory: Inventory) -> None:
         named = [{image_of(word) for word in words if not word.isdecimal()} - {None} for words in lines]
         if len(set(chain(*named))) < 2:  # a file may name the image that it describes
             continue
-        if path.suffix.lower() != ".txt":
-            raise _explain_other_format(inventory, path, beside_folders=True)
-        if sum(map(bool, named)) * 2 < len(lines) or max(map(len, lines)) < 2:  # a text that mentions images, or a list
+        is_prose = sum(map(bool, named)) * 2 < len(lines)  # it mentions some images
+        if path.suffix.lower() == ".txt" and (is_prose or max(map(len, lines)) < 2):  # or lists them without classes
             continue
-        if _is_table(path):
-            raise _explain_other_suffix(inventory, path, beside_folders=True)
-        raise _explain_other_format(inventory, path, beside_folders=True)
+        raise _explain_unread(inventory, path, beside_folders=True)
     for path in inventory.parquet:
         if len({image_of(word) for word in parquet.first_texts(path)} - {None}) > 1:
-            raise _explain_other_format(inventory, path, beside_folders=True)
+            raise _explain_unread(inventory, path, beside_folders=True)
 
 
-def _explain_other_format(inventory: Inventory, path: Path, beside_folders: bool) -> UserError:
+def _explain_unread(inventory: Inventory, path: Path, beside_folders: bool = False) -> UserError:
+    """Return the error for a file that may hold the metadata, but is not read: a table named .txt, or no table."""
+    folder, name = inventory.folder, inventory.name(path)
+    instead = ", or move it out of the folder to read the classes from the folders" * beside_folders
+    if path.suffix.lower() == ".txt" and _is_table(path):
+        return UserError(
+            f"{folder} has no metadata file; {name} is a table, but has the suffix .txt",
+            "give it the suffix .csv if it is the metadata" + instead,
+            "metadata.other_suffix",
+            path=str(folder),
+        )
     return UserError(
-        f"{inventory.folder} has no metadata file that can be read; {inventory.name(path)} is not a text table",
-        "save it as CSV in UTF-8"
-        + ", or move it out of the folder to read the classes from the folders" * beside_folders,
+        f"{folder} has no metadata file that can be read; {name} is not a text table",
+        "save it as CSV in UTF-8" + instead,
         "metadata.other_format",
-        path=str(inventory.folder),
-    )
-
-
-def _explain_other_suffix(inventory: Inventory, path: Path, beside_folders: bool) -> UserError:
-    return UserError(
-        f"{inventory.folder} has no metadata file; {inventory.name(path)} is a table, but has the suffix .txt",
-        "give it the suffix .csv if it is the metadata"
-        + ", or move it out of the folder to read the classes from the folders" * beside_folders,
-        "metadata.other_suffix",
-        path=str(inventory.folder),
+        path=str(folder),
     )
 
 
@@ -262,13 +258,13 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
         class_folders.refuse_only_unread(inventory)
     other_formats = (*class_folders.SHEETS, ".json", ".jsonl")
     if sheets := [path for path in inventory.others if path.suffix.lower() in other_formats]:
-        return _explain_other_format(inventory, sheets[0], beside_folders=False)
+        return _explain_unread(inventory, sheets[0])
     for path in inventory.parquet:
         return parquet.explain_columns(inventory, path)
     for path in inventory.arrays:
         return medmnist.explain_arrays(inventory, path)
     if texts := [path for path in inventory.others if path.suffix.lower() == ".txt" and _is_table(path)]:
-        return _explain_other_suffix(inventory, texts[0], beside_folders=False)
+        return _explain_unread(inventory, texts[0])
     return UserError(
         f"{folder} has no metadata file, and no folders that are named after classes",
         "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into one "

@@ -20,7 +20,7 @@ from components.prepare_data.layouts.one_hot import (
     read_classes,
 )
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table
+from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table, refuse_repeated
 from components.prepare_data.texts import iterate
 from components.shared.errors import UserError, printable
 from components.shared.parameters import COLUMN_FIELDS
@@ -124,7 +124,7 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
     notes: dict[str, None] = {}
     for path in found.files:
         table = read_table(path)
-        refuse_repeated(path, table.header, found.columns)
+        refuse_repeated(path, table.header, found.columns.values())
         if not len(table):
             raise UserError(f"{path.name} has no rows", "add one row per image", "metadata.no_rows")
         hot = find_classes(path, found.columns.values()) if found.columns["dx"] == ONE_HOT else []
@@ -216,23 +216,6 @@ def note_other_classes(found: Found, ignored: Sequence[str], classes: Sequence[s
     if not others or "dx" in found.named:
         return []
     return [f"the class is the column {found.columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"]
-
-
-def refuse_repeated(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Raise if a column that is used exists more than once.
-
-    Raises:
-        UserError: `metadata.repeated_column`.
-    """
-    names = [normalise(name) for name in header]
-    for column in columns.values():
-        if names.count(normalise(column)) > 1:
-            raise UserError(
-                f"{path.name} has the column {column} more than once",
-                "keep only one of them",
-                "metadata.repeated_column",
-                column=column,
-            )
 
 
 def _usual(header: Sequence[str]) -> list[str]:

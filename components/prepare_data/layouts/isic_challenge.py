@@ -13,14 +13,13 @@ from components.prepare_data.layouts.columns import (
     join_splits,
     match_columns,
     note_unused_tables,
-    refuse_repeated,
 )
 from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.one_hot import ONE_HOT, binary_columns, read_classes
 from components.prepare_data.layouts.splits import split_of_path
-from components.prepare_data.layouts.tables import normalise, read_table
+from components.prepare_data.layouts.tables import normalise, read_table, refuse_repeated
 from components.shared.errors import UserError, printable
 from components.shared.records import MetadataFile
 
@@ -89,7 +88,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     for path in found.files:
         table = read_table(path)
         classes = _class_columns(path, table.header, found.columns)
-        refuse_repeated(path, table.header, found.columns)
+        refuse_repeated(path, table.header, found.columns.values())
         values = {field: table.column(column) for field, column in found.columns.items() if column != ONE_HOT}
         values["dx"] = read_classes(table, classes)
         part = pd.DataFrame({field: texts.series() for field, texts in values.items()})

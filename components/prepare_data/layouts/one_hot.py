@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from components.prepare_data.layouts.splits import split_of
-from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start
+from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, refuse_repeated
 from components.prepare_data.texts import Texts
 from components.shared.errors import UserError
 
@@ -62,14 +62,7 @@ def read_classes(table: Table, columns: Sequence[str]) -> Texts:
         UserError: `metadata.repeated_column`; `metadata.not_one_hot`: a row has no class or several;
             `metadata.class_value`: a value is neither 0 nor 1.
     """
-    for column in columns:
-        if table.header.count(column) > 1:
-            raise UserError(
-                f"{table.path.name} has the column {column} more than once",
-                "keep only one of them",
-                "metadata.repeated_column",
-                column=column,
-            )
+    refuse_repeated(table.path, table.header, columns)
     values = [table.column(column) for column in columns]
     classes = Texts()
     for row, line in enumerate(table.lines):

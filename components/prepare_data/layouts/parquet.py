@@ -19,14 +19,13 @@ from components.prepare_data.layouts.columns import (
     IMAGE_COLUMNS,
     match_columns,
     note_other_classes,
-    refuse_repeated,
     usual_classes,
 )
 from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of, split_of_path
-from components.prepare_data.layouts.tables import join_some, normalise
+from components.prepare_data.layouts.tables import join_some, normalise, refuse_repeated
 from components.shared.errors import UserError
 from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
@@ -120,7 +119,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
         schema = _schema(path)
         columns = _columns(schema, named)
         if columns is not None:
-            refuse_repeated(path, schema.names, columns)
+            refuse_repeated(path, schema.names, columns.values())
             columns_of[path] = columns
             key = (_image_column(schema), tuple(sorted(columns.items())), _name_of_parts(inventory.name(path)))
             parts.setdefault(key, []).append(path)

@@ -6,7 +6,8 @@ import hashlib
 import io
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,23 @@ def normalise(name: str) -> str:
     """
     words = re.sub(r"[\s_.-]+", "_", _HUMP.sub("_", name.strip()).lower())
     return _JOINED.sub(r"\1_\2", words)
+
+
+def refuse_repeated(path: Path, header: Sequence[str], columns: Iterable[str]) -> None:
+    """Raise if a column that is used exists more than once.
+
+    Raises:
+        UserError: `metadata.repeated_column`.
+    """
+    counts = Counter(map(normalise, header))
+    for column in columns:
+        if counts[normalise(column)] > 1:
+            raise UserError(
+                f"{path.name} has the column {column} more than once",
+                "keep only one of them",
+                "metadata.repeated_column",
+                column=column,
+            )
 
 
 def _refuse_others(path: Path, start: bytes) -> None:

@@ -107,5 +107,5 @@ class _Module:
 
 if __name__ == "__main__":
     sys.modules["pipeline"] = _Module  # type: ignore[assignment]
-    run._print_results = lambda folder, runner, console: run.print_line(console, "report: out/report.html")
+    run._print_results = lambda folder, runner, console: print("report: out/report.html", file=console, flush=True)
     sys.exit(run_command(lambda: run.run(sys.argv[1:], sys.stdout)))

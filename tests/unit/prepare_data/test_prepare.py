@@ -662,7 +662,7 @@ def test_check_listing_refuses_synthetic_images_of_other_classes(raw, tmp_path):
 
     def check(scope: Scope = "rare", **counts: int) -> None:
         place = write_folders(tmp_path / "-".join(counts), raw, **counts)
-        phase.check_listing(VALUES | {"data": str(raw.path), "synthetic": f"gan,zoo={place}"}, 0, scope=scope)
+        phase.check_listing(VALUES | {"data": str(raw.path), "synthetic": f"gan,zoo={place}"}, 0, "none", scope)
 
     check(df=1, mel=1)
     with raises_user_error("synthetic.unknown_class", name="zoo", dx="other"):
@@ -678,7 +678,7 @@ def test_check_listing_refuses_splits_that_cannot_be_used(raw, tmp_path):
     table = pd.read_csv(raw.metadata)
 
     def check(split: str, data: Path = raw.path, duplicates: str = "refuse") -> None:
-        phase.check_listing(VALUES | {"data": str(data), "data_split": split, "data_duplicates": duplicates}, 0)
+        phase.check_listing(VALUES | {"data": str(data), "data_split": split, "data_duplicates": duplicates}, 0, "none")
 
     def write(split: pd.Series | str, suffix: str = "") -> str:
         rows = table[["image_id"]].assign(image_id=table["image_id"] + suffix, split=split)
