@@ -14,6 +14,8 @@ from components.shared.errors import UserError
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 MAKE_VARIABLES = ("PYTHON", "VENV", "UV_VERSION")
 """Variables of the Makefile that are not passed to the command."""
+PLACES = ("DATA", "EXTERNAL", "OUT")
+"""Words that name a place; an empty one is refused."""
 
 
 def words(given: list[str]) -> list[str]:
@@ -33,7 +35,7 @@ def assignments(words: list[str]) -> dict[str, str]:
     """Return `["PRESET=cpu", "random_seed=2"]` as a dictionary.
 
     Raises:
-        UserError: `arguments.not_an_assignment` or `arguments.repeated`.
+        UserError: `arguments.not_an_assignment`, `arguments.repeated` or `arguments.empty`.
     """
     found: dict[str, str] = {}
     for word in words:
@@ -44,6 +46,8 @@ def assignments(words: list[str]) -> dict[str, str]:
             )
         if name in found:
             raise UserError(f"{name} is given twice", "give it once", "arguments.repeated", name=name)
+        if name in PLACES and not value.strip():  # an unset variable of a script must not start a run on demo data
+            raise UserError(f"{name} is empty", f"give {name} a value, or leave it out", "arguments.empty", name=name)
         found[name] = value
     return found
 

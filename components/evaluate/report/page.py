@@ -6,7 +6,7 @@ Everything follows from the results, the content of `metrics.json`; a figure tha
 import base64
 import io
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from components.evaluate.predict.skin_tone import SKIN_CLASSES
 from components.evaluate.report import formatting, plots
 from components.evaluate.report.formatting import known, plain, show, show_interval
 from components.evaluate.report.gallery import Gallery, ShownImage, list_images
-from components.evaluate.report.plots import Axis
+from components.evaluate.report.plots import Mark
 from components.shared.arms import BASELINE, SELECTIONS, parse_synthetic_key, recipe, share_of, title_of
 from components.shared.arms import comparison as compared_arms
 from components.shared.log import duration
@@ -48,6 +48,7 @@ _QUALITIES = (
 _FULL_COLOUR_QUALITY = 85
 """Above this, colour has the full resolution: a poor GAN's artefacts are checkerboards of colour."""
 _TEXT_WIDTH = 100
+DIRECTIONS = "← worse · better →"
 
 PRIMARY = "rare_recall"
 _OVERALL = {
@@ -133,8 +134,6 @@ class Comparison:
         sentence: the verdict.
         effect: the effect.
         improvement: the difference of the last arm to the baseline, if the effect is to another one.
-        effect_axis, recall_axis: scales of the figures.
-        summary: recall of the classes as text.
     """
 
     names: list[str]
@@ -147,9 +146,6 @@ class Comparison:
     sentence: str
     effect: Effect
     improvement: Difference | None
-    effect_axis: Axis
-    recall_axis: Axis
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -177,11 +173,10 @@ class RemedyRow:
 
 @dataclass(frozen=True)
 class Remedies:
-    """All arms, the doses of synthetic images, and the scale of the figure of both."""
+    """All arms, and the doses of synthetic images."""
 
     rows: list[RemedyRow]
     doses: list[ArmDifference]
-    axis: Axis
 
 
 @dataclass(frozen=True)
@@ -265,31 +260,25 @@ def _overall_rows(outcome: Outcome) -> list[Row]:
 
 
 def _comparison(results: Results, outcome: Outcome, counts: Mapping[str, ImageCounts]) -> Comparison:
-    """Return the content of a comparison: rows of the classes, rows of the metrics over all classes, and the figures.
+    """Return the content of a comparison: rows of the classes, and of the metrics over all classes.
 
     Args:
         results: the whole.
         outcome: the comparison: the results themselves, or their `external`.
         counts: class → tested images and lesions.
     """
-    effect, classes = outcome.effect, _class_rows(results, outcome, counts)
-    improvement = effect.augmented_minus_baseline
-    parts = [effect, *([improvement] if improvement else [])]
-    ends = [-0.02, 0.02] + [end for part in parts for end in (part.value, part.low, part.high)]
+    effect = outcome.effect
     return Comparison(
         names=shown_arms(outcome),
         share=share_of(effect.arm),
         candidates=len(compared_arms(list(outcome.arms)).candidates),
         effect_name=formatting.effect_name(effect.arm),
         formula=formatting.describe_difference(effect.arm, effect.reference),
-        classes=classes,
+        classes=_class_rows(results, outcome, counts),
         overall=_overall_rows(outcome),
         sentence=formatting.describe_verdict(outcome, results.run.synthetic_scope),
         effect=effect,
-        improvement=improvement,
-        effect_axis=Axis(ends),
-        recall_axis=Axis([0.0, 1.0]),
-        summary="; ".join(f"{plain(row.name, 60)} {', '.join(map(show, row.values))}" for row in classes),
+        improvement=effect.augmented_minus_baseline,
     )
 
 
@@ -327,8 +316,38 @@ def _remedies(results: Results) -> Remedies:
                 best=arm == effect.best,
             )
         )
-    ends = [end for it in (*effect.remedies, *effect.doses) for end in (it.value, it.low, it.high)]
-    return Remedies(rows, effect.doses, Axis([-0.02, 0.02, *ends]))
+    return Remedies(rows, effect.doses)
+
+
+def _effect_figure(salt: str, effect: Effect) -> str:
+    """Return the figure of the effect and, if there is one, of the improvement over the baseline."""
+    rows = {"Effect": [[Mark(effect.value, effect.low, effect.high)]]}
+    if both := effect.augmented_minus_baseline:
+        rows["Improvement"] = [[Mark(both.value, both.low, both.high, hollow=True)]]
+    label = f"Difference in {plain(effect.metric, 80)}, with 95 % intervals"
+    return plots.intervals(f"effect {salt}", label, rows, DIRECTIONS, (-0.02, 0.02))
+
+
+def _recall_figure(salt: str, it: Comparison) -> str:
+    """Return the figure of the recall of each class."""
+    lines = {
+        row.name: [
+            [Mark(value, *(limits or (None, None)), arm)]
+            for arm, value, limits in zip(it.names, row.values, row.intervals, strict=True)
+        ]
+        for row in it.classes
+    }
+    summary = "; ".join(f"{plain(row.name, 60)} {', '.join(map(show, row.values))}" for row in it.classes)
+    label = f"Recall by class, {', '.join(map(title_of, it.names))}: {summary}"
+    return plots.intervals(f"recall {salt}", label, lines, include=(0.0, 1.0))
+
+
+def _doses_figure(doses: Sequence[ArmDifference]) -> str:
+    """Return the figure of the differences of the arms with synthetic images to the oversampled one."""
+    rows = {title_of(it.arm).capitalize(): [[Mark(it.value, it.low, it.high, it.arm)]] for it in doses}
+    values = ", ".join(f"{title_of(it.arm)} {show(it.value, '+')}" for it in doses)
+    label = f"Difference to the oversampled arm in mean recall of the rare classes: {values}"
+    return plots.intervals("doses", label, rows, DIRECTIONS, (-0.02, 0.02))
 
 
 def _curves(results: Results) -> dict[str, Any]:
@@ -380,8 +399,15 @@ def _seeds(results: Results) -> dict[str, Any]:
         values, balanced = ([it.get(key) for it in of_seed] for key in (PRIMARY, "balanced_accuracy"))
         gain, improvement = _minus(values[-1], values[-2]), _minus(values[-1], values[0])
         rows.append(SeedRow(seed, values, gain, improvement, _minus(balanced[-1], balanced[-2])))
-    axis = Axis([value for row in rows for value in row.values] + [arms[arm].rare_recall for arm in shown])
-    return {"seeds": rows, "seeds_axis": axis}
+    lines = {
+        title_of(arm).capitalize(): [
+            [Mark(row.values[place], arm=arm, hollow=True) for row in rows]
+            + [Mark(arms[arm].rare_recall, is_mean=True)]
+        ]
+        for place, arm in enumerate(shown)
+    }
+    label = "Mean recall of the rare classes by arm and seed; the table below contains the figures"
+    return {"seeds": rows, "seeds_svg": plots.intervals("seeds", label, lines)}
 
 
 def _training(results: Results) -> dict[str, Any]:
@@ -516,6 +542,12 @@ def render_html(results: Results, gallery: Gallery) -> str:
         gallery: from `gallery.collect`; sections of missing images are omitted.
     """
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
+    page["doses_svg"] = _doses_figure(page["remedies"].doses) if len(page["remedies"].doses) > 1 else ""
+    page["figures"] = {
+        place: (_effect_figure(place, it.effect), _recall_figure(place, it))
+        for place in ("main", "outside")
+        if (it := page[place])
+    }
     page["keys_of"] = _keys_of(dict.fromkeys([*page["synthetic"], *gallery.synthetic]))
     page["losses_svg"] = {
         dx: plots.gan_losses(f"losses {place}", dx, details.losses)

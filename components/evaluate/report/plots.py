@@ -4,6 +4,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.evaluate.report.formatting import known, number, plain, show
@@ -16,32 +17,24 @@ RULE = "#d5d9de"
 _FRAME = "#8a9099"
 
 
-class Axis:
-    """A horizontal scale in percent of a figure's width: a figure fits any page while its text keeps its size.
+@dataclass(frozen=True)
+class Mark:
+    """A value in a row of a figure.
 
-    Args:
-        values: values that it includes; unknown values are ignored.
+    Attributes:
+        value: the value; unknown ones are not drawn.
+        low, high: its interval; None without one.
+        arm: the arm whose colour and marker it has; None: black.
+        hollow: whether only its outline is drawn.
+        is_mean: whether it is the mean of the row, drawn as a line.
     """
 
-    def __init__(self, values: Sequence[float | None]) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        numbers = [number(value) for value in values if known(value)] or [0.0, 1.0]
-        low, high = min(numbers), max(numbers)
-        if high - low < 0.01:  # three decimals cannot distinguish less
-            low, high = low - 0.005, high + 0.005
-        ticks = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-        self.low, self.high = float(ticks[0]), float(ticks[-1])
-        digits = next((d for d in range(6) if all(round(t, d) == round(t, 9) for t in ticks)), 6)
-        self.ticks = [(float(t), format(t + 0.0, f".{digits}f").replace("-", "−")) for t in ticks]
-
-    def at(self, value: float) -> str:
-        """Return the position of a value, as `43.21`; the ends leave room for half a label."""
-        return f"{4 + 92 * (value - self.low) / (self.high - self.low):.2f}"
-
-    def span(self, low: float, high: float) -> str:
-        """Return the length between two values, likewise."""
-        return f"{92 * (high - low) / (self.high - self.low):.2f}"
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    arm: str | None = None
+    hollow: bool = False
+    is_mean: bool = False
 
 
 def draw_svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[Any], None]) -> str:
@@ -62,6 +55,70 @@ def draw_svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[A
     # Ids such as `axes_1` occur in every figure; nothing refers to them, and ids must be unique in a page.
     body = re.sub(r'<g id="[^"]*"', "<g", buffer.getvalue().partition("<svg")[2])
     return f'<svg role="img" aria-label="{html.escape(label)}"{body}'
+
+
+def _limits(values: Sequence[float | None]) -> tuple[float, float]:
+    """Return the ends of an axis: the known values with a margin, (0, 1) without any."""
+    numbers = [number(value) for value in values if known(value)] or [0.0, 1.0]
+    low, high = min(numbers), max(numbers)
+    margin = max(0.05 * (high - low), 0.005)  # three decimals cannot distinguish less
+    return low - margin, high + margin
+
+
+def _draw_mark(axes: Any, mark: Mark, y: float) -> None:
+    colour, marker = style_of(mark.arm) if mark.arm else ("#1b1f24", "o")
+    if mark.is_mean:
+        axes.plot([number(mark.value)] * 2, [y - 0.6, y + 0.6], color=colour, linewidth=2)
+        return
+    if known(mark.low) and known(mark.high):
+        axes.plot([number(mark.low), number(mark.high)], [y, y], color=colour, linewidth=2)
+    face = "#ffffff" if mark.hollow else colour
+    axes.plot(number(mark.value), y, marker, color=colour, mfc=face, markersize=7, mew=1.5, clip_on=False)
+
+
+def intervals(
+    salt: str,
+    label: str,
+    rows: Mapping[str, Sequence[Sequence[Mark]]],
+    x_label: str = "",
+    include: Sequence[float] = (),
+) -> str:
+    """Return values with their intervals on one scale.
+
+    Args:
+        salt: salt of the ids.
+        label: description of the figure.
+        rows: name → its lines from top to bottom, each with its marks.
+        x_label: title of the scale.
+        include: values that the scale includes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    marks = [mark for lines in rows.values() for line in lines for mark in line]
+    count = sum(map(len, rows.values()))
+
+    def draw(axes: Any) -> None:
+        y, centres = 0.0, []
+        for lines in rows.values():
+            if y:
+                axes.axhline(y - 0.5, color=RULE, linewidth=0.8)
+            centres.append(y + (len(lines) - 1) / 2)
+            for line in lines:
+                for mark in line:
+                    if known(mark.value):
+                        _draw_mark(axes, mark, y)
+                y += 1
+        limits = _limits([*include, *(end for mark in marks for end in (mark.value, mark.low, mark.high))])
+        axes.set(xlim=limits, ylim=(y - 0.5, -0.5), xlabel=x_label)
+        axes.set_yticks(centres, [plain(name, 24) for name in rows])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axes.grid(axis="x")
+        if limits[0] < 0 < limits[1]:
+            axes.axvline(0, color=_FRAME, linewidth=1)
+        axes.spines["left"].set_visible(False)
+
+    height = 34 + (18 if x_label else 0) + 19 * count
+    return draw_svg(salt, (440, height), label, draw)
 
 
 def _square(axes: Any, x_label: str, y_label: str) -> None:

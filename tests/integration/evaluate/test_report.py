@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.evaluate.report import plots
 from components.evaluate.report.formatting import show
 from components.evaluate.report.gallery import Gallery, list_images
 from components.evaluate.report.page import MAX_PAGE_BYTES
-from components.evaluate.report.plots import Axis
+from components.evaluate.report.plots import Mark
 from components.shared.arms import title_of
 from tests.helpers.example_results import (
     ALL_ARMS,
@@ -287,29 +288,41 @@ def test_report_hostile_subgroups_are_escaped(name: str) -> None:
     assert len(re.findall(r"(?<!\\)\|", row)) == 6
 
 
-def test_report_dot_plot_marks_are_at_their_values(html: str, results: dict[str, Any]) -> None:
-    axis = Axis([0.0, 1.0])
-    plot = html[html.index('<div class="rows" role="img" aria-label="Recall by class') :]
-    plot = plot[: plot.index("</figure>")]
-    places = [float(x) for x in re.findall(r'<svg x="([\d.]+)%"', plot)]
+def _marks(svg: str) -> list[float]:
+    """Return the horizontal places of the marks of a figure, in points, in the order of their drawing."""
+    axes = svg[: svg.rindex("<defs")]
+    return [float(x) for x in re.findall(r'<use [^>]*x="([\d.]+)" [^>]*style="fill: #', axes)]
+
+
+def test_marks_of_the_recall_are_at_their_values(html: str, results: dict[str, Any]) -> None:
+    plot = html[html.index('aria-label="Recall by class') :]
+    places = _marks(plot[: plot.index("</svg>")])
     recalls = [results["arms"][arm]["recall"][dx] for dx in CLASSES for arm in ARMS]
-    assert places == [float(axis.at(value)) for value in recalls]
-    assert places == pytest.approx([4 + 92 * value for value in recalls], abs=0.01)
-    spans = [tuple(map(float, pair)) for pair in re.findall(r'<rect x="([\d.]+)%" width="([\d.]+)%"', plot)]
-    low, high = results["arms"]["baseline"]["recall_interval"]["akiec"]
-    assert spans[0] == pytest.approx((4 + 92 * low, 92 * (high - low)), abs=0.01)
-    assert len(spans) == 21
+    assert len(places) == len(recalls) == 21
+    slope, zero = np.polyfit(recalls, places, 1)
+    assert slope > 200  # points from 0 to 1
+    assert places == pytest.approx([zero + slope * value for value in recalls], abs=0.01)
 
 
-def test_axis_includes_its_values() -> None:
-    for values in ([0.0, -0.0921, 0.0694], [0.0, 1.0], [0.5], [], [None, math.nan], [0.0, 1e-9]):
-        axis = Axis(values)
-        assert axis.low < axis.high
-        for value in values:
-            if value is not None and not math.isnan(value):
-                assert axis.low <= value <= axis.high
-        assert 2 <= len(axis.ticks) <= 9
-        assert len({text for _, text in axis.ticks}) == len(axis.ticks)
+def test_intervals_have_a_scale_for_any_values() -> None:
+    for values in ([0.0, -0.0921, 0.0694], [0.5], [0.0, 1e-9], [0.2, None, math.nan]):
+        known = [value for value in values if value is not None and not math.isnan(value)]
+        svg = plots.intervals("salt", "Label <x>", {f"row {n}": [[Mark(v)]] for n, v in enumerate(values)})
+        assert len(_marks(svg)) == len(known)
+        assert 'aria-label="Label &lt;x&gt;"' in svg
+        assert svg.count("<text") >= len(values) + 2
+        assert svg == plots.intervals("salt", "Label <x>", {f"row {n}": [[Mark(v)]] for n, v in enumerate(values)})
+    assert plots.intervals("salt", "none", {"row": [[Mark(None)]]}).count("<text") >= 3
+
+
+def test_intervals_draw_means_as_lines_and_cut_long_names() -> None:
+    lines = {"x" * 90: [[Mark(0.2, arm="oversampled", hollow=True), Mark(0.4, 0.1, 0.6), Mark(0.3, is_mean=True)]]}
+    svg = plots.intervals("salt", "seeds", lines, "← worse", (0.0, 1.0))
+    first, second = _marks(svg)
+    assert first < second
+    assert "x" * 23 + "…" in svg
+    assert "x" * 24 not in svg
+    assert "← worse" in svg
 
 
 def test_markdown_tables_have_at_most_five_columns(results: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ from counterweight import parameters
         (["seed"], "arguments.not_an_assignment"),
         (["=1"], "arguments.not_an_assignment"),
         (["seed=1", "seed=2"], "arguments.repeated"),
+        (["DATA="], "arguments.empty"),
+        (["PRESET=cpu", "EXTERNAL= "], "arguments.empty"),
     ],
 )
 def test_assignments_refuses_other_words(words: list[str], code: str):
