@@ -22,11 +22,11 @@ class Mark:
     """A value in a row of a figure.
 
     Attributes:
-        value: the value; unknown ones are not drawn.
+        value: the value; a row has no mark for None and NaN.
         low, high: its interval; None without one.
         arm: the arm whose colour and marker it has; None: black.
-        hollow: whether only its outline is drawn.
-        is_mean: whether it is the mean of the row, drawn as a line.
+        hollow: whether it is an outline only.
+        is_mean: whether it is the mean of the row, which is a line.
     """
 
     value: float | None
