@@ -2,8 +2,7 @@
 
 A network is a module with `LEARNING_RATE` and `build(classes, image_size, metadata)`, which returns a model from
 (N, S, S, 3) in [0, 255], and (N, metadata) if there are any, to (N, classes) probabilities. Its last layer is dense,
-with a softmax; `head.py` has one. The learning rate is that of Adam at the start; it falls to zero along a cosine. No
-other code depends on the network.
+with a softmax; `head.py` has one. The learning rate is that of Adam at the start; it falls to zero along a cosine.
 """
 
 import importlib
