@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -22,6 +23,8 @@ import pytest
 
 PAGE = 3
 """Objects in one page of a listing."""
+START = datetime(2026, 11, 26, tzinfo=UTC)
+"""An object is modified as many seconds later as its generation."""
 
 
 def crc32c(content: bytes) -> str:
@@ -181,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
             "generation": str(stored.generation),
             "size": str(len(stored.content)),
             "crc32c": crc32c(stored.content),
-            "updated": "2026-11-26T03:10:00.000Z",
+            "updated": (START + timedelta(seconds=stored.generation)).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
         }
 
     def _json(self, value: Any) -> tuple[int, dict[str, str], bytes]:
@@ -228,7 +231,10 @@ class Handler(BaseHTTPRequestHandler):
     def _list(self, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         names = sorted(name for name in self.server.objects if name.startswith(query.get("prefix", "")))
         start = int(query.get("pageToken", 0))
-        page: dict[str, Any] = {"items": [self._resource(name) for name in names[start : start + PAGE]]}
+        items = [self._resource(name) for name in names[start : start + PAGE]]
+        if asked := re.search(r"items\(([^)]*)\)", query.get("fields", "")):
+            items = [{key: item[key] for key in asked[1].split(",") if key in item} for item in items]
+        page: dict[str, Any] = {"items": items}
         if start + PAGE < len(names):
             page["nextPageToken"] = str(start + PAGE)
         return self._json(page)

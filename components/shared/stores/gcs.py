@@ -65,7 +65,7 @@ class GoogleStore:
 
     def list(self, below: str) -> list[Entry]:
         """See `ObjectStore`."""
-        fields = "items(name,generation,size,crc32c,contentEncoding),nextPageToken"
+        fields = "items(name,generation,size,updated,crc32c,contentEncoding),nextPageToken"
         with _neutral_errors():
             return [_entry(blob) for blob in self._bucket.list_blobs(prefix=below, fields=fields, **self._options)]
 

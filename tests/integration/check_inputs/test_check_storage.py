@@ -114,9 +114,9 @@ def put_run(server: Server, name: str, candidate: str | None, models: dict[str, 
 def test_check_finds_the_newest_run_with_a_candidate(server: Server):
     assert parse_choice(run_check(champion="last", output="gs://raw/runs").champion).run is None
     model = f"models/{CANDIDATE}.keras"
-    put_run(server, "a", model, {model: "a" * 64})
-    put_run(server, "b", model, {model: "b" * 64})
-    put_run(server, "c", None, {model: "c" * 64})
+    put_run(server, "c", model, {model: "c" * 64})
+    put_run(server, "b", model, {model: "b" * 64})  # the newest with a candidate is neither first nor last by name
+    put_run(server, "a", None, {model: "a" * 64})
     server.put("runs/d/metrics.json", b"{}")
     server.put("runs/e/part/manifest.json", b"{}")
     server.put("runs/f/manifest.json", b"{}")
@@ -132,7 +132,7 @@ def test_check_finds_the_newest_run_with_a_candidate(server: Server):
 def test_check_of_runs_without_new_data_keeps_the_champion(server: Server):
     """Their candidates are the same models: another champion would evaluate the run again each time."""
     model = f"models/{CANDIDATE}.keras"
-    for name, digest in (("a", "a"), ("b", "b"), ("c", "b"), ("d", "b")):
+    for name, digest in (("d", "a"), ("b", "b"), ("c", "b"), ("a", "b")):
         put_run(server, name, model, {model: digest * 64})
     found = parse_choice(run_check(champion="last", output="gs://raw/runs").champion).run
     assert found is not None
