@@ -309,8 +309,7 @@ def run(words: list[str], out: TextIO) -> int:
     path, limit = _out(given), placement().options.max_bad_images
     _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     of_runs.check_arms(values, placement().options.synthetic_scope)
-    if values["data_external"] != "none":
-        preparing.check_listing(values, limit, placement().options.metadata, placement().options.synthetic_scope)
+    preparing.check_listing(values, limit, placement().options.metadata, placement().options.synthetic_scope)
     _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         read = read_data(values, limit, Path(scratch))

@@ -48,7 +48,16 @@ from components.prepare_data.prepare import check_listing
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE, check_output
 from components.shared.errors import ExitCode, UserError, printable
-from components.shared.parameters import check, check_arms, defaults, parse, source_label, synthetic_sources
+from components.shared.parameters import (
+    FOLD,
+    Parameters,
+    check,
+    check_arms,
+    defaults,
+    parse,
+    source_label,
+    synthetic_sources,
+)
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import check_size
 from counterweight import build_images, job_summary, parameters
@@ -61,8 +70,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REMOTE_WORDS = {"data": ("demo", "kaggle"), "output": ("auto",), "data_external": ("none",)}
 """Parameters that name a place, and their values that name none."""
 DATA_PARAMETERS = (
-    "arms", "data", "data_columns", "data_external", "data_split", "positive_classes", "synthetic", "synthetic_classes",
-    "synthetic_shares",
+    "arms", "data", "data_columns", "data_duplicates", "data_external", "data_split", "positive_classes", "random_seed",
+    "synthetic", "synthetic_classes", "synthetic_shares",
 )  # fmt: skip
 """Parameters that `check_data` reads."""
 LISTED = ("storage.empty", "storage.bad_name")
@@ -179,10 +188,20 @@ def check_parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in given.items():
         try:
-            values[str(key)] = check({str(key): value})[str(key)]
+            values[str(key)] = _from_yaml(str(key), value)
         except UserError as error:
             raise add_location(error, where) from error
     return values
+
+
+def _from_yaml(name: str, value: Any) -> Any:
+    """Return the checked value of a parameter in YAML, where `1,2,3` and `1e3` are text, and `1` may be a class."""
+    field = Parameters.model_fields.get(name)
+    if field is None or isinstance(value, bool) or not isinstance(value, str | int | float):
+        return check({name: value})[name]
+    if isinstance(value, str) or field.annotation not in (int, float):
+        return parse({name: str(value)})[name]
+    return check({name: value})[name]
 
 
 def add_location(error: UserError, where: str) -> UserError:
@@ -212,8 +231,9 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
         if name != GAN and not is_address(place):
             raise _unreachable(source_label(name), place, f"choose gan or {ADDRESS_FORM}")
     split = complete["data_split"]
-    if split.lower().endswith(".csv") and not is_address(split):
-        raise _unreachable("data_split", split, "copy it to a bucket and give gs://bucket/name.csv (or s3://, az://)")
+    if split != "random" and not FOLD.fullmatch(split) and not is_address(split):
+        choice = "choose from random, a fold such as 1/5, or a CSV in a bucket: gs://bucket/name.csv (or s3://, az://)"
+        raise _unreachable("data_split", split, choice)
     options = placement().options
     check_size(complete, options.gans_per_task, options.classifiers_per_task)
     check_arms(complete, options.synthetic_scope)

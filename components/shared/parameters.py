@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from components.shared import arms as arms_module
 from components.shared.arms import GAN
+from components.shared.class_names import CLASS_NAME, safe_class_name
 from components.shared.errors import UserError
 from components.shared.places import is_packed
 from components.shared.records import MAX_SEED
@@ -24,7 +25,7 @@ _RESERVED_SOURCES = {"real", arms_module.AUGMENTED, *arms_module.CONTROLS}
 UNNAMED_SOURCE = "synthetic"
 """Name of the source if `synthetic` is a place without a name."""
 
-CLASS_LIST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}( *, *[A-Za-z0-9][A-Za-z0-9_-]{0,30}){0,99}")
+MAX_LISTED_CLASSES = 100
 COLUMN_FIELDS = (
     "image_id", "dx", "lesion_id", "patient_id", "dx_type", "age", "sex", "localization", "split",
 )  # fmt: skip
@@ -238,8 +239,15 @@ class Parameters(BaseModel):
     @classmethod
     def _is_class_list(cls, classes: str) -> str:
         names = split_names(classes)
-        if classes.strip() and not CLASS_LIST.fullmatch(classes.strip()):
+        parts = [part.strip() for part in classes.split(",")]
+        if len(names) > MAX_LISTED_CLASSES or ";" in classes or (classes.strip() and "" in parts):
             raise ValueError("it is not a list of class names, separated by commas")
+        for name in names:
+            if not CLASS_NAME.fullmatch(name):
+                safe = safe_class_name(name)
+                raise ValueError(
+                    f"the class {name[:60]!r} is called {safe} here" if safe else f"no class is called {name[:60]!r}"
+                )
         if len(set(names)) < len(names):
             raise ValueError("a class is repeated")
         return classes

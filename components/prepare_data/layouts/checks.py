@@ -1,7 +1,6 @@
-"""Check ids and class names before any image is opened, and give class names a form that is safe in file names."""
+"""Check ids and class names before any image is opened, and give class names their safe form."""
 
 import re
-import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -10,18 +9,13 @@ from components.prepare_data.layouts.dataset import Raw, number_paths
 from components.prepare_data.layouts.inventory import Inventory
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import is_unique, iterate, map_different
+from components.shared.class_names import safe_class_name
 from components.shared.errors import UserError
 
 MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
 """Values, in lower case, that stand for a missing class; `none` and `unknown` may be classes."""
 
-# Class names become file names, pipeline tasks and table cells.
-_CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
-_CONVERTIBLE = re.compile(r"[\w ,.&'’()+/:;–-]+")
 _DECIMALS = re.compile(r"\.0*$")
-_SPELLED = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "ı": "i"})
-"""Latin letters that have no form in ASCII with an accent."""
-MAX_CLASS_CHARACTERS = 31
 MAX_CLASSES = 100
 MAX_ID_CHARACTERS = 200
 """Characters of an id: file names cannot be much longer, and lists of images stay readable."""
@@ -113,26 +107,6 @@ def refuse_shared_files(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> 
             images=images,
             file=inventory.name(file),
         )
-
-
-def safe_class_name(name: str) -> str | None:
-    """Return the form of a class name that is used everywhere, or None if there is none.
-
-    Example:
-        >>> safe_class_name("Melanoma, NOS")
-        'Melanoma_NOS'
-    """
-    if _CLASS_NAME.fullmatch(name):
-        return name
-    if not _CONVERTIBLE.fullmatch(name) or not name[:1].isalnum():
-        return None
-    name = name.translate(_SPELLED)
-    ascii_ = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    safe = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_).strip("_-")
-    if len(safe) > MAX_CLASS_CHARACTERS:
-        safe = safe[: MAX_CLASS_CHARACTERS + 1].rpartition("_")[0] or safe[:MAX_CLASS_CHARACTERS]
-    lost = sum(c.isalnum() for c in name) - sum(c.isalnum() for c in ascii_)
-    return safe if safe and not lost else None
 
 
 def strip_decimals(dx: pd.Series, notes: list[str]) -> pd.Series:

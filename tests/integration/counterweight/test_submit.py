@@ -252,6 +252,8 @@ def test_submit_api_without_create_pipeline_uses_the_upload(kfp: KfpServer, do: 
         (["synthetic_classes=[df,vasc]"], "parameter.invalid"),
         (["data_external=/data"], "parameter.unreachable"),
         (["data_split=folds.csv"], "parameter.unreachable"),
+        (["data_split=/home/me/folds.tsv"], "parameter.unreachable"),
+        (["data_split=randm"], "parameter.unreachable"),
         (["data=demo", "DATA=demo"], "arguments.repeated"),
         (["sede=1"], "parameter.unknown"),
         (["gan_kimg=lots"], "parameter.invalid"),
@@ -321,10 +323,22 @@ def test_arguments_precedence_is_preset_file_words(tmp_path: Path):
     assert (values["classifier_seeds"], values["output"]) == ([1, 2, 3], "gs://bucket/a")
 
 
+def test_arguments_of_a_file_may_be_text_or_a_single_number(tmp_path: Path):
+    """YAML reads `1,2,3` and `1e3` as text, and `1` as a number, although it may be a class."""
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "classifier_seeds: 1,2,3\nsynthetic_shares: 0.5\ngan_kimg: 1e3\npositive_classes: 1\nsynthetic_classes: 0,2\n"
+    )
+    values = submit.arguments({"PARAMS": str(file), "OUT": "gs://bucket/a"})
+    assert (values["classifier_seeds"], values["synthetic_shares"], values["gan_kimg"]) == ([1, 2, 3], [0.5], 1000.0)
+    assert (values["positive_classes"], values["synthetic_classes"]) == ("1", "0,2")
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [
         ("random_seed: [a", "yaml.invalid"),
+        ("gan_kimg: much", "parameter.invalid"),
         ("random_seed: 2026-13-99", "yaml.invalid"),
         ("- random_seed", "yaml.not_a_mapping"),
         ("", "yaml.not_a_mapping"),

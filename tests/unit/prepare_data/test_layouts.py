@@ -18,7 +18,7 @@ from components.prepare_data import layouts
 from components.prepare_data.image_reader import Accepted
 from components.prepare_data.image_reader import read as read_image
 from components.prepare_data.layouts import medmnist, parquet
-from components.prepare_data.layouts.checks import safe_class_name
+from components.shared.class_names import safe_class_name
 from tests.helpers.errors import raises_user_error
 from tests.helpers.raw_folders import COLUMNS, COUNTS, pattern_image, rows, write_images, write_table
 

@@ -218,6 +218,24 @@ def test_positive_classes_auto_takes_ham10000s_names_only(classes: list[str], fo
     assert parameters.positive_classes("auto", classes) == found
 
 
+@pytest.mark.parametrize(
+    ("classes", "part"),
+    [
+        ("basal cell carcinoma,melanoma", "the class 'basal cell carcinoma' is called basal_cell_carcinoma here"),
+        ("seborrheic_keratosis_irritated_variant", "is called seborrheic_keratosis_irritated here"),
+        ("mel,,bcc", "it is not a list of class names, separated by commas"),
+        ("a;b", "it is not a list of class names, separated by commas"),
+        ("名", "no class is called '名'"),
+    ],
+)
+def test_classes_in_another_form_are_refused_with_their_form(classes: str, part: str):
+    for name in ("positive_classes", "synthetic_classes"):
+        with pytest.raises(UserError) as caught:
+            parameters.check({name: classes})
+        assert part in str(caught.value)
+        assert caught.value.code == "parameter.invalid"
+
+
 def test_positive_classes_that_are_named_must_exist():
     assert parameters.positive_classes("b, a", ["a", "b", "c"]) == ["b", "a"]
     assert parameters.positive_classes("", ["a", "b"]) == []
