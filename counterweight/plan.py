@@ -120,7 +120,7 @@ def read_data(values: Mapping[str, Any], max_bad_images: int, scratch: Path) -> 
     classes, findings = sorted(dataset.table["dx"].unique()), Findings()
     of_runs.positive_classes(values["positive_classes"], classes)
     rows = preparing.assign_splits(dataset, split, seed, scratch, findings, max_bad_images)
-    preparing.refuse_empty_classes(rows, classes, dataset.source.unit)
+    preparing.refuse_empty_classes(rows, classes, dataset.source, split)
     splits = {split.strip(): hash_rows(rows, ["image_id", "split"])}
     if fold := FOLD.fullmatch(split):
         folds = [f"{k}/{int(fold[2])}" for k in range(1, 1 + int(fold[2]))]

@@ -147,7 +147,7 @@ def _inspect_split(dataset: Dataset, split: str, max_bad_images: int, duplicates
     """
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         rows = assign_splits(dataset, split, seed, Path(scratch), Findings(), max_bad_images)
-    refuse_empty_classes(rows, sorted(dataset.table["dx"].unique()), dataset.source.unit)
+    refuse_empty_classes(rows, sorted(dataset.table["dx"].unique()), dataset.source, split)
     leakage.refuse_divided_groups(rows, duplicates)
 
 
@@ -368,23 +368,27 @@ def assign_splits(
     return table[~unused] if findings.unused else table
 
 
-def refuse_empty_classes(rows: pd.DataFrame, classes: Sequence[str], unit: str) -> None:
+def refuse_empty_classes(rows: pd.DataFrame, classes: Sequence[str], source: DataSource, split: str) -> None:
     """Raise if a class has no image in one of the splits.
 
     Args:
         rows: dx and split of the images that are used.
         classes: names.
-        unit: what a group usually is, for the hint.
+        source: how the data was read, for the hint.
+        split: the parameter `data_split`, for the hint.
 
     Raises:
         UserError: `split.empty_class`.
     """
+    hint = f"fix the skipped images, add {source.unit}s, or remove the class"
+    if source.own_split and split.strip() == "random":
+        hint = "the split is that of the data: add images, or set data_split to a fold such as 1/5, or to a CSV"
     for dx in classes:
         for name in splitting.SHARES:
             if not ((rows["dx"] == dx) & (rows["split"] == name)).any():
                 raise UserError(
                     f"no usable image of the class {dx} remains in {name}",
-                    f"fix the skipped images, add {unit}s, or remove the class",
+                    hint,
                     "split.empty_class",
                     dx=dx,
                     split=name,
@@ -634,7 +638,7 @@ def prepare(
         pixels = decoded.rows["pixel_sha256"]
         findings.repeated = int(have_several(pixels, decoded.rows["lesion_id"]).sum())
         findings.contradictory = int(have_several(pixels, decoded.rows["dx"]).sum())
-        refuse_empty_classes(used, classes, source.unit)
+        refuse_empty_classes(used, classes, source, split)
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
             header = Header(tuple(classes), image_size, "external", *_hash(outside))

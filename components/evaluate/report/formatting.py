@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.shared.arms import (
+    BASELINE,
     CONTROL,
     GAN,
     LATE_FUSION,
@@ -136,7 +137,7 @@ def effect_name(arm: str) -> str:
 
     Example:
         >>> effect_name("augmented@1"), effect_name("stylegan@0.5"), effect_name("class_weights")
-        ('GAN effect', 'effect of stylegan', 'effect of class weights')
+        ('GAN effect', 'effect of stylegan', 'effect of class weighting')
     """
     source = source_of(arm)
     return "GAN effect" if source == GAN else f"effect of {source or remedy_name(arm)}"
@@ -147,9 +148,9 @@ def remedy_name(arm: str) -> str:
 
     Example:
         >>> remedy_name("oversampled"), remedy_name("class_weights")
-        ('oversampling', 'class weights')
+        ('oversampling', 'class weighting')
     """
-    return "oversampling" if arm == CONTROL else title_of(arm)
+    return {CONTROL: "oversampling", "class_weights": "class weighting"}.get(arm, title_of(arm))
 
 
 def short_title(arm: str) -> str:
@@ -292,6 +293,15 @@ def describe_verdict(outcome: Outcome, scope: Scope = "rare") -> str:
     return f"{head}: {effect.metric} was {change} {without}{used} ({interval})."
 
 
+def _accuracy_clause(outcome: Outcome, arm: str) -> str:
+    """Return a clause if an arm does not raise balanced accuracy: it may only predict the rare classes more often."""
+    figures = [outcome.arms[name].balanced_accuracy for name in (arm, BASELINE) if name in outcome.arms]
+    if len(figures) < 2 or not known(*figures):
+        return ""
+    change = number(figures[0]) - number(figures[1])
+    return f", but balanced accuracy changes by {show(change, '+')}" if change <= 0 else ""
+
+
 def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s: float | None = None) -> str:
     """Return which remedy to use according to the results, and what it costs, as a sentence.
 
@@ -316,6 +326,7 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         reason = f"{name} is better than repeats, but differs from the baseline by {interval}"
     elif gain.low > 0:
         reason = f"{name} gains {interval} on the baseline" + ", which the paired test does not confirm" * (not use)
+        reason += _accuracy_clause(outcome, arm)
     else:
         several = len(remedies(it.arm for it in effect.remedies)) > 1
         name += f", the best {'other ' * mixed}remedy on validation," * (several and not use)
@@ -326,7 +337,8 @@ def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s:
         total = gan_s + (classifiers_s or 0)
         unit, size = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
         digits = 0 if total >= 10 * size else 1
-        cost = f"; the GANs took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
+        unused = ", which made none of these images," if source_of(arm) not in (None, GAN) else ""
+        cost = f"; the GANs{unused} took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
     return f"{what}: {reason}{cost}."
 
 

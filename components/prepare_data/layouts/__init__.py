@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from components.prepare_data.layouts import (
+    ages,
     checks,
     class_folders,
     ham10000,
@@ -288,6 +289,8 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         table["image_id"] = short
     for column in ("image_id", "dx"):
         checks.check_values(raw, column, table)
+    for column in table.columns.intersection(("image_id", "lesion_id", "patient_id")):
+        checks.refuse_rounded_ids(raw, column, table)
     checks.refuse_repeated_images(raw, table)
     checks.refuse_shared_files(raw, inventory, table)
     table["dx"], renamed = checks.name_classes(raw, checks.strip_decimals(table["dx"], notes))
@@ -315,8 +318,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     for column in ("patient_id", "dx_type", "age", "sex", "localization"):
         known = table[column].where(table[column] != "") if column in table else pd.Series(None, table.index, STRING)
         table[column] = known if column in ("patient_id", "age") else known.astype("category")  # few different values
-    age = pd.to_numeric(table["age"], errors="coerce").astype(float)
-    table["age"] = age.where(np.isfinite(age))  # `inf` is missing as well
+    table["age"] = ages.read(table["age"], notes)
     files = ImageFiles(iterate(table["image_id"]), raw.files)
     missing = table["image_id"][~have_files(raw.files)].tolist()
     used = np.unique(number_paths(raw.files))

@@ -16,6 +16,7 @@ MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
 """Values, in lower case, that stand for a missing class; `none` and `unknown` may be classes."""
 
 _DECIMALS = re.compile(r"\.0*$")
+_ROUNDED = re.compile(r"-?\d([.,]\d+)?E\+\d+")
 MAX_CLASSES = 100
 MAX_ID_CHARACTERS = 200
 """Characters of an id: file names cannot be much longer, and lists of images stay readable."""
@@ -69,6 +70,26 @@ def check_values(raw: Raw, column: str, table: pd.DataFrame) -> None:
             "metadata.formula",
             column=column,
             line=raw.places[int(formulas[0])],
+        )
+
+
+def refuse_rounded_ids(raw: Raw, column: str, table: pd.DataFrame) -> None:
+    """Raise if a spreadsheet has rounded ids: `202301000123` is `2.02301E+11` then, as are others.
+
+    Raises:
+        UserError: `metadata.rounded_ids`.
+    """
+    values = table[column]
+    rounded = np.flatnonzero(values.str.contains("E+", regex=False))
+    rounded = [row for row in rounded if _ROUNDED.fullmatch(values.iloc[row])]
+    if rounded:
+        raise UserError(
+            f"{raw.name} has the {column} {values.iloc[rounded[0]][:80]!r} in {_place(raw, rounded[0])}: a spreadsheet "
+            "has rounded it, so that different ids are equal",
+            "export the ids as text",
+            "metadata.rounded_ids",
+            column=column,
+            line=raw.places[int(rounded[0])],
         )
 
 

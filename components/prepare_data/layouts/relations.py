@@ -116,7 +116,7 @@ def _without_signs(value: str) -> str:
     return _DECIMALS.sub(r"\1", value.strip(" ()[]{}<>'\"`*"))
 
 
-def _is_placeholder(value: str) -> bool:
+def is_placeholder(value: str) -> bool:
     """Return whether an id means a missing one, or may do so as zeros or nines."""
     plain = _without_signs(value)
     if _ZEROS_OR_NINES.fullmatch(plain) or _CODE.fullmatch(plain) or _SPREADSHEET_ERROR.fullmatch(plain):
@@ -148,7 +148,7 @@ def clear_placeholders(ids: pd.Series, name: str, notes: list[str]) -> pd.Series
         name: of the field, for the notes.
         notes: extended in place.
     """
-    found = [value for value in ids[ids.str.fullmatch(_MAY_BE_MISSING)].unique() if value and _is_placeholder(value)]
+    found = [value for value in ids[ids.str.fullmatch(_MAY_BE_MISSING)].unique() if value and is_placeholder(value)]
     if not found:
         return ids
     counts = Counter(value for value in ids if value)

@@ -15,7 +15,6 @@ from components.evaluate.report.formatting import (
     show,
     show_interval,
 )
-from components.shared.arms import title_of
 from components.shared.records import Champion, Difference, Outcome
 from tests.helpers.example_results import example_champion
 from tests.helpers.rendering import build
@@ -78,7 +77,7 @@ def test_listed_formats_settings():
 
 
 def outcome(verdict: str, effect: dict[str, Any]) -> Outcome:
-    return build(Outcome, {"verdict": verdict, "effect": effect})
+    return build(Outcome, {"verdict": verdict, "effect": effect, "arms": {}})
 
 
 METRIC = "mean recall of the rare classes"
@@ -209,6 +208,33 @@ def test_describe_remedy_names_the_best_remedy_and_its_cost(word: str, gain: tup
     assert describe_remedy(outcome(word, effect), 41 * 60, 2 * 60) == sentence
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "end"),
+    [
+        (0.61, "."),
+        (0.6, ", but balanced accuracy changes by 0.000."),
+        (0.55, ", but balanced accuracy changes by −0.050."),
+    ],
+)
+def test_describe_remedy_states_if_balanced_accuracy_does_not_rise(accuracy: float, end: str):
+    """A remedy of two classes may only move the threshold."""
+    effect: dict[str, Any] = {"arm": "oversampled", "reference": "baseline", "best_control": "oversampled"}
+    effect |= {"metric": METRIC, "value": 0.3, "low": 0.2, "high": 0.4, "remedies": []}
+    arms = {"baseline": {"balanced_accuracy": 0.6}, "oversampled": {"balanced_accuracy": accuracy}}
+    found = build(Outcome, {"verdict": "improved", "effect": effect, "arms": arms})
+    assert describe_remedy(found) == f"Use oversampling: it gains +0.300 (+0.200 to +0.400) on the baseline{end}"
+
+
+def test_describe_remedy_does_not_count_the_gans_as_the_cost_of_other_images():
+    effect: dict[str, Any] = {"arm": "stylegan@0.5", "best_control": "oversampled"}
+    effect["augmented_minus_best_control"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    effect["remedies"] = [{"arm": "stylegan@0.5", "value": 0.2, "low": 0.1, "high": 0.3}]
+    assert describe_remedy(outcome("improved", effect), 2460.0, 120.0) == (
+        "Add synthetic images: stylegan 50 % gains +0.200 (+0.100 to +0.300) on the baseline; the GANs, which made "
+        "none of these images, took 41 of 43 minutes of training."
+    )
+
+
 def test_describe_verdict_names_the_share_of_synthetic_images():
     effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
     sentence = describe_verdict(outcome("improved", effect)).replace("\u00a0", " ")
@@ -220,24 +246,24 @@ def test_describe_verdict_names_the_share_of_synthetic_images():
 @pytest.mark.parametrize(
     ("word", "value", "low", "high", "verdict", "remedy"),
     [
-        ("improved", 0.09, 0.02, 0.16, f"The remedy class weights helped: {METRIC} was 0.090 higher with it than "
+        ("improved", 0.09, 0.02, 0.16, f"The remedy class weighting helped: {METRIC} was 0.090 higher with it than "
          "without a remedy (95 % interval +0.020 to +0.160).",
-         "Use class weights: it gains +0.090 (+0.020 to +0.160) on the baseline."),
-        ("no evidence", 0.02, -0.03, 0.07, f"No evidence that the remedy class weights helped: {METRIC} was 0.020 "
+         "Use class weighting: it gains +0.090 (+0.020 to +0.160) on the baseline."),
+        ("no evidence", 0.02, -0.03, 0.07, f"No evidence that the remedy class weighting helped: {METRIC} was 0.020 "
          "higher with it than without a remedy (95 % interval −0.030 to +0.070, which includes zero).",
-         "No remedy is recommended: class weights, the best remedy on validation, differs from the baseline by +0.020 "
-         "(−0.030 to +0.070), which includes zero."),
-        ("no evidence", 0.09, 0.02, 0.16, f"No evidence that the remedy class weights helped: {METRIC} was 0.090 "
+         "No remedy is recommended: class weighting, the best remedy on validation, differs from the baseline by "
+         "+0.020 (−0.030 to +0.070), which includes zero."),
+        ("no evidence", 0.09, 0.02, 0.16, f"No evidence that the remedy class weighting helped: {METRIC} was 0.090 "
          "higher with it than without a remedy (95 % interval +0.020 to +0.160, which the paired test does not "
          "confirm).",
-         "No remedy is recommended: class weights gains +0.090 (+0.020 to +0.160) on the baseline, which the paired "
+         "No remedy is recommended: class weighting gains +0.090 (+0.020 to +0.160) on the baseline, which the paired "
          "test does not confirm."),
-        ("worse", -0.09, -0.16, -0.02, f"The remedy class weights made it worse: {METRIC} was 0.090 lower with it than "
-         "without a remedy (95 % interval −0.160 to −0.020).",
-         "No remedy is recommended: class weights, the best remedy on validation, differs from the baseline by −0.090 "
-         "(−0.160 to −0.020)."),
-        ("not established", 0.09, 0.02, 0.16, f"Not established whether the remedy class weights helped: {METRIC} was "
-         "0.090 higher with it than without a remedy (95 % interval +0.020 to +0.160; one seed cannot separate an "
+        ("worse", -0.09, -0.16, -0.02, f"The remedy class weighting made it worse: {METRIC} was 0.090 lower with it "
+         "than without a remedy (95 % interval −0.160 to −0.020).",
+         "No remedy is recommended: class weighting, the best remedy on validation, differs from the baseline by "
+         "−0.090 (−0.160 to −0.020)."),
+        ("not established", 0.09, 0.02, 0.16, f"Not established whether the remedy class weighting helped: {METRIC} "
+         "was 0.090 higher with it than without a remedy (95 % interval +0.020 to +0.160; one seed cannot separate an "
          "effect from the luck of one training run).",
          "No remedy can be recommended: it takes test images of the rare classes, and several seeds."),
     ],
@@ -260,7 +286,7 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
     effect["remedies"] = remedies(class_weights=(0.25, 0.1, 0.4), augmented_50=(0.05, -0.1, 0.2))
     effect["augmented_minus_best_control"] = {"value": -0.2, "low": -0.3, "high": -0.1}
     sentence = describe_remedy(outcome("improved", effect))
-    assert sentence == "Do not add synthetic images: class weights gains +0.250 (+0.100 to +0.400) on the baseline."
+    assert sentence == "Do not add synthetic images: class weighting gains +0.250 (+0.100 to +0.400) on the baseline."
     effect["augmented_minus_best_control"] = {"value": 0.1, "low": -0.1, "high": 0.3}
     sentence = describe_remedy(outcome("improved", effect))
     assert sentence == (
@@ -300,7 +326,7 @@ def test_advice_is_about_the_arm_that_the_remedy_sentence_names(
     found = outcome(word, effect)
     assert (found.advice.arm, found.advice.verdict) == advice
     sentence = describe_remedy(found)
-    assert (title_of(advice[0]) in sentence) == (advice[1] != "not established")
+    assert (formatting.remedy_name(advice[0]) in sentence) == (advice[1] != "not established")
     assert sentence.startswith("Add ") == (advice == ("augmented@0.5", "improved"))
 
 

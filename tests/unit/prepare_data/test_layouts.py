@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import shutil
 import unicodedata
 import zipfile
@@ -1213,4 +1214,36 @@ def test_read_packed_metadata_is_named(raw, read):
     write_images(raw, rows())
     (raw / "metadata.csv.gz").write_bytes(b"\x1f\x8b")
     with raises_user_error("metadata.packed"):
+        read(raw)
+
+
+@pytest.mark.parametrize(
+    ("written", "years"), [("55,5", 55.5), ("045Y", 45.0), ("018M", 1.5), ("61 yrs", 61.0), ("inf", math.nan)]
+)
+def test_read_ages_with_a_comma_or_a_unit(raw, read, written, years):
+    lines = [[*row[:4], written, *row[5:]] for row in rows()]
+    write_table(raw / CSV, lines, delimiter=";")
+    write_images(raw, rows())
+    found = read(raw)
+    assert found.table["age"].tolist() == pytest.approx([years] * len(lines), nan_ok=True)
+
+
+def test_read_ages_that_are_no_numbers_are_noted_unless_they_mean_a_missing_one(raw, read):
+    lines = [[*row[:4], "unknown" if n % 2 else "adult", *row[5:]] for n, row in enumerate(rows())]
+    write_table(raw / CSV, lines)
+    write_images(raw, rows())
+    found = read(raw)
+    assert found.table["age"].isna().all()
+    assert f"{(len(lines) + 1) // 2} ages are not numbers, such as 'adult': they count as missing" in found.source.notes
+
+
+@pytest.mark.parametrize("field", ["image_id", "lesion_id"])
+@pytest.mark.parametrize("written", ["2.02301E+12", "2,02301E+12", "2E+09"])
+def test_read_refuses_ids_that_a_spreadsheet_has_rounded(raw, read, field, written):
+    """They would relate images of different lesions."""
+    lines = rows()
+    lines[3][COLUMNS.index(field)] = written
+    write_table(raw / CSV, lines, delimiter=";")
+    write_images(raw, rows())
+    with raises_user_error("metadata.rounded_ids", column=field, line=5):
         read(raw)
