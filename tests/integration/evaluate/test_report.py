@@ -348,6 +348,19 @@ def all_arms() -> dict[str, Any]:
     return example(3, arms=ALL_ARMS)
 
 
+def test_model_card_states_plan_and_code() -> None:
+    results = example(1)
+    assert "not calculated beforehand" in model_card(results)
+    assert "protocol, registration, ethics approval" in model_card(results)
+    plan = {"created": "2026-01-02 03:04 UTC", "sha256": "a" * 64, "deviations": ["two seeds | fewer"]}
+    results["run"] |= {"plan": plan, "code": "b" * 64}
+    card = model_card(results)
+    assert f"planned on 2026-01-02 03:04 UTC; SHA-256 of the plan `{'a' * 64}`; the run deviates from it: two" in card
+    assert f"- **Code**: of the evaluation: SHA-256 `{'b' * 64}`; see" in card
+    assert "not calculated beforehand" not in card
+    assert "protocol, registration" not in card
+
+
 def test_report_and_model_card_state_how_synthetic_images_were_used() -> None:
     results = example(1)
     results["run"] |= {"synthetic_until": 0.5, "synthetic_selection": "label"}

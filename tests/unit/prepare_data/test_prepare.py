@@ -657,6 +657,17 @@ def write_folders(folder: Path, raw: RawFolder, **counts: int) -> Path:
     return folder
 
 
+def test_check_listing_names_the_fix_if_the_split_of_the_data_lacks_a_class(raw, tmp_path):
+    for part, counts in {"train": {"rust": 6, "scab": 6}, "val": {"rust": 2}, "test": {"rust": 2, "scab": 2}}.items():
+        write_folders(tmp_path / "own" / part, raw, **counts)
+        for path in (tmp_path / "own" / part).rglob("*.png"):
+            path.rename(path.with_name(f"{part}-{path.name}"))
+    with raises_user_error("split.empty_class", dx="scab", split="validation") as caught:
+        phase.check_listing(VALUES | {"data": str(tmp_path / "own")}, 0, "none")
+    assert "data_split" in caught.value.hint
+    phase.check_listing(VALUES | {"data": str(tmp_path / "own"), "data_split": "1/2"}, 0, "none")
+
+
 def test_check_listing_refuses_synthetic_images_of_other_classes(raw, tmp_path):
     """Before a classifier is trained on real images, which needs none of them."""
 
