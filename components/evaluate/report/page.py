@@ -332,7 +332,7 @@ def _recall_figure(salt: str, it: Comparison) -> str:
     """Return the figure of the recall of each class."""
     lines = {
         row.name: [
-            [Mark(value, *(limits or (None, None)), arm)]
+            [Mark(value, limits[0], limits[1], arm) if limits else Mark(value, arm=arm)]
             for arm, value, limits in zip(it.names, row.values, row.intervals, strict=True)
         ]
         for row in it.classes

@@ -289,7 +289,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         table["image_id"] = short
     for column in ("image_id", "dx"):
         checks.check_values(raw, column, table)
-    for column in table.columns.intersection(("image_id", "lesion_id", "patient_id")):
+    for column in table.columns.intersection(["image_id", "lesion_id", "patient_id"]):
         checks.refuse_rounded_ids(raw, column, table)
     checks.refuse_repeated_images(raw, table)
     checks.refuse_shared_files(raw, inventory, table)

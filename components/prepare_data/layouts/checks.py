@@ -80,8 +80,8 @@ def refuse_rounded_ids(raw: Raw, column: str, table: pd.DataFrame) -> None:
         UserError: `metadata.rounded_ids`.
     """
     values = table[column]
-    rounded = np.flatnonzero(values.str.contains("E+", regex=False))
-    rounded = [row for row in rounded if _ROUNDED.fullmatch(values.iloc[row])]
+    candidates = np.flatnonzero(values.str.contains("E+", regex=False))
+    rounded = [row for row in candidates if _ROUNDED.fullmatch(values.iloc[row])]
     if rounded:
         raise UserError(
             f"{raw.name} has the {column} {values.iloc[rounded[0]][:80]!r} in {_place(raw, rounded[0])}: a spreadsheet "
