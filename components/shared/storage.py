@@ -578,9 +578,10 @@ class _Connection:
             log_line(
                 "storage", f"warning: skipped {len(skipped):,} objects without a file's name: {_shown(skipped[0])}"
             )
-        paths: dict[PurePosixPath, str] = {}
+        odd: dict[str, str] = {}
         for name in files:
-            if (other := paths.setdefault(PurePosixPath(name), name)) != name:
+            path = str(PurePosixPath(name))
+            if path != name and (other := path if path in files else odd.setdefault(path, name)) != name:
                 raise InvalidNameError(f"{_shown(other)} and {_shown(name)} lead to one file")
         return files, [name for name in entries if name.endswith("/") and _is_relative_file(name.rstrip("/"))]
 
