@@ -201,6 +201,7 @@ def counterweight(
             classifiers_per_task=OPTIONS.classifiers_per_task,
             checkpoints=OPTIONS.checkpoints,
             champion=OPTIONS.champion,
+            max_bad_images=OPTIONS.max_bad_images,
             metadata=OPTIONS.metadata,
             synthetic_scope=OPTIONS.synthetic_scope,
         ).set_display_name("Check inputs")

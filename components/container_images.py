@@ -1,10 +1,11 @@
 """Phase → image reference, pinned when the pipeline is compiled.
 
-The tag is a hash of what the image consists of: the phase's folder, `components/shared`, the lock file and the base in
-`docker/`. So the reference, which is part of the key of Kubeflow's cache, changes exactly when the code does.
+The tag is a hash of what the image consists of: the folders that the phase's Dockerfile copies, the lock file and the
+base in `docker/`. So the reference, which is part of the key of Kubeflow's cache, changes exactly when the code does.
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +25,10 @@ def content(phase: str, root: Path = ROOT) -> str:
         root: the checkout, or a copy of it.
     """
     digest = hashlib.sha256()
-    folders = (root / "components" / phase, root / "components" / "shared")
+    copied = re.findall(
+        r"^COPY (components/\w+) ", (root / "components" / phase / "Dockerfile").read_text(), re.MULTILINE
+    )
+    folders = [root / name for name in sorted({*copied, f"components/{phase}"})]
     files = [
         path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     ]

@@ -44,7 +44,7 @@ import kfp_server_api
 import yaml
 
 from components.placement import FILE_VARIABLE, override_options, placement
-from components.prepare_data.prepare import check_listing
+from components.prepare_data.prepare import check_listing_with_access
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE, check_output
 from components.shared.errors import ExitCode, UserError, printable
@@ -74,8 +74,6 @@ DATA_PARAMETERS = (
     "synthetic", "synthetic_classes", "synthetic_shares",
 )  # fmt: skip
 """Parameters that `check_data` reads."""
-LISTED = ("storage.empty", "storage.bad_name")
-"""Errors of a listing that was received: there is access from here."""
 MAX_RUN_NAME = 28
 """Characters of a run's name that the list in the UI shows."""
 
@@ -246,18 +244,15 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
 def check_data(values: Mapping[str, Any], out: TextIO) -> None:
     """Check what the listing of the data reveals, with the errors of a local run.
 
-    Without access from here, which only the cluster may have, it prints a warning: *Prepare data* does the same check.
+    Without access from here, which only the cluster may have, it prints a warning: *Check inputs* does the same check.
 
     Raises:
-        UserError: as in `prepare.check_listing`, except for errors of a store that lists nothing.
+        UserError: as in `prepare.check_listing_with_access`.
     """
-    try:
-        options = placement().options
-        check_listing(values, options.max_bad_images, options.metadata, options.synthetic_scope)
-    except UserError as error:
-        if not error.code.startswith("storage.") or error.code in LISTED:
-            raise
-        print(f"warning: the data was not checked from here: {error}", file=out, flush=True)
+    options = placement().options
+    warning = check_listing_with_access(values, options.max_bad_images, options.metadata, options.synthetic_scope)
+    if warning:
+        print(warning, file=out, flush=True)
 
 
 def _unreachable(name: str, value: str, hint: str) -> UserError:

@@ -1,7 +1,7 @@
 """Check a run's parameters, data and output in seconds, before anything is trained.
 
 Kubeflow's form and API accept values that no phase can use: 32.5 for an integer, an empty list, a folder of another
-machine. Everything that can be detected without reading an image is an error here.
+machine. Everything that can be detected without reading an image is an error here, such as a class that the data lacks.
 """
 
 import tempfile
@@ -52,6 +52,7 @@ def check(
     classifiers_per_task: int,
     checkpoints: str,
     champion: str,
+    max_bad_images: int,
     metadata: str,
     synthetic_scope: Scope,
     environment: Mapping[str, str],
@@ -60,13 +61,14 @@ def check(
 
     Args:
         parameters: name → value, as Kubeflow passes them.
-        gans_per_task, classifiers_per_task, checkpoints, champion, metadata, synthetic_scope: options of the compiled
-            pipeline.
+        gans_per_task, classifiers_per_task, checkpoints, champion, max_bad_images, metadata, synthetic_scope: options
+            of the compiled pipeline.
         environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
     Raises:
         UserError: a parameter is invalid, an input is missing or unreadable, the output is not writable, the champion
-            cannot be used, or the run would need more tasks than a workflow holds.
+            cannot be used, the run would need more tasks than a workflow holds, or the data is refused as in
+            `prepare.check_listing`.
     """
     values = check_parameters(parameters)
     packs = check_size(values, gans_per_task, classifiers_per_task)
@@ -96,7 +98,21 @@ def check(
         log_line("check_inputs", "no arm uses synthetic images: no GAN is trained, and no image is generated")
         packs = replace(packs, synthetic=[NO_CLASSIFIER])
     chosen = _choose_champion(champion, values["output"], values["data_image_size"], in_pod)
+    if in_pod:
+        _check_data(values, max_bad_images, metadata, synthetic_scope)
     return Checked(packs, identity, synthetic_identity(values["synthetic"]), train_gans, chosen)
+
+
+def _check_data(values: Mapping[str, Any], max_bad_images: int, metadata: str, scope: Scope) -> None:
+    """Check what the listing of the data reveals, as the commands do that start a run elsewhere.
+
+    Raises:
+        UserError: as in `prepare.check_listing_with_access`.
+    """
+    from components.prepare_data.prepare import check_listing_with_access  # takes a second; a local run has checked it
+
+    if warning := check_listing_with_access(values, max_bad_images, metadata, scope):
+        log_line("check_inputs", warning)
 
 
 def _choose_champion(champion: str, output: str, image_size: int, in_pod: bool) -> str:

@@ -31,6 +31,7 @@ def check_inputs(
     classifiers_per_task: int,
     checkpoints: str,
     champion: str,
+    max_bad_images: int,
     metadata: str,
     synthetic_scope: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
@@ -79,6 +80,7 @@ def check_inputs(
             classifiers_per_task=classifiers_per_task,
             checkpoints=checkpoints,
             champion=champion,
+            max_bad_images=max_bad_images,
             metadata=metadata,
             synthetic_scope=synthetic_scope,  # type: ignore[arg-type]
             environment=os.environ,

@@ -36,7 +36,7 @@ _BEGINNINGS = {
 Image.init()  # loads the codecs once, before the worker processes fork
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """An image within a file of many.
 

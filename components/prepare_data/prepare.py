@@ -40,6 +40,8 @@ from components.shared.stores.addresses import is_address
 D = TypeVar("D")
 NO_EXTERNAL = "none"
 HASHES = ["pixel_sha256", "perceptual_hash"]
+LISTED = ("storage.empty", "storage.bad_name")
+"""Errors of a listing that was received: there is access from here."""
 SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split", *HASHES]
 
 
@@ -104,6 +106,26 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str,
         positive_classes(values["positive_classes"], sorted(table["dx"].unique()))
         if with_metadata and "age" in table:
             patient_metadata.require(table)
+
+
+def check_listing_with_access(
+    values: Mapping[str, Any], max_bad_images: int, metadata: str, scope: Scope = "rare"
+) -> str | None:
+    """Check as `check_listing`, where there is access to the places; prepare_data does most of it again.
+
+    Returns:
+        A warning if a store gives no access or does not respond, so that nothing is known of the data.
+
+    Raises:
+        UserError: as in `check_listing`, except for errors of a store that lists nothing.
+    """
+    try:
+        check_listing(values, max_bad_images, metadata, scope)
+    except UserError as error:
+        if not error.code.startswith("storage.") or error.code in LISTED:
+            raise
+        return f"warning: the data was not checked from here: {error}"
+    return None
 
 
 def _inspect_places(

@@ -54,8 +54,30 @@ class ListedObject(NamedTuple):
     version: str
 
 
+class Listing(NamedTuple):
+    """What is below a prefix.
+
+    Attributes:
+        objects: sorted by name.
+        folders: names with a slash at their end, for which a console wrote an object without content. Google Cloud
+            Storage only: the client of the others removes the slash.
+    """
+
+    objects: list[ListedObject]
+    folders: list[str]
+
+
 def list_objects(uri: str) -> list[ListedObject]:
     """Return the objects below a prefix, or the one object of this name, sorted by name.
+
+    Raises:
+        UserError: as in `download_folder`.
+    """
+    return list_tree(uri).objects
+
+
+def list_tree(uri: str) -> Listing:
+    """Return the objects below a prefix, as `list_objects`, and the folders that a console created.
 
     Raises:
         UserError: as in `download_folder`.
@@ -63,13 +85,13 @@ def list_objects(uri: str) -> list[ListedObject]:
     address = parse(uri)
     with _translate_errors(uri, READ):
         connection = _Connection(address)
-        entries = connection.list_files()
+        entries, folders = connection.list_tree()
         if not entries and address.prefix:
             entry = connection.call(lambda: connection.store.look(address.prefix))
             entries = {address.prefix.rpartition("/")[2]: entry} if entry else {}
     if not entries:
         raise _empty_error(uri)
-    return sorted(ListedObject(name, entry.size, entry.version) for name, entry in entries.items())
+    return Listing(sorted(ListedObject(name, entry.size, entry.version) for name, entry in entries.items()), folders)
 
 
 def download_folder(uri: str, folder: Path) -> None:
@@ -539,6 +561,14 @@ class _Connection:
         """Return the objects whose names can be a file's below a folder; name relative to the prefix → object.
 
         Raises:
+            InvalidNameError: as in `list_tree`.
+        """
+        return self.list_tree()[0]
+
+    def list_tree(self) -> tuple[dict[str, Entry], list[str]]:
+        """Return the objects as `list_files`, and the names of folders, which have a slash at their end.
+
+        Raises:
             InvalidNameError: two names lead to the same file, such as `a/b` and `a//b`.
         """
         below = self.address.below
@@ -548,11 +578,12 @@ class _Connection:
             log_line(
                 "storage", f"warning: skipped {len(skipped):,} objects without a file's name: {_shown(skipped[0])}"
             )
-        paths: dict[PurePosixPath, str] = {}
+        odd: dict[str, str] = {}
         for name in files:
-            if (other := paths.setdefault(PurePosixPath(name), name)) != name:
+            path = str(PurePosixPath(name))
+            if path != name and (other := path if path in files else odd.setdefault(path, name)) != name:
                 raise InvalidNameError(f"{_shown(other)} and {_shown(name)} lead to one file")
-        return files
+        return files, [name for name in entries if name.endswith("/") and _is_relative_file(name.rstrip("/"))]
 
     def read(self, entry: Entry) -> bytes:
         """Return the content of an object."""

@@ -110,6 +110,13 @@ def test_base_image_has_the_packages_that_its_phases_import_and_no_other(groups:
     assert used - installed <= NOT_INSTALLED.keys(), phases
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_image_has_the_folders_that_its_phase_imports_and_no_other(phase: str):
+    text = (ROOT / "components" / phase / "Dockerfile").read_text(encoding="utf-8")
+    folders = {name.split(".")[1] for name in imported_by(phase) if name.startswith("components.")}
+    assert set(re.findall(r"^COPY components/(\w+) ", text, re.MULTILINE)) == folders - {"container_images"} | {phase}
+
+
 def test_every_dependency_of_a_group_is_found():
     """The test above is blind without these."""
     assert direct_dependencies(("storage",)) == {"pydantic", "numpy", "google-cloud-storage", "requests", "obstore"}

@@ -226,7 +226,7 @@ def test_options_are_compiled_in(tmp_path: Path):
     path = "metadata.annotations['counterweight/failed-class']"
     assert {"name": "COUNTERWEIGHT_FAILED_CLASS", "fieldPath": path} in gan["fieldPathAsEnv"]
     assert constant("check-inputs", "checkpoints") == "gs://bucket/x"
-    assert constant("prepare-data", "max_bad_images") == 4
+    assert constant("check-inputs", "max_bad_images") == constant("prepare-data", "max_bad_images") == 4
     for task in ("check-inputs", "train-classifier", "train-classifier-2"):
         assert constant(task, "metadata") == "late_fusion"
 

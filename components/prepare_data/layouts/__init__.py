@@ -7,7 +7,7 @@ layout a table has, the specific ones first.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -58,8 +58,12 @@ TABLES: tuple[Layout, ...] = (ham10000, isic_challenge, isic_archive, pad_ufes, 
 FILES: tuple[FileLayout, ...] = (parquet, medmnist)
 LAYOUTS: Mapping[str, Layout] = {layout.NAME: layout for layout in (*TABLES, *FILES, class_folders)}
 
+TEXT_SUFFIXES = (".json", ".jsonl", ".txt")
+"""Suffixes of files that may list images, but are not read as metadata."""
 MAX_LISTS = 100
 """Files beside class folders that are searched for names of images, those nearest to the top."""
+START_BYTES = 16_384
+"""Bytes of such a file that are read."""
 MAX_FOLDERS = 50
 """Folders that the record of what was read lists."""
 
@@ -141,11 +145,14 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> Found:
     if inventory.unreadable:
         raise inventory.unreadable[0]
     described, folders = _tables_of_images(inventory), class_folders.recognise(inventory, {})
-    if described:
-        raise explain_unknown_columns(inventory, described, named, bool(folders))
+    lists: list[Path] = []
     if folders and not named:
-        _refuse_other_metadata(inventory)
-        return folders[0]
+        image_of = _image_names(inventory)
+        lists = [path for path in described if _is_list(_first_words(path)) and any(map(image_of, _words(path)))]
+    if others := [path for path in described if path not in lists]:
+        raise explain_unknown_columns(inventory, others, named, bool(folders))
+    if folders and not named:
+        return folders[0]._replace(lists=(*lists, *_lists_beside_folders(inventory)))
     raise _explain_no_layout(inventory, named)
 
 
@@ -164,7 +171,7 @@ def _tables_of_images(inventory: Inventory) -> list[Path]:
     image_of = _image_names(inventory)
     found = []
     for path in inventory.headers:
-        if "metadata" in path.name.lower() or any(map(image_of, chain(*_first_words(path)))):
+        if "metadata" in path.name.lower() or any(map(image_of, _words(path))):
             found.append(path)
     return found
 
@@ -185,30 +192,44 @@ def _image_names(inventory: Inventory) -> Callable[[str], str | None]:
 def _first_words(path: Path) -> list[list[str]]:
     """Return the words in each of the first lines of a text, without quotes and separators of tables."""
     with path.open("rb") as file:
-        start = file.read(16_384).decode("utf-8", errors="ignore")
+        start = file.read(START_BYTES).decode("utf-8", errors="ignore")
     return [re.findall(r"[^\s,;|\"'\\]+", line) for line in start.splitlines()]
 
 
-def _refuse_other_metadata(inventory: Inventory) -> None:
-    """Raise if a file that is no text table lists images, so that it and not the folders may hold the classes.
+def _words(path: Path) -> Iterator[str]:
+    return chain(*_first_words(path))
+
+
+def _is_list(lines: Sequence[Collection[str]]) -> bool:
+    """Return whether a text that names images has one word per line, so that it states no class."""
+    return max(map(len, lines), default=0) == 1
+
+
+def _lists_beside_folders(inventory: Inventory) -> list[Path]:
+    """Return texts that list images without a class, and refuse other files that list images.
+
+    Such a file is no text table, and it and not the folders may hold the classes.
 
     Raises:
         UserError: `metadata.other_format` or `metadata.other_suffix`.
     """
     image_of = _image_names(inventory)
-    texts = [path for path in inventory.others if path.suffix.lower() in (".json", ".jsonl", ".txt")]
+    texts, lists = [path for path in inventory.others if path.suffix.lower() in TEXT_SUFFIXES], []
     for path in sorted(texts, key=lambda path: len(path.parts))[:MAX_LISTS]:
         lines = _first_words(path)
         named = [{image_of(word) for word in words if not word.isdecimal()} - {None} for words in lines]
         if len(set(chain(*named))) < 2:  # a file may name the image that it describes
             continue
-        is_prose = sum(map(bool, named)) * 2 < len(lines)  # it mentions some images
-        if path.suffix.lower() == ".txt" and (is_prose or max(map(len, lines)) < 2):  # or lists them without classes
+        if path.suffix.lower() == ".txt" and _is_list(lines):
+            lists.append(path)
+            continue
+        if path.suffix.lower() == ".txt" and sum(map(bool, named)) * 2 < len(lines):  # prose that mentions some images
             continue
         raise _explain_unread(inventory, path, beside_folders=True)
     for path in inventory.parquet:
         if len({image_of(word) for word in parquet.first_texts(path)} - {None}) > 1:
             raise _explain_unread(inventory, path, beside_folders=True)
+    return lists
 
 
 def _explain_unread(inventory: Inventory, path: Path, beside_folders: bool = False) -> UserError:
@@ -266,13 +287,7 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
         return medmnist.explain_arrays(inventory, path)
     if texts := [path for path in inventory.others if path.suffix.lower() == ".txt" and _is_table(path)]:
         return _explain_unread(inventory, texts[0])
-    return UserError(
-        f"{folder} has no metadata file, and no folders that are named after classes",
-        "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into one "
-        "folder per class",
-        "metadata.missing",
-        path=str(folder),
-    )
+    return class_folders.explain_no_classes(inventory)
 
 
 def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:

@@ -6,7 +6,7 @@ not change an id.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -32,11 +32,15 @@ _NO_CLASS = re.compile(
 """Names of folders that describe how images are stored, not what they show."""
 
 
-_PART = re.compile(
-    r"\d+x|(p|pat|patient|subject|case|lesion|part|batch|series|fold|study|session|visit|slide|scan)[ _-]?\d+",
-    re.IGNORECASE,
+_PART_NAME = (
+    r"(\d+x|(p|pat|patient|subject|case|lesion|part|batch|chunk|shard|subset|set|volume|vol|folder|series|fold|study|"
+    r"session|visit|slide|scan)[ _.-]*\d+([ _-]*of[ _-]*\d+)?|(part|batch|subset|set|series|fold|session)[ _.-]+([a-h]|"
+    r"[ivx]+)|(19|20)\d\d([_.-]?[01]\d([_.-]?[0-3]\d)?)?)"
 )
-"""Names of folders that are parts of a class, such as a magnification or a patient."""
+_PART = re.compile(_PART_NAME, re.IGNORECASE)
+"""Names of folders that are parts of a class, or of all images: a magnification, a patient, a batch, a date."""
+_PART_OF = re.compile(rf"(?P<of>(.*[ _.-])?){_PART_NAME}", re.IGNORECASE)
+"""The same after the name of the whole, as in `ISIC_part_1`."""
 _MASKS = re.compile(
     r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?|thumb(nail)?s?)([ _.-]*\d+)?", re.IGNORECASE
 )
@@ -72,6 +76,23 @@ def _stores(classes: set[str]) -> list[str]:
     if len(names) > 1 and len(words) == len(classes):
         return sorted(dx for dx in classes if before[dx] not in names)
     return sorted(words)
+
+
+def _are_parts(names: Collection[str]) -> bool:
+    """Return whether all names are those of parts of one whole, and none that of a class.
+
+    Example:
+        >>> _are_parts(["p1", "p2"]), _are_parts(["grade_1", "grade_2"]), _are_parts(["p1", "nv"])
+        (True, False, False)
+    """
+    found = [_PART_OF.fullmatch(name) for name in names]
+    return bool(names) and len({of and of["of"].lower() for of in found}) == 1 and None not in found
+
+
+def _are_no_classes(names: set[str]) -> bool:
+    """Return whether all names are those of stores or of parts."""
+    classes = names - set(_stores(names))
+    return not classes or _are_parts(classes)
 
 
 class _Folder(NamedTuple):
@@ -133,7 +154,8 @@ def _split_and_class(inventory: Inventory) -> tuple[_Levels, dict[str, _Folder]]
         counts[_folder_of(image)] += 1
         if _folder_of(image) not in paths:
             paths[_folder_of(image)] = _folder_of(inventory.name(image))
-    levels = _find_levels([tuple(path.split("/")) if path else () for path in paths.values()])
+    empty = [tuple(inventory.name(path).split("/")) for path in inventory.empty]
+    levels = _find_levels([tuple(path.split("/")) if path else () for path in paths.values()], empty)
     found = {folder: levels.place(path, counts[folder]) for folder, path in paths.items()}
     return levels, {folder: place for folder, place in found.items() if place is not None}
 
@@ -143,15 +165,24 @@ def _undouble(names: tuple[str, ...], doubled: frozenset[str]) -> tuple[str, ...
     return names[1:] if names[:1] == names[1:2] and doubled.issuperset(names[:1]) else names
 
 
-def _find_levels(parts: list[tuple[str, ...]]) -> _Levels:
-    """Return where the split and the class are, given the names in the path of each folder with images."""
+def _find_levels(parts: list[tuple[str, ...]], empty: list[tuple[str, ...]]) -> _Levels:
+    """Return where the split and the class are.
+
+    Args:
+        parts: names in the path of each folder with images.
+        empty: names in the path of each folder without a file.
+    """
     around: list[str] = []
     while True:
         first = {names[0] for names in parts if names}
         if len(first) != 1 or split_of(next(iter(first))) or any(len(names) < 2 for names in parts):
             break
+        beside = {names[0] for names in empty} - first
+        if beside - set(_stores(beside)) and _are_no_classes({names[1] for names in parts}):
+            break  # `nv/p1` and `nv/p2` beside `mel`, which is empty
         around += first
         parts = [names[1:] for names in parts]
+        empty = [names[1:] for names in empty if names[0] in first and len(names) > 1]
     parts = [names for names in parts if names]
     doubled = frozenset(names[0] for names in parts) - {names[0] for names in parts if names[:1] != names[1:2]}
     parts = [_undouble(names, doubled) for names in parts]
@@ -190,22 +221,48 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> list[Found]:
     return [Found(NAME, (inventory.folder,), {})]
 
 
+def explain_no_classes(inventory: Inventory) -> UserError:
+    """Return the error for a folder without metadata whose folders, if there are any, are no classes by their names."""
+    _, found = _split_and_class(inventory)
+    names = sorted({folder.dx for folder in found.values()})
+    if not names or not _are_no_classes(set(names)):
+        return UserError(
+            f"{inventory.folder} has no metadata file, and no folders that are named after classes",
+            "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into "
+            "one folder per class",
+            "metadata.missing",
+            path=str(inventory.folder),
+        )
+    return UserError(
+        f"{inventory.folder} has no metadata file, and its folders ({join_some(names)}) have the names of parts or "
+        "stores, not of classes",
+        "add a CSV with the columns image_id, dx and, if known, lesion_id, or sort the images into one folder per "
+        "class; rename the folders if they are classes",
+        "metadata.missing",
+        path=str(inventory.folder),
+        folders=names[:20],
+    )
+
+
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the paths of the images.
 
     Raises:
         UserError: `folders.not_a_class`: a folder beside the class folders has the name of a store of images; or a
             class may be incomplete, because a folder was not entered or images have an unsupported suffix; or a
-            class folder is empty.
+            class folder is empty. `metadata.missing`: the folders are parts.
     """
     levels, by_path = _split_and_class(inventory)
     classes = {folder.dx for folder in by_path.values()}
     folders, numbers = list(by_path.values()), {path: number for number, path in enumerate(by_path)}
     _refuse_unread(inventory, levels)
     _refuse_copy(folders)
-    _refuse_stores(classes, _splits_by_word((it.dx, *it.below[:1]) for it in folders))
+    if not _are_no_classes(classes):
+        _refuse_stores(classes, _splits_by_word((it.dx, *it.below[:1]) for it in folders))
     _refuse_masks(folders)
     _refuse_two_levels(folders)
+    if _are_no_classes(classes):
+        raise explain_no_classes(inventory)
     _refuse_empty(inventory, levels, classes)
     folder_of = np.fromiter((numbers.get(_folder_of(image), -1) for image in inventory.images), np.int64)
     files = ImagePaths(inventory.images, np.flatnonzero(folder_of >= 0))
@@ -235,6 +292,9 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     sheets = [path for path in inventory.others if path.suffix.lower() in SHEETS]
     if unread := [inventory.name(path) for path in (*sheets, *inventory.parquet, *inventory.arrays)]:
         notes.append(f"files that are no text tables are not read: {join_some(unread)}")
+    if found.lists:
+        lists = join_some([inventory.name(path) for path in found.lists])
+        notes.append(f"lists of images without classes are not read: {lists}")
     return Raw(NAME, "the data folder", table, files, places, columns=columns, notes=notes)
 
 

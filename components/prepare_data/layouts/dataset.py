@@ -29,12 +29,14 @@ class Found(NamedTuple):
         files: the files that define the images, such as the metadata.
         columns: field → name of the column, as the file spells it.
         named: fields whose column the user named.
+        lists: files that list images without their classes, and are not read.
     """
 
     layout: str
     files: tuple[Path, ...]
     columns: dict[str, str]
     named: frozenset[str] = frozenset()
+    lists: tuple[Path, ...] = ()
 
 
 @dataclass

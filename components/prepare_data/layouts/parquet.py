@@ -2,6 +2,8 @@
 
 import json
 import re
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -26,7 +28,8 @@ from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of, split_of_path
 from components.prepare_data.layouts.tables import join_some, normalise, refuse_repeated
-from components.shared.errors import UserError
+from components.prepare_data.texts import Texts, is_unique, map_different
+from components.shared.errors import UserError, printable
 from components.shared.files import file_sha256
 from components.shared.records import MetadataFile
 
@@ -161,7 +164,7 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column].get("names")
-        return [str(name) for name in names] if isinstance(names, list) else None
+        return [printable(str(name)) for name in names] if isinstance(names, list) else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
@@ -200,49 +203,50 @@ def read_table(inventory: Inventory, found: Found) -> Raw:
 
 def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
     """Read the tables, and copy the images to a file if there is one."""
-    index = ImageIndex(inventory)
-    rows: list[dict[str, str]] = []
+    index, spooled = ImageIndex(inventory), Path(spool.name if spool is not None else "")
+    columns: defaultdict[str, Texts] = defaultdict(Texts)
     files: list[ImageFile | None] = []
-    metadata, places, position = [], [], 0
-    positions: list[str] = []
+    metadata, places, position = [], array("q"), 0
+    positions = Texts()
     image = _image_column(_schema(found.files[0])) or ""
     own_ids = found.columns["image_id"] != image
     splits = {split_of_path(inventory.name(path)) for path in found.files}
     for path in found.files:
         names, split = _class_names(_schema(path), found.columns["dx"]), split_of_path(inventory.name(path))
-        number = 0
+        number, file_name, file_stem = 0, printable(strip_suffixes(path.name)), printable(path.stem)
         for fields, data, name in _iter_rows(path, found.columns, image, spool is not None):
             row = {field: _text(value) for field, value in fields.items()}
             row["dx"] = _class_name(fields["dx"], names)
             if not own_ids:
                 # Paths repeat in other files, and a part's number must not change an id.
-                part = split or strip_suffixes(path.name)
+                part = split or file_name
                 stem = strip_suffixes(PurePosixPath(name).as_posix()) if name else ""
-                row["image_id"] = f"{part}/{stem}" if stem else f"{part}/{path.stem}/{number:07}"
+                row["image_id"] = f"{part}/{stem}" if stem else f"{part}/{file_stem}/{number:07}"
+                positions.append(f"{file_stem}/{number:07}")
             if "split" not in row and len(splits) > 1 and None not in splits:
                 row["split"] = split or ""
             if spool is None:
                 files.append(Stored(path, number, 0))
             elif data:
                 spool.write(data)
-                files.append(Stored(Path(spool.name), position, len(data)))
+                files.append(Stored(spooled, position, len(data)))
                 position += len(data)
             else:
                 files.append(index.find(name, path.parent) if name else None)
-            rows.append(row)
-            positions.append(f"{path.stem}/{number:07}")
+            for field, text in row.items():
+                columns[field].append(text)
             number += 1
             places.append(number)
         digest = file_sha256(path) if spool is not None else NOT_HASHED
         metadata.append(MetadataFile(name=inventory.name(path), rows=number, sha256=digest))
     name = ", ".join(path.name for path in found.files[:3])
-    if not rows:
+    if not places:
         raise UserError(f"{name} has no rows", "add one row per image", "metadata.no_rows")
-    table = pd.DataFrame(rows, dtype=object)
-    if not own_ids and not table["image_id"].is_unique:  # some writers give all images the same path
-        table["image_id"] = positions
+    table = pd.DataFrame({field: texts.series() for field, texts in columns.items()})
+    if not own_ids and not is_unique(table["image_id"]):  # some writers give all images the same path
+        table["image_id"] = positions.series()
     if "split" in table:
-        table["split"] = table["split"].map(lambda name: split_of(name) or name)
+        table["split"] = map_different(table["split"], lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
     notes = _note_unread(inventory, found) + note_other_classes(found, ignored)
     return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, notes)

@@ -1,8 +1,9 @@
 """Object storage: the layout of a folder below a prefix."""
 
-from collections.abc import Sequence
+import contextlib
 from pathlib import Path
 
+from components.prepare_data import layouts
 from components.prepare_data.layouts import medmnist, parquet
 from components.prepare_data.layouts.inventory import TABLE_SUFFIXES
 from components.shared import storage
@@ -30,18 +31,23 @@ def fetch(data: str, scratch: Path) -> Path:
     return scratch
 
 
-def copy_names(uri: str, folder: Path, objects: Sequence[storage.ListedObject] | None = None) -> None:
+def copy_names(uri: str, folder: Path, listing: storage.Listing | None = None) -> None:
     """Reproduce the listing of a prefix in a folder: tables with their content, the other files without images.
+
+    Of texts that may list images, the first bytes are copied, which are those that `layouts.inspect` reads.
 
     Args:
         uri: the prefix.
         folder: an empty folder.
-        objects: the listing, if it is known.
+        listing: the listing, if it is known.
 
     Raises:
-        UserError: as in `storage.list_objects`, or `storage.bad_name`.
+        UserError: as in `storage.list_tree`, or `storage.bad_name`.
     """
-    for entry in storage.list_objects(uri) if objects is None else objects:
+    listing = storage.list_tree(uri) if listing is None else listing
+    texts = [entry.name for entry in listing.objects if Path(entry.name).suffix.lower() in layouts.TEXT_SUFFIXES]
+    lists = set(sorted(texts, key=lambda name: name.count("/"))[: layouts.MAX_LISTS])
+    for entry in listing.objects:
         path, place = folder / entry.name, f"{uri.rstrip('/')}/{entry.name}"
         with storage.refuse_bad_name(place):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +56,14 @@ def copy_names(uri: str, folder: Path, objects: Sequence[storage.ListedObject] |
             elif copy_table := COPIES.get(path.suffix.lower()):
                 with storage.open_object(place) as file:
                     copy_table(file, path)
+            elif entry.name in lists:
+                with storage.open_object(place) as file:
+                    path.write_bytes(file.read(layouts.START_BYTES))
             else:
                 path.touch()
+    for name in listing.folders:
+        with contextlib.suppress(OSError):  # an object may have the same name
+            (folder / name).mkdir(parents=True, exist_ok=True)
 
 
 def copy_listing(uri: str, folder: Path) -> bool:
@@ -63,11 +75,11 @@ def copy_listing(uri: str, folder: Path) -> bool:
     Raises:
         UserError: as in `copy_names`.
     """
-    objects = storage.list_objects(uri)
-    parts = sum(Path(entry.name).suffix.lower() in COPIES for entry in objects)
-    if len(objects) > MAX_LISTED or parts > MAX_PARTS or any(_is_opaque(entry) for entry in objects):
+    listing = storage.list_tree(uri)
+    parts = sum(Path(entry.name).suffix.lower() in COPIES for entry in listing.objects)
+    if len(listing.objects) > MAX_LISTED or parts > MAX_PARTS or any(_is_opaque(entry) for entry in listing.objects):
         return False
-    copy_names(uri, folder, objects)
+    copy_names(uri, folder, listing)
     return True
 
 
@@ -80,4 +92,4 @@ def _is_opaque(entry: storage.ListedObject) -> bool:
     path = Path(entry.name)
     if _is_table(path):
         return entry.size > MAX_TABLE_BYTES
-    return not path.suffix and not path.name.startswith(".")
+    return bool(entry.size) and not path.suffix and not path.name.startswith(".")

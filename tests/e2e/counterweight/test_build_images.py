@@ -123,6 +123,7 @@ def test_content_changes_with_the_files_of_the_image_only(tmp_path: Path):
     assert {phase: content(phase, tmp_path) for phase in build_images.PHASES} == before
     assert changed("components/publish/publish.py") == {"publish"}
     assert changed("components/publish/Dockerfile") == {"publish"}
+    assert changed("components/prepare_data/prepare.py") == {"check_inputs", "prepare_data"}
     for file in ("components/shared/files.py", "docker/Dockerfile", "docker/install.sh", "uv.lock"):
         assert changed(file) == set(build_images.PHASES)
 

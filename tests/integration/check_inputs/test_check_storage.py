@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tests.helpers.example_results import example
 from tests.helpers.strict_storage import Server, strict_storage
 
 CANDIDATE = "augmented@1"
+IMAGES = [f"{dx}/{letter}" for dx in ("mel", "nv") for letter in "abcdefghi"]
 
 
 @pytest.fixture
@@ -24,21 +25,31 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(transfer, "RETRY_DELAY_S", 0.01)
     monkeypatch.setattr(transfer, "POLL_S", 0.01)
     with strict_storage() as server:
-        server.put("ham/metadata.csv", b"a,b")
-        server.put("ham/part/a.jpg", b"image")
-        server.put("splits/a.csv", b"image_id,split")
+        for name in IMAGES:
+            server.put(f"ham/{name}.jpg", b"not an image")
+        server.put("splits/a.csv", split_of(IMAGES))
+        server.put("splits/train.csv", split_of(IMAGES, ("train",)))
+        server.put("other/cat/a.jpg", b"not an image")
         yield server
 
 
-def run_check(**values: Any) -> Checked:
+def split_of(images: Sequence[str], splits: Sequence[str] = ("train", "validation", "test")) -> bytes:
+    """Return a table that assigns images to splits, in turn."""
+    rows = [f"{name},{splits[number % len(splits)]}" for number, name in enumerate(images)]
+    return "\n".join(["image_id,split", *rows]).encode()
+
+
+def run_check(in_pod: bool = True, **values: Any) -> Checked:
     options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 6}
     options |= {
         "checkpoints": values.pop("checkpoints", "auto"),
         "champion": values.pop("champion", "none"),
+        "max_bad_images": 1,
         "metadata": "none",
         "synthetic_scope": "rare",
     }
-    environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    environment = {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "k"}
+    environment |= {"KUBERNETES_SERVICE_HOST": "10.0.0.1"} if in_pod else {}
     return check(parameters.defaults() | values, environment=environment, **options)
 
 
@@ -54,11 +65,11 @@ def test_check_reports_new_and_replaced_objects_as_another_identity(server: Serv
     assert run_check(**inputs).data_identity == identities[0]
     server.put("ham/results/report.html", b"no data")
     assert run_check(**inputs).data_identity == identities[0]
-    server.put("ham/part/b.jpg", b"another")
+    server.put("ham/nv/new.jpg", b"another")
     identities.append(run_check(**inputs).data_identity)
-    server.put("ham/part/b.jpg", b"replace")
+    server.put("ham/nv/new.jpg", b"replace")
     identities.append(run_check(**inputs).data_identity)
-    server.put("splits/a.csv", b"image_id,SPLIT")
+    server.put("splits/a.csv", split_of(IMAGES[::-1]))
     identities.append(run_check(**inputs).data_identity)
     assert len(set(identities)) == 4
 
@@ -78,6 +89,44 @@ def test_check_reports_new_and_replaced_objects_as_another_identity(server: Serv
 )
 def test_check_refuses_places_that_do_not_exist(server: Server, values: dict[str, Any], code: str):
     assert error_of(**values).code == code
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "field", "value"),
+    [
+        ({"positive_classes": "Mel"}, "parameter.unknown_class", "name", "positive_classes"),
+        ({"positive_classes": "mel,nv"}, "parameter.all_classes", "name", "positive_classes"),
+        ({"synthetic_classes": "nevus"}, "parameter.unknown_class", "name", "synthetic_classes"),
+        ({"data_split": "gs://raw/splits/train.csv"}, "split.empty_class", "split", "validation"),
+        ({"data_external": "gs://raw/other"}, "external.unknown_class", "dx", "cat"),
+        ({"synthetic": "gan,zoo=gs://raw/other"}, "synthetic.unknown_class", "dx", "cat"),
+        ({"arms": "baseline,oversampled,augmented,metadata"}, "metadata.no_patients", "", None),
+        ({"data_columns": "dx:diagnosis"}, "metadata.missing", "", None),
+        ({"data": "kaggle", "positive_classes": "melanoma"}, "parameter.unknown_class", "name", "positive_classes"),
+    ],
+)
+def test_check_in_a_pod_refuses_what_a_listing_reveals(
+    server: Server, values: dict[str, Any], code: str, field: str, value: Any
+):
+    """Runs of Kubeflow's form have no other check before a task that trains; a local run has had it."""
+    values = {"data": "gs://raw/ham", "positive_classes": "mel"} | values
+    error = error_of(**values)
+    assert (error.code, error.fields.get(field)) == (code, value)
+    assert run_check(in_pod=False, **values).packs.real
+
+
+def test_check_in_a_pod_accepts_the_classes_of_a_listing_without_reading_an_image(server: Server):
+    run_check(data="gs://raw/ham", positive_classes="mel", synthetic_classes="nv", data_split="gs://raw/splits/a.csv")
+    assert [request.path for request in server.requests if ".jpg" in request.path] == []
+
+
+def test_check_in_a_pod_of_metadata_that_it_may_not_read_is_a_warning(server: Server, capfd: Any):
+    """`prepare_data` may come from the cache."""
+    server.put("tables/metadata.csv", b"image_id,dx")
+    server.fault = lambda request: 403 if "metadata.csv" in request.path else None
+    assert run_check(data="gs://raw/tables", positive_classes="other").packs.real
+    warning = "warning: the data was not checked from here: gs://raw/tables/metadata.csv: no permission to read"
+    assert f"counterweight check_inputs: {warning}" in capfd.readouterr().out
 
 
 def test_check_refuses_an_output_without_permission(server: Server):

@@ -99,6 +99,25 @@ def test_check_listing_of_files_that_only_their_content_reveals_accepts_them(buc
     check_listing(values(PLACE), 0, "none")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("df/", "", "folders.empty_class"),
+        ("labels.json", '{"nv/0.jpg": "mel", "mel/1.jpg": "nv"}', "metadata.other_format"),
+        ("labels.txt", "image,dx\nnv/0.jpg,mel\nmel/1.jpg,nv\n", "metadata.other_suffix"),
+        ("train.txt", "nv/0.jpg\nmel/1.jpg\n", ""),
+        ("empty", "", ""),
+    ],
+)
+def test_check_listing_reads_folders_and_lists_beside_the_classes(bucket: Any, name: str, content: str, code: str):
+    """Where no error is expected, the check continues to that of the positive classes."""
+    for number in range(8):
+        bucket.blob(f"sets/ham/{'mel' if number % 2 else 'nv'}/{number}.jpg").upload_from_string(b"not an image")
+    bucket.blob(f"sets/ham/{name}").upload_from_string(content)
+    with raises_user_error(code or "parameter.unknown_class"):
+        check_listing(values(PLACE, positive_classes="MEL"), 0, "none")
+
+
 def write_packed(folder: Path, name: str) -> None:
     """Write two classes as Parquet or arrays with more bytes of images than a request reads, or an invalid file."""
     folder.mkdir()

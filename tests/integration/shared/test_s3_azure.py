@@ -193,6 +193,7 @@ def run_check(place: Place, **values: object) -> None:
         "classifiers_per_task": 6,
         "checkpoints": place.uri("kept"),
         "champion": "none",
+        "max_bad_images": 0,
         "metadata": "none",
         "synthetic_scope": "rare",
     }

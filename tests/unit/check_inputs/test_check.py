@@ -20,7 +20,7 @@ def run_check(
     environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
 ) -> Checked:
     own = {"gans_per_task": 1, "classifiers_per_task": 2, "checkpoints": "auto", "champion": "none", "metadata": "none"}
-    own |= {"synthetic_scope": "rare"}
+    own |= {"max_bad_images": 0, "synthetic_scope": "rare"}
     return check(parameters.defaults() | values, environment=environment or {}, **(own | (options or {})))
 
 

@@ -141,11 +141,11 @@ def test_read_rows_whose_images_are_packed_volumes_names_the_suffix(raw):
     assert (cause.code, cause.fields) == ("images.unsupported_suffix", {"suffix": ".nii.gz", "count": 2})
 
 
-LABELS = [("p1/0-0.jpg", "nv"), ("p1/0-1.jpg", "mel"), ("p2/1-0.jpg", "nv"), ("p3/2-1.jpg", "mel")]
+LABELS = [("basel/0-0.jpg", "nv"), ("basel/0-1.jpg", "mel"), ("bern/1-0.jpg", "nv"), ("wien/2-1.jpg", "mel")]
 
 
 def write_labels(path: Path) -> None:
-    """Write the classes of images of three patients, in the format of the suffix; `.list` is separated by blanks."""
+    """Write the classes of images of three clinics, in the format of the suffix; `.list` is separated by blanks."""
     form = path.suffix
     if form == ".parquet":
         pq.write_table(pa.table({"file": [name for name, _ in LABELS], "dx": [dx for _, dx in LABELS]}), path)
@@ -169,7 +169,7 @@ def write_labels(path: Path) -> None:
     ],
 )
 def test_read_metadata_of_a_format_that_is_not_read_beside_folders_raises(raw, name, form, code):
-    lay_out(raw, *images("p1", "p2", "p3"), name, "about/readme.md")
+    lay_out(raw, *images("basel", "bern", "wien"), name, "about/readme.md")
     write_labels(raw / f"labels{form}")
     (raw / f"labels{form}").rename(raw / name)
     with raises_user_error(code) as caught:
@@ -177,7 +177,7 @@ def test_read_metadata_of_a_format_that_is_not_read_beside_folders_raises(raw, n
     assert f"; {name} is " in str(caught.value)
     assert "or move it out of the folder to read the classes from the folders" in caught.value.hint
     (raw / name).unlink()
-    assert classes(raw) == {"p1": 4, "p2": 4, "p3": 4}
+    assert classes(raw) == {"basel": 4, "bern": 4, "wien": 4}
 
 
 @pytest.mark.parametrize(
@@ -360,6 +360,78 @@ def test_read_stores_without_two_names_before_the_word_raises(raw, names):
     lay_out(raw, *images(*names))
     with raises_user_error("metadata.missing"):
         layouts.inspect(raw)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("part_1", "part_2"),
+        ("p1", "p2"),
+        ("batch1", "batch2", "batch3"),
+        ("part_a", "part_b"),
+        ("part 1 of 2", "part 2 of 2"),
+        ("ISIC_p1", "ISIC_p2"),
+        ("patient 1", "patient 2"),
+        ("40X", "100X"),
+        ("2019", "2020-05", "2020-05-31"),
+        ("images", "batch1", "batch2"),
+        ("scan1/left", "scan2/right"),
+    ],
+)
+@pytest.mark.parametrize("around", ["", "set/", "train/"])
+def test_read_parts_without_metadata_raises(raw, around, names):
+    lay_out(raw, *images(*(f"{around}{name}" for name in names)))
+    tops = sorted({name.partition("/")[0] for name in names})
+    with raises_user_error("metadata.missing", folders=tops) as caught:
+        layouts.inspect(raw)
+    assert f"and its folders ({', '.join(tops)}) have the names of parts or stores" in str(caught.value)
+    assert caught.value.hint.endswith("; rename the folders if they are classes")
+    rows = [f"{path.stem},{'nv' if path.stem.endswith('-0') else 'mel'}" for path in raw.rglob("*.jpg")]
+    (raw / "labels.csv").write_text("\n".join(["image,dx", *rows]))
+    assert classes(raw) == {"mel": 3 * len(names), "nv": len(names)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        tuple("0123456789"),
+        ("grade_0", "grade_1"),
+        ("stage1", "stage2", "stage3"),
+        ("class0", "class1"),
+        ("BIRADS-1", "BIRADS-2"),
+        ("level2", "level3"),
+        ("type1", "type2"),
+        ("T1", "T2"),
+        ("p53", "ki67"),
+    ],
+)
+def test_read_numbered_classes_are_classes(raw, names):
+    lay_out(raw, *images(*names))
+    assert set(classes(raw)) == set(names)
+
+
+@pytest.mark.parametrize("inside", [("p1", "p2"), ("images_1", "images_2"), ("p1",)])
+@pytest.mark.parametrize("around", ["", "set/", "train/"])
+def test_read_parts_of_one_class_beside_an_empty_one_names_the_empty_one(raw, around, inside):
+    lay_out(raw, *images(*(f"{around}nv/{part}" for part in inside)), f"{around}mel/")
+    with raises_user_error("folders.empty_class", folders=["mel"]):
+        layouts.inspect(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("train.txt", "nv/0-0.jpg\nnv/0-1.jpg\nmel/1-0.jpg\n"),
+        ("split/test.TXT", "0-0\n\n1-0\n"),
+        ("images.csv", "image_id\n0-0\n1-0\n"),
+        ("images.csv", "0-0.jpg\n1-0.jpg\n"),
+    ],
+)
+def test_read_a_list_of_images_beside_folders_is_noted(raw, name, text):
+    lay_out(raw, *images("nv", "mel"), name)
+    (raw / name).write_text(text)
+    assert classes(raw) == {"nv": 4, "mel": 4}
+    assert f"lists of images without classes are not read: {name}" in layouts.inspect(raw).source.notes
 
 
 def test_read_a_store_beside_classes_that_end_as_stores_raises(raw):
