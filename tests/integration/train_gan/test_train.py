@@ -156,6 +156,7 @@ def test_snapshots_are_compared_with_a_limited_number_of_real_images(
         # The features are float32, computed in a batch of another size: 1e-6 of values of order 1.
         np.testing.assert_allclose(training.real_features, trainer.extractor(every[rows]), atol=1e-5)
         assert training.validation_count == (rows < len(images[0])).sum()
+        assert len(training.real_labels) == 7
 
 
 def test_train_with_another_class_gives_the_same_bytes_as_alone(
