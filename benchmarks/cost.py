@@ -1,8 +1,8 @@
 """Cost of a GAN: time over images shown and over pixels, memory over the number of real images.
 
 `python -m benchmarks.cost` trains the original networks with the product's `train`, each time in a new process, plots
-docs/cost.svg and prints the figures; about three minutes on two cores. Time is core time, the sum over all threads:
-other work on the machine has little effect on it.
+docs/concepts/cost.svg and prints the figures; about three minutes on two cores. Time is core time, the sum over all
+threads: other work on the machine has little effect on it.
 """
 
 import json
@@ -22,7 +22,7 @@ SIZES = (32, 64, 128)
 KIMG = (0.25, 0.5, 1.0)
 COUNTS = (500, 2_000, 8_000)
 FEW = 128
-OUT = Path("docs/cost.svg")
+OUT = Path("docs/concepts/cost.svg")
 
 
 def image_set(path: Path, split: str, image_size: int, counts: dict[str, int], seed: int) -> None:

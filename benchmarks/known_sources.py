@@ -40,7 +40,7 @@ def write_inputs(source: Path, work: Path) -> None:
         source: HAM10000: `HAM10000_metadata.csv`, and images named by id in any folder below.
         work: a folder without these inputs, or with a part of them from a call that was killed.
     """
-    table, files, moved = reduce(source, KEPT, SEED)
+    table, files, moved, _ = reduce(source, KEPT, SEED)
     rng = np.random.default_rng(SEED)
     for image_id, dx, is_moved in zip(table["image_id"], table["dx"], moved, strict=True):
         link(files[image_id], work / "heldout" / dx if is_moved else work / "data" / "images", image_id)

@@ -1,7 +1,7 @@
 """Compare remedies with fewer lesions of the rare classes: `python -m benchmarks.low_shot DATA=folder WORK=folder`.
 
     DATA    HAM10000
-    WORK    folder of the inputs and of the runs, which resume after a kill (default build/low-shot)
+    WORK    folder of the inputs and of the runs by seed and share, which resume after a kill (default build/low-shot)
     SHARES  shares of the training lesions of each rare class that stay (default 0.25,0.5,1)
     others  parameters of the runs, as for `counterweight run`; they replace those of `SETTINGS`
 
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.fewer_lesions import LARGEST, TABLE, link, reduce
+from benchmarks.fewer_lesions import TABLE, link, reduce
 from benchmarks.machine import machine
 from benchmarks.pipeline import run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
@@ -29,8 +29,8 @@ SETTINGS = {
 }
 
 
-def write_inputs(source: Path, folder: Path, kept: float, seed: int) -> int:
-    """Write a set with a share of the rare training lesions as links, and return how many lesions it keeps in all.
+def write_inputs(source: Path, folder: Path, kept: float, seed: int) -> dict[str, int]:
+    """Write a set with a share of the rare training lesions as links, and return their number in each rare class.
 
     Args:
         source: HAM10000; see `fewer_lesions.reduce`.
@@ -38,12 +38,12 @@ def write_inputs(source: Path, folder: Path, kept: float, seed: int) -> int:
         kept: share of the training lesions of each rare class.
         seed: seed of the run.
     """
-    table, files, removed = reduce(source, kept, seed)
+    table, files, removed, lesions = reduce(source, kept, seed)
     remaining = table[~removed]
     for image_id in remaining["image_id"]:
         link(files[image_id], folder / "images", image_id)
     remaining.to_csv(folder / "metadata.csv", index=False)
-    return int(remaining.loc[remaining["dx"] != LARGEST, "lesion_id"].nunique())
+    return lesions
 
 
 def parse_shares(text: str) -> list[float]:
@@ -77,12 +77,14 @@ def main(given: Mapping[str, str]) -> None:
         raise UserError(f"DATA has no {TABLE}", "give the folder of HAM10000", "low_shot.data")
     work = Path(given.get("WORK", "build/low-shot")).resolve()
     settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "SHARES")}
+    seed = int(settings["random_seed"])
     tables: list[str] = []
     for share in shares:
-        folder = work / f"{share:g}"
-        lesions = write_inputs(data, folder / "data", share, int(settings["random_seed"]))
+        folder = work / f"seed-{seed}" / f"{share:g}"
+        lesions = write_inputs(data, folder / "data", share, seed)
         results = run_pipeline(folder / "run", settings | {"DATA": str(folder / "data")})
-        tables.append(f"{share:.0%} of the training lesions, {lesions:,} lesions of the rare classes in all:\n")
+        counts = ", ".join(f"{dx} {count:,}" for dx, count in lesions.items())
+        tables.append(f"{share:.0%} of the training lesions of each rare class: {counts}\n")
         tables += [*arms_table(results), *effects_table(results)]
     of = machine()
     print("\n".join([f"\n{of['cores']} virtual cores of {of['cpu']}\n", *tables]))

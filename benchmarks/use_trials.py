@@ -17,7 +17,7 @@ from benchmarks.machine import machine
 from benchmarks.pipeline import run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
 from counterweight.parameters import assignments, words
-from scripts.validation_table import table_of
+from scripts.validation_table import LEGEND, table_of
 
 SETTINGS = {
     "PRESET": "cpu",
@@ -72,7 +72,7 @@ def main(given: Mapping[str, str]) -> None:
         finished.append(work / name)
         print("\n".join(table_of(finished)), flush=True)
     of = machine()
-    print(f"\n{of['cores']} virtual cores of {of['cpu']}; differences: mean over the seeds ± standard error")
+    print(f"\n{of['cores']} virtual cores of {of['cpu']}. {LEGEND}")
 
 
 if __name__ == "__main__":

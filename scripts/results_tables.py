@@ -13,6 +13,7 @@ from PIL import Image
 
 from components.evaluate.report.formatting import effect_name
 from components.shared import html_page
+from components.shared.errors import UserError, exit_on_user_error
 from components.shared.image_set import decode_png, iter_tables
 from components.shared.records import ArmResults, Difference, Results, SyntheticDetails, load_record
 
@@ -130,17 +131,29 @@ def write_sheet(folder: Path, path: Path, shown: int) -> None:
         Image.fromarray(html_page.contact_sheet(np.stack(whole), shown)).save(path, quality=85)
 
 
-def main(run: Path, sheet: Path | None = None) -> None:
-    """Print the tables of a finished run, and write the images if a path is given."""
+def main(given: Sequence[str]) -> None:
+    """Print the tables of a finished run, and write the images if a path is given.
+
+    Raises:
+        UserError: `results_tables.arguments`: no run, or more than a run and a path.
+    """
+    if len(given) not in (1, 2):
+        raise UserError(
+            f"{len(given)} arguments are given",
+            "give the folder of a finished run, and optionally a path for the images",
+            "results_tables.arguments",
+        )
+    run, *sheets = map(Path, given)
     results = load_record(run / "metrics.json", Results)
     images = [images_table] if results.synthetic else []
     for table in (arms_table, effects_table, classes_table, *images):
         print("\n".join(table(results)))
     seconds = sum(model.seconds for arm in results.arms.values() for model in arm.models.values())
     print(f"verdict: {results.verdict}; training of all classifiers: {seconds / 60:.0f} min")
-    if sheet:
+    for sheet in sheets:
         write_sheet(run / "synthetic", sheet, SHOWN)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    with exit_on_user_error():
+        main(sys.argv[1:])

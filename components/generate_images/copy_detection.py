@@ -81,16 +81,18 @@ class CopyCheck:
     """
 
     def __init__(self, training: np.ndarray, lesions: np.ndarray, held_out: np.ndarray) -> None:
-        self._training = _windows(_patterns(training), MAX_SHIFT_PX, MAX_SHIFT_PX)
+        def blocks(images: np.ndarray) -> list[slice]:
+            return [slice(start, start + BLOCK_IMAGES) for start in range(0, len(images), BLOCK_IMAGES)]
 
-        def blocks(images: np.ndarray) -> list[np.ndarray]:
-            return [images[start : start + BLOCK_IMAGES] for start in range(0, len(images), BLOCK_IMAGES)]
-
-        nearest = [self.nearest(block)[0] for block in blocks(held_out)]
+        self._training = np.concatenate(
+            [_windows(_patterns(training[rows]), MAX_SHIFT_PX, MAX_SHIFT_PX) for rows in blocks(training)]
+        )
+        nearest = [self.nearest(held_out[rows])[0] for rows in blocks(held_out)]
         if len(held_out) < MIN_HELD_OUT_IMAGES:
-            apart = np.concatenate([self.distances(block)[0] for block in blocks(training)])
-            apart[lesions[:, None] == lesions] = np.inf
-            nearest.append(apart.min(axis=1))
+            for rows in blocks(training):
+                apart = self.distances(training[rows])[0]
+                apart[lesions[rows, None] == lesions] = np.inf
+                nearest.append(apart.min(axis=1))
         self.threshold = estimate_threshold(np.concatenate(nearest))
 
     def distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -104,8 +104,13 @@ def _generate_class(
         ]
     accepted_features = samples.features[accepted.index.to_numpy()]
     is_measured = images >= 2 and len(real.reference) >= 2
-    density, coverage = density_and_coverage(real.reference, accepted_features) if is_measured else (None, None)
-    has_others = is_measured and len(real.others) > 0
+    density = coverage = other_coverage = None
+    if is_measured:
+        # Both coverages are by as many images; there may be fewer of other classes.
+        group = min(len(real.reference), images, len(real.others) or images)
+        density, coverage = density_and_coverage(real.reference, accepted_features, group=group)
+        if len(real.others):
+            other_coverage = density_and_coverage(real.reference, real.others, group=group)[1]
     training = real.training[:: 1 + len(real.training) // TEXTURE_IMAGES]
     part = slice(None, None, 1 + (len(real.training) - 1) // MAX_IMAGES)
     lesions = real.lesions[part]
@@ -117,7 +122,7 @@ def _generate_class(
         kid=kid(real.reference, accepted_features) if is_measured else None,
         density=density,
         coverage=coverage,
-        other_coverage=density_and_coverage(real.reference, real.others)[1] if has_others else None,
+        other_coverage=other_coverage,
         texture=texture(training, shown[:TEXTURE_IMAGES]) if is_measured else None,
         separability=separability(real.features[part], lesions, accepted_features[:MAX_IMAGES]),
         separability_spectrum=separability(ring_powers(real.training[part]), lesions, ring_powers(shown)),

@@ -41,6 +41,7 @@ def _network(classes: int, image_size: int) -> tuple[keras.KerasTensor, keras.Ke
 def train_features(train_set: str | Path, seed: int, path: str | Path, label: str) -> None:
     """Train the feature extractor, with equal weight for every class and images in all eight positions, and save it.
 
+    Images are repeated whole times, so the weight of a class is from two thirds to four thirds of that of the largest.
     The `.keras` model maps (N, S, S, 3) in [0, 255] to features, (N, 224), and class probabilities, (N, classes).
     Features are standardised over the training images and passed through arcsinh: without it, the cubic kernel of `kid`
     is dominated by a single outlier (in trials, arcsinh doubled the distance to blurred or noisy images relative to its

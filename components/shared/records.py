@@ -27,6 +27,7 @@ from components.shared.files import write_text
 
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_SEED = 2**53  # above it, Kubeflow's numbers (doubles) are not exact
+MAX_LATENT = 2**19  # `resnet` has 349,568 at 512 px: 64, and noise for each pixel of every resolution
 
 Verdict = Literal["improved", "no evidence", "worse", "not established"]
 """`not established`: the run has one seed, so chance in one training run cannot be separated from an effect."""
@@ -289,7 +290,7 @@ class KidImages(Record):
     """Numbers of images from which KID was computed.
 
     Attributes:
-        validation: validation images of the class.
+        validation: validation images that the samples are compared with.
         synthetic: samples of each snapshot.
     """
 
@@ -381,7 +382,7 @@ class _Trained(_Gan):
     """
 
     recipe: dict[Text, Scalar]
-    latent: Annotated[int, Field(ge=1, le=65_536)]
+    latent: Annotated[int, Field(ge=1, le=MAX_LATENT)]
     kimg: NonNegative
     start_kimg: NonNegative
     best_kimg: NonNegative
@@ -402,7 +403,7 @@ class TrainedGan(_Trained, _OfClass):
 
     Attributes:
         status: always `trained`.
-        settings: seed, batch size and learning rate.
+        settings: seed, batch size and learning rate at the start.
         model_sha256: hash of the `.keras` file.
         seen: the real images that it was trained or selected on, as hashes.
     """
@@ -480,7 +481,7 @@ class SampleQuality(Record):
         kid: Kernel Inception Distance; null if there are too few images, like the next metrics.
         density: how closely real images surround a synthetic image; about 1 for real images.
         coverage: share of real images with a synthetic image nearby.
-        other_coverage: coverage by real images of other classes, which a useful generator exceeds.
+        other_coverage: coverage by as many real images of other classes, which a useful generator exceeds.
         texture: fine detail relative to that of training images.
         separability: AUC of a classifier that distinguishes real from synthetic images by their features, from 0.5 (it
             cannot) to 1 (it always can); null with fewer than 20 images of either kind, or fewer than 5 lesions.

@@ -1,10 +1,20 @@
 """Sample-quality metrics: KID, density and coverage in a feature space, and texture in pixels."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 NEIGHBOURS = 5
 MIN_REAL_IMAGES = 8
 """With fewer validation images of a class, its training images are added to the reference."""
+BLOCK_PAIRS = 4_000_000
+"""Maximum number of pairs of images in memory at a time, of two sets of at most 2,000 images all: 32 MB per array."""
+
+
+def _row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield slices of rows so that memory grows with the number of columns only, not with that of pairs."""
+    size = max(1, BLOCK_PAIRS // columns)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def kid(real: np.ndarray, fake: np.ndarray, groups: np.ndarray | None = None) -> float:
@@ -24,15 +34,20 @@ def kid(real: np.ndarray, fake: np.ndarray, groups: np.ndarray | None = None) ->
         return (a @ b.T / a.shape[1] + 1) ** 3
 
     def mean_of_pairs(a: np.ndarray, group: np.ndarray) -> float:
-        size, same = np.bincount(group)[group], group[:, None] == group
-        pairs = 1 / (size[:, None] * (size - same).clip(1))
-        np.fill_diagonal(pairs, 0)
-        return float((pairs * kernel(a, a)).sum() / pairs.sum())
+        size, total, weight = np.bincount(group)[group], 0.0, 0.0
+        for rows in _row_blocks(len(a), len(a)):
+            pairs = 1 / (size[rows, None] * (size - (group[rows, None] == group)).clip(1))
+            np.fill_diagonal(pairs[:, rows], 0)
+            total += float((pairs * kernel(a[rows], a)).sum())
+            weight += float(pairs.sum())
+        return total / weight
 
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     groups = np.zeros(len(real), int) if groups is None else np.unique(groups, return_inverse=True)[1]
     weights = 1 / np.bincount(groups)[groups]
-    between = float((weights @ kernel(real, fake)).sum() / (weights.sum() * len(fake)))
+    blocks = _row_blocks(len(real), len(fake))
+    between = sum(float((weights[rows] @ kernel(real[rows], fake)).sum()) for rows in blocks)
+    between /= float(weights.sum()) * len(fake)
     return mean_of_pairs(real, groups) + mean_of_pairs(fake, np.zeros(len(fake), int)) - 2 * between
 
 
@@ -47,34 +62,42 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def neighbour_radii(real: np.ndarray, k: int) -> np.ndarray:
     """Return the distance of each row of (M, d) to its k-th nearest other row, or to the farthest one: (M,)."""
-    apart = distances(real, real)
-    np.fill_diagonal(apart, 0)
-    return np.sort(apart, axis=1)[:, min(k, len(real) - 1)]
+    radii, place = np.empty(len(real)), min(k, len(real) - 1)
+    for rows in _row_blocks(len(real), len(real)):
+        apart = distances(real[rows], real)
+        np.fill_diagonal(apart[:, rows], 0)
+        radii[rows] = np.partition(apart, place, axis=1)[:, place]
+    return radii
 
 
-def density_and_coverage(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> tuple[float, float]:
+def density_and_coverage(
+    real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS, group: int | None = None
+) -> tuple[float, float]:
     """Return density and coverage (Naeem et al., arXiv 2002.09797).
 
     Each real image is the centre of a ball that reaches to its k-th nearest real neighbour. Coverage grows with the
     number of synthetic images until even those of other classes cover everything. It is therefore the mean over
-    disjoint groups of M synthetic images, as many as there are real ones.
+    disjoint groups of synthetic images, each of M: as many as there are real ones.
 
     Args:
         real: (M, d) float, M ≥ 2; if M ≤ k, balls reach to the farthest real image and k is M - 1.
         fake: (N, d) float, N ≥ 1; with N < M, coverage is that of one smaller group.
         k: neighbours.
+        group: number of synthetic images in a group, if not M: coverages are comparable if it is the same.
 
     Returns:
         Density: mean number of balls that contain a synthetic image, over k; about 1 for real images.
         Coverage: share of balls that contain a synthetic image, in [0, 1]; about 1 - 2⁻ᵏ for real images (section 3.3).
     """
     k = min(k, len(real) - 1)
-    inside = distances(real, fake) < neighbour_radii(real, k)[:, None]
-    groups = [inside[:, start : start + len(real)] for start in range(0, len(fake) - len(real) + 1, len(real))] or [
-        inside
-    ]
-    coverage = np.mean([group.any(axis=1).mean() for group in groups])
-    return float(inside.sum() / (k * len(fake))), float(coverage)
+    radii, group = neighbour_radii(real, k), min(group or len(real), len(fake))
+    starts = range(0, len(fake) - group + 1, group)
+    inside, covered = 0, np.zeros(len(starts))
+    for rows in _row_blocks(len(real), len(fake)):
+        near = distances(real[rows], fake) < radii[rows, None]
+        inside += int(near.sum())
+        covered += [near[:, start : start + group].any(axis=1).sum() for start in starts]
+    return inside / (k * len(fake)), float(np.mean(covered / len(real)))
 
 
 def spectra(images: np.ndarray) -> np.ndarray:

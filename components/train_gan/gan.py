@@ -1,6 +1,6 @@
 """A GAN as a Keras model: two networks, two optimisers, one step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -166,17 +166,20 @@ class GAN(keras.Model):
         if not self.recipe.average_kimg:
             self.sampler.set_weights(self.generator.get_weights())
 
-    def refresh_statistics(self, noise: np.ndarray) -> None:
+    def refresh_statistics(self, noise: Iterable[np.ndarray]) -> None:
         """Recompute the batch statistics of the averaged generator.
 
         The running statistics belong to the weights of the live generator, and averaging them does not help.
 
         Args:
-            noise: (N, latent) float32, N ≥ `STATISTICS_BATCH_SIZE`; always the same, so that training is repeatable.
+            noise: batches of (N, latent) float32, N a multiple of `STATISTICS_BATCH_SIZE`; always the same, so that
+                training is repeatable.
         """
         if self.recipe.average_kimg:
-            ends = range(STATISTICS_BATCH_SIZE, len(noise) + 1, STATISTICS_BATCH_SIZE)
-            recompute_statistics(self.sampler, (noise[end - STATISTICS_BATCH_SIZE : end] for end in ends))
+            recompute_statistics(
+                self.sampler,
+                (part for batch in noise for part in np.split(batch, len(batch) // STATISTICS_BATCH_SIZE)),
+            )
 
     def _follow(self, batch: int) -> None:
         """Move the sampler's weights towards the generator's (Yazıcı et al., arXiv 1806.04498)."""

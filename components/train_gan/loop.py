@@ -1,8 +1,9 @@
 """The training loop: GANs of one architecture, one at a time or, where the backend supports it, as one batch."""
 
+import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from types import ModuleType
@@ -21,6 +22,7 @@ from components.shared.image_set import Pixels
 from components.shared.log import Progress, log_line
 from components.shared.records import StartDescription
 from components.shared.sample_metrics import kid
+from components.shared.seeds import derive_seed
 from components.shared.storage import checkpoint_store
 from components.train_gan import gradients
 from components.train_gan.gan import GAN, Together
@@ -33,13 +35,15 @@ MAX_STEPS_PER_CALL = 16
 SNAPSHOTS = 8
 GRID_IMAGES = 16
 SNAPSHOT_IMAGES = 256
-"""Samples from which the KID of a snapshot is computed."""
+"""Samples from which the KID of a snapshot is computed; a multiple of `SAMPLING_BATCH`."""
 MIN_VALIDATION_IMAGES = 100
 """With fewer, the training images are part of a snapshot's reference as well.
 
 At 64 px, the standard deviation of the KID over the choice of 15 validation images is .13, as large as the differences
 between snapshots. Copies of training images are found by the copy check, not by KID.
 """
+MAX_REFERENCE_IMAGES = 2_000
+"""Real images that snapshots are compared with: the time of a KID grows with the square of their number."""
 CHECKPOINT_FORMAT = 8
 """Checkpoints of another format are rejected."""
 MAX_SILENT_STEPS = 200
@@ -65,6 +69,19 @@ class DivergedError(RuntimeError):
 def spread(images: np.ndarray) -> float:
     """Return the standard deviation over about a thousand images, mean over pixels, in [0, 128]."""
     return float(images[:: 1 + len(images) // 1024].std(axis=0, dtype=np.float64).mean())
+
+
+def choose_reference(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return the rows of at most `MAX_REFERENCE_IMAGES` random images, sorted; the largest classes lose images first.
+
+    Args:
+        labels: (N,) int, the class of each image; all classes have the same weight in the KID.
+        seed: seed of the choice.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    place_in_class = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    return np.sort(order[np.argsort(place_in_class, kind="stable")[:MAX_REFERENCE_IMAGES]])
 
 
 class Training:
@@ -110,20 +127,10 @@ class Training:
         self.rate = recipe.learning_rate * (FINE_TUNING_RATE if self.start_kimg >= SETTLING_KIMG else 1)
         self.final_rate = recipe.final_rate if self.start_kimg + kimg >= SETTLING_KIMG else 1.0
 
-        # The reference of snapshots.
-        self.few = len(validation_pixels.images) < MIN_VALIDATION_IMAGES
-        reference = np.asarray(validation_pixels.images)
-        if self.few:
-            reference = np.concatenate([reference, pixels.images])
-        # A GAN of several classes is shown each of them equally often.
-        self.real_labels = np.concatenate([validation_pixels.labels, pixels.labels])[: len(reference)]
-        if len(reference) == 1:  # KID requires two images
-            reference, self.real_labels = np.repeat(reference, 2, axis=0), np.repeat(self.real_labels, 2)
-        self.real_features, self.real_spread = features(reference), spread(pixels.images)
-        rng, latent = np.random.default_rng(seed), self.gan.generator.input_shape[-1]
-        self.grid_noise, self.noise = (
-            rng.standard_normal((count, latent), np.float32) for count in (GRID_IMAGES, SNAPSHOT_IMAGES)
-        )
+        self._set_reference(validation_pixels)
+        self.real_spread, self._rng = spread(pixels.images), np.random.default_rng(seed)
+        self.latent = self.gan.generator.input_shape[-1]
+        self.grid_noise = self._rng.standard_normal((GRID_IMAGES, self.latent), np.float32)
 
         all_settings = {"kimg": kimg, "seed": seed, "recipe": asdict(recipe), "architecture": architecture} | settings
         all_settings |= {"format": CHECKPOINT_FORMAT, "backend": keras.backend.backend()}
@@ -156,10 +163,33 @@ class Training:
         self.gan.compile(*(keras.optimizers.Adam(*rates) for _ in range(2)))
         self.start_kimg = load_start(self.gan, start, architecture, self.pixels, self.label) if start else 0.0
 
+    def _set_reference(self, validation_pixels: Pixels) -> None:
+        """Set the features of the real images that snapshots are compared with."""
+        held_out, learned = validation_pixels.images, self.pixels.images
+        self.few = len(held_out) < MIN_VALIDATION_IMAGES
+        # A GAN of several classes is shown each of them equally often.
+        labels = np.concatenate([validation_pixels.labels, self.pixels.labels])
+        rows = choose_reference(labels if self.few else labels[: len(held_out)], derive_seed(self.seed, "reference"))
+        self.validation_count = int((rows < len(held_out)).sum())
+        if len(rows) == 1:  # KID requires two images
+            rows = np.repeat(rows, 2)
+        values = []
+        for part in np.split(rows, range(keras_setup.PREDICTION_BATCH, len(rows), keras_setup.PREDICTION_BATCH)):
+            of_learned = part[part >= len(held_out)] - len(held_out)
+            images = np.concatenate([held_out[part[part < len(held_out)]], learned[of_learned]])
+            values.append(self.features(images))
+        self.real_features, self.real_labels = np.concatenate(values), labels[rows]
+
+    def noise(self) -> Iterator[np.ndarray]:
+        """Yield the noise of a snapshot in batches, always the same; all of it would take 360 MB at 512 px."""
+        rng = copy.deepcopy(self._rng)
+        for _ in range(SNAPSHOT_IMAGES // keras_setup.SAMPLING_BATCH):
+            yield rng.standard_normal((keras_setup.SAMPLING_BATCH, self.latent), np.float32)
+
     def _resume_or_start(self, kimg: float) -> None:
         saved = self.checkpoints.load() if self.checkpoints else None
         if not saved:
-            self.gan.refresh_statistics(self.noise)
+            self.gan.refresh_statistics(self.noise())
             first = keras_setup.sample_images(self.gan.sampler, self.grid_noise)
             self.history = History(grid_kimg=[0.0], grids=[first], spread=spread(first), precision=[self.policy])
             self.good = capture_state(self.gan, self.history)
@@ -246,8 +276,8 @@ class Training:
 
     def _sample_snapshot(self) -> np.ndarray:
         self.gan.settle()
-        self.gan.refresh_statistics(self.noise)
-        return keras_setup.sample_images(self.gan.sampler, self.noise)
+        self.gan.refresh_statistics(self.noise())
+        return np.concatenate([keras_setup.sample_images(self.gan.sampler, batch) for batch in self.noise()])
 
     def _find_fault(self, images: np.ndarray | None) -> str:
         """Return why training has diverged; empty if it has not."""
@@ -386,13 +416,13 @@ def load_best(training: Training) -> keras.Model:
     return training.gan.sampler
 
 
-def describe_training(training: Training, architecture: str, validation_count: int) -> dict[str, Any]:
+def describe_training(training: Training, architecture: str) -> dict[str, Any]:
     """Return the record of a finished training, as JSON values."""
     history, gan, header = training.history, training.gan, training.pixels.header
     return {
         "architecture": architecture,
         "recipe": asdict(training.recipe),
-        "latent": gan.generator.input_shape[-1],
+        "latent": training.latent,
         "kimg": training.steps * BATCH_SIZE / 1000,
         "start_kimg": training.start_kimg,
         "best_kimg": history.best_kimg,
@@ -413,7 +443,7 @@ def describe_training(training: Training, architecture: str, validation_count: i
             "kimg": [k for k, _ in history.kid],
             "value": [value for _, value in history.kid],
             "against": "validation and training" if training.few else "validation",
-            "images": {"validation": validation_count, "synthetic": SNAPSHOT_IMAGES},
+            "images": {"validation": training.validation_count, "synthetic": SNAPSHOT_IMAGES},
         },
         "versions": keras_setup.library_versions(),
         "seconds": round(history.seconds, 1),

@@ -43,6 +43,8 @@ def pretrain(
 ) -> None:
     """Train a GAN of several classes together, each shown about as often as any other.
 
+    Images are repeated whole times, so a class is shown from two thirds to four thirds as often as the largest.
+
     With a large budget, these are all classes: the large ones teach it what all images have in common, such as skin,
     hair and light. With a small one, they are the rare classes.
 
@@ -99,7 +101,7 @@ def pretrain(
             )
             run([training], _raise)
             record = SharedGan(
-                **describe_training(training, architecture, len(validation_pixels.images)),
+                **describe_training(training, architecture),
                 trained_on=every,
                 features_sha256=file_sha256(features),
                 settings={"seed": seed, "batch": BATCH_SIZE},

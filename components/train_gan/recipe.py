@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from components.shared import precision
+from components.train_gan import augment, losses, regularisers
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,6 +24,9 @@ class Recipe:
         penalise_every: steps between gradient penalties, which are weighted as many times more (StyleGAN2's lazy
             regularisation, Karras et al., arXiv 1912.04958).
         precision: `float32`, or `automatic`; see `precision`.
+
+    Raises:
+        ValueError: a name is unknown.
     """
 
     loss: str
@@ -35,3 +41,15 @@ class Recipe:
     gamma: float = 0.0
     penalise_every: int = 1
     precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Check the names: an unknown one would count as `none` or `float32`."""
+        choices = {
+            "loss": losses.LOSSES,
+            "regulariser": regularisers.NAMES,
+            "augmentation": augment.NAMES,
+            "precision": precision.NAMES,
+        }
+        for field, names in choices.items():
+            if (name := getattr(self, field)) not in names:
+                raise ValueError(f"{field} is {name!r}: choose from {', '.join(names)}")

@@ -157,11 +157,11 @@ def _write_gan(
     path = models / f"gan-{dx}.keras"
     keras_setup.save_model(load_best(training), path)
     record = TrainedGan(
-        **describe_training(training, common["architecture"], len(validation_pixels.images)) | common,
+        **describe_training(training, common["architecture"]) | common,
         dx=dx,
         model_sha256=file_sha256(path),
         seen=seen_hashes(pixels, validation_pixels),
-        settings={"seed": seed, "batch": BATCH_SIZE, "learning_rate": training.recipe.learning_rate},
+        settings={"seed": seed, "batch": BATCH_SIZE, "learning_rate": training.rate},
         snapshots=progress_html.strips(training.history),
     )
     write_record(models / f"gan-{dx}.json", record)

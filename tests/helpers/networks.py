@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import layers
 from scipy.special import softmax
 
 from components.evaluate.predict.grad_cam import extractor, heatmaps
@@ -50,4 +51,27 @@ def check_plain_model(name: str) -> None:
     trained = keras.ops.convert_to_numpy(form([IMAGES, METADATA]))
     assert trained.shape == (8, 3)
     assert {id(it) for it in form.trainable_variables} == {id(it) for it in model.trainable_variables}
+    check_statistics(model, name != "convnext")
+
+
+def check_statistics(model: keras.Model, has_any: bool) -> None:
+    """Check that the statistics of batch normalisations are recomputed, and that nothing else changes."""
+
+    def constants() -> list[float]:
+        rates = [layer.rate for layer in model.layers if isinstance(layer, layers.Dropout)]
+        return rates + [layer.momentum for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+
+    def statistics() -> list[np.ndarray]:
+        normalisations = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+        return [np.array(value) for layer in normalisations for value in (layer.moving_mean, layer.moving_variance)]
+
+    before, old, weights = constants(), statistics(), [np.array(value) for value in model.trainable_variables]
     recompute_statistics(model, [[IMAGES, METADATA]])
+    new = statistics()
+    assert bool(new) == has_any
+    assert all(np.abs(one - other).max() > 0 for one, other in zip(new, old, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(model.trainable_variables, weights, strict=True))
+    assert constants() == before
+    # Dropout is off and the earlier statistics have no weight: the same batch gives the same values.
+    recompute_statistics(model, [[IMAGES, METADATA]])
+    assert all(np.array_equal(one, other) for one, other in zip(statistics(), new, strict=True))

@@ -1,8 +1,11 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from benchmarks import cost
 from benchmarks.cost import image_set
 from benchmarks.gpu import results
 from benchmarks.gpu.experiment import RECIPES, SCALES
@@ -60,3 +63,10 @@ def test_image_set_for_the_cost_can_be_read(tmp_path):
     assert read_rows(tmp_path / "train", "train", ["dx"])["dx"].value_counts().to_dict() == {"a": 300, "b": 32}
     with open_pixels(tmp_path / "train", "train", "a") as pixels:
         assert pixels.images.shape == (300, 32, 32, 3)
+
+
+def test_plot_of_the_cost_is_the_one_of_the_page():
+    page = Path(__file__).parents[3] / "docs" / "concepts" / "gan-training.md"
+    (shown,) = re.findall(r"^!\[core seconds.*\]\((.*)\)$", page.read_text(encoding="utf-8"), re.M)
+    assert (page.parent / shown).relative_to(page.parents[2]) == cost.OUT
+    assert (page.parent / shown).is_file()

@@ -1,10 +1,12 @@
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from components.generate_images import copy_detection
 from components.generate_images.copy_detection import (
     FALSE_POSITIVE_RATE,
     MAX_THRESHOLD,
@@ -115,6 +117,17 @@ def test_threshold_with_few_held_out_images_includes_training_images_of_other_le
     expected = np.concatenate([check.nearest(held_out)[0], distances.min(axis=1)])
     assert len(expected) < MIN_HELD_OUT_IMAGES
     assert check.threshold == pytest.approx(min(MAX_THRESHOLD, expected[expected >= MIN_THRESHOLD].min()))
+
+
+def test_copy_check_needs_no_memory_for_each_pair_of_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand images have a million pairs, of 4 bytes each, in one array; the patterns and a block have 2 MB."""
+    monkeypatch.setattr(copy_detection, "BLOCK_IMAGES", 8)
+    training = np.random.default_rng(0).integers(0, 256, (1_000, 16, 16, 3)).astype(np.uint8)
+    tracemalloc.start()
+    CopyCheck(training, np.arange(1_000), training[:2])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
 
 
 def test_threshold_excludes_one_image_with_two_lesion_ids(demo: Demo) -> None:

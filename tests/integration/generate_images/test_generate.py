@@ -15,9 +15,9 @@ from PIL import Image
 from components.generate_images.curate import rank_best_first
 from components.generate_images.origins import BLOCK_SIZE, MAX_SAMPLES_RATIO, sample_block
 from components.generate_images.separability import ring_powers, separability
-from components.shared.features import load_features
+from components.shared.features import SAMPLE_FILE, load_features
 from components.shared.files import file_sha256
-from components.shared.image_set import encode_png, iter_tables, pixel_sha256, read_header, write_image_set
+from components.shared.image_set import encode_png, iter_tables, open_pixels, pixel_sha256, read_header, write_image_set
 from components.shared.records import SyntheticSource, SyntheticSources, write_record
 from components.shared.sample_metrics import density_and_coverage, kid, texture
 from components.shared.seeds import derive_seed
@@ -215,6 +215,33 @@ def test_generate_for_a_class_with_few_real_images_measures_against_all_of_them(
     one = run(tmp_path / "gans", features, data, tmp_path / "one", count=1, reject=0.0)
     assert one.quality("df").kid is None
     assert len(one.rows("df")) == 1
+
+
+@pytest.mark.parametrize("others", [5, 30])
+def test_generate_compares_coverage_by_equal_numbers_of_images(
+    make_set: Callable[..., Path], rare_data: Path, features: Path, others: int, tmp_path: Path
+) -> None:
+    """Against 40 real images, 10 are generated; fewer real images of other classes may be left."""
+    data = tmp_path / "rare_data"
+    shutil.copytree(rare_data, data)
+    images = {}
+    for split, count in (("train", 20), ("validation", 40), ("test", 60)):
+        path = make_set(data / f"{split}.parquet", split, {"df": count, "nv": 6, "vasc": 6})
+        with open_pixels(path, split, "df") as pixels:
+            images[split] = np.array(pixels.images)
+    extractor = load_features(features)
+    # Images that look like those of the class, so that their coverage is not 0.
+    values = extractor(images["test"][30 : 30 + others]).astype(np.float32)
+    label = read_header(data / "train.parquet").classes.index("nv")
+    np.savez(data / SAMPLE_FILE, features=values, labels=np.full(others, label))
+    add_gan(tmp_path / "gans", "df", build_choosing(images["test"][:30]), data)
+    made = run(tmp_path / "gans", features, data, tmp_path / "out", count=10, reject=0.0)
+    quality, real, group = made.quality("df"), extractor(images["validation"]), min(10, others)
+    assert (quality.images, quality.against) == (10, "validation")
+    by_synthetic = density_and_coverage(real, extractor(made.images("df")), group=group)[1]
+    by_others = density_and_coverage(real, values.astype(np.float64), group=group)[1]
+    assert (quality.coverage, quality.other_coverage) == pytest.approx((by_synthetic, by_others))
+    assert f"coverage {by_synthetic:.2f} (by as many real images of other classes: {by_others:.2f})" in made.page("df")
 
 
 @pytest.mark.parametrize(

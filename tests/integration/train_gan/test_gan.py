@@ -247,21 +247,21 @@ def test_refresh_statistics_gives_the_averaged_generator_those_of_its_own_activa
     assert not any(
         np.allclose(one, other, rtol=rounding, atol=rounding) for one, other in zip(live, expected, strict=True)
     )
-    gan.refresh_statistics(noise)
+    gan.refresh_statistics([noise])
     for output, mean in zip(statistics_of(gan.sampler), expected, strict=True):
         np.testing.assert_allclose(output, mean, rtol=rounding, atol=rounding)
     assert {layer.momentum for layer in layers[1::2]} == {0.99}
     assert all(np.array_equal(one, other) for one, other in zip(gan.sampler.trainable_variables, trained, strict=True))
     assert all(np.array_equal(one, other) for one, other in zip(statistics_of(gan.generator), live, strict=True))
     once = statistics_of(gan.sampler)
-    gan.refresh_statistics(noise)
+    gan.refresh_statistics([noise])
     assert all(np.array_equal(one, other) for one, other in zip(statistics_of(gan.sampler), once, strict=True))
 
 
 def test_refresh_statistics_without_a_moving_average_changes_nothing() -> None:
     gan = normalised(Recipe(loss="bce"))
     before = gan.sampler.get_weights()
-    gan.refresh_statistics(np.ones((STATISTICS_BATCH_SIZE, 3), np.float32))
+    gan.refresh_statistics([np.ones((STATISTICS_BATCH_SIZE, 3), np.float32)])
     assert all(np.array_equal(one, other) for one, other in zip(gan.sampler.get_weights(), before, strict=True))
 
 

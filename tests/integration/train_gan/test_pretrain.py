@@ -11,8 +11,11 @@ import pytest
 from components.shared.checkpoint import pack, unpack
 from components.shared.files import file_sha256
 from components.shared.records import SharedGan, StartDescription, load_record
+from components.shared.sample_metrics import kid
+from components.train_gan import loop
 from components.train_gan import pretrain as pretraining
-from components.train_gan.loop import export_start
+from components.train_gan.gan import GAN
+from components.train_gan.loop import Training, export_start
 from components.train_gan.pretrain import pretrain
 from components.train_gan.recipe import Recipe
 from components.train_gan.train import START_FILE
@@ -152,14 +155,50 @@ def test_pretrain_with_an_invalid_setting_fails(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pretrain_shows_and_compares_each_class_equally_often(
+    trainer: Trainer, fake_steps: type[FakeSteps], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 df, 60 nv and 14 vasc, a pass has 60, 60 and 56: images are repeated whole times."""
+    monkeypatch.setattr(pretraining, "ALL_CLASSES_KIMG", KIMG)
+    shown: list[list[int]] = []
+    groups: list[list[int]] = []
+
+    def count_shown(trainings: list[Training], fail: Callable[[Training, Exception], None]) -> None:
+        (training,) = trainings
+        rows = training.next_rows(11)  # two passes
+        shown.append(np.bincount(training.pixels.labels[rows.ravel()]).tolist())
+        loop.run(trainings, fail)
+
+    def count_groups(real: np.ndarray, fake: np.ndarray, labels: np.ndarray) -> float:
+        assert len(labels) == len(real)
+        groups.append(np.bincount(labels).tolist())
+        return kid(real, fake, labels)
+
+    monkeypatch.setattr(pretraining, "run", count_shown)
+    monkeypatch.setattr(loop, "kid", count_groups)
+    run(trainer, tmp_path / "start")
+    assert shown == [[120, 120, 112]]
+    # Validation and training images; each group has the same weight.
+    assert groups == [[4 + 10, 12 + 60, 4 + 14]] * 2
+
+
 def test_pretrain_with_checkpoints_resumes(
     trainer: Trainer, fake_steps: type[FakeSteps], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    starts = []
-    for name in ("first", "second"):
-        run(trainer, tmp_path / name, checkpoints=str(tmp_path / "checkpoints"))
-        starts.append((tmp_path / name / START_FILE).read_bytes())
-    assert "resuming at 0.1 of 0.064 kimg" in capsys.readouterr().out
-    assert unpack(starts[0])[0] == unpack(starts[1])[0]
-    arrays = [unpack(start)[1] for start in starts]
-    assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
+    kept = {"checkpoints": str(tmp_path / "checkpoints"), "checkpoint_interval_s": 0.0, "kimg": 0.256}
+
+    def stop(gan: GAN, done: int) -> None:
+        if done == 4:
+            raise InterruptedError
+
+    run(trainer, tmp_path / "whole", kimg=0.256)
+    fake_steps.faults = stop
+    with pytest.raises(InterruptedError):
+        run(trainer, tmp_path / "cut", **kept)
+    assert not (tmp_path / "cut").exists()
+    fake_steps.faults = None
+    run(trainer, tmp_path / "cut", **kept)
+    assert "resuming at 0.1 of 0.256 kimg" in capsys.readouterr().out
+    starts = [unpack((tmp_path / name / START_FILE).read_bytes()) for name in ("whole", "cut")]
+    assert starts[0][0] == starts[1][0]
+    assert all(np.array_equal(starts[0][1][name], starts[1][1][name]) for name in starts[0][1])

@@ -14,18 +14,36 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.shared.batch_statistics import recompute_statistics
 from components.shared.checkpoint import SLOTS, pack, unpack
 from components.shared.files import file_sha256
-from components.shared.image_set import read_rows
+from components.shared.image_set import open_pixels, read_rows
 from components.shared.records import FailedGan, TrainedGan, load_gan_record
+from components.shared.seeds import derive_seed
 from components.train_gan import architectures
-from components.train_gan.gan import GAN
-from components.train_gan.loop import FINE_TUNING_RATE, DivergedError, Training, export_start
+from components.train_gan.gan import GAN, STATISTICS_BATCH_SIZE
+from components.train_gan.loop import (
+    FINE_TUNING_RATE,
+    GRID_IMAGES,
+    SETTLING_KIMG,
+    DivergedError,
+    Training,
+    choose_reference,
+    export_start,
+)
 from components.train_gan.progress_html import STRIP_BYTES, strips
 from components.train_gan.recipe import Recipe
 from components.train_gan.state import History
+from components.train_gan.train import START_FILE
 from tests.helpers.errors import raises_user_error
-from tests.integration.train_gan.conftest import FakeSteps, Trainer, checkpointed, load_json, train_quickly
+from tests.integration.train_gan.conftest import (
+    SNAPSHOT_IMAGES,
+    FakeSteps,
+    Trainer,
+    checkpointed,
+    load_json,
+    train_quickly,
+)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +122,43 @@ def test_train_writes_generator_record_and_page(
     assert generator(np.zeros((3, record.latent), np.float32)).shape == (3, 32, 32, 3)
 
 
+def test_train_saves_an_averaged_generator_with_the_statistics_of_its_own_weights(trained: dict[str, Path]) -> None:
+    """They are those of the noise of the snapshots, which follows that of the grid."""
+    path = trained["resnet"] / "gans" / "models" / "gan-vasc.keras"
+    generator = keras.saving.load_model(path, compile=False)
+    saved = generator.get_weights()
+    rng, latent = np.random.default_rng(derive_seed(1, "train_gan", "vasc")), generator.input_shape[-1]
+    noise = rng.standard_normal((GRID_IMAGES + SNAPSHOT_IMAGES, latent), np.float32)[GRID_IMAGES:]
+    recompute_statistics(generator, np.split(noise, SNAPSHOT_IMAGES // STATISTICS_BATCH_SIZE))
+    for own, expected in zip(saved, generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    moving = [np.asarray(it) for it in generator.non_trainable_variables if "moving_mean" in it.path]
+    assert min(np.abs(values).max() for values in moving) > 0
+
+
+def test_snapshots_are_compared_with_a_limited_number_of_real_images(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the rows that are chosen from the validation and then the training images, in batches."""
+    images, labels = [], []
+    for split in ("validation", "train"):
+        with open_pixels(trainer.training_data / f"{split}.parquet", split, "vasc") as pixels:
+            images.append(np.array(pixels.images))
+            labels.append(pixels.labels)
+    every, all_labels = np.concatenate(images), np.concatenate(labels)
+    with trainer.training() as training:
+        np.testing.assert_array_equal(training.real_features, trainer.extractor(every))
+        np.testing.assert_array_equal(training.real_labels, all_labels)
+        assert training.validation_count == len(images[0])
+    monkeypatch.setattr("components.train_gan.loop.MAX_REFERENCE_IMAGES", 7)
+    rows = choose_reference(all_labels, derive_seed(1, "reference"))
+    with trainer.training() as training:
+        # The features are float32, computed in a batch of another size: 1e-6 of values of order 1.
+        np.testing.assert_allclose(training.real_features, trainer.extractor(every[rows]), atol=1e-5)
+        assert training.validation_count == (rows < len(images[0])).sum()
+        assert len(training.real_labels) == 7
+
+
 def test_train_with_another_class_gives_the_same_bytes_as_alone(
     trainer: Trainer, trained: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -125,7 +180,7 @@ def test_training_with_another_seed_has_other_weights_order_and_noise(trainer: T
     for seed in (1, 1, 2):
         with trainer.training(seed=seed) as training:
             weights = [weight.tobytes() for weight in training.gan.generator.get_weights() if weight.std() > 0]
-            values.append([*weights, training.next_rows(3).tobytes(), training.noise.tobytes()])
+            values.append([*weights, training.next_rows(3).tobytes(), np.concatenate(list(training.noise())).tobytes()])
     assert values[0] == values[1]
     assert all(one != other for one, other in zip(values[0], values[2], strict=True))
 
@@ -320,6 +375,22 @@ def test_learning_rate_decays_along_a_cosine_unless_few_images_are_shown(
             assert float(training.gan.discriminator_optimizer.learning_rate) == rates[-1]
     # Half of a cosine is at the mean of both ends. The optimiser rounds to float32: 2⁻²⁴ = 6e-8.
     assert rates == pytest.approx([factor * 1e-3 for factor in factors], rel=1e-7)
+
+
+@pytest.mark.parametrize(("start_kimg", "factor"), [(SETTLING_KIMG / 2, 1), (SETTLING_KIMG, FINE_TUNING_RATE)])
+def test_train_from_a_start_records_the_learning_rate_that_it_used(
+    trainer: Trainer, fake_steps: type[FakeSteps], tmp_path: Path, start_kimg: float, factor: float
+) -> None:
+    with trainer.training(kimg=0.032) as shared:
+        description, arrays = unpack(export_start(shared, "dcgan"))
+    (tmp_path / START_FILE).write_bytes(pack(description | {"kimg": start_kimg}, arrays))
+    rates: list[float] = []
+    fake_steps.faults = lambda gan, done: rates.append(float(gan.generator_optimizer.learning_rate))
+    record = load_json(trainer.run(tmp_path, kimg=0.032, start=tmp_path))
+    assert record["start_kimg"] == start_kimg
+    assert record["settings"]["learning_rate"] == pytest.approx(factor * 1e-4)
+    # The optimiser rounds to float32: 2⁻²⁴ = 6e-8.
+    assert rates == pytest.approx([record["settings"]["learning_rate"]], rel=1e-7)
 
 
 def test_train_with_a_failing_class_raises_or_continues_as_configured(

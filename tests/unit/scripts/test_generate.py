@@ -90,7 +90,7 @@ def test_section_describes_inherited_fields_as_their_own_class_or_the_nearest_ba
     assert descriptions.keys() == TrainedGan.model_fields.keys()
     assert descriptions["dx"].endswith("| the class. |")
     assert descriptions["latent"].endswith("| length of the generator's noise vector. |")
-    assert descriptions["settings"].endswith("| seed, batch size and learning rate. |")
+    assert descriptions["settings"].endswith("| seed, batch size and learning rate at the start. |")
 
 
 def test_compiled_pipeline_does_not_depend_on_the_code_of_the_phases():

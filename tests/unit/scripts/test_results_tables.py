@@ -1,5 +1,8 @@
+import pytest
+
 from components.shared.records import Results
 from scripts import results_tables
+from tests.helpers.errors import raises_user_error
 from tests.helpers.example_results import ARMS, example
 
 
@@ -27,3 +30,9 @@ def test_every_row_has_the_columns_of_the_header():
     for table in (*tables, results_tables.images_table):
         header, *rows = [line for line in table(results) if line]
         assert {row.count("|") for row in rows} == {header.count("|")}, table.__name__
+
+
+@pytest.mark.parametrize("given", [[], ["run", "sheet.jpg", "surplus"]])
+def test_other_numbers_of_arguments_are_refused(given: list[str]):
+    with raises_user_error("results_tables.arguments"):
+        results_tables.main(given)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from components.shared.errors import UserError
+from components.shared.parameters import limits
 from components.shared.records import (
     ClassifierRecord,
     FailedGan,
@@ -125,6 +126,16 @@ def test_load_gan_record_each_status_gives_its_class(tmp_path):
     failed = load_gan_record(_file(tmp_path, OF_CLASS | {"status": "failed", "failed": "diverged"}))
     assert isinstance(failed, FailedGan)
     assert failed.failed == "diverged"
+
+
+@pytest.mark.parametrize("name", ["dcgan", "resnet"])
+def test_records_of_gans_hold_the_noise_of_the_largest_images(name):
+    from components.train_gan import architectures
+
+    size = int(limits("data_image_size")[1] or 0)
+    changes = {"image_size": size, "latent": architectures.load(name).generator(size).input_shape[-1]}
+    for values, model in ((TRAINED, TrainedGan), (SHARED, SharedGan)):
+        assert model(**values | changes).latent == changes["latent"]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from components.prepare_data.prepare import prepare
+from components.shared import sample_metrics
 from components.shared.features import Features, _network, load_features, train_features
 from components.shared.image_set import open_pixels
 from components.shared.sample_metrics import (
@@ -100,6 +102,37 @@ def test_density_and_coverage_of_known_distributions():
     assert density_and_coverage(real, same + 100) == (0, 0)
     # Two real images at a distance of 1: k is at most 1.
     assert density_and_coverage(np.array([[0.0], [1.0]]), np.array([[0.5], [1.5]])) == (1.5, 1.0)
+
+
+def test_coverage_in_groups_is_that_of_fewer_synthetic_images():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(40, 8)), rng.normal(size=(25, 8))
+    density, coverage = density_and_coverage(real, fake, group=10)
+    groups = [density_and_coverage(real, part) for part in (fake[:10], fake[10:20])]
+    assert coverage == pytest.approx(np.mean([of_group for _, of_group in groups]))
+    assert density == density_and_coverage(real, fake)[0]
+    assert coverage < density_and_coverage(real, fake)[1]
+
+
+def test_memory_grows_with_the_number_of_images_not_with_that_of_pairs(monkeypatch: pytest.MonkeyPatch):
+    """Blocks of 50 rows and 2,000 columns have 0.8 MB per array, of which fewer than 20 exist at a time."""
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(2_000, 8)), rng.normal(0.2, 1, size=(2_000, 8))
+    groups = rng.integers(0, 3, len(real))
+
+    def compute() -> list[np.ndarray]:
+        values = kid(real, fake, groups), neighbour_radii(real, NEIGHBOURS), density_and_coverage(real, fake)
+        return [np.asarray(value) for value in values]
+
+    whole = compute()
+    monkeypatch.setattr(sample_metrics, "BLOCK_PAIRS", 100_000)
+    tracemalloc.start()
+    in_blocks = compute()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 8 * 100_000
+    for one, other in zip(in_blocks, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
 @given(arrays.arrays(np.float64, (4, 3), elements=st.floats(-1e3, 1e3)))
