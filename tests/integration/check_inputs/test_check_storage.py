@@ -31,7 +31,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def run_check(**values: Any) -> Checked:
-    options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 6}
+    options: dict[str, Any] = {"classifiers_per_task": 6}
     options |= {
         "checkpoints": values.pop("checkpoints", "auto"),
         "champion": values.pop("champion", "none"),
