@@ -34,7 +34,7 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 MAX_MISSING = 0.05
-"""Share of the rows above which a hint does not suggest to go on without the missing images."""
+"""Share of the rows above which no hint suggests to skip those without an image."""
 CROWDED = 16
 """More images of one name, as in `1/image.jpg`, `2/image.jpg`, …, are sorted by their folders instead of compared."""
 
