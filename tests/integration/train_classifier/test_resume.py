@@ -82,11 +82,12 @@ def test_train_with_other_settings_or_data_starts_again(
     run(training_data, tmp_path, **one)
     other_data = _other_data(training_data, tmp_path, make_set)
     for data, epochs in ((training_data, 2), (other_data, 1)):
-        models = run(data, tmp_path, **(one | {"epochs": epochs, "classifiers": tmp_path / f"again{epochs}"}))
+        again = tmp_path / f"again{epochs}"
+        run(data, tmp_path, **(one | {"epochs": epochs, "classifiers": again}))
         output = capsys.readouterr().out
         assert "train_classifier baseline, seed 1: starting again" in output
         assert "taken from its checkpoint" not in output
-        assert load(models, "baseline").epochs == epochs
+        assert load(again / "models", "baseline").epochs == epochs
 
 
 def _other_data(training_data: Path, folder: Path, make_set: Callable[..., Path]) -> Path:
