@@ -197,7 +197,6 @@ def counterweight(
             synthetic_classes=synthetic_classes,
             synthetic_per_class=synthetic_per_class,
             synthetic_shares=synthetic_shares,
-            gans_per_task=OPTIONS.gans_per_task,
             classifiers_per_task=OPTIONS.classifiers_per_task,
             checkpoints=OPTIONS.checkpoints,
             champion=OPTIONS.champion,

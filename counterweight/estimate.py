@@ -14,7 +14,7 @@ from components.placement import rates as placement_rates
 from components.shared.arms import GAN, uses_synthetic
 from components.shared.parameters import arm_names, synthetic_sources
 from components.shared.records import PlannedPhase
-from components.shared.workflow_size import group, group_classes, pack_classifiers
+from components.shared.workflow_size import group_classes, pack_classifiers
 
 FEATURE_EPOCHS, FEATURE_IMAGES = 16, 51_200
 """Of the feature extractor: epochs, and the maximum number of images shown; see `components/shared/features.py`."""
@@ -116,12 +116,11 @@ class Size:
         """Return the number of GANs, and of classifiers, that each task trains.
 
         Raises:
-            UserError: as in `workflow_size.check_size`: the workflow would be too large.
+            UserError: as in `pack_classifiers`: the workflow would be too large.
         """
-        names = [str(number) for number in range(self.gans)]
         packs = pack_classifiers(arm_names(self.values), self.values["classifier_seeds"], self.classifiers_per_task)
         return {
-            "gan": [len(items.split(",")) for items in group_classes(names, self.gans_per_task)] if names else [],
+            "gan": [len(items.split(",")) for items in group_classes(range(self.gans), self.gans_per_task)],
             "classifier": [len(pack.split(",")) for pack in (*packs.real, *packs.synthetic)],
         }
 
@@ -146,7 +145,7 @@ def estimate(size: Size) -> dict[str, PlannedPhase]:
         "generate_images": (
             "generate",
             size.generated * values["synthetic_per_class"] * size.rare * len(size.sources),
-            len(group([*range(size.rare)], size.gans_per_task)),
+            len(group_classes(range(size.rare), size.gans_per_task)),
         ),
         "train_classifier": (classifier, values["classifier_epochs"] * steps * BATCH * size.classifiers, len(packs)),
         "evaluate": ("evaluate", (size.validation + size.test) * size.classifiers, 1),

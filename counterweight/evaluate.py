@@ -107,7 +107,7 @@ def evaluate(words: list[str]) -> None:
     write_pages(results, Gallery(), folder / "report.html", folder / "comparison.md")
     print(f"\n{render_text(results).rstrip()}\n")
     if results.external:
-        print(f"{external}: {headline(results.external, results.run.seeds)}")
+        print(f"{external}: {headline(results.external, results.run)}")
     print(f"report: {os.path.relpath(folder / 'report.html')}")
 
 

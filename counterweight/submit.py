@@ -51,6 +51,7 @@ from components.shared.errors import ExitCode, UserError, printable
 from components.shared.parameters import (
     FOLD,
     Parameters,
+    arm_names,
     check,
     check_arms,
     defaults,
@@ -59,7 +60,7 @@ from components.shared.parameters import (
     synthetic_sources,
 )
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
-from components.shared.workflow_size import check_size
+from components.shared.workflow_size import pack_classifiers
 from counterweight import build_images, job_summary, parameters
 from counterweight import plan as planning
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
@@ -212,7 +213,7 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UserError: `parameter.unreachable`, `kaggle.no_credentials`, or as in `parameters.check`,
-            `workflow_size.check_size` and `champion.check_output`.
+            `workflow_size.pack_classifiers` and `champion.check_output`.
     """
     complete = check(values)
     for name, words in REMOTE_WORDS.items():
@@ -233,7 +234,7 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
         choice = "choose from random, a fold such as 1/5, or a CSV in a bucket: gs://bucket/name.csv (or s3://, az://)"
         raise _unreachable("data_split", split, choice)
     options = placement().options
-    check_size(complete, options.gans_per_task, options.classifiers_per_task)
+    pack_classifiers(arm_names(complete), complete["classifier_seeds"], options.classifiers_per_task)
     check_arms(complete, options.synthetic_scope)
     if options.champion not in (NONE, LAST) and not is_address(options.champion):
         raise _unreachable("champion", options.champion, f"choose from {NONE}, {LAST}, {ADDRESS_FORM}")

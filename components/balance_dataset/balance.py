@@ -31,7 +31,8 @@ def balance(
         gans: folders that train_gan wrote.
         synthetic: folders that generate_images wrote, from that training set.
         sources: folder that read_synthetic wrote; its `sources.json` is included.
-        failed_class: `fail` refuses a class whose GAN failed in a run with `continue`, from which it was cached.
+        failed_class: `fail` refuses a class whose GAN failed in a run with `continue`, from which it was cached;
+            `continue` requires one whose GAN did not.
         synthetic_images: folder to write: `models/` and `synthetic/`.
 
     Raises:
@@ -55,6 +56,8 @@ def balance(
             )
         source, dx = parse_synthetic_key(path.relative_to(folder_of).with_suffix("").as_posix())
         counts.setdefault(source, {})[dx] = len(read_rows(path, "train", ["dx"]))
+    if not counts.get(GAN, True):
+        raise _all_failed(gans)
     _check_counts(counts)
     with atomic_folder(synthetic_images) as folder:
         (folder / "models").mkdir()
@@ -71,26 +74,38 @@ def balance(
         log_line("balance_dataset", f"{sum(by_class.values()):,} synthetic images of {source}: {listed}")
 
 
+def _failed(gans: Sequence[str | Path]) -> list[FailedGan]:
+    """Return the records of the GANs that failed."""
+    paths = sorted(path for folder in gans for path in Path(folder).glob("models/gan-*.json"))
+    return [record for record in map(load_gan_record, paths) if isinstance(record, FailedGan)]
+
+
 def _refuse_failed(gans: Sequence[str | Path]) -> None:
-    for path in sorted(path for folder in gans for path in Path(folder).glob("models/gan-*.json")):
-        record = load_gan_record(path)
-        if isinstance(record, FailedGan):
-            raise UserError(
-                f"the GAN of {record.dx} failed ({record.failed})",
-                "change gan_kimg or random_seed, or set the option failed_class to continue",
-                "balance_dataset.failed_class",
-                dx=record.dx,
-            )
+    for record in _failed(gans):
+        raise UserError(
+            f"the GAN of {record.dx} failed ({record.failed})",
+            "change gan_kimg or random_seed, or set the option failed_class to continue",
+            "balance_dataset.failed_class",
+            dx=record.dx,
+        )
+
+
+def _all_failed(gans: Sequence[str | Path]) -> UserError:
+    """Return the error for a run without any image of a GAN: the arms of the GANs would equal the control."""
+    first, *others = _failed(gans)
+    more = f", and those of {len(others)} other classes did, too" if others else ""
+    return UserError(
+        f"no class has synthetic images of a GAN: that of {first.dx} failed ({first.failed}){more}",
+        "change gan_kimg, random_seed or the option gan_architecture, or remove augmented from arms",
+        "balance_dataset.no_images",
+        dx=first.dx,
+        failed=first.failed,
+        count=1 + len(others),
+    )
 
 
 def _check_counts(counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Raise if a source has no images; source → class → images."""
-    if not counts.get(GAN, True):
-        raise UserError(
-            "no class has synthetic images of a GAN",
-            "read the records in `models` for the errors of the GANs, or raise gan_kimg",
-            "balance_dataset.no_images",
-        )
+    """Raise if all images of a source are copies; source → class → images."""
     for source, by_class in counts.items():
         if not any(by_class.values()):
             raise UserError(

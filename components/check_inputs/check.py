@@ -21,7 +21,7 @@ from components.shared.parameters import FOLD, arm_names, check_arms, source_lab
 from components.shared.parameters import check as check_parameters
 from components.shared.places import refuse_file
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
-from components.shared.workflow_size import NO_CLASSIFIER, Packs, check_size
+from components.shared.workflow_size import NO_CLASSIFIER, Packs, pack_classifiers
 
 PROBE = ".counterweight-probe"
 """First part of the name of a file that is written and removed to test whether a place is writable."""
@@ -48,7 +48,6 @@ class Checked:
 
 def check(
     parameters: Mapping[str, Any],
-    gans_per_task: int,
     classifiers_per_task: int,
     checkpoints: str,
     champion: str,
@@ -61,7 +60,7 @@ def check(
 
     Args:
         parameters: name → value, as Kubeflow passes them.
-        gans_per_task, classifiers_per_task, checkpoints, champion, max_bad_images, metadata, synthetic_scope: options
+        classifiers_per_task, checkpoints, champion, max_bad_images, metadata, synthetic_scope: options
             of the compiled pipeline.
         environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
@@ -71,7 +70,7 @@ def check(
             `prepare.check_listing`.
     """
     values = check_parameters(parameters)
-    packs = check_size(values, gans_per_task, classifiers_per_task)
+    packs = pack_classifiers(arm_names(values), values["classifier_seeds"], classifiers_per_task)
     takes_metadata(values, metadata)
     check_arms(values, synthetic_scope)
     in_pod = "KUBERNETES_SERVICE_HOST" in environment

@@ -107,7 +107,7 @@ def evaluate(
         write_cards(folder, outcome)
         _write_images(folder, inputs, Path(synthetic_images))
         write_pages(outcome, shown, report, folder / "comparison.md")
-    _log_outcome(outcome, seeds)
+    _log_outcome(outcome)
     return outcome
 
 
@@ -126,14 +126,14 @@ def _write_images(folder: Path, inputs: Inputs, synthetic_images: Path) -> None:
     write_examples(inputs.sets["test"], folder / "examples.parquet")
 
 
-def _log_outcome(outcome: Results, seeds: Sequence[int]) -> None:
+def _log_outcome(outcome: Results) -> None:
     """Log the failed GANs, and the verdicts on the external and the test images."""
     for dx, details in outcome.synthetic.items():
         if details.failed:
             log_line("evaluate", f"warning: no synthetic images of {dx}, its GAN failed: {details.failed}")
     if outcome.external:
-        log_line("evaluate", headline(outcome.external, seeds, " on the external images"))
-    log_line("evaluate", headline(outcome, seeds))
+        log_line("evaluate", headline(outcome.external, outcome.run, " on the external images"))
+    log_line("evaluate", headline(outcome, outcome.run))
 
 
 def _group_test_images(test_set: Path, images: np.ndarray, shows_skin: bool) -> dict[SubgroupAttribute, np.ndarray]:

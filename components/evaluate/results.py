@@ -195,18 +195,20 @@ def describe_synthetic(inputs: Inputs) -> dict[str, SyntheticDetails]:
     }
 
 
-def headline(outcome: Outcome, seeds: Sequence[int], where: str = "") -> str:
+def headline(outcome: Outcome, run: RunRecord, where: str = "") -> str:
     """Return the verdict, the primary difference and its interval, on one line.
 
     Args:
         outcome: the comparison on one set.
-        seeds: seeds of the classifiers.
+        run: the run.
         where: inserted after the verdict.
     """
     effect = outcome.effect
     if effect.value is None:
-        return f"{outcome.verdict}{where}: the set has no image of a rebalanced class"
-    note = " (one seed: valid for these models only)" if len(seeds) == 1 else ""
+        image = "the set has no image of a rebalanced class"
+        reason = image if run.rebalanced_classes else "no rare class has synthetic images of every source"
+        return f"{outcome.verdict}{where}: {reason}"
+    note = " (one seed: valid for these models only)" if len(run.seeds) == 1 else ""
     return (
         f"{outcome.verdict}{where}: {effect_name(effect.arm)} {effect.value:+.3f} ({effect.low:+.3f} to "
         f"{effect.high:+.3f}) on the {effect.metric}{note}"

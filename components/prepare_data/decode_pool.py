@@ -33,7 +33,9 @@ from components.shared.machine_limits import usable_cpus, usable_memory_bytes
 from components.shared.processes import die_with
 
 _DOWNLOAD = "download or copy the files again"
+NOT_LISTED = "not in the split file"
 FIXES = {
+    NOT_LISTED: "list them in the file of data_split, with the split none to exclude them",
     image_reader.OVER_8_BITS: "convert them to 8 bits, for example with ImageMagick: mogrify -depth 8 FOLDER/*.png",
     image_reader.NO_IMAGE: _DOWNLOAD,
     image_reader.POINTER: "replace the pointers by the images: run `git lfs pull` in their repository",
@@ -47,7 +49,7 @@ FIXES = {
     image_reader.EMPTY: _DOWNLOAD,
     "corrupt": _DOWNLOAD,
 }
-"""Reason for which an image cannot be used, without what is in brackets → fix, if all have that reason."""
+"""Reason for which an image is not used, without what is in brackets → fix, if all have that reason."""
 
 CHUNK_IMAGES = 32
 """Maximum number of images per task: one image per task would cost a sixth of the throughput."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from components.prepare_data import layouts, leakage, profile, sources
 from components.prepare_data import split as splitting
-from components.prepare_data.decode_pool import Decoded, Findings, decode
+from components.prepare_data.decode_pool import NOT_LISTED, Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.layouts.tables import join_some, read_table
 from components.prepare_data.sources import bucket, demo
@@ -280,7 +280,7 @@ def name_place(folder: str | Path, place: str) -> Iterator[None]:
 
 
 def _refuse_missing(dataset: Dataset, max_bad_images: int) -> None:
-    """Raise if more images have no file, for one cause."""
+    """Raise if more images have no file."""
     if len(dataset.table) - len(dataset.files) > max_bad_images and dataset.cause is not None:
         raise dataset.cause
 
@@ -356,7 +356,7 @@ def keep_rows_with_files(dataset: Dataset, findings: Findings, max_bad_images: i
     """Return the rows that have an image file.
 
     Raises:
-        UserError: too many have none, for one cause.
+        UserError: too many have none.
     """
     findings.without_row = dataset.unused
     missing = pd.Series(dataset.files.find(iterate(dataset.table["image_id"])) < 0, dataset.table.index)
@@ -383,7 +383,7 @@ def assign_splits(
     table = keep_rows_with_files(dataset, findings, max_bad_images)
     table = table.assign(split=splitting.assign(table, split, seed, scratch, dataset.source.unit), source=REAL)
     unnamed = table["split"].isna()
-    table = _skip(table, unnamed, "not in the split file; list it, with split none to exclude it", findings)
+    table = _skip(table, unnamed, NOT_LISTED, findings)
     findings.refuse_more_than(max_bad_images)
     unused = table["split"] == splitting.UNUSED
     findings.unused = int(unused.sum())
@@ -454,9 +454,9 @@ def write_rows(
         release_memory()  # the end of the file needs some
 
 
-def _hash(rows: pd.DataFrame) -> tuple[str, str]:
-    """Return the hashes of all rows and of their splits, for the headers."""
-    return hash_rows(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]), hash_rows(rows, ["image_id", "split"])
+def _hash(rows: pd.DataFrame, used: pd.DataFrame) -> tuple[str, str]:
+    """Return the hashes of all rows, and of the splits of those that are used, for the headers."""
+    return hash_rows(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]), hash_rows(used, ["image_id", "split"])
 
 
 def _read_with_columns(read: Callable[[str], D], columns: Sequence[str]) -> D:
@@ -513,7 +513,7 @@ def _external(
                 raise UserError(
                     "no usable image remains in the external set", "add images of other lesions", "external.no_images"
                 )
-            write_rows(part, Header(tuple(classes), image_size, "external", *_hash(rows)), decoded, rows)
+            write_rows(part, Header(tuple(classes), image_size, "external", *_hash(rows, rows)), decoded, rows)
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name} of the external set: {reason}")
     if not once.all():
@@ -663,7 +663,7 @@ def prepare(
         refuse_empty_classes(used, classes, source, split)
         outside = used.iloc[:0].assign(split="external")
         if external.strip() == NO_EXTERNAL:
-            header = Header(tuple(classes), image_size, "external", *_hash(outside))
+            header = Header(tuple(classes), image_size, "external", *_hash(outside, outside))
             write_rows(outside_part, header, decoded, outside)
         else:
             outside = _external(
@@ -677,7 +677,8 @@ def prepare(
                 decoded.thumbnails,
                 (columns, "auto"),
             )
-        header = Header(tuple(classes), image_size, "", *_hash(used))
+        # The excluded images differ by fold, but all folds have the same data.
+        header = Header(tuple(classes), image_size, "", *_hash(listed, used))
         for name, part in zip(splitting.SHARES, sets, strict=True):
             release_memory()
             write_rows(part, replace(header, split=name), decoded, used, used["split"] == name)

@@ -12,7 +12,7 @@ from components.prepare_data.layouts.splits import split_of
 from components.prepare_data.layouts.tables import normalise, read_table
 from components.prepare_data.texts import map_different
 from components.shared import storage
-from components.shared.errors import UserError
+from components.shared.errors import UserError, printable
 from components.shared.seeds import derive_seed
 from components.shared.stores.addresses import is_address
 
@@ -65,7 +65,19 @@ def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path, unit: str = 
         )
     splits = read_file(path)
     splits = {strip_suffixes(name): split for name, split in splits.items()} | splits
-    return table["image_id"].map(splits).astype(object)
+    assigned = table["image_id"].map(splits).astype(object)
+    if len(table) and splits and assigned.isna().all():
+        name, first = how.rpartition("/")[2], printable(table["image_id"].iloc[0][:80])
+        raise UserError(
+            f"{name} lists none of the {len(table):,} images, such as {first}; it has ids such as "
+            f"{printable(next(iter(splits))[:80])}",
+            "use the image ids of the data in the file of data_split",
+            "split.other_names",
+            file=name,
+            id=first,
+            count=len(table),
+        )
+    return assigned
 
 
 def hash_fraction(seed: int, *names: str) -> float:

@@ -18,7 +18,13 @@ SLOTS = ("checkpoint-a", "checkpoint-b")
 
 
 class Store(Protocol):
-    """A store of bytes under names."""
+    """A store of bytes under names.
+
+    Attributes:
+        place: its folder or address, for messages.
+    """
+
+    place: str
 
     def write(self, name: str, data: bytes) -> None:
         """Write data atomically."""
@@ -28,14 +34,14 @@ class Store(Protocol):
 
 
 class Folder:
-    """A folder on this machine.
+    """A folder in the cache of a local run, whose checkpoints of other settings or data are replaced.
 
     Args:
         path: created if needed. It has one writer: partial files of a killed writer are deleted.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path, self.place = Path(path), str(path)
         for part in self.path.glob(f"{TEMPORARY_PREFIX}*"):
             part.unlink(missing_ok=True)
 
@@ -122,9 +128,9 @@ class Checkpoints:
         """Return the newest complete checkpoint, or None.
 
         Raises:
-            UserError: `checkpoints.other_settings`.
+            UserError: `checkpoints.other_settings`; in a `Folder`, those of other settings are skipped.
         """
-        newest = None
+        newest, others = None, False
         for slot in SLOTS:
             data = self.store.read(slot)
             if data is None:
@@ -136,12 +142,18 @@ class Checkpoints:
                 log_line(self.label, f"warning: {slot} is damaged ({error}) and is skipped")
                 continue
             if settings != self.settings:
+                others = True
+                if isinstance(self.store, Folder):
+                    continue
                 raise UserError(
-                    f"{self.label}: the checkpoints belong to a run with other settings or data",
+                    f"{self.label}: the checkpoints in {self.store.place} belong to a run with other settings or data",
                     "choose another location for checkpoints, or delete them",
                     "checkpoints.other_settings",
                     label=self.label,
+                    place=self.store.place,
                 )
             if number > self._number:
                 self._number, newest = number, (state, arrays)
+        if others and newest is None:
+            log_line(self.label, "starting again: the checkpoints are of other data or settings")
         return newest

@@ -76,7 +76,8 @@ class Header:
         classes: all classes of the data, sorted; a label is an index into it. They are the same in every split.
         image_size: height and width of every image, in pixels.
         split: `train`, `validation`, `test` or `external`.
-        data_sha256: hash of all accepted rows and their pixels, over all splits.
+        data_sha256: hash of all accepted rows and their pixels, over all splits; of an image under several lesion ids,
+            those that are not used count, too.
         split_sha256: hash of the assignment of images to splits.
     """
 

@@ -771,7 +771,7 @@ class RunRecord(Record):
 
     Attributes:
         data: source of the data, the parameter `data`.
-        data_sha256: hash of all accepted rows and their pixels.
+        data_sha256: hash of all accepted rows and their pixels, the same for all folds.
         split: how the data was split, the parameter `data_split`.
         split_sha256: hash of the assignment of images to splits.
         seed: seed of split, GANs and sampling.

@@ -411,7 +411,7 @@ class Objects:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri, self.address = uri, parse(uri)
+        self.place, self.address = uri, parse(uri)
         self._write("started", b"")
 
     def write(self, name: str, data: bytes) -> None:
@@ -423,7 +423,7 @@ class Objects:
 
     def read(self, name: str) -> bytes | None:
         """See `Store`."""
-        with _translate_errors(self.uri, READ):
+        with _translate_errors(self.place, READ):
             connection = _Connection(self.address)
 
             def read() -> bytes | None:
@@ -433,7 +433,7 @@ class Objects:
             return connection.call(read)
 
     def _write(self, name: str, data: bytes) -> None:
-        with _translate_errors(self.uri, WRITE):
+        with _translate_errors(self.place, WRITE):
             connection = _Connection(self.address)
             write = partial(connection.store.write, self.address.below + name, data, None)
             connection.call(partial(_repeat_write, write, connection.is_stalled))

@@ -4,13 +4,11 @@ Argo fails a workflow whose compressed node status exceeds 1 MiB, and a task who
 `tests/unit/test_pipeline.py` estimates both for a run at these limits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from components.shared.arms import share_of
 from components.shared.errors import UserError
-from components.shared.parameters import arm_names, split_names
 
 MAX_CLASS_GROUPS = 20
 """Tasks that train GANs, each for the classes of one group."""
@@ -37,24 +35,24 @@ def group(items: Sequence[Any], per_task: int) -> list[str]:
     return groups
 
 
-def group_classes(names: Sequence[str], gans_per_task: int) -> list[str]:
-    """Return the classes of each task that trains GANs.
+def group_classes(names: Sequence[Any], gans_per_task: int) -> list[str]:
+    """Return the classes of each task that trains GANs; more per task if a workflow would not hold the tasks.
 
-    Raises:
-        UserError: `workflow.too_many_classes`: there would be more than `MAX_CLASS_GROUPS` tasks.
+    Example:
+        >>> group_classes(range(22), 1)[:2]
+        ['0,1', '2,3']
     """
-    return _group_at_most(names, gans_per_task, MAX_CLASS_GROUPS, "classes", "gans_per_task")
+    return group(names, max(gans_per_task, -(-len(names) // MAX_CLASS_GROUPS)))
 
 
 def group_all_classes(rare: Sequence[str], classes: Sequence[str], gans_per_task: int) -> list[str]:
-    """Return all classes in groups, one per task that trains GANs, the rare ones first; never too many groups.
+    """Return all classes in groups, one per task that trains GANs, the rare ones first; see `group_classes`.
 
     Example:
         >>> group_all_classes(["akiec", "df"], ["akiec", "df", "nv"], 2)
         ['akiec,df', 'nv']
     """
-    names = [*rare, *(dx for dx in classes if dx not in rare)]
-    return group(names, max(gans_per_task, -(-len(names) // MAX_CLASS_GROUPS)))
+    return group_classes([*rare, *(dx for dx in classes if dx not in rare)], gans_per_task)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,18 @@ def pack_classifiers(arms: Sequence[str], seeds: Sequence[int], classifiers_per_
 
     def pack(of_kind: list[str]) -> list[str]:
         jobs = [f"{arm}:{seed}{'*' * (seed == seeds[0])}" for arm in of_kind for seed in seeds]
-        return _group_at_most(jobs, classifiers_per_task, MAX_CLASSIFIER_PACKS, "classifiers", "classifiers_per_task")
+        packs, limit = group(jobs, classifiers_per_task), MAX_CLASSIFIER_PACKS
+        if len(packs) > limit:
+            raise UserError(
+                f"{len(jobs)} classifiers with classifiers_per_task {classifiers_per_task} need {len(packs)} tasks, "
+                f"but a workflow holds {limit}",
+                f"set classifiers_per_task to {-(-len(jobs) // limit)}, or choose fewer arms or seeds",
+                "workflow.too_many_classifiers",
+                count=len(jobs),
+                limit=limit * classifiers_per_task,
+                option="classifiers_per_task",
+            )
+        return packs
 
     return Packs(
         real=pack([arm for arm in arms if share_of(arm) is None]),
@@ -138,31 +147,3 @@ def describe_pack(pack: str) -> list[str]:
     for arm, of_arm in seeds.items():
         arms.setdefault(f"seed{'s' * (len(of_arm) > 1)} {','.join(of_arm)}", []).append(arm)
     return [part for numbers, names in arms.items() for part in (",".join(names), numbers)]
-
-
-def check_size(values: Mapping[str, Any], gans_per_task: int, classifiers_per_task: int) -> Packs:
-    """Return the classifiers of each task of a run with these parameters, after a check of its size.
-
-    The classes of `auto` are known after the data is read; `prepare_data` checks them.
-
-    Raises:
-        UserError: `workflow.too_many_classifiers`, `workflow.too_many_classes`.
-    """
-    if values["synthetic_classes"].strip() != "auto":
-        group_classes(split_names(values["synthetic_classes"]), gans_per_task)
-    return pack_classifiers(arm_names(values), values["classifier_seeds"], classifiers_per_task)
-
-
-def _group_at_most(items: Sequence[Any], per_task: int, limit: int, what: str, option: str) -> list[str]:
-    groups = group(items, per_task)
-    fewer = "arms or seeds" if what == "classifiers" else what
-    if len(groups) > limit:
-        raise UserError(
-            f"{len(items)} {what} with {option} {per_task} need {len(groups)} tasks, but a workflow holds {limit}",
-            f"set {option} to {-(-len(items) // limit)}, or choose fewer {fewer}",
-            f"workflow.too_many_{what}",
-            count=len(items),
-            limit=limit * per_task,
-            option=option,
-        )
-    return groups

@@ -10,7 +10,7 @@ import yaml
 from components.container_images import PHASE_OF
 from components.placement import placement, set_plan
 from components.shared import parameters
-from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, check_size, group_classes
+from components.shared.workflow_size import MAX_CLASS_GROUPS, MAX_CLASSIFIER_PACKS, group_classes, pack_classifiers
 from counterweight import run
 from counterweight.parameters import preset, preset_names
 from counterweight.plan import MAX_PLAN_BYTES
@@ -216,7 +216,7 @@ def test_options_are_compiled_in(tmp_path: Path):
     def constant(task: str, name: str) -> Any:
         return tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
 
-    assert constant("check-inputs", "gans_per_task") == constant("prepare-data", "gans_per_task") == 3
+    assert constant("prepare-data", "gans_per_task") == 3
     assert constant("balance-dataset", "failed_class") == "continue"
     gan = compiled.platform["exec-train-gan"]
     kept = {"counterweight/checkpoints": "gs://bucket/x"}
@@ -314,7 +314,7 @@ def tasks_of(compiled: Compiled, values: Mapping[str, Any]) -> tuple[int, int]:
     classes = values["synthetic_classes"]
     names = HAM10000[1:] if classes == "auto" else classes.split(",")
     groups = group_classes(names, options.gans_per_task)
-    packs = check_size(values, options.gans_per_task, options.classifiers_per_task)
+    packs = pack_classifiers(parameters.arm_names(values), values["classifier_seeds"], options.classifiers_per_task)
     return count_containers(compiled, iterations(compiled, len(groups), len(packs.real), len(packs.synthetic)))
 
 

@@ -427,8 +427,13 @@ def _times(results: Results) -> list[tuple[str, str]]:
             times.append((f"Classifier, {title_of(arm)}", f"{_duration(sum(seconds))}{each}"))
     for dx, details in results.synthetic.items():
         if details.seconds is not None:
-            times.append((f"GAN of {plain(dx, 60)}", _duration(details.seconds)))
+            times.append((f"GAN of {plain(dx, 60)}{_of_fold(results)}", _duration(details.seconds)))
     return times
+
+
+def _of_fold(results: Results) -> str:
+    """Return which fold of a pooled run its synthetic images, training and validation split are from."""
+    return " (fold 1)" if results.run.folds else ""
 
 
 def _duration(seconds: float | None) -> str:
@@ -513,6 +518,7 @@ def view(results: Results) -> dict[str, Any]:
         "drift": formatting.describe_drift(results.champion.drift if results.champion else None, source.unit),
         "metadata_notes": formatting.describe_metadata(results),
         "folds": run.folds or [],
+        "of_fold": _of_fold(results),
         "pooled_lesions": run.pooled_lesions,
         "synthetic": synthetic,
         "warnings": [text for dx, details in synthetic.items() for text in _warnings(dx, details)],
@@ -591,7 +597,7 @@ def render_text(results: Results) -> str:
         text = f"External data, {plain(page['external'].data, 60)}: {plain(page['outside'].sentence)}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"], page["unit"])]
     for dx, details in page["failed"]:
-        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed: {plain(details.failed)}"
+        text = f"No synthetic images of {plain(dx, 40)}, its GAN failed{page['of_fold']}: {plain(details.failed)}"
         lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
     if len(page["remedies"].rows) > len(page["names"]):
         lines += ["", *_remedy_table(page["remedies"])]

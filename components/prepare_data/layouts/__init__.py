@@ -357,7 +357,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         files=files,
         source=source,
         unused=len(inventory.images) - int((used >= 0).sum()),
-        cause=explain_missing(inventory, missing, len(rows)) if missing else None,
+        cause=explain_missing(inventory, missing, len(rows), raw.name) if missing else None,
     )
 
 

@@ -396,12 +396,14 @@ def _refuse_copy(folders: Sequence[_Folder]) -> None:
 
 
 def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
-    """Raise if names of folders occur in several class folders, so that they may be the classes: `site/class`."""
+    """Raise if the folders in class folders may be the classes: `site/class` or `organ/class`."""
     above: dict[str, set[str]] = {}
     for folder in folders:
         if folder.below and not _PART.fullmatch(folder.below[0]):
             above.setdefault(folder.below[0], set()).add(folder.dx)
     names = sorted(name for name, of in above.items() if len(of) > 1)
+    if _are_groups(folders, above):
+        _refuse_groups(above)
     if not 1 < len(names) <= MAX_CLASSES:
         return
     classes = sorted(set().union(*(above[name] for name in names)))
@@ -412,6 +414,35 @@ def _refuse_two_levels(folders: Sequence[_Folder]) -> None:
         f"part_2, …; otherwise rename {names[0]} and the others to part_1, part_2, …",
         "folders.two_levels",
         folders=classes[:20],
+        below=names[:20],
+    )
+
+
+def _are_groups(folders: Sequence[_Folder], above: Mapping[str, set[str]]) -> bool:
+    """Return whether class folders seem to be groups of classes, such as organs: each holds other folders only.
+
+    Args:
+        folders: all.
+        above: name of a folder in class folders that is no part by its name → the class folders.
+    """
+    held = Counter(dx for tops in above.values() for dx in tops)
+    return (
+        all(folder.below and held[folder.dx] > 1 for folder in folders)
+        and len(above) <= MAX_CLASSES
+        and max(map(len, above.values()), default=0) == 1
+        and not any(map(str.isdigit, "".join(above)))  # those of patients or sites
+    )
+
+
+def _refuse_groups(above: Mapping[str, set[str]]) -> None:
+    names, groups = sorted(above), sorted(set().union(*above.values()))
+    raise UserError(
+        f"the folders {join_some(groups)} hold no images but in folders ({join_some(names)}), so either may "
+        "be the classes",
+        f"if {names[0]} and the others are the classes, make them the top folders; otherwise rename them to part_1, "
+        "part_2, …",
+        "folders.two_levels",
+        folders=groups[:20],
         below=names[:20],
     )
 

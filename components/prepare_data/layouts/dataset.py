@@ -188,7 +188,7 @@ class Dataset:
         files: image id → its file; images without one are missing.
         source: what was read.
         unused: number of image files without a row.
-        cause: the one cause for which many images have no file; None if there is none.
+        cause: the error for rows without a file, with its cause; None if all have one.
     """
 
     table: pd.DataFrame

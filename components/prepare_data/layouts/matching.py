@@ -33,6 +33,8 @@ def _folders(path: str) -> tuple[str, ...]:
     )
 
 
+MAX_MISSING = 0.05
+"""Share of the rows above which no hint suggests to skip those without an image."""
 CROWDED = 16
 """More images of one name, as in `1/image.jpg`, `2/image.jpg`, …, are sorted by their folders instead of compared."""
 
@@ -177,13 +179,14 @@ def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError
     )
 
 
-def explain_missing(inventory: Inventory, missing: list[str], rows: int) -> UserError | None:
-    """Return the one cause for which many rows lack an image, with the fix; None if none is found.
+def explain_missing(inventory: Inventory, missing: list[str], rows: int, name: str) -> UserError:
+    """Return the cause for which rows lack an image, with the fix.
 
     Args:
         inventory: the files of the folder.
-        missing: the ids without an image.
+        missing: the ids without an image, at least one.
         rows: number of all rows.
+        name: of the metadata file.
     """
     count, first = len(missing), printable(missing[0][:80])
     if inventory.archives:
@@ -213,7 +216,15 @@ def explain_missing(inventory: Inventory, missing: list[str], rows: int) -> User
             count=number,
         )
     if count < rows:
-        return None
+        few = count <= MAX_MISSING * rows
+        return UserError(
+            f"{count:,} of {rows:,} rows of {name} have no image file, such as {first}",
+            "add the missing images, or remove the rows" + ", or raise max_bad_images" * few,
+            "images.missing",
+            id=first,
+            count=count,
+            rows=rows,
+        )
     if not inventory.images:
         return UserError(
             f"the folder has no image, but its metadata lists {count:,}, such as {first}",

@@ -40,7 +40,7 @@ def split_of(images: Sequence[str], splits: Sequence[str] = ("train", "validatio
 
 
 def run_check(in_pod: bool = True, **values: Any) -> Checked:
-    options: dict[str, Any] = {"gans_per_task": 1, "classifiers_per_task": 6}
+    options: dict[str, Any] = {"classifiers_per_task": 6}
     options |= {
         "checkpoints": values.pop("checkpoints", "auto"),
         "champion": values.pop("champion", "none"),

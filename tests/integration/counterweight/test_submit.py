@@ -260,7 +260,13 @@ def test_submit_api_without_create_pipeline_uses_the_upload(kfp: KfpServer, do: 
         (["gan_kimg=0"], "parameter.invalid"),
         (["data_image_size=50"], "parameter.invalid"),
         (["classifier_seeds=1,1"], "parameter.invalid"),
-        ([f"synthetic_classes={','.join(f'c{n}' for n in range(60))}"], "workflow.too_many_classes"),
+        (
+            [
+                f"classifier_seeds={','.join(map(str, range(20)))}",
+                "arms=baseline,oversampled,class_weights,balanced_sampling",
+            ],
+            "workflow.too_many_classifiers",
+        ),
         (["synthetic_scope=all", "synthetic_shares=1"], "arms.no_real_images"),
         (["arms=baseline,class_weights", "synthetic=gs://bucket/prefix"], "arms.unused_source"),
         (["DATA=kaggle"], "kaggle.no_credentials"),

@@ -17,7 +17,7 @@ from sklearn import metrics
 
 from components.evaluate import component
 from components.evaluate.predict.probabilities import load_probabilities
-from components.evaluate.results import headline_metrics
+from components.evaluate.results import headline, headline_metrics
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels, read_header, read_rows, write_image_set
 from components.shared.records import (
@@ -32,6 +32,8 @@ from components.shared.records import (
     load_record,
     write_record,
 )
+from tests.helpers.example_results import example
+from tests.helpers.rendering import record
 from tests.integration.evaluate.conftest import ARMS, SEEDS, SYNTHETIC_IMAGES, RunFolders, edit
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -146,6 +148,15 @@ def test_headline_metrics_are_a_dozen_and_the_effect_sorts_first(evaluated: tupl
     assert min(named) == "1_gan_effect"
     assert named["1_gan_effect"] == outcome["effect"]["value"]
     assert named["4_macro_auc_augmented"] == outcome["arms"]["augmented@1"]["macro_auc"]
+
+
+def test_headline_without_a_value_states_why() -> None:
+    results = record(example(2))
+    effect = results.effect.model_copy(update={"value": None})
+    outcome = results.model_copy(update={"effect": effect})
+    assert headline(outcome, results.run).endswith(": the set has no image of a rebalanced class")
+    run = results.run.model_copy(update={"rebalanced_classes": []})
+    assert headline(outcome, run).endswith(": no rare class has synthetic images of every source")
 
 
 def test_evaluate_without_synthetic_images_compares_a_remedy_with_the_baseline(remedies_run: RunFolders) -> None:

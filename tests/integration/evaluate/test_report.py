@@ -607,6 +607,29 @@ def test_report_pooled_folds_are_listed() -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_report_pooled_folds_state_what_is_of_the_first_fold() -> None:
+    """Regression: the report stated that no lesion is in two splits, above the training split of one fold."""
+    results = example(2)
+    whole = Page(render_html(results, NONE))
+    assert whole.named["splits"][0] == ["Class", "Train", "Validation", "Test"]
+    assert "All images of a lesion are in the same split. data_profile.html of the run shows more" in whole.text
+    assert "fold 1" not in whole.text
+    fold = {"split": "1/2", "split_sha256": "a" * 64, "verdict": "worse", "value": -0.0312}
+    results["run"]["folds"] = [fold, fold | {"split": "2/2"}]
+    page = Page(render_html(results, NONE))
+    assert page.named["splits"][0] == ["Class", "Train (fold 1)", "Validation (fold 1)", "Test"]
+    assert page.named["arms"][0][1] == "Training rows (fold 1)"
+    assert "same split" not in page.text
+    assert "data_profile" not in page.text
+    assert "Of fold 1: each fold has its own GANs and images. Measured in the features" in page.text
+    assert "The GAN of vasc failed (fold 1)." in page.text
+    assert "735 synthetic images (fold 1) from dcgan" in page.text
+    assert dict(page.named["details"])["Time: GAN of df (fold 1)"] == "1 h 15 min"
+    assert "failed (fold 1)**" in render_markdown(results)
+    assert "its GAN failed (fold 1):" in render_text(results)
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_report_images_may_be_absent() -> None:
     html = render_html(example(1), NONE)
     assert "<img" not in html

@@ -74,8 +74,9 @@ def test_checkpoints_in_a_bucket_load_the_newest_complete_one(address: str, caps
     state, _ = Checkpoints(checkpoint_store(address, "work"), settings, "work").load() or ({}, {})
     assert state == {"step": 2}
     assert "checkpoint-b is damaged" in capsys.readouterr().out
-    with raises("checkpoints.other_settings"):
+    with pytest.raises(UserError) as caught:
         Checkpoints(checkpoint_store(address, "work"), settings | {"seed": 2}, "work").load()
+    assert (caught.value.code, caught.value.fields["place"]) == ("checkpoints.other_settings", f"{address}/work")
 
 
 def test_checkpoint_store_that_is_not_writable_fails_at_once(strict: Server):

@@ -189,7 +189,6 @@ def test_publish_writes_the_manifest_last_and_repeats_nothing(place: Place, tmp_
 def run_check(place: Place, **values: object) -> None:
     environment = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     options = {
-        "gans_per_task": 1,
         "classifiers_per_task": 6,
         "checkpoints": place.uri("kept"),
         "champion": "none",

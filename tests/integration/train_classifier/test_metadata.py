@@ -175,7 +175,9 @@ def test_train_with_metadata_interrupted_ends_with_the_same_bytes(
     assert load(resumed, "metadata") == load(models, "metadata")
 
 
-def test_train_with_other_metadata_refuses_the_checkpoints(patients_data: Path, tmp_path: Path) -> None:
+def test_train_with_other_metadata_starts_again(
+    patients_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = {"checkpoints": str(tmp_path / "checkpoints"), "epochs": 1}
     run(patients_data, tmp_path / "classifiers", "metadata:1*", **kept)
     for name in ("validation.parquet", "classes.json"):
@@ -184,5 +186,5 @@ def test_train_with_other_metadata_refuses_the_checkpoints(patients_data: Path, 
         for table in iter_tables(patients_data / "train.parquet"):
             at = table.schema.get_field_index("age")
             out.write_table(table.set_column(at, table.schema.field("age"), table.column("age").combine_chunks()[::-1]))
-    with raises_user_error("checkpoints.other_settings"):
-        run(tmp_path, tmp_path / "again", "metadata:1*", **kept)
+    run(tmp_path, tmp_path / "again", "metadata:1*", **kept)
+    assert "metadata, seed 1: starting again" in capsys.readouterr().out

@@ -75,17 +75,19 @@ def test_train_without_a_due_checkpoint_stores_finished_classifiers_only(trainin
     assert sizes[1] == pytest.approx(model, rel=0.05)
 
 
-def test_train_with_other_settings_or_data_refuses_the_checkpoints(
-    training_data: Path, tmp_path: Path, make_set: Callable[..., Path]
+def test_train_with_other_settings_or_data_starts_again(
+    training_data: Path, tmp_path: Path, make_set: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = {"jobs": parse_pack("baseline:1*"), "epochs": 1}
     run(training_data, tmp_path, **one)
     other_data = _other_data(training_data, tmp_path, make_set)
     for data, epochs in ((training_data, 2), (other_data, 1)):
-        with raises_user_error("checkpoints.other_settings") as caught:
-            run(data, tmp_path, **(one | {"epochs": epochs, "classifiers": tmp_path / "again"}))
-        assert caught.value.fields["label"] == "train_classifier baseline, seed 1"
-        assert not (tmp_path / "again").exists()
+        again = tmp_path / f"again{epochs}"
+        run(data, tmp_path, **(one | {"epochs": epochs, "classifiers": again}))
+        output = capsys.readouterr().out
+        assert "train_classifier baseline, seed 1: starting again" in output
+        assert "taken from its checkpoint" not in output
+        assert load(again / "models", "baseline").epochs == epochs
 
 
 def _other_data(training_data: Path, folder: Path, make_set: Callable[..., Path]) -> Path:

@@ -468,13 +468,14 @@ def test_train_with_a_damaged_newest_checkpoint_resumes_from_the_one_before(
     assert load_json(finished / "gans" / "models") == load_json(trained["dcgan"] / "gans" / "models")
 
 
-@pytest.mark.parametrize("changes", [{"kimg": 0.9}, {"architecture": "resnet"}])
-def test_train_with_checkpoints_of_other_settings_fails(
-    trainer: Trainer, finished: Path, changes: dict[str, Any]
+def test_train_with_checkpoints_of_other_settings_starts_again(
+    trainer: Trainer, finished: Path, fake_steps: type[FakeSteps], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with raises_user_error("checkpoints.other_settings") as caught:
-        train_quickly(**settings_in(trainer, finished, **changes))
-    assert caught.value.fields == {"label": "train_gan vasc"}
+    train_quickly(**settings_in(trainer, finished, kimg=0.064))
+    output = capsys.readouterr().out
+    assert "train_gan vasc: starting again" in output
+    assert "resuming" not in output
+    assert load_json(finished / "gans" / "models")["kimg"] == 0.064
 
 
 def test_train_with_a_checkpoint_that_lacks_an_array_fails(trainer: Trainer, finished: Path) -> None:

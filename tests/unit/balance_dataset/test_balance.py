@@ -81,10 +81,34 @@ def test_balance_collects_the_files_of_all_tasks(
         assert (out / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_balance_without_any_image_fails(collect: Callable[..., Path], training_data: Path, tmp_path: Path) -> None:
-    """All GANs may have failed, or generated only copies."""
-    with raises_user_error("balance_dataset.no_images"):
+def fail_gan(folder: Path, dx: str, failed: str = "DivergedError: loss") -> None:
+    """Replace the record of a class by that of a GAN that failed."""
+    failed_gan = FailedGan(
+        dx=dx,
+        architecture="dcgan",
+        classes=["df", "nv", "vasc"],
+        image_size=32,
+        data_sha256="d" * 64,
+        split_sha256="5" * 64,
+        failed=failed,
+    )
+    write_record(folder / f"gans-{dx}" / "models" / f"gan-{dx}.json", failed_gan)
+
+
+def test_balance_without_any_gan_states_why_one_failed(collect: Callable[..., Path], tmp_path: Path) -> None:
+    """Regression: with `continue` and one rare class, the error named records that no one could read."""
+    fail_gan(tmp_path, "df", "DivergedError: diverged after 0.3 kimg")
+    (tmp_path / "gans-vasc" / "models" / "gan-vasc.json").unlink()
+    with raises_user_error("balance_dataset.no_images", dx="df", count=1) as caught:
         collect()
+    assert "that of df failed (DivergedError: diverged after 0.3 kimg)" in str(caught.value)
+    fail_gan(tmp_path, "vasc")
+    with raises_user_error("balance_dataset.no_images", dx="df", count=2):
+        collect()
+    assert not (tmp_path / "out").exists()
+
+
+def test_balance_with_copies_only_fails(collect: Callable[..., Path], training_data: Path, tmp_path: Path) -> None:
     with raises_user_error("balance_dataset.only_copies", source="gan"):
         collect(write_synthetic(tmp_path / "vasc", "vasc", 0, training_data / "train.parquet"))
     assert not (tmp_path / "out").exists()
@@ -107,6 +131,8 @@ def test_balance_with_failed_gans_only_fails_although_another_source_has_images(
 ) -> None:
     """The arms of the GANs would equal the control."""
     given = write_synthetic(tmp_path / "given", "df", 2, training_data / "train.parquet", "zoo/")
+    for dx in ("df", "vasc"):
+        fail_gan(tmp_path, dx)
     with raises_user_error("balance_dataset.no_images"):
         collect(given, zoo=SOURCE)
 
@@ -115,17 +141,8 @@ def test_balance_with_a_gan_that_failed_in_another_run_fails_unless_the_run_cont
     collect: Callable[..., Path], training_data: Path, tmp_path: Path
 ) -> None:
     of_gan = write_synthetic(tmp_path / "df", "df", 3, training_data / "train.parquet")
-    failed = FailedGan(
-        dx="vasc",
-        architecture="dcgan",
-        classes=["df", "nv", "vasc"],
-        image_size=32,
-        data_sha256="d" * 64,
-        split_sha256="5" * 64,
-        failed="DivergedError: loss",
-    )
     (tmp_path / "gans-df" / "models" / "gan-df.json").unlink()
-    write_record(tmp_path / "gans-vasc" / "models" / "gan-vasc.json", failed)
+    fail_gan(tmp_path, "vasc")
     with raises_user_error("balance_dataset.failed_class", dx="vasc"):
         collect(of_gan, failed_class="fail")
     assert collect(of_gan).exists()

@@ -163,6 +163,14 @@ def test_plan_time_includes_the_gans_and_images_that_options_add():
     assert {name: plans[1].settings[name] for name in options} == options
 
 
+def test_plan_of_more_rare_classes_than_tasks_has_several_classes_in_each(tmp_path: Path):
+    lines, folder = rows({f"c{n:02}": 6 + (n == 0) for n in range(23)}), tmp_path / "images"
+    write_images(folder, lines, name=lambda row: f"{row[2]}/{row[1]}.jpg")
+    found = make(f"DATA={folder}", "gans_per_task=1", "synthetic_shares=1")[0]
+    assert len(found.rare_classes) == 22
+    assert [found.phases[name].tasks for name in ("train_gan", "generate_images")] == [11, 11]
+
+
 def test_plan_that_only_other_presets_make_too_large_is_written(raw_folder: RawFolder):
     seeds = ",".join(map(str, range(15)))
     found, printed = make(f"DATA={raw_folder.path}", "PRESET=demo", f"classifier_seeds={seeds}")

@@ -280,6 +280,46 @@ def test_read_names_that_occur_in_several_folders_raises(raw, folders, tops, bel
     assert f"otherwise rename {below[0]} and the others to part_1" in caught.value.hint
 
 
+@pytest.mark.parametrize("around", ["", "lung_colon_image_set/", "train/"])
+@pytest.mark.parametrize(
+    ("folders", "tops", "below"),
+    [
+        (
+            tuple(f"colon_image_sets/colon_{dx}" for dx in ("aca", "n"))
+            + tuple(f"lung_image_sets/lung_{dx}" for dx in ("aca", "n", "scc")),
+            ["colon_image_sets", "lung_image_sets"],
+            ["colon_aca", "colon_n", "lung_aca", "lung_n", "lung_scc"],
+        ),
+        (
+            ("benign/nevus", "benign/wart/a", "malignant/melanoma", "malignant/bcc"),
+            ["benign", "malignant"],
+            ["bcc", "melanoma", "nevus", "wart"],
+        ),
+    ],
+)
+def test_read_groups_of_classes_raises(raw, around, folders, tops, below):
+    """Regression: LC25000 was read as colon against lung."""
+    lay_out(raw, *images(*(f"{around}{folder}" for folder in folders)))
+    with raises_user_error("folders.two_levels", folders=tops, below=below) as caught:
+        layouts.inspect(raw)
+    assert f"if {below[0]} and the others are the classes, make them the top folders" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("nv/anna 1", "nv/ben 2", "mel/cleo 3", "mel/dan 4"),
+        ("nv/basel", "nv/wien", "mel/bern", "mel"),
+        ("nv/basel", "nv/wien", "mel/bern"),
+        ("nv/part_1", "nv/part_2", "mel/40X", "mel/100X"),
+        tuple(f"{dx}/{dx}{chr(97 + n // 26)}{chr(97 + n % 26)}" for dx in ("nv", "mel") for n in range(51)),
+    ],
+)
+def test_read_patients_or_sites_in_class_folders_are_parts(raw, folders):
+    lay_out(raw, *images(*folders))
+    assert set(classes(raw)) == {"mel", "nv"}
+
+
 @pytest.mark.parametrize(
     "folders", [("nv/part_1", "nv/part_2", "mel/part_1", "mel/part_2"), ("0/part_1", "1/part_1", "1/part_2")]
 )

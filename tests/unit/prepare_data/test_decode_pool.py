@@ -166,6 +166,7 @@ def test_decode_of_hard_links_keeps_each_file_once(linked: dict[str, Path]):
         ([image_reader.CMYK, image_reader.CMYK], "mogrify -colorspace sRGB"),
         (["corrupt (broken data stream)", "corrupt (image file is truncated)"], "download or copy the files again"),
         ([image_reader.NO_IMAGE, image_reader.NO_IMAGE], "download or copy the files again"),
+        ([decode_pool.NOT_LISTED, decode_pool.NOT_LISTED], "list them in the file of data_split"),
         ([image_reader.HEIC, image_reader.CMYK], "raise max_bad_images"),
     ],
 )

@@ -149,6 +149,18 @@ def test_prepare_with_a_held_out_image_under_several_lesion_ids_uses_it_once(lar
     assert set(again.rows()["image_id"]) == set(done.rows()["image_id"])
 
 
+def test_prepare_folds_of_data_with_an_image_under_two_lesion_ids_have_one_data_hash(raw, run):
+    """Regression: the second lesion is excluded where it would be tested, so the folds could not be pooled."""
+    rows = run(raw.path, out="before", split="1/2").rows()
+    one, two = rows[(rows["dx"] == "nv") & (rows["split"] == "test")].drop_duplicates("lesion_id")["image_id"][:2]
+    file(raw, two).write_bytes(file(raw, one).read_bytes())
+    done = [run(raw.path, out=f"fold{k}", split=f"{k}/2", duplicates="move_to_train") for k in (1, 2)]
+    assert [two in set(fold.rows()["image_id"]) for fold in done] == [False, True]
+    headers = [read_header(fold.set("test")) for fold in done]
+    assert headers[0].data_sha256 == headers[1].data_sha256
+    assert headers[0].split_sha256 != headers[1].split_sha256
+
+
 def test_prepare_with_an_external_image_under_several_lesion_ids_uses_it_once(large, run, elsewhere, tmp_path, capfd):
     large.draw(5000, "nv", SIZE).save(tmp_path / "outside.jpg", quality=95)
     outside = (tmp_path / "outside.jpg").read_bytes()

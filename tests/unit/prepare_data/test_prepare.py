@@ -224,10 +224,32 @@ def test_prepare_without_a_usable_folder_raises(tmp_path, refused):
 def test_prepare_with_a_row_without_image_skips_it(raw, run, refused):
     name = raw.rows[3]["image_id"]
     raw.image(3).unlink()
-    assert refused(raw.path) == "images.too_many_unusable"
+    assert refused(raw.path) == "images.missing"
     done = run(raw.path, max_bad_images=1)
     assert name not in set(done.rows()["image_id"])
     assert f"<code>{name}</code>: no image file" in done.profile
+
+
+def test_check_listing_with_half_of_the_images_states_their_number(raw):
+    """Regression: the hint for HAM10000 with one of its two folders of images was to train on half of the data."""
+
+    def check(limit: int) -> None:
+        phase.check_listing(VALUES | {"data": str(raw.path)}, limit, "none")
+
+    gone = [path for path in sorted(raw.path.rglob("*.jpg")) if "part_2" in path.parent.name]
+    kept = gone[0].read_bytes()
+    for path in gone:
+        path.unlink()
+    with raises_user_error("images.missing", count=17, rows=34, id=gone[0].stem) as caught:
+        check(10)
+    assert f"17 of 34 rows of HAM10000_metadata.csv have no image file, such as {gone[0].stem}" in str(caught.value)
+    assert caught.value.hint == "add the missing images, or remove the rows"
+    for path in gone[1:]:
+        path.write_bytes(kept)
+    with raises_user_error("images.missing", count=1) as caught:
+        check(0)
+    assert "raise max_bad_images" in caught.value.hint
+    check(1)
 
 
 def test_prepare_with_a_linked_folder_reports_why_images_are_missing(raw, run, refused, tmp_path):
@@ -304,7 +326,7 @@ def test_prepare_with_paths_out_of_the_folder_as_image_ids_finds_no_file(raw, re
     raw.draw(1, "nv").save(tmp_path / "outside.jpg")
     for name in ("../outside", "../outside.jpg", str(tmp_path / "outside")):
         raw.rows[0]["image_id"] = name
-        assert refused(raw.write().path) == "images.too_many_unusable"
+        assert refused(raw.write().path) == "images.missing"
 
 
 def test_prepare_counts_converted_images(raw, run):
@@ -701,7 +723,7 @@ def test_check_listing_refuses_splits_that_cannot_be_used(raw, tmp_path):
         check(write("foo"))
     with raises_user_error("split.empty_class"):
         check(write("train"))
-    with raises_user_error("images.too_many_unusable"):
+    with raises_user_error("split.other_names", id=table["image_id"].min(), count=len(table)):
         check(write("train", suffix="x"))
     with raises_user_error("split.too_few_lesions"):
         check("1/20")

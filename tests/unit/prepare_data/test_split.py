@@ -249,6 +249,12 @@ def test_assign_from_a_file_accepts_aliases_and_missing_images(tmp_path):
     assert pd.isna(given_split(tmp_path, text, "AX")[1])
 
 
+def test_assign_from_a_file_of_other_images_names_one_of_each(tmp_path):
+    with raises_user_error("split.other_names", file="given.csv", id="X", count=2) as caught:
+        given_split(tmp_path, DERMAMNIST_C, "XY")
+    assert "such as X; it has ids such as A" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

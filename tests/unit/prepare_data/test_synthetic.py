@@ -188,7 +188,7 @@ def test_synthetic_identity_changes_with_the_provenance(source: Path):
 def test_read_synthetic_counts_rows_without_an_image(read: Callable[..., Path], source: Path):
     rows = [f"{path.parent.name}/{path.name},{path.parent.name}" for path in source.glob("*/*.png")]
     (source / "table.csv").write_text("\n".join(["image_id,dx", *rows, "df/absent.png,df"]) + "\n")
-    with raises_user_error("images.too_many_unusable"):
+    with raises_user_error("images.missing", count=1):
         read(f"zoo={source}")
     out = read(f"zoo={source}", max_bad_images=1)
     assert load_record(out / "sources.json", SyntheticSources).sources["zoo"].skipped == 1

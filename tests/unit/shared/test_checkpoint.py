@@ -124,11 +124,31 @@ def test_load_with_both_damaged_returns_none(tmp_path: Path):
     assert step_of(checkpoints(tmp_path)) is None
 
 
-def test_load_with_other_settings_fails_and_keeps_the_checkpoint(tmp_path: Path):
+def test_load_with_other_settings_in_the_cache_starts_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Regression: a local run of a bucket that had changed since its interruption failed each time."""
+    for step in (1, 2, 3):
+        save(checkpoints(tmp_path), step)
+    after = checkpoints(tmp_path, seed=2)
+    assert step_of(after) is None
+    assert "train_gan df: starting again: the checkpoints are of other data or settings" in capsys.readouterr().out
+    for step in (4, 5, 6):
+        save(after, step)
+        assert step_of(checkpoints(tmp_path, seed=2)) == step
+    assert "starting again" not in capsys.readouterr().out
+
+
+def test_load_with_other_settings_elsewhere_fails_and_keeps_the_checkpoint(tmp_path: Path):
+    class Elsewhere:
+        """A folder that is not the cache of a local run, as an address is not."""
+
+        def __init__(self, folder: Folder) -> None:
+            self.write, self.read, self.place = folder.write, folder.read, "gs://bucket/run"
+
     save(checkpoints(tmp_path), 1)
     with pytest.raises(UserError) as caught:
-        checkpoints(tmp_path, seed=2).load()
-    assert (caught.value.code, caught.value.fields) == ("checkpoints.other_settings", {"label": "train_gan df"})
+        Checkpoints(Elsewhere(Folder(tmp_path)), {"seed": 2}, "train_gan df").load()
+    assert (caught.value.code, caught.value.fields["place"]) == ("checkpoints.other_settings", "gs://bucket/run")
+    assert "gs://bucket/run" in str(caught.value)
     assert step_of(checkpoints(tmp_path)) == 1
 
 

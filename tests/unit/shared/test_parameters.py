@@ -7,7 +7,6 @@ import pytest
 from components.shared import parameters
 from components.shared.errors import UserError
 from components.shared.workflow_size import (
-    MAX_CLASS_GROUPS,
     MAX_CLASSIFIER_PACKS,
     Job,
     describe_pack,
@@ -175,12 +174,18 @@ def test_group_balances_the_tasks():
     assert group([], 2) == []
 
 
-def test_group_refuses_more_tasks_than_a_workflow_holds():
-    names = [f"class{n}" for n in range(MAX_CLASS_GROUPS + 1)]
-    with pytest.raises(UserError) as caught:
-        group_classes(names, 1)
-    assert caught.value.code == "workflow.too_many_classes"
-    assert len(group_classes(names, 2)) <= MAX_CLASS_GROUPS
+@pytest.mark.parametrize(
+    ("count", "per_task", "tasks"), [(20, 1, 20), (21, 1, 11), (22, 2, 11), (41, 2, 14), (100, 1, 20)]
+)
+def test_group_classes_never_needs_more_tasks_than_a_workflow_holds(count: int, per_task: int, tasks: int):
+    """Regression: a run with 21 rare classes failed after all images had been decoded."""
+    names = [f"class{n}" for n in range(count)]
+    groups = group_classes(names, per_task)
+    assert (len(groups), ",".join(groups).split(",")) == (tasks, names)
+    assert group_classes([], per_task) == []
+
+
+def test_pack_classifiers_refuses_more_tasks_than_a_workflow_holds():
     with pytest.raises(UserError) as caught:
         pack_classifiers(["baseline"], range(MAX_CLASSIFIER_PACKS + 1), 1)
     assert caught.value.code == "workflow.too_many_classifiers"
