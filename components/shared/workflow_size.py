@@ -6,6 +6,7 @@ Argo fails a workflow whose compressed node status exceeds 1 MiB, and a task who
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from components.shared.arms import share_of
 from components.shared.errors import UserError
