@@ -35,7 +35,7 @@ def _matrix_product() -> Work:
     return limits.matrix_product("bfloat16", SIDE)
 
 
-def _flop_per_image(image_size: int, _: int) -> int:
+def _flop_per_image(image_size: int) -> int:
     from benchmarks import limits, original
     from benchmarks.speed import CLASSES
 
@@ -64,7 +64,7 @@ def main() -> None:
     cpus = usable_cpus()
     found: dict[str, object] = {"machine": machine()}
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        flop = {size: pool.map(partial(_flop_per_image, size), [0])[0] for size in (32, 64)}
+        flop = {size: pool.apply(_flop_per_image, (size,)) for size in (32, 64)}
     for name, processes, threads in (("one_process", 1, cpus), (f"{cpus}_processes", cpus, 1)):
         product = measure(processes, threads, _matrix_product)
         found[f"{name}.matrix_product_gflops"] = round(product / 1e9)

@@ -238,9 +238,8 @@ class Parameters(BaseModel):
     @field_validator("positive_classes", "synthetic_classes")
     @classmethod
     def _is_class_list(cls, classes: str) -> str:
-        names = split_names(classes)
-        parts = [part.strip() for part in classes.split(",")]
-        if len(names) > MAX_LISTED_CLASSES or ";" in classes or (classes.strip() and "" in parts):
+        names = [part.strip() for part in classes.split(",")] if classes.strip() else []
+        if len(names) > MAX_LISTED_CLASSES or ";" in classes or "" in names:
             raise ValueError("it is not a list of class names, separated by commas")
         for name in names:
             if not CLASS_NAME.fullmatch(name):

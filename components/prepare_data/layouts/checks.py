@@ -85,7 +85,7 @@ def refuse_rounded_ids(raw: Raw, column: str, table: pd.DataFrame) -> None:
     if rounded:
         raise UserError(
             f"{raw.name} has the {column} {values.iloc[rounded[0]][:80]!r} in {_place(raw, rounded[0])}: a spreadsheet "
-            "has rounded it, so that different ids are equal",
+            "has rounded it, and different ids may have become equal",
             "export the ids as text",
             "metadata.rounded_ids",
             column=column,

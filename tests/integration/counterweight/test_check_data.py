@@ -86,6 +86,20 @@ def test_check_data_of_an_address_is_that_of_the_folder(
     )
 
 
+def test_data_parameters_are_those_that_the_check_reads(folder: RawFolder):
+    """Schedules that differ in none of them are checked once."""
+
+    read: set[str] = set()
+
+    class Recorded(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getitem__(name)
+
+    submit.check_data(Recorded(values(str(folder.path))), io.StringIO())
+    assert read == set(submit.DATA_PARAMETERS)
+
+
 def test_check_data_of_other_classes_elsewhere_is_a_user_error(bucket: Any, folder: RawFolder):
     upload(bucket, folder.path)
     for name in ("mel/1.jpg", "other/2.jpg"):
