@@ -437,8 +437,8 @@ def _are_groups(folders: Sequence[_Folder], above: Mapping[str, set[str]]) -> bo
 def _refuse_groups(above: Mapping[str, set[str]]) -> None:
     names, groups = sorted(above), sorted(set().union(*above.values()))
     raise UserError(
-        f"the folders {join_some(groups)} have images only in their subfolders ({join_some(names)}), so either level may "
-        "be the classes",
+        f"the folders {join_some(groups)} have images only in their subfolders ({join_some(names)}), so either level "
+        "may be the classes",
         f"if {names[0]} and the others are the classes, make them the top folders; otherwise rename them to part_1, "
         "part_2, …",
         "folders.two_levels",
