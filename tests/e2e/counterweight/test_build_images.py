@@ -27,6 +27,8 @@ from tests.helpers.errors import raises_user_error
 ROOT = Path(__file__).resolve().parents[3]
 WITH_TENSORFLOW = {"train_classifier", "train_features", "train_gan", "generate_images", "evaluate"}
 PINNED = build_images.python_image()
+BESIDE = {"check_inputs": ["prepare_data"]}
+"""Phase → the phases whose code its image has, too."""
 TOOLS = ("pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld", "git", "curl", "wget")
 LOOK = r"""
 import ast, importlib, importlib.metadata, importlib.util, json, os, pathlib, shutil, sys
@@ -256,7 +258,7 @@ def test_image_contains_only_its_phase(engine: docker.DockerClient, built: dict[
     assert not [name for name in seen["environment"] if re.search("TOKEN|SECRET|PASSWORD|KEY", name)]
     own = {
         str(path.relative_to(ROOT))
-        for folder in (phase, "shared")
+        for folder in (phase, "shared", *BESIDE.get(phase, []))
         for path in (ROOT / "components" / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.name not in ("component.py", "Dockerfile")
     }
