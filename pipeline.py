@@ -15,7 +15,7 @@ from components.evaluate.component import evaluate
 from components.generate_images.component import generate_images
 from components.notify.component import notify
 from components.placement import place, placement, plan_text, rates
-from components.prepare_data.component import prepare_data, read_synthetic
+from components.prepare_data.component import prepare_data, read_other_data
 from components.publish.component import publish, read_champion
 from components.train_classifier.component import train_classifier
 from components.train_features.component import train_features
@@ -67,7 +67,10 @@ def make_synthetic_images(
     training_data: dsl.Input[dsl.Dataset],
     test_data: dsl.Input[dsl.Dataset],
     synthetic: str,
-    synthetic_identity: str,
+    external: str,
+    others_identity: str,
+    columns: str,
+    duplicates: str,
     train_gans: bool,
     class_groups: list[str],
     rare: list[str],
@@ -77,16 +80,19 @@ def make_synthetic_images(
     seed: int,
 ) -> SyntheticImages:
     """Train a GAN for each class and generate images with it, or take images of other generators."""
-    given = read_synthetic(
+    given = read_other_data(
         synthetic=synthetic,
-        synthetic_identity=synthetic_identity,
+        external=external,
+        others_identity=others_identity,
+        columns=columns,
+        duplicates=duplicates,
         training_data=training_data,
         test_data=test_data,
         count=count,
         max_bad_images=OPTIONS.max_bad_images,
         scope=OPTIONS.synthetic_scope,
         seed=seed,
-    ).set_display_name("Read synthetic")
+    ).set_display_name("Read other data")
     place(given, "prepare_data")
     features = train_features(training_data=training_data, scope=OPTIONS.synthetic_scope, seed=seed)
     features.set_display_name("Train features")
@@ -213,7 +219,6 @@ def counterweight(
             columns=data_columns,
             split=data_split,
             duplicates=data_duplicates,
-            external=data_external,
             image_size=data_image_size,
             rare_classes=synthetic_classes,
             gans_per_task=OPTIONS.gans_per_task,
@@ -232,7 +237,10 @@ def counterweight(
             training_data=training_data,
             test_data=prepared.outputs["test_data"],
             synthetic=synthetic,
-            synthetic_identity=checked.outputs["synthetic_identity"],
+            external=data_external,
+            others_identity=checked.outputs["others_identity"],
+            columns=data_columns,
+            duplicates=data_duplicates,
             train_gans=checked.outputs["train_gans"],
             class_groups=prepared.outputs["every" if OPTIONS.synthetic_scope == "all" else "Output"],
             rare=prepared.outputs["rare"],

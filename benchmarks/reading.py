@@ -48,7 +48,7 @@ import json, os, resource, sys, time
 from components.prepare_data.prepare import prepare
 started = time.perf_counter()
 outputs = [f"{sys.argv[2]}/{name}" for name in ("training_data", "test_data", "profile.html")]
-prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
+prepare(sys.argv[1], "random", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
 seconds = time.perf_counter() - started
 own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(json.dumps([seconds, own + os.cpu_count() * worker]))

@@ -225,7 +225,6 @@ def main() -> None:
         prepare(
             data=data,
             split="random",
-            external="none",
             duplicates="move_to_train",
             image_size=SIZE,
             rare="auto",

@@ -58,7 +58,7 @@ def watch():
 threading.Thread(target=watch).start()
 try:
     outputs = [f"{sys.argv[2]}/{name}" for name in ("training_data", "test_data", "profile.html")]
-    prepare(sys.argv[1], "random", "none", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
+    prepare(sys.argv[1], "random", "move_to_train", int(sys.argv[3]), "auto", 10, 1, *outputs)
 finally:
     finished.set()
 seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ BASE = ("docker/Dockerfile", "docker/install.sh", "uv.lock")
 """Files that are part of every image."""
 
 
-PHASE_OF = {"pretrain_gan": "train_gan", "read_synthetic": "prepare_data", "read_champion": "publish"}
+PHASE_OF = {"pretrain_gan": "train_gan", "read_other_data": "prepare_data", "read_champion": "publish"}
 """Task → the phase whose image and placement it uses, if the names differ."""
 
 

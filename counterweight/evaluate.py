@@ -88,7 +88,7 @@ def evaluate(words: list[str]) -> None:
     from components.evaluate.report.gallery import Gallery
     from components.evaluate.report.page import render_text
     from components.evaluate.results import headline, write_pages, write_results
-    from components.prepare_data.prepare import prepare_external
+    from components.prepare_data.external import prepare_external
     from counterweight import reevaluate
 
     with tempfile.TemporaryDirectory(prefix="counterweight-") as name:
@@ -98,7 +98,7 @@ def evaluate(words: list[str]) -> None:
             images, run = scratch / "external", opened[0]
             known = run.file("splits.csv")
             prepare_external(
-                external, run.classes, run.record.image_size, duplicates, max_bad_images, known, images, columns
+                external, run.classes, run.record.image_size, duplicates, max_bad_images, known, images, (columns,)
             )
             results, table = reevaluate.evaluate_external(run, external, images)
         else:

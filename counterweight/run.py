@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 START_S = time.monotonic()
 CACHE = Path("runs/.cache")
 GAN_PARAMETERS = (
-    "data", "data_columns", "data_duplicates", "data_external", "data_image_size", "data_split", "gan_kimg",
-    "gan_shared_kimg", "random_seed", "synthetic_classes",
+    "data", "data_columns", "data_duplicates", "data_image_size", "data_split", "gan_kimg", "gan_shared_kimg",
+    "random_seed", "synthetic_classes",
 )  # fmt: skip
 """Parameters that the training of GANs depends on; a test compares them with the compiled pipeline."""
 CLASSIFIER_PARAMETERS = (*GAN_PARAMETERS, "classifier_epochs", "synthetic", "synthetic_per_class")
@@ -445,7 +445,7 @@ def checkpoint_key(phase: str, values: Mapping[str, Any]) -> str:
     """
     names, _ = CHECKPOINTED[phase]
     settings = {name: values[name] for name in names}
-    sources = [str(values[name]) for name in ("data", "data_external", "data_split")]
+    sources = [str(values[name]) for name in ("data", "data_split")]
     if "synthetic" in settings:
         sources += [place for place in synthetic_sources(values["synthetic"]).values() if place != GAN]
     identity = data_identity(*(source for source in sources if "://" not in source))

@@ -76,7 +76,7 @@ def planned_labels(values: Mapping[str, Any]) -> list[str]:
         "prepare_data",
         *(["read_champion"] if placement().options.champion != "none" else []),
         *classifier_labels(packs.real),
-        "read_synthetic",
+        "read_other_data",
         "train_features",
         "pretrain_gan",
         *(label for labels in per_class for label in labels),

@@ -12,8 +12,8 @@ from benchmarks.gpu.steps import Steps
 from components.balance_dataset.balance import balance
 from components.evaluate.evaluate import evaluate
 from components.generate_images.generate import generate
+from components.prepare_data.other_data import read_other_data
 from components.prepare_data.prepare import prepare
-from components.prepare_data.synthetic import read_synthetic
 from components.shared.arms import BASELINE, CONTROL, GAN, dose_arm
 from components.shared.workflow_size import Job
 from components.train_classifier import train as classifier
@@ -79,7 +79,7 @@ class Experiment:
         return self.steps.once(
             "prepare",
             prepare,
-            *(data, "random", "none", "move_to_train", self.scale.image_size, self.scale.rare, 10, SEED),
+            *(data, "random", "move_to_train", self.scale.image_size, self.scale.rare, 10, SEED),
             *(self.path("data", name) for name in names),
         )
 
@@ -119,7 +119,7 @@ class Experiment:
         )
         self.steps.once(
             "sources",
-            read_synthetic,
+            read_other_data,
             synthetic=GAN,
             training_data=self.path("data", "training_data"),
             test_data=self.path("data", "test_data"),

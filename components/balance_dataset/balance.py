@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.shared.arms import GAN, parse_synthetic_key
 from components.shared.errors import UserError
-from components.shared.files import atomic_folder
+from components.shared.files import EXTERNAL, atomic_folder
 from components.shared.image_set import read_header, read_rows
 from components.shared.log import log_line
 from components.shared.records import FailedGan, SyntheticSources, load_gan_record, load_record
@@ -30,10 +30,11 @@ def balance(
         start: folder that pretrain_gan wrote; its `models/` are included.
         gans: folders that train_gan wrote.
         synthetic: folders that generate_images wrote, from that training set.
-        sources: folder that read_synthetic wrote; its `sources.json` is included.
+        sources: folder that read_other_data wrote; its `sources.json` and `external.parquet` are included.
         failed_class: `fail` refuses a class whose GAN failed in a run with `continue`, from which it was cached;
             `continue` requires one whose GAN did not.
-        synthetic_images: folder to write: `models/` and `synthetic/`.
+        synthetic_images: folder to write: `models/`, `synthetic/`, `sources.json` and, with an external set,
+            `external.parquet`.
 
     Raises:
         UserError: images were generated for another training set, a source has none of any class, or a GAN failed.
@@ -67,6 +68,8 @@ def balance(
                     shutil.copytree(Path(part) / name, folder / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
         shutil.copyfile(features, folder / "models" / "features.keras")
         shutil.copyfile(described, folder / "sources.json")
+        if (external := Path(sources, EXTERNAL)).exists():
+            shutil.copyfile(external, folder / EXTERNAL)  # for evaluate; no task that trains reads it
     if not counts:
         log_line("balance_dataset", "no arm uses synthetic images: only the feature extractor is kept")
     for source, by_class in counts.items():

@@ -14,7 +14,7 @@ from typing import Any
 from components.shared import champion as champions
 from components.shared import storage
 from components.shared.arms import GAN, Scope, uses_synthetic
-from components.shared.data_identity import input_identity, synthetic_identity
+from components.shared.data_identity import input_identity, others_identity
 from components.shared.errors import UserError
 from components.shared.log import log_line
 from components.shared.parameters import FOLD, arm_names, check_arms, source_label, synthetic_sources, takes_metadata
@@ -34,14 +34,14 @@ class Checked:
     Attributes:
         packs: the classifiers of each task; each group has one, because a loop needs an item.
         data_identity: hash of the input files' names, sizes and versions.
-        synthetic_identity: the same for the sources of synthetic images.
+        others_identity: the same for the external set and the synthetic images of other generators.
         train_gans: whether the GANs of this run are such a source, and arms use their images.
         champion: the run to compare with, as text; empty without the option.
     """
 
     packs: Packs
     data_identity: str
-    synthetic_identity: str
+    others_identity: str
     train_gans: bool
     champion: str
 
@@ -86,7 +86,7 @@ def check(
             _check_input(name, place, in_pod)
     if values["data"] == "kaggle":
         _check_kaggle(environment)
-    identity = input_identity(values["data"], values["data_split"], values["data_external"])
+    identity = input_identity(values["data"], values["data_split"])
     _check_output("output", values["output"], in_pod)
     if is_address(checkpoints):
         _check_output("checkpoints", checkpoints, in_pod)
@@ -99,7 +99,8 @@ def check(
     chosen = _choose_champion(champion, values["output"], values["data_image_size"], in_pod)
     if in_pod:
         _check_data(values, max_bad_images, metadata, synthetic_scope)
-    return Checked(packs, identity, synthetic_identity(values["synthetic"]), train_gans, chosen)
+    others = others_identity(values["synthetic"], values["data_external"])
+    return Checked(packs, identity, others, train_gans, chosen)
 
 
 def _check_data(values: Mapping[str, Any], max_bad_images: int, metadata: str, scope: Scope) -> None:

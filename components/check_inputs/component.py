@@ -34,13 +34,13 @@ def check_inputs(
     metadata: str,
     synthetic_scope: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
-    synthetic_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
+    others_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     train_gans: dsl.OutputPath(bool),  # type: ignore[valid-type]
     champion_run: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> NamedTuple("Packs", real=list, synthetic=list):  # type: ignore[valid-type]
     """Check everything that can fail before training, and return the classifiers of each task.
 
-    `data_identity` and `synthetic_identity` are hashes of the names, sizes and versions of the input files: tasks that
+    `data_identity` and `others_identity` are hashes of the names, sizes and versions of the input files: tasks that
     get one are taken from the cache until its files change. `train_gans` is whether the run has its own GANs.
     `champion_run` is the run that the option `champion` names, with the hash of its manifest; empty without one.
     """
@@ -84,7 +84,7 @@ def check_inputs(
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)
-        write_text(synthetic_identity, checked.synthetic_identity)
+        write_text(others_identity, checked.others_identity)
         write_text(train_gans, json.dumps(checked.train_gans))
         write_text(champion_run, checked.champion)
         return namedtuple("Packs", ["real", "synthetic"])(checked.packs.real, checked.packs.synthetic)  # type: ignore

@@ -197,7 +197,7 @@ def _find_given(sources: Path, classes: Sequence[str], header: Header, stack: Ex
         if read_header(path) != header:
             raise UserError(
                 f"the images of {name} were not read for this training set",
-                "use the output of read_synthetic of this run",
+                "use the output of read_other_data of this run",
                 "image_set.mixed",
                 path=str(path),
             )
@@ -252,7 +252,7 @@ def generate(
         classes: the classes.
         gans: folder that train_gan wrote, for these classes, or without any GAN; a class whose GAN failed gets no
             images from it.
-        sources: folder that read_synthetic wrote.
+        sources: folder that read_other_data wrote.
         features: the feature extractor of the run.
         rare_data: folder that train_features wrote, with these classes.
         count: images per class and source; fewer if too many are copies of training images.

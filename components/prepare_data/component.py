@@ -1,4 +1,4 @@
-"""Component specifications of the two tasks that read images; see `prepare.py` and `synthetic.py`."""
+"""Component specifications of the two tasks that read images; see `prepare.py` and `other_data.py`."""
 
 from kfp import dsl
 
@@ -11,7 +11,6 @@ def prepare_data(
     data_identity: str,
     columns: str,
     split: str,
-    external: str,
     duplicates: str,
     image_size: int,
     rare_classes: str,
@@ -47,7 +46,6 @@ def prepare_data(
             data_identity=data_identity,
             columns=columns,
             split=split,
-            external=external,
             duplicates=duplicates,
             image_size=image_size,
             rare=rare_classes,
@@ -65,9 +63,12 @@ def prepare_data(
 
 
 @dsl.component(base_image=image("prepare_data"), install_kfp_package=False)
-def read_synthetic(
+def read_other_data(
     synthetic: str,
-    synthetic_identity: str,
+    external: str,
+    others_identity: str,
+    columns: str,
+    duplicates: str,
     training_data: dsl.Input[dsl.Dataset],
     test_data: dsl.Input[dsl.Dataset],
     count: int,
@@ -76,14 +77,20 @@ def read_synthetic(
     seed: int,
     sources: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Read synthetic images of other generators, and refuse those that reproduce held-out images."""
+    """Read the external set and the synthetic images of other generators; refuse copies of images of the run.
+
+    They are read here and not in prepare_data so that others do not restart a GAN.
+    """
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
-        from components.prepare_data.synthetic import read_synthetic as read
+        from components.prepare_data.other_data import read_other_data as read
 
         read(
             synthetic=synthetic,
+            external=external,
+            columns=columns,
+            duplicates=duplicates,
             training_data=training_data.path,
             test_data=test_data.path,
             count=count,
@@ -91,5 +98,5 @@ def read_synthetic(
             scope=scope,  # type: ignore[arg-type]
             seed=seed,
             out=sources.path,
-            identity=synthetic_identity,
+            identity=others_identity,
         )

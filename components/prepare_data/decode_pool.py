@@ -236,7 +236,7 @@ def _hexadecimal(digests: np.ndarray, rows: np.ndarray) -> pd.Categorical:
     return pd.Categorical.from_codes(number_of[rows], names.to_pandas())
 
 
-def _map_thumbnails(file: BinaryIO, count: int) -> np.ndarray:
+def map_thumbnails(file: BinaryIO, count: int) -> np.ndarray:
     """Return `count` thumbnails in a file, (count, 32, 32) uint8, which the operating system reads when they are used.
 
     They are mapped once they are written: a write through the mapping to a full disk would kill the process (SIGBUS).
@@ -298,7 +298,7 @@ def decode(
             ends.append((ends[-1] if ends else 0) + len(result.png))
         findings.refuse_more_than(max_bad_images)
         spool.flush()
-        thumbnails = _map_thumbnails(mapped, len(ends))
+        thumbnails = map_thumbnails(mapped, len(ends))
         numbers = number_of[file_of]
         usable = numbers >= 0
         rows = (

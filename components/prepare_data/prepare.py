@@ -1,9 +1,9 @@
 """Phase 1: turn raw data into a lesion-disjoint split of validated and resized images.
 
-It reads a source (see `sources`) and writes one image set per split, one for the external source, the split as a CSV
-and a data profile. The image codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Time and
-memory grow with the number of images, the latter by .26 kB of metadata for each (`python -m benchmarks.scale`); pixels
-wait in a scratch file until all images have been compared.
+It reads a source (see `sources`) and writes one image set per split, the split as a CSV and a data profile. The image
+codecs dominate the time: 8,499 images of 200×150 px take about 6 s on two cores. Time and memory grow with the number
+of images, the latter by .26 kB of metadata for each (`python -m benchmarks.scale`); pixels wait in a scratch file until
+all images have been compared.
 """
 
 import tempfile
@@ -23,14 +23,14 @@ from components.prepare_data import layouts, leakage, profile, sources
 from components.prepare_data import split as splitting
 from components.prepare_data.decode_pool import NOT_LISTED, Decoded, Findings, decode
 from components.prepare_data.layouts.dataset import Dataset
-from components.prepare_data.layouts.tables import join_some, read_table
+from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.sources import bucket, demo
 from components.prepare_data.texts import have_several, iterate, release_memory
 from components.shared import patient_metadata
 from components.shared.arms import GAN, Scope
 from components.shared.data_identity import check_unchanged
 from components.shared.errors import UserError, printable
-from components.shared.files import atomic_folder, atomic_write, atomic_writes
+from components.shared.files import atomic_folder, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter, hash_rows
 from components.shared.log import log_line
 from components.shared.parameters import positive_classes, synthetic_sources, takes_metadata
@@ -91,16 +91,17 @@ def check_listing(values: Mapping[str, Any], max_bad_images: int, metadata: str,
         UserError: as in `prepare`, `takes_metadata` and `check_source_classes`, or a positive class is unknown.
     """
     with_metadata = takes_metadata(values, metadata)
-    table = _inspect_places(
+    table = _inspect_data(
         values["data"],
         values["data_split"],
-        values["data_external"],
         values["data_columns"],
         values["synthetic_classes"],
         max_bad_images,
         values["data_duplicates"],
         values["random_seed"],
     )
+    classes = None if table is None else sorted(table["dx"].unique())
+    inspect_external(values["data_external"], (values["data_columns"], "auto"), classes, max_bad_images)
     _inspect_sources(values["synthetic"], table, values["synthetic_classes"], scope, max_bad_images)
     if table is not None:
         positive_classes(values["positive_classes"], sorted(table["dx"].unique()))
@@ -128,17 +129,16 @@ def check_listing_with_access(
     return None
 
 
-def _inspect_places(
+def _inspect_data(
     data: str,
     split: str,
-    external: str,
     columns: str,
     rare: str,
     max_bad_images: int,
     duplicates: str,
     seed: int,
 ) -> pd.DataFrame | None:
-    """Check the listings and the metadata of the data and the external set, and the split.
+    """Check the listing and the metadata of the data, and the split.
 
     Returns:
         The rows of the data; of `demo` and `kaggle` only dx of each class. None if the classes cannot be known.
@@ -156,8 +156,6 @@ def _inspect_places(
             _inspect_split(dataset, split, max_bad_images, duplicates, seed)
     if table is not None:
         rare_classes(table, rare)
-    classes = None if table is None else sorted(table["dx"].unique())
-    _inspect_external(external, (columns, "auto"), classes, max_bad_images)
     return table
 
 
@@ -173,9 +171,7 @@ def _inspect_split(dataset: Dataset, split: str, max_bad_images: int, duplicates
     leakage.refuse_divided_groups(rows, duplicates)
 
 
-def _inspect_external(
-    external: str, columns: Sequence[str], classes: Sequence[str] | None, max_bad_images: int
-) -> None:
+def inspect_external(external: str, columns: Sequence[str], classes: Sequence[str] | None, max_bad_images: int) -> None:
     """Check the listing and the metadata of an external set, against the classes of the data if they are known.
 
     Raises:
@@ -183,10 +179,10 @@ def _inspect_external(
     """
     with _open_listing(external) as folder:
         if folder is not None:
-            outside = _read_with_columns(partial(layouts.inspect, folder, min_classes=1), columns)
+            outside = read_with_columns(partial(layouts.inspect, folder, min_classes=1), columns)
             _refuse_missing(outside, max_bad_images)
             if classes is not None:
-                _refuse_unknown_classes(outside.table, classes)
+                refuse_unknown_classes(outside.table, classes)
 
 
 def _inspect_sources(
@@ -285,7 +281,7 @@ def _refuse_missing(dataset: Dataset, max_bad_images: int) -> None:
         raise dataset.cause
 
 
-def _refuse_unknown_classes(external: pd.DataFrame, classes: Sequence[str]) -> None:
+def refuse_unknown_classes(external: pd.DataFrame, classes: Sequence[str]) -> None:
     """Raise if the external set has a class that the data does not have."""
     unknown = sorted(set(external["dx"]) - set(classes))
     if unknown:
@@ -323,7 +319,8 @@ def _complete_source(dataset: Dataset, split: str) -> DataSource:
     return dataset.source.model_copy(update={"notes": notes})
 
 
-def _check(image_size: int, max_bad_images: int, duplicates: str) -> None:
+def check_settings(image_size: int, max_bad_images: int, duplicates: str) -> None:
+    """Raise if a parameter of reading images is out of its range."""
     if image_size % 16 or not 32 <= image_size <= 512:
         raise UserError(
             f"data_image_size is {image_size}",
@@ -454,12 +451,12 @@ def write_rows(
         release_memory()  # the end of the file needs some
 
 
-def _hash(rows: pd.DataFrame, used: pd.DataFrame) -> tuple[str, str]:
+def hash_tables(rows: pd.DataFrame, used: pd.DataFrame) -> tuple[str, str]:
     """Return the hashes of all rows, and of the splits of those that are used, for the headers."""
     return hash_rows(rows, ["image_id", "lesion_id", "dx", "pixel_sha256"]), hash_rows(used, ["image_id", "split"])
 
 
-def _read_with_columns(read: Callable[[str], D], columns: Sequence[str]) -> D:
+def read_with_columns(read: Callable[[str], D], columns: Sequence[str]) -> D:
     """Read a set with the first of several values of `data_columns` whose columns it has, or the last."""
     *preferred, last = columns
     for some in preferred:
@@ -471,111 +468,9 @@ def _read_with_columns(read: Callable[[str], D], columns: Sequence[str]) -> D:
     return read(last)
 
 
-def _external(
-    part: Path,
-    external: str,
-    classes: Sequence[str],
-    image_size: int,
-    duplicates: str,
-    max_bad_images: int,
-    known: pd.DataFrame,
-    known_thumbnails: np.ndarray | None,
-    columns: Sequence[str],
-) -> pd.DataFrame:
-    """Write the image set of an external source, without images of the run, and return its rows."""
-    log_line("prepare_data", f"reading {printable(external)}, the external set")
-    with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
-        places = [Path(scratch) / name for name in ("data", "images")]
-        for place in places:
-            place.mkdir()
-        folder, findings = sources.fetch(external, places[0]), Findings()
-        with name_place(folder, external):
-            dataset = _read_with_columns(partial(layouts.read, folder, scratch=places[1], min_classes=1), columns)
-        for line in describe_source("external set: ", dataset.source):
-            log_line("prepare_data", line)
-        table = dataset.table
-        _refuse_unknown_classes(table, classes)
-        table = keep_rows_with_files(dataset, findings, max_bad_images).assign(split="external", source=REAL)
-        findings.refuse_more_than(max_bad_images)
-        with decode(table, dataset.files, image_size, findings, max_bad_images, "prepare_data external") as decoded:
-            new = leakage.external_only(
-                decoded.rows,
-                decoded.thumbnails,
-                known,
-                known_thumbnails,
-                duplicates,
-                compare_ids=dataset.source.unit != "image",
-            )
-            rows = decoded.rows[new]
-            once = leakage.keep_one_lesion(rows)
-            rows = rows[once]
-            if rows.empty:
-                raise UserError(
-                    "no usable image remains in the external set", "add images of other lesions", "external.no_images"
-                )
-            write_rows(part, Header(tuple(classes), image_size, "external", *_hash(rows, rows)), decoded, rows)
-    for name, reason in findings.skipped:
-        log_line("prepare_data", f"skipped {name} of the external set: {reason}")
-    if not once.all():
-        log_line(
-            "prepare_data", f"excluded {(~once).sum():,} images of the external set: another lesion's has their pixels"
-        )
-    log_line("prepare_data", f"external set: {len(rows):,} images of {rows['lesion_id'].nunique():,} lesions")
-    return rows
-
-
-def prepare_external(
-    external: str,
-    classes: Sequence[str],
-    image_size: int,
-    duplicates: str,
-    max_bad_images: int,
-    known: str | Path,
-    out: str | Path,
-    columns: str = "auto",
-) -> None:
-    """Create the external image set for a finished run.
-
-    The run's pixels no longer exist, so near-duplicates are detected by their perceptual hash alone. It detects images
-    that were re-encoded, scaled, brightened, flipped or rotated, but rarely cropped ones.
-
-    Args:
-        external: a source of images; its classes must be a subset of the run's.
-        classes: the run's classes.
-        image_size: the run's image size, in pixels.
-        duplicates: `refuse` images of the run, or `move_to_train`: exclude their lesions.
-        max_bad_images: maximum number of unusable images, which are listed and skipped.
-        known: the run's `splits.csv`.
-        out: the image set to write.
-        columns: columns of the external table; see `layouts.read`.
-
-    Raises:
-        UserError: the images are unusable, or belong to lesions of the run; then nothing is written.
-    """
-    _check(image_size, max_bad_images, duplicates)
-    path = Path(known)
-    listed = read_table(path)
-    table = pd.DataFrame({name: listed.column(name).series() for name in listed.header})
-    if "patient_id" in table:
-        table["patient_id"] = table["patient_id"].where(table["patient_id"] != "", None)
-    if set(SPLIT_COLUMNS) - set(table) or not table["perceptual_hash"].str.fullmatch("[0-9a-f]{64}").all():
-        raise UserError(
-            f"{path} does not list the images of a run",
-            "use the splits.csv of a finished run",
-            "external.no_splits",
-            path=str(path),
-        )
-    if is_address(external):  # a download may take an hour
-        _inspect_external(external, (columns,), sorted(classes), max_bad_images)
-    with warnings.catch_warnings(), atomic_write(out) as part:
-        warnings.simplefilter("ignore")
-        _external(part, external, sorted(classes), image_size, duplicates, max_bad_images, table, None, (columns,))
-
-
 def prepare(
     data: str,
     split: str,
-    external: str,
     duplicates: str,
     image_size: int,
     rare: str,
@@ -592,17 +487,15 @@ def prepare(
     Args:
         data: `demo`, `kaggle`, an address of object storage, or a folder.
         split: `random`, `k/n` for fold k of n, or a CSV file, also in object storage, with image_id and split.
-        external: `none`, or a source of images from elsewhere; its classes must be a subset of the data's.
         duplicates: `refuse` lesions and near-duplicates in two splits, or `move_to_train`: move their lesions to train.
         image_size: height and width to scale to, in pixels; a multiple of 16 from 32 to 512.
         rare: `auto` (all classes but the largest) or comma-separated class names.
-        max_bad_images: maximum number of unusable images, which are listed and skipped; the same for the external set.
+        max_bad_images: maximum number of unusable images, which are listed and skipped.
         seed: seed of the split.
         training_data: folder to write: `train.parquet`, `validation.parquet` and `classes.json`.
-        test_data: folder to write: `test.parquet`, `external.parquet` (without rows if there is no external set),
-            `data_source.json` (how the data was read) and `splits.csv`, which can be used as `split` of another run.
-            There, an image that also exists under another lesion id is excluded (`none`). It has patient_id if the
-            data does.
+        test_data: folder to write: `test.parquet`, `data_source.json` (how the data was read) and `splits.csv`, which
+            can be used as `split` of another run. There, an image that also exists under another lesion id is
+            excluded (`none`). It has patient_id if the data does.
         data_profile: the HTML page to write.
         data_identity: the inputs' identity before they are read; see `shared.data_identity`. Empty for no check.
         columns: the parameter `data_columns`; see `layouts.read`.
@@ -615,7 +508,7 @@ def prepare(
             or the inputs changed while they were read. Nothing is written then.
         OSError: the disk is full or a folder is not writable. Nothing is written then either.
     """
-    _check(image_size, max_bad_images, duplicates)
+    check_settings(image_size, max_bad_images, duplicates)
     if seed < 0:
         raise UserError(f"random_seed is {seed}", "choose 0 or more", "parameter.out_of_range", name="random_seed")
     log_line("prepare_data", f"reading {printable(data)}")
@@ -626,8 +519,8 @@ def prepare(
         warnings.simplefilter("ignore")  # Pillow warns about images that are rejected below
         for name in ("data", "images"):
             (scratch / name).mkdir()
-        if is_address(data) or is_address(external):  # a download may take an hour
-            _inspect_places(data, split, external, columns, rare, max_bad_images, duplicates, seed)
+        if is_address(data):  # a download may take an hour
+            _inspect_data(data, split, columns, rare, max_bad_images, duplicates, seed)
         folder, findings = sources.fetch(data, scratch / "data"), Findings()
         ignore = split_file(split, data, folder)
         with name_place(folder, data):
@@ -645,7 +538,6 @@ def prepare(
         training_part, test_part = (stack.enter_context(atomic_folder(folder)) for folder in (training_data, test_data))
         (page,) = stack.enter_context(atomic_writes(data_profile))
         sets = (training_part / "train.parquet", training_part / "validation.parquet", test_part / "test.parquet")
-        outside_part, splits_part = test_part / "external.parquet", test_part / "splits.csv"
         write_record(training_part / "classes.json", DataClasses(rare=rare_names))
         write_record(test_part / "data_source.json", source)
         decoded = stack.enter_context(
@@ -661,36 +553,20 @@ def prepare(
         findings.repeated = int(have_several(pixels, decoded.rows["lesion_id"]).sum())
         findings.contradictory = int(have_several(pixels, decoded.rows["dx"]).sum())
         refuse_empty_classes(used, classes, source, split)
-        outside = used.iloc[:0].assign(split="external")
-        if external.strip() == NO_EXTERNAL:
-            header = Header(tuple(classes), image_size, "external", *_hash(outside, outside))
-            write_rows(outside_part, header, decoded, outside)
-        else:
-            outside = _external(
-                outside_part,
-                external,
-                classes,
-                image_size,
-                duplicates,
-                max_bad_images,
-                listed,
-                decoded.thumbnails,
-                (columns, "auto"),
-            )
         # The excluded images differ by fold, but all folds have the same data.
-        header = Header(tuple(classes), image_size, "", *_hash(listed, used))
+        header = Header(tuple(classes), image_size, "", *hash_tables(listed, used))
         for name, part in zip(splitting.SHARES, sets, strict=True):
             release_memory()
             write_rows(part, replace(header, split=name), decoded, used, used["split"] == name)
         release_memory()
         patients = ["patient_id"] if listed["patient_id"].notna().any() else []
-        listed[[*SPLIT_COLUMNS, *patients]].to_csv(splits_part, index=False, lineterminator="\n")
+        listed[[*SPLIT_COLUMNS, *patients]].to_csv(test_part / "splits.csv", index=False, lineterminator="\n")
         for dx, rows in used.loc[used["split"] == "train", "dx"].groupby(used["dx"]):
             findings.samples[str(dx)] = decoded.png(rows.index[:6])
         if data_identity:
-            check_unchanged(data_identity, data, split, external)
+            check_unchanged(data_identity, data, split)
         shown = used[["lesion_id", "dx", "split", "dx_type", "age", "sex", "localization"]]
-        text = profile.render(printable(data), printable(split), shown, header, rare_names, findings, outside, source)
+        text = profile.render(printable(data), printable(split), shown, header, rare_names, findings, source)
         page.write_text(text, encoding="utf-8")
     for name, reason in findings.skipped:
         log_line("prepare_data", f"skipped {name}: {reason}")

@@ -20,7 +20,6 @@ def render(
     header: Header,
     rare: list[str],
     findings: Findings,
-    external: pd.DataFrame,
     source: DataSource,
 ) -> str:
     """Render the profile as one self-contained HTML page.
@@ -32,7 +31,6 @@ def render(
         header: the classes and the image size.
         rare: the classes that are rebalanced.
         findings: observations made while reading.
-        external: the rows of the external set, if any.
         source: how the data was read.
     """
     counts = table["dx"].value_counts()
@@ -66,7 +64,6 @@ def render(
         data=data,
         split=split,
         fold=FOLD.fullmatch(split),
-        external=[(dx, len(rows), rows["lesion_id"].nunique()) for dx, rows in external.groupby("dx") if len(rows)],
         images=len(table),
         lesions=table["lesion_id"].nunique(),
         ratio=counts.iloc[0] / counts.iloc[-1],

@@ -6,7 +6,6 @@ with all held-out images: those that are near-duplicates are excluded, and more 
 
 import math
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,31 +13,24 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from components.prepare_data import layouts, near_duplicates, sources
 from components.prepare_data.decode_pool import Decoded, Findings, decode
+from components.prepare_data.external import LABEL, iter_thumbnails
 from components.prepare_data.layouts.dataset import ImageFiles
-from components.prepare_data.near_duplicates import THUMBNAIL_PX, thumbnail
+from components.prepare_data.near_duplicates import THUMBNAIL_PX
 from components.prepare_data.prepare import check_source_classes, describe_source, keep_rows_with_files, write_rows
-from components.shared.arms import GAN, Scope
-from components.shared.data_identity import PROVENANCE, check_synthetic_unchanged
+from components.shared.data_identity import PROVENANCE
 from components.shared.errors import UserError, printable
-from components.shared.files import atomic_folder
-from components.shared.image_set import Header, decode_png, iter_tables, read_header
+from components.shared.image_set import Header
 from components.shared.log import log_line
-from components.shared.parameters import synthetic_sources
 from components.shared.records import (
-    DataClasses,
     Provenance,
     SyntheticSource,
-    SyntheticSources,
     load_record,
-    write_record,
 )
 from components.shared.seeds import derive_seed
 
-LABEL = "read_synthetic"
 POOL_RATIO = 5
 """Maximum number of images of a class that are read, as a multiple of the number that arms add."""
 ACCUSED_PER_PAIR = 1e-7
@@ -64,17 +56,16 @@ class HeldOut:
     thumbnails: np.ndarray
 
 
-def _read_held_out(sets: Mapping[str, Path]) -> HeldOut:
+def read_held_out(sets: Mapping[str, Path]) -> HeldOut:
     """Read the held-out image sets; split → path."""
     names: list[str] = []
     hashes: list[str] = []
     thumbnails: list[bytes] = []
     for split, path in sets.items():
-        for table in iter_tables(path):
+        for table, some in iter_thumbnails(path):
             names += [f"{printable(name[:80])} ({split})" for name in table.column("image_id").to_pylist()]
             hashes += table.column("perceptual_hash").to_pylist()
-            images = table.column("image").to_pylist()
-            thumbnails += [thumbnail(Image.fromarray(decode_png(image["bytes"]))) for image in images]
+            thumbnails += some
     pixels = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
     return HeldOut(names, hashes, pixels)
 
@@ -133,7 +124,7 @@ def _choose(
     chosen = []
     for dx in rare:
         of_class = table[table["dx"] == dx]
-        order = np.random.default_rng(derive_seed(seed, LABEL, name, dx)).permutation(len(of_class))
+        order = np.random.default_rng(derive_seed(seed, "read_synthetic", name, dx)).permutation(len(of_class))
         chosen.append(of_class.iloc[order[:limit]])
     return pd.concat(chosen, ignore_index=True)
 
@@ -159,7 +150,7 @@ def _read_provenance(name: str, folder: Path) -> Provenance | None:
     return load_record(path, Provenance)
 
 
-def _read_source(
+def read_source(
     name: str,
     place: str,
     rare: Sequence[str],
@@ -212,51 +203,3 @@ def _read_source(
         held_out=[f"{decoded.rows['image_id'][row]} reproduces {found[row]}"[:500] for row in sorted(found)][:100],
         provenance=provenance,
     )
-
-
-def read_synthetic(
-    synthetic: str,
-    training_data: str | Path,
-    test_data: str | Path,
-    count: int,
-    max_bad_images: int,
-    seed: int,
-    out: str | Path,
-    identity: str = "",
-    scope: Scope = "rare",
-) -> None:
-    """Read all sources of synthetic images other than the GANs of the run.
-
-    Args:
-        synthetic: the parameter of this name; see `parameters.synthetic_sources`.
-        training_data, test_data: folders that prepare_data wrote.
-        count: number of synthetic images that an arm uses per class; of each class at most `POOL_RATIO` times as many
-            are read.
-        max_bad_images: maximum number of unusable images of a source, which are listed and skipped.
-        seed: seed of the run; decides which images are read, and in which order.
-        out: folder to write: `<source>.parquet`, an image set of the split `train`, for each source, and
-            `sources.json`.
-        identity: identity of the sources before they are read; empty for no check.
-        scope: the option `synthetic_scope`: images of the rare or of all classes.
-
-    Raises:
-        UserError: a source is unusable, or reproduces held-out images; nothing is written then.
-    """
-    training, test = Path(training_data), Path(test_data)
-    header, rare = read_header(training / "train.parquet"), load_record(training / "classes.json", DataClasses).rare
-    wanted = list(header.classes) if scope == "all" else rare
-    places = {name: place for name, place in synthetic_sources(synthetic).items() if name != GAN}
-    described: dict[str, SyntheticSource] = {}
-    with atomic_folder(out) as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about images that are rejected
-        if places:
-            sets = {"validation": training / "validation.parquet", "test": test / "test.parquet"}
-            held_out = _read_held_out(sets | {"external": test / "external.parquet"})
-        for name, place in places.items():
-            part = folder / f"{name}.parquet"
-            described[name] = _read_source(name, place, wanted, header, held_out, count, max_bad_images, seed, part)
-        if identity:
-            check_synthetic_unchanged(identity, synthetic)
-        write_record(folder / "sources.json", SyntheticSources(sources=described))
-    if not places:
-        log_line(LABEL, "no images of other generators")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from components.shared import storage
 from components.shared.errors import UserError
-from components.shared.files import NOTHING, TEMPORARY_PREFIX, atomic_write, file_sha256, write_text
+from components.shared.files import EXTERNAL, NOTHING, TEMPORARY_PREFIX, atomic_write, file_sha256, write_text
 from components.shared.log import log_line
 from components.shared.published import MANIFEST
 from components.shared.records import (
@@ -67,7 +67,7 @@ def collect(folders: Sequence[str | Path], others: Mapping[str, str | Path]) -> 
     files: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(Path(folder).rglob("*")):
-            if not path.is_file() or path.name.startswith(".") or path.name == NOTHING:
+            if not path.is_file() or path.name.startswith(".") or path.name in (EXTERNAL, NOTHING):
                 continue
             name = path.relative_to(folder).as_posix()
             if name in files or name in others or name == MANIFEST:

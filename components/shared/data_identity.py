@@ -47,40 +47,41 @@ def data_identity(*places: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def input_identity(data: str, data_split: str, data_external: str) -> str:
-    """Return the identity of a run's inputs, which are the parameters of these names; a fold such as `2/5` is none.
+def input_identity(data: str, data_split: str) -> str:
+    """Return the identity of the data and its split, the parameters of these names; a fold such as `2/5` is none.
 
     Raises:
         UserError: as in `data_identity`.
     """
-    return data_identity(data, "random" if FOLD.fullmatch(data_split) else data_split, data_external)
+    return data_identity(data, "random" if FOLD.fullmatch(data_split) else data_split)
 
 
-def synthetic_identity(synthetic: str) -> str:
-    """Return the identity of the sources in the parameter `synthetic`; the GANs of the run are none.
+def others_identity(synthetic: str, data_external: str) -> str:
+    """Return the identity of all other images: the sources in `synthetic` without the GANs, and `data_external`.
 
     Raises:
         UserError: as in `data_identity`.
     """
-    return data_identity(*(place for name, place in synthetic_sources(synthetic).items() if name != GAN))
+    return data_identity(*(place for name, place in synthetic_sources(synthetic).items() if name != GAN), data_external)
 
 
-def check_synthetic_unchanged(identity: str, synthetic: str) -> None:
-    """Check, after the sources of synthetic images have been read, that they are still those with this identity.
+def check_others_unchanged(identity: str, synthetic: str, data_external: str) -> None:
+    """Check, after the synthetic images and the external set have been read, that they still have this identity.
 
     Raises:
         UserError: `input.changed`, or as in `data_identity`.
     """
-    if synthetic_identity(synthetic) != identity:
+    if others_identity(synthetic, data_external) != identity:
         raise UserError(
-            "the synthetic images changed while they were read",
+            "the synthetic images or the external set changed while they were read",
             "rerun the command when nothing writes to them",
             "input.changed",
             synthetic=synthetic,
+            data_external=data_external,
         )
 
 
-def check_unchanged(identity: str, data: str, data_split: str, data_external: str) -> None:
+def check_unchanged(identity: str, data: str, data_split: str) -> None:
     """Check, after a run's inputs have been read, that they are still those with this identity.
 
     Otherwise the results would be cached for the data as it was before, or mix both.
@@ -88,14 +89,13 @@ def check_unchanged(identity: str, data: str, data_split: str, data_external: st
     Raises:
         UserError: `input.changed`, or as in `data_identity`.
     """
-    if input_identity(data, data_split, data_external) != identity:
+    if input_identity(data, data_split) != identity:
         raise UserError(
             "the data changed while it was read",
             "rerun the command when nothing writes to the data",
             "input.changed",
             data=data,
             data_split=data_split,
-            data_external=data_external,
         )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 TEMPORARY_PREFIX = ".part-"
 """Starts the name of a file or folder that is being written. Leftovers come from killed processes."""
+EXTERNAL = "external.parquet"
+"""Name of the external image set among the outputs of tasks. It is not published: its images may be others'."""
 NOTHING = "none.txt"
 """The file of a task that had nothing to do: an artifact without a file is not cached. It is not published."""
 

@@ -114,7 +114,7 @@ def test_display_names_are_fully_visible(compiled: Compiled):
 def test_nested_pipeline_trains_features_and_gans_and_collects(compiled: Compiled):
     nested = compiled.inside(compiled.dags()["root"]["make-synthetic-images"])
     (loop,) = (name for name, task in nested.items() if is_loop(task))
-    assert set(nested) == {"read-synthetic", "train-features", "pretrain-gan", loop, "balance-dataset"}
+    assert set(nested) == {"read-other-data", "train-features", "pretrain-gan", loop, "balance-dataset"}
     assert set(compiled.inside(nested[loop])) == {"train-gan", "generate-images"}
 
 
@@ -139,8 +139,8 @@ def test_no_task_that_trains_reads_the_test_images(compiled: Compiled):
         for key, entry in task.get("inputs", {}).get("artifacts", {}).items()
         if "test_data" in (key, entry.get("taskOutputArtifact", {}).get("outputArtifactKey"))
     }
-    nested = {"make-synthetic-images", "read-synthetic"}
-    assert readers == {"evaluate", "publish"} | nested, "publish copies splits.csv; read-synthetic compares with them"
+    nested = {"make-synthetic-images", "read-other-data"}
+    assert readers == {"evaluate", "publish"} | nested, "publish copies splits.csv; read-other-data compares with them"
 
 
 @pytest.mark.parametrize("name", ["train-gan", "generate-images", "balance-dataset"])
@@ -296,7 +296,7 @@ def test_champion_in_the_cache_key_of_evaluate_is_the_hash_of_its_manifest(compi
         ({"synthetic_until": 0.5}, {"train-classifier-2"}),
         ({"synthetic_weight": 0.5}, {"train-classifier", "train-classifier-2"}),
         ({"synthetic_selection": "label"}, {"generate-images"}),
-        ({"synthetic_scope": "all"}, {"check-inputs", "read-synthetic", "train-features", "train-classifier-2"}),
+        ({"synthetic_scope": "all"}, {"check-inputs", "read-other-data", "train-features", "train-classifier-2"}),
     ],
 )
 def test_option_for_the_use_of_synthetic_images_restarts_what_it_changes_only(
@@ -368,18 +368,23 @@ def test_run_id_is_no_parameter_of_a_cached_task(compiled: Compiled):
             assert "checkpoints" not in task["inputs"]["parameters"], name
 
 
-IDENTITY = {"data", "data_external", "data_split"}
+IDENTITY = {"data", "data_split"}
 """Parameters that `data_identity`, a value by which prepare_data is cached, depends on."""
 OF_DATA = {*IDENTITY, "data_columns", "data_duplicates", "data_image_size", "random_seed", "synthetic_classes"}
 OF_GANS = OF_DATA | {"gan_kimg", "gan_shared_kimg"}
-OF_IMAGES = OF_GANS | {"synthetic", "synthetic_per_class"}
+OF_OTHERS = {"data_external", "synthetic", "synthetic_per_class"}
+OF_IMAGES = OF_GANS | OF_OTHERS
 OF_PACKS = {"arms", "classifier_seeds", "synthetic", "synthetic_shares"}
-OF_CHECK: dict[str, set[str]] = {"data_identity": IDENTITY, "synthetic_identity": {"synthetic"}, "train_gans": set()}
+OF_CHECK: dict[str, set[str]] = {
+    "data_identity": IDENTITY,
+    "others_identity": {"data_external", "synthetic"},
+    "train_gans": set(),
+}
 """Output of check_inputs → parameters; `train_gans` is only whether `synthetic` names the GANs of the run."""
 OF_REAL_CLASSIFIERS = OF_DATA | OF_PACKS | {"classifier_epochs", "synthetic_per_class"}
 DEPENDS_ON = {
     "prepare-data": OF_DATA,
-    "read-synthetic": OF_DATA | {"synthetic", "synthetic_per_class"},
+    "read-other-data": OF_DATA | OF_OTHERS,
     "train-features": OF_DATA,
     "pretrain-gan": OF_GANS - {"gan_kimg"},
     "train-gan": OF_GANS,
@@ -442,12 +447,13 @@ def test_cached_result_depends_on_these_parameters_only(compiled: Compiled, task
 
 def test_no_setting_of_the_evaluation_restarts_a_gan(compiled: Compiled):
     evaluation = {"positive_classes", "arms", "classifier_epochs", "classifier_seeds", "synthetic_shares", "output"}
+    evaluation |= {"data_external"}
     for task in ("prepare-data", "train-features", "pretrain-gan", "train-gan"):
         assert not depends_on(compiled, task) & evaluation
 
 
 def test_columns_are_an_input_of_check_inputs_prepare_data_and_evaluate_alone(compiled: Compiled):
-    """They decide the ids of lesions, so the record of a run states them."""
+    """They decide the ids of lesions, so the record of a run states them; *Read other data* is in another graph."""
     source = {"componentInputParameter": "data_columns"}
     given = {
         name: [key for key, value in task["inputs"].get("parameters", {}).items() if value == source]
@@ -463,7 +469,8 @@ def test_columns_are_an_input_of_check_inputs_prepare_data_and_evaluate_alone(co
 def test_keys_of_local_checkpoints_are_the_parameters_of_training():
     assert set(run.GAN_PARAMETERS) == OF_GANS
     which = {"arms", "classifier_seeds", "synthetic_shares"}  # these decide only which classifiers are trained
-    assert set(run.CLASSIFIER_PARAMETERS) == DEPENDS_ON["train-classifier-2"] - which
+    # The external set travels with the synthetic images, but no classifier is trained on it.
+    assert set(run.CLASSIFIER_PARAMETERS) == DEPENDS_ON["train-classifier-2"] - which - {"data_external"}
 
 
 # Placement

@@ -118,7 +118,7 @@ def test_access_to_storage_reaches_the_tasks_that_use_it(tmp_path: Path):
     names = (
         "check-inputs",
         "prepare-data",
-        "read-synthetic",
+        "read-other-data",
         "pretrain-gan",
         "train-gan",
         "train-classifier",

@@ -15,7 +15,8 @@ from components.shared.arms import (
     uses_synthetic,
 )
 from components.shared.errors import UserError
-from components.shared.image_set import read_header, read_rows
+from components.shared.files import EXTERNAL
+from components.shared.image_set import read_header
 from components.shared.records import (
     ClassifierRecord,
     DataClasses,
@@ -168,9 +169,10 @@ def read_inputs(
 
     Args:
         training_data: folder with `train.parquet`, `validation.parquet` and `classes.json`.
-        test_data: folder with `test.parquet`, `external.parquet`, which may have no rows, and `data_source.json`.
+        test_data: folder with `test.parquet` and `data_source.json`.
         synthetic_images: folder with `models/gan-<class>.json`, `models/features.keras`, `sources.json`, and
-            `synthetic/<class>.parquet` and `synthetic/<class>.json`, the latter also in `synthetic/<source>/`.
+            `synthetic/<class>.parquet` and `synthetic/<class>.json`, the latter also in `synthetic/<source>/`; with an
+            external set also `external.parquet`.
         classifiers: folders with `models/<arm>.json` and `models/<arm>.keras` of the run's first seed, and
             `models/<arm>-seed<N>.*` of the others.
 
@@ -179,9 +181,8 @@ def read_inputs(
     """
     training, test, synthetic = Path(training_data), Path(test_data), Path(synthetic_images)
     sets = {"validation": training / "validation.parquet", "test": test / "test.parquet"}
-    external = test / "external.parquet"
-    if len(read_rows(external, "external", ["dx"])):
-        sets["external"] = external
+    if (synthetic / EXTERNAL).exists():
+        sets["external"] = synthetic / EXTERNAL
     rare = tuple(load_record(training / "classes.json", DataClasses).rare)
     gan_records = read_gan_records(synthetic)
     folder, shared = synthetic / "synthetic", synthetic / "models" / "shared.json"

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from components.shared.files import file_sha256
 from scripts.output_reference import OUTPUTS
@@ -232,6 +234,25 @@ def test_lost_results_are_put_back_from_the_cache(whole: tuple[Path, str]):
     assert code == 0
     assert "all other tasks were cached" in output
     assert json.loads((whole[0] / "elsewhere" / "manifest.json").read_text()) == manifest
+
+
+def test_another_external_set_restarts_no_gan_and_no_classifier_of_real_images(whole: tuple[Path, str]):
+    for number, dx in enumerate(["nv"] * 3 + ["df"] * 2):
+        folder = whole[0] / "elsewhere" / dx
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(noise).resize((64, 64)).save(folder / f"{number}.png")
+    code, output = finish(whole[0], *SMALL, "OUT=external", "EXTERNAL=elsewhere")
+    assert code == 0, output
+    assert "read_other_data external: 5 images of 5 lesions" in output
+    for label in ("prepare_data", "train_features", "pretrain_gan", "train_gan", "train_classifier baseline"):
+        assert f"] {label}" in whole[1]
+        assert f"] {label}" not in output
+    before, after = (json.loads((whole[0] / name / "metrics.json").read_text()) for name in ("out", "external"))
+    assert before["external"] is None
+    assert after["external"]["counts"]["nv"] == {"images": 3, "lesions": 3}
+    assert after["effect"] == before["effect"]
+    assert not list((whole[0] / "external").rglob("*external*"))
 
 
 def test_the_same_command_twice_at_a_time_is_refused(tmp_path: Path):

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from components.prepare_data import sources
-from components.prepare_data.prepare import check_listing, prepare_external
+from components.prepare_data.external import prepare_external
+from components.prepare_data.prepare import check_listing
 from components.shared.errors import UserError
 from components.shared.image_set import METADATA
 from components.shared.stores.gcs import GoogleStore
@@ -243,9 +244,8 @@ def test_prepare_of_another_layout_downloads_no_image(bucket: Any, folder: RawFo
     table.write_text("a,b\n1,2\n")
     upload(bucket, folder.path)
     monkeypatch.setattr(sources.bucket, "fetch", lambda data, scratch: pytest.fail("the data was downloaded"))
-    for data, external in ((PLACE, "none"), ("demo", PLACE)):
-        with raises_user_error("metadata.missing_column"):
-            prepare_into(tmp_path, data, external=external)
+    with raises_user_error("metadata.missing_column"):
+        prepare_into(tmp_path, PLACE)
 
 
 def test_external_set_of_a_finished_run_is_refused_before_its_images_are_downloaded(
@@ -255,11 +255,11 @@ def test_external_set_of_a_finished_run_is_refused_before_its_images_are_downloa
     for name in ("mel/1.jpg", "other/2.jpg"):
         bucket.blob(f"elsewhere/{name}").upload_from_string(b"not an image")
     monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("the external set was downloaded"))
-    settings = {"image_size": 64, "duplicates": "refuse", "max_bad_images": 0, "known": done.splits}
+    settings = {"image_size": 64, "duplicates": "refuse", "max_bad_images": 0, "splits": done.splits}
     with raises_user_error("external.unknown_class"):
         prepare_external("gs://raw/elsewhere", ["mel", "nv"], **settings, out=tmp_path / "later.parquet")
     with raises_user_error("metadata.missing"):
         prepare_external(
-            "gs://raw/elsewhere", ["mel", "nv"], **settings, out=tmp_path / "later.parquet", columns="dx:diagnosis"
+            "gs://raw/elsewhere", ["mel", "nv"], **settings, out=tmp_path / "later.parquet", columns=("dx:diagnosis",)
         )
     assert not (tmp_path / "later.parquet").exists()

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,6 @@ def run(splits: dict[str, Path], features: Path, tmp_path_factory: pytest.TempPa
     shutil.copy(splits["validation"], training / "validation.parquet")
     (training / "classes.json").write_text('{"rare": ["df"]}')
     shutil.copy(splits["test"], test / "test.parquet")
-    with write_image_set(test / "external.parquet", replace(read_header(splits["test"]), split="external")):
-        pass
     _write_classifiers(found, splits)
     _write_synthetic(found, splits)
     shutil.copy(features, found.arguments["synthetic_images"] / "models" / "features.keras")

@@ -218,7 +218,7 @@ def test_evaluate_external_set_uses_the_same_models_and_thresholds(
     changed_run: RunFolders, evaluated: tuple[dict[str, Any], Path], make_set: Callable[..., Path]
 ) -> None:
     """Its classes may be a subset: figures of the others are null, and means are over the classes with images."""
-    external_set = changed_run.arguments["test_data"] / "external.parquet"
+    external_set = changed_run.arguments["synthetic_images"] / "external.parquet"
     make_set(external_set, "external", {"nv": 5, "vasc": 3}, seed=9)
     outcome = changed_run.evaluate()
     external = outcome["external"]
@@ -305,7 +305,7 @@ def test_evaluate_external_image_that_was_trained_on_is_refused_under_another_na
 ) -> None:
     copies = make_set(tmp_path / "copies", "validation", {"df": 3})  # the pixels of the validation set: same seed
     header = replace(read_header(copies), split="external")
-    with write_image_set(changed_run.arguments["test_data"] / "external.parquet", header) as out:
+    with write_image_set(changed_run.arguments["synthetic_images"] / "external.parquet", header) as out:
         rows = read_rows(copies, "validation").drop(columns="split").assign(image_id=["x", "y", "z"])
         out.write(rows, [image["bytes"] for image in pd.read_parquet(copies, columns=["image"])["image"]])
     error = refused(changed_run)

@@ -51,7 +51,6 @@ def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     prepare(
         data=str(demo_folder),
         split="random",
-        external="none",
         duplicates="move_to_train",
         image_size=32,
         rare="akiec,bcc,df,mel,nv,vasc",

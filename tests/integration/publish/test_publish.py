@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from components.publish.publish import JOURNAL, publish
+from components.publish.publish import JOURNAL, collect, publish
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError
-from components.shared.files import file_sha256
+from components.shared.files import EXTERNAL, file_sha256
 from components.shared.records import (
     Advice,
     Champion,
@@ -143,6 +143,13 @@ def test_publish_writes_the_hash_of_every_file(place: Place, files: Files, tmp_p
     for name, path in files.items():
         assert manifest[name] == {"sha256": file_sha256(path), "bytes": path.stat().st_size}
     assert (tmp_path / "artifact" / "manifest.json").read_bytes() == contents["manifest.json"]
+
+
+def test_publish_of_folders_excludes_the_external_set(tmp_path: Path):
+    for name in (EXTERNAL, "sources.json", "synthetic/df.json"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_text("{}")
+    assert set(collect([tmp_path / "images"], {})) == {"sources.json", "synthetic/df.json"}
 
 
 def test_publish_of_the_same_files_changes_nothing(place: Place, files: Files, tmp_path: Path):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from components.balance_dataset.balance import balance
+from components.shared.files import EXTERNAL
 from components.shared.image_set import encode_png, pixel_sha256, read_header, read_rows, write_image_set
 from components.shared.records import FailedGan, SyntheticSource, SyntheticSources, write_record
 from tests.helpers.errors import raises_user_error
@@ -67,11 +68,12 @@ def test_balance_collects_the_files_of_all_tasks(
 ) -> None:
     train_set = training_data / "train.parquet"
     sources = [write_synthetic(tmp_path / dx, dx, count, train_set) for dx, count in (("df", 3), ("vasc", 0))]
+    write_folder(tmp_path / "sources", EXTERNAL)
     out = collect(*sources)
     models = ["features.keras", "shared.json", "shared.html"]
     models += [f"gan-{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("keras", "json", "html")]
     expected = {f"models/{name}" for name in models}
-    expected |= {"sources.json"}
+    expected |= {"sources.json", EXTERNAL}
     expected |= {f"synthetic/{dx}.{suffix}" for dx in ("df", "vasc") for suffix in ("parquet", "json", "html")}
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == expected
     for name in models[1:]:

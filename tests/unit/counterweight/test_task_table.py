@@ -28,7 +28,7 @@ def test_planned_labels_have_a_row_for_each_class_arm_and_seed():
         "train_classifier baseline, seed 2",
         "train_classifier oversampled, seed 1",
         "train_classifier oversampled, seed 2",
-        "read_synthetic",
+        "read_other_data",
         "train_features",
         "pretrain_gan",
         "train_gan df",

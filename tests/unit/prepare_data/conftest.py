@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
+from components.prepare_data.other_data import read_other_data
 from components.prepare_data.prepare import prepare
 from components.shared.image_set import read_rows
 
@@ -94,7 +95,8 @@ class Prepared:
     rare: list[str]
 
     def set(self, split: str) -> Path:
-        folder = "training_data" if split in ("train", "validation") else "test_data"
+        folders = {"train": "training_data", "validation": "training_data", "test": "test_data", "external": "others"}
+        folder = folders[split]
         return self.out / folder / f"{split}.parquet"
 
     @property
@@ -114,12 +116,20 @@ class Prepared:
 
 
 def prepare_into(folder: Path, data: Path | str, **changes: object) -> Prepared:
-    """Prepare a raw folder."""
+    """Prepare a raw folder, and then an external set."""
+    external = changes.pop("external", None)
     values: dict = {"image_size": 32, "rare": "auto", "max_bad_images": 0, "seed": 1}
-    values |= {"split": "random", "external": "none", "duplicates": "refuse"}
+    values |= {"split": "random", "duplicates": "refuse"}
     values |= {"training_data": folder / "training_data", "test_data": folder / "test_data"}
     values |= {"data_profile": folder / "profile.html"} | changes
-    return Prepared(folder, prepare(data=str(data), **values))
+    done = Prepared(folder, prepare(data=str(data), **values))
+    if external:
+        settings = {
+            name: values[name] for name in ("training_data", "test_data", "duplicates", "max_bad_images", "seed")
+        }
+        settings["columns"] = values.get("columns", "auto")
+        read_other_data("gan", count=1, external=external, out=folder / "others", **settings)
+    return done
 
 
 @pytest.fixture

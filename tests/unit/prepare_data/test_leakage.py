@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from components.prepare_data import leakage
+from components.prepare_data.external import prepare_external
 from components.prepare_data.near_duplicates import perceptual_hashes
-from components.prepare_data.prepare import prepare_external
 from components.shared.image_set import open_pixels, read_header, read_rows
 from counterweight import evaluate
 from tests.helpers.errors import raises_user_error
@@ -167,7 +167,7 @@ def test_prepare_with_an_external_image_under_several_lesion_ids_uses_it_once(la
     done = run(large.path, external=str(elsewhere(OTHER_1=outside, OTHER_2=outside, OTHER_3=outside)))
     rows = read_rows(done.set("external"), "external")
     assert rows["image_id"].tolist() == ["OTHER_1", "OTHER_2"]
-    assert "excluded 1 images of the external set" in capfd.readouterr().out
+    assert "external: excluded 1 images" in capfd.readouterr().out
 
 
 def test_prepare_with_a_class_that_loses_its_test_lesions_raises(large, run, assigned):
@@ -239,14 +239,7 @@ def test_prepare_with_an_external_set_writes_its_images(large, run, elsewhere, c
     with open_pixels(path, "external") as pixels:
         assert pixels.labels.tolist() == [1, 2, 2]
     assert not set(pd.read_csv(done.splits)["image_id"]) & set(rows["image_id"])
-    assert "mel 1\nimages of 1 lesions, nv 2\nimages of 1 lesions" in done.profile
-    assert "external set: 3 images of 2 lesions" in capfd.readouterr().out
-
-
-def test_prepare_without_an_external_set_writes_an_empty_one(large, run):
-    done = run(large.path)
-    assert len(read_rows(done.set("external"), "external")) == 0
-    assert read_header(done.set("external")).classes == ("df", "mel", "nv")
+    assert "external: 3 images of 2 lesions" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("kind", LEAKS)
@@ -286,7 +279,7 @@ def test_prepare_external_detects_images_of_a_finished_run(large, run, assigned,
     done = run(large.path, out="finished", image_size=64)
     copy, _ = LEAKS[kind]
     settings = {"classes": ("df", "mel", "nv"), "image_size": 64, "max_bad_images": 0}
-    settings |= {"known": done.splits, "out": tmp_path / "later.parquet"}
+    settings |= {"splits": done.splits, "out": tmp_path / "later.parquet"}
     prepare_external(str(elsewhere()), duplicates="refuse", **settings)
     rows = read_rows(tmp_path / "later.parquet", "external")
     assert rows["image_id"].tolist() == ["OTHER_3", "OTHER_1", "OTHER_2"]
@@ -428,7 +421,7 @@ def test_prepare_external_detects_patients_of_a_finished_run(tmp_path, run):
     # The other folder has a patient of the run, a new one, and one who is unknown, as in the run.
     folder = str(write_patients(tmp_path / "elsewhere", "E", ["P3", "Q1", "", "P3"], first=500, lesions=True))
     settings = {"classes": ("df", "nv"), "image_size": 64, "max_bad_images": 0}
-    settings |= {"known": done.splits, "out": tmp_path / "later.parquet"}
+    settings |= {"splits": done.splits, "out": tmp_path / "later.parquet"}
     with raises_user_error("leakage.found") as caught:
         prepare_external(folder, duplicates="refuse", **settings)
     assert [line.rpartition(": ")[2] for line in caught.value.fields["listed"]] == ["same patient"] * 2
@@ -454,10 +447,10 @@ def test_prepare_external_reads_the_columns_that_are_named(tmp_path, run):
     table = folder / "metadata.csv"
     table.write_text(table.read_text().replace("dx", "finding"))
     settings = {"classes": ("df", "nv"), "image_size": 64, "max_bad_images": 0, "duplicates": "refuse"}
-    settings |= {"known": done.splits, "out": tmp_path / "later.parquet"}
+    settings |= {"splits": done.splits, "out": tmp_path / "later.parquet"}
     with raises_user_error("metadata.unknown_column"):
-        prepare_external(str(folder), **settings, columns="dx:diagnosis")
-    prepare_external(str(folder), **settings, columns="dx:finding")
+        prepare_external(str(folder), **settings, columns=("dx:diagnosis",))
+    prepare_external(str(folder), **settings, columns=("dx:finding",))
     assert read_rows(tmp_path / "later.parquet", "external")["dx"].tolist() == ["df", "nv"]
 
 

@@ -63,7 +63,6 @@ def test_prepare_writes_the_image_sets(raw, run):
     ]
     test = [
         "test_data/data_source.json",
-        "test_data/external.parquet",
         "test_data/splits.csv",
         "test_data/test.parquet",
     ]
@@ -199,7 +198,6 @@ def test_prepare_returns_the_rare_classes(raw, run, rare, names):
         ({"duplicates": "keep"}, "parameter.unknown_choice"),
         ({"split": "most"}, "split.unknown"),
         ({"split": "9/5"}, "split.unknown_fold"),
-        ({"external": "/nowhere/at/all"}, "data.missing_folder"),
     ],
 )
 def test_prepare_with_an_invalid_parameter_raises(raw, refused, changes, code):
@@ -423,11 +421,11 @@ def run(name, out, max_bad_images=0):
     os.setgid(65534)
     os.setuid(65534)
     with exit_on_user_error():
-        prepare(str(raw), "random", "none", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tep"))
+        prepare(str(raw), "random", "refuse", 32, "auto", max_bad_images, 1, *(out / name for name in "tep"))
     sys.exit()
 
 with tempfile.TemporaryDirectory() as out:
-    prepare(str(raw), "random", "none", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tep"))
+    prepare(str(raw), "random", "refuse", 32, "auto", 0, 1, *(Path(out) / name for name in "tep"))
 run("# output", closed)
 image = next(raw.rglob("ISIC_0000000.jpg"))
 image.chmod(0)
@@ -514,7 +512,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 with exit_on_user_error():
     outputs = [{str(out)!r} + "/" + name for name in "tep"]
-    prepare({str(raw.path)!r}, "random", "none", "refuse", 64, "auto", 0, 1, *outputs)
+    prepare({str(raw.path)!r}, "random", "refuse", 64, "auto", 0, 1, *outputs)
 """
     done = python(script)
     assert done.returncode == 2, done.stderr
@@ -566,7 +564,7 @@ from components.shared.errors import exit_on_user_error
 from components.prepare_data.prepare import prepare
 with exit_on_user_error():
     outputs = [{str(tmp_path)!r} + "/" + name for name in "tep"]
-    prepare("kaggle", "random", "none", "refuse", 32, "auto", 0, 1, *outputs)
+    prepare("kaggle", "random", "refuse", 32, "auto", 0, 1, *outputs)
 """
     for name in [name for name in os.environ if name.startswith("KAGGLE")]:
         monkeypatch.delenv(name)
@@ -599,7 +597,7 @@ def test_sources_handle_their_values(data, name):
 
 
 def test_prepare_with_data_that_changes_while_it_is_read_raises(raw, run, refused, monkeypatch):
-    identity = input_identity(str(raw.path), "random", "none")
+    identity = input_identity(str(raw.path), "random")
     assert run(raw.path, data_identity=identity).rare == ["df", "mel"]
     resolve = phase.leakage.resolve
 

@@ -139,4 +139,3 @@ def test_profile_describes_the_split(raw, run, tmp_path):
     profile = run(raw.path, out="given", split=str(given)).profile
     assert "The split is given by <code>" in profile
     assert "/&lt;b&gt;.csv</code>" in profile
-    assert "external set" not in profile

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.prepare_data.synthetic import ACCUSED_PER_PAIR, POOL_RATIO, count_by_chance, read_synthetic
-from components.shared.data_identity import synthetic_identity
+from components.prepare_data.other_data import read_other_data
+from components.prepare_data.synthetic import ACCUSED_PER_PAIR, POOL_RATIO, count_by_chance
+from components.shared.data_identity import others_identity
 from components.shared.image_set import decode_png, iter_tables, open_pixels, read_header, read_rows
 from components.shared.records import SyntheticSources, load_record
 from tests.helpers.errors import raises_user_error
@@ -41,7 +42,7 @@ def read(prepared: Prepared, tmp_path: Path) -> Callable[..., Path]:
     def run(synthetic: str, **changes: Any) -> Path:
         values = {"count": COUNT, "max_bad_images": 0, "seed": 1} | changes
         folders = {name: prepared.out / name for name in ("training_data", "test_data")}
-        read_synthetic(synthetic=synthetic, **folders, **values, out=tmp_path / "out")
+        read_other_data(synthetic=synthetic, **folders, **values, out=tmp_path / "out")
         return tmp_path / "out"
 
     return run
@@ -51,7 +52,7 @@ def images_of(path: Path, dx: str) -> list[np.ndarray]:
     return [decode_png(row["bytes"]) for table in iter_tables(path, dx) for row in table.column("image").to_pylist()]
 
 
-def test_read_synthetic_writes_an_image_set_of_each_source(
+def test_read_other_data_writes_an_image_set_of_each_source(
     read: Callable[..., Path], source: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (source / "provenance.json").write_text(json.dumps({"generator": "StyleGAN2-ADA", "trained_on": "train"}))
@@ -80,7 +81,7 @@ def test_read_synthetic_writes_an_image_set_of_each_source(
     assert any(np.array_equal(image, wanted) for image in images_of(path, "df"))
 
 
-def test_read_synthetic_of_every_class_requires_and_reads_images_of_every_class(
+def test_read_other_data_of_every_class_requires_and_reads_images_of_every_class(
     read: Callable[..., Path], source: Path, prepared: Prepared
 ):
     with raises_user_error("synthetic.missing_class"):
@@ -93,13 +94,13 @@ def test_read_synthetic_of_every_class_requires_and_reads_images_of_every_class(
     assert set(described["zoo"].images) == set(classes)
 
 
-def test_read_synthetic_without_other_sources_writes_an_empty_list(read: Callable[..., Path]):
+def test_read_other_data_without_other_sources_writes_an_empty_list(read: Callable[..., Path]):
     out = read("gan")
     assert [path.name for path in out.iterdir()] == ["sources.json"]
     assert load_record(out / "sources.json", SyntheticSources).sources == {}
 
 
-def test_read_synthetic_takes_a_random_part_of_a_large_source(read: Callable[..., Path], source: Path):
+def test_read_other_data_takes_a_random_part_of_a_large_source(read: Callable[..., Path], source: Path):
     first, again = (read_rows(read(f"{source}", count=1) / "synthetic.parquet", "train") for _ in range(2))
     assert first["dx"].value_counts().to_dict() == {"df": POOL_RATIO, "mel": POOL_RATIO}
     assert first["image_id"].tolist() == again["image_id"].tolist()
@@ -108,7 +109,7 @@ def test_read_synthetic_takes_a_random_part_of_a_large_source(read: Callable[...
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_read_synthetic_refuses_a_generator_that_has_seen_held_out_images(
+def test_read_other_data_refuses_a_generator_that_has_seen_held_out_images(
     read: Callable[..., Path], source: Path, prepared: Prepared, split: str, tmp_path: Path
 ):
     """The image is brighter, flipped and saved as JPEG."""
@@ -123,13 +124,13 @@ def test_read_synthetic_refuses_a_generator_that_has_seen_held_out_images(
     assert not (tmp_path / "out").exists()
 
 
-def test_read_synthetic_accepts_copies_of_training_images(read: Callable[..., Path], source: Path, prepared: Prepared):
+def test_read_other_data_accepts_copies_of_training_images(read: Callable[..., Path], source: Path, prepared: Prepared):
     """generate_images drops them, and counts them."""
     Image.fromarray(images_of(prepared.set("train"), "df")[0]).save(source / "df" / "copy.png")
     assert len(read_rows(read(f"{source}") / "synthetic.parquet", "train")) == 13
 
 
-def test_read_synthetic_excludes_held_out_images_that_chance_explains(
+def test_read_other_data_excludes_held_out_images_that_chance_explains(
     read: Callable[..., Path], source: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("components.prepare_data.synthetic.ACCUSED_PER_PAIR", 0.01)
@@ -148,7 +149,7 @@ def test_count_by_chance_is_a_quantile_of_the_poisson_distribution():
     assert count_by_chance(10**11) == pytest.approx(stats.poisson.ppf(0.999, 10_000), abs=2)
 
 
-def test_read_synthetic_with_unusable_classes_fails(read: Callable[..., Path], source: Path):
+def test_read_other_data_with_unusable_classes_fails(read: Callable[..., Path], source: Path):
     (source / "mel").rename(source / "melanoma")
     with raises_user_error("synthetic.unknown_class", name="zoo", dx="melanoma"):
         read(f"zoo={source}")
@@ -157,35 +158,63 @@ def test_read_synthetic_with_unusable_classes_fails(read: Callable[..., Path], s
         read(f"zoo={source}")
 
 
-def test_read_synthetic_with_images_that_cannot_be_read_fails(read: Callable[..., Path], source: Path):
+def test_read_other_data_with_images_that_cannot_be_read_fails(read: Callable[..., Path], source: Path):
     (source / "df" / "broken.png").write_bytes(b"no image")
     with raises_user_error("images.too_many_unusable"):
         read(f"zoo={source}")
     assert read(f"zoo={source}", max_bad_images=1).exists()
 
 
-def test_read_synthetic_of_a_place_that_changed_meanwhile_fails(read: Callable[..., Path], source: Path):
-    identity = synthetic_identity(f"zoo={source}")
-    assert read(f"zoo={source}", identity=identity).exists()
-    draw(7, "df").save(source / "df" / "new.png")
+def test_read_other_data_with_an_unusable_external_set_leaves_nothing_behind(
+    read: Callable[..., Path], source: Path, tmp_path: Path
+):
+    with raises_user_error("data.missing_folder"):
+        read(f"zoo={source}", external=str(tmp_path / "nowhere"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_read_other_data_refuses_a_generator_that_has_seen_the_external_set(
+    read: Callable[..., Path], source: Path, tmp_path: Path
+):
+    for number, dx in enumerate(("df", "mel", "nv")):
+        (tmp_path / "elsewhere" / dx).mkdir(parents=True)
+        draw(3000 + number, dx, (48, 48)).save(tmp_path / "elsewhere" / dx / f"{dx}.png")
+    external = str(tmp_path / "elsewhere")
+    assert len(read_rows(read(f"zoo={source}", external=external) / "external.parquet", "external")) == 3
+    shutil.copy(tmp_path / "elsewhere" / "mel" / "mel.png", source / "mel" / "seen.png")
+    with raises_user_error("synthetic.seen_held_out", name="zoo") as caught:
+        read(f"zoo={source}", external=external)
+    assert caught.value.fields["listed"][0].endswith("(external)")
+
+
+@pytest.mark.parametrize("changed", ["source", "elsewhere"])
+def test_read_other_data_of_a_place_that_changed_meanwhile_fails(
+    read: Callable[..., Path], source: Path, tmp_path: Path, changed: str
+):
+    external = tmp_path / "elsewhere"
+    (external / "df").mkdir(parents=True)
+    draw(3000, "df", (48, 48)).save(external / "df" / "0.png")
+    identity = others_identity(f"zoo={source}", str(external))
+    assert read(f"zoo={source}", identity=identity, external=str(external)).exists()
+    draw(4000, "df", (48, 48)).save(tmp_path / changed / "df" / "new.png")
     with raises_user_error("input.changed"):
-        read(f"zoo={source}", identity=identity)
+        read(f"zoo={source}", identity=identity, external=str(external))
 
 
-def test_read_synthetic_with_an_invalid_provenance_fails(read: Callable[..., Path], source: Path):
+def test_read_other_data_with_an_invalid_provenance_fails(read: Callable[..., Path], source: Path):
     (source / "provenance.json").write_text('{"generator": "x"}')
     with raises_user_error("record.invalid"):
         read(f"zoo={source}")
 
 
-def test_synthetic_identity_changes_with_the_provenance(source: Path):
+def test_others_identity_changes_with_the_provenance(source: Path):
     """Otherwise the old declaration would be taken from the cache."""
-    first = synthetic_identity(f"zoo={source}")
+    first = others_identity(f"zoo={source}", "none")
     (source / "provenance.json").write_text("{}")
-    assert synthetic_identity(f"zoo={source}") != first
+    assert others_identity(f"zoo={source}", "none") != first
 
 
-def test_read_synthetic_counts_rows_without_an_image(read: Callable[..., Path], source: Path):
+def test_read_other_data_counts_rows_without_an_image(read: Callable[..., Path], source: Path):
     rows = [f"{path.parent.name}/{path.name},{path.parent.name}" for path in source.glob("*/*.png")]
     (source / "table.csv").write_text("\n".join(["image_id,dx", *rows, "df/absent.png,df"]) + "\n")
     with raises_user_error("images.missing", count=1):

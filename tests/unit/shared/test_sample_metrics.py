@@ -149,7 +149,7 @@ def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Return demo images by class, of training and validation, and the feature extractor of the former."""
     folder = tmp_path_factory.mktemp("quality")
     parts = {name: folder / name for name in ("training_data", "test_data", "data_profile")}
-    prepare(str(demo_folder), "random", "none", "move_to_train", 48, "auto", 0, 1, **parts)
+    prepare(str(demo_folder), "random", "move_to_train", 48, "auto", 0, 1, **parts)
     train_features(folder / "training_data" / "train.parquet", 3, folder / "features.keras", "test")
     sets = []
     for split in ("train", "validation"):
@@ -207,7 +207,7 @@ def test_kid_with_groups_is_that_of_a_set_in_which_they_are_equally_frequent():
     assert plain.mean() > 20 * plain.std() / np.sqrt(len(heads))
 
 
-def test_features_give_degraded_and_other_images_a_larger_kid(demo: Demo):
+def test_features_give_degraded_and_other_data_a_larger_kid(demo: Demo):
     train, validation, features = demo
     # The only class with more than a dozen validation lesions: with fewer, KID does not resolve small faults.
     reference = features(validation["nv"])
