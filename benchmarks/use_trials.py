@@ -21,6 +21,7 @@ from scripts.validation_table import LEGEND, table_of
 
 SETTINGS = {
     "PRESET": "cpu",
+    "data_duplicates": "move_to_train",
     "data_image_size": "32",
     "arms": "baseline,oversampled,augmented",
     "synthetic_shares": "0.5",
