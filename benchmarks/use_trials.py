@@ -1,8 +1,10 @@
-"""Compare uses of synthetic images on validation: `python -m benchmarks.use_trials DATA=folder WORK=folder`.
+"""Compare uses of synthetic images, and ways to train, on validation.
+
+    python -m benchmarks.use_trials DATA=folder WORK=folder
 
     DATA    a folder, as for `counterweight run`
     WORK    folder of the runs, which resume after a kill (default build/use-trials)
-    TRIALS  names of the uses to compare, separated by commas (default: all of `TRIALS`)
+    TRIALS  names of the trials to compare, separated by commas (default: all of `TRIALS`)
     others  parameters of the runs, as for `counterweight run`; they replace those of `SETTINGS`
 
 For decisions about the design: the table has validation images alone, and the split of `SETTINGS` is not that of the
@@ -27,6 +29,7 @@ SETTINGS = {
     "synthetic_shares": "0.5",
     "random_seed": "2",
 }
+CONTROLS = "baseline,oversampled,class_weights,balanced_sampling,logit_adjustment"
 TRIALS: dict[str, dict[str, str]] = {
     "default": {},
     "until-0.5": {"synthetic_until": "0.5"},
@@ -36,8 +39,14 @@ TRIALS: dict[str, dict[str, str]] = {
     "weight-0.5": {"synthetic_weight": "0.5"},
     "scope-all": {"synthetic_scope": "all"},
     "until-0.5-label": {"synthetic_until": "0.5", "synthetic_selection": "label"},
+    "epochs-10": {"classifier_epochs": "10"},
+    "epochs-40": {"classifier_epochs": "40"},
+    "epochs-80": {"classifier_epochs": "80"},
+    "controls": {"arms": CONTROLS},
+    "controls-metadata": {"arms": CONTROLS, "metadata": "late_fusion"},
+    "controls-resnet": {"arms": CONTROLS, "classifier": "resnet"},
 }
-"""Name of a run → the options that differ from their defaults. The weight changes `oversampled`, too."""
+"""Name of a run → the parameters and options that differ. The weight changes `oversampled`, too."""
 
 
 def choose(names: str) -> list[str]:
