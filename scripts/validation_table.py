@@ -1,7 +1,7 @@
 """Compare runs on validation images alone: `python -m scripts.validation_table RUN [RUN…]`.
 
 For decisions about the design, which must not see test images. Prints a table in Markdown with a row for each run and
-arm: mean over the seeds of three metrics, and the differences to the arm `oversampled` of the first run, with the 95 %
+arm: mean over the seeds of four metrics, and the differences to the arm `oversampled` of the first run, with the 95 %
 interval of the report: over the seeds, and over the choice of the lesions. The intervals are not corrected for their
 number. The runs must have the same split.
 """
@@ -25,6 +25,7 @@ METRICS = {
     "balanced_log_loss": "balanced log loss",
     "macro_auc": "macro AUC",
     "rare_recall": "mean recall, rare classes",
+    "balanced_accuracy": "balanced accuracy",
 }
 """The metrics of the table, by their names in the record; the log loss is without temperature scaling."""
 LEGEND = "Differences: mean over the seeds, and its 95 % interval over seeds and validation lesions."
