@@ -108,6 +108,16 @@ def count(value: int | None) -> str:
     return "n/a" if value is None else f"{value:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the singular or plural.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "lesion")
+        ('1 image', '1,200 lesions')
+    """
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(value: Any, width: int = 1000) -> str:
     """Return one short line of printable characters.
 

@@ -483,6 +483,7 @@ environment.filters |= {
     "markdown": formatting.markdown,
     "plain": plain,
     "count": formatting.count,
+    "counted": formatting.counted,
     "listed": formatting.listed,
     "duration": _duration,
     "known": known,

@@ -414,3 +414,8 @@ def test_describe_drift_lists_what_changed_and_omits_what_is_unknown():
         "features, permutation test p = 0.410.",
     ]
     assert formatting.describe_drift(None, "lesion") == []
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, "0 images"), (1, "1 image"), (1200, "1,200 images")])
+def test_counted_uses_the_singular_for_one(number: int, expected: str):
+    assert formatting.counted(number, "image") == expected
