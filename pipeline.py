@@ -209,6 +209,7 @@ def counterweight(
             max_bad_images=OPTIONS.max_bad_images,
             metadata=OPTIONS.metadata,
             synthetic_scope=OPTIONS.synthetic_scope,
+            weights=OPTIONS.weights,
         ).set_display_name("Check inputs")
         place(checked, "check_inputs")
         checked.set_caching_options(False)  # detects changed data
@@ -262,6 +263,7 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                weights=OPTIONS.weights,
                 synthetic_scope="rare",
                 synthetic_until=1.0,
                 synthetic_weight=OPTIONS.synthetic_weight,
@@ -280,6 +282,7 @@ def counterweight(
                 epochs=classifier_epochs,
                 metadata=OPTIONS.metadata,
                 classifier=OPTIONS.classifier,
+                weights=OPTIONS.weights,
                 synthetic_scope=OPTIONS.synthetic_scope,
                 synthetic_until=OPTIONS.synthetic_until,
                 synthetic_weight=OPTIONS.synthetic_weight,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.container_images import PHASE_OF
 from components.shared.errors import UserError
+from components.shared.initial_weights import check_network
 from components.shared.parameters import Options, parse
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def placement() -> Placement:
     """Return the content of the file, with the overridden options.
 
     Raises:
-        UserError: `placement.unreadable` or `placement.invalid`.
+        UserError: `placement.unreadable`, `placement.invalid` or `weights.other_network`.
     """
     path = Path(os.environ.get(FILE_VARIABLE) or DEFAULT)
     try:
@@ -178,7 +179,9 @@ def placement() -> Placement:
             path=str(path),
             entry=where,
         ) from error
-    return content.model_copy(update={"options": content.options.model_copy(update=_overrides)})
+    options = content.options.model_copy(update=_overrides)
+    check_network(options.weights, options.classifier)
+    return content.model_copy(update={"options": options})
 
 
 def option_settings() -> dict[str, str | float]:
@@ -192,6 +195,7 @@ def option_settings() -> dict[str, str | float]:
         "synthetic_selection": options.synthetic_selection,
         "synthetic_until": options.synthetic_until,
         "synthetic_weight": options.synthetic_weight,
+        "weights": options.weights,
     }
 
 

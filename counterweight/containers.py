@@ -26,6 +26,7 @@ from components.publish.publish import JOURNAL
 from components.shared.arms import GAN
 from components.shared.champion import LAST
 from components.shared.errors import UserError
+from components.shared.initial_weights import parse_weights
 from components.shared.parameters import source_label, synthetic_sources
 from components.shared.published import MANIFEST
 from components.shared.stores.addresses import BUCKETS
@@ -303,7 +304,11 @@ class Engine:
         reachable = beside.is_absolute() and beside.exists()
         self.champion = [self._mount_input("champion", beside)] if reachable else []
         self.remote_champion = champion.startswith(REMOTE)
-        if self.remote or self.remote_champion:
+        weights = parse_weights(placement().options.weights)
+        self.remote_weights = weights is not None and weights.place.startswith(REMOTE)
+        local = weights is not None and not self.remote_weights
+        self.weights = [self._mount_input("weights", Path(weights.place))] if weights and local else []
+        if self.remote or self.remote_champion or self.remote_weights:
             _credential_files(os.environ)  # fails early if one cannot be read
         self.results = self._mount("OUT", output, read_only=False)
         for folder in (cache / "artifacts", *checkpoints.values()):
@@ -385,14 +390,16 @@ class Engine:
         phase = PHASE_OF.get(task, task)
         reads_input = phase in ("check_inputs", "prepare_data")
         reads_champion = task in ("check_inputs", "read_champion")
+        reads_weights = phase in ("check_inputs", "train_classifier")
         reads_remote = (self.remote and reads_input) or (self.remote_champion and reads_champion)
+        reads_remote = reads_remote or (self.remote_weights and reads_weights)
         variables, mounts = self._credentials() if reads_remote else ({}, [])
         writes_output = phase in ("check_inputs", "publish")  # check_inputs checks that it is writable
         if writes_output:
             self._allow_writes(self.output, list_published_folders(self.output))
         if phase in self.checkpoints:
-            variables = task_variables(phase, self.checkpoints)
-            mounts = [self._mount("the folder of checkpoints", self.checkpoints[phase], read_only=False)]
+            variables = variables | task_variables(phase, self.checkpoints)
+            mounts = [*mounts, self._mount("the folder of checkpoints", self.checkpoints[phase], read_only=False)]
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)
         shell, flag, script, *rest = command
@@ -407,6 +414,7 @@ class Engine:
                     Mount("/tmp", None, type="volume"),  # noqa: S108
                     *(self.inputs if reads_input else []),
                     *(self.champion if reads_champion else []),
+                    *(self.weights if reads_weights else []),
                     *([self.results] if writes_output else []),
                     *mounts,
                 ],

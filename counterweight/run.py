@@ -38,6 +38,9 @@ from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
+from components.shared.files import file_sha256
+from components.shared.initial_weights import FORM as WEIGHTS_FORM
+from components.shared.initial_weights import MARK
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import check_arms, defaults, format_sources, parse, source_label, synthetic_sources
 from components.shared.places import refuse_file
@@ -194,15 +197,27 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     return run_id, values | {"output": str(folder)}, folder
 
 
-def resolve_champion(options: Mapping[str, str]) -> dict[str, str]:
-    """Return the options of a command with the absolute path of the folder of the champion.
+def resolve_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of a command with absolute paths; the hash of a file of weights is added if it is missing.
 
     Raises:
-        UserError: `run.missing_path`.
+        UserError: `run.missing_path`, or the file cannot be read.
     """
-    if "champion" not in options:
-        return dict(options)
-    return {**options, "champion": _resolve_path(options["champion"], "champion", (NONE, LAST))}
+    resolved = dict(options)
+    if "champion" in options:
+        resolved["champion"] = _resolve_path(options["champion"], "champion", (NONE, LAST))
+    place, mark, digest = options.get("weights", NONE).partition(MARK)
+    if place != NONE and "://" not in place:
+        path = Path(os.path.expanduser(place)).resolve()  # noqa: PTH111
+        if not path.is_file():
+            raise UserError(
+                f"weights is {place}, which is not an existing file",
+                f"give {WEIGHTS_FORM}",
+                "run.missing_path",
+                name="weights",
+            )
+        resolved["weights"] = f"{path}{MARK}{digest if mark else file_sha256(path)}"
+    return resolved
 
 
 def split_runner(words: list[str]) -> tuple[str, list[str]]:
@@ -507,7 +522,7 @@ def run(words: list[str], console: TextIO) -> int:
     runner_name, words = split_runner(words)
     given, options = parameters.split_options(parameters.assignments(words))
     plan = planning.take_plan(given)
-    override_options(PER_TASK | resolve_champion(options))
+    override_options(PER_TASK | resolve_options(options))
     from pipeline import counterweight
 
     run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())

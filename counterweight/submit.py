@@ -48,6 +48,7 @@ from components.prepare_data.prepare import check_listing_with_access
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE, check_output
 from components.shared.errors import ExitCode, UserError, printable
+from components.shared.initial_weights import parse_weights
 from components.shared.parameters import (
     FOLD,
     Parameters,
@@ -237,6 +238,8 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
     check_arms(complete, options.synthetic_scope)
     if options.champion not in (NONE, LAST) and not is_address(options.champion):
         raise _unreachable("champion", options.champion, f"choose from {NONE}, {LAST}, {ADDRESS_FORM}")
+    if (file := parse_weights(options.weights)) and not is_address(file.place):
+        raise _unreachable("weights", file.place, f"give {ADDRESS_FORM}")
     check_output(options.champion, complete["output"])
     return complete
 

@@ -16,6 +16,7 @@ from components.shared import storage
 from components.shared.arms import GAN, Scope, uses_synthetic
 from components.shared.data_identity import input_identity, others_identity
 from components.shared.errors import UserError
+from components.shared.initial_weights import check_file, parse_weights
 from components.shared.log import log_line
 from components.shared.parameters import FOLD, arm_names, check_arms, source_label, synthetic_sources, takes_metadata
 from components.shared.parameters import check as check_parameters
@@ -54,14 +55,15 @@ def check(
     max_bad_images: int,
     metadata: str,
     synthetic_scope: Scope,
+    weights: str,
     environment: Mapping[str, str],
 ) -> Checked:
     """Check everything that can fail before training.
 
     Args:
         parameters: name → value, as Kubeflow passes them.
-        classifiers_per_task, checkpoints, champion, max_bad_images, metadata, synthetic_scope: options
-            of the compiled pipeline.
+        classifiers_per_task, checkpoints, champion, max_bad_images, metadata, synthetic_scope,
+            weights: options of the compiled pipeline.
         environment: environment variables; they show whether this is a pod and whether Kaggle's credentials are set.
 
     Raises:
@@ -96,6 +98,10 @@ def check(
     if not packs.synthetic:
         log_line("check_inputs", "no arm uses synthetic images: no GAN is trained, and no image is generated")
         packs = replace(packs, synthetic=[NO_CLASSIFIER])
+    if file := parse_weights(weights):
+        if in_pod and not is_address(file.place):
+            raise _not_reachable("weights", file.place)
+        check_file(file)
     chosen = _choose_champion(champion, values["output"], values["data_image_size"], in_pod)
     if in_pod:
         _check_data(values, max_bad_images, metadata, synthetic_scope)

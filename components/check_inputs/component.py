@@ -33,6 +33,7 @@ def check_inputs(
     max_bad_images: int,
     metadata: str,
     synthetic_scope: str,
+    weights: str,
     data_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     others_identity: dsl.OutputPath(str),  # type: ignore[valid-type]
     train_gans: dsl.OutputPath(bool),  # type: ignore[valid-type]
@@ -81,6 +82,7 @@ def check_inputs(
             max_bad_images=max_bad_images,
             metadata=metadata,
             synthetic_scope=synthetic_scope,  # type: ignore[arg-type]
+            weights=weights,
             environment=os.environ,
         )
         write_text(data_identity, checked.data_identity)

@@ -12,6 +12,9 @@ from components.shared import arms as arms_module
 from components.shared.arms import GAN
 from components.shared.class_names import CLASS_NAME, safe_class_name
 from components.shared.errors import UserError
+from components.shared.initial_weights import FORM as WEIGHTS_FORM
+from components.shared.initial_weights import NONE as NO_WEIGHTS
+from components.shared.initial_weights import parse_weights
 from components.shared.places import is_packed
 from components.shared.records import MAX_SEED
 from components.shared.stores.addresses import ADDRESS, ADDRESS_FORM
@@ -299,6 +302,11 @@ class Options(BaseModel):
     classifier: Literal["cnn", "resnet", "efficientnet", "convnext"] = Field(
         default="cnn", description="Network of the classifiers, the same in all arms."
     )
+    weights: Place = Field(
+        default=NO_WEIGHTS,
+        description="File with the weights from which the body of the network efficientnet or convnext starts.",
+        json_schema_extra=_form(f"{NO_WEIGHTS}, or {WEIGHTS_FORM}"),
+    )
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
     )
@@ -329,6 +337,13 @@ class Options(BaseModel):
     @classmethod
     def _is_place(cls, place: str) -> str:
         return _check_place(place)
+
+    @field_validator("weights")
+    @classmethod
+    def _is_file(cls, weights: str) -> str:
+        if file := parse_weights(weights):
+            _check_place(file.place)
+        return weights
 
 
 def _split_columns(columns: str) -> dict[str, str]:

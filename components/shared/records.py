@@ -215,6 +215,7 @@ class ClassifierSettings(Record):
         seed: seed of weights, order, dropout and augmentation.
         batch: images per batch.
         precision: name of the Keras dtype policy.
+        weights_sha256: hash of the file that the network's body started from; null for random weights.
     """
 
     network: Text = "cnn"
@@ -224,6 +225,7 @@ class ClassifierSettings(Record):
     seed: Seed
     batch: Count
     precision: Text
+    weights_sha256: Sha256 | None = None
 
 
 class ClassifierRecord(Record):

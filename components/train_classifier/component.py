@@ -14,6 +14,7 @@ def train_classifier(
     epochs: int,
     metadata: str,
     classifier: str,
+    weights: str,
     synthetic_scope: str,
     synthetic_until: float,
     synthetic_weight: float,
@@ -43,6 +44,7 @@ def train_classifier(
             epochs=epochs,
             metadata=metadata,
             classifier=classifier,
+            weights=weights,
             use=Use(synthetic_until, synthetic_weight, synthetic_scope=synthetic_scope),  # type: ignore[arg-type]
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),

@@ -8,12 +8,14 @@ for rounding: its sums depend on the number of threads. A killed task resumes fr
 import hashlib
 import json
 import math
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -27,6 +29,7 @@ from components.shared.dihedral import random_dihedral, skip_dihedral
 from components.shared.errors import UserError
 from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
+from components.shared.initial_weights import NONE, parse_weights
 from components.shared.log import Progress, log_line
 from components.shared.processes import run_all
 from components.shared.records import ClassifierRecord, DataClasses, load_record, write_record
@@ -360,6 +363,7 @@ def train(
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     metadata: str = "none",
     classifier: str = CNN,
+    weights: str = NONE,
     use: Use = Use(),  # noqa: B008 (immutable)
     workers: int = 0,
 ) -> None:
@@ -383,6 +387,7 @@ def train(
             finished classifier writes one, too.
         metadata: the option of this name: `late_fusion` if the classifiers of all arms get metadata of the patient.
         classifier: name of the network, the same in all arms; see `networks`.
+        weights: the option of this name: the file from which the body of the network starts, in all arms.
         use: how the arms use synthetic images.
         workers: number of classifiers that are trained at a time; 0 for as many as `count_workers` returns.
 
@@ -402,8 +407,10 @@ def train(
     sets = [train_set]
     if any(recipe(job.arm).synthetic_share for job in jobs):
         sets += _find_synthetic_sets(synthetic_images)
-    with atomic_folder(classifiers) as out:
+    with atomic_folder(classifiers) as out, tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         (out / "models").mkdir()
+        start = parse_weights(weights)
+        network = Network(classifier, start.sha256 if start else None, start.open(Path(scratch)) if start else None)
         refuse_overlap(validation_set, "validation", sets)
         with open_pixels(sets, "train") as pool, open_pixels(validation_set, "validation") as validation_pixels:
             if validation_pixels.header.split_sha256 != pool.header.split_sha256:
@@ -420,7 +427,7 @@ def train(
                 stages = plan_stages(pool, its_recipe, rare, synthetic_per_class, random_seed, epochs)
                 stem = out / "models" / (job.arm if job.first else f"{job.arm}-seed{job.seed}")
                 data = TrainingData(stages, validation_pixels, encoded if job.arm in with_metadata else None)
-                arguments = job, its_recipe, data, classifier, epochs, stem, checkpoints, checkpoint_interval_s
+                arguments = job, its_recipe, data, network, epochs, stem, checkpoints, checkpoint_interval_s
                 calls.append(partial(_train_classifier, *arguments))
             run_all(calls, workers or count_workers(len(jobs), classifier == CNN, pool.header.image_size))
 
@@ -446,6 +453,42 @@ def _check(jobs: Sequence[Job], epochs: int) -> None:
 
 
 @dataclass(frozen=True)
+class Network:
+    """The network of all classifiers.
+
+    Attributes:
+        name: its name; see `networks`.
+        weights_sha256: hash of the file that its body starts from; None for random weights.
+        weights: the file.
+    """
+
+    name: str
+    weights_sha256: str | None = None
+    weights: Path | None = None
+
+    def build(self, classes: int, image_size: int, metadata: int) -> keras.Model:
+        """Return a new network; arguments as in `networks`.
+
+        Raises:
+            UserError: `weights.do_not_fit`.
+        """
+        module = networks.load(self.name)
+        if self.weights is None:
+            return cast(keras.Model, module.build(classes, image_size, metadata))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Keras names each layer without weights
+                return cast(keras.Model, module.build(classes, image_size, metadata, self.weights))
+        except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+            raise UserError(
+                f"the weights do not fit the network {self.name}: {str(error).strip().partition(chr(10))[0][:200]}",
+                f"give the weights of the body of {self.name}, without its top, as keras.applications saves them",
+                "weights.do_not_fit",
+                classifier=self.name,
+            ) from error
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """What one classifier is trained and validated on.
 
@@ -464,7 +507,7 @@ def _train_classifier(
     job: Job,
     its_recipe: Recipe,
     data: TrainingData,
-    classifier: str,
+    network: Network,
     epochs: int,
     stem: Path,
     checkpoints: str,
@@ -479,30 +522,30 @@ def _train_classifier(
         "split_sha256": pixels.header.split_sha256,
         "train_set_sha256": _hash_rows(data),
     }
-    settings = description | {"network": classifier, "epochs": epochs, "batch": BATCH_SIZE}
-    settings["recipe"] = asdict(its_recipe)
-    policy = precision.policy("automatic" if classifier == CNN else "float32")
+    settings = description | {"network": network.name, "epochs": epochs, "batch": BATCH_SIZE}
+    settings |= {"recipe": asdict(its_recipe), "weights": network.weights_sha256}
+    policy = precision.policy("automatic" if network.name == CNN else "float32")
     kept = open_checkpoints(checkpoints, arm, seed, policy, settings, label)
     keras_setup.seed_everything(derive_seed(seed, "train_classifier"))
     width = len(patient_metadata.inputs(encoding)) if encoding else 0
-    module = networks.load(classifier)
-    network_ = module.build(classes, pixels.header.image_size, width)
+    network_ = network.build(classes, pixels.header.image_size, width)
     real = int(pixels.real.sum())
     steps = -(-real // BATCH_SIZE)
     log_line(label, f"{pixels.repeat.sum():,} images ({real:,} real), {steps} steps per epoch")
     for stage in data.stages[1:]:
         log_line(label, f"only repeats from epoch {stage.first_epoch + 1} on")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
-    if classifier == CNN:
+    if network.name == CNN:
         model: keras.Model = compile_fast_model(network_, policy, offset, epochs * steps)
     else:
-        model = compile_plain_model(network_, module.LEARNING_RATE, offset, epochs * steps)
+        model = compile_plain_model(network_, networks.load(network.name).LEARNING_RATE, offset, epochs * steps)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
         _fit(model, job.seed, its_recipe, data, steps, resume)
         resume.finish()
     record = description | {"arm": arm, "train_rows": int(pixels.repeat.sum())}
-    trained = {"network": classifier, "epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
+    trained = {"network": network.name, "epochs": epochs, "seed": seed, "batch": BATCH_SIZE, "precision": policy}
+    trained["weights_sha256"] = network.weights_sha256
     record["settings"] = trained
     record["validated_epochs"] = validated_epochs(epochs, steps)
     record["real_views"] = round(steps * BATCH_SIZE * _real_epochs(data.stages, epochs) / real, 2)

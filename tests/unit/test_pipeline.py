@@ -295,11 +295,15 @@ def test_champion_in_the_cache_key_of_evaluate_is_the_hash_of_its_manifest(compi
     [
         ({"synthetic_until": 0.5}, {"train-classifier-2"}),
         ({"synthetic_weight": 0.5}, {"train-classifier", "train-classifier-2"}),
+        (
+            {"classifier": "convnext", "weights": f"gs://a/b.h5#sha256={'0' * 64}"},
+            {"check-inputs", "train-classifier", "train-classifier-2"},
+        ),
         ({"synthetic_selection": "label"}, {"generate-images"}),
         ({"synthetic_scope": "all"}, {"check-inputs", "read-other-data", "train-features", "train-classifier-2"}),
     ],
 )
-def test_option_for_the_use_of_synthetic_images_restarts_what_it_changes_only(
+def test_option_restarts_what_it_changes_only(
     compiled: Compiled, tmp_path: Path, option: dict[str, Any], tasks: set[str]
 ):
     """Tasks after these run again if their results differ."""

@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+import h5py
+import keras
+import numpy as np
 import pytest
 
+from components.shared.files import file_sha256
 from components.shared.patient_metadata import inputs
-from components.shared.records import MetadataEncoding
+from components.shared.records import ClassifierRecord, MetadataEncoding, load_record
 from components.train_classifier import networks
+from components.train_classifier.train import Network
 from counterweight import export
 from counterweight.published import Arm
+from tests.helpers.errors import raises_user_error
 from tests.helpers.networks import check_network, check_plain_model
+from tests.helpers.training import train_pack
 
 ENCODING = MetadataEncoding(age_mean=50, age_deviation=10, sex=["female", "male"], localization=["back"])
 
@@ -20,6 +27,53 @@ def test_network_of_keras_has_probabilities_a_saved_form_heat_maps_and_a_trainin
 ) -> None:
     check_network(name, tmp_path)
     check_plain_model(name)
+
+
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Network → files of its body's weights, in both formats of Keras."""
+    folder = tmp_path_factory.mktemp("weights")
+    files = {}
+    for name, body in (("efficientnet", "EfficientNetV2B0"), ("convnext", "ConvNeXtTiny")):
+        model = getattr(keras.applications, body)(include_top=False, weights=None, input_shape=(64, 64, 3))
+        files[name] = [folder / f"{name}.weights.h5", folder / f"{name}.h5"]
+        model.save_weights(files[name][0])
+        model.save(files[name][1])
+    return files
+
+
+@pytest.mark.parametrize(("name", "other"), [("efficientnet", "convnext"), ("convnext", "efficientnet")])
+def test_body_starts_from_the_weights_in_a_file(bodies: dict[str, list[Path]], name: str, other: str) -> None:
+    built = [Network(name, "0" * 64, path).build(3, 32, 0) for path in bodies[name]]
+    first, second = ([weight.numpy() for weight in model.weights[:-2]] for model in built)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    with h5py.File(bodies[name][1]) as file:
+        stored = file["model_weights"]
+        arrays = [
+            np.array(stored[str(it)][str(w)])
+            for it in stored.attrs["layer_names"]
+            for w in stored[it].attrs["weight_names"]
+        ]
+    assert sorted(float(np.abs(it).sum()) for it in arrays) == pytest.approx(
+        sorted(float(np.abs(it).sum()) for it in first), rel=1e-5
+    )
+    for path in bodies[other]:
+        with raises_user_error("weights.do_not_fit", classifier=name):
+            Network(name, "0" * 64, path).build(3, 32, 0)
+
+
+def test_training_from_weights_records_their_hash(
+    bodies: dict[str, list[Path]], training_data: Path, tmp_path: Path
+) -> None:
+    path = bodies["efficientnet"][0]
+    changes = {"epochs": 1, "classifier": "efficientnet", "weights": f"{path}#sha256={file_sha256(path)}"}
+    models = train_pack(training_data, tmp_path / "classifiers", "baseline:1*", **changes)
+    record = load_record(models / "baseline.json", ClassifierRecord)
+    assert record.settings.weights_sha256 == file_sha256(path)
+    changes["weights"] = f"{path}#sha256={'0' * 64}"
+    with raises_user_error("weights.other_hash"):
+        train_pack(training_data, tmp_path / "other", "baseline:1*", **changes)
+    assert not (tmp_path / "other").exists()
 
 
 def test_efficientnet_exports_to_onnx(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def run_check(in_pod: bool = True, **values: Any) -> Checked:
         "max_bad_images": 1,
         "metadata": "none",
         "synthetic_scope": "rare",
+        "weights": "none",
     }
     environment = {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "k"}
     environment |= {"KUBERNETES_SERVICE_HOST": "10.0.0.1"} if in_pod else {}

@@ -195,6 +195,7 @@ def run_check(place: Place, **values: object) -> None:
         "max_bad_images": 0,
         "metadata": "none",
         "synthetic_scope": "rare",
+        "weights": "none",
     }
     check(parameters.defaults() | values, environment=environment, **options)  # type: ignore[arg-type]
 

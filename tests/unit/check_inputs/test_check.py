@@ -20,7 +20,7 @@ def run_check(
     environment: dict[str, str] | None = None, options: dict[str, Any] | None = None, **values: Any
 ) -> Checked:
     own = {"classifiers_per_task": 2, "checkpoints": "auto", "champion": "none", "metadata": "none"}
-    own |= {"max_bad_images": 0, "synthetic_scope": "rare"}
+    own |= {"max_bad_images": 0, "synthetic_scope": "rare", "weights": "none"}
     return check(parameters.defaults() | values, environment=environment or {}, **(own | (options or {})))
 
 
@@ -194,3 +194,11 @@ def test_check_in_a_pod_refuses_a_champion_in_a_folder():
 )
 def test_check_refuses_a_champion_that_cannot_be_found(champion: str, output: str, code: str):
     assert error_of(options={"champion": champion}, output=output).code == code
+
+
+def test_check_requires_the_file_of_weights(tmp_path: Path):
+    options = {"weights": f"{tmp_path / 'body.h5'}#sha256={'0' * 64}"}
+    assert error_of({}, options).code == "weights.unreadable"
+    assert error_of(IN_POD, options).code == "input.not_reachable"
+    (tmp_path / "body.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert run_check({}, options).packs.real

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hashlib
 import pytest
 
 from components import placement
@@ -194,13 +195,25 @@ def test_arguments_with_the_last_champion_give_each_run_a_folder_in_the_output(t
     assert arguments()[2] == Path("runs", run_id).resolve()
 
 
-def test_resolve_champion_returns_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resolve_options_returns_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "first").mkdir()
-    resolved = [
-        run.resolve_champion({"champion": value})["champion"] for value in ("first", "last", "none", "gs://a/b")
-    ]
+    resolved = [run.resolve_options({"champion": value})["champion"] for value in ("first", "last", "none", "gs://a/b")]
     assert resolved == [str(tmp_path / "first"), "last", "none", "gs://a/b"]
-    assert run.resolve_champion({"gans_per_task": "1"}) == {"gans_per_task": "1"}
+    assert run.resolve_options({"gans_per_task": "1"}) == {"gans_per_task": "1"}
     with raises_user_error("run.missing_path", name="champion"):
-        run.resolve_champion({"champion": "absent"})
+        run.resolve_options({"champion": "absent"})
+
+
+def test_resolve_options_adds_the_hash_of_a_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "body.h5").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert run.resolve_options({"weights": "body.h5"}) == {"weights": f"{tmp_path}/body.h5#sha256={digest}"}
+    remote = f"gs://a/body.h5#sha256={'0' * 64}"
+    for text in ("none", remote):
+        assert run.resolve_options({"weights": text}) == {"weights": text}
+    given = f"body.h5#sha256={'0' * 64}"  # the task that reads the file compares them
+    assert run.resolve_options({"weights": given}) == {"weights": f"{tmp_path}/{given}"}
+    with raises_user_error("run.missing_path", name="weights"):
+        run.resolve_options({"weights": "absent.h5"})

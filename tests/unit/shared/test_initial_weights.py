@@ -1,0 +1,62 @@
+"""The option `weights`: its form, and the file that it names."""
+
+from pathlib import Path
+
+import pytest
+
+from components import placement
+from components.shared.files import file_sha256
+from components.shared.initial_weights import InitialWeights, check_file, check_network, parse_weights
+from components.shared.parameters import Options, parse
+from tests.helpers.errors import raises_user_error
+
+DIGEST = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (f"gs://bucket/a.h5#sha256={DIGEST}", "gs://bucket/a.h5"),
+        (f"/a#b.weights.h5#sha256={DIGEST}", "/a#b.weights.h5"),
+    ],
+)
+def test_parse_weights_returns_place_and_hash(text: str, place: str):
+    assert parse_weights(text) == InitialWeights(place, DIGEST)
+    assert parse({"weights": text}, Options) == {"weights": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "imagenet", "gs://bucket/a.h5", "a.h5#sha256=12", f"a.keras#sha256={DIGEST}", f"ftp://a/b.h5#sha256={DIGEST}"],
+)
+def test_option_of_another_form_is_refused(text: str):
+    with raises_user_error("parameter.invalid", name="weights"):
+        parse({"weights": text}, Options)
+
+
+def test_only_networks_of_keras_start_from_weights(monkeypatch: pytest.MonkeyPatch):
+    check_network("none", "cnn")
+    check_network(f"a.h5#sha256={DIGEST}", "convnext")
+    monkeypatch.setattr(placement, "_overrides", {"weights": f"a.h5#sha256={DIGEST}"})
+    placement.placement.cache_clear()
+    with raises_user_error("weights.other_network", classifier="cnn"):
+        placement.placement()
+    placement.placement.cache_clear()
+
+
+def test_open_compares_the_hash(tmp_path: Path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"some")
+    assert InitialWeights(str(path), file_sha256(path)).open(tmp_path) == path
+    with raises_user_error("weights.other_hash", sha256=file_sha256(path)):
+        InitialWeights(str(path), DIGEST).open(tmp_path)
+
+
+def test_check_file_refuses_what_is_no_file_of_hdf5(tmp_path: Path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\nrest")
+    check_file(InitialWeights(str(path), DIGEST))
+    path.write_bytes(b"PK")
+    for place in (path, tmp_path / "absent.h5", tmp_path):
+        with raises_user_error("weights.unreadable", place=str(place)):
+            check_file(InitialWeights(str(place), DIGEST))
