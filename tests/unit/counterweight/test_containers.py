@@ -216,6 +216,7 @@ def test_only_tasks_that_read_the_champion_get_its_folder_and_a_network(
     engine.inputs, engine.remote, engine.checkpoints, engine.shares_group = [], False, {}, False
     engine.user, engine.security, engine.label, engine.scratch = "1:1", [], {}, tmp_path
     engine.output, engine.remote_champion = tmp_path / "out", True
+    engine.weights, engine.remote_weights = [], False
     engine.results = engine._mount("OUT", Path("/home/user/runs/second"), read_only=False)
     engine.champion = [engine._mount("champion", Path("/home/user/runs"), read_only=True)]
     engine.start(task, ["sh", "-c", "true"], {}, {})

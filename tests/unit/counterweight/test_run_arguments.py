@@ -1,10 +1,10 @@
 """What a local run makes of its command line."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hashlib
 import pytest
 
 from components import placement
