@@ -83,6 +83,15 @@ def test_model_card_warns_of_synthetic_images_unlike_real_ones():
     assert "df: classifiers" not in limitations
 
 
+def test_model_card_names_the_weights_that_the_network_started_from():
+    results = example(2)
+    assert "trained from random weights." in model_card(results)
+    results["run"]["settings"]["weights_sha256"] = "a" * 64
+    text = model_card(results)
+    assert f"SHA-256 `{'a' * 64}`. Whether test images were used to train them is unknown." in text
+    assert "random weights" not in text
+
+
 def test_model_card_missing_external_data_are_stated():
     assert "**On external data**: not measured in this run." in model_card(example(1))
     assert "not measured in this run" not in model_card(example(1, external=True))
