@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.container_images import PHASE_OF
 from components.shared.errors import UserError
-from components.shared.initial_weights import check_network
+from components.shared.initial_weights import MARK, check_network
 from components.shared.parameters import Options, parse
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def option_settings() -> dict[str, str | float]:
         "synthetic_selection": options.synthetic_selection,
         "synthetic_until": options.synthetic_until,
         "synthetic_weight": options.synthetic_weight,
-        "weights": options.weights,
+        "weights": options.weights.rpartition(MARK)[2],
     }
 
 

@@ -51,7 +51,7 @@ from counterweight import estimate as estimating
 from counterweight import parameters, plan_text
 from counterweight.estimate import Size, estimate
 from counterweight.exit_codes import run_command
-from counterweight.run import arguments
+from counterweight.run import arguments, resolve_options
 from counterweight.run_options import expand, output_file
 
 DEFAULT = "plan.json"
@@ -305,7 +305,7 @@ def run(words: list[str], out: TextIO) -> int:
     if file := given.pop("PLACEMENT", ""):
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()
-    override_options(options)
+    override_options(resolve_options(options))
     path, limit = _out(given), placement().options.max_bad_images
     _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     of_runs.check_arms(values, placement().options.synthetic_scope)

@@ -40,7 +40,7 @@ from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.files import file_sha256
 from components.shared.initial_weights import FORM as WEIGHTS_FORM
-from components.shared.initial_weights import MARK
+from components.shared.initial_weights import MARK, other_hash
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import check_arms, defaults, format_sources, parse, source_label, synthetic_sources
 from components.shared.places import refuse_file
@@ -201,7 +201,7 @@ def resolve_options(options: Mapping[str, str]) -> dict[str, str]:
     """Return the options of a command with absolute paths; the hash of a file of weights is added if it is missing.
 
     Raises:
-        UserError: `run.missing_path`, or the file cannot be read.
+        UserError: `run.missing_path`, `weights.other_hash`, or the file cannot be read.
     """
     resolved = dict(options)
     if "champion" in options:
@@ -216,7 +216,10 @@ def resolve_options(options: Mapping[str, str]) -> dict[str, str]:
                 "run.missing_path",
                 name="weights",
             )
-        resolved["weights"] = f"{path}{MARK}{digest if mark else file_sha256(path)}"
+        found = file_sha256(path)
+        if mark and digest != found:
+            raise other_hash(place, found)
+        resolved["weights"] = f"{path}{MARK}{found}"
     return resolved
 
 

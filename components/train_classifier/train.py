@@ -478,7 +478,9 @@ class Network:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras names each layer without weights
-                return cast(keras.Model, module.build(classes, image_size, metadata, self.weights))
+                model = cast(keras.Model, module.build(classes, image_size, metadata, self.weights))
+            if not all(np.isfinite(values).all() for values in model.get_weights()):
+                raise ValueError("some are not finite")
         except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
             raise UserError(
                 f"the weights do not fit the network {self.name}: {str(error).strip().partition(chr(10))[0][:200]}",
@@ -486,6 +488,7 @@ class Network:
                 "weights.do_not_fit",
                 classifier=self.name,
             ) from error
+        return model
 
 
 @dataclass(frozen=True)

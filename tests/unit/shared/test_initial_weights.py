@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from components import placement
@@ -46,10 +48,24 @@ def test_only_networks_of_keras_start_from_weights(monkeypatch: pytest.MonkeyPat
 
 def test_open_compares_the_hash(tmp_path: Path):
     path = tmp_path / "a.h5"
-    path.write_bytes(b"some")
+    with h5py.File(path, "w") as file:
+        file["layer/kernel"] = np.ones(3)
     assert InitialWeights(str(path), file_sha256(path)).open(tmp_path) == path
     with raises_user_error("weights.other_hash", sha256=file_sha256(path)):
         InitialWeights(str(path), DIGEST).open(tmp_path)
+
+
+def test_open_refuses_a_file_that_declares_more_than_networks_have(tmp_path: Path):
+    """Regression: Keras allocated 7 GiB for a file of 24 MB before it refused its shape."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("layers/dense/vars/0", (40_000, 10_000), "f4", chunks=(1000, 1000), compression="gzip")
+    assert path.stat().st_size < 100_000
+    with raises_user_error("weights.too_large"):
+        InitialWeights(str(path), file_sha256(path)).open(tmp_path)
+    path.write_bytes(path.read_bytes()[:500])
+    with raises_user_error("weights.unreadable"):
+        InitialWeights(str(path), file_sha256(path)).open(tmp_path)
 
 
 def test_check_file_refuses_what_is_no_file_of_hdf5(tmp_path: Path):
