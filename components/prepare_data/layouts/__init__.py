@@ -27,7 +27,7 @@ from components.prepare_data.layouts import (
     pad_ufes,
     parquet,
 )
-from components.prepare_data.layouts.columns import explain_unknown_columns
+from components.prepare_data.layouts.columns import explain_unknown_columns, note_groups
 from components.prepare_data.layouts.dataset import (
     Dataset,
     FileLayout,
@@ -292,7 +292,8 @@ def _explain_no_layout(inventory: Inventory, named: Mapping[str, str]) -> UserEr
 
 def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
     """Check what a layout read, and complete it."""
-    table, notes = raw.table.fillna("").reset_index(drop=True), list(raw.notes)
+    table = raw.table.fillna("").reset_index(drop=True)
+    notes = [*raw.notes, *note_groups(raw.ignored, raw.columns)]
     with contextlib.suppress(UnicodeEncodeError):  # of a class that is refused below
         table = table.astype(STRING)
     raw.table = pd.DataFrame()  # its columns are replaced one by one

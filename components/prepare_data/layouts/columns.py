@@ -3,7 +3,7 @@
 import filecmp
 import re
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +19,7 @@ from components.prepare_data.layouts.one_hot import (
     note_classes,
     read_classes,
 )
-from components.prepare_data.layouts.splits import split_of_path
+from components.prepare_data.layouts.splits import split_of, split_of_path
 from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table, refuse_repeated
 from components.prepare_data.texts import iterate
 from components.shared.errors import UserError, printable
@@ -30,14 +30,25 @@ Aliases = Mapping[str, Sequence[str]]
 
 COMMON: Aliases = {
     "lesion_id": ("lesion_id",),
-    "patient_id": ("patient_id", "patient", "subject_id", "case_id"),
+    "patient_id": (
+        "patient_id", "patient", "patient_no", "patient_nr", "patient_number", "patient_code", "subject_id",
+        "participant_id", "case_id",
+    ),
     "dx_type": ("dx_type", "diagnosis_confirm_type", "biopsed"),
     "age": ("age", "age_approx"),
     "sex": ("sex", "gender"),
     "localization": ("localization", "anatom_site_general", "anatom_site", "region", "site"),
     "split": ("split",),
-}
+}  # fmt: skip
 """Column names of optional fields that several layouts share."""
+_MAY_GROUP = {
+    field: re.compile(rf"({words})(_(id|no|nr|num|number|code|name|key|uid))?")
+    for field, words in {
+        "lesion_id": "lesion|nodule|tumou?r|wound|mole",
+        "patient_id": "patient|subject|participant|person|individual|pid|mrn|case|study|specimen|slide",
+    }.items()
+}
+"""Names of other columns whose values images may share that must stay in one split."""
 IMAGE_COLUMNS = (
     "image_id", "isic_id", "img_id", "image", "image_name", "image_file", "image_path", "img", "img_path", "file",
     "filename", "file_name", "filepath", "file_path", "path",
@@ -139,7 +150,10 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
         parts.append(part)
         places.extend(table.lines)
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
-        ignored += [column for column in table.header if column and column not in (*found.columns.values(), *hot)]
+        unused = [column for column in table.header if column and column not in (*found.columns.values(), *hot)]
+        ignored += unused
+        if "split" not in found.columns:
+            notes |= dict.fromkeys(_note_splits(table, unused))
         notes |= {note_classes(hot): None} if hot else {}
         others = {it.parent for it in found.files} - {path.parent, *path.parent.parents}
         rivals = {} if "image_id" in found.named else _rival_columns(table, found.columns)
@@ -216,6 +230,41 @@ def note_other_classes(found: Found, ignored: Sequence[str], classes: Sequence[s
     if not others or "dx" in found.named:
         return []
     return [f"the class is the column {found.columns['dx']}; set data_columns=dx:COLUMN for {' or '.join(others)}"]
+
+
+def note_groups(ignored: Sequence[str], columns: Mapping[str, str]) -> list[str]:
+    """Return a note for each ignored column that may identify lesions or patients, of which no column is known.
+
+    Example:
+        >>> note_groups(["case_num", "clinic"], {"lesion_id": "lesion"})[0][:49]
+        'the column case_num, which is not used, may ident'
+    """
+    return [
+        f"the column {column}, which is not used, may identify {field.removesuffix('_id')}s: set data_columns="
+        f"{field}:{column} if images with the same value must stay in one split"
+        for field, names in _MAY_GROUP.items()
+        for column in ignored
+        if field not in columns and names.fullmatch(normalise(column))
+    ]
+
+
+def _note_splits(table: Table, ignored: Sequence[str]) -> list[str]:
+    """Return a note for each ignored column that states a split."""
+    return [
+        f"the column {column}, which is not used, has the names of splits: set data_columns=split:{column} to use them"
+        for column in ignored
+        if _are_splits(table.column(column))
+    ]
+
+
+def _are_splits(values: Iterable[str]) -> bool:
+    """Return whether all values are the names of splits, train and test among them."""
+    found = set()
+    for value in values:
+        if (split := split_of(value)) is None:
+            return False
+        found.add(split)
+    return {"train", "test"} <= found
 
 
 def _usual(header: Sequence[str]) -> list[str]:

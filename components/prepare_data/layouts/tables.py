@@ -65,10 +65,10 @@ def normalise(name: str) -> str:
     """Return the name of a column in lower case, with `_` between words.
 
     Example:
-        >>> normalise("Image ID"), normalise("patientId"), normalise("LESIONID")
-        ('image_id', 'patient_id', 'lesion_id')
+        >>> normalise("Image ID"), normalise("patientId"), normalise("LESIONID"), normalise("Case No.")
+        ('image_id', 'patient_id', 'lesion_id', 'case_no')
     """
-    words = re.sub(r"[\s_.-]+", "_", _HUMP.sub("_", name.strip()).lower())
+    words = re.sub(r"[\s_.-]+", "_", _HUMP.sub("_", name.strip()).lower()).rstrip("_")
     return _JOINED.sub(r"\1_\2", words)
 
 

@@ -502,6 +502,53 @@ def test_read_columns_without_separators_are_recognised(raw, read, columns):
     assert table["group_id"].nunique() == 6
 
 
+@pytest.mark.parametrize(
+    ("column", "field"),
+    [
+        ("lesion", "lesion_id"),
+        ("Lesion No.", "lesion_id"),
+        ("nodule_key", "lesion_id"),
+        ("pid", "patient_id"),
+        ("Subject", "patient_id"),
+        ("case_num", "patient_id"),
+        ("patient_age", None),
+        ("lesion_size_mm", None),
+    ],
+)
+def test_read_notes_a_column_that_may_identify_lesions_or_patients_and_is_not_used(raw, read, column, field):
+    named = [(row[1], row[2], f"A{number // 2}") for number, row in enumerate(rows())]
+    write_table(raw / CSV, named, ["image_id", "dx", column])
+    write_images(raw / "images", rows())
+    dataset = read(raw)
+    notes = [note for note in dataset.source.notes if "which is not used" in note]
+    if field is None:
+        assert not notes
+        return
+    (note,) = notes
+    assert f"data_columns={field}:{column} " in note
+    assert read(raw, f"{field}:{column}").table["group_id"].nunique() == 12
+
+
+def test_read_takes_patient_numbers_as_patients(raw, read):
+    named = [(row[1], row[2], number // 2) for number, row in enumerate(rows())]
+    write_table(raw / CSV, named, ["image_id", "dx", "Patient No."])
+    write_images(raw / "images", rows())
+    dataset = read(raw)
+    assert (dataset.source.unit, dataset.source.columns["patient_id"]) == ("patient", "Patient No.")
+
+
+@pytest.mark.parametrize(("last", "noted"), [("Test", True), ("", False), ("unused", False)])
+def test_read_notes_a_column_with_the_names_of_splits_that_is_not_used(raw, read, last, noted):
+    parts = ["TRAIN"] * 15 + ["Test"] * 7 + [last]
+    named = [(row[1], row[2], part) for row, part in zip(rows(), parts, strict=True)]
+    write_table(raw / CSV, named, ["image_id", "dx", "partition"])
+    write_images(raw / "images", rows())
+    dataset = read(raw)
+    assert any("data_columns=split:partition " in note for note in dataset.source.notes) == noted
+    assert not dataset.source.own_split
+    assert read(raw, "split:partition").source.own_split == noted
+
+
 def test_read_named_columns(raw, read):
     lines = [[n, f"{row[1]}.jpg", row[2], f"P{n // 2}"] for n, row in enumerate(rows())]
     write_table(raw / "list.csv", lines, ["nr", "Bild", "Befund", "Fall"])
