@@ -14,10 +14,10 @@ from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.one_hot import (
     ONE_HOT,
     are_no_classes,
-    binary_columns,
     find_classes,
     note_classes,
     read_classes,
+    share_columns,
 )
 from components.prepare_data.layouts.splits import split_of, split_of_path
 from components.prepare_data.layouts.tables import Table, join_some, normalise, read_start, read_table, refuse_repeated
@@ -310,8 +310,14 @@ def note_unused_tables(inventory: Inventory, used: Collection[Path], index: Imag
 def explain_unknown_columns(
     inventory: Inventory, paths: Sequence[Path], named: Mapping[str, str], has_class_folders: bool
 ) -> UserError:
-    """Return the error for tables in which no image or class column was recognised."""
-    path = paths[0]
+    """Return the error for tables in which no image or class column was recognised: of several, the likeliest."""
+
+    def rank(path: Path) -> tuple[int, int, int]:
+        names = set(map(normalise, inventory.headers[path]))
+        own = sum(normalise(column) in names for column in named.values())
+        return own, sum(not names.isdisjoint(usual) for usual in (IMAGE_COLUMNS, CLASS_COLUMNS)), path.stat().st_size
+
+    path = max(paths, key=rank)
     header = inventory.headers[path]
     if not header:
         return UserError(
@@ -343,12 +349,13 @@ def explain_unknown_columns(
             file=inventory.name(path),
         )
     names = set(map(normalise, header))
-    hot = [] if names & set(CLASS_COLUMNS) else binary_columns(path, _usual(header))
+    hot = [] if "dx" in named or names & set(CLASS_COLUMNS) else share_columns(path, _usual(header))
     if not are_no_classes(hot) and names & set(IMAGE_COLUMNS):
         return UserError(
-            f"{inventory.name(path)} has no column of classes, and not exactly one 1 in each row of its columns with "
-            f"0 and 1 ({join_some(hot, 12)})",
-            "keep only one column per class of these, or name the column of the class, as in data_columns=dx:COLUMN",
+            f"{inventory.name(path)} has no column of classes, and its columns with numbers from 0 to 1 "
+            f"({join_some(hot, 12)}) do not have exactly one 1 and otherwise 0 in each row",
+            "write 1 for the class of the image and 0 for the others, and keep only the columns of classes, or name "
+            "the column of the class, as in data_columns=dx:COLUMN",
             "metadata.not_one_hot",
             file=inventory.name(path),
             columns=hot[:50],
@@ -356,11 +363,34 @@ def explain_unknown_columns(
     return UserError(
         f"{inventory.name(path)} does not have exactly one column that usually holds the image, and one the class "
         f"(it has {shown})",
-        "name the columns, as in data_columns=image_id:COLUMN,dx:COLUMN and, if there are some, lesion_id:COLUMN,"
-        "patient_id:COLUMN"
-        + ", or move the file out of the folder to read the classes from the folders"
-        * has_class_folders,
+        f"name the columns, as in {_suggest(inventory, path, named)}"
+        + " and, if there are some, lesion_id:COLUMN,patient_id:COLUMN"
+        * names.isdisjoint((*COMMON["lesion_id"], *COMMON["patient_id"]))
+        + ", or move the file out of the folder to read the classes from the folders" * has_class_folders,
         "metadata.missing_column",
         file=inventory.name(path),
         columns=header[:50],
     )
+
+
+def _suggest(inventory: Inventory, path: Path, named: Mapping[str, str]) -> str:
+    """Return `data_columns` for a table, with the columns that may hold the image and the class."""
+    header = inventory.headers[path]
+    images = [name for name in header if normalise(name) in IMAGE_COLUMNS] or _columns_of_images(inventory, path)
+    images = [named["image_id"]] if "image_id" in named else images or ["COLUMN"]
+    classes = [name for name in header if normalise(name) in CLASS_COLUMNS and name not in images]
+    classes = [named["dx"]] if "dx" in named else classes or ["COLUMN"]
+    pairs = [f"data_columns=image_id:{image},dx:{dx}" for image in images for dx in classes]
+    return " or ".join(pairs[:3])
+
+
+def _columns_of_images(inventory: Inventory, path: Path) -> list[str]:
+    """Return the columns that name another image in each of the first rows."""
+    header, *rows = read_start(path)
+    index, rows = ImageIndex(inventory), [row for row in rows[:FIRST_ROWS] if len(row) == len(header)]
+    found = []
+    for at, name in enumerate(header):
+        images = {_locate(index, row[at], path.parent) for row in rows}
+        if name and rows and -1 not in images and len(images) == len(rows):
+            found.append(name)
+    return found

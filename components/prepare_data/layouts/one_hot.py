@@ -1,6 +1,6 @@
 """Tables with one column per class, which has 1 for the images of the class and 0 for all others."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from components.prepare_data.layouts.splits import split_of
@@ -15,12 +15,18 @@ _SEXES = frozenset(["male", "female", "m", "f", "man", "woman"])
 
 
 def _number(value: str) -> float | None:
-    """Return 0 or 1; None for other values."""
+    """Return 0 or 1, also with a decimal comma; None for other values."""
+    number = _share(value)
+    return number if number in (0, 1) else None
+
+
+def _share(value: str) -> float | None:
+    """Return a number from 0 to 1, which may be a probability; None for other values."""
     try:
-        number = _WORDS[value.lower()] if value.lower() in _WORDS else float(value)
+        number = _WORDS[value.lower()] if value.lower() in _WORDS else float(value.replace(",", "."))
     except ValueError:
         return None
-    return number if number in (0, 1) else None
+    return number if 0 <= number <= 1 else None
 
 
 def binary_columns(path: Path, others: Iterable[str]) -> list[str]:
@@ -29,10 +35,29 @@ def binary_columns(path: Path, others: Iterable[str]) -> list[str]:
     Raises:
         UserError: the file does not hold a table.
     """
+    return _columns(path, others, lambda values: all(_number(value) is not None for value in values))
+
+
+def share_columns(path: Path, others: Iterable[str]) -> list[str]:
+    """Return the columns that have numbers from 0 to 1 and missing values in the first rows, without some others.
+
+    Raises:
+        UserError: the file does not hold a table.
+    """
+
+    def accept(values: Sequence[str]) -> bool:
+        known = [value for value in values if value.lower() not in ("", "nan")]
+        return bool(known) and all(_share(value) is not None for value in known)
+
+    return _columns(path, others, accept)
+
+
+def _columns(path: Path, others: Iterable[str], accept: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Return the columns whose values in the first rows are accepted, without some others."""
     header, *rows = read_start(path) or [[]]
     rows = [row for row in rows if len(row) == len(header)]
     left = [at for at, name in enumerate(header) if name and name not in set(others)] if rows else []
-    return [header[at] for at in left if all(_number(row[at]) is not None for row in rows)]
+    return [header[at] for at in left if accept([row[at] for row in rows])]
 
 
 def find_classes(path: Path, others: Iterable[str]) -> list[str]:

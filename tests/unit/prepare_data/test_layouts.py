@@ -398,6 +398,56 @@ def test_read_columns_with_0_and_1_that_are_no_classes_are_refused(raw, read, na
             read(raw)
 
 
+def test_read_one_column_per_class_with_decimal_commas(raw, read):
+    hot = [(row[1], *("1,0" if row[2] == dx else "0,0" for dx in COUNTS)) for row in rows()]
+    write_table(raw / "train.csv", hot, ["image", *COUNTS], delimiter=";")
+    write_images(raw / "images", rows())
+    assert classes(read(raw)) == COUNTS
+
+
+@pytest.mark.parametrize(("one", "zero"), [("1", ""), ("1.0", "NaN"), ("0.8", "0.1"), ("0,8", "0,1")])
+def test_read_one_column_per_class_without_zeros_or_with_probabilities_is_named(raw, read, one, zero):
+    hot = [(row[1], *(one if row[2] == dx else zero for dx in COUNTS)) for row in rows()]
+    names = ["healthy", "rust", "scab"]
+    write_table(raw / "train.csv", hot, ["image", *names], delimiter=";")
+    write_images(raw / "images", rows())
+    with raises_user_error("metadata.not_one_hot", columns=names, file="train.csv") as caught:
+        read(raw)
+    assert "write 1 for the class of the image and 0 for the others" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("header", "suggested"),
+    [
+        (["id", "species"], ["image_id:id,dx:COLUMN"]),
+        (["id_code", "diagnosis"], ["image_id:id_code,dx:diagnosis"]),
+        (["image_name", "diagnosis", "target"], ["image_id:image_name,dx:diagnosis", "image_id:image_name,dx:target"]),
+        (["clinic", "diagnosis", "derm"], ["image_id:clinic,dx:diagnosis", "image_id:derm,dx:diagnosis"]),
+    ],
+)
+def test_read_unknown_columns_suggests_those_that_may_hold_image_and_class(raw, read, header, suggested):
+    named = [(row[1], row[2], f"{row[1]}.jpg" if header[-1] == "derm" else row[2])[: len(header)] for row in rows()]
+    write_table(raw / "train.csv", named, header)
+    write_images(raw / "images", rows())
+    with raises_user_error("metadata.missing_column", file="train.csv") as caught:
+        read(raw)
+    assert caught.value.hint.count("data_columns=") == len(suggested)
+    for columns in suggested:
+        assert f"data_columns={columns} " in caught.value.hint
+        assert classes(read(raw, columns.replace("COLUMN", header[1]))) == COUNTS
+
+
+def test_read_unknown_columns_of_several_tables_names_the_likeliest(raw, read):
+    write_table(raw / "duplicates.csv", [(row[1], row[1]) for row in rows()], ["first_image", "second_image"])
+    named = [(row[1], row[2], row[2]) for row in rows()[:9]]
+    write_table(raw / "truth.csv", named, ["image_name", "diagnosis", "target"])
+    write_images(raw / "images", rows())
+    with raises_user_error("metadata.missing_column", file="truth.csv"):
+        read(raw)
+    with raises_user_error("metadata.unknown_column", file="truth.csv", columns=["class"]):
+        read(raw, "image_id:image_name,dx:class")
+
+
 def test_read_several_columns_with_1_in_a_row_are_named(raw, read):
     write_leaves(raw, further=[("sex", lambda n: n % 2), ("wet", lambda n: n % 2), ("camera", lambda n: f"c{n}")])
     with raises_user_error("metadata.not_one_hot", columns=["healthy", "rust", "scab", "wet"], file="train.csv"):
@@ -556,7 +606,7 @@ def test_read_named_columns(raw, read):
     with raises_user_error("metadata.missing_column") as caught:
         read(raw)
     assert caught.value.fields == {"file": "list.csv", "columns": ["nr", "Bild", "Befund", "Fall"]}
-    assert "data_columns=image_id:COLUMN,dx:COLUMN" in caught.value.hint
+    assert "data_columns=image_id:Bild,dx:COLUMN" in caught.value.hint
     dataset = read(raw, "image_id:Bild, dx:Befund, lesion_id:Fall")
     assert classes(dataset) == COUNTS
     assert dataset.source.columns == {"image_id": "Bild", "dx": "Befund", "lesion_id": "Fall"}
