@@ -402,6 +402,10 @@ def refuse_empty_classes(rows: pd.DataFrame, classes: Sequence[str], source: Dat
     hint = f"fix the skipped images, add {source.unit}s, or remove the class"
     if source.own_split and split.strip() == "random":
         hint = "the split is that of the data: add images, or set data_split to a fold such as 1/5, or to a CSV"
+    elif split.strip() != "random" and not splitting.FOLD.fullmatch(split):
+        hint = (
+            "assign images of each class to train, validation and test in the file of data_split, or set it to random"
+        )
     for dx in classes:
         for name in splitting.SHARES:
             if not ((rows["dx"] == dx) & (rows["split"] == name)).any():

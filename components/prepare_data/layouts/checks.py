@@ -14,6 +14,8 @@ from components.shared.errors import UserError
 
 MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
 """Values, in lower case, that stand for a missing class; `none` and `unknown` may be classes."""
+_SIGNS = "#<>()[]{}?!.*'\"`/ "
+"""What programs write around such a value, or instead of it: `#N/A`, `<NA>`, `?`."""
 
 _DECIMALS = re.compile(r"\.0*$")
 _ROUNDED = re.compile(r"-?\d([.,]\d+)?E\+\d+")
@@ -40,7 +42,9 @@ def check_values(raw: Raw, column: str, table: pd.DataFrame) -> None:
         UserError: a value is not; the message names the place.
     """
     values = table[column]
-    empty = np.flatnonzero(values.str.lower().isin(MISSING_CLASSES) if column == "dx" else values == "")
+    empty = np.flatnonzero(
+        values.str.strip(_SIGNS).str.lower().isin(MISSING_CLASSES) if column == "dx" else values == ""
+    )
     if len(empty) and column in ("image_id", "dx"):
         where = join_some([str(raw.places[int(row)]) for row in empty])
         line = "line " * isinstance(raw.places[int(empty[0])], int)
@@ -197,7 +201,12 @@ def check_number_of_classes(raw: Raw, inventory: Inventory, dx: pd.Series, min_c
     if classes > MAX_CLASSES:
         raise UserError(
             f"{raw.name} has {classes} different values of {raw.columns.get('dx', 'dx')}",
-            f"use at most {MAX_CLASSES} classes, or name the column of the class, as in data_columns=dx:COLUMN",
+            f"use at most {MAX_CLASSES} classes, or "
+            + (
+                "name the column of the class, as in data_columns=dx:COLUMN"
+                if raw.metadata
+                else "add a CSV with the columns image_id and dx if the folders are patients or images"
+            ),
             "metadata.too_many_classes",
             classes=int(classes),
         )

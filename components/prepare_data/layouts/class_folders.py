@@ -44,6 +44,9 @@ _PART_OF = re.compile(rf"(?P<of>(.*[ _.-])?){_PART_NAME}", re.IGNORECASE)
 _MASKS = re.compile(
     r"(.*[ _.-])?(masks?|segmentations?|ground_?truth|annotations?|thumb(nail)?s?)([ _.-]*\d+)?", re.IGNORECASE
 )
+_ID = re.compile(r"(?P<of>.*?)\d{2,}")
+"""Names of folders that may be patients or images, such as `IMD002`, if there are many with few images each."""
+MIN_IDS, MAX_IMAGES_OF_ID = 10, 10
 UNSUPPORTED = frozenset((
     ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".mha", ".mhd",
     ".ndpi", ".nef", ".nii", ".nii.gz", ".npy", ".nrrd", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svs", ".tga",
@@ -263,6 +266,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     _refuse_two_levels(folders)
     if _are_no_classes(classes):
         raise explain_no_classes(inventory)
+    _refuse_ids(folders)
     _refuse_empty(inventory, levels, classes)
     folder_of = np.fromiter((numbers.get(_folder_of(image), -1) for image in inventory.images), np.int64)
     files = ImagePaths(inventory.images, np.flatnonzero(folder_of >= 0))
@@ -393,6 +397,22 @@ def _refuse_copy(folders: Sequence[_Folder]) -> None:
                 folder=dx,
                 below=sorted(names)[:20],
             )
+
+
+def _refuse_ids(folders: Sequence[_Folder]) -> None:
+    """Raise if class folders seem to be patients or images: many with numbers for names and few images each."""
+    names = sorted({folder.dx for folder in folders})
+    prefixes = {match and match["of"] for match in map(_ID.fullmatch, names)}
+    mean = sum(folder.images for folder in folders) / len(names)
+    if len(names) >= MIN_IDS and len(prefixes) == 1 and None not in prefixes and mean < MAX_IMAGES_OF_ID:
+        raise UserError(
+            f"the {len(names)} folders {join_some(names)} would be classes, but have numbers for names and {mean:.1f} "
+            "images each: they may be patients or images",
+            "add a CSV with the columns image_id, dx and, if known, patient_id, or sort the images into one folder per "
+            "class, with a name that does not end in a number",
+            "folders.ids",
+            folders=names[:20],
+        )
 
 
 def _refuse_two_levels(folders: Sequence[_Folder]) -> None:

@@ -360,10 +360,11 @@ def explain_unknown_columns(
             file=inventory.name(path),
             columns=hot[:50],
         )
+    suggested = _suggest(inventory, path, named)
     return UserError(
         f"{inventory.name(path)} does not have exactly one column that usually holds the image, and one the class "
         f"(it has {shown})",
-        f"name the columns, as in {_suggest(inventory, path, named)}"
+        f"name the columns, as in {suggested}"
         + " and, if there are some, lesion_id:COLUMN,patient_id:COLUMN"
         * names.isdisjoint((*COMMON["lesion_id"], *COMMON["patient_id"]))
         + ", or move the file out of the folder to read the classes from the folders" * has_class_folders,

@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,8 @@ def _folders(path: str) -> tuple[str, ...]:
 
 MAX_MISSING = 0.05
 """Share of the rows above which no hint suggests to skip those without an image."""
+_NUMBER = re.compile(r"0*(\d+?)(?:\.0+)?")
+"""A whole number, without zeros before it and decimals."""
 CROWDED = 16
 """More images of one name, as in `1/image.jpg`, `2/image.jpg`, …, are sorted by their folders instead of compared."""
 
@@ -179,6 +182,15 @@ def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError
     )
 
 
+def _same_number(inventory: Inventory, value: str) -> str | None:
+    """Return an image whose name is the same number as an id: `00012` for `12` and `12.0`; None if there is none."""
+    number = _NUMBER.fullmatch(strip_suffixes(base_name(value)))
+    if number is None:
+        return None
+    names = ((path, _NUMBER.fullmatch(strip_suffixes(base_name(path)))) for path in inventory.images)
+    return next((path for path, found in names if found is not None and found[1] == number[1]), None)
+
+
 def explain_missing(inventory: Inventory, missing: list[str], rows: int, name: str) -> UserError:
     """Return the cause for which rows lack an image, with the fix.
 
@@ -214,6 +226,16 @@ def explain_missing(inventory: Inventory, missing: list[str], rows: int, name: s
             "images.unsupported_suffix",
             suffix=suffix,
             count=number,
+        )
+    if (alike := _same_number(inventory, missing[0])) is not None:
+        return UserError(
+            f"{count:,} of {rows:,} images have no file, such as {first}, but there is {inventory.name(alike)}: a "
+            "program has read the ids as numbers",
+            "write the ids as the files are named, and export them as text",
+            "images.changed_numbers",
+            id=first,
+            file=inventory.name(alike),
+            count=count,
         )
     if count < rows:
         few = count <= MAX_MISSING * rows

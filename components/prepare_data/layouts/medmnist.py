@@ -126,12 +126,13 @@ def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
 
 
 def _read_shape(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> tuple[int, ...]:
-    """Return the shape of an array of images.
+    """Return the shape of an array of images, without a dimension for one channel.
 
     Raises:
         UserError: it does not hold images.
     """
     shape, dtype = _read_array_header(archive, file, name)
+    shape = shape[:3] if len(shape) == 4 and shape[3] == 1 else shape
     grey, colour = len(shape) == 3, len(shape) == 4 and shape[3] == 3
     if dtype != np.uint8 or not (grey or colour) or not 0 < shape[1] * shape[2] <= MAX_PIXELS:
         raise UserError(

@@ -303,9 +303,18 @@ def first_texts(path: Path) -> list[str]:
 def explain_columns(inventory: Inventory, path: Path) -> UserError:
     """Return the error for a file in which no column of images and of classes was recognised."""
     schema = _schema(path)
+    columns = join_some([f"{field.name}: {field.type}"[:60] for field in schema], 12)
+    if _image_column(schema) is None:
+        return UserError(
+            f"{inventory.name(path)} has no column of images, as bytes or a struct with bytes (it has {columns})",
+            "save it as CSV if the images are files, or write their bytes into a column named image",
+            "metadata.no_images",
+            file=inventory.name(path),
+            columns=schema.names[:50],
+        )
     return UserError(
         f"{inventory.name(path)} does not have a column of images, as bytes or a struct with bytes, and exactly one "
-        f"that is usually the class (it has {join_some([f'{field.name}: {field.type}'[:60] for field in schema], 12)})",
+        f"that is usually the class (it has {columns})",
         "name the column of the class, as in data_columns=dx:COLUMN, and write nested columns as separate ones",
         "metadata.missing_column",
         file=inventory.name(path),

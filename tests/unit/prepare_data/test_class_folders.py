@@ -474,6 +474,34 @@ def test_read_a_list_of_images_beside_folders_is_noted(raw, name, text):
     assert f"lists of images without classes are not read: {name}" in layouts.inspect(raw).source.notes
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "images_each", "refused"),
+    [
+        ("IMD{:03}", 12, 3, True),
+        ("{:05}", 12, 3, True),
+        ("IMD{:03}/IMD{:03}_Dermoscopic_Image", 12, 1, True),
+        ("IMD{:03}", 12, 10, False),
+        ("IMD{:03}", 9, 3, False),
+        ("{:02} albatross", 12, 3, False),
+    ],
+)
+def test_read_many_numbered_folders_with_few_images_raises(raw, name, count, images_each, refused):
+    lay_out(raw, *images(*(name.format(number, number) for number in range(count)), count=images_each))
+    if not refused:
+        assert len(classes(raw)) == count
+        return
+    with raises_user_error("folders.ids") as caught:
+        layouts.inspect(raw)
+    assert len(caught.value.fields["folders"]) == count
+
+
+def test_read_too_many_folders_suggests_a_table(raw):
+    lay_out(raw, *images(*(f"albatross {number} black" for number in range(101)), count=1))
+    with raises_user_error("metadata.too_many_classes", classes=101) as caught:
+        layouts.inspect(raw)
+    assert "CSV with the columns image_id and dx" in caught.value.hint
+
+
 def test_read_a_store_beside_classes_that_end_as_stores_raises(raw):
     lay_out(raw, *images("with_mask", "without_mask", "masks"))
     with raises_user_error("folders.not_a_class", folders=["masks"]):

@@ -493,7 +493,7 @@ def test_read_isic_joins_lesions_of_images_that_are_spelled_otherwise(raw, read,
     assert caught.value.fields == {"file": "Lesions.csv"}
 
 
-@pytest.mark.parametrize("value", ["NA", "nan", "N/A", "null"])
+@pytest.mark.parametrize("value", ["NA", "nan", "N/A", "null", "#N/A", "<NA>", "(null)", "?", "..."])
 def test_read_a_class_that_stands_for_a_missing_one_raises(raw, read, value):
     write_table(raw / CSV, [[*row[:2], value if n == 4 else row[2], *row[3:]] for n, row in enumerate(rows())])
     write_images(raw, rows())
@@ -681,7 +681,8 @@ def test_read_hugging_face_parquet(raw, read):
             {"label": ["a", "b"] * 6, "image": None, "left": [b"l"] * 12, "right": [b"r"] * 12},
             "metadata.several_images",
         ),
-        ({"label": ["a", "b"] * 6, "image": None, "images": [[{"bytes": b""}]] * 12}, "metadata.missing_column"),
+        ({"label": ["a", "b"] * 6, "image": None, "images": [[{"bytes": b""}]] * 12}, "metadata.no_images"),
+        ({"label": ["a", "b"] * 6, "image": ["1.png", "2.png"] * 6}, "metadata.no_images"),
         ({"caption": ["a", "b"] * 6}, "metadata.missing_column"),
         ({"label": [[0], [1, 2]] * 6}, "metadata.invalid_class"),
     ],
@@ -905,7 +906,7 @@ def test_inspect_medmnist_gives_the_rows_of_read_also_of_a_copy_without_images(r
     pd.testing.assert_frame_equal(layouts.inspect(tmp_path / "copy").table, expected)
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3), (64, 64, 3)])
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (28, 28, 3), (64, 64, 3)])
 def test_read_medmnist(raw, read, shape):
     arrays = write_medmnist(raw / "bloodmnist.npz", shape)
     dataset = read(raw)
@@ -914,6 +915,7 @@ def test_read_medmnist(raw, read, shape):
     assert dict(dataset.table["split"].value_counts()) == {"train": 30, "validation": 12, "test": 12}
     stored = dataset.files["val/0000003"]
     assert np.array_equal(np.frombuffer(stored.read(), np.uint8).reshape(shape), arrays["val_images"][3])
+    assert isinstance(read_image(stored, 32), Accepted)
 
 
 @pytest.mark.parametrize(
@@ -1066,6 +1068,18 @@ def test_read_with_unsupported_suffix_names_it(raw, read, suffix):
     write_table(raw / CSV, rows())
     write_images(raw, rows(), lambda row: f"{row[1]}{suffix}", "PNG")
     assert cause(read(raw)) == ("images.unsupported_suffix", {"suffix": suffix, "count": 23})
+
+
+@pytest.mark.parametrize(("written", "count"), [("{}", 10), ("{}.0", 23), ("0{}", 23)])
+def test_read_ids_that_a_program_has_read_as_numbers_shows_one_of_each(raw, read, written, count):
+    write_table(raw / CSV, [(written.format(number), row[2]) for number, row in enumerate(rows())], ["image_id", "dx"])
+    write_images(raw / "images", [(row, f"{number:02}") for number, row in enumerate(rows())])
+    id_, file = written.format(0), "images/00.jpg"
+    expected = {"id": id_, "file": file, "count": count}
+    if written == "0{}":  # `00` to `09` are the names of files
+        expected |= {"id": "010", "file": "images/10.jpg", "count": 13}
+    error = read(raw).cause
+    assert (error.code, error.fields) == ("images.changed_numbers", expected)
 
 
 def test_read_with_other_names_shows_one_of_each(raw, read):

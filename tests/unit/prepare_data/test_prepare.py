@@ -688,6 +688,15 @@ def test_check_listing_names_the_fix_if_the_split_of_the_data_lacks_a_class(raw,
     phase.check_listing(VALUES | {"data": str(tmp_path / "own"), "data_split": "1/2"}, 0, "none")
 
 
+def test_check_listing_names_the_fix_if_the_file_of_the_split_lacks_validation(raw, tmp_path):
+    parts = ["train", "test"] * len(raw.rows)
+    lines = [f"{row['image_id']},{part}" for row, part in zip(raw.rows, parts, strict=False)]
+    (tmp_path / "given.csv").write_text("image_id,split\n" + "\n".join(lines))
+    with raises_user_error("split.empty_class", dx="df", split="validation") as caught:
+        phase.check_listing(VALUES | {"data": str(raw.path), "data_split": str(tmp_path / "given.csv")}, 0, "none")
+    assert "in the file of data_split" in caught.value.hint
+
+
 def test_check_listing_refuses_synthetic_images_of_other_classes(raw, tmp_path):
     """Before a classifier is trained on real images, which needs none of them."""
 
