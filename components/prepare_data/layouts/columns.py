@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
+from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw, name_lines
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.one_hot import (
@@ -176,7 +176,7 @@ def read_columns(inventory: Inventory, found: Found, classes: Sequence[str] = CL
         name=name,
         table=pd.concat(parts, ignore_index=True)[[field for field in COLUMN_FIELDS if field in parts[0]]],
         files=ImagePaths(inventory.images, files),
-        places=places,
+        places=name_lines(places, metadata),
         metadata=metadata,
         columns=found.columns,
         ignored=ignored,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from components.prepare_data.image_reader import RawImage, Stored
 from components.prepare_data.layouts.inventory import Inventory
-from components.prepare_data.texts import CHUNK
+from components.prepare_data.texts import CHUNK, Texts
 from components.shared.errors import UserError
 from components.shared.records import DataSource, MetadataFile
 
@@ -99,6 +99,19 @@ class ImagePaths(Sequence[str | None]):
     def take(self, rows: np.ndarray) -> "ImagePaths":
         """Return the images of some rows."""
         return ImagePaths(self._images, self.positions[rows])
+
+
+def name_lines(places: Sequence[int], files: Sequence[MetadataFile]) -> Sequence[int | str]:
+    """Return the line of each row, with the name of its file if there are several.
+
+    Args:
+        places: line numbers of all rows, those of the first file first.
+        files: the files that the rows are from.
+    """
+    if len(files) == 1:
+        return places
+    lines = iter(places)
+    return Texts(f"line {next(lines)} of {file.name}" for file in files for _ in range(file.rows))
 
 
 def number_paths(files: Sequence[ImageFile | None]) -> np.ndarray:

@@ -10,11 +10,12 @@ import pandas as pd
 
 from components.prepare_data.layouts.columns import (
     COMMON,
+    FIRST_ROWS,
     join_splits,
     match_columns,
     note_unused_tables,
 )
-from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw
+from components.prepare_data.layouts.dataset import Found, ImagePaths, Raw, name_lines
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.one_hot import ONE_HOT, binary_columns, read_classes
@@ -70,21 +71,30 @@ def _join(ids: pd.Series, values: Mapping[str, str]) -> pd.Series:
     return names.map(values).fillna(names.str.removesuffix(_DOWNSAMPLED).map(values)).fillna("")
 
 
-def _refuse_no_match(name: str, ids: pd.Series, images: list[str]) -> None:
-    """Raise if another table describes none of the images, since its lesions would be lost."""
-    if not _join(ids, dict.fromkeys(images, "1")).any():
+def _describes(name: str, images: list[str], rows: pd.DataFrame, files: ImagePaths, index: ImageIndex) -> bool:
+    """Return whether another table describes some of the rows, and not only other images, such as a test set.
+
+    Raises:
+        UserError: `metadata.no_match`: it describes neither, or spells ids otherwise, so that lesions would be lost.
+    """
+    if _join(rows["image_id"], dict.fromkeys(images, "1")).any():
+        return True
+    described = {index.locate(image, Path()) for image in images[:FIRST_ROWS]} - {-1}
+    if not described or not described.isdisjoint(files.positions.tolist()):
         raise UserError(
-            f"{name} describes none of the images of the ground truth, such as {printable(str(ids.iloc[0])[:80])}",
+            f"{name} describes none of the images of the ground truth, such as "
+            f"{printable(str(rows['image_id'].iloc[0])[:80])}",
             "spell the images as in the ground truth, or move the file out of the data folder",
             "metadata.no_match",
             file=name,
         )
+    return False
 
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     """Read the ground truth, and join lesion ids and other fields from the tables beside it."""
     parts, metadata, ignored = [], [], []
-    places: list[int | str] = []
+    lines: list[int] = []
     for path in found.files:
         table = read_table(path)
         classes = _class_columns(path, table.header, found.columns)
@@ -96,21 +106,24 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
             part["split"] = split_of_path(inventory.name(path))
         parts.append(part)
         ignored += [column for column in table.header if column and column not in (*classes, *found.columns.values())]
-        places += table.lines
+        lines += table.lines
         metadata.append(MetadataFile(name=inventory.name(path), rows=len(part), sha256=table.sha256))
     rows, columns = pd.concat(parts, ignore_index=True), dict(found.columns)
-    further = _further_columns(inventory, found)
+    places = name_lines(lines, metadata)
+    further, notes = _further_columns(inventory, found), list[str]()
+    index, near = ImageIndex(inventory), found.files[0].parent
+    files = ImagePaths(inventory.images, (index.locate(value, near) for value in rows["image_id"]))
     for path, image, fields in further:
-        table = read_table(path)
-        metadata.append(MetadataFile(name=inventory.name(path), rows=len(table), sha256=table.sha256))
+        table, file = read_table(path), inventory.name(path)
         images = [strip_suffixes(value) for value in table.column(image)]
-        _refuse_no_match(inventory.name(path), rows["image_id"], images)
+        if not _describes(file, images, rows, files, index):
+            notes.append(f"{file} describes images without a class only, and is not used")
+            continue
+        metadata.append(MetadataFile(name=file, rows=len(table), sha256=table.sha256))
         for field, column in fields.items():
             joined = _join(rows["image_id"], dict(zip(images, table.column(column), strict=True)))
             rows[field] = joined.where(joined != "", rows[field]) if field in rows else joined
-            columns.setdefault(field, f"{column} of {inventory.name(path)}")
-    index, near = ImageIndex(inventory), found.files[0].parent
+            columns.setdefault(field, f"{column} of {file}")
     name = ", ".join(path.name for path in found.files)
-    files = ImagePaths(inventory.images, (index.locate(value, near) for value in rows["image_id"]))
-    notes = note_unused_tables(inventory, [*found.files, *(path for path, *_ in further)], index)
+    notes += note_unused_tables(inventory, [*found.files, *(path for path, *_ in further)], index)
     return Raw(NAME, name, rows, files, places, metadata, columns, list(dict.fromkeys(ignored)), notes)

@@ -23,7 +23,7 @@ from components.prepare_data.layouts.columns import (
     note_other_classes,
     usual_classes,
 )
-from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw
+from components.prepare_data.layouts.dataset import NOT_HASHED, Found, ImageFile, Raw, name_lines
 from components.prepare_data.layouts.inventory import Inventory, strip_suffixes
 from components.prepare_data.layouts.matching import ImageIndex
 from components.prepare_data.layouts.splits import split_of, split_of_path
@@ -249,7 +249,7 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
         table["split"] = map_different(table["split"], lambda name: split_of(name) or name)
     ignored = [name for name in _schema(found.files[0]).names if name not in (image, *found.columns.values())]
     notes = _note_unread(inventory, found) + note_other_classes(found, ignored)
-    return Raw(NAME, name, table, files, places, metadata, found.columns, ignored, notes)
+    return Raw(NAME, name, table, files, name_lines(places, metadata), metadata, found.columns, ignored, notes)
 
 
 def copy_table(source: BinaryIO, path: Path) -> None:

@@ -487,10 +487,17 @@ def test_read_isic_joins_lesions_of_images_that_are_spelled_otherwise(raw, read,
     lesions = [[of_lesions.format(row[1]), f"L{n // 2}"] for n, row in enumerate(rows())]
     table = write_table(raw / "Lesions.csv", lesions, ["image", "lesion_id"])
     assert read(raw).table["lesion_id"].str.split().str[0].nunique() == 12
-    write_table(table, [[f"other{n}", "L"] for n in range(23)], ["image", "lesion_id"])
-    with raises_user_error("metadata.no_match") as caught:
-        read(raw)
-    assert caught.value.fields == {"file": "Lesions.csv"}
+    for of_others in ("other{}", "isic_00{}"):  # the latter in other case
+        others = [[of_others.format(24306 + n), "L"] for n in range(23)]
+        write_table(table, others, ["image", "lesion_id"])
+        with raises_user_error("metadata.no_match") as caught:
+            read(raw)
+        assert caught.value.fields == {"file": "Lesions.csv"}
+    write_images(raw / "test", [["", f"other{n}"] for n in range(5)])
+    write_table(table, [[f"other{n}", "L"] for n in range(5)], ["image", "lesion_id"])
+    dataset = read(raw)
+    assert [note for note in dataset.source.notes if note.startswith("Lesions.csv ")]
+    assert dataset.source.unit == "image"
 
 
 @pytest.mark.parametrize("value", ["NA", "nan", "N/A", "null", "#N/A", "<NA>", "(null)", "?", "..."])
@@ -624,6 +631,16 @@ def test_read_hugging_face_image_folder_with_splits(raw, read):
     dataset = read(raw)
     assert dataset.source.layout == "Hugging Face imagefolder"
     assert len(dataset.files) == 18
+
+
+def test_read_several_tables_names_the_one_of_a_line(raw, read):
+    for split in ("test", "train"):
+        named = [(f"{row[1]}.jpg", "" if (split, n) == ("train", 4) else row[2]) for n, row in enumerate(rows())]
+        write_table(raw / split / "metadata.csv", named, ["file_name", "label"])
+        write_images(raw / split, rows())
+    with raises_user_error("metadata.missing_value") as caught:
+        read(raw)
+    assert str(caught.value).endswith(" has no label in line 6 of train/metadata.csv")
 
 
 def test_read_hugging_face_image_folder_takes_no_image_of_another_split(raw, read):
