@@ -307,7 +307,7 @@ def _as_dataset(raw: Raw, inventory: Inventory, min_classes: int) -> Dataset:
         checks.check_values(raw, column, table)
     for column in table.columns.intersection(["image_id", "lesion_id", "patient_id"]):
         checks.refuse_rounded_ids(raw, column, table)
-    checks.refuse_repeated_images(raw, table)
+    checks.refuse_repeated_images(raw, inventory, table)
     checks.refuse_shared_files(raw, inventory, table)
     table["dx"], renamed = checks.name_classes(raw, checks.strip_decimals(table["dx"], notes))
     checks.check_number_of_classes(raw, inventory, table["dx"], min_classes)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from components.prepare_data.layouts.dataset import Raw, number_paths
-from components.prepare_data.layouts.inventory import Inventory
+from components.prepare_data.layouts.inventory import Inventory, base_name, strip_suffixes
 from components.prepare_data.layouts.tables import join_some
 from components.prepare_data.texts import is_unique, iterate, map_different
 from components.shared.class_names import safe_class_name
@@ -97,17 +97,22 @@ def refuse_rounded_ids(raw: Raw, column: str, table: pd.DataFrame) -> None:
         )
 
 
-def refuse_repeated_images(raw: Raw, table: pd.DataFrame) -> None:
+def refuse_repeated_images(raw: Raw, inventory: Inventory, table: pd.DataFrame) -> None:
     """Raise if two rows have the same image.
+
+    The hint names paths if the folder has several images of the name.
 
     Raises:
         UserError: `metadata.repeated_image`.
     """
     if not is_unique(table["image_id"]):
         repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
+        name = base_name(repeated[0])
+        paths = [inventory.name(path) for path in inventory.images if strip_suffixes(base_name(path)) == name]
         raise UserError(
             f"{raw.name} lists an image more than once ({join_some(list(repeated))})",
-            "keep one row per image",
+            "keep one row per image"
+            + f", or use paths as ids if several images are meant ({join_some(paths)})" * (len(paths) > 1),
             "metadata.repeated_image",
         )
 

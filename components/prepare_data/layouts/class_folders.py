@@ -33,12 +33,14 @@ _NO_CLASS = re.compile(
 
 
 _PART_NAME = (
-    r"(\d+x|(p|pat|patient|subject|case|lesion|part|batch|chunk|shard|subset|set|volume|vol|folder|series|fold|study|"
-    r"session|visit|slide|scan)[ _.-]*\d+([ _-]*of[ _-]*\d+)?|(part|batch|subset|set|series|fold|session)[ _.-]+([a-h]|"
-    r"[ivx]+)|(19|20)\d\d([_.-]?[01]\d([_.-]?[0-3]\d)?)?)"
+    r"(\d+x|(p|pat|patient|subj|subject|sub|participant|case|lesion|part|batch|chunk|shard|subset|set|volume|vol|folder|"
+    r"series|fold|study|session|visit|slide|scan)[ _.-]*\d+([ _-]*of[ _-]*\d+)?|"
+    r"(part|batch|subset|set|series|fold|session)[ _.-]+([a-h]|[ivx]+)|(19|20)\d\d([_.-]?[01]\d([_.-]?[0-3]\d)?)?)"
 )
 _PART = re.compile(_PART_NAME, re.IGNORECASE)
 """Names of folders that are parts of a class, or of all images: a magnification, a patient, a batch, a date."""
+_PATIENT = re.compile(r"(pat|patient|subj|subject|sub|participant|case)[ _.-]*[a-z]?\d+\w*", re.IGNORECASE)
+"""Names of folders that identify a patient, such as `patient00011`, `PAT_12` and `sub-01`."""
 _PART_OF = re.compile(rf"(?P<of>(.*[ _.-])?){_PART_NAME}", re.IGNORECASE)
 """The same after the name of the whole, as in `ISIC_part_1`."""
 _MASKS = re.compile(
@@ -114,6 +116,11 @@ class _Folder(NamedTuple):
     below: tuple[str, ...]
     path: str
     images: int
+
+    @property
+    def patient(self) -> str:
+        """The folder below that of the class that identifies a patient; empty if there is none."""
+        return next(filter(_PATIENT.fullmatch, self.below), "")
 
 
 class _Levels(NamedTuple):
@@ -280,6 +287,9 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
     if any(folder.split is not None for folder in folders):
         rows["split"] = pd.array([folder.split or "" for folder in folders], STRING).take(folder_of)
         columns["split"] = "name of the folder"
+    if any(folder.patient for folder in folders):
+        rows["patient_id"] = pd.array([folder.patient for folder in folders], STRING).take(folder_of)
+        columns["patient_id"] = "name of the folder"
     table = pd.DataFrame(rows)
     if not is_unique(table["image_id"]):
         repeated = table["image_id"][table["image_id"].duplicated()].min()
@@ -291,7 +301,7 @@ def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
         notes.append(
             f"folders are read as classes that may be named after what they store: {join_some(sorted(classes))}"
         )
-    if parts := sorted({folder.below[0] for folder in folders if folder.below}):
+    if parts := sorted({it.below[0] for it in folders if it.below and it.below[0] != it.patient}):
         notes.append(f"the folders in the class folders are read as parts of a class: {join_some(parts)}")
     sheets = [path for path in inventory.others if path.suffix.lower() in SHEETS]
     if unread := [inventory.name(path) for path in (*sheets, *inventory.parquet, *inventory.arrays)]:

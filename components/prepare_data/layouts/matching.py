@@ -175,7 +175,8 @@ def repeated_names(inventory: Inventory, first: Path, second: Path) -> UserError
     return UserError(
         f"{common:,} image{'s' * (common > 1)} of the folders {inventory.name(folders[0])} and "
         f"{inventory.name(folders[1])} have the same id, but different content, such as {names}",
-        f"move the folder that is not meant, such as {inventory.name((masks or [surplus])[0])}, out of the data folder",
+        f"move the folder that is not meant, such as {inventory.name((masks or [surplus])[0])}, out of the data folder"
+        f"; if both are meant, use paths such as {inventory.name(first)} as ids",
         "images.repeated_id",
         folders=[inventory.name(folder) for folder in folders],
         count=common,

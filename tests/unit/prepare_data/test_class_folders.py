@@ -328,6 +328,26 @@ def test_read_folders_renamed_as_the_hint_for_two_levels_says(raw, folders):
     assert set(classes(raw)) == {folder.partition("/")[0] for folder in folders}
 
 
+@pytest.mark.parametrize("name", ["patient{:05}/study1", "PAT_{}", "sub-{}", "40X/Case {}"])
+def test_read_folders_of_patients_in_class_folders_group_their_images(raw, name):
+    folders = [f"{dx}/{name.format(number)}" for dx in ("nv", "mel") for number in range(4)]
+    lay_out(raw, *images(*folders, count=3))
+    dataset = layouts.inspect(raw)
+    assert dataset.source.unit == "patient"
+    assert dataset.table["group_id"].nunique() == 4
+    assert dataset.table["lesion_id"].nunique() == 8  # of each class
+    noted = "the folders in the class folders are read as parts of a class: 40X"
+    assert (noted in dataset.source.notes) == name.startswith("40X")
+
+
+def test_read_folders_of_patients_in_two_splits_stay_together(raw):
+    folders = [
+        f"{split}/{dx}/patient {number}" for split in ("train", "test") for dx in ("nv", "mel") for number in "12"
+    ]
+    lay_out(raw, *images(*folders))
+    assert layouts.inspect(raw).table.groupby("group_id")["split"].nunique().tolist() == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("folders", "parts"),
     [

@@ -160,6 +160,18 @@ def test_read_paths_chooses_between_files_of_one_name(raw, read):
     }
 
 
+def test_read_repeated_ids_of_images_in_two_folders_suggests_paths(raw, read):
+    for site in ("basel", "wien"):
+        write_images(raw / site, rows())
+    shutil.copytree(raw / "wien", raw / "copy")  # equal files
+    shutil.rmtree(raw / "basel")
+    named = [[row[1], row[2]] for row in rows()]
+    write_table(raw / CSV, [*named, named[0]], ["image_id", "dx"])
+    with raises_user_error("metadata.repeated_image") as caught:
+        read(raw)
+    assert "copy/ISIC_0024306.jpg, wien/ISIC_0024306.jpg" in caught.value.hint
+
+
 def test_read_a_path_whose_folder_lacks_the_image_has_none(raw, read):
     lines = [[f"{dx}/{n}.jpg", dx] for dx in ("mel", "nv") for n in range(4)]
     write_images(raw, lines[:4], lambda row: row[0])
@@ -176,15 +188,15 @@ def test_read_ids_of_which_one_file_could_be_both_raises(raw, read):
 
 
 def test_read_class_folders(raw, read):
-    write_images(raw / "around", rows(), lambda row: f"{row[2]}/patient {row[1][-1]}/{row[1]}.jpg")
+    write_images(raw / "around", rows(), lambda row: f"{row[2]}/part {row[1][-1]}/{row[1]}.jpg")
     dataset = read(raw)
     assert classes(dataset) == COUNTS
     assert dataset.source.layout == "class folders"
     assert dataset.source.unit == "image"
-    assert dataset.table["image_id"].iloc[0] == "around/bcc/patient 4/ISIC_0024324"
+    assert dataset.table["image_id"].iloc[0] == "around/bcc/part 4/ISIC_0024324"
     assert (dataset.table["lesion_id"] == dataset.table["image_id"]).all()
     parts, unit, *_ = dataset.source.notes
-    assert parts.endswith("read as parts of a class: patient 0, patient 1, patient 2 and 7 more")
+    assert parts.endswith("read as parts of a class: part 0, part 1, part 2 and 7 more")
     assert "neither a lesion id nor a patient id" in unit
 
 
