@@ -134,10 +134,15 @@ def _encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def _separator(header: str) -> str:
-    """Return the separator that occurs most often in the header, outside quotes."""
-    outside = re.sub(r'"[^"]*"', "", header)
-    return max(SEPARATORS, key=outside.count)
+def _separator(header: str, row: str) -> str:
+    """Return the separator of which the first row has as many as the header, or that is most frequent in the header.
+
+    Args:
+        header: the first line; what is in quotes does not count.
+        row: the line after it.
+    """
+    names, values = (re.sub(r'"[^"]*"', "", line) for line in (header, row))
+    return max(SEPARATORS, key=lambda it: (0 < names.count(it) == values.count(it), names.count(it)))
 
 
 @contextmanager
@@ -158,7 +163,7 @@ def _open(path: Path) -> Iterator[tuple[TextIO, str]]:
         first += more
     try:
         with path.open(encoding=encoding, newline="") as file:
-            yield file, _separator(first)
+            yield file, _separator(first, next(lines, ""))
     except UnicodeError as error:
         raise UserError(f"{path.name} is not UTF-8 text", "save it as CSV in UTF-8", "metadata.not_utf8") from error
 

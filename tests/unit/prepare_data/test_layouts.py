@@ -90,6 +90,15 @@ def test_read_other_dialects_gives_the_same_table(raw, read, tmp_path, file, dia
     pd.testing.assert_frame_equal(read(raw).table, read(tmp_path / "plain").table)
 
 
+def test_read_names_of_columns_that_contain_another_separator(raw, read):
+    named = [[row[1], row[2], row[4], 70] for row in rows()]
+    header = ["image_id", "dx", "age (years, about)", "weight (kg, with clothes, measured)"]
+    raw.mkdir()
+    (raw / CSV).write_text("\n".join(";".join(map(str, line)) for line in [header, *named]))
+    write_images(raw, rows())
+    assert classes(read(raw)) == COUNTS
+
+
 @pytest.mark.parametrize(
     ("of_table", "of_file"),
     [
