@@ -17,7 +17,7 @@ MISSING_CLASSES = frozenset(("", "na", "nan", "n/a", "null"))
 _SIGNS = "#<>()[]{}?!.*'\"`/ "
 """What programs write around such a value, or instead of it: `#N/A`, `<NA>`, `?`."""
 
-_DECIMALS = re.compile(r"\.0*$")
+_DECIMALS = re.compile(r"(\.0*|,0{1,2})$")
 _ROUNDED = re.compile(r"-?\d([.,]\d+)?E\+\d+")
 MAX_CLASSES = 100
 MAX_ID_CHARACTERS = 200

@@ -42,7 +42,8 @@ MAX_TIMES_OTHERS = 5
 MAX_NUMBERED = 20
 """More files that extend one name by a number alone are a sequence, not copies."""
 
-_DECIMALS = re.compile(r"^(-?\d+)\.0*$")
+_DECIMALS = re.compile(r"^(-?\d+)(\.0*|,0{1,2})$")
+_ZEROS = re.compile(r"^0+(?=\d+$)")
 _SEPARATOR = re.compile(r"[ _.(-]")
 _NUMBER = re.compile(r"[ _.-]*\(?\d+\)?")
 _VERSION = re.compile(
@@ -100,11 +101,16 @@ class Groups:
 def _number_ids(ids: pd.Series) -> np.ndarray:
     """Return a number for each id, and −1 for an empty one: (N,) int64.
 
-    It is the same for upper and lower case, for both forms of accents, and for `3` and `3.0`.
+    It is the same for upper and lower case, for both forms of accents, for one blank and several, and for `3`, `3.0`
+    and `003`.
     """
     codes, names = pd.factorize(ids)
-    folded = [_DECIMALS.sub(r"\1", unicodedata.normalize("NFC", name).lower()) or None for name in names]
-    return pd.factorize(np.array(folded, object))[0][codes]
+    return pd.factorize(np.array([_fold(name) or None for name in names], object))[0][codes]
+
+
+def _fold(name: str) -> str:
+    plain = " ".join(unicodedata.normalize("NFC", name).lower().split())
+    return _ZEROS.sub("", _DECIMALS.sub(r"\1", plain))
 
 
 def _rows(count: int) -> str:

@@ -1188,7 +1188,10 @@ def test_read_any_number_of_classes(raw, read, count):
     assert classes(read(raw)) == {f"species_{n}": 4 for n in range(count)}
 
 
-@pytest.mark.parametrize(("spelled", "read_as"), [(("1.0", "0.0"), {"1", "0"}), (("1", "0", "1.0", "0."), {"1", "0"})])
+@pytest.mark.parametrize(
+    ("spelled", "read_as"),
+    [(("1.0", "0.0"), {"1", "0"}), (("1", "0", "1.0", "0."), {"1", "0"}), (("1", "0,0", "1,0", "0"), {"1", "0"})],
+)
 def test_read_whole_numbers_as_classes_without_decimals(raw, read, spelled, read_as):
     images = [[*row[:2], spelled[n % len(spelled)], *row[3:]] for n, row in enumerate(rows())]
     write_table(raw / CSV, images)

@@ -138,7 +138,10 @@ def test_relate_patients_join_lesions_and_are_the_unit_without_them():
     assert "the unit is the patient" in notes[0]
 
 
-@pytest.mark.parametrize(("one", "other"), [("HAM_1", "ham_1"), ("L\u00e9", "Le\u0301"), ("3", "3.0")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("HAM_1", "ham_1"), ("L\u00e9", "Le\u0301"), ("3", "3.0"), ("3", "3,0"), ("3", "003"), ("P 3", "P  3")],
+)
 def test_relate_ids_that_are_spelled_in_two_ways_stay_in_one_split(one, other):
     columns = ("image_id", "dx", "lesion_id", "patient_id")
     lines = [("A", "nv", one, ""), ("B", "nv", other, ""), ("C", "nv", "L2", "p7"), ("D", "nv", "L3", "P7")]
