@@ -16,7 +16,7 @@ from components.shared import storage
 from components.shared.arms import GAN, Scope, uses_synthetic
 from components.shared.data_identity import input_identity, others_identity
 from components.shared.errors import UserError
-from components.shared.initial_weights import check_file, parse_weights
+from components.shared.initial_weights import InitialWeights, parse_weights, unreadable
 from components.shared.log import log_line
 from components.shared.parameters import FOLD, arm_names, check_arms, source_label, synthetic_sources, takes_metadata
 from components.shared.parameters import check as check_parameters
@@ -26,6 +26,9 @@ from components.shared.workflow_size import NO_CLASSIFIER, Packs, pack_classifie
 
 PROBE = ".counterweight-probe"
 """First part of the name of a file that is written and removed to test whether a place is writable."""
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of a file of HDF5."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,24 @@ def check(
     if file := parse_weights(weights):
         if in_pod and not is_address(file.place):
             raise _not_reachable("weights", file.place)
-        check_file(file)
+        _check_weights(file)
     chosen = _choose_champion(champion, values["output"], values["data_image_size"], in_pod)
     if in_pod:
         _check_data(values, max_bad_images, metadata, synthetic_scope)
     others = others_identity(values["synthetic"], values["data_external"])
     return Checked(packs, identity, others, train_gans, chosen)
+
+
+def _check_weights(weights: InitialWeights) -> None:
+    """Raise if a file of weights does not exist or is none of HDF5; the rest of it is not read."""
+    try:
+        place = weights.place
+        with storage.open_object(place) if is_address(place) else Path(place).open("rb") as file:
+            start = file.read(len(HDF5))
+    except OSError as error:
+        raise unreadable(weights.place, error.strerror or type(error).__name__) from error
+    if start != HDF5:
+        raise unreadable(weights.place, "not a file of HDF5")
 
 
 def _check_data(values: Mapping[str, Any], max_bad_images: int, metadata: str, scope: Scope) -> None:

@@ -41,6 +41,7 @@ from components.train_classifier.fast_model import FastModel
 from components.train_classifier.plain_model import PlainModel
 from components.train_classifier.resume import CHECKPOINT_INTERVAL_S, Resume, open_checkpoints
 from components.train_classifier.strong_augmentation import strong_augmentation
+from components.train_classifier.weights_file import open_weights
 from components.train_classifier.workers import count_workers
 
 BATCH_SIZE = 32
@@ -410,7 +411,9 @@ def train(
     with atomic_folder(classifiers) as out, tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         (out / "models").mkdir()
         start = parse_weights(weights)
-        network = Network(classifier, start.sha256 if start else None, start.open(Path(scratch)) if start else None)
+        network = Network(
+            classifier, start.sha256 if start else None, open_weights(start, Path(scratch)) if start else None
+        )
         refuse_overlap(validation_set, "validation", sets)
         with open_pixels(sets, "train") as pool, open_pixels(validation_set, "validation") as validation_pixels:
             if validation_pixels.header.split_sha256 != pool.header.split_sha256:

@@ -27,7 +27,7 @@ NOT_INSTALLED = {"jax": "imported with the backend jax only, which a GPU image h
 """Packages that are imported although an image may lack them → reason."""
 GOOGLE = {"cloud": "google-cloud-storage", "auth": "google-cloud-storage", "api_core": "google-cloud-storage"}
 """Parts of the namespace `google` → the direct dependency that requires them."""
-REQUIRED_BY = {"google-crc32c": "google-cloud-storage"}
+REQUIRED_BY = {"google-crc32c": "google-cloud-storage", "h5py": "keras"}
 """Other packages that are imported → the direct dependency that requires them."""
 
 

@@ -48,7 +48,7 @@ _MASKS = re.compile(
 )
 _ID = re.compile(r"(?P<of>.*?)\d{2,}")
 """Names of folders that may be patients or images, such as `IMD002`, if there are many with few images each."""
-MIN_IDS, MAX_IMAGES_OF_ID = 10, 10
+MIN_IDS, MAX_IMAGES_OF_ID = 10, 3
 UNSUPPORTED = frozenset((
     ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".mha", ".mhd",
     ".ndpi", ".nef", ".nii", ".nii.gz", ".npy", ".nrrd", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".raw", ".svs", ".tga",

@@ -200,5 +200,7 @@ def test_check_requires_the_file_of_weights(tmp_path: Path):
     options = {"weights": f"{tmp_path / 'body.h5'}#sha256={'0' * 64}"}
     assert error_of({}, options).code == "weights.unreadable"
     assert error_of(IN_POD, options).code == "input.not_reachable"
+    (tmp_path / "body.h5").write_bytes(b"PK")
+    assert error_of({}, options).code == "weights.unreadable"
     (tmp_path / "body.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     assert run_check({}, options).packs.real

@@ -497,12 +497,12 @@ def test_read_a_list_of_images_beside_folders_is_noted(raw, name, text):
 @pytest.mark.parametrize(
     ("name", "count", "images_each", "refused"),
     [
-        ("IMD{:03}", 12, 3, True),
-        ("{:05}", 12, 3, True),
+        ("IMD{:03}", 12, 2, True),
+        ("{:05}", 12, 2, True),
         ("IMD{:03}/IMD{:03}_Dermoscopic_Image", 12, 1, True),
-        ("IMD{:03}", 12, 10, False),
-        ("IMD{:03}", 9, 3, False),
-        ("{:02} albatross", 12, 3, False),
+        ("IMD{:03}", 12, 3, False),
+        ("IMD{:03}", 9, 2, False),
+        ("{:02} albatross", 12, 2, False),
     ],
 )
 def test_read_many_numbered_folders_with_few_images_raises(raw, name, count, images_each, refused):

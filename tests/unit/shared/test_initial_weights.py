@@ -8,8 +8,9 @@ import pytest
 
 from components import placement
 from components.shared.files import file_sha256
-from components.shared.initial_weights import InitialWeights, check_file, check_network, parse_weights
+from components.shared.initial_weights import InitialWeights, check_network, parse_weights
 from components.shared.parameters import Options, parse
+from components.train_classifier.weights_file import open_weights
 from tests.helpers.errors import raises_user_error
 
 DIGEST = "0" * 64
@@ -50,9 +51,9 @@ def test_open_compares_the_hash(tmp_path: Path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["layer/kernel"] = np.ones(3)
-    assert InitialWeights(str(path), file_sha256(path)).open(tmp_path) == path
+    assert open_weights(InitialWeights(str(path), file_sha256(path)), tmp_path) == path
     with raises_user_error("weights.other_hash", sha256=file_sha256(path)):
-        InitialWeights(str(path), DIGEST).open(tmp_path)
+        open_weights(InitialWeights(str(path), DIGEST), tmp_path)
 
 
 def test_open_refuses_a_file_that_declares_more_than_networks_have(tmp_path: Path):
@@ -62,17 +63,7 @@ def test_open_refuses_a_file_that_declares_more_than_networks_have(tmp_path: Pat
         file.create_dataset("layers/dense/vars/0", (40_000, 10_000), "f4", chunks=(1000, 1000), compression="gzip")
     assert path.stat().st_size < 100_000
     with raises_user_error("weights.too_large"):
-        InitialWeights(str(path), file_sha256(path)).open(tmp_path)
+        open_weights(InitialWeights(str(path), file_sha256(path)), tmp_path)
     path.write_bytes(path.read_bytes()[:500])
     with raises_user_error("weights.unreadable"):
-        InitialWeights(str(path), file_sha256(path)).open(tmp_path)
-
-
-def test_check_file_refuses_what_is_no_file_of_hdf5(tmp_path: Path):
-    path = tmp_path / "a.h5"
-    path.write_bytes(b"\x89HDF\r\n\x1a\nrest")
-    check_file(InitialWeights(str(path), DIGEST))
-    path.write_bytes(b"PK")
-    for place in (path, tmp_path / "absent.h5", tmp_path):
-        with raises_user_error("weights.unreadable", place=str(place)):
-            check_file(InitialWeights(str(place), DIGEST))
+        open_weights(InitialWeights(str(path), file_sha256(path)), tmp_path)
