@@ -238,11 +238,11 @@ def test_lost_results_are_put_back_from_the_cache(whole: tuple[Path, str]):
 
 def test_another_external_set_restarts_no_gan_and_no_classifier_of_real_images(whole: tuple[Path, str]):
     for number, dx in enumerate(["nv"] * 3 + ["df"] * 2):
-        folder = whole[0] / "elsewhere" / dx
+        folder = whole[0] / "outside" / dx
         folder.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
         Image.fromarray(noise).resize((64, 64)).save(folder / f"{number}.png")
-    code, output = finish(whole[0], *SMALL, "OUT=external", "EXTERNAL=elsewhere")
+    code, output = finish(whole[0], *SMALL, "OUT=external", "EXTERNAL=outside")
     assert code == 0, output
     assert "read_other_data external: 5 images of 5 lesions" in output
     for label in ("prepare_data", "train_features", "pretrain_gan", "train_gan", "train_classifier baseline"):
