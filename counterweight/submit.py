@@ -197,7 +197,7 @@ def check_parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _from_yaml(name: str, value: Any) -> Any:
     """Return the checked value of a parameter in YAML, where `1,2,3` and `1e3` are text, and `1` may be a class."""
     field = Parameters.model_fields.get(name)
-    is_number = type(value) in (int, float)  # a bool is none
+    is_number = type(value) in (int, float)  # not a bool
     if isinstance(value, str) or (is_number and field is not None and field.annotation not in (int, float)):
         return parse({name: str(value)})[name]
     return check({name: value})[name]

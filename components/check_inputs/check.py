@@ -113,7 +113,7 @@ def check(
 
 
 def _check_weights(weights: InitialWeights) -> None:
-    """Raise if a file of weights does not exist or is none of HDF5; the rest of it is not read."""
+    """Raise if a file of weights does not exist or is not HDF5; only its first bytes are read."""
     try:
         place = weights.place
         with storage.open_object(place) if is_address(place) else Path(place).open("rb") as file:

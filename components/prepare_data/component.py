@@ -79,7 +79,7 @@ def read_other_data(
 ) -> None:
     """Read the external set and the synthetic images of other generators; refuse copies of images of the run.
 
-    They are read here and not in prepare_data so that others do not restart a GAN.
+    They are read here and not in prepare_data, so that a GAN does not start again when they change.
     """
     from components.shared.errors import exit_on_user_error
 

@@ -41,7 +41,7 @@ def other_hash(place: str, found: str) -> UserError:
 
 
 def unreadable(place: str, reason: str) -> UserError:
-    """Return the error for a file that is none of Keras."""
+    """Return the error for a file that Keras did not write."""
     return UserError(
         f"the file of weights {place} cannot be used: {reason}",
         "give a file that Keras wrote, ending in .h5",

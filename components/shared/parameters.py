@@ -24,7 +24,7 @@ MAX_SHARES = 5
 MAX_FOLDS = 20
 MAX_PLACE_LENGTH = 1_000
 MAX_SOURCES = 5
-_RESERVED_SOURCES = {"real", arms_module.AUGMENTED, *arms_module.CONTROLS}
+_RESERVED_SOURCES = {"real", "external", arms_module.AUGMENTED, *arms_module.CONTROLS}
 UNNAMED_SOURCE = "synthetic"
 """Name of the source if `synthetic` is a place without a name."""
 

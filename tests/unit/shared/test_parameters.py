@@ -88,6 +88,7 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("synthetic", "zoo=gan"),
         ("synthetic", "augmented=/x"),
         ("synthetic", "oversampled=/x"),
+        ("synthetic", "external=/x"),
         ("synthetic", "zoo=gs://b"),
         ("synthetic", "a=/1,b=/2,c=/3,d=/4,e=/5,f=/6"),
         ("data", ""),
