@@ -39,7 +39,6 @@ from components.shared.champion import LAST, NONE
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.files import file_sha256
-from components.shared.initial_weights import FORM as WEIGHTS_FORM
 from components.shared.initial_weights import MARK, other_hash
 from components.shared.log import PREFIX, duration
 from components.shared.parameters import check_arms, defaults, format_sources, parse, source_label, synthetic_sources
@@ -212,7 +211,7 @@ def resolve_options(options: Mapping[str, str]) -> dict[str, str]:
         if not path.is_file():
             raise UserError(
                 f"weights is {place}, which is not an existing file",
-                f"give {WEIGHTS_FORM}",
+                "give the path of a file of Keras ending in .h5",
                 "run.missing_path",
                 name="weights",
             )
