@@ -1,5 +1,6 @@
 """Keep the cache of local runs correct: verify files taken from it, and run tasks from code that cannot change."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -16,10 +17,29 @@ from components.shared.files import file_sha256, write_text
 
 
 class VerifiedCache(cache.LocalCache):
-    """kfp's cache of local runs, which also verifies the content of the files that it returns.
+    """kfp's cache of local runs, which identifies files by their content and verifies those that it returns.
 
-    kfp checks only that a file exists: after a power failure it may be empty, and a user or program may have edited it.
+    kfp identifies an input by its path, which contains the time of the run: data that were copied or checked out again
+    would train everything again, although *Prepare data* writes the same bytes. Of an output, kfp checks only that the
+    file exists: after a power failure it may be empty, and a user or program may have edited it.
     """
+
+    def __init__(self, cache_root: str) -> None:
+        super().__init__(cache_root)
+        self._of_uri: dict[str, str] = {}
+
+    def compute_key(
+        self,
+        component_name: str,
+        image: str,
+        full_command: list[str],
+        arguments: dict[str, Any],
+        env_vars: dict[str, str] | None = None,
+        custom_cache_key: str | None = None,
+    ) -> str:
+        """Return the key of a task, with the content of its input files in place of their paths."""
+        by_content = {name: self._by_content(value) for name, value in arguments.items()}
+        return super().compute_key(component_name, image, full_command, by_content, env_vars, custom_cache_key)
 
     def put(self, key: str, outputs: dict[str, Any]) -> None:
         """Store the outputs of a task, and the hashes of their files."""
@@ -39,6 +59,21 @@ class VerifiedCache(cache.LocalCache):
         if damaged:
             logging.warning("cached files of %s are damaged or have changed; the task runs again", sorted(outputs))
         return None if damaged else outputs
+
+    def _by_content(self, value: object) -> object:
+        """Return an argument, with hashes as the addresses of the artifacts in it.
+
+        A run never changes an artifact, so each is read once.
+        """
+        if isinstance(value, list):
+            return [self._by_content(item) for item in value]
+        if not isinstance(value, dsl.Artifact) or "://" in value.uri:
+            return value
+        if value.uri not in self._of_uri:
+            root = Path(value.uri)
+            found = [[str(file.relative_to(root)), file_sha256(file)] for file in _files(root)]
+            self._of_uri[value.uri] = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        return type(value)(name=value.name, uri=f"sha256:{self._of_uri[value.uri]}", metadata=value.metadata)
 
     def _hashes_path(self, key: str) -> Path:
         return Path(self.cache_root, f"{key}.sha256.json")

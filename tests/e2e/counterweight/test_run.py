@@ -236,6 +236,15 @@ def test_lost_results_are_put_back_from_the_cache(whole: tuple[Path, str]):
     assert json.loads((whole[0] / "elsewhere" / "manifest.json").read_text()) == manifest
 
 
+def test_data_that_are_prepared_again_to_the_same_bytes_train_nothing(whole: tuple[Path, str]):
+    code, output = finish(whole[0], *SMALL, "OUT=prepared", "data_split=out/splits.csv")
+    assert code == 0, output
+    assert "] prepare_data: reading" in output
+    assert "] train_" not in output
+    for name in ("models/gan-df.keras", "predictions.parquet"):
+        assert file_sha256(whole[0] / "prepared" / name) == file_sha256(whole[0] / "out" / name), name
+
+
 def test_another_external_set_restarts_no_gan_and_no_classifier_of_real_images(whole: tuple[Path, str]):
     for number, dx in enumerate(["nv"] * 3 + ["df"] * 2):
         folder = whole[0] / "outside" / dx

@@ -1,6 +1,7 @@
 """The cache of local runs returns only what a task wrote; tasks import code that cannot change."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,49 @@ def test_get_without_readable_hashes_is_a_miss(tmp_path: Path, outputs: dict[str
     if text is not None:
         hashes.write_text(text)
     assert cache.get("key") is None
+
+
+def key(tmp_path: Path, inputs: dict[str, object]) -> str:
+    return VerifiedCache(str(tmp_path / "keys")).compute_key("train", "image", ["python"], inputs)
+
+
+def moved(tmp_path: Path, outputs: dict[str, object]) -> dict[str, object]:
+    """Copies of the same artifacts in the folder of another run."""
+    shutil.copytree(tmp_path, tmp_path / "later", ignore=shutil.ignore_patterns("keys"))
+
+    def at(artifact: object) -> object:
+        assert isinstance(artifact, dsl.Artifact)
+        return dsl.Artifact(name=artifact.name, uri=artifact.uri.replace(str(tmp_path), str(tmp_path / "later")))
+
+    items = outputs["items"]
+    assert isinstance(items, list)
+    return outputs | {"page": at(outputs["page"]), "models": at(outputs["models"]), "items": [at(*items)]}
+
+
+def test_the_key_of_the_same_content_in_another_place_is_the_same(tmp_path: Path, outputs: dict[str, object]):
+    later = moved(tmp_path, outputs)
+    assert key(tmp_path, later) == key(tmp_path, outputs)
+    (tmp_path / "later" / "models" / "deep" / "gan.keras").touch()
+    assert key(tmp_path, later) == key(tmp_path, outputs)
+
+
+@pytest.mark.parametrize("change", ["report.html", "models/deep/gan.keras", "list.csv", "renamed", "added", "Output"])
+def test_the_key_of_other_content_is_another(tmp_path: Path, outputs: dict[str, object], change: str):
+    later, folder = moved(tmp_path, outputs), tmp_path / "later"
+    if change == "renamed":
+        (folder / "models" / "deep" / "gan.keras").rename(folder / "models" / "deep" / "other.keras")
+    elif change == "added":
+        (folder / "models" / "other.keras").touch()
+    elif change == "Output":
+        later["Output"] = ["df"]
+    else:
+        (folder / change).write_text("other")
+    assert key(tmp_path, later) != key(tmp_path, outputs)
+
+
+def test_the_key_of_an_address_in_object_storage_has_the_address(tmp_path: Path):
+    first, second = (dsl.Artifact(name="gan", uri=f"s3://bucket/{name}") for name in "ab")
+    assert key(tmp_path, {"gan": first}) != key(tmp_path, {"gan": second})
 
 
 def test_copy_code_copies_the_phases_of_the_pipeline(tmp_path: Path):
