@@ -267,6 +267,7 @@ def counterweight(
                 synthetic_scope="rare",
                 synthetic_until=1.0,
                 synthetic_weight=OPTIONS.synthetic_weight,
+                synthetic_smoothing=OPTIONS.synthetic_smoothing,
             ).set_display_name("Train classifier")
             if champion:
                 real.after(champion)
@@ -286,6 +287,7 @@ def counterweight(
                 synthetic_scope=OPTIONS.synthetic_scope,
                 synthetic_until=OPTIONS.synthetic_until,
                 synthetic_weight=OPTIONS.synthetic_weight,
+                synthetic_smoothing=OPTIONS.synthetic_smoothing,
             ).set_display_name("Train classifier")
             keep_checkpoints(mixed)
             place(mixed, "train_classifier")

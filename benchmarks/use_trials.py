@@ -37,6 +37,7 @@ TRIALS: dict[str, dict[str, str]] = {
     "density": {"synthetic_selection": "density"},
     "distance": {"synthetic_selection": "distance"},
     "weight-0.5": {"synthetic_weight": "0.5"},
+    "smoothing-0.2": {"synthetic_smoothing": "0.2"},
     "scope-all": {"synthetic_scope": "all"},
     "until-0.5-label": {"synthetic_until": "0.5", "synthetic_selection": "label"},
     "epochs-10": {"classifier_epochs": "10"},
@@ -46,7 +47,7 @@ TRIALS: dict[str, dict[str, str]] = {
     "controls-metadata": {"arms": CONTROLS, "metadata": "late_fusion"},
     "controls-resnet": {"arms": CONTROLS, "classifier": "resnet"},
 }
-"""Name of a run → the parameters and options that differ. The weight changes `oversampled`, too."""
+"""Name of a run → the parameters and options that differ. Weight and smoothing change `oversampled`, too."""
 
 
 def choose(names: str) -> list[str]:

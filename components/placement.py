@@ -195,6 +195,7 @@ def option_settings() -> dict[str, str | float]:
         "synthetic_selection": options.synthetic_selection,
         "synthetic_until": options.synthetic_until,
         "synthetic_weight": options.synthetic_weight,
+        "synthetic_smoothing": options.synthetic_smoothing,
         "weights": options.weights.rpartition(MARK)[2],
     }
 

@@ -101,9 +101,10 @@ def _use(inputs: Inputs) -> dict[str, Scalar]:
     """Return the options on the images that arms add, as far as an arm uses them."""
     if uses_synthetic(inputs.classifiers):
         return asdict(inputs.use)
-    return (
-        {"synthetic_weight": inputs.use.synthetic_weight} if any(recipe(it).adds for it in inputs.classifiers) else {}
-    )
+    if not any(recipe(it).adds for it in inputs.classifiers):
+        return {}
+    use = inputs.use
+    return {"synthetic_weight": use.synthetic_weight, "synthetic_smoothing": use.synthetic_smoothing}
 
 
 def cite(text: str, inputs: Inputs, seeds: Sequence[int], parameters: Mapping[str, Scalar]) -> CitedPlan:

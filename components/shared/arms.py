@@ -34,6 +34,7 @@ class Recipe:
         synthetic_until: share of the epochs that use the synthetic images, from the first one; the later epochs use the
             control's rows.
         synthetic_weight: weight of each added image in the loss, synthetic or repeated; other images have the weight 1.
+        synthetic_smoothing: label smoothing of each added image, synthetic or repeated; other images have none.
         synthetic_scope: `rare` if synthetic images replace repeats of the rare classes; `all` if they are added to the
             control's rows, and `synthetic_share` is their share of each class.
     """
@@ -49,6 +50,7 @@ class Recipe:
     metadata: bool = False
     synthetic_until: float = 1.0
     synthetic_weight: float = 1.0
+    synthetic_smoothing: float = 0.0
     synthetic_scope: Scope = "rare"
 
     def mixed_epochs(self, epochs: int) -> int:
@@ -80,7 +82,7 @@ class Use:
     """How arms use the images that they add: the options of these names, see `Options`.
 
     Attributes:
-        synthetic_until, synthetic_weight, synthetic_scope: see `Recipe`.
+        synthetic_until, synthetic_weight, synthetic_smoothing, synthetic_scope: see `Recipe`.
         synthetic_selection: how the synthetic images were selected; changes no recipe.
     """
 
@@ -88,6 +90,7 @@ class Use:
     synthetic_weight: float = 1.0
     synthetic_selection: Selection = REALISM
     synthetic_scope: Scope = "rare"
+    synthetic_smoothing: float = 0.0
 
 
 BASELINE = "baseline"
@@ -196,7 +199,8 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
         UserError: `arms.unknown`.
     """
     share = share_of(arm)
-    weight = f"; added images weigh {use.synthetic_weight:g} in the loss" * (use.synthetic_weight < 1)
+    added = f"; added images weigh {use.synthetic_weight:g} in the loss" * (use.synthetic_weight < 1)
+    added += f"; label smoothing of {use.synthetic_smoothing:g} for added images" * (use.synthetic_smoothing > 0)
     if share is not None:
         mixture = f"{100 * share:g} % synthetic images, {100 - 100 * share:g} % repeats"
         title = f"real images; rare classes with {'synthetic images' if share == 1 else mixture}"
@@ -217,11 +221,12 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
             title += f"; only repeats after {100 * use.synthetic_until:g} % of the epochs"
         return replace(
             CONTROLS[CONTROL],
-            title=title + weight,
+            title=title + added,
             synthetic_share=share,
             source=source,
             synthetic_until=use.synthetic_until,
             synthetic_weight=use.synthetic_weight,
+            synthetic_smoothing=use.synthetic_smoothing,
             synthetic_scope=use.synthetic_scope,
         )
     if arm not in CONTROLS:
@@ -229,7 +234,12 @@ def recipe(arm: str, use: Use = Use()) -> Recipe:
     found = CONTROLS[arm]
     if not found.adds:
         return found
-    return replace(found, title=found.title + weight, synthetic_weight=use.synthetic_weight)
+    return replace(
+        found,
+        title=found.title + added,
+        synthetic_weight=use.synthetic_weight,
+        synthetic_smoothing=use.synthetic_smoothing,
+    )
 
 
 def uses_synthetic(arms: Iterable[str]) -> bool:

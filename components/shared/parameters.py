@@ -332,6 +332,12 @@ class Options(BaseModel):
         le=1,
         description="Weight of each added image in the loss, synthetic or repeated; other images have the weight 1.",
     )
+    synthetic_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="Label smoothing of each added image, synthetic or repeated; other images have none.",
+    )
 
     @field_validator("champion")
     @classmethod

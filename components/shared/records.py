@@ -65,6 +65,7 @@ Count = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 UsedShare = Annotated[float, Field(gt=0, le=1)]
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Jpeg = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$", max_length=200_000)]
 """A JPEG image in base64."""
 Scalar = str | int | float | bool | None
@@ -250,6 +251,7 @@ class ClassifierRecord(Record):
         metadata: how its second input is computed; null for a network of images alone.
         synthetic_until: share of the epochs that used the synthetic images; 1 in an arm without any.
         synthetic_weight: weight of each added image in the loss; 1 in an arm that adds none.
+        synthetic_smoothing: label smoothing of each added image; 0 in an arm that adds none.
         synthetic_scope: which classes had synthetic images; `rare` in an arm without any.
     """
 
@@ -271,6 +273,7 @@ class ClassifierRecord(Record):
     metadata: MetadataEncoding | None = None
     synthetic_until: UsedShare = 1.0
     synthetic_weight: UsedShare = 1.0
+    synthetic_smoothing: Smoothing = 0.0
     synthetic_scope: Scope = "rare"
 
 
@@ -793,6 +796,7 @@ class RunRecord(Record):
         code: hash of the code that evaluated the run, or pooled its folds; null in older records.
         synthetic_until: share of the epochs in which the augmented arms used synthetic images.
         synthetic_weight: weight of each added image in the loss.
+        synthetic_smoothing: label smoothing of each added image.
         synthetic_selection: how the synthetic images were selected.
         synthetic_scope: which classes had synthetic images.
     """
@@ -818,13 +822,20 @@ class RunRecord(Record):
     code: Sha256 | None = None
     synthetic_until: UsedShare = 1.0
     synthetic_weight: UsedShare = 1.0
+    synthetic_smoothing: Smoothing = 0.0
     synthetic_selection: Selection = REALISM
     synthetic_scope: Scope = "rare"
 
     @property
     def use(self) -> Use:
         """How the arms used the images that they add."""
-        return Use(self.synthetic_until, self.synthetic_weight, self.synthetic_selection, self.synthetic_scope)
+        return Use(
+            self.synthetic_until,
+            self.synthetic_weight,
+            self.synthetic_selection,
+            self.synthetic_scope,
+            self.synthetic_smoothing,
+        )
 
 
 class Difference(Record):

@@ -18,6 +18,7 @@ def train_classifier(
     synthetic_scope: str,
     synthetic_until: float,
     synthetic_weight: float,
+    synthetic_smoothing: float,
     classifiers: dsl.Output[dsl.Model],
     synthetic_images: dsl.Input[dsl.Dataset] = None,
 ) -> None:
@@ -45,7 +46,12 @@ def train_classifier(
             metadata=metadata,
             classifier=classifier,
             weights=weights,
-            use=Use(synthetic_until, synthetic_weight, synthetic_scope=synthetic_scope),  # type: ignore[arg-type]
+            use=Use(
+                synthetic_until,
+                synthetic_weight,
+                synthetic_scope=synthetic_scope,  # type: ignore[arg-type]
+                synthetic_smoothing=synthetic_smoothing,
+            ),
             classifiers=classifiers.path,
             checkpoints=checkpoint_address(classifiers.uri, os.environ),
         )

@@ -121,6 +121,7 @@ def batches(
     strong: bool = False,
     skipped: int = 0,
     metadata: EncodedMetadata | None = None,
+    smoothing: np.ndarray | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Yield `Inputs` and (BATCH_SIZE,) labels without end.
 
@@ -131,6 +132,7 @@ def batches(
         strong: whether `strong_augmentation` changes the images as well.
         skipped: number of first batches to skip.
         metadata: of the rows; None for a network of images alone.
+        smoothing: (N,) label smoothing of the rows; if given, labels are (BATCH_SIZE, classes) float32 probabilities.
     """
     rng = np.random.default_rng(augmentation_seed)
     show = metadata.shower(augmentation_seed, skipped * BATCH_SIZE) if metadata else None
@@ -141,6 +143,8 @@ def batches(
         images, labels = random_dihedral(pixels.images[rows], rng), pixels.labels[rows]
         if change:
             images = change(images)
+        if smoothing is not None:
+            labels = smooth_labels(labels, smoothing[rows], len(pixels.header.classes))
         inputs = (images, show(rows)) if show else images
         yield (inputs, labels) if weights is None else (inputs, labels, weights[rows])
 
@@ -222,11 +226,13 @@ class Stage:
         first_epoch: the first of them, from 0; the last stage has no end.
         pixels: the training images; each counts `repeat` times.
         weights: (N,) float32 loss weights; None if all rows have the same.
+        smoothing: (N,) float32 label smoothing; None if no row has any.
     """
 
     first_epoch: int
     pixels: Pixels
     weights: np.ndarray | None
+    smoothing: np.ndarray | None
 
 
 def plan_stages(
@@ -247,7 +253,9 @@ def plan_stages(
     for first, of_stage in recipes.items():
         if first < epochs:
             counts = count_rows(pixels, of_stage, rare, added, seed)
-            stages.append(Stage(first, replace(pixels, repeat=counts), row_weights(pixels, counts, of_stage)))
+            weights = row_weights(pixels, counts, of_stage)
+            smoothing = row_smoothing(pixels, counts, of_stage)
+            stages.append(Stage(first, replace(pixels, repeat=counts), weights, smoothing))
     return stages
 
 
@@ -271,9 +279,8 @@ def staged_batches(
     for stage, following in zip_longest(stages, stages[1:]):
         start, end = max(stage.first_epoch, first_epoch), following.first_epoch if following else None
         if end is None or start < end:
-            endless = batches(
-                stage.pixels, order_seed, augmentation_seed, stage.weights, strong, start * steps, metadata
-            )
+            seeds, skipped = (order_seed, augmentation_seed), start * steps
+            endless = batches(stage.pixels, *seeds, stage.weights, strong, skipped, metadata, stage.smoothing)
             yield from islice(endless, None if end is None else (end - start) * steps)
 
 
@@ -315,6 +322,39 @@ def row_weights(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.nd
     return (weights / np.average(weights, weights=counts)).astype(np.float32)
 
 
+def row_smoothing(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.ndarray | None:
+    """Return (N,) float32 label smoothing of the rows in [0, 1); None if the recipe has none.
+
+    A synthetic image has `synthetic_smoothing`, and so has each additional occurrence of a real image beside its first
+    one, which has 0. All occurrences of an image have their mean.
+
+    Args:
+        pixels: the rows.
+        counts: (N,) how often each row counts.
+        its_recipe: recipe of the arm.
+    """
+    if its_recipe.synthetic_smoothing == 0:
+        return None
+    additional = np.where(pixels.real, (counts - 1) / np.maximum(counts, 1), 1)
+    return (its_recipe.synthetic_smoothing * additional).astype(np.float32)
+
+
+def smooth_labels(labels: np.ndarray, smoothing: np.ndarray, classes: int) -> np.ndarray:
+    """Return (N, classes) float32 label probabilities (Szegedy et al. 2016, arXiv 1512.00567).
+
+    Args:
+        labels: (N,) int.
+        smoothing: (N,) the part of each label that is spread equally over all classes.
+        classes: number of classes.
+
+    Example:
+        >>> smooth_labels(np.array([1]), np.array([0.5]), 2).tolist()
+        [[0.25, 0.75]]
+    """
+    spread = smoothing[:, None].astype(np.float32)
+    return (1 - spread) * np.eye(classes, dtype=np.float32)[labels] + spread / np.float32(classes)
+
+
 def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
     """Return (classes,) float32 logarithms of the classes' frequencies among the rows; at least those of one row."""
     sizes = np.maximum(np.bincount(labels, counts, classes), 1)
@@ -322,7 +362,11 @@ def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.
 
 
 def compile_fast_model(
-    network_: keras.Sequential, policy: str, logit_offset: np.ndarray | None = None, steps: int | None = None
+    network_: keras.Sequential,
+    policy: str,
+    logit_offset: np.ndarray | None = None,
+    steps: int | None = None,
+    smooth: bool = False,
 ) -> FastModel:
     """Return the training form of the network `cnn`, to be fitted on `batches`.
 
@@ -332,24 +376,30 @@ def compile_fast_model(
         logit_offset: (classes,), is added to the logits in training only.
         steps: number of steps of the training, over which the learning rate falls along a cosine (Loshchilov & Hutter,
             arXiv 1608.03983); None for a constant rate.
+        smooth: whether labels are probabilities, from `smooth_labels`, instead of integers.
     """
     model = FastModel(network_, BATCH_SIZE, policy, logit_offset)
-    _compile(model, networks.load(CNN).LEARNING_RATE, steps)
+    _compile(model, networks.load(CNN).LEARNING_RATE, steps, smooth)
     return model
 
 
 def compile_plain_model(
-    network_: keras.Model, learning_rate: float, logit_offset: np.ndarray | None = None, steps: int | None = None
+    network_: keras.Model,
+    learning_rate: float,
+    logit_offset: np.ndarray | None = None,
+    steps: int | None = None,
+    smooth: bool = False,
 ) -> PlainModel:
     """Return the training form of any network; arguments as in `compile_fast_model`."""
     model = PlainModel(network_, logit_offset)
-    _compile(model, learning_rate, steps)
+    _compile(model, learning_rate, steps, smooth)
     return model
 
 
-def _compile(model: keras.Model, learning_rate: float, steps: int | None) -> None:
+def _compile(model: keras.Model, learning_rate: float, steps: int | None, smooth: bool) -> None:
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if steps else learning_rate
-    model.compile(fused_ops.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.CategoricalCrossentropy if smooth else keras.losses.SparseCategoricalCrossentropy
+    model.compile(fused_ops.Adam(rate), loss(from_logits=True))
 
 
 def train(
@@ -541,10 +591,11 @@ def _train_classifier(
     for stage in data.stages[1:]:
         log_line(label, f"only repeats from epoch {stage.first_epoch + 1} on")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
+    smooth, rate = its_recipe.synthetic_smoothing > 0, networks.load(network.name).LEARNING_RATE
     if network.name == CNN:
-        model: keras.Model = compile_fast_model(network_, policy, offset, epochs * steps)
+        model: keras.Model = compile_fast_model(network_, policy, offset, epochs * steps, smooth)
     else:
-        model = compile_plain_model(network_, networks.load(network.name).LEARNING_RATE, offset, epochs * steps)
+        model = compile_plain_model(network_, rate, offset, epochs * steps, smooth)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
         _fit(model, job.seed, its_recipe, data, steps, resume)
@@ -558,6 +609,7 @@ def _train_classifier(
     record |= {"seconds": round(resume.seconds, 1), "seen": seen_hashes(pixels, data.validation)}
     record["metadata"] = encoding.model_dump() if encoding else None
     record |= {"synthetic_until": its_recipe.synthetic_until, "synthetic_weight": its_recipe.synthetic_weight}
+    record["synthetic_smoothing"] = its_recipe.synthetic_smoothing
     record["synthetic_scope"] = its_recipe.synthetic_scope
     _write_classifier(stem, network_, record, resume.history)
 

@@ -295,6 +295,7 @@ def test_champion_in_the_cache_key_of_evaluate_is_the_hash_of_its_manifest(compi
     [
         ({"synthetic_until": 0.5}, {"train-classifier-2"}),
         ({"synthetic_weight": 0.5}, {"train-classifier", "train-classifier-2"}),
+        ({"synthetic_smoothing": 0.2}, {"train-classifier", "train-classifier-2"}),
         (
             {"classifier": "convnext", "weights": f"gs://bucket/b.h5#sha256={'0' * 64}"},
             {"check-inputs", "train-classifier", "train-classifier-2"},

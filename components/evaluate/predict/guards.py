@@ -84,7 +84,7 @@ def _differing_arms(classifiers: Mapping[str, Sequence[Classifier]]) -> list[str
                 encoding = record.metadata.model_dump() if record.metadata else None
                 networks.setdefault(json.dumps([record.parameters, encoding]), arm)
             if recipe(arm).adds:
-                weights.setdefault(str(record.synthetic_weight), arm)
+                weights.setdefault(str((record.synthetic_weight, record.synthetic_smoothing)), arm)
             if share_of(arm):
                 uses.setdefault(str((record.synthetic_until, record.synthetic_scope)), arm)
     return list(max(comparable, networks, uses, weights, key=len).values())

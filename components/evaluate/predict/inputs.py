@@ -89,7 +89,13 @@ class Inputs:
             return Use()
         record = adding[-1]  # of an arm with synthetic images if there is one; these come last
         selection = next((quality.selection for quality in self.qualities.values()), REALISM)
-        return Use(record.synthetic_until, record.synthetic_weight, selection, record.synthetic_scope)
+        return Use(
+            record.synthetic_until,
+            record.synthetic_weight,
+            selection,
+            record.synthetic_scope,
+            record.synthetic_smoothing,
+        )
 
 
 def read_classifiers(folders: Sequence[str | Path]) -> dict[str, list[Classifier]]:

@@ -323,6 +323,7 @@ def test_evaluate_external_image_that_was_trained_on_is_refused_under_another_na
         ({"versions": {"keras": "0"}}, "evaluate.different_settings"),
         ({"synthetic_until": 0.5}, "evaluate.different_settings"),
         ({"synthetic_weight": 0.5}, "evaluate.different_settings"),
+        ({"synthetic_smoothing": 0.2}, "evaluate.different_settings"),
         ({"synthetic_scope": "all"}, "evaluate.different_settings"),
         ({"settings": {"epochs": 2, "augmentation": "x", "seed": 2, "batch": 32, "precision": "float32"}},
          "evaluate.different_settings"),

@@ -14,7 +14,18 @@ from components.shared.batches import endless_batches
 from components.shared.files import file_sha256
 from components.shared.image_set import Pixels
 from components.shared.records import ClassifierRecord, load_record
-from components.train_classifier.train import BATCH_SIZE, Stage, batches, plan_stages, row_weights, staged_batches
+from components.train_classifier.networks import cnn
+from components.train_classifier.train import (
+    BATCH_SIZE,
+    Stage,
+    batches,
+    compile_fast_model,
+    plan_stages,
+    row_smoothing,
+    row_weights,
+    smooth_labels,
+    staged_batches,
+)
 from tests.helpers.training import train_pack
 
 ADDED = 20
@@ -192,14 +203,72 @@ def test_staged_batches_have_the_weights_of_their_rows(pool: Pixels) -> None:
     assert (weights[labels == 1] == weights.max()).all()  # nv, which has no repeats
 
 
-def test_train_with_a_weight_of_added_images_changes_arms_with_such_images_alone(
+def test_row_smoothing_by_default_and_of_arms_without_added_images_is_none(pool: Pixels) -> None:
+    for arm in ("baseline", "oversampled", "augmented@0.5"):
+        assert [stage.smoothing for stage in stages_of(pool, arm, Use())] == [None]
+    for arm in ("baseline", "class_weights", "balanced_sampling", "logit_adjustment"):
+        assert [stage.smoothing for stage in stages_of(pool, arm, Use(synthetic_smoothing=0.2))] == [None]
+
+
+def test_row_smoothing_is_that_of_one_image_and_its_additional_occurrences(pool: Pixels) -> None:
+    rows = np.flatnonzero(pool.labels == 0)[[0, 1, 2, -1]]  # df: three real rows and a synthetic one
+    few = replace(pool, labels=pool.labels[rows], source=pool.source[rows])
+    smoothing = row_smoothing(few, np.array([1, 2, 5, 1]), recipe("augmented@0.5", Use(synthetic_smoothing=0.2)))
+    assert smoothing is not None
+    assert smoothing.tolist() == pytest.approx([0, 0.1, 0.16, 0.2])
+
+
+def test_row_smoothing_is_the_same_in_total_in_all_arms_that_add_images(pool: Pixels) -> None:
+    for arm in ("oversampled", "strong_augmentation", "augmented@0.5", "augmented@1"):
+        (stage,) = stages_of(pool, arm, Use(synthetic_smoothing=0.2))
+        assert stage.smoothing is not None
+        total = np.bincount(pool.labels, stage.smoothing * stage.pixels.repeat, 3)
+        np.testing.assert_allclose(total, [0.2 * ADDED, 0, 0.2 * ADDED], rtol=1e-6, err_msg=arm)
+
+
+def test_row_smoothing_after_the_switch_is_that_of_the_control(pool: Pixels) -> None:
+    use = Use(0.5, synthetic_smoothing=0.2)
+    (_, then), (control,) = stages_of(pool, "augmented@0.5", use), stages_of(pool, "oversampled", use)
+    assert then.smoothing is not None
+    assert control.smoothing is not None
+    np.testing.assert_array_equal(then.smoothing[pool.real], control.smoothing[pool.real])
+
+
+def test_staged_batches_with_smoothing_have_the_label_probabilities_of_their_rows(pool: Pixels) -> None:
+    (stage,) = stages_of(pool, "oversampled", Use(synthetic_weight=0.25, synthetic_smoothing=0.3))
+    assert stage.smoothing is not None
+    _, labels, weights = next(staged_batches([stage], 3, 0, 1, 2))
+    rows = next(endless_batches(stage.pixels.repeat, BATCH_SIZE, 1))
+    assert (labels.shape, labels.dtype) == ((BATCH_SIZE, 3), np.float32)
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(labels[range(BATCH_SIZE), pool.labels[rows]], 1 - stage.smoothing[rows] * 2 / 3, 1e-6)
+    np.testing.assert_array_equal(weights, weights_of(stage)[rows])
+
+
+def test_the_loss_of_labels_without_smoothing_is_that_of_integers() -> None:
+    labels, logits = np.array([0, 2, 1]), np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    losses = []
+    for smooth in (False, True):
+        model = compile_fast_model(cnn.build(3, 32), "float32", smooth=smooth)
+        expected = smooth_labels(labels, np.zeros(3), 3) if smooth else labels
+        losses.append(float(model.compute_loss(y=expected, y_pred=logits)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_train_of_another_network_takes_smoothed_labels(training_data: Path, tmp_path: Path) -> None:
+    use = Use(synthetic_smoothing=0.2)
+    models = train_pack(training_data, tmp_path, "oversampled:1*", epochs=1, classifier="resnet", use=use)
+    assert load(models / "oversampled.keras").synthetic_smoothing == 0.2
+
+
+def test_train_with_weight_and_smoothing_of_added_images_changes_arms_with_such_images_alone(
     training_data: Path, synthetic_images: Path, tmp_path: Path
 ) -> None:
     """Here synthetic images are of every class."""
     models = {}
-    for weight in (1.0, 0.25):
+    for weight, smoothing in ((1.0, 0.0), (0.25, 0.2)):
         settings = {"synthetic_images": synthetic_images, "synthetic_per_class": ADDED, "epochs": 1}
-        use = Use(synthetic_weight=weight, synthetic_scope="all")
+        use = Use(synthetic_weight=weight, synthetic_smoothing=smoothing, synthetic_scope="all")
         pack = "baseline:1*,augmented@0.5:1*"
         models[weight] = train_pack(training_data, tmp_path / f"{weight}", pack, **settings, use=use)
     for arm in ("baseline", "augmented@0.5"):
@@ -207,6 +276,7 @@ def test_train_with_a_weight_of_added_images_changes_arms_with_such_images_alone
         records = load(default), load(weighted)
         assert (file_sha256(default) == file_sha256(weighted)) == (arm == "baseline")
         assert [record.synthetic_weight for record in records] == [1, 1 if arm == "baseline" else 0.25]
+        assert [record.synthetic_smoothing for record in records] == [0, 0 if arm == "baseline" else 0.2]
         assert {record.synthetic_scope for record in records} == {"rare" if arm == "baseline" else "all"}
         assert {record.train_rows for record in records} == {REAL if arm == "baseline" else 2 * (REAL + 2 * ADDED)}
         assert records[0].settings == records[1].settings

@@ -80,6 +80,15 @@ def test_recipe_states_the_weight_of_added_images_if_it_adds_any():
         assert recipe(arm, use) == recipe(arm)
 
 
+def test_recipe_states_the_label_smoothing_of_added_images_if_it_adds_any():
+    use = Use(synthetic_smoothing=0.2)
+    for arm in ("oversampled", "strong_augmentation", "augmented@0.5"):
+        assert recipe(arm, use).synthetic_smoothing == 0.2
+        assert recipe(arm, use).title == recipe(arm).title + "; label smoothing of 0.2 for added images"
+    for arm in ("baseline", "class_weights", "balanced_sampling"):
+        assert recipe(arm, use) == recipe(arm)
+
+
 @pytest.mark.parametrize(("source", "dx", "key"), [("gan", "df", "df"), ("zoo", "a-b", "zoo/a-b")])
 def test_synthetic_key_is_reversible(source: str, dx: str, key: str):
     assert synthetic_key(source, dx) == key
