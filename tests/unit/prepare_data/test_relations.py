@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from components.prepare_data.layouts.relations import relate, related_rows
+from components.prepare_data.layouts.relations import patients_of_sides, relate, related_rows
 
 
 def table(lines, columns=("image_id", "dx", "lesion_id")):
@@ -147,6 +147,58 @@ def test_relate_ids_that_are_spelled_in_two_ways_stay_in_one_split(one, other):
     lines = [("A", "nv", one, ""), ("B", "nv", other, ""), ("C", "nv", "L2", "p7"), ("D", "nv", "L3", "P7")]
     groups = related(lines, columns)[0]["group_id"]
     assert groups["A"] == groups["B"] != groups["C"] == groups["D"]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [("_left", "_right"), ("_L", "_R"), ("-od", "-os"), (" Right", " LEFT"), ("_left.jpeg", "_right.jpeg")],
+)
+@pytest.mark.parametrize("folders", [("", ""), ("no/", "no/"), ("no/", "severe/")])
+def test_relate_names_of_both_sides_are_one_patient(ends, folders):
+    names = [folder + number + end for number in ("10", "013") for folder, end in zip(folders, ends, strict=True)]
+    result, unit, notes = related([(name, f"c{n % 2}", "") for n, name in enumerate(names)])
+    assert unit == "patient"
+    groups = [result.loc[name, "group_id"] for name in names]
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+    assert result["lesion_id"].nunique() == 4  # each class of a patient counts
+    assert (
+        notes[0]
+        == f"4 images are named by patient and side, such as {names[0]}: both sides of a patient stay in one split"
+    )
+
+
+def test_patients_of_sides_whose_numbers_restart_in_each_folder_are_those_of_the_folder():
+    names = pd.Series([f"{dx}/{n}_{side}" for dx in ("no", "severe") for n in "12" for side in ("left", "right")])
+    found = patients_of_sides(names)
+    assert found is not None
+    assert list(found) == ["no/1", "no/1", "no/2", "no/2", "severe/1", "severe/1", "severe/2", "severe/2"]
+
+
+def test_patients_of_sides_leave_other_images_without_a_patient():
+    found = patients_of_sides(pd.Series(["1_left", "1_right", "2_left", "2_right", "3_right", "overview"]))
+    assert found is not None
+    assert list(found) == ["1", "1", "2", "2", "3", ""]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1_left", "2_left", "3_right", "4_right"],  # one image of each patient needs none
+        ["1_left", "1_right", "a", "b", "c"],
+        ["left", "right"],
+        ["11", "1r", "2l", "2r"],
+        ["cell_1", "cell_2"],
+    ],
+)
+def test_patients_of_sides_of_names_that_state_none_are_none(names):
+    assert patients_of_sides(pd.Series(names)) is None
+
+
+def test_relate_sides_do_not_replace_patient_ids():
+    columns = ("image_id", "dx", "lesion_id", "patient_id")
+    result, _, notes = related([("1_left", "a", "", "P"), ("1_right", "a", "", "Q")], columns)
+    assert list(result["patient_id"]) == ["P", "Q"]
+    assert not [note for note in notes if "side" in note]
 
 
 def test_relate_lesion_numbers_that_restart_for_each_patient_are_lesions_of_each():
