@@ -63,7 +63,7 @@ _SIDE = r"(?i)^(?P<stem>.+)[ _.-](?:(?P<left>left|l|os)|(?P<right>right|r|od))(?
 """Names that end in a patient's left or right side, such as that of an eye or a breast."""
 _SIDED = r"(?i)[ _.-](?:left|l|os|right|r|od)(?:\.[a-z0-9]+)?$"
 MIN_SIDES = 0.5
-"""Names state sides if so many end in one, and so many of them, without it, have both."""
+"""Names state sides if at least this share ends in one, and this share of the names without it has both."""
 MIN_DIGITS = 6
 """A shorter number alone does not identify an image in all folders."""
 
