@@ -636,6 +636,7 @@ def test_read_named_columns(raw, read):
     assert caught.value.fields == {"file": "list.csv", "columns": ["nr", "Bild", "Befund", "Fall"]}
     assert "data_columns=image_id:Bild,dx:COLUMN" in caught.value.hint
     dataset = read(raw, "image_id:Bild, dx:Befund, lesion_id:Fall")
+    assert dataset.source.layout == "table"
     assert classes(dataset) == COUNTS
     assert dataset.source.columns == {"image_id": "Bild", "dx": "Befund", "lesion_id": "Fall"}
     assert dataset.source.ignored == ["nr"]
