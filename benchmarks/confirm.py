@@ -1,9 +1,9 @@
 """Confirm a use of synthetic images on five folds: `python -m benchmarks.confirm DATA=folder WORK=folder`.
 
     DATA    a folder, as for `counterweight run`
-    WORK    folder of the runs by fold, which resume after a kill, and of the pooled result (default build/confirm)
+    WORK    folder of the runs by fold, which resume after a kill, and of the pooled result (default build/confirm-<px>)
     PARTS   folds to run now (default 1,2,3,4,5); when all five have finished, they are pooled
-    others  parameters of the runs, as for `counterweight run`; they replace those of `SETTINGS`
+    others  parameters of the runs except data_split, as for `counterweight run`; they replace those of `SETTINGS`
 
 The protocol is in docs/results/confirmation.md. Prints the tables of `scripts.results_tables` of the pooled folds.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.machine import machine
 from benchmarks.pipeline import run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
+from components.shared.parameters import split_names
 from components.shared.records import Results, load_record
 from counterweight.parameters import assignments, words
 from scripts.results_tables import arms_table, effects_table
@@ -38,7 +39,7 @@ def choose(parts: str) -> list[str]:
     Raises:
         UserError: `confirm.unknown_fold`.
     """
-    chosen = parts.split(",") if parts else list(FOLDS)
+    chosen = list(dict.fromkeys(split_names(parts))) if parts else list(FOLDS)
     if unknown := [part for part in chosen if part not in FOLDS]:
         raise UserError(
             f"PARTS lists {', '.join(unknown)}",
@@ -66,8 +67,10 @@ def main(given: Mapping[str, str]) -> None:
     """
     if "DATA" not in given:
         raise UserError("DATA is missing", "give a folder of images", "option.missing", option="DATA")
-    work = Path(given.get("WORK", "build/confirm")).resolve()
+    if "data_split" in given:
+        raise UserError("data_split is the fold", "choose folds with PARTS", "confirm.data_split")
     settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "PARTS")}
+    work = Path(given.get("WORK", f"build/confirm-{settings['data_image_size']}")).resolve()
     for part in choose(given.get("PARTS", "")):
         run_pipeline(work / f"fold-{part}", settings | {"data_split": f"{part}/{len(FOLDS)}"})
     folds = [work / f"fold-{part}" for part in FOLDS]

@@ -326,7 +326,7 @@ def row_smoothing(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.
     """Return (N,) float32 label smoothing of the rows in [0, 1); None if the recipe has none.
 
     A synthetic image has `synthetic_smoothing`, and so has each additional occurrence of a real image beside its first
-    one, which has 0. All occurrences of an image have their mean.
+    one, which has 0. All occurrences of an image have their mean, weighted as in the loss.
 
     Args:
         pixels: the rows.
@@ -335,7 +335,8 @@ def row_smoothing(pixels: Pixels, counts: np.ndarray, its_recipe: Recipe) -> np.
     """
     if its_recipe.synthetic_smoothing == 0:
         return None
-    additional = np.where(pixels.real, (counts - 1) / np.maximum(counts, 1), 1)
+    added = its_recipe.synthetic_weight * np.maximum(counts - 1, 0)
+    additional = np.where(pixels.real, added / (1 + added), 1)
     return (its_recipe.synthetic_smoothing * additional).astype(np.float32)
 
 

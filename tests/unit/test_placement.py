@@ -151,3 +151,8 @@ def test_override_options_replaces_options_of_the_file(monkeypatch: pytest.Monke
 
 def test_file_documents_the_default_of_every_option():
     assert FILE["options"] == parameters.defaults(parameters.Options)
+
+
+def test_the_file_in_the_repository_lists_every_option():
+    options = yaml.safe_load((ROOT / "manifests/placement.yaml").read_text(encoding="utf-8"))["options"]
+    assert set(options) == set(parameters.Options.model_fields)

@@ -122,7 +122,8 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> Found:
     """
     found: dict[tuple[Path, ...], Found] = {}
     taken: set[Path] = set()
-    for layout in TABLES:
+    # Named columns say nothing about the layout, so that the table is any other.
+    for layout in [named_table] if {"image_id", "dx"} <= named.keys() else TABLES:
         for one in layout.recognise(inventory, named):
             if not taken & set(one.files):
                 found[one.files] = one

@@ -59,11 +59,13 @@ _CHANGED_BEFORE = re.compile(
     r"(?:aug(?:mented)?|[hv]?flip(?:ped)?|rot(?:ated)?|copy of)[ _.-]*\d*[ _.-]+(.+)", re.IGNORECASE
 )
 """Names that state how an image was made: `NAME_aug1`, `NAME_rot90`, `NAME_original`, `flip_NAME`."""
-_SIDE = r"(?i)^(?P<stem>.+)[ _.-](?:(?P<left>left|l|os)|(?P<right>right|r|od))(?:\.[a-z0-9]+)?$"
-"""Names that end in a patient's left or right side, such as that of an eye or a breast."""
+_SIDE = r"(?i)^(?P<patient>.*\d.*)[ _.-](?:(?P<left>left|l|os)|(?P<right>right|r|od))(?:\.[a-z0-9]+)?$"
+"""Names that end in the side of a patient's eye: `10_left`, `P3-OD.jpg`."""
 _SIDED = r"(?i)[ _.-](?:left|l|os|right|r|od)(?:\.[a-z0-9]+)?$"
 MIN_SIDES = 0.5
-"""Names state sides if at least this share ends in one, and this share of the names without it has both."""
+"""Names state sides if at least this share ends in one, and this share of the patients has both."""
+MAX_REPEATED = 0.05
+"""If more names repeat in other folders, numbers restart in each folder; else a repeated name is the same patient."""
 MIN_DIGITS = 6
 """A shorter number alone does not identify an image in all folders."""
 
@@ -328,19 +330,19 @@ def patients_of_sides(names: pd.Series) -> pd.Series | None:
     Both eyes of a patient resemble each other, so that one must not be tested by a model which has seen the other.
 
     Args:
-        names: (N,) image ids, each once; if names without their folders repeat, numbers restart in each folder.
+        names: (N,) image ids, each once, without copies.
 
     Returns:
-        (N,) strings, empty for the other images; None if the names do not state sides.
+        Strings, with the index of the images that have a patient; None if the names do not state sides.
     """
-    if names.str.contains(_SIDED).mean() < MIN_SIDES:  # a hundredth of the time of what follows
+    if names.empty or names.str.contains(_SIDED).mean() < MIN_SIDES:
         return None
     ends = names.str.replace(r"^.*/", "", regex=True)
-    parts = (ends if ends.is_unique else names).str.extract(_SIDE).dropna(subset="stem")
-    of_stem = parts.groupby("stem")[["left", "right"]].count()
-    if len(parts) < MIN_SIDES * len(names) or (of_stem > 0).all(axis=1).mean() < MIN_SIDES:
+    parts = (names if ends.duplicated().mean() > MAX_REPEATED else ends).str.extract(_SIDE).dropna(subset="patient")
+    has_side = parts.groupby("patient")[["left", "right"]].count() > 0
+    if len(parts) < MIN_SIDES * len(names) or has_side.all(axis=1).mean() < MIN_SIDES:
         return None
-    return parts["stem"].reindex(names.index, fill_value="").astype(STRING)
+    return parts["patient"]
 
 
 def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
@@ -353,12 +355,6 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     dx, names = table["dx"], table["image_id"]
     empty = pd.Series("", index=table.index, dtype=STRING)
     patients = clear_placeholders(table.get("patient_id", empty), "patient_id", notes)
-    if not (patients != "").any() and (found := patients_of_sides(names)) is not None:
-        patients = found
-        notes.append(
-            f"{(patients != '').sum():,} images are named by patient and side, such as "
-            f"{printable(names[patients != ''].iloc[0][:80])}: both sides of a patient stay in one split"
-        )
     for patient, count in _implausible(patients, dx):
         notes.append(
             f"patient_id is {printable(patient[:80])!r} in {_rows(count)}, far more than any other: they stay in one "
@@ -374,6 +370,13 @@ def relate(table: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, Unit]:
     copies = bases != np.arange(len(table))
     if copies.any():
         groups.join_equal(bases)
+    sided = None if (patients != "").any() else patients_of_sides(names[~copies])
+    if sided is not None:
+        groups.join_equal(pd.factorize(sided.reindex(names.index))[0])
+        notes.append(
+            f"{len(sided):,} images are named by patient and side, such as {printable(names[sided.index[0]][:80])}: "
+            "both sides of a patient stay in one split"
+        )
     lesions = _separate_classes(lesions, dx, notes)
     unit: Unit = "lesion" if (lesions != "").any() else "patient" if (patients != "").any() else "image"
     _note_unit(unit, lesions, patients, notes)

@@ -34,7 +34,7 @@ def test_confirm_runs_the_named_folds_and_pools_none_before_all_have_finished(
 
     monkeypatch.setattr(confirm, "pool", stop)
     given = {"DATA": "images", "WORK": str(tmp_path), "data_image_size": "64"}
-    confirm.main(given | {"PARTS": "2,4"})
+    confirm.main(given | {"PARTS": "2, 4,2"})
     assert capsys.readouterr().out == "not finished: fold-1, fold-3, fold-5\n"
     assert not pooled
     with pytest.raises(InterruptedError):
@@ -47,7 +47,11 @@ def test_confirm_runs_the_named_folds_and_pools_none_before_all_have_finished(
 
 @pytest.mark.parametrize(
     ("given", "code"),
-    [({}, "option.missing"), ({"DATA": "images", "PARTS": "1,6"}, "confirm.unknown_fold")],
+    [
+        ({}, "option.missing"),
+        ({"DATA": "images", "PARTS": "1,6"}, "confirm.unknown_fold"),
+        ({"DATA": "images", "data_split": "1/5"}, "confirm.data_split"),
+    ],
 )
 def test_confirm_refuses_missing_data_and_other_folds(
     runs: list[dict[str, str]], tmp_path: Path, given: dict[str, str], code: str

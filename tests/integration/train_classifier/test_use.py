@@ -226,6 +226,17 @@ def test_row_smoothing_is_the_same_in_total_in_all_arms_that_add_images(pool: Pi
         np.testing.assert_allclose(total, [0.2 * ADDED, 0, 0.2 * ADDED], rtol=1e-6, err_msg=arm)
 
 
+def test_row_smoothing_with_a_weight_is_the_same_in_total_in_all_arms_that_add_images(pool: Pixels) -> None:
+    totals = []
+    for arm in ("oversampled", "augmented@0.5", "augmented@1"):
+        (stage,) = stages_of(pool, arm, Use(synthetic_weight=0.25, synthetic_smoothing=0.2))
+        assert stage.smoothing is not None
+        totals.append(np.bincount(pool.labels, stage.smoothing * weights_of(stage) * stage.pixels.repeat, 3))
+    for total in totals[1:]:
+        np.testing.assert_allclose(total, totals[0], rtol=1e-6)
+    assert (totals[0] > 0).tolist() == [True, False, True]
+
+
 def test_row_smoothing_after_the_switch_is_that_of_the_control(pool: Pixels) -> None:
     use = Use(0.5, synthetic_smoothing=0.2)
     (_, then), (control,) = stages_of(pool, "augmented@0.5", use), stages_of(pool, "oversampled", use)

@@ -154,17 +154,32 @@ def test_relate_ids_that_are_spelled_in_two_ways_stay_in_one_split(one, other):
     [("_left", "_right"), ("_L", "_R"), ("-od", "-os"), (" Right", " LEFT"), ("_left.jpeg", "_right.jpeg")],
 )
 @pytest.mark.parametrize("folders", [("", ""), ("no/", "no/"), ("no/", "severe/")])
-def test_relate_names_of_both_sides_are_one_patient(ends, folders):
+def test_relate_names_of_both_sides_stay_in_one_split(ends, folders):
     names = [folder + number + end for number in ("10", "013") for folder, end in zip(folders, ends, strict=True)]
     result, unit, notes = related([(name, f"c{n % 2}", "") for n, name in enumerate(names)])
-    assert unit == "patient"
+    assert unit == "image"
     groups = [result.loc[name, "group_id"] for name in names]
     assert groups[0] == groups[1] != groups[2] == groups[3]
-    assert result["lesion_id"].nunique() == 4  # each class of a patient counts
-    assert (
-        notes[0]
-        == f"4 images are named by patient and side, such as {names[0]}: both sides of a patient stay in one split"
-    )
+    assert list(result["lesion_id"]) == names
+    note = f"4 images are named by patient and side, such as {names[0]}: both sides of a patient stay in one split"
+    assert notes[0] == note
+
+
+def test_relate_lesions_of_both_sides_stay_whole_and_join():
+    lines = [("1_l", "nv", "L1"), ("1_r", "nv", "L2"), ("2_l", "nv", "L1"), ("2_r", "nv", ""), ("3_l", "nv", "L9")]
+    result, unit, _ = related(lines)
+    assert unit == "lesion"
+    assert list(result["lesion_id"])[:3] == ["L1", "L2", "L1"]
+    assert result["group_id"].nunique() == 2  # patients 1 and 2, who have lesion L1 in common, and patient 3
+
+
+def test_relate_copies_of_both_sides_stay_with_them():
+    names = [
+        f"{n}_{side}{copy}" for n in "12" for side in ("left", "right") for copy in ("", "_aug1", "_aug2", "_flip")
+    ]
+    result, _, _ = related([(name, "a", "") for name in names])
+    assert result["group_id"].nunique() == 2
+    assert result["lesion_id"].nunique() == 4
 
 
 def test_patients_of_sides_whose_numbers_restart_in_each_folder_are_those_of_the_folder():
@@ -174,10 +189,18 @@ def test_patients_of_sides_whose_numbers_restart_in_each_folder_are_those_of_the
     assert list(found) == ["no/1", "no/1", "no/2", "no/2", "severe/1", "severe/1", "severe/2", "severe/2"]
 
 
-def test_patients_of_sides_leave_other_images_without_a_patient():
-    found = patients_of_sides(pd.Series(["1_left", "1_right", "2_left", "2_right", "3_right", "overview"]))
+def test_patients_of_sides_with_a_few_repeated_names_are_those_of_all_folders():
+    names = pd.Series(["severe/1_left", *(f"no/{n}_{side}" for n in range(1, 21) for side in ("left", "right"))])
+    found = patients_of_sides(names)
     assert found is not None
-    assert list(found) == ["1", "1", "2", "2", "3", ""]
+    assert list(found[:3]) == ["1", "1", "1"]
+    assert found.nunique() == 20
+
+
+def test_patients_of_sides_leave_other_images_without_a_patient():
+    found = patients_of_sides(pd.Series(["1_left", "overview", "1_right", "2_left", "2_right", "3_right"]))
+    assert found is not None
+    assert found.to_dict() == {0: "1", 2: "1", 3: "2", 4: "2", 5: "3"}
 
 
 @pytest.mark.parametrize(
@@ -186,18 +209,20 @@ def test_patients_of_sides_leave_other_images_without_a_patient():
         ["1_left", "2_left", "3_right", "4_right"],  # one image of each patient needs none
         ["1_left", "1_right", "a", "b", "c"],
         ["left", "right"],
+        ["knee_l", "knee_r"],
         ["11", "1r", "2l", "2r"],
         ["cell_1", "cell_2"],
+        [],
     ],
 )
 def test_patients_of_sides_of_names_that_state_none_are_none(names):
-    assert patients_of_sides(pd.Series(names)) is None
+    assert patients_of_sides(pd.Series(names, dtype=object)) is None
 
 
 def test_relate_sides_do_not_replace_patient_ids():
     columns = ("image_id", "dx", "lesion_id", "patient_id")
     result, _, notes = related([("1_left", "a", "", "P"), ("1_right", "a", "", "Q")], columns)
-    assert list(result["patient_id"]) == ["P", "Q"]
+    assert result["group_id"].nunique() == 2
     assert not [note for note in notes if "side" in note]
 
 
