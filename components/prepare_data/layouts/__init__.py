@@ -122,7 +122,7 @@ def recognise(inventory: Inventory, named: dict[str, str]) -> Found:
     """
     found: dict[tuple[Path, ...], Found] = {}
     taken: set[Path] = set()
-    # Named columns say nothing about the layout, so that the table is any other.
+    # Columns that the user names do not identify a layout: the table is any other.
     for layout in [named_table] if {"image_id", "dx"} <= named.keys() else TABLES:
         for one in layout.recognise(inventory, named):
             if not taken & set(one.files):
