@@ -1,7 +1,8 @@
 """Confirm a use of synthetic images on five folds: `python -m benchmarks.confirm DATA=folder WORK=folder`.
 
     DATA    a folder, as for `counterweight run`
-    WORK    folder of the runs by fold, which resume after a kill, and of the pooled result (default build/confirm-<px>)
+    WORK    folder of the runs by fold, which resume after a kill, and of the pooled result; another one for each recipe
+            (default build/confirm-<px>)
     PARTS   folds to run now (default 1,2,3,4,5); when all five have finished, they are pooled
     others  parameters of the runs except data_split, as for `counterweight run`; they replace those of `SETTINGS`
 
@@ -14,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.machine import machine
-from benchmarks.pipeline import run_pipeline
+from benchmarks.pipeline import choose, run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
-from components.shared.parameters import split_names
 from components.shared.records import Results, load_record
 from counterweight.parameters import assignments, words
 from scripts.results_tables import arms_table, effects_table
@@ -31,23 +31,6 @@ SETTINGS = {
     "random_seed": "11",
     "synthetic_shares": "0.5",
 }
-
-
-def choose(parts: str) -> list[str]:
-    """Return the folds that are named, by default all.
-
-    Raises:
-        UserError: `confirm.unknown_fold`.
-    """
-    chosen = list(dict.fromkeys(split_names(parts))) if parts else list(FOLDS)
-    if unknown := [part for part in chosen if part not in FOLDS]:
-        raise UserError(
-            f"PARTS lists {', '.join(unknown)}",
-            f"choose from {', '.join(FOLDS)}",
-            "confirm.unknown_fold",
-            folds=unknown,
-        )
-    return chosen
 
 
 def pool(folds: list[Path], folder: Path) -> Results:
@@ -68,10 +51,10 @@ def main(given: Mapping[str, str]) -> None:
     if "DATA" not in given:
         raise UserError("DATA is missing", "give a folder of images", "option.missing", option="DATA")
     if "data_split" in given:
-        raise UserError("data_split is the fold", "choose folds with PARTS", "confirm.data_split")
+        raise UserError("data_split cannot be set: it is the fold", "choose folds with PARTS", "confirm.data_split")
     settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "PARTS")}
     work = Path(given.get("WORK", f"build/confirm-{settings['data_image_size']}")).resolve()
-    for part in choose(given.get("PARTS", "")):
+    for part in choose("PARTS", given.get("PARTS", ""), FOLDS):
         run_pipeline(work / f"fold-{part}", settings | {"data_split": f"{part}/{len(FOLDS)}"})
     folds = [work / f"fold-{part}" for part in FOLDS]
     if missing := [fold.name for fold in folds if not (fold / "manifest.json").is_file()]:

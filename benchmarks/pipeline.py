@@ -2,10 +2,34 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from components.shared.errors import UserError
+from components.shared.parameters import split_names
 from components.shared.records import Results, load_record
+
+
+def choose(option: str, text: str, choices: Collection[str]) -> list[str]:
+    """Return the names in a comma-separated list, each once; all choices if it is empty.
+
+    Args:
+        option: name of the option, for the error message.
+        text: its value.
+        choices: the names that it may list.
+
+    Raises:
+        UserError: `benchmark.unknown_choice`.
+    """
+    chosen = list(dict.fromkeys(split_names(text))) if text else list(choices)
+    if unknown := [name for name in chosen if name not in choices]:
+        raise UserError(
+            f"{option} lists {', '.join(unknown)}",
+            f"choose from {', '.join(choices)}",
+            "benchmark.unknown_choice",
+            names=unknown,
+        )
+    return chosen
 
 
 def run_pipeline(out: Path, settings: Mapping[str, str]) -> Results:

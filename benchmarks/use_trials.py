@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.machine import machine
-from benchmarks.pipeline import run_pipeline
+from benchmarks.pipeline import choose, run_pipeline
 from components.shared.errors import UserError, exit_on_user_error
 from counterweight.parameters import assignments, words
 from scripts.validation_table import LEGEND, table_of
@@ -50,23 +50,6 @@ TRIALS: dict[str, dict[str, str]] = {
 """Name of a run → the parameters and options that differ. Weight and smoothing change `oversampled`, too."""
 
 
-def choose(names: str) -> list[str]:
-    """Return the trials that are named.
-
-    Raises:
-        UserError: `use_trials.unknown`.
-    """
-    chosen = names.split(",") if names else list(TRIALS)
-    if unknown := [name for name in chosen if name not in TRIALS]:
-        raise UserError(
-            f"TRIALS lists {', '.join(unknown)}",
-            f"choose from {', '.join(TRIALS)}",
-            "use_trials.unknown",
-            names=unknown,
-        )
-    return chosen
-
-
 def main(given: Mapping[str, str]) -> None:
     """Run the trials, and print the table after each.
 
@@ -78,7 +61,7 @@ def main(given: Mapping[str, str]) -> None:
     work = Path(given.get("WORK", "build/use-trials")).resolve()
     settings = SETTINGS | {name: value for name, value in given.items() if name not in ("WORK", "TRIALS")}
     finished: list[Path] = []
-    for name in choose(given.get("TRIALS", "")):
+    for name in choose("TRIALS", given.get("TRIALS", ""), TRIALS):
         run_pipeline(work / name, settings | TRIALS[name])
         finished.append(work / name)
         print("\n".join(table_of(finished)), flush=True)

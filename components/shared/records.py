@@ -5,6 +5,7 @@ pattern, and `path_below` is the one place that turns such a name into a path.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -829,13 +830,7 @@ class RunRecord(Record):
     @property
     def use(self) -> Use:
         """How the arms used the images that they add."""
-        return Use(
-            self.synthetic_until,
-            self.synthetic_weight,
-            self.synthetic_selection,
-            self.synthetic_scope,
-            self.synthetic_smoothing,
-        )
+        return Use(**{field.name: getattr(self, field.name) for field in fields(Use)})
 
 
 class Difference(Record):

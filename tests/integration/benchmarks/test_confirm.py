@@ -49,7 +49,7 @@ def test_confirm_runs_the_named_folds_and_pools_none_before_all_have_finished(
     ("given", "code"),
     [
         ({}, "option.missing"),
-        ({"DATA": "images", "PARTS": "1,6"}, "confirm.unknown_fold"),
+        ({"DATA": "images", "PARTS": "1,6"}, "benchmark.unknown_choice"),
         ({"DATA": "images", "data_split": "1/5"}, "confirm.data_split"),
     ],
 )

@@ -1,5 +1,7 @@
 """Names and recipes of arms."""
 
+from dataclasses import replace
+
 import pytest
 
 from components.shared.arms import (
@@ -71,20 +73,18 @@ def test_recipe_states_the_selection_of_synthetic_images():
     assert recipe("augmented@1", use).title == title
 
 
-def test_recipe_states_the_weight_of_added_images_if_it_adds_any():
-    use = Use(synthetic_weight=0.5)
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("synthetic_weight", 0.5, "added images weigh 0.5 in the loss"),
+        ("synthetic_smoothing", 0.2, "label smoothing of 0.2 for added images"),
+    ],
+)
+def test_recipe_states_how_added_images_are_used_if_it_adds_any(option: str, value: float, words: str):
+    use = replace(Use(), **{option: value})
     for arm in ("oversampled", "strong_augmentation", "augmented@0.5"):
-        assert recipe(arm, use).synthetic_weight == 0.5
-        assert recipe(arm, use).title == recipe(arm).title + "; added images weigh 0.5 in the loss"
-    for arm in ("baseline", "class_weights", "balanced_sampling"):
-        assert recipe(arm, use) == recipe(arm)
-
-
-def test_recipe_states_the_label_smoothing_of_added_images_if_it_adds_any():
-    use = Use(synthetic_smoothing=0.2)
-    for arm in ("oversampled", "strong_augmentation", "augmented@0.5"):
-        assert recipe(arm, use).synthetic_smoothing == 0.2
-        assert recipe(arm, use).title == recipe(arm).title + "; label smoothing of 0.2 for added images"
+        assert getattr(recipe(arm, use), option) == value
+        assert recipe(arm, use).title == f"{recipe(arm).title}; {words}"
     for arm in ("baseline", "class_weights", "balanced_sampling"):
         assert recipe(arm, use) == recipe(arm)
 
