@@ -1,5 +1,6 @@
 """Whole runs of the pipeline, for benchmarks that compare their results."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -35,12 +36,16 @@ def choose(option: str, text: str, choices: Collection[str]) -> list[str]:
 def run_pipeline(out: Path, settings: Mapping[str, str]) -> Results:
     """Run the pipeline, or resume a run, and return its results; end this program with its exit code if it fails.
 
+    Ctrl-C and SIGTERM end the run first.
+
     Args:
         out: folder of the results.
         settings: DATA, PRESET and parameters, as for `counterweight run`.
     """
     named = [f"{name}={value}" for name, value in settings.items()]
-    done = subprocess.run([sys.executable, "-m", "counterweight", "run", f"OUT={out}", *named])
-    if done.returncode:
-        sys.exit(done.returncode)
+    process = subprocess.Popen([sys.executable, "-m", "counterweight", "run", f"OUT={out}", *named])
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the run, too, and ends it
+    if exit_code := process.wait():
+        sys.exit(exit_code)
     return load_record(out / "metrics.json", Results)
