@@ -1,5 +1,6 @@
 """Whole runs of the pipeline, for benchmarks that compare their results."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def choose(option: str, text: str, choices: Collection[str]) -> list[str]:
     return chosen
 
 
-def run_pipeline(out: Path, settings: Mapping[str, str]) -> Results:
+def run_pipeline(out: Path, settings: Mapping[str, str], log: Path | None = None) -> Results:
     """Run the pipeline, or resume a run, and return its results; end this program with its exit code if it fails.
 
     Ctrl-C and SIGTERM end the run first.
@@ -41,9 +42,11 @@ def run_pipeline(out: Path, settings: Mapping[str, str]) -> Results:
     Args:
         out: folder of the results.
         settings: DATA, PRESET and parameters, as for `counterweight run`.
+        log: file to which its output is appended; printed if not given.
     """
     named = [f"{name}={value}" for name, value in settings.items()]
-    process = subprocess.Popen([sys.executable, "-m", "counterweight", "run", f"OUT={out}", *named])
+    with log.open("a") if log else contextlib.nullcontext() as file:
+        process = subprocess.Popen([sys.executable, "-m", "counterweight", "run", f"OUT={out}", *named], stdout=file)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the run, too, and ends it
     if exit_code := process.wait():

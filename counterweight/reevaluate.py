@@ -162,6 +162,41 @@ def _check_folds(runs: Sequence[Run]) -> None:
                 )
 
 
+def sort_folds(runs: Sequence[Run]) -> list[Run]:
+    """Return the folds of a k-fold run in their order.
+
+    Raises:
+        UserError: a fold is missing or repeated, or the runs differ in more than the fold.
+    """
+    _check_folds(runs)
+    return sorted(runs, key=lambda run: int(run.record.split.partition("/")[0]))
+
+
+def pool_predictions(
+    runs: Sequence[Run],
+) -> tuple[pd.DataFrame, Sample, dict[str, Predictions], dict[str, Fitted]]:
+    """Pool the test predictions of folds, from `sort_folds`.
+
+    Returns:
+        Image_id, lesion_id, dx and fold of each test image; the images as a sample; the predictions of each arm; and
+        the means over folds of what was fitted on validation for each arm.
+    """
+    record, classes = runs[0].record, runs[0].classes
+    group = np.isin(classes, record.malignant)
+    tests, parts, calibrations = [], [], []
+    for run in runs:
+        fitted = run.calibrate()
+        rows, probabilities = run.load("test")
+        tests.append(rows.assign(fold=run.record.split))
+        parts.append({arm: calibration.apply(probabilities[arm], fitted[arm], group) for arm in run.arms})
+        calibrations.append(fitted)
+    rows = pd.concat(tests, ignore_index=True)
+    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(record.malignant))
+    pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in runs[0].arms}
+    means = {arm: _mean_of_folds([of_fold[arm] for of_fold in calibrations]) for arm in runs[0].arms}
+    return rows, sample, pooled, means
+
+
 def pool_folds(runs: Sequence[Run]) -> tuple[Results, pd.DataFrame]:
     """Pool the folds of a k-fold run: each test lesion is predicted by models that were not trained on it.
 
@@ -179,22 +214,10 @@ def pool_folds(runs: Sequence[Run]) -> tuple[Results, pd.DataFrame]:
     Raises:
         UserError: a fold is missing or repeated, or the runs differ in more than the fold.
     """
-    _check_folds(runs)
-    runs = sorted(runs, key=lambda run: int(run.record.split.partition("/")[0]))
+    runs = sort_folds(runs)
     first, record, classes = runs[0].results, runs[0].record, runs[0].classes
-    group = np.isin(classes, record.malignant)
     arms_of_run = runs[0].arms
-    tests, parts, calibrations = [], [], []
-    for run in runs:
-        fitted = run.calibrate()
-        rows, probabilities = run.load("test")
-        tests.append(rows)
-        parts.append({arm: calibration.apply(probabilities[arm], fitted[arm], group) for arm in arms_of_run})
-        calibrations.append(fitted)
-    rows = pd.concat(tests, ignore_index=True)
-    sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(record.malignant))
-    pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in arms_of_run}
-    means = {arm: _mean_of_folds([of_fold[arm] for of_fold in calibrations]) for arm in arms_of_run}
+    rows, sample, pooled, means = pool_predictions(runs)
     outcome = compare(sample, pooled, means, record.rebalanced_classes, record.seeds, record.seed)
     arms = {}
     for arm in arms_of_run:

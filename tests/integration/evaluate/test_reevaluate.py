@@ -10,20 +10,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.evaluate.predict.probabilities import predictions_table
 from components.evaluate.predict.published import Run
-from components.evaluate.results import calibrate_arms, compare_on
-from components.evaluate.statistics.compare import count_images
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
-from components.shared.records import ModelCurves, Results, RunRecord, write_record
+from components.shared.records import Results
 from components.shared.storage import make_fetch
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
-from tests.integration.evaluate.conftest import ARMS, write_manifest
+from tests.helpers.published_fold import ARMS, write_fold
+from tests.integration.evaluate.conftest import write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-CLASSES = ("df", "mel", "nv")
 
 
 def write_raw(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
@@ -212,52 +209,6 @@ def test_evaluate_external_known_lesion_is_refused(published: Path, tmp_path: Pa
     (known / "metadata.csv").write_text(text.replace("lesion-out-1-nv-0", lesion))
     assert command(f"RUN={published}", f"EXTERNAL={known}", f"OUT={tmp_path / 'out'}") == 2
     assert not (tmp_path / "out").exists()
-
-
-def write_fold(folder: Path, split: str, lesions: range, **details: Any) -> Path:
-    """Write a published run of one fold with simulated predictions."""
-    rng = np.random.default_rng(lesions.start)
-    seeds, rare, malignant = [1, 2], ["df", "mel"], ["mel"]
-
-    def simulate(name: str, numbers: range) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-        ids = [f"{name}-{number}" for number in numbers]
-        rows = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": [CLASSES[number % 3] for number in numbers]})
-        truth = rows["dx"].map(CLASSES.index).to_numpy()
-        raw = {arm: rng.dirichlet(np.ones(3), (2, len(ids))) + np.eye(3)[truth] / 2 for arm in ARMS}
-        return rows, {arm: values / values.sum(2, keepdims=True) for arm, values in raw.items()}
-
-    tests, validation = simulate("test", lesions), simulate(f"validation-{lesions.start}", range(40))
-    splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
-    images = {dx: counts.images for dx, counts in splits["train"].items()}
-    calibrations = calibrate_arms(*validation, CLASSES, malignant, images)
-    compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)
-    model = ModelCurves(epochs=1, real_views=1.0, validated_epochs=[1], history={}, seconds=1.0)
-    trained = {"train_rows": 9, "models": {"1": model, "2": model}}
-    arms = {arm: figures.model_copy(update=trained) for arm, figures in compared.arms.items()}
-    run = {
-        "data": "x", "data_sha256": "d", "split_sha256": split.replace("/", "-"), "split": split, "seed": 1,
-        "seeds": seeds, "image_size": 32, "rare_classes": rare, "rebalanced_classes": rare, "malignant": malignant,
-        "settings": {}, "parameters": {"data_split": split, "gan_kimg": 3.0}, "versions": {},
-        "pretraining_s": 60.0 + lesions.start,
-    } | details  # fmt: skip
-    results = Results(
-        run=RunRecord(**run),
-        classes=list(CLASSES),
-        splits=splits,
-        arms=arms,
-        effect=compared.effect,
-        verdict=compared.verdict,
-        synthetic={},
-        external=None,
-    )
-    folder.mkdir()
-    write_record(folder / "metrics.json", results)
-    tables = [
-        predictions_table(*part, seeds, CLASSES)
-        for part in ((tests[0], "test", tests[1]), (validation[0], "validation", validation[1]))
-    ]
-    pd.concat(tables).to_parquet(folder / "predictions.parquet")
-    return write_manifest(folder)
 
 
 def test_pool_folds_counts_each_lesion_once(tmp_path: Path) -> None:
