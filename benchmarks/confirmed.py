@@ -1,4 +1,4 @@
-"""Test recipes on pooled folds, with Holm's correction, and say how much each figure can be trusted.
+"""Test recipes on pooled folds, with Holm's correction, and show how far each figure can be trusted.
 
 The report of pooled folds has one recipe. With several, the first that is established must be so at the level .05
 divided by their number, the next at .05 divided by the number that remains (Holm 1979). The sensitivity of a result is

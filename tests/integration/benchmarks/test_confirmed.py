@@ -14,7 +14,7 @@ from tests.helpers.published_fold import write_fold
 
 @dataclass(frozen=True)
 class Decided:
-    """A recipe that is established if it is corrected for at most so many hypotheses."""
+    """A recipe that is established if it is corrected for at most this number of hypotheses."""
 
     at_most: int
     verdict: Verdict = "improved"
