@@ -162,13 +162,6 @@ def placement() -> Placement:
     path = Path(os.environ.get(FILE_VARIABLE) or DEFAULT)
     try:
         content = Placement.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path} cannot be read as YAML ({getattr(error, 'strerror', None) or type(error).__name__})",
-            "name another file in PLACEMENT",
-            "placement.unreadable",
-            path=str(path),
-        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -178,6 +171,13 @@ def placement() -> Placement:
             "placement.invalid",
             path=str(path),
             entry=where,
+        ) from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a date such as 2026-13-99 is a ValueError
+        raise UserError(
+            f"{path} cannot be read as YAML ({getattr(error, 'strerror', None) or type(error).__name__})",
+            "name another file in PLACEMENT",
+            "placement.unreadable",
+            path=str(path),
         ) from error
     options = content.options.model_copy(update=_overrides)
     check_network(options.weights, options.classifier)

@@ -23,11 +23,21 @@ def words(given: list[str]) -> list[str]:
 
     Make passes its variables to a command unchanged in the environment, while a shell would interpret quotes, blanks
     and dollars in them.
+
+    Raises:
+        UserError: `arguments.not_exported`: Make does not pass a variable with this name.
     """
     if given != ["--make"]:
         return given
     _, _, overrides = os.environ.get("MAKEFLAGS", "").partition("-- ")
     names = [word.partition("=")[0].rstrip(":+?") for word in re.split(r"(?<!\\)\s+", overrides) if "=" in word]
+    if unnamed := [name for name in names if name not in os.environ]:
+        raise UserError(
+            f"make does not pass {unnamed[0]}=… to the command, because of its name",
+            f"write {unnamed[0].replace('-', '_').replace('.', '_')}=…",
+            "arguments.not_exported",
+            name=unnamed[0],
+        )
     return [f"{name}={os.environ[name]}" for name in dict.fromkeys(names) if name not in MAKE_VARIABLES]
 
 

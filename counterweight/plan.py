@@ -36,7 +36,6 @@ from components.prepare_data import prepare as preparing
 from components.prepare_data.decode_pool import Findings
 from components.prepare_data.layouts.dataset import Dataset
 from components.prepare_data.sources import bucket, demo
-from components.prepare_data.split import FOLD
 from components.shared import parameters as of_runs
 from components.shared import patient_metadata
 from components.shared.arms import CANDIDATES, REALISM, comparison, uses_synthetic
@@ -44,7 +43,7 @@ from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
 from components.shared.files import write_text
 from components.shared.image_set import hash_rows
-from components.shared.parameters import arm_names, defaults
+from components.shared.parameters import FOLD, arm_names, defaults
 from components.shared.records import Plan, PlannedEffect, Scalar, Split
 from components.shared.stores.addresses import is_address
 from counterweight import estimate as estimating

@@ -200,7 +200,7 @@ def score(
         log_line("predict", f"resuming after {min(total, finished * size):,} images")
     findings.refuse_more_than(max_bad_images)
     progress = Progress("predict", total, "images", before=min(total, finished * size))
-    with open_pool("spawn") as pool:
+    with open_pool() as pool:
         results = read_in_order(pool, images.files[finished * size :], image_size)
         for number in range(finished, chunks):
             names = images.names[number * size : (number + 1) * size]

@@ -18,8 +18,9 @@ from PIL import Image
 
 from components.evaluate.predict.guards import check_classifier
 from components.evaluate.predict.inputs import Classifier
+from components.evaluate.predict.models import load_classifier
 from components.evaluate.predict.probabilities import is_distribution
-from components.evaluate.predict.published import Run, load_classifier
+from components.evaluate.predict.published import Run
 from components.evaluate.results import labels_of
 from components.evaluate.statistics import calibration
 from components.shared import keras_setup, patient_metadata

@@ -21,7 +21,7 @@ from counterweight import parameters
 from counterweight.client import Api, settings
 from counterweight.exit_codes import run_command
 from counterweight.logs import switch
-from counterweight.schedule import DEFAULT, RELEASES, read, released_version, synchronise
+from counterweight.schedule import DEFAULT, RELEASES, read_and_check, released_version, synchronise
 from counterweight.submit import Package, compile_package, upload
 
 
@@ -32,7 +32,7 @@ def run(words: list[str], out: TextIO) -> int:
     if file := given.get("PLACEMENT"):
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()
-    entries = read(Path(given.get("FILE") or os.path.relpath(DEFAULT)))
+    entries = read_and_check(Path(given.get("FILE") or os.path.relpath(DEFAULT)), out)
     dry = switch(given, "DRY_RUN")
     package = compile_package(switch(given, "LOCAL_IMAGES"))
     api = Api(os.environ)

@@ -34,14 +34,23 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from components.container_images import content
 from components.placement import option_settings, override_options, placement
-from components.shared.arms import GAN
+from components.shared.arms import GAN, uses_synthetic
 from components.shared.champion import LAST, NONE
 from components.shared.data_identity import data_identity
 from components.shared.errors import ERROR_RECORD_PREFIX, ExitCode, UserError, as_user_error
 from components.shared.files import file_sha256
 from components.shared.initial_weights import MARK, other_hash
 from components.shared.log import PREFIX, duration
-from components.shared.parameters import check_arms, defaults, format_sources, parse, source_label, synthetic_sources
+from components.shared.parameters import (
+    FOLD,
+    arm_names,
+    check_arms,
+    defaults,
+    format_sources,
+    parse,
+    source_label,
+    synthetic_sources,
+)
 from components.shared.places import refuse_file
 from components.shared.records import Results, load_record
 from components.shared.stores.addresses import ADDRESS_FORM
@@ -90,7 +99,7 @@ def _resolve_path(value: str, name: str, words: tuple[str, ...]) -> str:
     Raises:
         UserError: `run.missing_path` or `run.not_utf8`.
     """
-    if "://" in value or value in words or (name == "data_split" and re.fullmatch(r"\s*\d+\s*/\s*\d+\s*", value)):
+    if "://" in value or value in words or (name == "data_split" and FOLD.fullmatch(value)):
         return value
     if value != value.encode(errors="replace").decode():
         raise UserError(f"{name} is {value!r}, which is not UTF-8", "rename it", "run.not_utf8", name=name)
@@ -343,7 +352,8 @@ class Runner:
         Replaces `kfp.local.subprocess_task_handler.run_local_subprocess`.
         """
         environment = {
-            **os.environ,
+            # In a pod, a local run may use folders; the tasks refuse them if they seem to be the cluster's.
+            **{name: value for name, value in os.environ.items() if name != "KUBERNETES_SERVICE_HOST"},
             "PYTHONPATH": str(self.scratch / "code"),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.scratch),
@@ -487,6 +497,27 @@ def checkpoint_folders(values: Mapping[str, Any]) -> dict[str, Path]:
     return folders
 
 
+def delete_checkpoints(folders: Mapping[str, Path], values: Mapping[str, Any]) -> None:
+    """Delete the checkpoints of the trainings that a run has finished.
+
+    Other ones with the same key are of a run with other arms or seeds, which was stopped.
+
+    Args:
+        folders: from `checkpoint_folders`.
+        values: the run's parameters.
+    """
+    arms, seeds = arm_names(values), values["classifier_seeds"]
+    finished = [f"train_classifier-{arm}-seed{seed}-" for arm in arms for seed in seeds]
+    if GAN in synthetic_sources(values["synthetic"]) and uses_synthetic(arms):
+        finished += ["pretrain_gan", "train_gan-"]
+    for folder in folders.values():
+        for training in folder.glob("*"):
+            if training.name.startswith(tuple(finished)):
+                shutil.rmtree(training, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it has other trainings, or does not exist
+            folder.rmdir()
+
+
 def let_loops_read_named_outputs() -> None:
     """Let `kfp.local` loop over any output of a task: it only knows those that are named `Output`."""
     from kfp.local import io
@@ -607,8 +638,7 @@ def run(words: list[str], console: TextIO) -> int:
                     # An interruption may come between the start of a container and its registration.
                     engine.remove_containers()
                 shutil.rmtree(scratch, ignore_errors=True)
-        for checkpoint_folder in checkpoints.values():
-            shutil.rmtree(checkpoint_folder, ignore_errors=True)
+        delete_checkpoints(checkpoints, values)
         _print_results(folder, runner, console)
         return 0
 

@@ -153,6 +153,26 @@ def read(path: Path) -> list[tuple[Schedule, dict[str, Any]]]:
     return list(found.values())
 
 
+def read_and_check(path: Path, out: TextIO) -> list[tuple[Schedule, dict[str, Any]]]:
+    """Return the schedules as `read`, after a check of the data of each, which prints what it cannot check.
+
+    Raises:
+        UserError: as in `read` and `check_data`.
+    """
+    entries = read(path)
+    checked: list[dict[str, Any]] = []
+    for entry, values in entries:
+        complete = check_values(values)
+        of_data = {name: complete[name] for name in DATA_PARAMETERS}
+        try:
+            if of_data not in checked:
+                check_data(complete, out)
+        except UserError as error:
+            raise add_location(error, f"{path}: schedule {entry.name}") from error
+        checked.append(of_data)
+    return entries
+
+
 def zone(name: str, where: str) -> zoneinfo.ZoneInfo:
     """Return a time zone; raise `schedule.unknown_zone` if there is none of this name."""
     try:
@@ -330,18 +350,7 @@ def run(words: list[str], out: TextIO) -> int:
     if file := given.get("PLACEMENT"):
         os.environ[FILE_VARIABLE] = file
         placement.cache_clear()
-    path = Path(given.get("FILE") or os.path.relpath(DEFAULT))
-    entries = read(path)
-    checked: list[dict[str, Any]] = []
-    for entry, values in entries:
-        complete = check_values(values)
-        of_data = {name: complete[name] for name in DATA_PARAMETERS}
-        try:
-            if of_data not in checked:
-                check_data(complete, out)
-        except UserError as error:
-            raise add_location(error, f"{path}: schedule {entry.name}") from error
-        checked.append(of_data)
+    entries = read_and_check(Path(given.get("FILE") or os.path.relpath(DEFAULT)), out)
     dry = switch(given, "DRY_RUN")
     api = Api(os.environ)
     version = api.call(released_version, api)

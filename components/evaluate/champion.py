@@ -15,8 +15,9 @@ import pandas as pd
 from components.evaluate import drift
 from components.evaluate.predict.guards import check_classifier
 from components.evaluate.predict.inputs import Classifier, Inputs
+from components.evaluate.predict.models import load_classifier
 from components.evaluate.predict.probabilities import is_distribution
-from components.evaluate.predict.published import Run, load_classifier, open_run
+from components.evaluate.predict.published import Run, open_run
 from components.evaluate.results import calibrate_arms, labels_of
 from components.evaluate.statistics import calibration, inference
 from components.evaluate.statistics.calibration import ArmCalibration

@@ -7,6 +7,7 @@ of each file, as many as the image sets have in the end, and a thumbnail of 1 Ki
 import gc
 import multiprocessing
 import os
+import sys
 import tempfile
 import warnings
 from array import array
@@ -30,7 +31,7 @@ from components.prepare_data.texts import iterate
 from components.shared.errors import UserError
 from components.shared.log import Progress
 from components.shared.machine_limits import usable_cpus, usable_memory_bytes
-from components.shared.processes import die_with
+from components.shared.processes import die_with, explain_killed
 
 _DOWNLOAD = "download or copy the files again"
 NOT_LISTED = "not in the split file"
@@ -162,16 +163,18 @@ def _read_chunk(files: list[image_reader.RawImage], size: int) -> list[image_rea
 
 
 @contextmanager
-def open_pool(method: str | None = None) -> Iterator[ProcessPoolExecutor]:
+def open_pool() -> Iterator[ProcessPoolExecutor]:
     """Yield worker processes for `read_in_order`; with threads, the interpreter lock costs a fifth of the throughput.
 
-    Args:
-        method: how they start, see `multiprocessing`; `spawn` if this process has threads, such as those of TensorFlow.
+    Raises:
+        UserError: `process.killed`.
     """
-    context = multiprocessing.get_context(method)
+    # A fork of a process with threads can wait for a lock forever, and TensorFlow has threads.
+    context = multiprocessing.get_context("spawn" if "tensorflow" in sys.modules else None)
     pool = ProcessPoolExecutor(count_workers(), context, initializer=_start_worker, initargs=(os.getpid(),))
     try:
-        yield pool
+        with explain_killed():
+            yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -7,9 +7,9 @@ import jinja2
 import pandas as pd
 
 from components.prepare_data.decode_pool import Findings
-from components.prepare_data.split import FOLD
 from components.shared.errors import printable
 from components.shared.image_set import Header
+from components.shared.parameters import FOLD
 from components.shared.records import DataSource
 
 

@@ -1,6 +1,5 @@
 """Assign groups of images, such as lesions, to train, validation and test; all images of a group are in one split."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,11 +12,11 @@ from components.prepare_data.layouts.tables import normalise, read_table
 from components.prepare_data.texts import map_different
 from components.shared import storage
 from components.shared.errors import UserError, printable
+from components.shared.parameters import FOLD, MAX_FOLDS
 from components.shared.seeds import derive_seed
 from components.shared.stores.addresses import is_address
 
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
-MAX_FOLDS = 20
 MIN_GROUPS_OF_FOLDS = 4
 """Groups of a class with which two folds leave one for training and one for validation."""
 UNUSED = "none"
@@ -26,7 +25,6 @@ SPLITS = pd.CategoricalDtype([*SHARES, UNUSED])
 ROUNDS = 10
 """Rounds in which groups of several classes are assigned again; more are not needed in practice."""
 V = TypeVar("V")
-FOLD = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
 
 
 def assign(table: pd.DataFrame, how: str, seed: int, scratch: Path, unit: str = "lesion") -> pd.Series:

@@ -5,6 +5,7 @@ A run may come from anyone. Its manifest, results and model are checked here, wi
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,10 +101,11 @@ def _find_last(output: str, scratch: Path) -> str | None:
                 raise
             log_line("check_inputs", f"{place} is no champion: its manifest.json is not one of this version")
             continue
-        stem = f"models/{candidate_arm(manifest)}"
-        if stem == "models/":
+        arm = candidate_arm(manifest)
+        if not arm:
             continue
-        of_run = {name: it.sha256 for name, it in manifest.files.items() if name.startswith(stem)}
+        model = re.compile(rf"models/{re.escape(arm)}(-seed\d+)?\.\w+")
+        of_run = {name: it.sha256 for name, it in manifest.files.items() if model.fullmatch(name)}
         if found is not None and of_run != models:
             break
         found, models = place, of_run

@@ -133,7 +133,7 @@ def as_user_error(error: BaseException) -> UserError | None:
                 "free some space, or set TMPDIR to another folder",
                 "file.no_temporary_folder",
             )
-        current = current.__cause__ or current.__context__
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return None
 
 
@@ -151,7 +151,7 @@ def exit_on_user_error() -> Iterator[None]:
         if user_error is None:
             raise
         record = f"{ERROR_RECORD_PREFIX}{user_error.to_json()}"
-        print(f"{record}\n{user_error.lines()}", flush=True)
+        print(f"{record}\n{user_error.lines()}\n", end="", flush=True)  # one write, as in `log.log_line`
         if TERMINATION_LOG.exists() and not user_error.retryable:
             with suppress(OSError):
                 TERMINATION_LOG.write_bytes(record.encode()[:TERMINATION_LOG_BYTES])

@@ -14,7 +14,8 @@ _PROGRESS = re.compile(
 
 def log_line(label: str, text: str) -> None:
     """Print one line, `counterweight <label>: <text>`."""
-    print(f"{PREFIX}{label}: {text}", flush=True)
+    # One write: lines of processes with the same unbuffered output would mix between the text and its end.
+    print(f"{PREFIX}{label}: {text}\n", end="", flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,7 @@ COLUMN_FIELDS = (
     "image_id", "dx", "lesion_id", "patient_id", "dx_type", "age", "sex", "localization", "split",
 )  # fmt: skip
 """Fields of an image whose columns `data_columns` can name."""
-FOLD = re.compile(r"\s*(\d{1,3})\s*/\s*(\d{1,3})\s*")
+FOLD = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 SyntheticShare = Annotated[float, Field(ge=0.01, le=1)]

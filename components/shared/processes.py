@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -35,8 +36,26 @@ def run_all(calls: Sequence[Callable[[], None]], workers: int) -> None:
     initial = os.getpid(), workers
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, initial)
     try:
-        for future in as_completed([pool.submit(call) for call in calls]):
-            future.result()
+        with explain_killed():
+            for future in as_completed([pool.submit(call) for call in calls]):
+                future.result()
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def explain_killed() -> Iterator[None]:
+    """Raise a user error if a process of a pool is killed.
+
+    Raises:
+        UserError: `process.killed`; the task may be repeated.
+    """
+    try:
+        yield
     except BrokenProcessPool:
         error = UserError(
             "a process of the task was killed; the usual cause is a lack of memory",
@@ -45,12 +64,6 @@ def run_all(calls: Sequence[Callable[[], None]], workers: int) -> None:
         )
         error.retryable = True
         raise error from None
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(parent: int, workers: int) -> None:

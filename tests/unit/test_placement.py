@@ -73,7 +73,7 @@ def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any
     assert (caught.value.code, caught.value.fields["entry"]) == ("placement.invalid", entry)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"{", None])
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"a: 2026-13-99", None])
 def test_placement_of_an_unreadable_file_fails(tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch):
     if content is not None:
         (tmp_path / "p.yaml").write_bytes(content)

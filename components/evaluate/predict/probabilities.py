@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 import pandas as pd
 
 from components.evaluate.predict.inputs import Classifier
+from components.evaluate.predict.models import load_classifier
 from components.shared import keras_setup
 from components.shared.errors import UserError
 from components.shared.image_set import Pixels
@@ -28,15 +28,27 @@ def predict(
 
     Returns:
         Set → arm → (seeds, N, classes) float32 in [0, 1].
+
+    Raises:
+        UserError: `model.invalid`: a model is damaged, is no classifier of these images, or predicts no probabilities.
     """
     collected: dict[str, dict[str, list[np.ndarray]]] = {name: {arm: [] for arm in classifiers} for name in sets}
     sizes = ", ".join(f"{len(pixels.images):,} {name}" for name, pixels in sets.items())
     for arm, of_arm in classifiers.items():
         for classifier in of_arm:
-            model = keras.saving.load_model(classifier.model, compile=False)
+            header, encoding = next(iter(sets.values())).header, classifier.record.metadata
+            model = load_classifier(classifier.model, header.image_size, len(header.classes), encoding)
             for name, pixels in sets.items():
-                codes = encode_optional(classifier.record.metadata, pixels.metadata)
-                collected[name][arm].append(keras_setup.predict_probabilities(model, pixels.images, codes))
+                codes = encode_optional(encoding, pixels.metadata)
+                probabilities = keras_setup.predict_probabilities(model, pixels.images, codes)
+                if not is_distribution(probabilities):
+                    raise UserError(
+                        f"{classifier.model.name} does not return probabilities",
+                        "use the unchanged files of one run",
+                        "model.invalid",
+                        file=classifier.model.name,
+                    )
+                collected[name][arm].append(probabilities)
         log_line("evaluate", f"{arm}: {len(of_arm)} models, {sizes} images")
     return {name: {arm: np.stack(of_seeds) for arm, of_seeds in by_arm.items()} for name, by_arm in collected.items()}
 

@@ -1,14 +1,12 @@
 """The results, predictions, classifiers and training images of a published run, which may come from anyone.
 
-Records are validated when they are read, and each file is compared with the manifest. Keras loads models in its safe
-mode, in which they contain no code.
+Records are validated when they are read, and each file is compared with the manifest.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -18,9 +16,8 @@ from components.evaluate.results import calibrate_arms
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.shared.errors import UserError
 from components.shared.image_set import Header
-from components.shared.patient_metadata import inputs
 from components.shared.published import open_files
-from components.shared.records import MetadataEncoding, Reference, Results, RunRecord, load_record
+from components.shared.records import Reference, Results, RunRecord, load_record
 
 
 @dataclass(frozen=True)
@@ -92,36 +89,6 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
             "predictions.invalid",
         ) from error
     return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
-
-
-def load_classifier(path: Path, image_size: int, classes: int, encoding: MetadataEncoding | None = None) -> keras.Model:
-    """Load a classifier that may come from anyone, without running code of the file.
-
-    Args:
-        path: the `.keras` file.
-        image_size: height and width of its images in pixels.
-        classes: number of classes.
-        encoding: how its second input is computed; None for a model of images alone.
-
-    Raises:
-        UserError: `model.invalid`: it is damaged, contains code, or has another input or output.
-    """
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        shapes = [tuple(it.shape) for it in (*model.inputs, *model.outputs)]
-        given = [(None, image_size, image_size, 3), *([(None, len(inputs(encoding)))] if encoding else [])]
-        if shapes != [*given, (None, classes)]:
-            raise ValueError(f"input and output are {shapes}")
-    except Exception as error:  # Keras raises undocumented exceptions for a damaged file
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(
-            f"{path.name} is not a classifier of {classes} classes for images of {image_size} px",
-            "use the unchanged files of one run",
-            "model.invalid",
-            file=path.name,
-        ) from error
-    return model
 
 
 def load_training_images(run: Run) -> TrainingImages:

@@ -82,7 +82,7 @@ def detectable_effect(design: Design) -> float | None:
 
     Example:
         >>> round(detectable_effect(Design((34, 49, 109, 11, 92, 15), seeds=5)), 2)
-        0.12
+        0.11
     """
     if design.seeds < 2 or not design.lesions or not all(design.lesions):
         return None

@@ -61,9 +61,16 @@ def _refuse_corrupt(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a file, whose name may have bytes that are not text; see `_refuse_corrupt`."""
+    with _refuse_corrupt(path), path.open("rb") as handle, pq.ParquetFile(handle) as file:
+        yield file
+
+
 def _schema(path: Path) -> pa.Schema:
-    with _refuse_corrupt(path):
-        return pq.read_schema(path)
+    with _open(path) as file:
+        return file.schema_arrow
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -173,7 +180,7 @@ def _iter_rows(
     path: Path, columns: dict[str, str], image: str, with_images: bool
 ) -> Iterator[tuple[dict[str, Any], bytes | None, str]]:
     """Yield the fields, the bytes, unless only the other columns are read, and the path of each image of a file."""
-    with _refuse_corrupt(path), pq.ParquetFile(path) as file:
+    with _open(path) as file:
         kind = file.schema_arrow.field(image).type
         plain = not pa.types.is_struct(kind)
         has_path = not plain and kind.get_field_index("path") >= 0
@@ -295,7 +302,7 @@ def first_texts(path: Path) -> list[str]:
     columns = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     if any(map(_holds_images, schema)) or not columns:
         return []
-    with _refuse_corrupt(path), pq.ParquetFile(path) as file:
+    with _open(path) as file:
         batch = next(file.iter_batches(LISTED_ROWS, columns=columns), None)
     return [text for column in (batch or ()) for text in column.to_pylist() if text]
 

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from components.shared.errors import UserError
 from counterweight import client, logs
 from tests.helpers import kfp_server
+from tests.helpers.errors import raises_user_error
 from tests.helpers.kfp_server import KfpServer, serving
 from tests.integration.counterweight.conftest import Command
 
@@ -188,7 +189,7 @@ def test_bearer_cluster_token_is_allowed_over_http_within_the_cluster(tmp_path: 
     (tmp_path / "token").write_text(TOKEN)
     variables = {"KFP_AUTH": "cluster", "KFP_TOKEN_FILE": str(tmp_path / "token")}
     assert client.make_token_reader(variables, f"http://{host}:8888")() == TOKEN
-    with pytest.raises(UserError):
+    with raises_user_error("api.token_over_http"):
         client.make_token_reader({"KFP_AUTH": "token", "KFP_TOKEN": TOKEN}, f"http://{host}:8888")
 
 

@@ -12,6 +12,7 @@ import pytest
 from components.shared import parameters as model
 from components.shared.errors import UserError
 from counterweight import parameters
+from tests.helpers.errors import raises_user_error
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,10 @@ def test_words_passes_on_what_make_was_given(value: str, tmp_path: Path):
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert sorted(json.loads(done.stdout.splitlines()[-1])) == [f"OUT={value}", "random_seed=3"]
+
+
+def test_words_refuses_a_name_that_make_does_not_pass(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MAKEFLAGS", " -- gan-kimg=3")
+    with raises_user_error("arguments.not_exported", name="gan-kimg") as caught:
+        parameters.words(["--make"])
+    assert caught.value.hint == "write gan_kimg=…"

@@ -127,19 +127,19 @@ def test_arguments_leave_values_that_are_no_path_unchanged(word: str, name: str)
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "code"),
     [
-        ["OUT=gs://bucket/x"],
-        ["data_split=no.csv"],
-        ["EXTERNAL=/no/folder"],
-        ["data_split=."],
-        ["DATA=~nobody-of-this-name/x"],
-        ["OUT=a", "output=b"],
-        ["DATA=demo", "data=demo"],
+        (["OUT=gs://bucket/x"], "run.remote_output"),
+        (["data_split=no.csv"], "run.missing_path"),
+        (["EXTERNAL=/no/folder"], "run.missing_path"),
+        (["data_split=."], "run.missing_path"),
+        (["DATA=~nobody-of-this-name/x"], "run.missing_path"),
+        (["OUT=a", "output=b"], "run.repeated_parameter"),
+        (["DATA=demo", "data=demo"], "run.repeated_parameter"),
     ],
 )
-def test_arguments_refuse_what_a_local_run_cannot_use(words: list[str]):
-    with pytest.raises(UserError):
+def test_arguments_refuse_what_a_local_run_cannot_use(words: list[str], code: str):
+    with raises_user_error(code):
         arguments(*words)
 
 
@@ -184,6 +184,23 @@ def test_checkpoint_folders_delete_those_of_other_code(tmp_path: Path, monkeypat
     assert folders == run.checkpoint_folders(values)
     assert not any(folder.exists() for folder in old)
     assert other.exists()
+
+
+def test_checkpoints_of_trainings_that_another_run_stopped_remain(tmp_path: Path):
+    """Arms and seeds are not in the key, so a run with fewer arms has the folder of the stopped one."""
+    trainings = ("baseline-seed1", "baseline-seed4", "class_weights-seed1")
+    names = [f"train_classifier-{training}-float32" for training in trainings]
+    for name in names:
+        (tmp_path / "classifiers" / name).mkdir(parents=True)
+    for name in ("train_gan-df", "pretrain_gan"):
+        (tmp_path / "gans" / name).mkdir(parents=True)
+    folders = {"train_gan": tmp_path / "gans", "train_classifier": tmp_path / "classifiers", "other": tmp_path / "none"}
+    values = arguments("DATA=demo", "arms=baseline,logit_adjustment", "classifier_seeds=1,2")[1]
+    run.delete_checkpoints(folders, values)
+    assert sorted(path.name for path in folders["train_classifier"].iterdir()) == names[1:]
+    assert len(list(folders["train_gan"].iterdir())) == 2
+    run.delete_checkpoints(folders, arguments("DATA=demo", "arms=baseline,oversampled,augmented")[1])
+    assert not folders["train_gan"].exists()
 
 
 def test_arguments_with_the_last_champion_give_each_run_a_folder_in_the_output(tmp_path: Path):

@@ -1,7 +1,9 @@
 """The processes that decode images: how many, how much waits, and that each file is decoded once."""
 
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,24 @@ def test_refuse_more_than_states_the_fix_if_all_images_fail_alike(reasons: list[
     with raises_user_error("images.too_many_unusable", limit=1, count=2) as caught:
         findings.refuse_more_than(1)
     assert hint in caught.value.hint
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error_that_may_not_recur():
+    """The system kills a process if memory is short."""
+    with raises_user_error("process.killed") as caught, decode_pool.open_pool() as pool:
+        pool.submit(_end).result()
+    assert caught.value.retryable
+
+
+def test_workers_of_a_process_with_tensorflow_are_not_forked(monkeypatch: pytest.MonkeyPatch):
+    """A fork keeps the locks that TensorFlow's threads hold."""
+    for module, name in ((None, "tensorflow"), (decode_pool, "tensorflow")):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        if module:
+            monkeypatch.setitem(sys.modules, name, module)
+        with decode_pool.open_pool() as pool:
+            assert (pool._mp_context.get_start_method() == "spawn") == bool(module)  # type: ignore[attr-defined]

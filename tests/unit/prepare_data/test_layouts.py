@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import shutil
 import unicodedata
 import zipfile
@@ -762,6 +763,14 @@ def test_read_parquet_with_ids_and_plain_bytes(raw, read):
     table = read(raw).table
     assert list(table["image_id"]) == [f"I{n}" for n in range(8)]
     assert list(table["lesion_id"]) == [f"L{n // 2}" for n in range(8)]
+
+
+def test_read_ignores_a_parquet_file_whose_name_is_not_text(raw, read):
+    """Arrow only opens files whose names are UTF-8."""
+    records = [{"image": {"bytes": encoded(n), "path": f"{n}.png"}, "label": "ab"[n % 2]} for n in range(8)]
+    write_parquet(raw / "all.parquet", records)
+    (raw / "all.parquet").rename(raw / os.fsdecode(b"caf\xe9.parquet"))
+    assert len(read(raw).table) == 8
 
 
 def parquet_rows(path="{}.png", **columns):

@@ -533,7 +533,7 @@ def test_prepare_that_fails_keeps_the_earlier_result(raw, run):
     done = run(raw.path)
     before = {path: path.read_bytes() for path in done.out.rglob("*") if path.is_file()}
     raw.image(0).write_bytes(b"")
-    with pytest.raises(UserError):
+    with raises_user_error("images.too_many_unusable"):
         run(raw.path)
     assert {path: path.read_bytes() for path in done.out.rglob("*") if path.is_file()} == before
 
@@ -543,7 +543,7 @@ def test_prepare_leaves_no_temporary_files(raw, run, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     run(raw.path)
     raw.image(0).write_bytes(b"")
-    with pytest.raises(UserError):
+    with raises_user_error("images.too_many_unusable"):
         run(raw.path)
     assert list((tmp_path / "tmp").iterdir()) == []
 

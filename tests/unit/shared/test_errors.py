@@ -59,6 +59,15 @@ def test_as_user_error_of_a_bug_is_none(bug: Exception) -> None:
         raise bug
 
 
+def test_as_user_error_of_a_bug_that_hides_a_storage_error_is_none() -> None:
+    """`from None` says that the error before is not the cause."""
+    for hidden, code in ((False, "file.is_a_folder"), (True, None)):
+        bug = KeyError("x")
+        bug.__context__, bug.__suppress_context__ = OSError(errno.EISDIR, "x"), hidden
+        error = as_user_error(bug)
+        assert (error.code if error else None) == code
+
+
 def test_as_user_error_without_a_temporary_folder_has_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(Path("/proc/missing"))])
