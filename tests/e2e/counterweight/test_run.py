@@ -33,7 +33,7 @@ def command(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "counterweight", "run", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KUBERNETES_SERVICE_HOST": "10.0.0.1"},  # as in a notebook's pod
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -198,6 +198,16 @@ def test_champion_last_in_a_new_output_is_a_note(tmp_path: Path) -> None:
     assert champion.choose(champion.LAST, str(tmp_path / "new" / "run"), 32, tmp_path).run is None
 
 
+def test_champion_last_does_not_depend_on_arms_whose_names_start_alike(runs: Path) -> None:
+    """The oldest of several runs with the same candidate is the champion, whatever their other models are."""
+    shutil.copytree(runs / "first", runs / "later")
+    (runs / "later" / "models" / f"{ARM}0.keras").write_bytes(b"another model")
+    write_manifest(runs / "later", CANDIDATE)
+    found = choose(runs).run
+    assert found is not None
+    assert found.run == "first"
+
+
 def test_champion_by_its_folder_is_the_same_as_the_last(runs: Path) -> None:
     expected = ChampionRun(
         place=str(runs / "first"),

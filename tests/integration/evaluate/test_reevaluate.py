@@ -13,12 +13,14 @@ from PIL import Image
 from components.evaluate.predict.published import Run
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
+from components.shared.files import file_sha256
 from components.shared.records import Results
 from components.shared.storage import make_fetch
 from counterweight import evaluate as command_module
 from counterweight import exit_codes, reevaluate
+from tests.helpers.errors import raises_user_error
 from tests.helpers.published_fold import ARMS, write_fold
-from tests.integration.evaluate.conftest import write_manifest
+from tests.integration.evaluate.conftest import edit, write_manifest
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -208,6 +210,18 @@ def test_evaluate_external_known_lesion_is_refused(published: Path, tmp_path: Pa
     text = (known / "metadata.csv").read_text()
     (known / "metadata.csv").write_text(text.replace("lesion-out-1-nv-0", lesion))
     assert command(f"RUN={published}", f"EXTERNAL={known}", f"OUT={tmp_path / 'out'}") == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_external_with_a_file_that_is_no_model_is_refused(published: Path, tmp_path: Path) -> None:
+    """Regression: an error of Keras, with a traceback."""
+    model = published / "models" / "oversampled.keras"
+    model.write_bytes(b"PK")
+    edit(model.with_suffix(".json"), model_sha256=file_sha256(model))
+    write_manifest(published)
+    external = write_raw(tmp_path / "raw", {"df": 4, "nv": 9})
+    with raises_user_error("model.invalid"):
+        command_module.evaluate([f"RUN={published}", f"EXTERNAL={external}", f"OUT={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
 
 
