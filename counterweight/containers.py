@@ -30,6 +30,7 @@ from components.shared.initial_weights import parse_weights
 from components.shared.parameters import source_label, synthetic_sources
 from components.shared.published import MANIFEST
 from components.shared.stores.addresses import BUCKETS
+from components.shared.workflow_size import Packs
 from counterweight.build_images import PHASES, explain_missing
 from counterweight.tasks import describe_failure
 from counterweight.tasks import variables as task_variables
@@ -268,13 +269,20 @@ class Engine:
         cache: folder of the task cache, on which the run holds a lock.
         scratch: folder for copies of credentials; deleted after the run.
         checkpoints: phase → the folder of its checkpoints.
+        packs: the classifiers of the run's tasks.
 
     Raises:
         UserError: no engine responds, an image is missing, or a folder cannot be mounted.
     """
 
     def __init__(
-        self, values: Mapping[str, Any], output: Path, cache: Path, scratch: Path, checkpoints: Mapping[str, Path]
+        self,
+        values: Mapping[str, Any],
+        output: Path,
+        cache: Path,
+        scratch: Path,
+        checkpoints: Mapping[str, Path],
+        packs: Packs,
     ) -> None:
         self.client = connect()
         info = self.client.info()
@@ -314,6 +322,7 @@ class Engine:
         for folder in (cache / "artifacts", *checkpoints.values()):
             self._allow_writes(folder, list_folders(folder))
         self.checkpoints = checkpoints
+        self.packs = packs
         if self.shares_group:
             check_not_private(output)
         if output.exists():  # fails early if it is unusable; a new folder is created with the first results
@@ -398,7 +407,7 @@ class Engine:
         if writes_output:
             self._allow_writes(self.output, list_published_folders(self.output))
         if phase in self.checkpoints:
-            variables = variables | task_variables(phase, self.checkpoints)
+            variables = variables | task_variables(phase, command, self.checkpoints, self.packs)
             mounts = [*mounts, self._mount("the folder of checkpoints", self.checkpoints[phase], read_only=False)]
         for source in volumes:
             Path(source).mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,7 @@ def _print(out: TextIO, text: str) -> None:
     print(printable(text), file=out, flush=True)
 
 
-def removals(api: Api, found: Inventory, kinds: list[str], before: datetime) -> Iterator[tuple[str, Any]]:
+def removals(found: Inventory, kinds: list[str], before: datetime) -> Iterator[tuple[str, Any]]:
     """Yield the kind and entry of everything that may be removed."""
     if "runs" in kinds:
         yield from (("run", run) for run in found.runs if _is_older(run, before) and str(run.state) not in UNFINISHED)
@@ -169,7 +169,7 @@ def run(words: list[str], out: TextIO) -> int:
     if not kinds:
         print_inventory(found, out)
         return 0
-    for kind, entry in removals(api, found, kinds, before):
+    for kind, entry in removals(found, kinds, before):
         if dry:
             kept = api.call(unfinished_run, api, entry) if kind == "schedule" else ""
         else:

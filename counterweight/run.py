@@ -54,6 +54,7 @@ from components.shared.parameters import (
 from components.shared.places import refuse_file
 from components.shared.records import Results, load_record
 from components.shared.stores.addresses import ADDRESS_FORM
+from components.shared.workflow_size import Packs, pack_classifiers
 from counterweight import parameters
 from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
@@ -281,6 +282,7 @@ class Runner:
         log: receives the complete output.
         scratch: folder of temporary files.
         checkpoints: phase → the folder of its checkpoints.
+        packs: the classifiers of the run's tasks.
         table: shows the progress instead of lines on `console`; None for lines.
 
     Attributes:
@@ -295,9 +297,11 @@ class Runner:
         log: TextIO,
         scratch: Path,
         checkpoints: Mapping[str, Path],
+        packs: Packs,
         table: TaskTable | None = None,
     ) -> None:
         self.console, self.log, self.scratch, self.checkpoints = console, log, scratch, checkpoints
+        self.packs = packs
         self.table = table
         self.user_errors: list[UserError] = []
         self.failure: list[str] = []
@@ -361,7 +365,7 @@ class Runner:
             # The user's Keras settings would change results without changing the cache key.
             "KERAS_BACKEND": "tensorflow",
             "KERAS_HOME": str(self.scratch / "keras"),
-            **variables(phase_of(full_command), self.checkpoints),
+            **variables(phase_of(full_command), full_command, self.checkpoints, self.packs),
             **(env_vars or {}),
         }
         return self._follow(phase_of(full_command), lambda: Process(full_command, environment))
@@ -576,17 +580,18 @@ def run(words: list[str], console: TextIO) -> int:
         copy_code(scratch / "code", {executors[name]["container"]["image"] for name in executors})
         cache.LocalCache = VerifiedCache
         checkpoints = checkpoint_folders(values)
+        packs = pack_classifiers(arm_names(values), values["classifier_seeds"], chosen.classifiers_per_task)
         engine = None
         if runner_name == "containers":
             from counterweight.containers import Engine
 
-            engine = Engine(values, folder, CACHE.resolve(), scratch, checkpoints)
+            engine = Engine(values, folder, CACHE.resolve(), scratch, checkpoints, packs)
         log_path = CACHE / "logs" / f"{run_id}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("w", encoding="utf-8") as log:
             interactive = is_interactive(console, os.environ)
             table = TaskTable(console, planned_labels(values), START_S) if interactive else None
-            runner = Runner(console, log, scratch, checkpoints, table)
+            runner = Runner(console, log, scratch, checkpoints, packs, table)
             if table:
                 task_executor.execute_single_task = partial(runner.execute_task, task_executor.execute_single_task)
             subprocess_task_handler.run_local_subprocess = runner.run_process

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from typing import Protocol
 from components.container_images import PHASE_OF
 from components.placement import placement
 from components.shared.machine_limits import SHARE
+from components.shared.workflow_size import Packs
 
 FAILED_CLASS = "COUNTERWEIGHT_FAILED_CLASS"
 """Environment variable with the option `failed_class`, for the task that trains GANs; not part of the cache key."""
@@ -23,21 +25,29 @@ CHECKPOINTS = "COUNTERWEIGHT_CHECKPOINTS"
 It is not a parameter of the task: a parameter would be part of the cache key, so that runs could not share results."""
 
 
-def variables(task: str, checkpoints: Mapping[str, Path]) -> dict[str, str]:
+def variables(task: str, command: list[str], checkpoints: Mapping[str, Path], packs: Packs) -> dict[str, str]:
     """Return the environment variables of a task that writes checkpoints, or runs beside others; none for another one.
 
     Args:
         task: its name.
+        command: the command from kfp.
         checkpoints: phase → the folder of its checkpoints.
+        packs: the classifiers of the run's tasks.
     """
     folder = checkpoints.get(PHASE_OF.get(task, task))
     if folder is None:
         return {}
     options = placement().options
     place = str(folder) if options.checkpoints == "auto" else options.checkpoints
-    # kfp runs two tasks of a loop at a time.
-    share = {SHARE: "0.5"} if task == "train_classifier" else {}
+    share = {SHARE: str(_share(command, packs))} if task == "train_classifier" else {}
     return {CHECKPOINTS: place, FAILED_CLASS: options.failed_class, **share}
+
+
+def _share(command: list[str], packs: Packs) -> float:
+    """Return the share of the machine of a task that trains classifiers: kfp runs two tasks of a loop at a time."""
+    given = json.loads(command[command.index("--executor_input") + 1])["inputs"]["parameterValues"]
+    loop = packs.synthetic if given["pack"] in packs.synthetic else packs.real
+    return 1 / min(2, len(loop))
 
 
 def phase_of(command: list[str]) -> str:

@@ -364,7 +364,7 @@ def _task(
     source: _Node | None
     if current:
         source = current
-        state = _pod_state(current, top, len(pods))
+        state = _pod_state(current, top)
     elif top and top.phase == "Succeeded":
         source, state = top, CACHED
     elif driver and driver.phase in ("Failed", "Error"):
@@ -413,7 +413,7 @@ def _task(
     )
 
 
-def _pod_state(pod: _Node, top: _Node | None, number: int) -> str:
+def _pod_state(pod: _Node, top: _Node | None) -> str:
     if pod.phase == "Pending":
         return WAITING
     if pod.phase == "Running":

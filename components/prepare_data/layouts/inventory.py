@@ -12,10 +12,9 @@ from components.prepare_data import image_reader, scan
 from components.prepare_data.layouts import tables
 from components.prepare_data.texts import Paths, release_memory
 from components.shared.errors import UserError, printable
+from components.shared.places import ARCHIVES
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-
 RESULTS, BESIDE_RESULTS = "metrics.json", ("manifest.json", "predictions.parquet", "splits.csv")
 """A folder with the first and one of the other files holds the results of a run, which are no data."""
 
@@ -152,7 +151,7 @@ def _kind(path: str) -> str:
         return "parquet"
     if suffix == ".npz":
         return "arrays"
-    if suffix in ARCHIVE_SUFFIXES:
+    if suffix in ARCHIVES:
         return "archives"
     return "images" if not suffix and _begins_as_image(Path(path)) else "others"
 

@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import hashlib
 import io
 import re
 from array import array
@@ -252,8 +251,3 @@ def join_some(values: Sequence[object], limit: int = 3) -> str:
     names = [str(value)[:80] for value in values[:limit]]
     more = len(values) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def text_sha256(text: str) -> str:
-    """Return the SHA-256 of a text in hexadecimal."""
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 import docker
+from components.shared.workflow_size import Packs
 from counterweight.containers import LABEL, Container, Engine
 from tests.helpers.errors import raises_user_error
 
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).resolve().parents[3]
+NO_PACKS = Packs([], [])
 SMALL = [
     "RUNNER=containers",
     "data_image_size=32",
@@ -97,7 +99,12 @@ def test_start_grants_only_the_required_permissions(engine: docker.DockerClient,
     data.mkdir()
     data.chmod(0o755)
     parts = Engine(
-        {"data": str(data)}, folder / "out", folder / "runs/.cache", folder, {"train_gan": folder / "checkpoints"}
+        {"data": str(data)},
+        folder / "out",
+        folder / "runs/.cache",
+        folder,
+        {"train_gan": folder / "checkpoints"},
+        NO_PACKS,
     )
     script = (
         "id -u; grep -E 'CapEff|NoNewPrivs' /proc/self/status | tr -s '\\t' ' '; ls /sys/class/net; "
@@ -131,7 +138,12 @@ def test_task_that_reads_remote_data_gets_the_files_of_credentials(
         (tmp_path / name).chmod(0o600)
         monkeypatch.setenv(name, str(tmp_path / name))
     parts = Engine(
-        {"data": "s3://bucket/data"}, folder / "out", folder / "runs/.cache", tmp_path, {"train_gan": tmp_path / "kept"}
+        {"data": "s3://bucket/data"},
+        folder / "out",
+        folder / "runs/.cache",
+        tmp_path,
+        {"train_gan": tmp_path / "kept"},
+        NO_PACKS,
     )
     script = (
         'cat "$AWS_CA_BUNDLE" "$AWS_WEB_IDENTITY_TOKEN_FILE"; echo; '
@@ -236,5 +248,5 @@ def test_engine_with_a_missing_image_raises_user_error(
 ):
     monkeypatch.setattr("counterweight.containers.image", lambda phase: f"{built[phase]}{'0' * (phase == 'evaluate')}")
     with raises_user_error("containers.no_image") as caught:
-        Engine({}, folder / "out", folder / "runs/.cache", folder, {"train_gan": folder / "checkpoints"})
+        Engine({}, folder / "out", folder / "runs/.cache", folder, {"train_gan": folder / "checkpoints"}, NO_PACKS)
     assert caught.value.fields["phases"] == ["evaluate"]
