@@ -60,7 +60,7 @@ def test_as_user_error_of_a_bug_is_none(bug: Exception) -> None:
 
 
 def test_as_user_error_of_a_bug_that_hides_a_storage_error_is_none() -> None:
-    """`from None` says that the error before is not the cause."""
+    """With `from None`, the error before is not the cause."""
     for hidden, code in ((False, "file.is_a_folder"), (True, None)):
         bug = KeyError("x")
         bug.__context__, bug.__suppress_context__ = OSError(errno.EISDIR, "x"), hidden
