@@ -89,7 +89,7 @@ phase: $(VENV)/.ready ## Create a phase from a template: NAME=name
 generate: $(VENV)/.ready ## Regenerate the reference pages and tests/golden/pipeline.yaml from the code
 	@$(BIN)/python -m scripts.generate
 
-verify: $(VENV)/.ready ## Do the same, and fail if a file has changed
+verify: $(VENV)/.ready ## Regenerate, and fail if a file changed
 	@$(BIN)/python -m scripts.generate --check
 
 docs: $(VENV)/.ready ## Build the documentation site into build/site, with strict link checks
