@@ -49,9 +49,9 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 
 def arms_table(results: Results) -> Iterator[str]:
-    """Yield the lines of the table of arms: figures of each, and its difference to the baseline."""
+    """Yield the lines of the table of arms: figures of each, and its gain on the baseline."""
     header = ["arm", "mean recall, rare classes", "balanced accuracy", "macro AUC", "balanced log loss"]
-    header += ["prior-corrected recall", "validation log loss", "difference to the baseline", "interval"]
+    header += ["prior-corrected recall", "validation log loss", "gain", "interval"]
     gains = {it.arm: _difference(it) for it in results.effect.remedies}
 
     def row(arm: str, of: ArmResults) -> Sequence[str]:
@@ -69,7 +69,7 @@ def effect_title(results: Results) -> str:
 
 
 def effects_table(results: Results) -> Iterator[str]:
-    """Yield the lines of the table of differences: the effect, every share, and what metadata bring."""
+    """Yield the lines of the table of differences: the effect, every share, and what metadata adds."""
     effect, title, rows = results.effect, effect_title(results), []
     rows.append((f"{title}: `{effect.arm}` − `{effect.reference}`", _difference(effect)))
     rows += [(f"`{it.arm}` − `{effect.reference}`, all shares at once", _difference(it)) for it in effect.doses]
