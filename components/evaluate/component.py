@@ -32,7 +32,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     champion: dsl.Input[dsl.Artifact] = None,
 ) -> str:
-    """Compare the arms on the test split, which no other phase reads, and return the verdict.
+    """Compare the arms on the test split, which no other phase predicts, and return the verdict.
 
     `plan` is the text of the plan that the run cites; empty for none. It is compiled in, and part of the cache key of
     this task alone. `champion` is the folder that `read_champion` wrote, likewise.
