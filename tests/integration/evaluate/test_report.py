@@ -1,6 +1,7 @@
 """The report: numbers in their cells, self-contained, reproducible bytes, small, safe with hostile names."""
 
 import copy
+import itertools
 import math
 import re
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from components.evaluate.report.gallery import Gallery, list_images
 from components.evaluate.report.page import MAX_PAGE_BYTES
 from components.evaluate.report.plots import Mark
 from components.shared.arms import title_of
+from components.shared.records import Curves
 from tests.helpers.example_results import (
     ALL_ARMS,
     ARMS,
@@ -313,6 +315,40 @@ def test_intervals_have_a_scale_for_any_values() -> None:
         assert svg.count("<text") >= len(values) + 2
         assert svg == plots.intervals("salt", "Label <x>", {f"row {n}": [[Mark(v)]] for n, v in enumerate(values)})
     assert plots.intervals("salt", "none", {"row": [[Mark(None)]]}).count("<text") >= 3
+
+
+def test_intervals_spread_equal_dots_and_keep_means_within_their_row() -> None:
+    """Regression: two marks were visible for three seeds, and the lines of means touched each other."""
+    means = [Mark(0.5, is_mean=True)]
+    lines = {name: [[*(Mark(value, arm="oversampled") for value in values), *means]] for name, values in (
+        ("equal", (0.4, 0.4, 0.4)), ("apart", (0.1, 0.5, 0.9)), ("near", (0.9, 0.1, 0.904)),
+    )}  # fmt: skip
+    svg = plots.intervals("salt", "seeds", lines)
+    axes = svg[: svg.rindex("<defs")]
+    marks = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: #', axes)
+    (one, two, three), (*same,), (right, left, beside) = [[float(y) for _, y in marks[n : n + 3]] for n in (0, 3, 6)]
+    assert two - one == pytest.approx(three - two)
+    assert two - one > 8  # points: a mark has a size of 7 and an edge
+    assert same == [same[0]] * 3
+    assert (left, right) == pytest.approx(((right + beside) / 2, left - (beside - right) / 2))
+    assert beside - right > 8
+    ends = [
+        sorted(map(float, ys))
+        for ys in re.findall(r'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip[^>]*#1b1f24', axes)
+    ]
+    assert len(ends) == 3
+    assert all(above[1] + 3 < below[0] for above, below in itertools.pairwise(ends))
+    assert ends[0][0] > float(re.search(r'<rect x="[\d.]+" y="([\d.]+)"', svg)[1])  # type: ignore[index]
+
+
+def test_precision_recall_curves_begin_at_the_first_true_positive() -> None:
+    """Regression: a curve began with a vertical stroke from 0, the precision of the image with the highest score."""
+    curves = {"baseline": Curves.model_construct(pr={"df": {"recall": [0, 0.1, 1], "precision": [0, 0.5, 0.25]}})}
+    svg = plots.precision_recall("salt", curves, "df", 0.2)
+    (path,) = re.findall(r'd="(M[^"]*)" style="[^"]*#666666', svg)
+    points = [tuple(map(float, point.split()[1:])) for point in path.strip().splitlines()]
+    assert len(points) == 2
+    assert points[0][1] < points[1][1]  # the precision falls
 
 
 def test_intervals_draw_means_as_lines_and_cut_long_names() -> None:
