@@ -45,8 +45,11 @@ def test_model_card_has_the_figures_of_the_run():
             *(f"{show(arm['rare_recall'])} ({show_interval(arm['intervals']['rare_recall'])})" for arm in primary),
             f"{show(outcome['effect']['value'], '+')} ({show_interval(outcome['effect'], '+')})",
         ]
-        both = outcome["effect"]["augmented_minus_baseline"]
-        assert f"includes rebalancing: {show(both['value'], '+')} ({show_interval(both, '+')})." in text
+        (gain,) = (it for it in outcome["effect"]["remedies"] if it["arm"] == "augmented@1")
+        assert (
+            f"includes rebalancing: {show(gain['value'], '+')} ({show_interval(gain, '+')}, corrected for 2 arms)."
+            in text
+        )
         nv = outcome["arms"]["augmented@1"]
         cells = next(cells for name, cells in rows.items() if name.startswith("Recall, nv"))
         assert cells[2] == f"{show(nv['recall']['nv'])} ({show_interval(nv['recall_interval']['nv'])})"
