@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "docs" / "assets"
 WIDTH_PX, MARGIN_PX = 1000, 16
-HIDE = "header > p:not([class]), .class > p, .class .wide + .wide { display: none }"
+HIDE = "nav, header > p:not([class]), .about, .class > p, .class .wide + .wide { display: none }"
 """Style that reduces the header to the verdict, and a class of the gallery to its name and images."""
 
 
@@ -24,7 +24,7 @@ def screenshots(page: Page, folder: Path) -> list[Path]:
     paths = [folder / "verdict.png"]
     page.add_style_tag(content=HIDE)
     page.locator("header").first.screenshot(path=paths[0])
-    for number, section in enumerate(page.locator("section.class").all()):
+    for number, section in enumerate(page.locator("section.class:not(.copies)").all()):
         if section.locator("figure").count() > 1:
             paths.append(folder / f"{number}.png")
             section.screenshot(path=paths[-1])

@@ -15,14 +15,14 @@ from components.evaluate.predict.reference import TrainingImages
 from components.shared.errors import UserError
 from components.shared.image_set import iter_tables, read_rows
 from components.shared.patient_metadata import normalise
-from components.shared.records import Drift, Population, Reference, Results, load_record
+from components.shared.records import OTHER_GROUP, Drift, Population, Reference, Results, load_record
 from components.shared.seeds import derive_seed
 
 MAX_LESIONS = 500
 """Maximum number of lesions of each side whose images are compared; their kernel needs 8 MB."""
 PERMUTATIONS = 999
-OTHER, NOT_RECORDED = "other", "not recorded"
-"""Entries of a `Population` that are no values; see `report.cards`."""
+OLD_OTHER, NOT_RECORDED = "other", "not recorded"
+"""Entries of a `Population` of older records that are no values; now they are `OTHER_GROUP` and `UNKNOWN_GROUP`."""
 _REFERENCE = ("reference.json", "reference.parquet", "models/features.keras")
 
 
@@ -48,25 +48,25 @@ def chi_square(before: Sequence[int], now: Sequence[int]) -> float | None:
 def _shift(before: Mapping[str, int], now: Mapping[str, int]) -> float | None:
     """Return the smallest distance of two listed distributions that is possible; None if a side has no recorded value.
 
-    A list with `other` has the most common values only: a value that it does not name may be in `other`, so that the
-    two are compared as one. A value that a complete list does not name has no images.
+    A list with `OTHER_GROUP` has the most common values only: a value that it does not name may be among the others, so
+    that the two are compared as one. A value that a complete list does not name has no images.
     """
     sides = [_join_spellings(side) for side in (before, now)]
     if not all(sum(side.values()) for side in sides):
         return None
-    listed = (sides[0].keys() | sides[1].keys()) - {OTHER}
-    names = sorted(name for name in listed if all(name in side or OTHER not in side for side in sides))
+    listed = (sides[0].keys() | sides[1].keys()) - {OTHER_GROUP}
+    names = sorted(name for name in listed if all(name in side or OTHER_GROUP not in side for side in sides))
     counts = [[side.get(name, 0) for name in names] for side in sides]
     rest = [sum(side.values()) - sum(of_side) for side, of_side in zip(sides, counts, strict=True)]
     return distance([*counts[0], rest[0]], [*counts[1], rest[1]])
 
 
 def _join_spellings(counts: Mapping[str, int]) -> Counter[str]:
-    """Return the recorded values, as `patient_metadata.normalise` spells them, with their counts."""
+    """Return the recorded values, as `patient_metadata.normalise` spells them, and `OTHER_GROUP`, with their counts."""
     joined: Counter[str] = Counter()
     for name, (value, count) in zip(normalise(counts), counts.items(), strict=True):
         if name is not None and value != NOT_RECORDED:
-            joined[name] += count
+            joined[OTHER_GROUP if name == OLD_OTHER else name] += count
     return joined
 
 

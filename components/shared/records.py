@@ -946,8 +946,8 @@ class Effect(Difference):
             without synthetic images.
         remedies: difference of each arm to the baseline; the intervals hold at once.
         best: the arm with the lowest balanced log loss on validation.
-        augmented_minus_baseline: the improvement in the primary metric, which includes rebalancing; absent without
-            synthetic images.
+        augmented_minus_baseline: the gain of the chosen arm, not corrected; `remedies` has it with a corrected
+            interval, which pages show. Absent without synthetic images.
         by_metric: other metric → its differences.
         by_class: class → the effect on its recall.
         mcnemar: McNemar's exact test.

@@ -13,17 +13,19 @@ import pandas as pd
 
 from components.evaluate.report.page import environment, view
 from components.shared.image_set import read_rows
-from components.shared.records import Ages, Population, Results, Split
+from components.shared.patient_metadata import normalise
+from components.shared.records import OTHER_GROUP, UNKNOWN_GROUP, Ages, Population, Results, Split
 
 MAX_VALUES = 8
-"""Distinct values of a metadata column that are listed; the rest is counted as `other`."""
+"""Distinct values of a metadata column that are listed; the rest is counted as `OTHER_GROUP`."""
 
 
 def _count_values(column: pd.Series) -> dict[str, int]:
-    """Return the most common values with their counts, then `other` and `not recorded`."""
-    counts = column.dropna().astype(str).value_counts()
+    """Return the most common values with their counts, then `OTHER_GROUP` and `UNKNOWN_GROUP`."""
+    is_missing = pd.Series(normalise(column), column.index, dtype=object).isna()
+    counts = column[~is_missing].astype(str).value_counts()
     named = {str(name): int(number) for name, number in counts.head(MAX_VALUES).items()}
-    rest = {"other": int(counts.iloc[MAX_VALUES:].sum()), "not recorded": int(column.isna().sum())}
+    rest = {OTHER_GROUP: int(counts.iloc[MAX_VALUES:].sum()), UNKNOWN_GROUP: int(is_missing.sum())}
     return named | {name: number for name, number in rest.items() if number}
 
 

@@ -39,10 +39,10 @@ from components.shared.records import (
 )
 
 _VERDICTS = {
-    "improved": "{} helped",
-    "no evidence": "No evidence that {} helped",
-    "worse": "{} made it worse",
-    "not established": "Not established whether {} helped",
+    "improved": "{what} help{s}",
+    "no evidence": "no evidence that {what} help{s}",
+    "worse": "{what} make{s} the classifier worse",
+    "not established": "not established whether {what} help{s}",
 }
 _AGAINST_CHAMPION = {
     "improved": "The candidate is better than the champion",
@@ -54,6 +54,16 @@ LISTED_CLASSES = 3
 SHORT_LETTERS = 5
 MIN_CHANGE = 0.001
 """Smallest change of a class's share of the training images that pages state."""
+
+
+def capital(text: str) -> str:
+    """Return a text with a capital first letter; the others are unchanged, unlike with `str.capitalize`.
+
+    Example:
+        >>> capital("effect of GANs")
+        'Effect of GANs'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def number(value: float | None) -> float:
@@ -232,20 +242,36 @@ def describe_worst_group(subgroups: Subgroups | None, unit: str) -> str:
     compared = comparable_groups(subgroups.groups, arm)
     if not compared:
         return "The worst-off group cannot be named: no group has test images of the rare classes."
-    of_these = f"groups with too few {unit}s" if compared[0].few else f"groups with enough {unit}s"
+    groups, few = len(compared), compared[0].few
+    of_these = f"groups with too few {unit}s" if few else f"groups with enough {unit}s"
     if subgroups.worst is None:
-        same = show(compared[0].arms[arm].rare_recall.value)
-        return (
-            f"No group is worse off than another with {title_of(arm)}: the mean recall of the rare classes is {same} "
-            f"in all {len(compared)} {of_these}."
-        )
+        same = f"have recall {show(compared[0].arms[arm].rare_recall.value)} with {title_of(arm)}"
+        if few:
+            return f"All {groups} groups with {unit}s of rare classes {same}; all have too few {unit}s to compare."
+        return f"All {groups} {of_these} {same}."
     group = subgroups.groups[subgroups.worst]
     recall = group.arms[arm].rare_recall
-    place = f"the lowest of {len(compared)} {of_these}" if len(compared) > 1 else f"the only one of the {of_these}"
+    place = f"the lowest of {groups} {of_these}" if groups > 1 else f"the only one of the {of_these}"
     return (
         f"Worst-off group with {title_of(arm)}: {plain(group_title(group), 100)}, mean recall of the rare classes "
         f"{show(recall.value)} ({show_interval(recall)}) on {group.rare_lesions:,} {unit}s of them, {place}."
     )
+
+
+def describe_small_groups(subgroups: Subgroups | None, unit: str) -> str:
+    """Return that every group has too few lesions, as a sentence; empty if one has enough.
+
+    Args:
+        subgroups: the comparison by group.
+        unit: what counts once, as in `DataSource`.
+    """
+    if subgroups is None or not all(group.few for group in subgroups.groups):
+        return ""
+    needed = [group.lesions_needed for group in subgroups.groups if group.lesions_needed is not None]
+    least = f" A group needs at least {min(needed):,} {unit}s of rare classes." if needed else ""
+    other, arm = map(title_of, subgroups.arms[-2:])
+    missed = f"a difference of 0.10 between {arm} and {other} would most likely be missed"
+    return f"Every group has too few {unit}s: {missed}.{least}"
 
 
 def describe_metadata(results: Results) -> list[str]:
@@ -272,84 +298,112 @@ def describe_metadata(results: Results) -> list[str]:
     return [found, warning] if changes else [warning]
 
 
-def describe_verdict(outcome: Outcome, scope: Scope = "rare") -> str:
-    """Return the result of a comparison as a sentence of the same form for good and bad results.
+def describe_verdict(outcome: Outcome) -> str:
+    """Return the result of a comparison as a headline, of the same form for good and bad results.
+
+    Example:
+        `No evidence that synthetic images help`
+    """
+    arm = outcome.effect.arm
+    source, is_mixed = source_of(arm), share_of(arm) is not None
+    what = "synthetic images" if is_mixed else remedy_name(arm)
+    named = "" if source in (None, GAN, UNNAMED_SOURCE) else f" ({source})"
+    return capital(_VERDICTS[outcome.verdict].format(what=what, s="" if is_mixed else "s")) + named
+
+
+def describe_effect(outcome: Outcome) -> str:
+    """Return the primary difference with its interval, and what weakens it, as a sentence."""
+    effect, metric = outcome.effect, capital(outcome.effect.metric)
+    if effect.low is None or effect.high is None or not known(effect.value, effect.low, effect.high):
+        return f"{metric} cannot be compared on these test images."
+    note = ""
+    if outcome.verdict == "no evidence" and not effect.low <= 0 <= effect.high:
+        note = "; the paired test does not confirm it"
+    elif outcome.verdict == "not established":
+        note = "; one seed cannot separate an effect from the luck of one training run"
+    difference = f"{describe_difference(effect.arm, effect.reference)}: {show_value(effect, '+')}"
+    return f"{metric}, {difference} (95\u00a0% interval {show_interval(effect, '+')}{note})."
+
+
+def describe_share(arm: str, scope: Scope) -> str:
+    """Return what the share in the name of an arm means; empty for an arm without synthetic images.
 
     Args:
-        outcome: the comparison.
-        scope: which classes had synthetic images.
+        arm: its name.
+        scope: which classes have synthetic images.
     """
-    effect, share, source = outcome.effect, share_of(outcome.effect.arm), source_of(outcome.effect.arm)
-    what, it, without = "the synthetic images", "them", "with real images repeated"
+    share = share_of(arm)
     if share is None:
-        what, it, without = f"the remedy {remedy_name(effect.arm)}", "it", "without a remedy"
-    head = _VERDICTS[outcome.verdict].format(what)
-    head = f"{head[0].upper()}{head[1:]}"
-    value, low, high = map(number, (effect.value, effect.low, effect.high))
-    if not known(value, low, high):
-        return f"{head}: {effect.metric} cannot be compared on these test images."
-    shown = show_value(effect)
-    change = f"{shown.strip('−')} {'higher' if value > 0 else 'lower'} with {it} than"
-    change = f"the same with {it} as" if shown == "0.000" else change
-    note = ", which includes zero" if low <= 0 <= high else ""
-    if not note and outcome.verdict == "no evidence":
-        note = ", which the paired test does not confirm"
-    if outcome.verdict == "not established":
-        note += "; one seed cannot separate an effect from the luck of one training run"
-    interval = f"95\u00a0% interval {show_interval((low, high), '+')}{note}"
+        return ""
     whole = "images of each class" if scope == "all" else "added images"
-    used = f" when {100 * share:g}\u00a0% of the {whole} were synthetic" if share is not None and share < 1 else ""
-    head += "" if source in (None, GAN, UNNAMED_SOURCE) else f" ({source})"
-    return f"{head}: {effect.metric} was {change} {without}{used} ({interval})."
+    return f"{title_of(arm)}: {100 * share:g}\u00a0% of the {whole} are synthetic"
 
 
-def _accuracy_clause(outcome: Outcome, arm: str) -> str:
-    """Return a clause if an arm does not raise balanced accuracy: it may only predict the rare classes more often."""
+def _advise(outcome: Outcome) -> str:
+    """Return what to do, without the figures and without a full stop."""
+    effect, advice = outcome.effect, outcome.advice
+    name, is_used = remedy_name(advice.arm), advice.verdict == "improved"
+    is_one_of_several = len(remedies(it.arm for it in effect.remedies)) > 1
+    is_worse = advice.verdict == "worse"
+    if share_of(effect.arm) is None:
+        if is_used:
+            return f"Use {name}"
+        fault = "is worse than the baseline" if is_worse else "is not established"
+        return "No remedy is recommended" + f"; the best on validation, {name}, {fault}" * is_one_of_several
+    if advice.arm == effect.arm:
+        worse = "No remedy is recommended: synthetic images are better than repeats, but worse than the baseline"
+        return "Add synthetic images" if is_used else worse
+    if is_used:
+        return f"Do not add synthetic images; use {name} instead"
+    if outcome.verdict == "improved":
+        return f"Do not add synthetic images: {name} is at least as good, and no remedy is established"
+    best = f"the best other remedy on validation, {name}," if is_one_of_several else name
+    if is_worse:
+        return f"Do not add synthetic images; {best} is worse than the baseline"
+    either = f"{best} is not established either" if is_one_of_several else "no other remedy is established either"
+    return f"Do not add synthetic images; {either}"
+
+
+def _describe_accuracy(outcome: Outcome, arm: str) -> str:
+    """Return a sentence if an arm does not raise balanced accuracy: it may only predict the rare classes more often."""
     figures = [outcome.arms[name].balanced_accuracy for name in (arm, BASELINE) if name in outcome.arms]
     if len(figures) < 2 or not known(*figures):
         return ""
     change = number(figures[0]) - number(figures[1])
-    return f", but balanced accuracy changes by {show(change, '+')}" if change <= 0 else ""
+    return f" Balanced accuracy changes by {show(change, '+')}." if change <= 0 else ""
+
+
+def _describe_cost(arm: str, gan_s: float | None, classifiers_s: float | None) -> str:
+    """Return a sentence on the share of the GANs in the duration of training; empty if it is unknown."""
+    if not known(gan_s, classifiers_s) or not gan_s:
+        return ""
+    total = gan_s + (classifiers_s or 0)
+    unit, size = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
+    digits = 0 if total >= 10 * size else 1
+    unused = ", which made none of these images," if source_of(arm) not in (None, GAN) else ""
+    return f" The GANs{unused} took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training."
 
 
 def describe_remedy(outcome: Outcome, gan_s: float | None = None, classifiers_s: float | None = None) -> str:
-    """Return which remedy to use according to the results, and what it costs, as a sentence.
+    """Return which remedy to use according to the results, its gain, and what it costs, as sentences.
 
     Args:
         outcome: the comparison.
         gan_s: seconds that the training of all GANs took, shared pretraining included; None if unknown.
         classifiers_s: seconds that the training of all classifiers took; None if unknown.
     """
-    effect, advice = outcome.effect, outcome.advice
-    arm, use, mixed = advice.arm, advice.verdict == "improved", share_of(effect.arm) is not None
-    gain = effect.gain_of(arm)
+    advice = outcome.advice
+    gain = outcome.effect.gain_of(advice.arm)
     if advice.verdict == "not established" or gain.low is None or gain.high is None:
-        return "No remedy can be recommended: it takes test images of the rare classes, and several seeds."
-    what = f"Use {remedy_name(arm)}" if use else "No remedy is recommended"
-    if mixed and arm != effect.arm:
-        what = "Do not add synthetic images"
-    elif mixed and use:
-        what = "Add synthetic images"
-    interval = f"{show_value(gain, '+')} ({show_interval(gain, '+')})"
-    name = "it" if use and not mixed else remedy_name(arm)
-    if mixed and arm == effect.arm and not use:
-        reason = f"{name} is better than repeats, but differs from the baseline by {interval}"
-    elif gain.low > 0:
-        reason = f"{name} gains {interval} on the baseline" + ", which the paired test does not confirm" * (not use)
-        reason += _accuracy_clause(outcome, arm)
-    else:
-        several = len(remedies(it.arm for it in effect.remedies)) > 1
-        name += f", the best {'other ' * mixed}remedy on validation," * (several and not use)
-        end = ", which includes zero" if gain.high >= 0 else ""
-        reason = f"{name} differs from the baseline by {interval}{end}"
-    cost = ""
-    if known(gan_s, classifiers_s) and gan_s:
-        total = gan_s + (classifiers_s or 0)
-        unit, size = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
-        digits = 0 if total >= 10 * size else 1
-        unused = ", which made none of these images," if source_of(arm) not in (None, GAN) else ""
-        cost = f"; the GANs{unused} took {gan_s / size:.{digits}f} of {total / size:.{digits}f} {unit} of training"
-    return f"{what}: {reason}{cost}."
+        return "No remedy can be recommended: that requires test images of the rare classes, and several seeds."
+    note = ", includes zero" if gain.low <= 0 <= gain.high else ""
+    if gain.low > 0 and advice.verdict != "improved":
+        note = "; the paired test does not confirm it"
+    difference = capital(describe_difference(advice.arm, BASELINE))
+    figures = f"{difference}: {show_value(gain, '+')} (interval {show_interval(gain, '+')}{note})."
+    accuracy = _describe_accuracy(outcome, advice.arm) if gain.low > 0 else ""
+    cost = _describe_cost(advice.arm, gan_s, classifiers_s)
+    return f"{_advise(outcome)}. {figures}{accuracy}{cost}"
 
 
 def champion_title(run: ChampionRun) -> str:

@@ -57,6 +57,7 @@ class Decision:
         image_id, lesion_id, dx: metadata of the image.
         predicted, confidence: the class with the largest probability, and that probability.
         others: the other arms: name → (predicted, confidence).
+        is_blank: whether no region of the image supports the prediction, so that the overlay shows nothing.
     """
 
     image: ShownImage
@@ -67,6 +68,7 @@ class Decision:
     predicted: str
     confidence: float
     others: dict[str, tuple[str, float]] = field(default_factory=dict)
+    is_blank: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,7 @@ class _Decisions:
             predicted=predicted[self.arm][0],
             confidence=predicted[self.arm][1],
             others={name: other for name, other in predicted.items() if name != self.arm},
+            is_blank=heat is not None and not heat.any(),
         )
 
     def most_confident(self, first: Classifier) -> list[list[Decision]]:

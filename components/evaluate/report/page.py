@@ -35,6 +35,8 @@ from components.shared.records import (
     Interval,
     Outcome,
     Results,
+    Subgroup,
+    Subgroups,
     SyntheticDetails,
 )
 
@@ -64,13 +66,14 @@ _OVERALL = {
     "ece": "Calibration error",
     "ece_scaled": "Calibration error, scaled",
 }
+LOWER_IS_BETTER = frozenset(("balanced_log_loss", "brier", "ece", "ece_scaled"))
+_LOWER_MARK = " ↓"
 _NOTES = {
     PRIMARY: "primary metric",
-    "balanced_log_loss": "mean over classes, after temperature scaling; lower is better",
+    "balanced_log_loss": "mean over classes, after temperature scaling",
     "corrected_recall": "class frequencies divided out, with a strength fitted on validation",
     "malignant_sensitivity": "at 90 % specificity on validation",
-    "brier": "lower is better",
-    "ece": "ECE; lower is better; biased upwards, so no interval",
+    "ece": "ECE; biased upwards, so no interval",
     "ece_scaled": "ECE after temperature scaling",
 }
 MAX_SEPARABILITY = 0.95
@@ -92,11 +95,11 @@ class Row:
     """A row of a comparison: a class, or a metric over all classes.
 
     Attributes:
-        name: the class, or the title of the metric.
+        name: the class, or the title of the metric, with a mark if lower is better.
         values: of the arms of the comparison.
         intervals: limits of each value; None if unknown.
-        gain: difference of the last arm to the one before it.
-        improvement: difference of the last arm to the baseline, if that is another one.
+        effect: difference of the last arm to the one before it.
+        gain: difference of the last arm to the baseline, if that is another one.
         note: explanation of a metric.
         images, lesions: tested ones of a class.
         few: whether they would most likely miss an effect of 0.10.
@@ -108,8 +111,8 @@ class Row:
     name: str
     values: list[Figure]
     intervals: list[Interval | None]
-    gain: Difference
-    improvement: Difference | None
+    effect: Difference
+    gain: Difference | None
     note: str = ""
     images: int | None = None
     lesions: int | None = None
@@ -128,24 +131,35 @@ class Comparison:
     Attributes:
         names: the arms, see `shown_arms`.
         share: share of synthetic images in the last; None if it has none.
+        share_text: what this share means; empty if it has none.
         candidates: number of arms from which validation chose it.
         effect_name, formula: name of its effect, and what is subtracted.
         classes, overall: rows of the table.
-        sentence: the verdict.
-        effect: the effect.
-        improvement: the difference of the last arm to the baseline, if the effect is to another one.
+        verdict, detail: the verdict, and the figures that it follows from.
+        effect: the effect, corrected for the number of candidates.
+        gain: the difference of the last arm to the baseline, corrected for the number of arms; None if it is the
+            effect.
+        gains: number of arms that the gain is corrected for.
     """
 
     names: list[str]
     share: float | None
+    share_text: str
     candidates: int
     effect_name: str
     formula: str
     classes: list[Row]
     overall: list[Row]
-    sentence: str
+    verdict: str
+    detail: str
     effect: Effect
-    improvement: Difference | None
+    gain: Difference | None
+    gains: int
+
+    @property
+    def sentences(self) -> str:
+        """Verdict and figures."""
+        return f"{self.verdict}. {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -186,14 +200,14 @@ class SeedRow:
     Attributes:
         seed: the seed.
         values: of the arms.
-        gain, improvement: differences to the arm before it and to the baseline.
+        effect, gain: differences to the arm before it and to the baseline.
         balanced: difference in balanced accuracy to the arm before it.
     """
 
     seed: str
     values: list[Figure]
+    effect: Figure
     gain: Figure
-    improvement: Figure
     balanced: Figure
 
 
@@ -209,7 +223,7 @@ def _minus(value: float | None, other: float | None) -> float | None:
 def _or_plain(difference: Difference | None, value: Figure, other: Figure) -> Difference:
     """Return a difference; if it has no value, that of two values without an interval.
 
-    The improvement of a class has no interval, and an arm may lack what a difference needs; its own values remain.
+    The gain of a class has no interval, and an arm may lack what a difference needs; its own values remain.
     """
     if difference is not None and difference.value is not None:
         return difference
@@ -250,12 +264,13 @@ def _overall_rows(outcome: Outcome) -> list[Row]:
     for key, title in _OVERALL.items():
         values = [getattr(arm, key) for arm in arms]
         gaps = effect.by_metric.get(key)
-        gain, improvement = (gaps.effect, gaps.improvement) if gaps else (None, None)
+        change, gain = (gaps.effect, gaps.improvement) if gaps else (None, None)
         if key == PRIMARY:
-            gain, improvement = effect, effect.augmented_minus_baseline
-        gain, improvement = _or_plain(gain, values[-1], values[-2]), _or_plain(improvement, values[-1], values[0])
+            change, gain = effect, effect.gain_of(effect.arm)
+        change, gain = _or_plain(change, values[-1], values[-2]), _or_plain(gain, values[-1], values[0])
         intervals = [arm.intervals.get(key) for arm in arms]
-        rows.append(Row(title, values, intervals, gain, improvement if len(arms) > 2 else None, _NOTES.get(key, "")))
+        name = title + _LOWER_MARK * (key in LOWER_IS_BETTER)
+        rows.append(Row(name, values, intervals, change, gain if len(arms) > 2 else None, _NOTES.get(key, "")))
     return rows
 
 
@@ -271,21 +286,35 @@ def _comparison(results: Results, outcome: Outcome, counts: Mapping[str, ImageCo
     return Comparison(
         names=shown_arms(outcome),
         share=share_of(effect.arm),
+        share_text=formatting.describe_share(effect.arm, results.run.synthetic_scope),
         candidates=len(compared_arms(list(outcome.arms)).candidates),
         effect_name=formatting.effect_name(effect.arm),
         formula=formatting.describe_difference(effect.arm, effect.reference),
         classes=_class_rows(results, outcome, counts),
         overall=_overall_rows(outcome),
-        sentence=formatting.describe_verdict(outcome, results.run.synthetic_scope),
+        verdict=formatting.describe_verdict(outcome),
+        detail=formatting.describe_effect(outcome),
         effect=effect,
-        improvement=effect.augmented_minus_baseline,
+        gain=effect.gain_of(effect.arm) if effect.reference != BASELINE else None,
+        gains=len(effect.remedies),
     )
+
+
+def _sort_groups(subgroups: Subgroups | None) -> list[tuple[Subgroup, bool]]:
+    """Return the groups, and whether each is the worst-off one; those without images of rare classes come last."""
+    if subgroups is None:
+        return []
+    groups = [(group, place == subgroups.worst) for place, group in enumerate(subgroups.groups)]
+    return sorted(groups, key=lambda it: it[0].rare_lesions == 0)
 
 
 def _champion_rows(champion: Champion | None) -> list[tuple[str, ChampionFigure]]:
     """Return title and figures of each metric in which candidate and champion are compared."""
     figures = champion.comparison.figures if champion and champion.comparison else {}
-    return [(_OVERALL.get(metric, metric), figure) for metric, figure in figures.items()]
+    return [
+        (_OVERALL.get(metric, metric) + _LOWER_MARK * (metric in LOWER_IS_BETTER), figure)
+        for metric, figure in figures.items()
+    ]
 
 
 def _training_seconds(results: Results) -> tuple[float | None, float | None]:
@@ -319,11 +348,12 @@ def _remedies(results: Results) -> Remedies:
     return Remedies(rows, effect.doses)
 
 
-def _effect_figure(salt: str, effect: Effect) -> str:
-    """Return the figure of the effect and, if there is one, of the improvement over the baseline."""
-    rows = {"Effect": [[Mark(effect.value, effect.low, effect.high)]]}
-    if both := effect.augmented_minus_baseline:
-        rows["Improvement"] = [[Mark(both.value, both.low, both.high, hollow=True)]]
+def _effect_figure(salt: str, it: Comparison) -> str:
+    """Return the figure of the effect and, if there is one, of the gain."""
+    effect, gain = it.effect, it.gain
+    rows = {formatting.capital(it.effect_name): [[Mark(effect.value, effect.low, effect.high)]]}
+    if gain:
+        rows["Gain"] = [[Mark(gain.value, gain.low, gain.high, hollow=True)]]
     label = f"Difference in {plain(effect.metric, 80)}, with 95 % intervals"
     return plots.intervals(f"effect {salt}", label, rows, DIRECTIONS, (-0.02, 0.02))
 
@@ -397,8 +427,8 @@ def _seeds(results: Results) -> dict[str, Any]:
     for seed in names:
         of_seed = [arms[arm].by_seed.get(seed, {}) for arm in shown]
         values, balanced = ([it.get(key) for it in of_seed] for key in (PRIMARY, "balanced_accuracy"))
-        gain, improvement = _minus(values[-1], values[-2]), _minus(values[-1], values[0])
-        rows.append(SeedRow(seed, values, gain, improvement, _minus(balanced[-1], balanced[-2])))
+        effect, gain = _minus(values[-1], values[-2]), _minus(values[-1], values[0])
+        rows.append(SeedRow(seed, values, effect, gain, _minus(balanced[-1], balanced[-2])))
     lines = {
         title_of(arm).capitalize(): [
             [Mark(row.values[place], arm=arm, hollow=True) for row in rows]
@@ -480,6 +510,7 @@ environment = jinja2.Environment(
 environment.filters |= {
     "show": show,
     "interval": show_interval,
+    "capital": formatting.capital,
     "markdown": formatting.markdown,
     "plain": plain,
     "count": formatting.count,
@@ -512,7 +543,9 @@ def view(results: Results) -> dict[str, Any]:
         "remedy": formatting.describe_remedy(results, *_training_seconds(results)),
         "population": results.population or {},
         "subgroups": results.subgroups,
+        "groups": _sort_groups(results.subgroups),
         "worst_group": formatting.describe_worst_group(results.subgroups, source.unit),
+        "small_groups": formatting.describe_small_groups(results.subgroups, source.unit),
         "champion": results.champion,
         "champion_sentence": formatting.describe_champion(results.champion, source.unit),
         "champion_rows": _champion_rows(results.champion),
@@ -551,7 +584,7 @@ def render_html(results: Results, gallery: Gallery) -> str:
     page = view(results) | _curves(results) | _seeds(results) | _training(results) | {"times": _times(results)}
     page["doses_svg"] = _doses_figure(page["remedies"].doses) if len(page["remedies"].doses) > 1 else ""
     page["figures"] = {
-        place: (_effect_figure(place, it.effect), _recall_figure(place, it))
+        place: (_effect_figure(place, it), _recall_figure(place, it))
         for place in ("main", "outside")
         if (it := page[place])
     }
@@ -578,37 +611,44 @@ def render_markdown(results: Results) -> str:
 def render_text(results: Results) -> str:
     """Return verdict and comparison table for a terminal, at most 100 columns wide."""
     page = view(results)
-    lines = textwrap.wrap(plain(page["main"].sentence), _TEXT_WIDTH)
-    lines += textwrap.wrap(plain(page["remedy"]), _TEXT_WIDTH)
+    main = page["main"]
+    lines = [line for text in (f"{main.verdict}.", main.detail, page["remedy"]) for line in _wrap(text)]
     if plan := results.run.plan:
         end = ". The run deviates from its plan:" if plan.deviations else ", without deviation from the plan."
         lines.append(f"Planned on {plain(plan.created, 40)}{end}")
         for text in plan.deviations:
-            lines += textwrap.wrap(f"- {plain(text)}", _TEXT_WIDTH, subsequent_indent="  ")
+            lines += _wrap(f"- {plain(text)}", "  ")
     for text in filter(None, (page["champion_sentence"], " ".join(page["drift"]))):
-        lines += textwrap.wrap(plain(text), _TEXT_WIDTH)
+        lines += _wrap(text)
     if page["demo"]:
-        lines += textwrap.wrap(DEMO_NOTICE, _TEXT_WIDTH)
+        lines += _wrap(DEMO_NOTICE)
     if page["unit"] != "lesion":
         unit = page["unit"]
-        text = f"No lesion ids: the unit is the {unit}; intervals are too narrow if several {unit}s show one object."
-        lines += textwrap.wrap(text, _TEXT_WIDTH)
-    lines += ["", *_text_table(page["main"], page["unit"])]
+        lines += _wrap(
+            f"No lesion ids: the unit is the {unit}; intervals are too narrow if several {unit}s show one object."
+        )
+    lines += ["", *_text_table(main, page["unit"])]
     if page["outside"]:
-        text = f"External data, {plain(page['external'].data, 60)}: {plain(page['outside'].sentence)}"
-        lines += ["", *textwrap.wrap(text, _TEXT_WIDTH), "", *_text_table(page["outside"], page["unit"])]
+        text = f"External data, {plain(page['external'].data, 60)}: {page['outside'].sentences}"
+        lines += ["", *_wrap(text), "", *_text_table(page["outside"], page["unit"])]
     for dx, details in page["failed"]:
         text = f"No synthetic images of {plain(dx, 40)}, its GAN failed{page['of_fold']}: {plain(details.failed)}"
-        lines += ["", *textwrap.wrap(text, _TEXT_WIDTH)]
+        lines += ["", *_wrap(text)]
     if len(page["remedies"].rows) > len(page["names"]):
         lines += ["", *_remedy_table(page["remedies"])]
     for text in page["metadata_notes"]:
-        lines += ["", *textwrap.wrap(plain(text), _TEXT_WIDTH)]
-    main = page["main"]
+        lines += ["", *_wrap(text)]
     lines += ["", f"{main.effect_name} = {main.formula}"]
-    if main.improvement:
-        lines.append(f"improvement = {formatting.describe_difference(main.names[-1], BASELINE)}, includes rebalancing")
+    if main.gain:
+        lines.append(f"gain = {formatting.describe_difference(main.names[-1], BASELINE)}, includes rebalancing")
+    lines += [plain(main.share_text)] if main.share_text else []
+    lines.append("lower is better: log loss, Brier score, calibration errors")
     return "\n".join(lines).replace("−", "-") + "\n"  # a terminal may lack the minus sign
+
+
+def _wrap(text: str, indent: str = "") -> list[str]:
+    """Return lines of at most 100 printable characters; `indent` begins all but the first."""
+    return textwrap.wrap(plain(text), _TEXT_WIDTH, subsequent_indent=indent)
 
 
 def _remedy_table(remedies: Remedies) -> list[str]:
@@ -632,15 +672,15 @@ def _text_table(comparison: Comparison, unit: str) -> list[str]:
     lines = [form("recall by class", f"{unit}s", *map(title_of, comparison.names), title, "95 % interval")]
     for row in comparison.classes + comparison.overall:
         few = " *" if row.few else ""
-        cells = [*map(show, row.values), show(row.gain.value, "+")]
-        limits = show_interval(row.gain, "+")
-        name = plain(row.name, 24 - len(few)) + few
+        cells = [*map(show, row.values), show(row.effect.value, "+")]
+        limits = show_interval(row.effect, "+")
+        name = plain(row.name.removesuffix(_LOWER_MARK), 24 - len(few)) + few
         lesions = "" if row.lesions is None else formatting.count(row.lesions)
         lines.append(form(name, lesions, *cells, limits))
     if any(row.few for row in comparison.classes):
         lines.append(f"* too few {unit}s or seeds to detect an effect of 0.10")
-    improvement, metric = comparison.improvement, plain(comparison.effect.metric, 50)
-    if improvement is None:
+    gain, metric = comparison.gain, plain(comparison.effect.metric, 50)
+    if gain is None:
         return lines
-    change = f"{show(improvement.value, '+')} ({show_interval(improvement, '+')})"
-    return [*lines, f"improvement on the baseline, {metric}: {change}"]
+    arms = f", corrected for {comparison.gains} arms" * (comparison.gains > 1)
+    return [*lines, f"gain in {metric}: {show(gain.value, '+')} ({show_interval(gain, '+')}{arms})"]

@@ -15,6 +15,14 @@ STYLES = (("#666666", "o"), ("#0b62a4", "s"), ("#b5400c", "D"))
 """Colour and marker of the baseline, the remedies, and the arms with synthetic images."""
 RULE = "#d5d9de"
 _FRAME = "#8a9099"
+_WIDTH_PX = 380
+"""Width of figures, which is about that of a phone, so that their text keeps its size there."""
+_LINE_PX, _DOTS_PX = 19, 36
+"""Height of a line with one mark, and of one with several that are spread if they overlap."""
+_OVERLAP = 0.02
+"""Distance below which marks overlap, as a share of the scale."""
+_SPREAD = 0.34
+"""Largest vertical offset of a mark, in lines."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,13 @@ def draw_svg(salt: str, size: tuple[float, float], label: str, draw: Callable[[A
 
     # Text remains text, in the page's font; '$' in a name is not mathematics.
     look: dict[Any, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False}
-    look |= {"font.size": 11, "axes.axisbelow": True, "axes.edgecolor": _FRAME, "lines.solid_capstyle": "round"}
+    look |= {
+        "font.size": 12,
+        "font.family": "DejaVu Sans",
+        "axes.axisbelow": True,
+        "axes.edgecolor": _FRAME,
+        "lines.solid_capstyle": "round",
+    }
     look |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False) | {"grid.color": RULE}
     look |= dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0)
     buffer = io.StringIO()
@@ -65,10 +79,32 @@ def _limits(values: Sequence[float | None]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def _spread(line: Sequence[Mark], reach: float) -> list[float]:
+    """Return the vertical offset of each mark of a line, in lines.
+
+    Dots, which have no interval, are beside each other if each is within `reach` of the next; other marks have 0.
+    """
+    offsets, group = [0.0] * len(line), list[int]()
+
+    def separate() -> None:
+        step = min(0.28, 2 * _SPREAD / max(1, len(group) - 1))
+        for place, index in enumerate(group):
+            offsets[index] = step * (place - (len(group) - 1) / 2)
+
+    dots = [index for index, mark in enumerate(line) if known(mark.value) and mark.low is None and not mark.is_mean]
+    for index in sorted(dots, key=lambda it: (number(line[it].value), it)):
+        if group and number(line[index].value) - number(line[group[-1]].value) > reach:
+            separate()
+            group.clear()
+        group.append(index)
+    separate()
+    return offsets
+
+
 def _draw_mark(axes: Any, mark: Mark, y: float) -> None:
     colour, marker = style_of(mark.arm) if mark.arm else ("#1b1f24", "o")
     if mark.is_mean:
-        axes.plot([number(mark.value)] * 2, [y - 0.6, y + 0.6], color=colour, linewidth=2)
+        axes.plot([number(mark.value)] * 2, [y - 0.42, y + 0.42], color=colour, linewidth=2)
         return
     if known(mark.low) and known(mark.high):
         axes.plot([number(mark.low), number(mark.high)], [y, y], color=colour, linewidth=2)
@@ -83,7 +119,7 @@ def intervals(
     x_label: str = "",
     include: Sequence[float] = (),
 ) -> str:
-    """Return values with their intervals on one scale.
+    """Return values with their intervals on one scale; dots that would overlap are above each other.
 
     Args:
         salt: salt of the ids.
@@ -96,6 +132,9 @@ def intervals(
 
     marks = [mark for lines in rows.values() for line in lines for mark in line]
     count = sum(map(len, rows.values()))
+    has_dots = any(len(line) > 1 for lines in rows.values() for line in lines)
+    limits = _limits([*include, *(end for mark in marks for end in (mark.value, mark.low, mark.high))])
+    reach = _OVERLAP * (limits[1] - limits[0])
 
     def draw(axes: Any) -> None:
         y, centres = 0.0, []
@@ -104,11 +143,10 @@ def intervals(
                 axes.axhline(y - 0.5, color=RULE, linewidth=0.8)
             centres.append(y + (len(lines) - 1) / 2)
             for line in lines:
-                for mark in line:
+                for mark, offset in zip(line, _spread(line, reach), strict=True):
                     if known(mark.value):
-                        _draw_mark(axes, mark, y)
+                        _draw_mark(axes, mark, y + offset)
                 y += 1
-        limits = _limits([*include, *(end for mark in marks for end in (mark.value, mark.low, mark.high))])
         axes.set(xlim=limits, ylim=(y - 0.5, -0.5), xlabel=x_label)
         axes.set_yticks(centres, [plain(name, 24) for name in rows])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
@@ -117,8 +155,8 @@ def intervals(
             axes.axvline(0, color=_FRAME, linewidth=1)
         axes.spines["left"].set_visible(False)
 
-    height = 34 + (18 if x_label else 0) + 19 * count
-    return draw_svg(salt, (440, height), label, draw)
+    height = 38 + (18 if x_label else 0) + (_DOTS_PX if has_dots else _LINE_PX) * count
+    return draw_svg(salt, (_WIDTH_PX, height), label, draw)
 
 
 def _square(axes: Any, x_label: str, y_label: str) -> None:
@@ -158,24 +196,26 @@ def roc(salt: str, curves: Mapping[str, Curves], dx: str) -> str:
         _square(axes, "False positive rate", "True positive rate")
 
     label = f"ROC curves of {plain(dx, 60)}, {', '.join(map(title_of, curves))}"
-    return draw_svg(salt, (200, 190), label, draw) if lines else ""
+    return draw_svg(salt, (190, 184), label, draw) if lines else ""
 
 
 def precision_recall(salt: str, curves: Mapping[str, Curves], dx: str, share: float) -> str:
     """Return the precision–recall curves of a class.
 
-    `share` is its share of the test images: the precision of random guessing.
+    `share` is its share of the test images: the precision of random guessing. The curve begins at the first true
+    positive: at a recall of 0, precision is that of the one image with the highest score, 0 or 1.
     """
     lines = _lines(curves, "pr", dx, ("recall", "precision"))
 
     def draw(axes: Any) -> None:
         axes.axhline(share, linestyle=":", color=_FRAME, linewidth=1)
         for arm, x, y in lines:
-            axes.plot(x, y, color=style_of(arm)[0], linewidth=1.5, clip_on=False)
+            first = next((place for place, recall in enumerate(x) if recall > 0), 0)
+            axes.plot(x[first:], y[first:], color=style_of(arm)[0], linewidth=1.5, clip_on=False)
         _square(axes, "Recall", "Precision")
 
     label = f"Precision by recall of {plain(dx, 60)}, {', '.join(map(title_of, curves))}"
-    return draw_svg(salt, (200, 190), label, draw) if lines else ""
+    return draw_svg(salt, (190, 184), label, draw) if lines else ""
 
 
 def reliability(salt: str, arm: str, curves: Curves) -> str:
@@ -228,7 +268,7 @@ def training(salt: str, models: Mapping[str, Mapping[str, ModelCurves]], lines: 
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")
 
-    return draw_svg(salt, (440, 270), f"{title}, by epoch, for each arm and seed", draw)
+    return draw_svg(salt, (_WIDTH_PX, 250), f"{title}, by epoch, for each arm and seed", draw)
 
 
 def gan_losses(salt: str, dx: str, losses: Losses) -> str:
@@ -245,4 +285,8 @@ def gan_losses(salt: str, dx: str, losses: Losses) -> str:
         axes.figure.legend(loc="outside upper left", ncols=2, frameon=False)
 
     last = ", ".join(f"{name} {show(values[-1], digits=2)}" for name, values in lines.items())
-    return draw_svg(salt, (440, 190), f"Losses of the GAN of {plain(dx, 60)}; at the end {last}", draw) if lines else ""
+    return (
+        draw_svg(salt, (_WIDTH_PX, 190), f"Losses of the GAN of {plain(dx, 60)}; at the end {last}", draw)
+        if lines
+        else ""
+    )

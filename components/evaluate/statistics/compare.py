@@ -4,7 +4,8 @@ The chosen arm is a share of synthetic images, compared with `oversampled`, or i
 remedy, compared with `baseline`; see `arms.comparison`. It and the best control are chosen on validation. Test lesions
 are independent of that choice, but the luck of a training is not: the chosen arm tends to be the one with the luckiest
 seeds. The intervals of the primary metric and the test behind the verdict are therefore corrected for the number of
-arms to choose from (Bonferroni). Figures by class and of other metrics, and the improvement on the baseline, are not.
+arms to choose from (Bonferroni). Figures by class and of other metrics are not, nor is
+`augmented_minus_baseline`, which pages replace by the corrected difference in `remedies`.
 """
 
 from collections.abc import Mapping, Sequence

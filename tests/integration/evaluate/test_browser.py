@@ -4,6 +4,7 @@ Nothing breaks or is cut off, every image is shown, every text is readable, noth
 """
 
 import functools
+import html
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,12 +177,42 @@ def test_report_opens_in_kubeflows_frame(browser: Any, report: Path):
     page.set_content('<iframe sandbox="allow-scripts" style="width: 100%; height: 600px"></iframe>')
     page.eval_on_selector("iframe", "(frame, text) => { frame.srcdoc = text }", report.read_text(encoding="utf-8"))
     frame = page.frames[1]
-    frame.wait_for_selector("#details")
+    frame.wait_for_selector("#result")
     frame.wait_for_function("() => [...document.images].every(it => it.complete)")
     assert frame.evaluate("() => [...document.images].filter(it => !it.naturalWidth).length") == 0
-    # Even a link within the page would leave it: its address is that of the surrounding page.
-    assert frame.evaluate("() => document.links.length") == 0
     assert messages == []
+    # A link within the page would leave it, because its address is that of the surrounding page; the frame blocks it.
+    frame.click("nav a >> nth=1")
+    page.wait_for_function("() => true")
+    assert frame.evaluate("() => document.querySelector('h1').textContent") == report_title(report)
+    assert page.frames[1].url == "about:srcdoc"
+    page.close()
+
+
+def report_title(report: Path) -> str:
+    """Return the verdict of a report."""
+    return html.unescape(report.read_text(encoding="utf-8").partition("<h1>")[2].partition("</h1>")[0])
+
+
+def test_contents_lead_to_their_sections(browser: Any, report: Path):
+    page = browser.new_page(viewport={"width": 900, "height": 700})
+    page.goto(report.as_uri())
+    for link in page.locator("nav a").all():
+        link.click()
+        target = page.locator(":target")
+        assert target.count() == 1
+        assert page.url.endswith(f"#{target.get_attribute('id')}")
+        assert target.is_visible()
+    page.close()
+
+
+def test_folded_parts_are_printed(browser: Any, report: Path):
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    table = page.locator("#details td").first
+    assert not table.is_visible()
+    page.emulate_media(media="print")
+    assert table.is_visible()
     page.close()
 
 

@@ -133,6 +133,25 @@ def test_collect_decisions_are_the_most_confident_of_the_first_model(
     assert wrong.heat.pixels.shape == (32, 32, 3)
 
 
+@pytest.mark.parametrize("is_blank", [False, True])
+def test_decisions_state_whether_a_map_is_blank(
+    splits: dict[str, Path], models: dict[str, Path], tmp_path: Path, is_blank: bool
+):
+    model = keras.saving.load_model(models["baseline"])
+    kernel, bias = model.layers[1].get_weights()
+    model.layers[1].set_weights([np.zeros_like(kernel) if is_blank else np.abs(kernel), bias])
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([np.abs(kernel), bias])  # every feature raises every score
+    model.save(tmp_path / "model.keras")
+    truth = read_rows(splits["test"], "test", ["dx"])["dx"].map(CLASSES.index).to_numpy()
+    probabilities = {"baseline": np.eye(3)[truth][None]}
+    decisions = gallery._Decisions(splits["test"], CLASSES, probabilities, ["baseline"])
+    first = Classifier(tmp_path / "model.keras", ClassifierRecord.model_construct(metadata=None))
+    right, wrong = decisions.most_confident(first)
+    assert [it.is_blank for it in right] == [is_blank] * 3
+    assert wrong == []
+
+
 def test_collect_malignant_errors_are_lesions(collected: gallery.Gallery):
     (error,) = collected.malignant_errors
     assert (error.image_id, error.lesion_id, error.predicted) == ("test-df-2", "test-df-lesion-1", "nv")

@@ -10,6 +10,7 @@ import pytest
 from components.evaluate.report.cards import population
 from components.evaluate.report.formatting import show
 from components.shared.image_set import REAL, Header, encode_png, write_image_set
+from components.shared.records import OTHER_GROUP, UNKNOWN_GROUP
 from tests.helpers.example_results import ARMS, TEST, example, example_subgroups, nulled, renamed
 from tests.helpers.rendering import data_sheet, model_card, render_markdown, render_text, show_interval
 
@@ -44,8 +45,11 @@ def test_model_card_has_the_figures_of_the_run():
             *(f"{show(arm['rare_recall'])} ({show_interval(arm['intervals']['rare_recall'])})" for arm in primary),
             f"{show(outcome['effect']['value'], '+')} ({show_interval(outcome['effect'], '+')})",
         ]
-        both = outcome["effect"]["augmented_minus_baseline"]
-        assert f"includes rebalancing: {show(both['value'], '+')} ({show_interval(both, '+')})." in text
+        (gain,) = (it for it in outcome["effect"]["remedies"] if it["arm"] == "augmented@1")
+        assert (
+            f"includes rebalancing: {show(gain['value'], '+')} ({show_interval(gain, '+')}, corrected for 2 arms)."
+            in text
+        )
         nv = outcome["arms"]["augmented@1"]
         cells = next(cells for name, cells in rows.items() if name.startswith("Recall, nv"))
         assert cells[2] == f"{show(nv['recall']['nv'])} ({show_interval(nv['recall_interval']['nv'])})"
@@ -171,6 +175,7 @@ def test_cards_null_figures_are_not_available():
 
 
 def test_population_counts_images(tmp_path: Path):
+    """As in the subgroups, a value such as `unknown` is a missing one."""
     count = 13
     header = Header(classes=("nv",), image_size=8, split="train")
     rows = pd.DataFrame(
@@ -181,7 +186,7 @@ def test_population_counts_images(tmp_path: Path):
             "source": REAL,
             "pixel_sha256": "0" * 64,
             "age": [None, *[10.0 * n for n in range(count - 1)]],
-            "sex": [None, None, *["female"] * 7, *["male"] * 4],
+            "sex": [None, "Unknown", None, *["female"] * 7, *["male"] * 3],
             "localization": [f"site {min(n, 9)}" for n in range(count)],
         }
     )
@@ -190,11 +195,11 @@ def test_population_counts_images(tmp_path: Path):
     found = population({"train": tmp_path / "set"})["train"].model_dump()
     assert (found["images"], found["lesions"]) == (13, 7)
     assert found["age"] == {"median": 55.0, "low": 0.0, "high": 110.0, "missing": 1}
-    assert found["sex"] == {"female": 7, "male": 4, "not recorded": 2}
+    assert found["sex"] == {"female": 7, "male": 3, UNKNOWN_GROUP: 3}
     assert next(iter(found["localization"].items())) == ("site 9", 4)
     assert len(found["localization"]) == 9
-    assert found["localization"]["other"] == 2
-    assert found["dx_type"] == {"not recorded": 13}
+    assert found["localization"][OTHER_GROUP] == 2
+    assert found["dx_type"] == {UNKNOWN_GROUP: 13}
 
 
 SOURCE = {

@@ -13,7 +13,7 @@ from scipy import stats
 from components.evaluate import drift
 from components.evaluate.champion import DUPLICATE_BITS, METRICS, _is_near, compare, find_seen
 from components.evaluate.statistics.metrics import Predictions
-from components.shared.records import Ages, Champion, ChampionRun, Population
+from components.shared.records import OTHER_GROUP, Ages, Champion, ChampionRun, Population
 from components.shared.sample_metrics import kid
 from tests.helpers.example_results import CLASSES
 from tests.helpers.published_run import rows_of, simulate
@@ -206,9 +206,10 @@ def test_shift_ignores_unrecorded_values_and_joins_spellings():
     [
         ({"back": 5, "face": 5}, {"hand": 5, "foot": 5}, 1.0),
         ({"male": 5, "female": 5}, {"male": 10}, 0.5),
-        # `face` may be in `other`, `hand` was nowhere before.
+        # `face` may be among the others, `hand` was nowhere before; older records call the others `other`.
+        ({"back": 5, "face": 5}, {"back": 5, "hand": 3, OTHER_GROUP: 2}, 0.3),
         ({"back": 5, "face": 5}, {"back": 5, "hand": 3, "other": 2}, 0.3),
-        ({"back": 5, "face": 3, "other": 2}, {"back": 5, "hand": 4, "other": 1}, 0.0),
+        ({"back": 5, "face": 3, "other": 2}, {"back": 5, "hand": 4, OTHER_GROUP: 1}, 0.0),
     ],
 )
 def test_shift_joins_only_values_that_a_shortened_list_may_contain(

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from components.evaluate.report import formatting
 from components.evaluate.report.formatting import (
+    describe_effect,
     describe_remedy,
+    describe_share,
     describe_verdict,
     listed,
     markdown,
@@ -15,6 +17,7 @@ from components.evaluate.report.formatting import (
     show,
     show_interval,
 )
+from components.shared.arms import title_of
 from components.shared.records import Champion, Difference, Outcome
 from tests.helpers.example_results import example_champion
 from tests.helpers.rendering import build
@@ -83,78 +86,80 @@ def outcome(verdict: str, effect: dict[str, Any]) -> Outcome:
 METRIC = "mean recall of the rare classes"
 
 
+MIXED = "Mean recall of the rare classes, augmented 100 % − oversampled"
+
+
 @pytest.mark.parametrize(
-    ("word", "value", "low", "high", "sentence"),
+    ("word", "value", "low", "high", "verdict", "detail"),
     [
-        ("improved", 0.05, 0.01, 0.09, f"The synthetic images helped: {METRIC} was 0.050 higher with them "
-         "than with real images repeated (95 % interval +0.010 to +0.090)."),
-        ("worse", -0.05, -0.09, -0.01, f"The synthetic images made it worse: {METRIC} was 0.050 lower with "
-         "them than with real images repeated (95 % interval −0.090 to −0.010)."),
-        ("no evidence", -0.0001, -0.02, 0.02, f"No evidence that the synthetic images helped: {METRIC} was "
-         "the same with them as with real images repeated (95 % interval −0.020 to +0.020, which includes "
-         "zero)."),
-        ("no evidence", 0.05, 0.01, 0.09, f"No evidence that the synthetic images helped: {METRIC} was 0.050 higher "
-         "with them than with real images repeated (95 % interval +0.010 to +0.090, which the paired test does "
-         "not confirm)."),
-        ("not established", 0.05, 0.01, 0.09, f"Not established whether the synthetic images helped: {METRIC} was "
-         "0.050 higher with them than with real images repeated (95 % interval +0.010 to +0.090; one seed cannot "
-         "separate an effect from the luck of one training run)."),
-        ("no evidence", None, None, None, f"No evidence that the synthetic images helped: {METRIC} cannot "
-         "be compared on these test images."),
+        ("improved", 0.05, 0.01, 0.09, "Synthetic images help", f"{MIXED}: +0.050 (95 % interval +0.010 to +0.090)."),
+        ("worse", -0.05, -0.09, -0.01, "Synthetic images make the classifier worse",
+         f"{MIXED}: −0.050 (95 % interval −0.090 to −0.010)."),
+        ("no evidence", -0.0001, -0.02, 0.02, "No evidence that synthetic images help",
+         f"{MIXED}: 0.000 (95 % interval −0.020 to +0.020)."),
+        ("no evidence", 0.05, 0.01, 0.09, "No evidence that synthetic images help",
+         f"{MIXED}: +0.050 (95 % interval +0.010 to +0.090; the paired test does not confirm it)."),
+        ("not established", 0.05, 0.01, 0.09, "Not established whether synthetic images help",
+         f"{MIXED}: +0.050 (95 % interval +0.010 to +0.090; one seed cannot separate an effect from the luck of one "
+         "training run)."),
+        ("no evidence", None, None, None, "No evidence that synthetic images help",
+         "Mean recall of the rare classes cannot be compared on these test images."),
     ],
 )  # fmt: skip
 def test_describe_verdict_has_one_form_for_all_verdicts(
-    word: str, value: float | None, low: float | None, high: float | None, sentence: str
+    word: str, value: float | None, low: float | None, high: float | None, verdict: str, detail: str
 ):
-    effect = {"metric": METRIC, "arm": "augmented@1", "value": value, "low": low, "high": high}
-    assert describe_verdict(outcome(word, effect)).replace("\u00a0", " ") == sentence
+    effect = {"metric": METRIC, "arm": "augmented@1", "reference": "oversampled"}
+    found = outcome(word, {**effect, "value": value, "low": low, "high": high})
+    assert describe_verdict(found) == verdict
+    assert describe_effect(found).replace("\u00a0", " ") == detail
 
 
 @pytest.mark.parametrize(
-    ("arm", "head"),
+    ("arm", "verdict"),
     [
-        ("augmented@1", "The synthetic images helped: "),
-        ("synthetic@1", "The synthetic images helped: "),
-        ("stylegan@1", "The synthetic images helped (stylegan): "),
+        ("augmented@1", "Synthetic images help"),
+        ("synthetic@1", "Synthetic images help"),
+        ("stylegan@1", "Synthetic images help (stylegan)"),
     ],
 )
-def test_describe_verdict_names_the_source_if_it_has_a_name(arm: str, head: str):
+def test_describe_verdict_names_the_source_if_it_has_a_name(arm: str, verdict: str):
     """Regression: the name that the program gives to an unnamed source was shown."""
     effect = {"metric": METRIC, "arm": arm, "value": 0.05, "low": 0.01, "high": 0.09}
-    assert describe_verdict(outcome("improved", effect)).startswith(f"{head}{METRIC}")
+    assert describe_verdict(outcome("improved", effect)) == verdict
 
 
 @pytest.mark.parametrize(
-    ("word", "value", "low", "high", "change"),
+    ("word", "value", "low", "high", "shown"),
     [
-        ("improved", 0.0004, 0.0001, 0.0007, "0.0004 higher with them than"),
-        ("worse", -0.00003, -0.0001, -0.00001, "0.00003 lower with them than"),
-        ("no evidence", 0.0004, -0.01, 0.01, "the same with them as"),
-        ("no evidence", 0.0, 0.0, 0.0, "the same with them as"),
+        ("improved", 0.0004, 0.0001, 0.0007, "+0.0004"),
+        ("worse", -0.00003, -0.0001, -0.00001, "−0.00003"),
+        ("no evidence", 0.0004, -0.01, 0.01, "0.000"),
+        ("no evidence", 0.0, 0.0, 0.0, "0.000"),
     ],
 )
-def test_describe_verdict_states_no_difference_only_if_the_interval_includes_zero(
-    word: str, value: float, low: float, high: float, change: str
+def test_describe_effect_is_zero_only_if_the_interval_includes_it(
+    word: str, value: float, low: float, high: float, shown: str
 ):
-    effect = {"metric": METRIC, "arm": "augmented@1", "value": value, "low": low, "high": high}
-    sentence = describe_verdict(outcome(word, effect))
-    assert f"{METRIC} was {change} with real images repeated (95" in sentence
+    effect = {"metric": METRIC, "arm": "augmented@1", "reference": "oversampled"}
+    sentence = describe_effect(outcome(word, {**effect, "value": value, "low": low, "high": high}))
+    assert f"oversampled: {shown} (95" in sentence
 
 
 def test_sentences_about_oversampling_use_the_noun():
     """Regression: "Use oversampled", "The remedy oversampled helped"."""
     effect = {"metric": METRIC, "arm": "oversampled", "reference": "baseline", "best_control": "oversampled"}
     found = outcome("improved", {**effect, "value": 0.0004, "low": 0.0001, "high": 0.0007, "remedies": []})
-    assert describe_verdict(found).startswith("The remedy oversampling helped: ")
-    assert describe_remedy(found) == "Use oversampling: it gains +0.0004 (+0.0001 to +0.001) on the baseline."
+    assert describe_verdict(found) == "Oversampling helps"
+    assert describe_remedy(found) == "Use oversampling. Oversampled − baseline: +0.0004 (interval +0.0001 to +0.001)."
     assert formatting.effect_name("oversampled") == "effect of oversampling"
 
 
 @pytest.mark.parametrize(
     ("others", "name"),
     [
-        ({"metadata": (0.5, 0.4, 0.6)}, "oversampling"),
-        ({"class_weights": (0.0, 0.0, 0.0)}, "oversampling, the best other remedy on validation,"),
+        ({"metadata": (0.5, 0.4, 0.6)}, "no other remedy is"),
+        ({"class_weights": (0.0, 0.0, 0.0)}, "the best other remedy on validation, oversampling, is not"),
     ],
 )
 def test_describe_remedy_with_one_other_remedy_does_not_call_it_the_best(
@@ -165,8 +170,8 @@ def test_describe_remedy_with_one_other_remedy_does_not_call_it_the_best(
     effect["augmented_minus_best_control"] = gain(0.0)
     effect["remedies"] = remedies(oversampled=(0.01, -0.02, 0.04), augmented_50=(0.0, -0.1, 0.1), **others)
     assert describe_remedy(outcome("no evidence", effect)) == (
-        f"Do not add synthetic images: {name} differs from the baseline by +0.010 (−0.020 to +0.040), which includes "
-        "zero."
+        f"Do not add synthetic images; {name} established either. Oversampled − baseline: +0.010 (interval −0.020 "
+        "to +0.040, includes zero)."
     )
 
 
@@ -190,14 +195,17 @@ def remedies(**gains: tuple[float, float, float]) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     ("word", "gain", "sentence"),
     [
-        ("no evidence", (0.09, 0.02, 0.16), "Do not add synthetic images: balanced sampling gains +0.090 (+0.020 to "
-         "+0.160) on the baseline; the GANs took 41 of 43 minutes of training."),
-        ("worse", (0.01, -0.02, 0.04), "Do not add synthetic images: balanced sampling, the best other remedy on "
-         "validation, differs from the baseline by +0.010 (−0.020 to +0.040), which includes zero; the GANs "
-         "took 41 of 43 minutes of training."),
-        ("improved", (0.0, 0.0, 0.0), "Add synthetic images: augmented 50 % gains +0.200 (+0.100 to +0.300) on the "
-         "baseline; the GANs took 41 of 43 minutes of training."),
-        ("not established", (0.09, 0.02, 0.16), "No remedy can be recommended: it takes test images of the rare "
+        ("no evidence", (0.09, 0.02, 0.16), "Do not add synthetic images; use balanced sampling instead. Balanced "
+         "sampling − baseline: +0.090 (interval +0.020 to +0.160). The GANs took 41 of 43 minutes of training."),
+        ("worse", (0.01, -0.02, 0.04), "Do not add synthetic images; the best other remedy on validation, balanced "
+         "sampling, is not established either. Balanced sampling − baseline: +0.010 (interval −0.020 to +0.040, "
+         "includes zero). The GANs took 41 of 43 minutes of training."),
+        ("no evidence", (-0.09, -0.16, -0.02), "Do not add synthetic images; the best other remedy on validation, "
+         "balanced sampling, is worse than the baseline. Balanced sampling − baseline: −0.090 (interval −0.160 to "
+         "−0.020). The GANs took 41 of 43 minutes of training."),
+        ("improved", (0.0, 0.0, 0.0), "Add synthetic images. Augmented 50 % − baseline: +0.200 (interval +0.100 to "
+         "+0.300). The GANs took 41 of 43 minutes of training."),
+        ("not established", (0.09, 0.02, 0.16), "No remedy can be recommended: that requires test images of the rare "
          "classes, and several seeds."),
     ],
 )  # fmt: skip
@@ -211,9 +219,9 @@ def test_describe_remedy_names_the_best_remedy_and_its_cost(word: str, gain: tup
 @pytest.mark.parametrize(
     ("accuracy", "end"),
     [
-        (0.61, "."),
-        (0.6, ", but balanced accuracy changes by 0.000."),
-        (0.55, ", but balanced accuracy changes by −0.050."),
+        (0.61, ""),
+        (0.6, " Balanced accuracy changes by 0.000."),
+        (0.55, " Balanced accuracy changes by −0.050."),
     ],
 )
 def test_describe_remedy_states_if_balanced_accuracy_does_not_rise(accuracy: float, end: str):
@@ -222,7 +230,9 @@ def test_describe_remedy_states_if_balanced_accuracy_does_not_rise(accuracy: flo
     effect |= {"metric": METRIC, "value": 0.3, "low": 0.2, "high": 0.4, "remedies": []}
     arms = {"baseline": {"balanced_accuracy": 0.6}, "oversampled": {"balanced_accuracy": accuracy}}
     found = build(Outcome, {"verdict": "improved", "effect": effect, "arms": arms})
-    assert describe_remedy(found) == f"Use oversampling: it gains +0.300 (+0.200 to +0.400) on the baseline{end}"
+    assert describe_remedy(found) == (
+        f"Use oversampling. Oversampled − baseline: +0.300 (interval +0.200 to +0.400).{end}"
+    )
 
 
 def test_describe_remedy_does_not_count_the_gans_as_the_cost_of_other_images():
@@ -230,53 +240,50 @@ def test_describe_remedy_does_not_count_the_gans_as_the_cost_of_other_images():
     effect["augmented_minus_best_control"] = {"value": 0.2, "low": 0.1, "high": 0.3}
     effect["remedies"] = [{"arm": "stylegan@0.5", "value": 0.2, "low": 0.1, "high": 0.3}]
     assert describe_remedy(outcome("improved", effect), 2460.0, 120.0) == (
-        "Add synthetic images: stylegan 50 % gains +0.200 (+0.100 to +0.300) on the baseline; the GANs, which made "
+        "Add synthetic images. Stylegan 50 % − baseline: +0.200 (interval +0.100 to +0.300). The GANs, which made "
         "none of these images, took 41 of 43 minutes of training."
     )
 
 
-def test_describe_verdict_names_the_share_of_synthetic_images():
-    effect = {"metric": METRIC, "arm": "augmented@0.25", "value": 0.05, "low": 0.01, "high": 0.09}
-    sentence = describe_verdict(outcome("improved", effect)).replace("\u00a0", " ")
-    assert "with real images repeated when 25 % of the added images were synthetic (95 % interval" in sentence
-    sentence = describe_verdict(outcome("improved", effect), "all").replace("\u00a0", " ")
-    assert "with real images repeated when 25 % of the images of each class were synthetic (95 % interval" in sentence
+def test_describe_share_states_which_images_it_is_a_share_of():
+    text = describe_share("augmented@0.25", "rare").replace("\u00a0", " ")
+    assert text == "augmented 25 %: 25 % of the added images are synthetic"
+    text = describe_share("zoo@1", "all").replace("\u00a0", " ")
+    assert text == "zoo 100 %: 100 % of the images of each class are synthetic"
+    assert describe_share("oversampled", "rare") == ""
 
 
 @pytest.mark.parametrize(
-    ("word", "value", "low", "high", "verdict", "remedy"),
+    ("word", "value", "low", "high", "verdict", "note", "remedy"),
     [
-        ("improved", 0.09, 0.02, 0.16, f"The remedy class weighting helped: {METRIC} was 0.090 higher with it than "
-         "without a remedy (95 % interval +0.020 to +0.160).",
-         "Use class weighting: it gains +0.090 (+0.020 to +0.160) on the baseline."),
-        ("no evidence", 0.02, -0.03, 0.07, f"No evidence that the remedy class weighting helped: {METRIC} was 0.020 "
-         "higher with it than without a remedy (95 % interval −0.030 to +0.070, which includes zero).",
-         "No remedy is recommended: class weighting, the best remedy on validation, differs from the baseline by "
-         "+0.020 (−0.030 to +0.070), which includes zero."),
-        ("no evidence", 0.09, 0.02, 0.16, f"No evidence that the remedy class weighting helped: {METRIC} was 0.090 "
-         "higher with it than without a remedy (95 % interval +0.020 to +0.160, which the paired test does not "
-         "confirm).",
-         "No remedy is recommended: class weighting gains +0.090 (+0.020 to +0.160) on the baseline, which the paired "
-         "test does not confirm."),
-        ("worse", -0.09, -0.16, -0.02, f"The remedy class weighting made it worse: {METRIC} was 0.090 lower with it "
-         "than without a remedy (95 % interval −0.160 to −0.020).",
-         "No remedy is recommended: class weighting, the best remedy on validation, differs from the baseline by "
-         "−0.090 (−0.160 to −0.020)."),
-        ("not established", 0.09, 0.02, 0.16, f"Not established whether the remedy class weighting helped: {METRIC} "
-         "was 0.090 higher with it than without a remedy (95 % interval +0.020 to +0.160; one seed cannot separate an "
-         "effect from the luck of one training run).",
-         "No remedy can be recommended: it takes test images of the rare classes, and several seeds."),
+        ("improved", 0.09, 0.02, 0.16, "Class weighting helps", "", "Use class weighting. "),
+        ("no evidence", 0.02, -0.03, 0.07, "No evidence that class weighting helps", "",
+         "No remedy is recommended; the best on validation, class weighting, is not established. "),
+        ("no evidence", 0.09, 0.02, 0.16, "No evidence that class weighting helps",
+         "; the paired test does not confirm it",
+         "No remedy is recommended; the best on validation, class weighting, is not established. "),
+        ("worse", -0.09, -0.16, -0.02, "Class weighting makes the classifier worse", "",
+         "No remedy is recommended; the best on validation, class weighting, is worse than the baseline. "),
+        ("not established", 0.09, 0.02, 0.16, "Not established whether class weighting helps",
+         "; one seed cannot separate an effect from the luck of one training run",
+         "No remedy can be recommended: that requires test images of the rare classes, and several seeds."),
     ],
 )  # fmt: skip
 def test_describe_without_synthetic_images_is_about_the_remedy(
-    word: str, value: float, low: float, high: float, verdict: str, remedy: str
+    word: str, value: float, low: float, high: float, verdict: str, note: str, remedy: str
 ):
     limits = {"value": value, "low": low, "high": high}
     effect = {"metric": METRIC, "arm": "class_weights", "reference": "baseline", "best_control": "class_weights"}
     gains = remedies(oversampled=(0.3, 0.1, 0.5), class_weights=(0.0, 0.0, 0.0))
     absent = {"augmented_minus_best_control": None, "remedies": gains}
     found = outcome(word, {**effect, **limits, **absent})
-    assert describe_verdict(found).replace("\u00a0", " ") == verdict
+    assert describe_verdict(found) == verdict
+    interval = f"{show(value, '+')} (95 % interval {show_interval([low, high], '+')}{note})."
+    shown = describe_effect(found).replace("\u00a0", " ")
+    assert shown == f"Mean recall of the rare classes, class weights − baseline: {interval}"
+    if word != "not established":
+        end = ", includes zero" if low < 0 < high else note
+        remedy += f"Class weights − baseline: {show(value, '+')} (interval {show_interval([low, high], '+')}{end})."
     assert describe_remedy(found, None, 120.0) == remedy
 
 
@@ -286,12 +293,19 @@ def test_describe_remedy_prefers_a_control_that_is_better_than_helpful_synthetic
     effect["remedies"] = remedies(class_weights=(0.25, 0.1, 0.4), augmented_50=(0.05, -0.1, 0.2))
     effect["augmented_minus_best_control"] = {"value": -0.2, "low": -0.3, "high": -0.1}
     sentence = describe_remedy(outcome("improved", effect))
-    assert sentence == "Do not add synthetic images: class weighting gains +0.250 (+0.100 to +0.400) on the baseline."
+    assert sentence == (
+        "Do not add synthetic images; use class weighting instead. Class weights − baseline: +0.250 (interval +0.100 "
+        "to +0.400)."
+    )
+    effect["remedies"] = remedies(class_weights=(0.05, -0.1, 0.2), augmented_50=(0.05, -0.1, 0.2))
+    assert describe_remedy(outcome("improved", effect)) == (
+        "Do not add synthetic images: class weighting is at least as good, and no remedy is established. Class weights "
+        "− baseline: +0.050 (interval −0.100 to +0.200, includes zero)."
+    )
     effect["augmented_minus_best_control"] = {"value": 0.1, "low": -0.1, "high": 0.3}
     sentence = describe_remedy(outcome("improved", effect))
     assert sentence == (
-        "Add synthetic images: augmented 50 % differs from the baseline by +0.050 (−0.100 to +0.200), which "
-        "includes zero."
+        "Add synthetic images. Augmented 50 % − baseline: +0.050 (interval −0.100 to +0.200, includes zero)."
     )
 
 
@@ -326,7 +340,7 @@ def test_advice_is_about_the_arm_that_the_remedy_sentence_names(
     found = outcome(word, effect)
     assert (found.advice.arm, found.advice.verdict) == advice
     sentence = describe_remedy(found)
-    assert (formatting.remedy_name(advice[0]) in sentence) == (advice[1] != "not established")
+    assert (f"{formatting.capital(title_of(advice[0]))} − baseline" in sentence) == (advice[1] != "not established")
     assert sentence.startswith("Add ") == (advice == ("augmented@0.5", "improved"))
 
 
@@ -341,10 +355,10 @@ def test_advice_without_synthetic_images_is_the_verdict_on_the_remedy(word: str)
 @pytest.mark.parametrize(
     ("high", "sentence"),
     [
-        (-0.001, "No remedy is recommended: augmented 50 % is better than repeats, but differs from the baseline by "
-         "−0.100 (−0.150 to −0.001); the GANs took 41 of 43 minutes of training."),
-        (0.0, "Add synthetic images: augmented 50 % differs from the baseline by −0.100 (−0.150 to 0.000), which "
-         "includes zero; the GANs took 41 of 43 minutes of training."),
+        (-0.001, "No remedy is recommended: synthetic images are better than repeats, but worse than the baseline. "
+         "Augmented 50 % − baseline: −0.100 (interval −0.150 to −0.001). The GANs took 41 of 43 minutes of training."),
+        (0.0, "Add synthetic images. Augmented 50 % − baseline: −0.100 (interval −0.150 to 0.000, includes zero). The "
+         "GANs took 41 of 43 minutes of training."),
     ],
 )  # fmt: skip
 def test_describe_remedy_recommends_no_arm_that_is_established_as_worse_than_the_baseline(high: float, sentence: str):

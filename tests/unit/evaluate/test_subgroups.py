@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.evaluate.report.formatting import describe_worst_group
+from components.evaluate.report.formatting import describe_small_groups, describe_worst_group
 from components.evaluate.statistics.compare import Fitted, compare
 from components.evaluate.statistics.metrics import Predictions, Sample
 from components.evaluate.statistics.subgroups import MAX_GROUPS, compare_subgroups, find_worst, group_images
@@ -150,10 +150,12 @@ def test_find_worst_of_groups_with_the_same_recall_is_none() -> None:
     [
         ((0.4, 0.6), False, "0.400 (n/a) on 1 images of them, the lowest of 2 groups with enough images."),
         ((0.4, 0.6), True, "0.400 (n/a) on 1 images of them, the lowest of 2 groups with too few images."),
-        ((1.0, 1.0), True, "is 1.000 in all 2 groups with too few images."),
+        ((1.0, 1.0), True, "All 2 groups with images of rare classes have recall 1.000 with augmented 100 %; all have "
+         "too few images to compare."),
+        ((1.0, 1.0), False, "All 2 groups with enough images have recall 1.000 with augmented 100 %."),
         ((0.4,), False, "0.400 (n/a) on 1 images of them, the only one of the groups with enough images."),
     ],
-)
+)  # fmt: skip
 def test_describe_worst_group_counts_the_groups_that_were_compared(
     recalls: tuple[float, ...], few: bool, end: str
 ) -> None:
@@ -162,4 +164,20 @@ def test_describe_worst_group_counts_the_groups_that_were_compared(
     worst = find_worst(groups, "augmented@1")
     text = describe_worst_group(Subgroups(arms=["augmented@1"], groups=groups, worst=worst), "image")
     assert text.endswith(end)
-    assert text.startswith("Worst-off group" if worst == 0 else "No group is worse off than another")
+    assert text.startswith("Worst-off group" if worst == 0 else "All 2 groups")
+
+
+def test_describe_small_groups_states_once_that_all_are_too_small() -> None:
+    groups = [subgroup(name, 1.0, True) for name in "xy"]
+    found = Subgroups(arms=["augmented@1"], groups=groups, worst=None)
+    found = found.model_copy(update={"arms": ["baseline", "oversampled", "augmented@1"]})
+    small = (
+        "Every group has too few lesions: a difference of 0.10 between augmented 100 % and oversampled would most "
+        "likely be missed."
+    )
+    assert describe_small_groups(found, "lesion") == small
+    sized = [groups[0].model_copy(update={"lesions_needed": number}) for number in (1200, 391)]
+    some = found.model_copy(update={"groups": [*groups, *sized]})
+    assert describe_small_groups(some, "lesion") == f"{small} A group needs at least 391 lesions of rare classes."
+    enough = found.model_copy(update={"groups": [*groups, subgroup("z", 1.0, False)]})
+    assert describe_small_groups(enough, "lesion") == describe_small_groups(None, "lesion") == ""
