@@ -38,7 +38,7 @@ CITING: Options = {"--plan": ("PLAN", "Plan of `plan` that the report cites, wit
 
 USING: Options = {
     "--run": ("RUN", "Folder or address of a finished run."),
-    "--arm": ("ARM", "Name of the arm (default: the best remedy by validation)."),
+    "--arm": ("ARM", "Name of the arm (default: the arm of the report's advice)."),
     "--out": ("OUT", "Folder of the results (default: below the run's folder)."),
 }
 

@@ -113,7 +113,7 @@ class Demo:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.arms: dict[str, Arm] = {name: published.load_arm(run, name) for name in run.arms}
-        self.best = published.choose_arm(run, "")
+        self.advice = run.results.advice
         self.training: TrainingImages = load_training_images(run)
         self.examples = [Example(*each) for each in published.read_examples(run)]
         self.synthetic_keys = published.synthetic_keys(run)

@@ -46,7 +46,9 @@ def _render(name: str, **values: Any) -> str:
 def render_answer(demo: Demo, answer: Answer, shown: str) -> str:
     """Return an answer as HTML; all text is escaped."""
     positive = [] if all(each is None for each in answer.positive.values()) else demo.run.record.malignant
-    return _render("answer", answer=answer, shown=shown, classes=demo.run.classes, best=demo.best, positive=positive)
+    return _render(
+        "answer", answer=answer, shown=shown, classes=demo.run.classes, advice=demo.advice, positive=positive
+    )
 
 
 def render_error(error: UserError) -> str:
@@ -92,7 +94,7 @@ def _classify(demo: Demo, upload: str | None, example: int | None, shown: str, *
             pixels, known = demo.examples[example].pixels, demo.examples[example].metadata | known
         else:
             raise UserError("no image is chosen", "upload an image, or choose a test image", "demo.no_image")
-        shown = shown if shown in demo.arms else demo.best
+        shown = shown if shown in demo.arms else demo.advice.arm
         return render_answer(demo, demo.classify(pixels, shown, known), shown)
     except UserError as error:
         return render_error(error)
@@ -131,7 +133,7 @@ def build(demo: Demo) -> gradio.Blocks:
         with gradio.Tab("Classify an image"):
             upload = gradio.File(label="Your image", file_types=list(SUFFIXES))
             example = gradio.Dropdown(examples, value=None, label="Or a test image of the run")
-            shown = gradio.Dropdown(arms, value=demo.best, label="Arm whose decision is explained")
+            shown = gradio.Dropdown(arms, value=demo.advice.arm, label="Arm whose decision is explained")
             inputs = [upload, example, shown, *_metadata_fields(demo.encoding)]
             button = gradio.Button("Classify", variant="primary")
             answer = gradio.HTML()

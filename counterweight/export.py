@@ -2,7 +2,7 @@
 
     RUN      folder or address (gs://, s3://, az://) of a published run
     FORMAT   savedmodel: for TensorFlow Serving and KServe; onnx: for ONNX Runtime; folder: the synthetic images as PNG
-    ARM      name of the arm (default: the best remedy by validation); with folder, only the images that this arm uses
+    ARM      name of the arm (default: that of the report's advice); with folder, only the images that this arm uses
     SEEDS    all: the mean over the seeds as one model (default); first: the model of the run's first seed
     OUT      folder to write (default: export-<format>/ in the run's folder, if that is local)
 

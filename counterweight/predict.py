@@ -2,7 +2,7 @@
 
     RUN         folder or address (gs://, s3://, az://) of a published run
     DATA        folder or address of images, in any layout; folders may be nested, and labels are ignored
-    ARM         name of the arm (default: the best remedy by validation, which the report names)
+    ARM         name of the arm (default: the arm of the report's advice)
     OUT         folder for the results (default: predictions/ in the run's folder, if that is local)
     max_bad_images  maximum number of unusable images to skip (default 10)
 

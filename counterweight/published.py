@@ -104,12 +104,12 @@ def average(by_seed: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.
 
 
 def choose_arm(run: Run, name: str) -> str:
-    """Return an arm of a run by its name; without one, the arm that validation chose as the best remedy.
+    """Return an arm of a run by its name; without one, the arm of the report's advice.
 
     Raises:
         UserError: `option.invalid`: the run does not have it.
     """
-    chosen = name or run.results.effect.best
+    chosen = name or run.results.advice.arm
     if chosen not in run.arms:
         raise UserError(
             f"ARM is {chosen!r}, which the run does not have",

@@ -258,7 +258,7 @@ def test_page_classifies_and_shows_synthetic_images(browser: Any, address: str, 
     table = page.locator(".cw table")
     assert table.locator("thead th").all_inner_texts() == ["arm", "df", "nv", "vasc", "positive"]
     assert table.locator("tbody tr").count() == 3
-    assert page.get_by_text("(recommended)").count() == 1
+    assert page.get_by_text("(the report’s advice: ").count() == 1
     assert page.locator(".cw figure").count() == 2 + 6
 
     files = write_uploads(tmp_path)

@@ -24,7 +24,7 @@ from components.shared.errors import UserError
 from components.shared.features import load_features
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, iter_tables, open_pixels, read_rows
-from components.shared.records import Reference, load_record
+from components.shared.records import Reference, Results, load_record
 from counterweight import exit_codes, predict
 from tests.helpers.object_servers import s3_place, s3_server
 from tests.integration.evaluate.conftest import RunFolders, edit, write_manifest
@@ -114,11 +114,15 @@ def test_command_threshold_leaves_ten_percent_of_benign_validation_images_above_
     assert int(table["unlike"].sum()) == 0
 
 
-def test_command_default_arm_is_the_best_by_validation(published: Path, run: RunFolders, tmp_path: Path) -> None:
+def test_command_default_arm_is_that_of_the_advice(published: Path, run: RunFolders, tmp_path: Path) -> None:
+    metrics = published / "metrics.json"
+    advised = load_record(metrics, Results).advice.arm
+    edit(metrics, effect=json.loads(metrics.read_text())["effect"] | {"best": "baseline"})
+    write_manifest(published)
+    assert load_record(metrics, Results).advice.arm == advised != "baseline"
     write_test_images(run, tmp_path / "images")
     assert command(f"RUN={published}", f"DATA={tmp_path / 'images'}") == 0
-    details = json.loads((published / "predictions" / "predictions.json").read_text())
-    assert details["arm"] == json.loads((published / "metrics.json").read_text())["effect"]["best"]
+    assert json.loads((published / "predictions" / "predictions.json").read_text())["arm"] == advised
 
 
 def test_command_strange_image_is_unlike_and_training_image_is_seen(
