@@ -25,7 +25,7 @@ import tempfile
 import time
 
 from components.container_images import BASE, ROOT, content, image, repository
-from components.placement import FILE_VARIABLE, placement
+from components.placement import placement
 from components.shared.errors import UserError
 from components.shared.files import write_text
 from components.shared.log import duration
@@ -285,7 +285,7 @@ def _read_digests() -> dict[str, dict[str, str]]:
         return {phase: {key: entry[key] for key in ("content", "image")} for phase, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{DIGESTS} is not readable", "delete it, and push the images again", "images.invalid_digests"
+            "docker/digests.json is not readable", "delete it, and push the images again", "images.invalid_digests"
         ) from error
 
 
@@ -378,9 +378,7 @@ def run(step: str, words: list[str]) -> None:
             raise UserError(
                 f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "images.unknown_option", name=name
             )
-    if file := given.get("PLACEMENT"):
-        os.environ[FILE_VARIABLE] = file
-        placement.cache_clear()
+    parameters.use_placement(given)
     phases = _choices(given, "PHASES", PHASES) or PHASES
     gpu = "".join(_choices(given, "GPU", LIBRARIES)[:1])
     if step == "push" and not given.get("REGISTRY"):

@@ -1,19 +1,18 @@
-"""Compile the pipeline to YAML, identically in each run: `python -m counterweight.compile [FILE]`.
+"""Compile the pipeline to YAML, identically in each run: `counterweight compile [PLACEMENT=…]`.
 
 Images are named by the digests of `make push`, if there are any, otherwise by the hash of their content.
+PLACEMENT names another file than manifests/placement.yaml.
 """
 
-import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kfp import compiler
 
-from components.shared import parameters
 from components.shared.files import write_text
-from counterweight import build_images
-from counterweight.exit_codes import run_command
+from components.shared.parameters import choices, descriptions, help_text
+from counterweight import build_images, parameters
 
 DEFAULT = Path("build/pipeline.yaml")
 
@@ -28,11 +27,11 @@ def load_pipeline() -> Any:
     from pipeline import counterweight
 
     form = counterweight.pipeline_spec.root.input_definitions.parameters
-    for name in parameters.descriptions():
-        form[name].description = parameters.help_text(name)
-    for name, choices in parameters.choices().items():
+    for name in descriptions():
+        form[name].description = help_text(name)
+    for name, values in choices().items():
         del form[name].literals[:]
-        for choice in choices:
+        for choice in values:
             form[name].literals.add().string_value = choice
     return counterweight
 
@@ -55,8 +54,12 @@ def main(path: Path = DEFAULT, local_images: bool = False) -> None:
     for reference, digest in digests.items():
         text = text.replace(f"image: {reference}\n", f"image: {digest}\n")
     write_text(path, text)
-    print(path)
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: main(Path(sys.argv[1]) if sys.argv[1:] else DEFAULT)))
+def run(words: list[str], out: TextIO) -> None:
+    """Run the command; `out` receives the path."""
+    given = parameters.assignments(words)
+    parameters.check_names(given, "PLACEMENT")
+    parameters.use_placement(given)
+    main()
+    print(DEFAULT, file=out, flush=True)

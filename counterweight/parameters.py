@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from components.placement import FILE_VARIABLE, placement
 from components.shared import parameters
 from components.shared.errors import UserError
 
@@ -82,6 +83,13 @@ def preset(name: str) -> dict[str, Any]:
     return {key: checked[key] for key in values}
 
 
+def use_placement(given: dict[str, str]) -> None:
+    """Remove PLACEMENT from the arguments of a command, and let `placement` read that file from now on."""
+    if file := given.pop("PLACEMENT", ""):
+        os.environ[FILE_VARIABLE] = file
+        placement.cache_clear()
+
+
 OF_DEMO = ("synthetic_classes", "positive_classes")
 """Parameters by which a preset may name classes of the demo data."""
 
@@ -100,12 +108,10 @@ def choose_preset(name: str, data: str) -> tuple[str, dict[str, Any], str]:
     chosen = name or ("cpu" if other else "demo")
     values = preset(chosen)
     text = f"preset {chosen}" + ("" if name else f", chosen for {'data other than demo' if other else 'the demo data'}")
-    dropped = [f"{key}={values.pop(key)}" for key in OF_DEMO if other and key in values]
-    return (
-        chosen,
-        values,
-        text + (f"; without {', '.join(dropped)}, which names classes of the demo data" * bool(dropped)),
-    )
+    for key in OF_DEMO:
+        if other and values.pop(key, None) is not None:
+            text += f" ({key} not applied: it names demo classes)"
+    return chosen, values, text
 
 
 def split_options(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -122,12 +128,21 @@ def split_options(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
 def table(model: Any = parameters.Parameters) -> str:
     """Return name, default, allowed values and description of each parameter as a Markdown table, for the docs."""
     rows = ["| parameter | default | allowed | |", "|---|---|---|---|"]
-    for name, default in parameters.defaults(model).items():
-        shown = ",".join(map(str, default)) if isinstance(default, list) else default
-        rows.append(
-            f"| `{name}` | `{shown}` | {parameters.allowed(name, model)} | {parameters.descriptions(model)[name]} |"
-        )
+    for name, text in parameters.descriptions(model).items():
+        rows.append(f"| `{name}` | `{_default(name, model)}` | {parameters.allowed(name, model)} | {text} |")
     return "\n".join(rows) + "\n"
+
+
+def describe_option(name: str, model: Any) -> tuple[str, str]:
+    """Return metavar and text of a parameter for the help of a command."""
+    is_choice = name in parameters.choices(model)
+    text = parameters.descriptions(model)[name] if is_choice else parameters.help_text(name, model)
+    return parameters.metavar(name, model), f"{text} [default: {_default(name, model)}]"
+
+
+def _default(name: str, model: Any) -> str:
+    default = parameters.defaults(model)[name]
+    return ",".join(map(str, default)) if isinstance(default, list) else str(default)
 
 
 def check_names(given: Mapping[str, str], *names: str) -> None:

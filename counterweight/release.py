@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 import kfp_server_api
 
-from components.placement import FILE_VARIABLE, placement
 from counterweight import parameters
 from counterweight.client import Api, settings
 from counterweight.exit_codes import run_command
@@ -29,9 +28,7 @@ def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
     parameters.check_names(given, "FILE", "DRY_RUN", "LOCAL_IMAGES", "PLACEMENT")
-    if file := given.get("PLACEMENT"):
-        os.environ[FILE_VARIABLE] = file
-        placement.cache_clear()
+    parameters.use_placement(given)
     entries = read_and_check(Path(given.get("FILE") or os.path.relpath(DEFAULT)), out)
     dry = switch(given, "DRY_RUN")
     package = compile_package(switch(given, "LOCAL_IMAGES"))

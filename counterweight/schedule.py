@@ -25,7 +25,6 @@ from typing import Annotated, Any, TextIO
 import kfp_server_api
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.placement import FILE_VARIABLE, placement
 from components.shared.errors import UserError
 from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
@@ -347,9 +346,7 @@ def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
     parameters.check_names(given, "FILE", "DRY_RUN", "PLACEMENT")
-    if file := given.get("PLACEMENT"):
-        os.environ[FILE_VARIABLE] = file
-        placement.cache_clear()
+    parameters.use_placement(given)
     entries = read_and_check(Path(given.get("FILE") or os.path.relpath(DEFAULT)), out)
     dry = switch(given, "DRY_RUN")
     api = Api(os.environ)

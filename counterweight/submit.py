@@ -23,9 +23,7 @@ Exit codes: 0 started (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 can
 5 API unreachable or access denied, 130 interrupted (the run continues).
 """
 
-import contextlib
 import hashlib
-import io
 import os
 import re
 import secrets
@@ -43,7 +41,7 @@ from typing import Any, TextIO
 import kfp_server_api
 import yaml
 
-from components.placement import FILE_VARIABLE, override_options, placement
+from components.placement import override_options, placement
 from components.prepare_data.prepare import check_listing_with_access
 from components.shared.arms import GAN
 from components.shared.champion import LAST, NONE, check_output
@@ -122,7 +120,7 @@ def compile_package(local_images: bool = False) -> Package:
             "run make push REGISTRY=host/path, or add LOCAL_IMAGES=1 if the nodes have the images, as with kind",
             "images.not_pushed",
         )
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pipeline.yaml")
         compiler.main(path, local_images=local_images)
         content = path.read_bytes()
@@ -325,7 +323,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise UserError(
-            f"{what} is {path}, which has no names with values",
+            f"{what} is {path}, which is not a mapping of names to values",
             "write one NAME: value per line",
             "yaml.not_a_mapping",
             path=str(path),
@@ -491,9 +489,7 @@ def start_run(
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    if file := given.pop("PLACEMENT", ""):
-        os.environ[FILE_VARIABLE] = file
-        placement.cache_clear()
+    parameters.use_placement(given)
     seconds, wait, local = timeout(given), switch(given, "WAIT"), switch(given, "LOCAL_IMAGES")
     group, mlflow = given.pop("EXPERIMENT", ""), given.pop("MLFLOW_EXPERIMENT", "")
     for option in ("TIMEOUT", "WAIT", "LOCAL_IMAGES"):

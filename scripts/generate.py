@@ -46,7 +46,13 @@ def commands_page() -> str:
         "[Exit codes and errors](errors.md) lists the exit codes of the commands.\n"
     ]
     for name, command in sorted(cli.commands.items()):
-        context = click.Context(command, info_name=f"counterweight {name}", terminal_width=100, max_content_width=100)
+        context = click.Context(
+            command,
+            info_name=f"counterweight {name}",
+            terminal_width=100,
+            max_content_width=100,
+            **cli.context_settings,
+        )
         text = command.get_help(context).split("\n  Exit codes:")[0].rstrip()
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

@@ -4,8 +4,9 @@ import enum
 import errno
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ _MEANINGS = {
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; a run on the cluster continues",
 }
 
-_OS_ERRORS = {
+OS_ERRORS = {
     errno.ENOSPC: ("disk_full", "no space left on the disk", "free some space and rerun the command to resume"),
     errno.EDQUOT: ("quota", "the disk quota is used up", "free some space and rerun the command to resume"),
     errno.EFBIG: ("file_too_large", "the file exceeds a size limit of the process or file system", "raise `ulimit -f`"),
@@ -66,6 +67,20 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return a hint that names what is most like an unknown word, whatever its case; empty if nothing is.
+
+    Of two names that differ in their case only, it is the first.
+
+    Example:
+        >>> did_you_mean("preset", ["DATA", "PRESET"])
+        'did you mean PRESET?'
+    """
+    known = {name.casefold(): name for name in reversed([*names])}
+    nearest = get_close_matches(word.casefold(), known, 1)
+    return f"did you mean {known[nearest[0]]}?" if nearest else ""
 
 
 class UserError(Exception):
@@ -121,8 +136,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     while current is not None:
         if isinstance(current, UserError):
             return current
-        if isinstance(current, OSError) and current.errno in _OS_ERRORS:
-            code, message, hint = _OS_ERRORS[current.errno]
+        if isinstance(current, OSError) and current.errno in OS_ERRORS:
+            code, message, hint = OS_ERRORS[current.errno]
             path = str(current.filename) if current.filename else ""
             error_here = UserError(f"{path}: {message}" if path else message, hint, f"file.{code}", path=path)
             error_here.retryable = True

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from components.shared import arms as arms_module
 from components.shared.arms import GAN
 from components.shared.class_names import CLASS_NAME, safe_class_name
-from components.shared.errors import UserError
+from components.shared.errors import UserError, did_you_mean
 from components.shared.initial_weights import FORM as WEIGHTS_FORM
 from components.shared.initial_weights import NONE as NO_WEIGHTS
 from components.shared.initial_weights import parse_weights
@@ -40,9 +40,9 @@ SyntheticShare = Annotated[float, Field(ge=0.01, le=1)]
 Place = Annotated[str, Field(min_length=1, max_length=MAX_PLACE_LENGTH)]
 
 
-def _form(text: str) -> dict[str, Any]:
-    """Return the form of a text parameter, for hints and documentation, as an argument of `Field`."""
-    return {"form": text}
+def _form(metavar: str, text: str) -> dict[str, Any]:
+    """Return the form of a text parameter, for the command line, hints and documentation, as an argument of `Field`."""
+    return {"metavar": metavar, "form": text}
 
 
 class Parameters(BaseModel):
@@ -58,11 +58,10 @@ class Parameters(BaseModel):
     arms: str = Field(
         default="all",
         max_length=MAX_PLACE_LENGTH,
-        description="Ways of training the classifier that are compared.",
+        description=f"Ways of training the classifier that are compared: {arms_module.BASELINE} and at least one "
+        f"other; {' and '.join(arms_module.CONTROLLED)} require {arms_module.CONTROL}; metadata is not in all.",
         json_schema_extra=_form(
-            f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas; "
-            f"{arms_module.BASELINE} and at least one other are required; "
-            f"{' and '.join(arms_module.CONTROLLED)} require {arms_module.CONTROL}; metadata is not in all"
+            "all|ARM,…", f"all, or names from {', '.join(arms_module.CHOICES)}, separated by commas"
         ),
     )
     classifier_epochs: int = Field(
@@ -80,7 +79,7 @@ class Parameters(BaseModel):
     data: Place = Field(
         default="demo",
         description="The images, in any of the supported layouts.",
-        json_schema_extra=_form(f"demo, kaggle, {ADDRESS_FORM} or a folder"),
+        json_schema_extra=_form("PLACE", f"demo, kaggle, {ADDRESS_FORM} or a folder"),
     )
     data_columns: str = Field(
         default="auto",
@@ -88,8 +87,9 @@ class Parameters(BaseModel):
         max_length=MAX_PLACE_LENGTH,
         description="Columns of the metadata that hold image, class and ids; auto recognises common layouts.",
         json_schema_extra=_form(
+            "auto|FIELD:COLUMN,…",
             f"auto, or field:column, separated by commas, such as image_id:file,dx:label; fields are "
-            f"{', '.join(COLUMN_FIELDS)}"
+            f"{', '.join(COLUMN_FIELDS)}",
         ),
     )
     data_duplicates: Literal["refuse", "move_to_train"] = Field(
@@ -99,15 +99,18 @@ class Parameters(BaseModel):
     data_external: Place = Field(
         default="none",
         description="A second data set, from another source, that all arms are evaluated on.",
-        json_schema_extra=_form(f"none, {ADDRESS_FORM} or a folder"),
+        json_schema_extra=_form("PLACE", f"none, {ADDRESS_FORM} or a folder"),
     )
     data_image_size: int = Field(
         default=64, ge=32, le=512, multiple_of=16, description="Height and width of the scaled images in pixels."
     )
     data_split: Place = Field(
         default="random",
-        description="How lesions are assigned to train, validation and test.",
-        json_schema_extra=_form("random, k/n (fold k of n), or a CSV file with the columns image_id and split"),
+        description="How lesions are assigned to train, validation and test; random is the split that the data states, "
+        "else a seeded random one.",
+        json_schema_extra=_form(
+            "random|K/N|FILE", "random, k/n (fold k of n), or a CSV file with the columns image_id and split"
+        ),
     )
     gan_kimg: float = Field(
         default=8.0, ge=0.001, le=1_000_000, description="Training budget of each GAN, in thousand real images shown."
@@ -121,14 +124,14 @@ class Parameters(BaseModel):
     output: Place = Field(
         default="auto",
         description="Where the results are published; auto keeps them as an artifact of the run.",
-        json_schema_extra=_form(f"auto, {ADDRESS_FORM} or a folder"),
+        json_schema_extra=_form("PLACE", f"auto, {ADDRESS_FORM} or a folder"),
     )
     positive_classes: str = Field(
         default="auto",
         max_length=MAX_PLACE_LENGTH,
         description="Classes whose sensitivity is measured as one group; auto takes mel, bcc and akiec if the data has "
         "them, else none; empty for none.",
-        json_schema_extra=_form("auto, or class names, separated by commas"),
+        json_schema_extra=_form("auto|CLASS,…", "auto, or class names, separated by commas"),
     )
     random_seed: Seed = Field(default=1, description="Random seed of the split, the GANs and the synthetic images.")
     synthetic: str = Field(
@@ -137,7 +140,8 @@ class Parameters(BaseModel):
         max_length=MAX_PLACE_LENGTH,
         description="Where the synthetic images come from: the GANs of this run, other generators, or both.",
         json_schema_extra=_form(
-            f"{GAN}, a place with one folder per class, or several named ones such as {GAN},stylegan=gs://bucket/prefix"
+            f"{GAN}|PLACE|NAME=PLACE,…",
+            f"{GAN}, a place with one folder per class, or several named ones such as {GAN},stylegan=gs://bucket/prefix",
         ),
     )
     synthetic_classes: str = Field(
@@ -145,7 +149,7 @@ class Parameters(BaseModel):
         min_length=1,
         max_length=MAX_PLACE_LENGTH,
         description="Classes that get synthetic images; auto takes all but the largest.",
-        json_schema_extra=_form("auto, or class names, separated by commas"),
+        json_schema_extra=_form("auto|CLASS,…", "auto, or class names, separated by commas"),
     )
     synthetic_per_class: int = Field(
         default=500,
@@ -165,7 +169,8 @@ class Parameters(BaseModel):
     def _arms_exist(cls, arms: str) -> str:
         names = split_names(arms)
         if unknown := [name for name in names if name not in (*arms_module.CHOICES, "all")]:
-            raise ValueError(f"there is no arm {unknown[0]}")
+            near = did_you_mean(unknown[0], (*arms_module.CHOICES, "all"))
+            raise ValueError(f"there is no arm {unknown[0]}" + f"; {near}" * bool(near))
         if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
             raise ValueError("an arm is repeated")
         if names == ["all"]:
@@ -272,8 +277,12 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gans_per_task: int = Field(default=2, ge=1, le=100, description="Classes whose GANs are trained in one task.")
-    classifiers_per_task: int = Field(default=6, ge=1, le=50, description="Classifiers that are trained in one task.")
+    gans_per_task: int = Field(
+        default=2, ge=1, le=100, description="Classes whose GANs are trained in one task; by default 1 in a local run."
+    )
+    classifiers_per_task: int = Field(
+        default=6, ge=1, le=50, description="Classifiers that are trained in one task; by default 3 in a local run."
+    )
     max_bad_images: int = Field(
         default=10, ge=0, le=1_000_000_000, description="Unusable images that are skipped; more fail the run."
     )
@@ -285,18 +294,18 @@ class Options(BaseModel):
         default="auto",
         pattern=f"^(auto|none|{ADDRESS})$",
         description="Where training keeps its checkpoints; auto is beside the artifacts.",
-        json_schema_extra=_form(f"auto, none or {ADDRESS_FORM}"),
+        json_schema_extra=_form("auto|none|ADDRESS", f"auto, none or {ADDRESS_FORM}"),
     )
     promote_if: Literal["improved", "not_worse", "always", "never"] = Field(
         default="improved",
-        description="The verdicts with which the model of the advised arm becomes the candidate; those of the advice "
-        "and, with a champion, of the comparison with it must be among them, too.",
+        description="Verdicts that make the advised model a candidate. The run, the advice and, if set, the champion "
+        "comparison must all have one of them.",
     )
     champion: Place = Field(
         default="none",
         description="The promoted model with which the new one is compared; last is the candidate of the newest run in "
         "the output that has one.",
-        json_schema_extra=_form(f"none, last, {ADDRESS_FORM} or a folder"),
+        json_schema_extra=_form("none|last|PLACE", f"none, last, {ADDRESS_FORM} or a folder"),
     )
     gan_architecture: Literal["resnet", "dcgan"] = Field(default="resnet", description="Networks of the GANs.")
     classifier: Literal["cnn", "resnet", "efficientnet", "convnext"] = Field(
@@ -305,7 +314,7 @@ class Options(BaseModel):
     weights: Place = Field(
         default=NO_WEIGHTS,
         description="File with the weights from which the body of the network efficientnet or convnext starts.",
-        json_schema_extra=_form(f"{NO_WEIGHTS}, or {WEIGHTS_FORM}"),
+        json_schema_extra=_form(f"{NO_WEIGHTS}|FILE", f"{NO_WEIGHTS}, or {WEIGHTS_FORM}"),
     )
     metadata: Literal["none", "late_fusion"] = Field(
         default="none", description="Whether the classifiers of all arms also get age, sex and site of the patient."
@@ -567,6 +576,23 @@ def allowed(name: str, model: type[BaseModel] = Parameters) -> str:
     return str(cast(dict[str, Any], field.json_schema_extra)["form"])
 
 
+def metavar(name: str, model: type[BaseModel] = Parameters) -> str:
+    """Return what the help of a command shows as the value of a parameter.
+
+    Example:
+        >>> metavar("gan_architecture", Options), metavar("gan_kimg"), metavar("data_split")
+        ('[resnet|dcgan]', 'NUMBER', 'random|K/N|FILE')
+    """
+    if options := choices(model).get(name):
+        return f"[{'|'.join(options)}]"
+    field = model.model_fields[name]
+    if get_origin(field.annotation) is list:
+        return "NUMBER,…"
+    if field.annotation in (int, float):
+        return "INTEGER" if field.annotation is int else "NUMBER"
+    return str(cast(dict[str, Any], field.json_schema_extra)["metavar"])
+
+
 def help_text(name: str, model: type[BaseModel] = Parameters) -> str:
     """Return description and allowed values of a parameter, for the form and the command line.
 
@@ -598,7 +624,7 @@ def check(values: Mapping[str, Any], model: type[BaseModel] = Parameters) -> dic
         if name not in model.model_fields:
             raise UserError(
                 f"{name} is not a parameter",
-                f"choose from {', '.join(model.model_fields)}",
+                did_you_mean(str(name), model.model_fields) or "see docs/reference/parameters.md",
                 "parameter.unknown",
                 name=str(name),
                 choices=list(model.model_fields),

@@ -74,9 +74,8 @@ def test_arguments_choose_the_preset_for_the_data(words: list[str], preset: str,
 def test_choose_preset_explains_the_choice():
     assert parameters.choose_preset("", "demo")[2] == "preset demo, chosen for the demo data"
     assert parameters.choose_preset("", "gs://b/x")[2] == "preset cpu, chosen for data other than demo"
-    assert parameters.choose_preset("demo", "gs://b/x")[2].endswith(
-        "without synthetic_classes=df,vasc, which names classes of the demo data"
-    )
+    other = parameters.choose_preset("demo", "gs://b/x")[2]
+    assert other == "preset demo (synthetic_classes not applied: it names demo classes)"
 
 
 @pytest.mark.parametrize(
