@@ -2,7 +2,7 @@
 
     DATA       demo, gs://bucket/prefix (or s3://, az://) or a folder
     PRESET     demo, cpu or full (default: demo for generated images, else cpu)
-    OUT        the file to write (default plan.json), which must not exist
+    OUT        the file to write (default plan.json); another plan or file there is not replaced
     PLACEMENT  another file than manifests/placement.yaml, whose prices give the cost
 
 and any pipeline parameter. Prints classes, split, the effect that the run can detect, time and memory, in seconds: no
@@ -12,8 +12,8 @@ Exit codes: 0 planned, 2 invalid input.
 """
 
 import hashlib
+import itertools
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -30,7 +30,7 @@ from components.evaluate.statistics import power
 from components.evaluate.statistics.compare import METRIC, count_images
 from components.evaluate.statistics.inference import LEVEL
 from components.evaluate.statistics.power import Design, detectable_effect, needed_lesions
-from components.placement import FILE_VARIABLE, option_settings, override_options, placement, set_plan
+from components.placement import option_settings, override_options, placement, set_plan
 from components.prepare_data import layouts
 from components.prepare_data import prepare as preparing
 from components.prepare_data.decode_pool import Findings
@@ -41,7 +41,7 @@ from components.shared import patient_metadata
 from components.shared.arms import CANDIDATES, REALISM, comparison, uses_synthetic
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError, printable
-from components.shared.files import write_text
+from components.shared.files import file_sha256, write_text
 from components.shared.image_set import hash_rows
 from components.shared.parameters import FOLD, arm_names, defaults
 from components.shared.records import Plan, PlannedEffect, Scalar, Split
@@ -281,31 +281,53 @@ def announce(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
         yield "warning: deviates from the plan: the code of the evaluation has changed"
 
 
-def _out(given: dict[str, str]) -> Path:
-    """Return the file to write.
+def _write(path: Path, plan: Plan, text: str) -> bool:
+    """Write a plan, unless the file holds the same plan of an earlier time.
+
+    Returns:
+        Whether it was written.
 
     Raises:
-        UserError: `plan.exists`, or as in `output_file`.
+        UserError: `plan.exists`: the file holds something else.
     """
-    out = output_file(given.pop("OUT", ""), DEFAULT)
-    if out.exists():
+    if not path.exists():
+        write_text(path, text)
+        return True
+    try:
+        found = read_plan(str(path))[0]
+    except UserError:
+        found = None
+    if found is None or found.model_copy(update={"created": plan.created}) != plan:
+        names = (f"{path.stem}{number}{path.suffix}" for number in itertools.count(2))
+        free = next(name for name in names if not path.with_name(name).exists())
         raise UserError(
-            f"OUT is {out}, which exists; a plan is not replaced",
-            "name another file in OUT",
+            f"OUT is {path}, which exists and is not this plan; it is not replaced",
+            f"write the new plan to another file, such as OUT={_shown(path.with_name(free))}",
             "plan.exists",
-            path=str(out),
+            path=str(path),
         )
-    return out
+    return False
+
+
+def _shown(path: Path) -> str:
+    """Return the name of a file in the working directory, or the path of another one."""
+    return path.name if path.parent == Path.cwd() else str(path)
+
+
+def _citing_command(words: list[str], path: Path) -> str:
+    """Return the command that runs what was planned with these arguments, for a shell."""
+    given = parameters.assignments(words)
+    placed = ["env", f"PLACEMENT={given['PLACEMENT']}"] if given.get("PLACEMENT") else []
+    kept = [f"{name}={value}" for name, value in given.items() if name not in ("OUT", "PLACEMENT")]
+    return shlex.join([*placed, "make", "run", f"PLAN={_shown(path)}", *kept]).replace("$", "$$")  # make expands $
 
 
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given, options = parameters.split_options(parameters.assignments(words))
-    if file := given.pop("PLACEMENT", ""):
-        os.environ[FILE_VARIABLE] = file
-        placement.cache_clear()
+    parameters.use_placement(given)
     override_options(resolve_options(options))
-    path, limit = _out(given), placement().options.max_bad_images
+    path, limit = output_file(given.pop("OUT", ""), DEFAULT), placement().options.max_bad_images
     _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
     of_runs.check_arms(values, placement().options.synthetic_scope)
     preparing.check_listing(values, limit, placement().options.metadata, placement().options.synthetic_scope)
@@ -327,11 +349,10 @@ def run(words: list[str], out: TextIO) -> int:
     suited = plan_text.preset_line(values, given, size)
     for line in plan_text.describe(plan, read, size, primary, [preset, suited]):
         print(printable(line), file=out)
-    write_text(path, text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    cited = shlex.quote(path.name if path.parent == Path.cwd() else str(path))
-    print(f"\nplan: {printable(str(path))}, SHA-256 {digest}", file=out)
-    print(f"to cite it in the report: make run PLAN={printable(cited)} …", file=out, flush=True)
+    out.flush()
+    state = "" if _write(path, plan, text) else " (unchanged)"
+    print(f"\nplan: {printable(str(path))}{state}, SHA-256 {file_sha256(path)}", file=out)
+    print(f"to cite it in the report: {printable(_citing_command(words, path))}", file=out, flush=True)
     return 0
 
 

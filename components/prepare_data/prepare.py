@@ -306,7 +306,7 @@ def split_file(split: str, data: str, folder: Path) -> Path | None:
     return path if path.suffix and path.is_file() else None
 
 
-def _complete_source(dataset: Dataset, split: str) -> DataSource:
+def complete_source(dataset: Dataset, split: str) -> DataSource:
     """Return the record of what was read, with a note on the split."""
     notes = list(dataset.source.notes)
     if dataset.source.own_split:
@@ -530,7 +530,7 @@ def prepare(
         with name_place(folder, data):
             dataset = layouts.read(folder, columns, scratch=scratch / "images", ignore=ignore)
         rare_names, classes = rare_classes(dataset.table, rare), sorted(dataset.table["dx"].unique())
-        source = _complete_source(dataset, split)
+        source = complete_source(dataset, split)
         for line in describe_source("", source):
             log_line("prepare_data", line)
         table = assign_splits(dataset, split, seed, scratch, findings, max_bad_images)

@@ -73,6 +73,17 @@ def test_plan_of_other_layouts_has_the_split_of_the_run(tmp_path: Path, layout: 
     assert found.splits["random"] == read_header(done.set("test")).split_sha256
     assert found.images_sha256 == hash_rows(done.rows(), ["image_id", "lesion_id", "dx"])
     assert f"layout {layout}, 37 images\n" in printed
+    assert "images; detectable: " in printed
+    assert re.search(r"^nv +\d+ +\d+ +\d+ +(none|0\.\d\d)$", printed, re.MULTILINE)
+
+
+def test_plan_of_data_with_its_own_split_notes_that_it_is_used(tmp_path: Path):
+    lines, folder = rows({"nv": 12, "mel": 12}), tmp_path / "images"
+    write_images(folder, lines, name=lambda row: f"{('train', 'test')[int(row[1][-1]) % 2]}/{row[2]}/{row[1]}.jpg")
+    note = "note: the data states a split, which "
+    assert f"{note}is used; set data_split" in make(f"DATA={folder}")[1]
+    (tmp_path / "plan.json").unlink()
+    assert f"{note}data_split replaces\n" in make(f"DATA={folder}", "data_split=1/3")[1]
 
 
 def test_plan_of_a_fold_is_that_of_all_folds(raw_folder: RawFolder):
@@ -121,6 +132,7 @@ def test_plan_without_synthetic_images_has_no_gan(tmp_path: Path):
     assert found.detectable == with_gans.detectable  # two remedies, or two shares, to choose from
     assert ": 9 classifiers on " in printed
     assert "GAN" not in printed
+    assert "GPU" not in printed.replace("24 GiB, no GPU", "")
 
 
 def test_plan_costs_follow_the_prices_of_the_placement_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -214,22 +226,40 @@ def test_plan_invalid_input_is_a_user_error_and_writes_nothing(words: list[str],
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plan_command_that_it_prints_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_plan_command_that_it_prints_runs_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for place in ("plan.json", "~/other plans/plan.json"):
         out = io.StringIO()
-        assert plan.run(["DATA=demo", f"OUT={place}"], out) == 0
-        (word,) = [word for word in shlex.split(out.getvalue().splitlines()[-1]) if word.startswith("PLAN=")]
-        written = word.removeprefix("PLAN=")
+        assert plan.run(["DATA=demo", f"OUT={place}", "arms=baseline,oversampled"], out) == 0
+        _, command = out.getvalue().splitlines()[-1].split(": ")
+        make, target, cited, *given = shlex.split(command)
+        assert (make, target, given) == ("make", "run", ["DATA=demo", "arms=baseline,oversampled"])
+        written = cited.removeprefix("PLAN=")
         assert (written == "plan.json") == (place == "plan.json")
         assert plan.read_plan(written) == plan.read_plan(place)
 
 
-def test_plan_is_not_replaced(tmp_path: Path):
+def test_plan_that_exists_is_not_replaced_and_the_new_one_is_printed(tmp_path: Path):
+    make("DATA=demo")
+    kept, out = (tmp_path / "plan.json").read_text(), io.StringIO()
+    (tmp_path / "plan2.json").touch()
+    with raises_user_error("plan.exists", path=str(tmp_path / "plan.json")) as caught:
+        plan.run(["DATA=demo", "classifier_seeds=1"], out)
+    assert caught.value.hint.endswith(" OUT=plan3.json")
+    assert "no effect can be established with 1 seed\n" in out.getvalue()
+    assert (tmp_path / "plan.json").read_text() == kept
     (tmp_path / "plan.json").write_text("mine")
-    with raises_user_error("plan.exists", path=str(tmp_path / "plan.json")):
-        plan.run(["DATA=demo"], io.StringIO())
+    with raises_user_error("plan.exists"):
+        plan.run(["DATA=demo"], out)
     assert (tmp_path / "plan.json").read_text() == "mine"
+
+
+def test_plan_that_exists_and_is_the_same_is_kept_with_its_time(tmp_path: Path):
+    content = json.loads(make("DATA=demo")[0].model_dump_json()) | {"created": "2026-01-01 10:00 UTC"}
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    found, printed = make("DATA=demo")
+    assert found.created == "2026-01-01 10:00 UTC"
+    assert "plan.json (unchanged), SHA-256 " in printed
 
 
 # The plan as input of a run
