@@ -284,7 +284,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def run(words: list[str], console: TextIO) -> None:
     """Run the command; `console` receives its last lines."""
-    options = read_options(words, OPTIONS, required=("RUN", "FORMAT"))
+    options = read_options(words, OPTIONS, FORMAT=f"choose from {', '.join(FORMATS)}")
     name = _choose_format(options)
     folder = choose_output(options, f"export-{name}")
     check_writable(folder, "OUT")

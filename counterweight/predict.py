@@ -277,7 +277,7 @@ def _work_folder(folder: Path, key: str) -> Iterator[Path]:
 
 def run(words: list[str], console: TextIO) -> None:
     """Run the command; `console` receives its last lines."""
-    options = read_options(words, OPTIONS, required=("RUN", "DATA"))
+    options = read_options(words, OPTIONS, DATA="give a folder or address of images")
     max_bad_images, folder = read_number(options, "max_bad_images", 10), choose_output(options, "predictions")
     check_writable(folder, "OUT")
     start_keras()

@@ -39,13 +39,13 @@ def check_run(place: str) -> None:
         )
 
 
-def read_options(words: list[str], names: Sequence[str], required: Sequence[str] = ("RUN",)) -> dict[str, str]:
+def read_options(words: list[str], names: Sequence[str], **required: str) -> dict[str, str]:
     """Return option → value, empty if it is not given; RUN, DATA and OUT with `~` replaced.
 
     Args:
         words: assignments.
-        names: the options of the command; RUN is one.
-        required: those that must be given.
+        names: the options of the command; RUN is one, and must be given.
+        **required: other options that must be given, with the hint for one that is missing.
 
     Raises:
         UserError: an option is unknown or missing, RUN does not exist, or `storage.invalid_address`.
@@ -55,9 +55,8 @@ def read_options(words: list[str], names: Sequence[str], required: Sequence[str]
     options = {name: given.get(name, "").strip() for name in names}
     for name in {"RUN", "DATA", "OUT"} & set(names):
         options[name] = expand(options[name])
-    for name in required:
+    for name, hint in {"RUN": "give the folder of a published run", **required}.items():
         if not options[name]:
-            hint = "give the folder of a published run" if name == "RUN" else f"give {name}=…"
             raise missing_option(name, hint)
     check_run(options["RUN"])
     return options

@@ -85,7 +85,7 @@ def hash_fraction(seed: int, *names: str) -> float:
 
 def _too_few(dx: object, groups: int, purpose: str, unit: str) -> UserError:
     return UserError(
-        f"the class {dx} has {groups} {unit}{'s' * (groups > 1)}, too few to {purpose}",
+        f"the class {dx} has {groups} {unit}{'s' * (groups > 1)}, too few {purpose}",
         f"add {unit}s or remove the class",
         "split.too_few_lesions",
         dx=str(dx),
@@ -133,7 +133,7 @@ def assign_by_hash(table: pd.DataFrame, seed: int, unit: str = "lesion") -> pd.S
     by_class = _groups_by_class(table)
     for dx, groups in by_class.items():
         if len(groups) < len(SHARES):
-            raise _too_few(dx, len(groups), "train, validate and test on different ones", unit)
+            raise _too_few(dx, len(groups), f"for separate train, validation and test {unit}s", unit)
     fractions = {group: hash_fraction(seed, "split", group) for group in table["group_id"].unique()}
     assigned = {
         group: "test" if value < test else "validation" if value < validation else "train"
@@ -196,7 +196,7 @@ def complete_given(table: pd.DataFrame, seed: int, unit: str) -> pd.Series:
     by_class = _groups_by_class(train)
     for dx, groups in by_class.items():
         if len(groups) < 2:
-            raise _too_few(dx, len(groups), "train and validate on different ones", unit)
+            raise _too_few(dx, len(groups), f"for separate train and validation {unit}s", unit)
     fractions = {group: hash_fraction(seed, "validation", group) for group in train["group_id"].unique()}
     limit = SHARES["validation"] / (SHARES["validation"] + SHARES["train"])
     assigned = {group: "validation" if value < limit else "train" for group, value in fractions.items()}
@@ -260,8 +260,7 @@ def assign_fold(table: pd.DataFrame, k: int, n: int, seed: int, unit: str = "les
         if not min(sizes) or len(groups) - max(sizes) < 2:
             if len(groups) >= max(n, MIN_GROUPS_OF_FOLDS):
                 raise _unassigned(dx, f"each of {n} folds")
-            purpose = f"test on another one in each of {n} folds, and train and validate"
-            raise _too_few(dx, len(groups), purpose, unit)
+            raise _too_few(dx, len(groups), f"for {n} folds with separate train and validation {unit}s", unit)
     fractions = {group: hash_fraction(seed, "validation", f"{k}/{n}", group) for group in order}
     limit = SHARES["validation"] * n / (n - 1)
     assigned = {

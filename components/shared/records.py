@@ -1477,9 +1477,9 @@ def load_gan_record(path: str | Path) -> TrainedGan | FailedGan:
 
 
 def _load(path: str | Path, model: Any, kind: str) -> Any:
-    def invalid(field: str, problem: str) -> UserError:
+    def invalid(problem: str, field: str = "") -> UserError:
         return UserError(
-            f"{path} is not a valid {kind}: {f'{field}: ' if field else ''}{problem}",
+            f"{path} is not a valid {kind}: {problem}",
             "use the unchanged files of one run of this version",
             "record.invalid",
             path=str(path),
@@ -1489,14 +1489,15 @@ def _load(path: str | Path, model: Any, kind: str) -> Any:
 
     file = Path(path)
     if not file.is_file():
-        raise invalid("", "the file does not exist")
+        raise invalid("the file does not exist")
     if file.stat().st_size > MAX_RECORD_BYTES:
-        raise invalid("", f"the file has more than {MAX_RECORD_BYTES:,} bytes")
+        raise invalid(f"the file has more than {MAX_RECORD_BYTES:,} bytes")
     try:
         return TypeAdapter(model).validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise invalid(".".join(map(str, first["loc"]))[:200], first["msg"][:300]) from error
+        field, problem = ".".join(map(str, first["loc"]))[:200], first["msg"][:300]
+        raise invalid(f"{field}: {problem}" if field else problem, field) from error
 
 
 def write_record(path: str | Path, record: Record) -> None:

@@ -518,7 +518,7 @@ def _repeat_write(write: Callable[[], str], is_stalled: Callable[[StoreError], b
                 raise
 
 
-class UnansweredError(UserError):
+class NoAnswerError(UserError):
     """Object storage did not answer a request."""
 
     retryable = True
@@ -665,7 +665,10 @@ def _user_error(uri: str, use: str, error: StalledError | StoreError) -> UserErr
             return UserError(f"{uri}: no permission to {use}{reason}", hint, "storage.no_permission", uri=uri)
         case CredentialsError():
             return UserError(
-                f"{uri}: {asked}, which is missing or not valid{reason}", found.fix, "storage.no_credentials", uri=uri
+                f"{uri}: {found.credential} for {found.store} is missing or invalid{reason}",
+                found.fix,
+                "storage.no_credentials",
+                uri=uri,
             )
         case CertificatesError():
             hint = "name a file of certificates in AWS_CA_BUNDLE, SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or unset them"
@@ -679,10 +682,10 @@ def _user_error(uri: str, use: str, error: StalledError | StoreError) -> UserErr
     return _no_answer(uri, found, error)
 
 
-def _no_answer(uri: str, found: Access, error: BaseException) -> UnansweredError:
+def _no_answer(uri: str, found: Access, error: BaseException) -> NoAnswerError:
     cause = error.__cause__ or error if isinstance(error, StalledError) else error
     reason = getattr(cause, "reason", "") or f"nothing received for {transfer.STALL_S} s"
-    return UnansweredError(
+    return NoAnswerError(
         f"{uri}: {found.store} did not answer ({reason})",
         f"check the network and the endpoint, and rerun the command; it was asked with {found.credential}",
         "storage.no_answer",

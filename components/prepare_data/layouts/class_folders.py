@@ -238,8 +238,8 @@ def explain_no_classes(inventory: Inventory) -> UserError:
     if not names or not _are_no_classes(set(names)):
         return UserError(
             f"{inventory.folder} has no metadata file, and no folders that are named after classes",
-            "add HAM10000_metadata.csv with the columns image_id, dx and, if known, lesion_id, or sort the images into "
-            "one folder per class",
+            "give the folder that contains one subfolder per class, or add HAM10000_metadata.csv with the columns "
+            "image_id, dx and, if known, lesion_id",
             "metadata.missing",
             path=str(inventory.folder),
         )

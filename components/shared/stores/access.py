@@ -99,7 +99,7 @@ def _s3(environment: Mapping[str, str]) -> Access:
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": "the role of EKS Pod Identity",
             "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "the role of the container",
         },
-        "the role of this machine, because AWS_ACCESS_KEY_ID is not set",
+        "the role of this machine (AWS_ACCESS_KEY_ID is not set)",
     )
     fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL unless the store is Amazon's"
     grants = {
@@ -122,7 +122,7 @@ def _azure(environment: Mapping[str, str]) -> Access:
             "AZURE_FEDERATED_TOKEN_FILE": "Workload Identity",
             "AZURE_USE_AZURE_CLI": "the login of `az login`",
         },
-        "the identity of this machine, because AZURE_STORAGE_ACCOUNT_KEY is not set",
+        "the identity of this machine (AZURE_STORAGE_ACCOUNT_KEY is not set)",
     )
     fix = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use Workload Identity"
     where = _shown(endpoint) or (

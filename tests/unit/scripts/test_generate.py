@@ -8,31 +8,56 @@ from scripts.error_reference import collect_errors
 from scripts.record_reference import models, section, type_of
 
 SOURCE = """
+import errno
+
 CHECK = "check the name"
+KINDS, MOST = ("a", "b"), 1_000
 
 def missing(option, hint):
     return UserError(f"{option} is missing", hint, "option.missing")
 
+def refuse(name, place):
+    if place:
+        raise UserError(f"{name} is {place}", "choose another", f"{name}.place")
+
 def run(value):
+    refuse("out", value)
+    refuse("in", value)
     if not value:
         raise missing("RUN", CHECK)
     if value == 1:
         raise ApiError(f"no answer from {self.host} ({', '.join(sorted(names))})", CHECK, "api.no_answer")
-    raise UserError("a" if value else "b", "c", "api.both" if value else "api.neither", value=value)
+    if value == 2:
+        raise UserError(f"{value!r} exceeds {MOST:,}", f"choose {', '.join(KINDS)} or {errno.EPERM}", "kind.unknown")
+    raise UserError(
+        f"{'both' if value else 'neither'} of {value}", "c" if value else "d", "api.both" if value else "api.neither"
+    )
 
 def copy(error):
     return UserError(str(error), error.hint, error.code)
 """
 
 
-def test_collect_errors_returns_each_code_with_its_templates(tmp_path: Path):
-    (tmp_path / "module.py").write_text(SOURCE)
-    assert [(error.code, error.message, error.hint, int(error.exit_code)) for error in collect_errors(tmp_path)] == [
-        ("api.both", "…", "c", 2),
-        ("api.neither", "…", "c", 2),
+def test_collect_errors_returns_each_code_with_its_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "errors_of_a_test").mkdir()
+    (tmp_path / "errors_of_a_test/module.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = collect_errors(tmp_path / "errors_of_a_test")
+    assert [(error.code, error.message, error.hint, int(error.exit_code)) for error in found] == [
+        ("api.both", "both of {value}", "c", 2),
+        ("api.neither", "neither of {value}", "d", 2),
         ("api.no_answer", "no answer from {host} ({names})", "check the name", 5),
+        ("in.place", "in is {value}", "choose another", 2),
+        ("kind.unknown", "{value} exceeds 1,000", "choose a, b or 1", 2),
         ("option.missing", "RUN is missing", "check the name", 2),
+        ("out.place", "out is {value}", "choose another", 2),
     ]
+
+
+def test_collect_errors_has_those_of_the_operating_system_with_their_texts():
+    errors = [error for error in collect_errors(generate.ROOT / "components") if "file." in error.code]
+    assert ("file.disk_full", "{path}: no space left on the disk") in [(it.code, it.message) for it in errors]
+    assert not any("{code}" in it.code for it in errors)
 
 
 @pytest.mark.parametrize(

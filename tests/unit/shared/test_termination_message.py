@@ -7,7 +7,7 @@ import pytest
 
 from components.shared import errors
 from components.shared.errors import ERROR_RECORD_PREFIX, UserError, exit_on_user_error
-from components.shared.storage import UnansweredError
+from components.shared.storage import NoAnswerError
 
 
 def message_of(error: Exception, path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -25,7 +25,7 @@ def test_user_error_becomes_the_message_of_the_pod(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     "error",
-    [UnansweredError("no answer", "wait", "storage.no_answer"), OSError(errno.ENOSPC, "full"), ValueError("bug")],
+    [NoAnswerError("no answer", "wait", "storage.no_answer"), OSError(errno.ENOSPC, "full"), ValueError("bug")],
 )
 def test_error_that_may_pass_leaves_the_message_empty(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
