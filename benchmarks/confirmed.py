@@ -24,14 +24,10 @@ from components.shared.arms import CONTROL
 from components.shared.records import Difference, Verdict
 from components.shared.seeds import derive_seed
 from counterweight.reevaluate import open_published, pool_predictions, sort_folds
+from scripts.results_tables import METRICS, difference_cells, markdown_table
 
 PRIMARY = "rare_recall"
-SECONDARY = {
-    "balanced_log_loss": "balanced log loss",
-    "macro_auc": "macro AUC",
-    "corrected_recall": "prior-corrected recall",
-    "balanced_accuracy": "balanced accuracy",
-}
+SECONDARY = ("balanced_log_loss", "macro_auc", "corrected_recall", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -131,11 +127,6 @@ def decide_all(recipes: Mapping[str, Recipe]) -> dict[str, tuple[Verdict, int]]:
     return {name: decided[name] for name in recipes}
 
 
-def _text(difference: Difference) -> str:
-    value, low, high = difference.value, difference.low, difference.high
-    return f"{value:+.3f} | {low:+.3f} to {high:+.3f}".replace("-", "−")
-
-
 def tables(recipes: Mapping[str, Recipe], seen: set[str]) -> Iterator[str]:
     """Yield the lines of the tables, in Markdown.
 
@@ -143,29 +134,34 @@ def tables(recipes: Mapping[str, Recipe], seen: set[str]) -> Iterator[str]:
         recipes: by name.
         seen: lesions that the design has seen.
     """
-    decided = decide_all(recipes)
-    yield "| recipe | mean recall of the rare classes, arm − control | corrected interval | p, paired test | verdict |"
-    yield "|---|--:|--:|--:|---|"
-    for name, recipe in recipes.items():
-        verdict, hypotheses = decided[name]
-        p = recipe.paired[0]
-        yield f"| {name} | {_text(recipe.differ(level=LEVEL / hypotheses))} | {p:.4f} | {verdict} |"
-    yield ""
-    yield "| recipe | other metric, arm − control | value | 95 % interval |"
-    yield "|---|---|--:|--:|"
-    for name, recipe in recipes.items():
-        yield from (f"| {name} | {title} | {_text(recipe.differ(metric))} |" for metric, title in SECONDARY.items())
-    yield ""
-    yield "| recipe | sensitivity, arm − control | value | 95 % interval |"
-    yield "|---|---|--:|--:|"
-    for name, recipe in recipes.items():
-        folds = recipe.by_fold(PRIMARY)
-        half = float(stats.t.ppf(1 - LEVEL / 2, len(folds) - 1) * folds.std(ddof=1) / np.sqrt(len(folds)))
-        mean = float(folds.mean())
-        yield f"| {name} | mean of the folds | {_text(Difference(value=mean, low=mean - half, high=mean + half))} |"
-        unseen = ~np.isin(recipe.sample.lesion, sorted(seen))
-        if seen and unseen.any():
-            yield f"| {name} | lesions that the design has not seen | {_text(recipe.restrict(unseen).differ())} |"
-        yield f"| {name} | macro AUC, mean within folds | {recipe.by_fold('macro_auc').mean():+.4f} | |".replace(
-            "-", "−"
-        )
+    rows = []
+    for name, (verdict, hypotheses) in decide_all(recipes).items():
+        found, p = difference_cells(recipes[name].differ(level=LEVEL / hypotheses)), recipes[name].paired[0]
+        rows.append((name, found, f"{p:.4f}", verdict))
+    yield from markdown_table(
+        ("recipe", f"{METRICS[PRIMARY]}, arm − control", "corrected interval", "p, paired test", "verdict"), rows
+    )
+    others = (
+        (f"{name}: {METRICS[metric]}", difference_cells(recipe.differ(metric)))
+        for name, recipe in recipes.items()
+        for metric in SECONDARY
+    )
+    yield from markdown_table(("other metrics, arm − control", "value", "95 % interval"), others)
+    yield from markdown_table(
+        ("sensitivity, arm − control", "value", "95 % interval"),
+        (
+            (f"{name}: {title}", difference_cells(found))
+            for name, recipe in recipes.items()
+            for title, found in _sensitivity(recipe, seen)
+        ),
+    )
+
+
+def _sensitivity(recipe: Recipe, seen: set[str]) -> Iterator[tuple[str, Difference]]:
+    folds = recipe.by_fold(PRIMARY)
+    mean, half = folds.mean(), stats.t.ppf(1 - LEVEL / 2, len(folds) - 1) * stats.sem(folds)
+    yield "mean of the folds", Difference(value=mean, low=mean - half, high=mean + half)
+    unseen = ~np.isin(recipe.sample.lesion, sorted(seen))
+    if seen and unseen.any():
+        yield "lesions that the design has not seen", recipe.restrict(unseen).differ()
+    yield "macro AUC, mean within folds", Difference(value=recipe.by_fold("macro_auc").mean(), low=None, high=None)

@@ -35,12 +35,13 @@ def _number(value: float | None, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.3f}".replace("-", "−")
 
 
-def _difference(difference: Difference) -> str:
+def difference_cells(difference: Difference) -> str:
+    """Return value and interval as two cells of a table; empty if undefined."""
     value, low, high = (_number(it, signed=True) for it in (difference.value, difference.low, difference.high))
     return f"{value} | {low} to {high}" if low and high else f"{value} | "
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table whose first column is text and whose others are figures."""
     yield f"| {' | '.join(header)} |"
     yield "|---|" + "--:|" * (len(header) - 1)
@@ -52,14 +53,14 @@ def arms_table(results: Results) -> Iterator[str]:
     """Yield the lines of the table of arms: figures of each, and its gain on the baseline."""
     header = ["arm", "mean recall, rare classes", "balanced accuracy", "macro AUC", "balanced log loss"]
     header += ["prior-corrected recall", "validation log loss", "gain", "interval"]
-    gains = {it.arm: _difference(it) for it in results.effect.remedies}
+    gains = {it.arm: difference_cells(it) for it in results.effect.remedies}
 
     def row(arm: str, of: ArmResults) -> Sequence[str]:
         figures = of.rare_recall, of.balanced_accuracy, of.macro_auc, of.balanced_log_loss
         more = of.corrected_recall, of.validation_log_loss
         return (f"`{arm}`", *(_number(it) for it in (*figures, *more)), gains.get(arm, " | "))
 
-    yield from _table(header, (row(*item) for item in results.arms.items()))
+    yield from markdown_table(header, (row(*item) for item in results.arms.items()))
 
 
 def effect_title(results: Results) -> str:
@@ -71,18 +72,20 @@ def effect_title(results: Results) -> str:
 def effects_table(results: Results) -> Iterator[str]:
     """Yield the lines of the table of differences: the effect, every share, and what metadata adds."""
     effect, title, rows = results.effect, effect_title(results), []
-    rows.append((f"{title}: `{effect.arm}` − `{effect.reference}`", _difference(effect)))
-    rows += [(f"`{it.arm}` − `{effect.reference}`, all shares at once", _difference(it)) for it in effect.doses]
+    rows.append((f"{title}: `{effect.arm}` − `{effect.reference}`", difference_cells(effect)))
+    rows += [(f"`{it.arm}` − `{effect.reference}`, all shares at once", difference_cells(it)) for it in effect.doses]
     if best := effect.augmented_minus_best_control:
-        rows.append((f"`{effect.arm}` − `{effect.best_control}` (the best control)", _difference(best)))
+        rows.append((f"`{effect.arm}` − `{effect.best_control}` (the best control)", difference_cells(best)))
     others, metadata = effect.by_metric, effect.metadata
-    rows += [(f"{title} on {METRICS[name]}", _difference(others[name].effect)) for name in METRICS if name in others]
     rows += [
-        (f"`metadata` − `oversampled`, {METRICS[name]}", _difference(metadata[name]))
+        (f"{title} on {METRICS[name]}", difference_cells(others[name].effect)) for name in METRICS if name in others
+    ]
+    rows += [
+        (f"`metadata` − `oversampled`, {METRICS[name]}", difference_cells(metadata[name]))
         for name in METRICS
         if name in metadata
     ]
-    yield from _table(("difference", "value", "interval"), rows)
+    yield from markdown_table(("difference", "value", "interval"), rows)
 
 
 def classes_table(results: Results) -> Iterator[str]:
@@ -95,9 +98,9 @@ def classes_table(results: Results) -> Iterator[str]:
         lesions = str(difference.lesions) if difference else ""
         mark = " *" if dx in results.run.rare_classes else ""
         recalls = (_number(results.arms[name].recall[dx]) for name in names)
-        return (f"{dx}{mark}", lesions, *recalls, _difference(difference) if difference else " | ")
+        return (f"{dx}{mark}", lesions, *recalls, difference_cells(difference) if difference else " | ")
 
-    yield from _table(header, map(row, results.classes))
+    yield from markdown_table(header, map(row, results.classes))
 
 
 def images_table(results: Results) -> Iterator[str]:
@@ -111,7 +114,7 @@ def images_table(results: Results) -> Iterator[str]:
         counts = (str(it) if it is not None else "" for it in (of.real_images, of.kimg))
         return (key, *counts, *(_number(it) for it in numbers), str(of.copies) if of.copies is not None else "")
 
-    yield from _table(header, (row(*item) for item in results.synthetic.items()))
+    yield from markdown_table(header, (row(*item) for item in results.synthetic.items()))
 
 
 def write_sheet(folder: Path, path: Path, shown: int) -> None:

@@ -34,9 +34,10 @@ def predict(
     """
     collected: dict[str, dict[str, list[np.ndarray]]] = {name: {arm: [] for arm in classifiers} for name in sets}
     sizes = ", ".join(f"{len(pixels.images):,} {name}" for name, pixels in sets.items())
+    header = next(iter(sets.values())).header
     for arm, of_arm in classifiers.items():
         for classifier in of_arm:
-            header, encoding = next(iter(sets.values())).header, classifier.record.metadata
+            encoding = classifier.record.metadata
             model = load_classifier(classifier.model, header.image_size, len(header.classes), encoding)
             for name, pixels in sets.items():
                 codes = encode_optional(encoding, pixels.metadata)

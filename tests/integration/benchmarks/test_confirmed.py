@@ -85,10 +85,10 @@ def test_tables_name_each_recipe_and_its_correction(recipe: Recipe) -> None:
     found, unseen = recipe.differ(level=0.025), recipe.restrict(recipe.fold == "2/2").differ()
     assert text.count("| improved |") == 2
     assert f"| first | {found.value:+.3f} | {found.low:+.3f} to {found.high:+.3f} |" in text
-    assert f"| second | lesions that the design has not seen | {unseen.value:+.3f} |" in text
+    assert f"| second: lesions that the design has not seen | {unseen.value:+.3f} |" in text
     folds = recipe.by_fold("rare_recall")
     half = 12.7062 * folds.std(ddof=1) / np.sqrt(2)
-    expected = f"| first | mean of the folds | {folds.mean():+.3f} | {folds.mean() - half:+.3f} to"
+    expected = f"| first: mean of the folds | {folds.mean():+.3f} | {folds.mean() - half:+.3f} to"
     assert expected.replace("-", "−") in text
     assert not [line for line in tables({"first": recipe}, set()) if "not seen" in line]
 
