@@ -21,6 +21,15 @@ def generate_images(
     from components.shared.errors import exit_on_user_error
 
     with exit_on_user_error():
+        from pathlib import Path
+
+        from components.shared.records import SyntheticSources, load_record
+        from components.shared.skip import is_skipped, skip
+
+        described = Path(sources.path) / "sources.json"
+        if is_skipped(gans.path) and not load_record(described, SyntheticSources).sources:
+            skip(synthetic.path, "generate_images", "no arm uses synthetic images")
+            return
         from components.generate_images.generate import REJECT, generate
 
         generate(

@@ -26,7 +26,7 @@ from components.shared.arms import CANDIDATES, REALISM, Selection
 from components.shared.dihedral import to_position
 from components.shared.errors import UserError
 from components.shared.features import SAMPLE_FILE, Features, load_features
-from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
+from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import (
     ROW_GROUP,
     Header,
@@ -288,10 +288,6 @@ def generate(
             page = html_page.render(f"Synthetic images of {record.dx}", [f"None: the GAN failed ({record.failed})."])
             (folder / "synthetic" / f"{record.dx}.html").write_text(page, encoding="utf-8")
         origins.extend(_find_given(Path(sources), classes, header, stack))
-        if not origins and (Path(gans) / NOTHING).is_file():
-            log_line("generate_images", "skipped: no arm uses synthetic images")
-            write_text(folder / NOTHING, "no synthetic images\n")
-            return
         if missing := sorted(set(classes) - {it.dx for it in (*records, *origins)}):
             raise UserError(
                 f"{gans} has no GAN of {', '.join(missing)}",

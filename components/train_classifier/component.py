@@ -32,12 +32,18 @@ def train_classifier(
         import os
 
         from components.shared.arms import Use
+        from components.shared.skip import skip
         from components.shared.storage import checkpoint_address
         from components.shared.workflow_size import parse_pack
+
+        jobs = parse_pack(pack)
+        if not jobs:
+            skip(classifiers.path, "train_classifier", "no arm uses synthetic images")
+            return
         from components.train_classifier.train import train
 
         train(
-            jobs=parse_pack(pack),
+            jobs=jobs,
             training_data=training_data.path,
             synthetic_images=synthetic_images.path if synthetic_images else None,
             synthetic_per_class=synthetic_per_class,

@@ -27,7 +27,7 @@ from components.shared.batch_statistics import recompute_statistics
 from components.shared.batches import endless_batches
 from components.shared.dihedral import random_dihedral, skip_dihedral
 from components.shared.errors import UserError
-from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
+from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.initial_weights import NONE, parse_weights
 from components.shared.log import Progress, log_line
@@ -425,8 +425,7 @@ def train(
     Validation images choose nothing here.
 
     Args:
-        jobs: arm and seed of each classifier; the seed is that of weights, order, dropout and augmentation. Without
-            any, the folder has no classifier.
+        jobs: arm and seed of each classifier; the seed is that of weights, order, dropout and augmentation.
         training_data: folder that prepare_data wrote.
         synthetic_images: folder that balance_dataset wrote; arms with synthetic images require it.
         synthetic_per_class: images that arms such as `oversampled` add to each rare class.
@@ -448,11 +447,6 @@ def train(
             the checkpoints have other settings.
     """
     _check(jobs, epochs)
-    if not jobs:
-        log_line("train_classifier", "skipped: no arm uses synthetic images")
-        with atomic_folder(classifiers) as out:
-            write_text(out / NOTHING, "no classifier\n")
-        return
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare

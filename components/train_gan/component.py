@@ -25,11 +25,16 @@ def pretrain_gan(
     with exit_on_user_error():
         import os
 
+        from components.shared.skip import skip
         from components.shared.storage import checkpoint_address
+
+        if not train_gans:
+            skip(start.path, "pretrain_gan", "this run trains no GANs")
+            return
         from components.train_gan.pretrain import pretrain
 
         pretrain(
-            classes=classes if train_gans else [],
+            classes=classes,
             training_data=training_data.path,
             features=features.path,
             architecture=architecture,
@@ -62,11 +67,16 @@ def train_gan(
     with exit_on_user_error():
         import os
 
+        from components.shared.skip import skip
         from components.shared.storage import checkpoint_address
+
+        if not train_gans:
+            skip(gans.path, "train_gan", "this run trains no GANs")
+            return
         from components.train_gan.train import train
 
         train(
-            classes=classes.split(",") if train_gans else [],
+            classes=classes.split(","),
             rare_data=rare_data.path,
             features=features.path,
             start=start.path,

@@ -10,15 +10,15 @@ import numpy as np
 from components.shared import html_page
 from components.shared.errors import UserError
 from components.shared.features import load_features
-from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
+from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import open_pixels
-from components.shared.log import log_line
 from components.shared.records import SharedGan, write_record
 from components.shared.seeds import derive_seed
+from components.shared.skip import skip
 from components.train_gan import progress_html
 from components.train_gan.loop import BATCH_SIZE, Training, describe_training, export_start, run
 from components.train_gan.recipe import Recipe
-from components.train_gan.train import CHECKPOINT_INTERVAL_S, NOT_NEEDED, START_FILE, check_inputs
+from components.train_gan.train import CHECKPOINT_INTERVAL_S, START_FILE, check_inputs
 
 LABEL = "pretrain_gan"
 ALL_CLASSES_KIMG = 50.0
@@ -49,7 +49,7 @@ def pretrain(
     hair and light. With a small one, they are the rare classes.
 
     Args:
-        classes: the rare classes, whose GANs start from it. Without any, nothing is trained.
+        classes: the rare classes, whose GANs start from it.
         training_data: folder that prepare_data wrote.
         features: the feature extractor of the run.
         architecture: see `architectures`.
@@ -71,11 +71,10 @@ def pretrain(
             name="gan_shared_kimg",
         )
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
+    if not kimg:
+        skip(start, LABEL, "gan_shared_kimg is 0, so each GAN starts with random weights")
+        return
     with atomic_folder(start) as folder:
-        if not kimg or not classes:
-            log_line(LABEL, "gan_shared_kimg is 0: each GAN starts with random weights" if classes else NOT_NEEDED)
-            write_text(folder / NOTHING, "no shared GAN\n")
-            return
         networks, header = check_inputs(classes, train_set, validation_set, architecture)
         every = list(header.classes if kimg >= ALL_CLASSES_KIMG else classes)
         settings = {"classes": every, "features": file_sha256(features), "split_sha256": header.split_sha256}

@@ -14,7 +14,7 @@ from typing import Any
 from components.shared import html_page, keras_setup
 from components.shared.errors import UserError, as_user_error, printable
 from components.shared.features import load_features
-from components.shared.files import NOTHING, atomic_folder, file_sha256, write_text
+from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, read_header, read_rows, seen_hashes
 from components.shared.log import log_line
 from components.shared.records import FailedGan, TrainedGan, write_record
@@ -24,7 +24,6 @@ from components.train_gan.loop import BATCH_SIZE, Training, describe_training, l
 from components.train_gan.recipe import Recipe
 
 CHECKPOINT_INTERVAL_S = 300.0
-NOT_NEEDED = "skipped: this run trains no GANs"
 START_FILE = "start.bin"
 """File with the networks of the shared GAN, in the folder that GANs start from; absent without pretraining."""
 
@@ -49,8 +48,7 @@ def train(
     rolls back to the last good snapshot once, with half the learning rate.
 
     Args:
-        classes: trained in this process: as one batch where the backend supports it, else in turn. Without any, the
-            folder has no GAN.
+        classes: trained in this process: as one batch where the backend supports it, else in turn.
         rare_data: folder that train_features wrote; snapshots are compared with the validation images of the class.
         features: the feature extractor of the run.
         start: folder that `pretrain` wrote.
@@ -78,12 +76,6 @@ def train(
     if not 0 < kimg < math.inf:
         raise UserError(f"gan_kimg is {kimg:g}", "choose a budget above 0", "parameter.out_of_range", name="gan_kimg")
     train_set, validation_set = Path(rare_data) / "train.parquet", Path(rare_data) / "validation.parquet"
-    if not classes:
-        log_line("train_gan", NOT_NEEDED)
-        with atomic_folder(gans) as folder:
-            (folder / "models").mkdir()
-            write_text(folder / NOTHING, "no GAN\n")
-        return
     networks, header = check_inputs(classes, train_set, validation_set, architecture)
     recipe, extractor = recipe or networks.RECIPE, load_features(features)
     start_file = Path(start) / START_FILE

@@ -298,14 +298,6 @@ def test_generate_without_a_valid_record_fails(rare_data: Path, features: Path, 
         run(tmp_path / "gans", features, rare_data, tmp_path / "out")
 
 
-def test_generate_without_gans_and_sources_generates_nothing(rare_data: Path, features: Path, tmp_path: Path) -> None:
-    gans = tmp_path / "gans"
-    (gans / "models").mkdir(parents=True)
-    (gans / "none.txt").touch()  # as train_gan writes it
-    run(gans, features, rare_data, tmp_path / "out", classes=["df"])
-    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["none.txt"]
-
-
 def test_generate_takes_images_of_another_source(demo: Demo, tmp_path: Path) -> None:
     """They are shuffled copies of training images, images of other lesions, and noise."""
     (tmp_path / "gans" / "models").mkdir(parents=True)

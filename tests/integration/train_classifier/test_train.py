@@ -351,11 +351,6 @@ def test_train_with_an_invalid_setting_fails(
     assert not list(tmp_path.iterdir())
 
 
-def test_train_without_classifiers_trains_nothing(training_data: Path, tmp_path: Path) -> None:
-    run(training_data, tmp_path / "out", jobs=parse_pack("none"))
-    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["none.txt"]
-
-
 def test_train_with_a_validation_set_of_another_split_fails(
     training_data: Path, tmp_path: Path, make_set: Callable[..., Path]
 ) -> None:

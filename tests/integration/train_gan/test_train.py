@@ -169,12 +169,6 @@ def test_train_with_another_class_gives_the_same_bytes_as_alone(
     assert load_json(models) == load_json(alone)
 
 
-def test_train_without_classes_trains_nothing(trainer: Trainer, tmp_path: Path) -> None:
-    """The run uses no images of GANs."""
-    models = trainer.run(tmp_path, classes=[])
-    assert list(models.iterdir()) == []
-
-
 def test_training_with_another_seed_has_other_weights_order_and_noise(trainer: Trainer) -> None:
     values = []
     for seed in (1, 1, 2):
