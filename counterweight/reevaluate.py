@@ -192,7 +192,7 @@ def pool_predictions(
         calibrations.append(fitted)
     rows = pd.concat(tests, ignore_index=True)
     sample = Sample(labels_of(rows, classes), rows["lesion_id"].to_numpy(str), classes, tuple(record.malignant))
-    pooled = {arm: _concatenate([part[arm] for part in parts]) for arm in runs[0].arms}
+    pooled = {arm: concatenate([part[arm] for part in parts]) for arm in runs[0].arms}
     means = {arm: _mean_of_folds([of_fold[arm] for of_fold in calibrations]) for arm in runs[0].arms}
     return rows, sample, pooled, means
 
@@ -290,7 +290,7 @@ def _pool_plans(runs: Sequence[Run]) -> CitedPlan | None:
     return first.model_copy(update={"deviations": deviations})
 
 
-def _concatenate(parts: Sequence[Predictions]) -> Predictions:
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """Return the predictions for several sets of images as those for one."""
     alarms = [part.alarms for part in parts if part.alarms is not None]
     corrected = [part.corrected for part in parts if part.corrected is not None]

@@ -1,14 +1,17 @@
 """Tests of recipes on pooled folds: Holm's correction, and the figures of the sensitivity."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import kept_folds
 from benchmarks.confirmed import Recipe, decide_all, load_recipe, tables, validation_lesions
 from components.shared.records import Verdict
 from counterweight.reevaluate import open_published, pool_folds
+from tests.helpers.errors import raises_user_error
 from tests.helpers.published_fold import write_fold
 
 
@@ -96,3 +99,31 @@ def test_tables_name_each_recipe_and_its_correction(recipe: Recipe) -> None:
 def test_lesions_of_validation_are_those_of_all_runs(folds: list[Path]) -> None:
     expected = {f"validation-{start}-{number}" for start in (0, 240) for number in range(40)}
     assert validation_lesions(folds) == expected
+
+
+def test_kept_folds_have_the_tables_of_the_runs(
+    folds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = {f"test-{number}" for number in range(300)}
+    monkeypatch.setattr(kept_folds, "FOLDS", ("1", "2"))
+    monkeypatch.setattr(kept_folds, "validation_lesions", lambda runs: seen if runs == folds[:1] else set())
+    work, recipes = tmp_path / "work", {name: load_recipe(folds) for name in kept_folds.RECIPES}
+    given = {"KEPT": str(tmp_path / "kept"), "WORK": str(work), "DESIGN": str(folds[0])}
+    for name in recipes:
+        shutil.copytree(folds[1], work / name / "fold-1")
+    kept_folds.main(given)
+    assert capsys.readouterr().out == "kept fold 1\nmissing: fold 2\n"
+    for name in recipes:
+        shutil.copytree(folds[0], work / name / "fold-2")
+    kept_folds.main(given)
+    expected = "\n".join(tables(recipes, seen))
+    assert capsys.readouterr().out == f"kept fold 2\n{expected}\n"
+    shutil.rmtree(work)
+    kept_folds.main({"KEPT": given["KEPT"]})
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_keep_refuses_runs_with_different_controls(folds: list[Path], tmp_path: Path) -> None:
+    with raises_user_error("kept_folds.other_control"):
+        kept_folds.keep({"one": folds[0], "two": folds[1]}, set(), tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
