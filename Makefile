@@ -127,6 +127,13 @@ $(VENV)/.demo: $(VENV)/.ready
 	@echo "demo: installing Gradio" >&2
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --locked --inexact --quiet --python $(BIN)/python --group demo && touch $@
 
+# Only the tests of Azure need its emulator, which is not a Python package.
+AZURITE_FOLDER ?= $(HOME)/.cache/counterweight/azurite
+$(VENV)/.azurite: $(VENV)/.ready
+	@[ -d "$(AZURITE_FOLDER)/node_modules/azurite" ] || \
+	  npm install --silent --no-audit --no-fund --omit=optional --prefix "$(AZURITE_FOLDER)" azurite@3.37.0 >/dev/null
+	@touch $@
+
 # Only `bench` needs PyTorch; other targets neither install nor remove it.
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing PyTorch to compare with" >&2

@@ -232,7 +232,7 @@ def azurite_command(*options: str) -> list[str]:
     program = AZURITE_FOLDER / "node_modules/azurite/dist/src/blob/main.js"
     node = shutil.which("node")
     if not node or not program.is_file():
-        pytest.skip(f"Azurite is not installed: npm install --prefix {AZURITE_FOLDER} azurite")
+        pytest.skip("Azurite is not installed: make .venv/.azurite")
     common = "--silent --disableTelemetry --skipApiVersionCheck --blobHost 127.0.0.1"
     return [node, str(program), *common.split(), *options]
 
