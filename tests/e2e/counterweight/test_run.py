@@ -214,6 +214,32 @@ def test_a_run_without_synthetic_images_compares_a_remedy_and_its_repetition_is_
     assert (code, "all other tasks were cached" in again) == (0, True), again
 
 
+def test_other_uses_of_synthetic_images_reach_every_phase(tmp_path: Path):
+    uses = {
+        "synthetic_until": "0.5",
+        "synthetic_weight": "0.5",
+        "synthetic_smoothing": "0.1",
+        "synthetic_selection": "density",
+        "synthetic_scope": "all",
+    }
+    words = [*SMALL, *(f"{name}={value}" for name, value in uses.items()), "gan_architecture=dcgan", "gans_per_task=7"]
+    code, output = finish(tmp_path, *words, "failed_class=continue", "arms=baseline,oversampled,augmented", "OUT=out")
+    assert code == 0, output
+    out = tmp_path / "out"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {name: str(metrics["run"][name]) for name in uses} == uses
+    arm = json.loads((out / "models" / "augmented@0.5.json").read_text())
+    assert {name: str(arm[name]) for name in uses if name != "synthetic_selection"} == {
+        name: value for name, value in uses.items() if name != "synthetic_selection"
+    }
+    assert set(metrics["synthetic"]) == set(metrics["classes"])
+    for dx in metrics["classes"]:
+        gan = json.loads((out / "models" / f"gan-{dx}.json").read_text())
+        assert (gan["status"], gan["architecture"]) == ("trained", "dcgan")
+        quality = json.loads((out / "synthetic" / f"{dx}.json").read_text())
+        assert (quality["selection"], quality["images"]) == ("density", 6)
+
+
 def test_checkpoints_go_with_the_end_of_the_run(whole: tuple[Path, str], broken: tuple[Path, str]):
     for folder, _ in (whole, broken):
         assert not list((folder / "runs/.cache/checkpoints").iterdir())
