@@ -6,6 +6,10 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Values of the command line reach the recipes as they are: Make would expand $(…) in them, such as in names of folders.
+given := $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(name)))
+$(foreach name,$(given),$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
+
 ##@ Use
 run: $(VENV)/.ready ## Run the pipeline on this machine: DATA=demo|folder|address|kaggle PRESET=demo|cpu|full OUT=folder, any parameter
 	@$(BIN)/python -m counterweight run --make
@@ -106,7 +110,7 @@ lock: ## Re-resolve dependencies after a change in pyproject.toml
 	@$(BIN)/uv lock
 
 pin: ## Check that docker/Dockerfile names the base image by digest, or write one: DIGEST=sha256:…
-	@$(PYTHON) -m scripts.pin_base_image $(DIGEST)
+	@$(PYTHON) -m scripts.pin_base_image "$(DIGEST)"
 
 clean: ## Delete build outputs and the task cache; keep the results in runs/
 	rm -rf build runs/.cache .pytest_cache .ruff_cache .mypy_cache

@@ -4,18 +4,21 @@ Both come from a YAML file that is read when the pipeline is compiled. A local r
 """
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from components.container_images import PHASE_OF
 from components.shared.errors import UserError
 from components.shared.initial_weights import MARK, check_network
 from components.shared.parameters import Options, parse
+from components.shared.safe_yaml import load_yaml
+from components.shared.stores.addresses import is_signed
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -33,6 +36,9 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|
 
 StorageVariable = Annotated[str, Field(pattern=r"^(AWS|AZURE)_[A-Z0-9_]+$")]
 """An environment variable that a client of S3 or Azure reads."""
+
+SecretName = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")]
+"""The name of a Kubernetes secret, or an empty text."""
 
 USES_STORAGE = ("check_inputs", "prepare_data", "train_gan", "train_classifier", "publish")
 """Phases that read or write object storage themselves."""
@@ -99,8 +105,19 @@ class Storage(_Strict):
     """
 
     variables: dict[StorageVariable, str] = {}
-    secret: str = ""
+    secret: SecretName = ""
     keys: dict[str, StorageVariable] = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+
+    @field_validator("variables")
+    @classmethod
+    def _has_no_secret(cls, variables: dict[str, str]) -> dict[str, str]:
+        # Everybody who may see the pipeline sees the variables.
+        for name, value in variables.items():
+            if re.search("SECRET|TOKEN|PASSWORD|ACCOUNT_KEY|CONNECTION_STRING", name) and not name.endswith("_FILE"):
+                raise ValueError(f"{name} is a secret; name a Kubernetes secret in secret, and its key in keys")
+            if re.search(r"//[^/?#]*@", value) or is_signed(value):
+                raise ValueError(f"{name} contains a password or signature")
+        return variables
 
 
 class Prices(_Strict):
@@ -121,8 +138,8 @@ class Placement(_Strict):
     nodes: Nodes = Nodes()
     queue: str = ""
     notify: bool = False
-    webhook_secret: str = ""
-    kaggle_secret: str = ""
+    webhook_secret: SecretName = ""
+    kaggle_secret: SecretName = ""
     storage: Storage = Storage()
     api: str = ""
     ui: str = ""
@@ -161,7 +178,7 @@ def placement() -> Placement:
     """
     path = Path(os.environ.get(FILE_VARIABLE) or DEFAULT)
     try:
-        content = Placement.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = Placement.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

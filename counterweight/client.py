@@ -99,6 +99,10 @@ def address(host: str) -> str:
             "set it to the address of the Kubeflow Pipelines API, with http:// or https://",
             "api.no_address",
         )
+    if re.match(r"[^/]*//[^/?#]*@", host):
+        raise UserError(
+            "KFP_HOST contains a user name or password", "remove them and set KFP_AUTH", "api.password_in_address"
+        )
     try:
         parts = urlsplit(host)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -111,10 +115,6 @@ def address(host: str) -> str:
             "write it as https://name or http://name:port, with a path if needed",
             "api.invalid_address",
             host=host,
-        )
-    if parts.username is not None:
-        raise UserError(
-            "KFP_HOST contains a user name or password", "remove them and set KFP_AUTH", "api.password_in_address"
         )
     return host.rstrip("/")
 

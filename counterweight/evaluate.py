@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.shared.errors import UserError
+from components.shared.records import path_below
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.exit_codes import run_command
@@ -68,7 +69,7 @@ def arguments(words: list[str]) -> Arguments:
     bad = given.get("max_bad_images", "10")
     if not bad.isdecimal() or len(bad) > 9:
         raise UserError(f"max_bad_images is {bad!r}", "give a whole number", "option.invalid", option="max_bad_images")
-    folder = Path(expand(out) if out else Path(runs[0], "external")).resolve()
+    folder = Path(expand(out)).resolve() if out else path_below(runs[0], "external")
     if any(Path(run).resolve() == folder for run in runs if "://" not in run):
         raise UserError(
             f"OUT is {out}, which is the run itself",

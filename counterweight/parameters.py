@@ -22,8 +22,7 @@ PLACES = ("DATA", "EXTERNAL", "OUT")
 def words(given: list[str]) -> list[str]:
     """Return the words of the command line; for `--make`, those after `make run`.
 
-    Make passes its variables to a command unchanged in the environment, while a shell would interpret quotes, blanks
-    and dollars in them.
+    The Makefile passes the values unchanged in the environment; a shell would interpret quotes, blanks and dollars.
 
     Raises:
         UserError: `arguments.not_exported`: Make does not pass a variable with this name.

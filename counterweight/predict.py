@@ -107,7 +107,7 @@ def list_images(data: str, scratch: Path, with_metadata: bool = False) -> Images
 
 
 def _cell(path: str) -> str:
-    """Return a relative path that spreadsheets do not take for a formula, which can send data away."""
+    """Return a path or an id that spreadsheets do not take for a formula, which can send data away."""
     return f"./{path}" if path.startswith(FORMULA_STARTS) else path
 
 
@@ -159,7 +159,7 @@ class Scorer:
             "positive": positive,
             "unlike": distances > 1,
             "distance": distances,
-            "nearest": [self.training.names[row] for row in nearest],
+            "nearest": [_cell(printable(self.training.names[row])) for row in nearest],
             "seen": [digest[:16] in arm.seen for digest in hashes],
         }
         arrays = [pa.array(columns[field.name], from_pandas=True).cast(field.type) for field in self.schema]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.errors import UserError
+from components.shared.records import path_below
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
 from counterweight.run import check_writable
@@ -97,14 +98,15 @@ def choose_output(options: dict[str, str], default: str) -> Path:
     """Return the folder of the results, by default a folder in the run.
 
     Raises:
-        UserError: OUT is missing for a run in object storage, is an address, or is the run or the data.
+        UserError: OUT is missing for a run in object storage, is an address, or is the run or the data; or the default
+            is a link that leads out of the run.
     """
     run, out = options["RUN"], options["OUT"]
     if not out and "://" in run:
         raise missing_option("OUT", "give a folder for the results")
     if "://" in out:
         raise UserError(f"OUT is {out}", "give a folder on this machine", "option.invalid", option="OUT")
-    folder = Path(out or Path(run, default)).resolve()
+    folder = Path(out).resolve() if out else path_below(run, default)
     for name in ("RUN", "DATA"):
         place = options.get(name, "")
         if place and "://" not in place and Path(place).resolve() == folder:

@@ -58,6 +58,7 @@ from components.shared.parameters import (
     source_label,
     synthetic_sources,
 )
+from components.shared.safe_yaml import load_yaml
 from components.shared.stores.addresses import ADDRESS_FORM, is_address
 from components.shared.workflow_size import pack_classifiers
 from counterweight import build_images, job_summary, parameters
@@ -307,7 +308,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         UserError: `yaml.unreadable`, `yaml.invalid` or `yaml.not_a_mapping`.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{what} is {path}, which cannot be read ({error.strerror})",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ from components.shared.records import (
     Champion,
     ChampionComparison,
     ChampionFigure,
+    ChampionMetric,
     ChosenChampion,
     ClassifierRecord,
     Difference,
@@ -45,7 +47,7 @@ from components.shared.records import (
 )
 from components.shared.seeds import derive_seed
 
-METRICS = ("rare_recall", "balanced_accuracy", "macro_auc", "balanced_log_loss")
+METRICS: tuple[ChampionMetric, ...] = get_args(ChampionMetric)
 MIN_LESIONS = 6
 """Minimum number of lesions of the rare classes: with fewer, the paired test cannot reach the 5 % level (2 / 2⁵)."""
 DUPLICATE_BITS = 24
@@ -249,7 +251,7 @@ def compare(
     lesions, all_rare = chosen["lesion_id"].nunique(), set(rows.loc[is_rare, "dx"])
     rare_lesions = chosen.loc[is_rare[kept], "lesion_id"].nunique()
     few = rare_lesions < MIN_LESIONS or set(chosen["dx"]) & all_rare != all_rare
-    figures: dict[str, ChampionFigure] = {}
+    figures: dict[ChampionMetric, ChampionFigure] = {}
     permutation: Permutation | None = None
     verdict: Verdict = "not established"
     if not few:
@@ -276,11 +278,11 @@ def compare(
 
 def _measure(
     sample: Sample, sides: Mapping[str, Predictions], rare: tuple[str, ...], seed: int
-) -> dict[str, ChampionFigure]:
+) -> dict[ChampionMetric, ChampionFigure]:
     """Return metric → both sides and their difference."""
     bootstrap = Bootstrap(sample, sides, rare, derive_seed(seed, "champion"))
     same = np.array_equal(sides["candidate"].scaled, sides["champion"].scaled)
-    figures = {}
+    figures: dict[ChampionMetric, ChampionFigure] = {}
     for metric in METRICS:
         candidate, champion = (
             Estimate(**bootstrap.difference(metric, side).model_dump()) for side in ("candidate", "champion")

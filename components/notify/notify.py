@@ -4,6 +4,7 @@ Reads the tasks from the run's Workflow manifest, sums time and cost by phase, w
 posts them to a webhook if one is configured. No failure here fails the run.
 """
 
+import html
 import json
 import re
 import threading
@@ -290,7 +291,7 @@ def notify(
         log_line("notify", f"{row['phase']}: {number}{counts}, {duration(row['hours'] * 3600)}{cost}")
     if webhook:
         message: dict[str, Any] = {
-            "text": f"{printable(head)}\n{link}".strip(),
+            "text": f"{html.escape(printable(head), quote=False)}\n{link}".strip(),  # as Slack requires
             "run_id": run_id,
             "status": ended,
             "phases": rows,

@@ -107,7 +107,7 @@ def _find_damage(name: str, path: Path, files: Mapping[str, Path]) -> str:
             pq.read_metadata(path)
         elif name.endswith(".keras"):
             return _find_model_damage(name, path, files)
-    except (ValueError, OSError):  # pyarrow's errors are subclasses of these
+    except (ValueError, OSError, RecursionError):  # pyarrow's errors are subclasses of these
         return "is truncated"
     return ""
 
@@ -223,7 +223,7 @@ def _parse_listing(text: str | None, where: str) -> dict[str, ManifestEntry]:
     try:
         files = json.loads(text)["files"]
         return Manifest(files=files, candidate=None, promote_if="", verdict="").files
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise UserError(
             f"{where} is not a manifest of this pipeline",
             "give another output, or remove the file",

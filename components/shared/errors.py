@@ -3,6 +3,7 @@
 import enum
 import errno
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +70,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def without_secrets(text: str) -> str:
+    """Return the text without the passwords and query strings of its addresses, which may contain keys.
+
+    Example:
+        >>> without_secrets("https://bob:pw@host/a?sig=abc is no address")
+        'https://…@host/a?… is no address'
+    """
+    return re.sub(r"(://[^\s'\"?]*\?)[^\s'\"]+", r"\1…", re.sub(r"(://)[^\s'\"/?@]+@", r"\1…@", text))
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return a hint that names what is most like an unknown word, whatever its case; empty if nothing is.
 
@@ -87,7 +98,8 @@ class UserError(Exception):
     """Input or configuration that cannot be used, with a fix.
 
     Args:
-        message: what is wrong, including the value; lower case, no full stop. Non-printable characters are escaped.
+        message: what is wrong, including the value; lower case, no full stop. Non-printable characters are escaped,
+            and secrets in addresses replaced.
         hint: what to do about it, as an imperative; lower case, no full stop.
         code: stable identifier, `<area>.<problem>`, such as `metadata.missing_column`. Tests and scripts rely on it.
         **fields: the values that the message mentions, for tests and scripts; JSON values.
@@ -101,8 +113,9 @@ class UserError(Exception):
     """Whether the same task may succeed when it is repeated, on another node or later."""
 
     def __init__(self, message: str, hint: str = "", code: str = "unspecified", **fields: Any) -> None:
-        super().__init__(printable(message))
-        self.hint, self.code, self.fields = printable(hint), code, fields
+        super().__init__(printable(without_secrets(message)))
+        self.hint, self.code = printable(without_secrets(hint)), code
+        self.fields = {name: without_secrets(it) if isinstance(it, str) else it for name, it in fields.items()}
 
     @property
     def message(self) -> str:

@@ -207,7 +207,7 @@ def read_header(path: str | Path) -> Header:
         raise UserError(
             f"{path} is corrupt", "re-create it with prepare_data", "image_set.corrupt", path=str(path)
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not an image set", "use a file that prepare_data wrote", "image_set.invalid", path=str(path)
         ) from error

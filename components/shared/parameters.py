@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
@@ -17,7 +18,7 @@ from components.shared.initial_weights import NONE as NO_WEIGHTS
 from components.shared.initial_weights import parse_weights
 from components.shared.places import is_packed
 from components.shared.records import MAX_SEED
-from components.shared.stores.addresses import ADDRESS, ADDRESS_FORM
+from components.shared.stores.addresses import ADDRESS, ADDRESS_FORM, is_signed
 
 MAX_SEEDS = 20
 MAX_SHARES = 5
@@ -269,6 +270,8 @@ def _check_place(place: str) -> str:
         raise ValueError("it begins or ends with a blank, or has characters that cannot be printed")
     if "://" in place and not re.fullmatch(ADDRESS, place):
         raise ValueError(f"the address is not of the form {ADDRESS_FORM}")
+    if is_signed(place):
+        raise ValueError("it contains a signature, which is a secret; for Azure, set AZURE_STORAGE_SAS_TOKEN instead")
     return place
 
 
@@ -651,7 +654,7 @@ def _as_whole(value: Any, annotation: Any) -> Any:
 
 
 def _invalid(name: str, value: Any, model: type[BaseModel], reason: str = "") -> UserError:
-    shown = repr(value) if isinstance(value, str) else str(value)
+    shown = repr(value) if isinstance(value, str) else reprlib.repr(value)
     return UserError(
         f"{name} is {shown[:200]}" + (f" ({reason[:1].lower()}{reason[1:]})" if reason else ""),
         f"give {allowed(name, model)}",

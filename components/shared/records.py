@@ -1327,6 +1327,10 @@ class ChampionFigure(Record):
     difference: Difference
 
 
+ChampionMetric = Literal["rare_recall", "balanced_accuracy", "macro_auc", "balanced_log_loss"]
+"""The metrics in which candidate and champion are compared; the first is the primary one."""
+
+
 class ChampionComparison(Record):
     """Paired comparison of the candidate, the arm of the advice, with the champion on the test images.
 
@@ -1352,7 +1356,7 @@ class ChampionComparison(Record):
     excluded_images: Count
     seen_validation_images: Count
     few: bool
-    figures: dict[Text, ChampionFigure]
+    figures: dict[ChampionMetric, ChampionFigure]
     permutation: Permutation | None
     verdict: Verdict
 

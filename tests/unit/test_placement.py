@@ -65,6 +65,10 @@ def test_rates_multiply_requests_and_prices(read: Any):
         ({"nodes": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "nodes.tolerations.0.effect"),
         ({"options": {"failed_class": "ignore"}}, "options.failed_class"),
         ({"options": {"checkpoints": "ftp://bucket"}}, "options.checkpoints"),
+        ({"storage": {"variables": {"AWS_SECRET_ACCESS_KEY": "abc"}}}, "storage.variables"),
+        ({"storage": {"variables": {"AZURE_STORAGE_SAS_TOKEN": "sv=1"}}}, "storage.variables"),
+        ({"storage": {"variables": {"AWS_ENDPOINT_URL": "https://a:b@c"}}}, "storage.variables"),
+        ({"webhook_secret": "https://hooks.example.org/abc"}, "webhook_secret"),
     ],
 )
 def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any], entry: str):
@@ -73,7 +77,7 @@ def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any
     assert (caught.value.code, caught.value.fields["entry"]) == ("placement.invalid", entry)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"{", b"a: 2026-13-99", None])
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"a: 2026-13-99", b"a: &a 1\nb: *a", b"[" * 9000, None])
 def test_placement_of_an_unreadable_file_fails(tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch):
     if content is not None:
         (tmp_path / "p.yaml").write_bytes(content)

@@ -172,7 +172,7 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column].get("names")
         return [printable(str(name)) for name in names] if isinstance(names, list) else None
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 

@@ -30,6 +30,11 @@ class Address(NamedTuple):
         return f"{self.prefix}/" if self.prefix else ""
 
 
+def is_signed(place: str) -> bool:
+    """Return whether a place has the signature of a shared address, which is a secret."""
+    return bool(re.search(r"[?&](sig|x-amz-signature|x-goog-signature)=", place, re.IGNORECASE))
+
+
 def is_address(place: str) -> bool:
     """Return whether a place begins like an address of object storage."""
     return place.partition("://")[0] in BUCKETS and "://" in place
@@ -39,7 +44,7 @@ def parse(uri: str) -> Address:
     """Return the parts of an address.
 
     Raises:
-        UserError: `storage.invalid_address`.
+        UserError: `storage.invalid_address` or `storage.signed_address`.
 
     Example:
         >>> parse("s3://bucket/some/prefix/")
@@ -48,6 +53,13 @@ def parse(uri: str) -> Address:
     if not re.fullmatch(ADDRESS, uri):
         raise UserError(
             f"{uri} is not an object storage address", f"write {ADDRESS_FORM}", "storage.invalid_address", uri=uri
+        )
+    if is_signed(uri):
+        raise UserError(
+            f"{uri} contains a signature, which is a secret",
+            "give the address without it; for Azure, set AZURE_STORAGE_SAS_TOKEN",
+            "storage.signed_address",
+            uri=uri,
         )
     scheme, _, rest = uri.partition("://")
     bucket, _, prefix = rest.partition("/")

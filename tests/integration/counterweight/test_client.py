@@ -158,6 +158,8 @@ def test_bearer_without_google_credentials_is_a_user_error(kfp: KfpServer, googl
         ({"KFP_HOST": "http://a..b"}, "api.invalid_address"),
         ({"KFP_HOST": f"http://{'a' * 64}.x"}, "api.invalid_address"),
         ({"KFP_HOST": "https://me:hunter2@x"}, "api.password_in_address"),
+        ({"KFP_HOST": "https://me:hunter2@x?a=1"}, "api.password_in_address"),
+        ({"KFP_HOST": "https://x?key=hunter2"}, "api.invalid_address"),
         ({"KFP_AUTH": "basic"}, "api.invalid_auth"),
         ({"KFP_AUTH": "token"}, "api.no_token"),
         ({"KFP_AUTH": "token", "KFP_TOKEN": "a", "KFP_TOKEN_FILE": "b"}, "api.token_twice"),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -25,7 +26,8 @@ from components.shared.features import load_features
 from components.shared.files import file_sha256
 from components.shared.image_set import decode_png, iter_tables, open_pixels, read_rows
 from components.shared.records import Reference, Results, load_record
-from counterweight import exit_codes, predict
+from counterweight import evaluate, exit_codes, predict
+from tests.helpers.errors import raises_user_error
 from tests.helpers.object_servers import s3_place, s3_server
 from tests.integration.evaluate.conftest import RunFolders, edit, write_manifest
 
@@ -281,6 +283,27 @@ def test_command_names_are_no_formulas(published: Path, tmp_path: Path) -> None:
     out = published / "predictions"
     assert pd.read_csv(out / "predictions.csv")["image"].tolist() == ["./-2.png", "3.png", "./=1+2.png"]
     assert pd.read_csv(out / "skipped.csv")["image"].tolist() == ["./@bad.png"]
+
+
+def test_scorer_ids_of_training_images_are_no_formulas() -> None:
+    arm = SimpleNamespace(
+        classes=("df", "nv"), threshold=None, seen=frozenset(), predict=lambda *_: np.array([[0.5, 0.5], [0.25, 0.75]])
+    )
+    names = ['=HYPERLINK("https://evil.example")', "ISIC_1\n"]
+    training = SimpleNamespace(names=names, compare=lambda _: (np.array([0, 1]), np.array([0.5, 2.0])))
+    table = predict.Scorer(arm, training)(["a", "b"], np.zeros((2, 4, 4, 3), np.uint8), ["0" * 64] * 2, pd.DataFrame())
+    assert table["nearest"].to_pylist() == ['./=HYPERLINK("https://evil.example")', "ISIC_1\\n"]
+
+
+def test_command_default_output_is_never_outside_the_run(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "victim").mkdir()
+    for name in ("predictions", "external"):
+        (published / name).symlink_to(tmp_path / "victim")
+    with raises_user_error("path.outside"):
+        predict.run([f"RUN={published}", f"DATA={tmp_path / 'images'}"], io.StringIO())
+    with raises_user_error("path.outside"):
+        evaluate.arguments([f"RUN={published}", f"EXTERNAL={tmp_path / 'images'}"])
 
 
 def old_format(folder: Path) -> None:

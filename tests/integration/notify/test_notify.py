@@ -249,6 +249,13 @@ def test_notify_failing_webhook_is_never_printed(tmp_path: Path, webhook: str, c
     assert "passwd" not in printed
 
 
+def test_notify_text_of_the_message_has_no_markup(tmp_path: Path):
+    with server() as (hook, posted):
+        call(tmp_path, state="FAILED", error="<!channel> <https://evil.example|more> & more", webhook=hook)
+    text = json.loads(posted[0]["body"])["text"]
+    assert text.endswith("(&lt;!channel&gt; &lt;https://evil.example|more&gt; &amp; more)")
+
+
 def test_notify_secrets_in_an_error_are_hidden(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     call(
         tmp_path,

@@ -65,7 +65,10 @@ def test_table_has_a_row_for_each_parameter_and_option():
         assert {line.count("|") for line in lines} == {5}
 
 
-@pytest.mark.parametrize("value", ["it's", "/x (copy)", 'a"b', "two  blanks", "r; echo no", "a=b", "&", "ends\\"])
+@pytest.mark.parametrize(
+    "value",
+    ["it's", "/x (copy)", 'a"b', "two  blanks", "r; echo no", "a=b", "&", "ends\\", "$b", "$(shell touch made)"],
+)
 def test_words_passes_on_what_make_was_given(value: str, tmp_path: Path):
     """Run make itself, with a stand-in for Python that prints its arguments."""
     root = Path(__file__).resolve().parents[3]
@@ -81,6 +84,7 @@ def test_words_passes_on_what_make_was_given(value: str, tmp_path: Path):
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert sorted(json.loads(done.stdout.splitlines()[-1])) == [f"OUT={value}", "random_seed=3"]
+    assert not (tmp_path / "made").exists()
 
 
 def test_words_refuses_a_name_that_make_does_not_pass(monkeypatch: pytest.MonkeyPatch):

@@ -101,3 +101,17 @@ def test_user_error_survives_json() -> None:
     error = UserError("size is 50", "choose 64", "parameter.out_of_range", name="size", value=50)
     copy = UserError.from_json(error.to_json())
     assert (str(copy), copy.hint, copy.code, copy.fields) == (str(error), error.hint, error.code, error.fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data is 'https://bob:pw@host/x?sv=1&sig=abc', which", "data is 'https://…@host/x?…', which"),
+        ("s3://AKIA:KEY@bucket/x is no address", "s3://…@bucket/x is no address"),
+        ("did you mean gs://bucket/a?", "did you mean gs://bucket/a?"),
+        ("me@example.org asked: why?yes", "me@example.org asked: why?yes"),
+    ],
+)
+def test_user_error_shows_no_secrets_of_addresses(text: str, expected: str) -> None:
+    error = UserError(text, text, "a.b", value=text, number=1)
+    assert (str(error), error.hint, error.fields) == (expected, expected, {"value": expected, "number": 1})

@@ -111,6 +111,7 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("data_columns", "image_id:file,dx:file"),
         ("data_columns", "dx:a,dx:b"),
         ("data", "gs://bucket/data.zip"),
+        ("data", "az://container/images?sv=1&sig=abc"),
         ("random_seed", 2**53 + 1),
         ("synthetic_classes", "df,df"),
         ("synthetic_classes", "../x"),
