@@ -143,15 +143,3 @@ def describe_option(name: str, model: Any) -> tuple[str, str]:
 def _default(name: str, model: Any) -> str:
     default = parameters.defaults(model)[name]
     return ",".join(map(str, default)) if isinstance(default, list) else str(default)
-
-
-def check_names(given: Mapping[str, str], *names: str) -> None:
-    """Raise `arguments.unknown` for an option that the command does not have."""
-    for name in given:
-        if name not in names:
-            raise UserError(
-                f"{name} is not an option of this command",
-                f"choose from {', '.join(names)}",
-                "arguments.unknown",
-                name=name,
-            )

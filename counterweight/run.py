@@ -1,12 +1,6 @@
 """Run the complete pipeline on this machine, each task in its own process or container.
 
-    DATA    demo, kaggle, gs://bucket/prefix (or s3://, az://) or a folder (default: the preset's, else demo)
-    PRESET  demo, cpu or full (default: demo for generated images, else cpu)
-    OUT     the folder of the results (default runs/<run id>); with champion=last each run has a folder <run id> in it
-    RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
-    PLAN    a plan of `make plan`, which the report cites with all deviations from it
-
-and any pipeline parameter. Finished tasks are cached below runs/.cache: rerun the same command to resume.
+Finished tasks are cached below runs/.cache. With champion=last, each run has a folder <run id> in OUT.
 
 On a terminal, a table shows the state and progress of each task. In a pipe, in CI, in a pod, and with NO_COLOR or
 TERM=dumb, progress is printed as lines.
@@ -21,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -56,7 +49,6 @@ from components.shared.records import Results, load_record
 from components.shared.stores.addresses import ADDRESS_FORM
 from components.shared.workflow_size import Packs, pack_classifiers
 from counterweight import parameters
-from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
 from counterweight.task_table import PER_CLASS, TaskTable, class_labels, is_interactive, planned_labels, task_labels
 from counterweight.tasks import Process, Task, phase_of, variables
@@ -545,7 +537,7 @@ def remove_retries(spec: Any) -> None:
             task.ClearField("retry_policy")
 
 
-def run(words: list[str], console: TextIO) -> int:
+def run(words: list[str], out: TextIO) -> int:
     """Run the pipeline and return the exit code."""
     warnings.filterwarnings("ignore")  # kfp warns that a local run ignores images, accelerators and limits
     from kfp import local
@@ -589,9 +581,9 @@ def run(words: list[str], console: TextIO) -> int:
         log_path = CACHE / "logs" / f"{run_id}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("w", encoding="utf-8") as log:
-            interactive = is_interactive(console, os.environ)
-            table = TaskTable(console, planned_labels(values), START_S) if interactive else None
-            runner = Runner(console, log, scratch, checkpoints, packs, table)
+            interactive = is_interactive(out, os.environ)
+            table = TaskTable(out, planned_labels(values), START_S) if interactive else None
+            runner = Runner(out, log, scratch, checkpoints, packs, table)
             if table:
                 task_executor.execute_single_task = partial(runner.execute_task, task_executor.execute_single_task)
             subprocess_task_handler.run_local_subprocess = runner.run_process
@@ -602,9 +594,9 @@ def run(words: list[str], console: TextIO) -> int:
             # kfp puts the path of Python into a shell script unquoted, and into the input of the task as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
-            print(f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}", file=console, flush=True)
+            print(f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}", file=out, flush=True)
             for line in (choose_preset(given)[2], *(planning.announce(plan, values) if plan else ())):
-                print(line, file=console, flush=True)
+                print(line, file=out, flush=True)
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),
@@ -625,7 +617,7 @@ def run(words: list[str], console: TextIO) -> int:
                 with table or contextlib.nullcontext(), contextlib.redirect_stdout(log):
                     counterweight(**values)
             except KeyboardInterrupt:
-                print("\nstopped; rerun the same command to resume", file=console, flush=True)
+                print("\nstopped; rerun the same command to resume", file=out, flush=True)
                 return ExitCode.INTERRUPTED
             except Exception as error:
                 runner.stop()
@@ -635,8 +627,8 @@ def run(words: list[str], console: TextIO) -> int:
                     raise runner.user_errors[0] from error
                 if user_error:
                     raise user_error from error
-                print("".join(runner.failure) or traceback.format_exc(), file=console, flush=True)
-                print(f"the run failed; the complete log is in {log_path}", file=console, flush=True)
+                print("".join(runner.failure) or traceback.format_exc(), file=out, flush=True)
+                print(f"the run failed; the complete log is in {log_path}", file=out, flush=True)
                 return 1
             finally:
                 if engine:
@@ -644,7 +636,7 @@ def run(words: list[str], console: TextIO) -> int:
                     engine.remove_containers()
                 shutil.rmtree(scratch, ignore_errors=True)
         delete_checkpoints(checkpoints, values)
-        _print_results(folder, runner, console)
+        _print_results(folder, runner, out)
         return 0
 
 
@@ -664,7 +656,3 @@ def _print_results(folder: Path, runner: Runner, console: TextIO) -> None:
         took = f"{duration(seconds)}; all other tasks were cached"
     print(f"\n{render_text(results).rstrip()}\n\n{took}", file=console, flush=True)
     print(f"report: {_relative(folder / 'report.html')}", file=console, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -1,26 +1,9 @@
-"""Start a run on a cluster: `python -m counterweight.submit [NAME=value …]`.
+"""Start a run on a cluster.
 
-    PRESET        demo, cpu or full (default: demo for generated images, else cpu)
-    PARAMS        a YAML file of parameters
-    DATA          demo, kaggle or gs://bucket/prefix (or s3://, az://)
-    EXTERNAL      gs://bucket/prefix (or s3://, az://) of a second data set
-    OUT           gs://bucket/prefix (or s3://, az://) for the results (default: below the run's artifacts)
-    EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
-    MLFLOW_EXPERIMENT  the experiment in MLflow, if Kubeflow's MLflow plugin is set up (KFP 2.17)
-    WAIT          1: follow the run until it finishes
-    TIMEOUT       seconds to follow it (default: a day)
-    PLAN          a plan of `make plan`, which the report cites with all deviations from it
-    PLACEMENT     another file than manifests/placement.yaml
-    LOCAL_IMAGES  1: images that the cluster's nodes already have, as with kind; none are pulled from a registry
-
-and any pipeline parameter, which takes precedence over PARAMS, which takes precedence over PRESET, and any option of
-the placement file, such as champion=last.
-With WAIT=1 on GitHub Actions, the verdict and its table are appended to the summary of the job.
-`counterweight/client.py` documents the variables of the API; KFP_SERVICE_ACCOUNT names the Kubernetes service account
-of the run's pods. The pipeline is uploaded as a version with the name of the git revision, or reused if it exists.
-
-Exit codes: 0 started (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 cancelled, 4 timeout (the run continues),
-5 API unreachable or access denied, 130 interrupted (the run continues).
+A parameter of the command takes precedence over PARAMS, which takes precedence over PRESET. KFP_SERVICE_ACCOUNT names
+the Kubernetes service account of the run's pods; `counterweight/client.py` documents the variables of the API. The
+pipeline is uploaded as a version with the name of the git revision, or reused if it exists. With WAIT=1 on GitHub
+Actions, the verdict and its table are appended to the summary of the job.
 """
 
 import hashlib
@@ -63,7 +46,6 @@ from components.shared.workflow_size import pack_classifiers
 from counterweight import build_images, job_summary, parameters
 from counterweight import plan as planning
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
-from counterweight.exit_codes import run_command
 from counterweight.logs import follow, switch, timeout
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -517,7 +499,3 @@ def run(words: list[str], out: TextIO) -> int:
     if wait and (summary := os.environ.get(job_summary.VARIABLE)):
         job_summary.append(summary, api, run.run_id, name, link, str(values["output"]), out)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -396,7 +396,7 @@ def test_run_name_begins_with_the_data_and_fits_the_list(data: str, stem: str):
 def test_submit_ctrl_c_prints_how_to_cancel_and_leaves_the_run(kfp: KfpServer):
     kfp.life = [("RUNNING", {"prepare-data": "RUNNING"})]
     command = subprocess.Popen(
-        [sys.executable, "-m", "counterweight.submit", "LOCAL_IMAGES=1", "WAIT=1"],
+        [sys.executable, "-m", "counterweight", "submit", "LOCAL_IMAGES=1", "WAIT=1"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
