@@ -316,14 +316,16 @@ def _citing_command(words: list[str], path: Path) -> str:
 
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
-    given, options = parameters.split_options(parameters.assignments(words))
+    given = parameters.assignments(words)
     parameters.use_placement(given)
+    path = output_file(given.pop("OUT", ""), DEFAULT)  # of the plan, not of the run
+    given, options = parameters.split_options(given)
     override_options(resolve_options(options))
-    path, limit = output_file(given.pop("OUT", ""), DEFAULT), placement().options.max_bad_images
-    _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    limit = placement().options.max_bad_images
+    _, values, _ = arguments(given, defaults())
     of_runs.check_arms(values, placement().options.synthetic_scope)
     preparing.check_listing(values, limit, placement().options.metadata, placement().options.synthetic_scope)
-    _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
+    _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("data", ""))
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         read = read_data(values, limit, Path(scratch))
     if of_runs.takes_metadata(values, placement().options.metadata):

@@ -141,16 +141,11 @@ def _refuse_output_in(sources: Iterable[str], folder: Path) -> None:
             )
 
 
-def choose_preset(given: Mapping[str, str]) -> tuple[str, dict[str, Any], str]:
-    """Return the preset of a command, as `parameters.choose_preset`."""
-    return parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
-
-
-def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
+def arguments(given: Mapping[str, str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
     """Return run id, parameters and output folder of a command.
 
     Args:
-        words: `NAME=value`.
+        given: PRESET, and parameters by their names.
         default: default values of the pipeline's parameters.
 
     Returns:
@@ -159,27 +154,14 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     Raises:
         UserError: an argument is invalid.
     """
-    given = parameters.assignments(words)
-    preset, of_preset, _ = choose_preset(given)
-    given.pop("PRESET", "")
-    values = default | of_preset
-    for name, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "data_external")):
-        if name in given and parameter in given:
-            raise UserError(
-                f"{name} and {parameter} are the same parameter",
-                "set one of them",
-                "run.repeated_parameter",
-                name=parameter,
-            )
-    out = given.pop("OUT", "") or given.pop("output", "")
+    given = dict(given)
+    preset, of_preset, _ = parameters.choose_preset(given.pop("PRESET", ""), given.get("data", ""))
+    out = given.pop("output", "")
     if "://" in out:
         raise UserError(
             f"OUT is {out}, but a local run writes to a folder on this machine", "name a folder", "run.remote_output"
         )
-    for name, parameter in (("DATA", "data"), ("EXTERNAL", "data_external")):
-        if value := given.pop(name, ""):
-            given[parameter] = value
-    values |= parse(given)
+    values = default | of_preset | parse(given)
     data = str(values["data"])
     values["data"] = _resolve_path(data, "DATA", ("demo", "kaggle"))
     values["data_external"] = _resolve_path(str(values["data_external"]), "EXTERNAL", ("none",))
@@ -554,7 +536,7 @@ def run(words: list[str], out: TextIO) -> int:
     override_options(PER_TASK | resolve_options(options))
     from pipeline import counterweight
 
-    run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    run_id, values, folder = arguments(given, defaults())
     if runner_name == "containers":
         from counterweight.containers import check_paths
 
@@ -595,7 +577,8 @@ def run(words: list[str], out: TextIO) -> int:
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
             print(f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}", file=out, flush=True)
-            for line in (choose_preset(given)[2], *(planning.announce(plan, values) if plan else ())):
+            _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("data", ""))
+            for line in (preset, *(planning.announce(plan, values) if plan else ())):
                 print(line, file=out, flush=True)
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),

@@ -248,34 +248,21 @@ def _unreachable(name: str, value: str, hint: str) -> UserError:
     )
 
 
-def choose_preset(given: Mapping[str, str], of_file: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
-    """Return the preset of a command with a file of parameters, as `parameters.choose_preset`."""
-    data = given.get("DATA", "") or given.get("data", "") or str(of_file.get("data", ""))
-    return parameters.choose_preset(given.get("PRESET", ""), data)
-
-
 def arguments(given: Mapping[str, str]) -> dict[str, Any]:
     """Return all parameters of the run.
 
     Args:
-        given: `NAME` → value, without the options of the command.
+        given: PARAMS, PRESET, and parameters by their names.
 
     Raises:
-        UserError: `arguments.repeated`, or as in `read_yaml`, `check_parameters`, `parse` and `check_values`.
+        UserError: as in `read_yaml`, `check_parameters`, `parse` and `check_values`.
     """
     given = dict(given)
     file = given.pop("PARAMS", "")
     of_file = check_parameters(read_yaml(Path(file), "PARAMS"), file) if file else {}
-    values = choose_preset(given, of_file)[1] | of_file
-    given.pop("PRESET", "")
-    for word, parameter in (("DATA", "data"), ("OUT", "output"), ("EXTERNAL", "data_external")):
-        if word in given and parameter in given:
-            raise UserError(
-                f"{word} and {parameter} are the same option", "give one of them", "arguments.repeated", name=parameter
-            )
-        if value := given.pop(word, ""):
-            given[parameter] = value
-    return check_values(values | parse(given))
+    data = given.get("data", "") or str(of_file.get("data", ""))
+    _, of_preset, _ = parameters.choose_preset(given.pop("PRESET", ""), data)
+    return check_values(of_preset | of_file | parse(given))
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
