@@ -1,28 +1,19 @@
-"""Build and push the images of the phases: `python -m counterweight.build_images build|push [NAME=value …]`.
+"""Build the images of the phases, counterweight/<phase>:<hash of its content>, with Docker or Podman.
 
-    build   build the image of each phase, counterweight/<phase>:<hash of its content>, with Docker or Podman
-    push    build missing images, push them to REGISTRY, and write docker/digests.json, which `compile` reads
-
-    PHASES        phases, separated by commas (default: all)
-    GPU           tensorflow or jax: install CUDA in the images of the phases with an accelerator (default: none)
-    PLACEMENT     another file than manifests/placement.yaml, which gives phases an accelerator
-    REGISTRY      where to push to: host[:port]/path
-    PYTHON_IMAGE  the image that all others start from (default: the one that docker/Dockerfile names by digest; if
-                  it is neither here nor can be pulled, `build` starts from a local image of its name and tag)
-
-The environment variables PODMAN_BUILD_FLAGS and PODMAN_PUSH_FLAGS are passed to Podman. Exit codes: see
-`components.shared.errors.ExitCode`.
+If the base image that docker/Dockerfile names by digest is neither here nor can be pulled, `images` starts from a local
+one of its name and tag. The environment variables PODMAN_BUILD_FLAGS and PODMAN_PUSH_FLAGS are passed to Podman.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
+from typing import TextIO
 
 from components.container_images import BASE, ROOT, content, image, repository
 from components.placement import placement
@@ -30,13 +21,11 @@ from components.shared.errors import UserError
 from components.shared.files import write_text
 from components.shared.log import duration
 from counterweight import parameters
-from counterweight.exit_codes import run_command
 
 DIGESTS = ROOT / "docker" / "digests.json"
 LOGS = ROOT / "build" / "images"
 PHASES = sorted(path.parent.name for path in (ROOT / "components").glob("*/Dockerfile"))
 LIBRARIES = ("tensorflow", "jax")
-OPTIONS = ("PHASES", "GPU", "REGISTRY", "PYTHON_IMAGE", "PLACEMENT")
 START_LIMIT_S = 300
 """How long the engine may take to pull the image that all others start from."""
 START_LABEL = "org.opencontainers.image.base.name"
@@ -360,33 +349,20 @@ def _choices(given: dict[str, str], name: str, allowed: tuple[str, ...] | list[s
     return words
 
 
-def run(step: str, words: list[str]) -> None:
-    """Run the command.
-
-    Args:
-        step: `build` or `push`.
-        words: options as `NAME=value`.
+def choose_phases(given: dict[str, str]) -> tuple[list[str], str]:
+    """Return the phases of the options, and the library that uses GPUs (empty for none).
 
     Raises:
-        UserError: an option is invalid, or a step failed.
+        UserError: `images.unknown_choice`.
     """
-    if step not in ("build", "push"):
-        raise UserError("no action given", "choose build or push", "images.no_action")
-    given = parameters.assignments(words)
-    for name in given:
-        if name not in OPTIONS:
-            raise UserError(
-                f"unknown option {name}", f"choose from {', '.join(OPTIONS)}", "images.unknown_option", name=name
-            )
     parameters.use_placement(given)
     phases = _choices(given, "PHASES", PHASES) or PHASES
-    gpu = "".join(_choices(given, "GPU", LIBRARIES)[:1])
-    if step == "push" and not given.get("REGISTRY"):
-        raise UserError("REGISTRY is missing", "run `make push REGISTRY=host/path`", "images.no_registry")
-    build(phases, gpu, given.get("PYTHON_IMAGE", ""), must_be_pinned=step == "push")
-    if step == "push":
-        push(given["REGISTRY"], phases, gpu)
+    return phases, "".join(_choices(given, "GPU", LIBRARIES)[:1])
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run("".join(sys.argv[1:2]), parameters.words(sys.argv[2:]))))
+def run(words: list[str], out: TextIO) -> None:
+    """Run the command."""
+    given = parameters.assignments(words)
+    phases, gpu = choose_phases(given)
+    with contextlib.redirect_stdout(out):
+        build(phases, gpu, given.get("PYTHON_IMAGE", ""))

@@ -187,7 +187,7 @@ ON_CLUSTER = {
     "compile": Command("compile", "Write the pipeline to build/pipeline.yaml.", PLACEMENT),
     "images": Command("build_images", "Build the images of the phases. Needs Docker or Podman.", IMAGES),
     "push": Command(
-        "build_images",
+        "push_images",
         "Build and push the images. Writes docker/digests.json.",
         {"--registry": Option("REGISTRY", "HOST/PATH", "Where to push to: host[:port]/path.")} | IMAGES,
     ),
@@ -238,6 +238,8 @@ ON_CLUSTER = {
     ),
 }
 COMMANDS = LOCAL | ON_CLUSTER
+CALLING_API = ON_CLUSTER.keys() - {"compile", "images", "push"}
+"""Commands that take the variables of the API, which begin with KFP_."""
 
 SECTIONS = {
     "Common": ("arms", "random_seed"),
@@ -288,7 +290,7 @@ def _call(name: str, command: Command, known: list[str], arguments: list[str]) -
         UserError: `arguments.unknown`, or the error of the command.
     """
     for word in assignments(arguments):
-        if word not in known and not word.startswith("KFP_"):
+        if word not in known and not (name in CALLING_API and word.startswith("KFP_")):
             raise UserError(
                 f"{word} is not an option of {name}",
                 did_you_mean(word, known) or f"see `counterweight {name} --help`",
@@ -296,10 +298,6 @@ def _call(name: str, command: Command, known: list[str], arguments: list[str]) -
                 name=word,
             )
     module = importlib.import_module(f"counterweight.{command.module}")
-    if command.module == "build_images":
-        return module.run({"images": "build"}.get(name, name), arguments)
-    if command.module == "evaluate":
-        return module.evaluate(arguments)
     return module.run(arguments, sys.stdout)
 
 

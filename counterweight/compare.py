@@ -1,15 +1,9 @@
-"""Compare two runs: `python -m counterweight.compare RUN=a,b [OUT=compare.html]`.
-
-    RUN  folders or addresses (gs://, s3://, az://) of two finished runs, separated by a comma
-    OUT  the page to write (default: compare.html)
+"""Compare two runs.
 
 Prints the settings that differ. If both runs have the same split, prints and writes, for each arm of both, the paired
 difference b − a with a 95 % interval over test lesions and seeds; otherwise it is refused.
-
-Exit codes: 0 done, 2 invalid input, or runs that cannot be compared.
 """
 
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +24,6 @@ from components.shared.files import write_text
 from components.shared.records import Difference, RunRecord
 from components.shared.seeds import derive_seed
 from counterweight import parameters
-from counterweight.exit_codes import run_command
 from counterweight.keras_start import start_keras
 from counterweight.run_options import check_run, expand, output_file
 from counterweight.text_table import table_lines
@@ -239,7 +232,6 @@ def _arguments(words: list[str]) -> tuple[list[str], Path]:
         UserError: `compare.two_runs`, `compare.out`, or as in `check_run` and `output_file`.
     """
     given = parameters.assignments(words)
-    parameters.check_names(given, "RUN", "OUT")
     runs = [expand(place) for place in given.get("RUN", "").split(",") if place.strip()]
     if len(runs) != 2:
         raise UserError(
@@ -274,7 +266,3 @@ def run(words: list[str], out: TextIO) -> int:
     print(f"\n{chr(10).join(table_lines([HEAD, *map(_cells, pairs)]))}\n\n{printable(basis)}", file=out)
     print(f"page: {printable(str(page))}", file=out, flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -1,7 +1,6 @@
-"""Compile the pipeline to YAML, identically in each run: `counterweight compile [PLACEMENT=…]`.
+"""Compile the pipeline to YAML, identically in each run.
 
 Images are named by the digests of `make push`, if there are any, otherwise by the hash of their content.
-PLACEMENT names another file than manifests/placement.yaml.
 """
 
 import warnings
@@ -59,7 +58,6 @@ def main(path: Path = DEFAULT, local_images: bool = False) -> None:
 def run(words: list[str], out: TextIO) -> None:
     """Run the command; `out` receives the path."""
     given = parameters.assignments(words)
-    parameters.check_names(given, "PLACEMENT")
     parameters.use_placement(given)
     main()
     print(DEFAULT, file=out, flush=True)

@@ -1,8 +1,4 @@
-"""Show the models of a published run on a local page: `counterweight demo RUN=… [HOST=…] [PORT=…]`.
-
-    RUN    folder or address (gs://, s3://, az://) of a published run
-    HOST   address to listen at (default 127.0.0.1: this machine only)
-    PORT   port (default 7860)
+"""Show the models of a published run on a local page.
 
 The page has no accounts: all who reach it can see the run's images. It fetches nothing from other hosts.
 """
@@ -66,7 +62,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run(words: list[str], console: TextIO) -> None:
+def run(words: list[str], out: TextIO) -> None:
     """Run the command until it is interrupted."""
     options = read_options(words, OPTIONS)
     host, port = _choose_host(options), read_number(options, "PORT", 7860, least=1, most=65_535)
@@ -85,7 +81,7 @@ def run(words: list[str], console: TextIO) -> None:
         from counterweight import published, reevaluate
         from counterweight.demo_model import Demo
 
-        print(f"demo: loading the models of {options['RUN']}", file=console, flush=True)
+        print(f"demo: loading the models of {options['RUN']}", file=out, flush=True)
         demo = Demo(reevaluate.open_published(options["RUN"], scratch / "run"))
         import uvicorn
 
@@ -93,10 +89,10 @@ def run(words: list[str], console: TextIO) -> None:
 
         local = ipaddress.ip_address(host).is_loopback
         if not local:
-            print(f"warning: every machine that reaches {host} can see the images of the run", file=console)
+            print(f"warning: every machine that reaches {host} can see the images of the run", file=out)
         config = uvicorn.Config(create_app(demo, (*LOCAL_NAMES, host) if local else ("*",)), log_level="warning")
         shown = f"[{host}]" if ":" in host else host
-        print(f"{published.NOTICE}\ndemo: http://{shown}:{port} (Ctrl-C stops it)", file=console, flush=True)
+        print(f"{published.NOTICE}\ndemo: http://{shown}:{port} (Ctrl-C stops it)", file=out, flush=True)
         uvicorn.Server(config).run(sockets=[bound])
         # It returns after a signal only. If the process was started with SIGINT ignored, as by `&` in a script, its own
         # handler is the only one.

@@ -1,32 +1,20 @@
-"""Evaluate published runs again: `python -m counterweight.evaluate RUN=… [EXTERNAL=…] [OUT=…]`.
+"""Evaluate a published run on external data, or pool the folds of a k-fold run.
 
-    RUN         folder or address (gs://, s3://, az://) of a published run, whose models are evaluated on EXTERNAL.
-                Several, separated by commas: the folds of a k-fold run, which are pooled
-    EXTERNAL    folder or address with external images in any layout; classes may be missing
-    OUT         folder for the results (default: external/ in the run's folder, if that is local)
-    duplicates  for external images that belong to images of the run: refuse (default) or move_to_train (exclude them)
-    data_columns  columns of the external table, as in a run: image_id:COLUMN,… (default auto)
-    max_bad_images  maximum number of unusable external images to skip (default 10)
-
-Exit codes: see `components.shared.errors.ExitCode`.
+External images may have any layout; classes may be missing. The results of a run in object storage need OUT.
 """
 
 import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from components.shared.errors import UserError
 from components.shared.records import path_below
 from components.shared.stores.addresses import parse as parse_address
 from counterweight import parameters
-from counterweight.exit_codes import run_command
 from counterweight.keras_start import start_keras
 from counterweight.run import check_writable
 from counterweight.run_options import check_run, expand, missing_option
-
-OPTIONS = ("RUN", "EXTERNAL", "OUT", "duplicates", "data_columns", "max_bad_images")
 
 
 class Arguments(NamedTuple):
@@ -44,10 +32,9 @@ def arguments(words: list[str]) -> Arguments:
     """Return the options.
 
     Raises:
-        UserError: an option is unknown, missing or invalid, or `storage.invalid_address`.
+        UserError: an option is missing or invalid, or `storage.invalid_address`.
     """
     given = parameters.assignments(words)
-    parameters.check_names(given, *OPTIONS)
     runs = [expand(run) for run in given.get("RUN", "").split(",") if run.strip()]
     external, out = expand(given.get("EXTERNAL", "")), given.get("OUT", "")
     if not runs:
@@ -81,7 +68,7 @@ def arguments(words: list[str]) -> Arguments:
     return Arguments(runs, external, folder, given.get("duplicates", "refuse"), columns, int(bad))
 
 
-def evaluate(words: list[str]) -> None:
+def run(words: list[str], out: TextIO) -> None:
     """Run the command."""
     runs, external, folder, duplicates, columns, max_bad_images = arguments(words)
     check_writable(folder, "OUT")
@@ -106,11 +93,7 @@ def evaluate(words: list[str]) -> None:
             results, table = reevaluate.pool_folds(opened)
     write_results(folder, results, table)
     write_pages(results, Gallery(), folder / "report.html", folder / "comparison.md")
-    print(f"\n{render_text(results).rstrip()}\n")
+    print(f"\n{render_text(results).rstrip()}\n", file=out)
     if results.external:
-        print(f"{external}: {headline(results.external, results.run)}")
-    print(f"report: {os.path.relpath(folder / 'report.html')}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: evaluate(parameters.words(sys.argv[1:]))))
+        print(f"{external}: {headline(results.external, results.run)}", file=out)
+    print(f"report: {os.path.relpath(folder / 'report.html')}", file=out)

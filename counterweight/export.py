@@ -1,13 +1,9 @@
-"""Export the classifier of a published run, or its synthetic images: `counterweight export RUN=… FORMAT=…`.
+"""Export the classifier of a published run, or its synthetic images.
 
-    RUN      folder or address (gs://, s3://, az://) of a published run
-    FORMAT   savedmodel: for TensorFlow Serving and KServe; onnx: for ONNX Runtime; folder: the synthetic images as PNG
-    ARM      name of the arm (default: that of the report's advice); with folder, only the images that this arm uses
-    SEEDS    all: the mean over the seeds as one model (default); first: the model of the run's first seed
-    OUT      folder to write (default: export-<format>/ in the run's folder, if that is local)
-
-Temperature scaling is built into an exported model: its output are the probabilities of `counterweight predict`. It is
-loaded again by another library and compared with the original before the folder gets its name.
+`savedmodel` is for TensorFlow Serving and KServe, `onnx` for ONNX Runtime; `folder` with ARM writes only the images
+that this arm uses. Temperature scaling is built into an exported model: its output are the probabilities of
+`counterweight predict`. It is loaded again by another library and compared with the original before the folder gets its
+name. The results of a run in object storage need OUT.
 """
 
 import importlib.util
@@ -282,8 +278,8 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def run(words: list[str], console: TextIO) -> None:
-    """Run the command; `console` receives its last lines."""
+def run(words: list[str], out: TextIO) -> None:
+    """Run the command; `out` receives its last lines."""
     options = read_options(words, OPTIONS, FORMAT=f"choose from {', '.join(FORMATS)}")
     name = _choose_format(options)
     folder = choose_output(options, f"export-{name}")
@@ -300,4 +296,4 @@ def run(words: list[str], console: TextIO) -> None:
         else:
             arm = published.choose_arm(opened, options["ARM"])
             export_model(opened, arm, options["SEEDS"] == "first", name, folder)
-    print(f"{published.NOTICE}\nexport: {os.path.relpath(folder)}", file=console)
+    print(f"{published.NOTICE}\nexport: {os.path.relpath(folder)}", file=out)

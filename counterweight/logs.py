@@ -1,16 +1,11 @@
-"""Show what a run did: `python -m counterweight.logs RUN=id [TASK=name] [WAIT=1] [TIMEOUT=seconds]`.
+"""Show what a run did.
 
 Prints each task with its state, duration and error, and the logs of the failed tasks, or of those that TASK names.
-WAIT=1 first follows the run until it finishes. `counterweight/client.py` documents the variables of the API.
-
-Exit codes: 0 done (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 cancelled, 4 timeout (the run continues),
-5 API unreachable or access denied, 130 interrupted (the run continues).
 """
 
 import os
 import re
 import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,9 +18,7 @@ from components.shared import workflow
 from components.shared.errors import ExitCode, UserError, printable
 from components.shared.log import duration
 from components.shared.workflow import Task, Workflow, parse_error_record
-from counterweight import parameters
 from counterweight.client import ATTEMPT_S, Api, ApiError, RejectedError, settings
-from counterweight.exit_codes import run_command
 
 EXIT_CODES = {
     workflow.SUCCEEDED: ExitCode.SUCCEEDED,
@@ -331,18 +324,13 @@ def report_without_tasks(api: Api, run: Any, problem: UserError, out: TextIO) ->
     _print(out, f"  {kubectl_logs(api.namespace)} -l pipeline/runid={run.run_id} -c main --prefix --tail=-1")
 
 
-def options(words: list[str], *names: str) -> dict[str, str]:
+def options(words: list[str]) -> dict[str, str]:
     """Return the options of a command about one run.
 
-    Args:
-        words: `NAME=value`.
-        names: the known options, including RUN.
-
     Raises:
-        UserError: `arguments.unknown` or `run.missing`.
+        UserError: `run.missing`, or as in `settings`.
     """
     given = settings(words)
-    parameters.check_names(given, *names)
     if not given.get("RUN"):
         raise UserError("RUN is missing", "write RUN=id, the last part of the run's address", "run.missing")
     return given
@@ -376,7 +364,7 @@ def switch(given: Mapping[str, str], name: str) -> bool:
 
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
-    given = options(words, "RUN", "TASK", "WAIT", "TIMEOUT")
+    given = options(words)
     seconds, wait = timeout(given), switch(given, "WAIT")
     api = Api(os.environ)
     code = follow(api, given["RUN"], seconds, out) if wait else 0
@@ -387,7 +375,3 @@ def run(words: list[str], out: TextIO) -> int:
         else:
             report_without_tasks(api, found, tasks, out)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -15,8 +15,8 @@ from components.shared.errors import UserError
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 MAKE_VARIABLES = ("PYTHON", "VENV", "UV_VERSION")
 """Variables of the Makefile that are not passed to the command."""
-PLACES = ("DATA", "EXTERNAL", "OUT")
-"""Words that name a place; an empty one is refused."""
+ALIASES = {"DATA": "data", "EXTERNAL": "data_external", "OUT": "output"}
+"""Word that names a place → the parameter that it sets; an empty one is refused."""
 
 
 def words(given: list[str]) -> list[str]:
@@ -56,7 +56,7 @@ def assignments(words: list[str]) -> dict[str, str]:
             )
         if name in found:
             raise UserError(f"{name} is given twice", "give it once", "arguments.repeated", name=name)
-        if name in PLACES and not value.strip():  # an unset variable of a script must not start a run on demo data
+        if name in ALIASES and not value.strip():  # an unset variable of a script must not start a run on demo data
             raise UserError(f"{name} is empty", f"give {name} a value, or leave it out", "arguments.empty", name=name)
         found[name] = value
     return found
@@ -114,14 +114,23 @@ def choose_preset(name: str, data: str) -> tuple[str, dict[str, Any], str]:
 
 
 def split_options(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the assignments to parameters, and those to options of the compiled pipeline.
+    """Return the assignments to parameters, by the parameters' names, and those to options of the compiled pipeline.
+
+    Raises:
+        UserError: `arguments.repeated`: a parameter is given by both of its names.
 
     Example:
-        >>> split_options({"gan_kimg": "3", "gans_per_task": "1"})
-        ({'gan_kimg': '3'}, {'gans_per_task': '1'})
+        >>> split_options({"DATA": "demo", "gans_per_task": "1"})
+        ({'data': 'demo'}, {'gans_per_task': '1'})
     """
-    options = {name: value for name, value in given.items() if name in parameters.Options.model_fields}
-    return {name: value for name, value in given.items() if name not in options}, options
+    for word, name in ALIASES.items():
+        if word in given and name in given:
+            raise UserError(
+                f"{word} and {name} are the same parameter", "give one of them", "arguments.repeated", name=name
+            )
+    named = {ALIASES.get(word, word): value for word, value in given.items()}
+    options = {name: value for name, value in named.items() if name in parameters.Options.model_fields}
+    return {name: value for name, value in named.items() if name not in options}, options
 
 
 def table(model: Any = parameters.Parameters) -> str:
@@ -142,15 +151,3 @@ def describe_option(name: str, model: Any) -> tuple[str, str]:
 def _default(name: str, model: Any) -> str:
     default = parameters.defaults(model)[name]
     return ",".join(map(str, default)) if isinstance(default, list) else str(default)
-
-
-def check_names(given: Mapping[str, str], *names: str) -> None:
-    """Raise `arguments.unknown` for an option that the command does not have."""
-    for name in given:
-        if name not in names:
-            raise UserError(
-                f"{name} is not an option of this command",
-                f"choose from {', '.join(names)}",
-                "arguments.unknown",
-                name=name,
-            )

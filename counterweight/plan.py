@@ -1,21 +1,14 @@
-"""Plan a run from its metadata, and register the plan: `python -m counterweight.plan DATA=… [PRESET=…] [NAME=value …]`.
+"""Plan a run from its metadata, and register the plan.
 
-    DATA       demo, gs://bucket/prefix (or s3://, az://) or a folder
-    PRESET     demo, cpu or full (default: demo for generated images, else cpu)
-    OUT        the file to write (default plan.json); another plan or file there is not replaced
-    PLACEMENT  another file than manifests/placement.yaml, whose prices give the cost
-
-and any pipeline parameter. Prints classes, split, the effect that the run can detect, time and memory, in seconds: no
-image is decoded. `make run PLAN=plan.json` or `make submit PLAN=plan.json` cites the plan in the report.
-
-Exit codes: 0 planned, 2 invalid input.
+Prints classes, split, the effect that the run can detect, time and memory, in seconds: no image is decoded. The prices
+of the placement file give the cost. `make run PLAN=plan.json` or `make submit PLAN=plan.json` cites the plan in the
+report.
 """
 
 import hashlib
 import itertools
 import json
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -49,7 +42,6 @@ from components.shared.stores.addresses import is_address
 from counterweight import estimate as estimating
 from counterweight import parameters, plan_text
 from counterweight.estimate import Size, estimate
-from counterweight.exit_codes import run_command
 from counterweight.run import arguments, resolve_options
 from counterweight.run_options import expand, output_file
 
@@ -324,14 +316,16 @@ def _citing_command(words: list[str], path: Path) -> str:
 
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
-    given, options = parameters.split_options(parameters.assignments(words))
+    given = parameters.assignments(words)
     parameters.use_placement(given)
+    path = output_file(given.pop("OUT", ""), DEFAULT)  # of the plan, not of the run
+    given, options = parameters.split_options(given)
     override_options(resolve_options(options))
-    path, limit = output_file(given.pop("OUT", ""), DEFAULT), placement().options.max_bad_images
-    _, values, _ = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    limit = placement().options.max_bad_images
+    _, values, _ = arguments(given, defaults())
     of_runs.check_arms(values, placement().options.synthetic_scope)
     preparing.check_listing(values, limit, placement().options.metadata, placement().options.synthetic_scope)
-    _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
+    _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("data", ""))
     with tempfile.TemporaryDirectory(prefix="counterweight-") as scratch:
         read = read_data(values, limit, Path(scratch))
     if of_runs.takes_metadata(values, placement().options.metadata):
@@ -354,7 +348,3 @@ def run(words: list[str], out: TextIO) -> int:
     print(f"\nplan: {printable(str(path))}{state}, SHA-256 {file_sha256(path)}", file=out)
     print(f"to cite it in the report: {printable(_citing_command(words, path))}", file=out, flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -1,13 +1,8 @@
-"""Score new images, which need no labels, with the models of a published run: `counterweight predict RUN=… DATA=…`.
-
-    RUN         folder or address (gs://, s3://, az://) of a published run
-    DATA        folder or address of images, in any layout; folders may be nested, and labels are ignored
-    ARM         name of the arm (default: the arm of the report's advice)
-    OUT         folder for the results (default: predictions/ in the run's folder, if that is local)
-    max_bad_images  maximum number of unusable images to skip (default 10)
+"""Score new images, which need no labels, with the models of a published run.
 
 Images are read in chunks, each of which is saved: memory does not grow with their pixels, and a command that was killed
-resumes from the last chunk with the same result. Names and sizes of all images are in memory.
+resumes from the last chunk with the same result. Names and sizes of all images are in memory. The results of a run in
+object storage need OUT.
 """
 
 import hashlib
@@ -275,8 +270,8 @@ def _work_folder(folder: Path, key: str) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def run(words: list[str], console: TextIO) -> None:
-    """Run the command; `console` receives its last lines."""
+def run(words: list[str], out: TextIO) -> None:
+    """Run the command; `out` receives its last lines."""
     options = read_options(words, OPTIONS, DATA="give a folder or address of images")
     max_bad_images, folder = read_number(options, "max_bad_images", 10), choose_output(options, "predictions")
     check_writable(folder, "OUT")
@@ -324,7 +319,7 @@ def run(words: list[str], console: TextIO) -> None:
         log_line("predict", f"skipped {image}: {reason}")
     listed = ", ".join(f"{dx} {count:,}" for dx, count in counts.most_common())
     log_line("predict", f"predicted {listed}; unlike the training images: {unlike:,}")
-    print(f"{published.NOTICE}\npredictions: {os.path.relpath(folder / 'predictions.csv')}", file=console)
+    print(f"{published.NOTICE}\npredictions: {os.path.relpath(folder / 'predictions.csv')}", file=out)
 
 
 def _refuse_unusable(data: str, images: Images, findings: Findings) -> None:

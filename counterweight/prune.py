@@ -1,28 +1,18 @@
-"""List and remove what Counterweight created on a cluster: `python -m counterweight.prune [REMOVE=…] [DRY_RUN=1]`.
-
-    REMOVE   runs, versions or schedules; several with commas between them (default: none, only list)
-    OLDER    days: only what was created before that (default 30)
-    DRY_RUN  1: print what would be removed
+"""List and remove what Counterweight created on a cluster.
 
 Never removes an unfinished run, a version that a schedule or an unfinished run uses, or the released version. A
-schedule with a run in progress is disabled instead. The artifacts of removed runs are kept. `counterweight/client.py`
-documents the variables of the API.
-
-Exit codes: 0 done, 2 invalid input, 5 API unreachable or access denied.
+schedule with a run in progress is disabled instead. The artifacts of removed runs are kept.
 """
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
 from components.shared.errors import UserError, printable
-from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
-from counterweight.exit_codes import run_command
 from counterweight.logs import state_of, switch
 from counterweight.schedule import (
     PIPELINE,
@@ -156,7 +146,6 @@ def _days(given: dict[str, str]) -> int:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    parameters.check_names(given, "REMOVE", "OLDER", "DRY_RUN")
     kinds = [kind.strip() for kind in given.get("REMOVE", "").split(",") if kind.strip()]
     for kind in kinds:
         if kind not in KINDS:
@@ -178,7 +167,3 @@ def run(words: list[str], out: TextIO) -> int:
         detail = f", because run {kept} is in progress" if kept else ""
         _print(out, f"{'would ' if dry else ''}{verb} {kind} {entry.display_name} ({_day(entry)}){detail}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

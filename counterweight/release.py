@@ -1,14 +1,10 @@
-"""Release the current version to schedules: `python -m counterweight.release [FILE=…] [DRY_RUN=1] [LOCAL_IMAGES=1]`.
+"""Release the current version to schedules.
 
 Uploads the compiled pipeline as the newest version of the pipeline of releases, and synchronises the recurring runs
 with it (`counterweight/schedule.py`). `make submit` uploads to another pipeline, so that trials change no schedule.
-PLACEMENT names another file than manifests/placement.yaml.
-
-Exit codes: 0 released (with DRY_RUN=1: changes printed), 2 invalid input, 5 API unreachable or access denied.
 """
 
 import os
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +14,6 @@ import kfp_server_api
 
 from counterweight import parameters
 from counterweight.client import Api, settings
-from counterweight.exit_codes import run_command
 from counterweight.logs import switch
 from counterweight.schedule import DEFAULT, RELEASES, read_and_check, released_version, synchronise
 from counterweight.submit import Package, compile_package, upload
@@ -27,7 +22,6 @@ from counterweight.submit import Package, compile_package, upload
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    parameters.check_names(given, "FILE", "DRY_RUN", "LOCAL_IMAGES", "PLACEMENT")
     parameters.use_placement(given)
     entries = read_and_check(Path(given.get("FILE") or os.path.relpath(DEFAULT)), out)
     dry = switch(given, "DRY_RUN")
@@ -53,7 +47,3 @@ def release(api: Api, package: Package) -> Any:
         again = replace(package, version=f"{package.version}-{datetime.now(UTC):%y%m%d-%H%M%S}")
         upload(api, again, RELEASES)
     return api.call(released_version, api)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -1,12 +1,6 @@
 """Run the complete pipeline on this machine, each task in its own process or container.
 
-    DATA    demo, kaggle, gs://bucket/prefix (or s3://, az://) or a folder (default: the preset's, else demo)
-    PRESET  demo, cpu or full (default: demo for generated images, else cpu)
-    OUT     the folder of the results (default runs/<run id>); with champion=last each run has a folder <run id> in it
-    RUNNER  processes (default), or containers: each task in the image of its phase, with Docker or Podman
-    PLAN    a plan of `make plan`, which the report cites with all deviations from it
-
-and any pipeline parameter. Finished tasks are cached below runs/.cache: rerun the same command to resume.
+Finished tasks are cached below runs/.cache. With champion=last, each run has a folder <run id> in OUT.
 
 On a terminal, a table shows the state and progress of each task. In a pipe, in CI, in a pod, and with NO_COLOR or
 TERM=dumb, progress is printed as lines.
@@ -21,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -56,7 +49,6 @@ from components.shared.records import Results, load_record
 from components.shared.stores.addresses import ADDRESS_FORM
 from components.shared.workflow_size import Packs, pack_classifiers
 from counterweight import parameters
-from counterweight.exit_codes import run_command
 from counterweight.output_lock import lock_output
 from counterweight.task_table import PER_CLASS, TaskTable, class_labels, is_interactive, planned_labels, task_labels
 from counterweight.tasks import Process, Task, phase_of, variables
@@ -149,16 +141,11 @@ def _refuse_output_in(sources: Iterable[str], folder: Path) -> None:
             )
 
 
-def choose_preset(given: Mapping[str, str]) -> tuple[str, dict[str, Any], str]:
-    """Return the preset of a command, as `parameters.choose_preset`."""
-    return parameters.choose_preset(given.get("PRESET", ""), given.get("DATA", "") or given.get("data", ""))
-
-
-def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
+def arguments(given: Mapping[str, str], default: dict[str, Any]) -> tuple[str, dict[str, Any], Path]:
     """Return run id, parameters and output folder of a command.
 
     Args:
-        words: `NAME=value`.
+        given: PRESET, and parameters by their names.
         default: default values of the pipeline's parameters.
 
     Returns:
@@ -167,27 +154,14 @@ def arguments(words: list[str], default: dict[str, Any]) -> tuple[str, dict[str,
     Raises:
         UserError: an argument is invalid.
     """
-    given = parameters.assignments(words)
-    preset, of_preset, _ = choose_preset(given)
-    given.pop("PRESET", "")
-    values = default | of_preset
-    for name, parameter in (("OUT", "output"), ("DATA", "data"), ("EXTERNAL", "data_external")):
-        if name in given and parameter in given:
-            raise UserError(
-                f"{name} and {parameter} are the same parameter",
-                "set one of them",
-                "run.repeated_parameter",
-                name=parameter,
-            )
-    out = given.pop("OUT", "") or given.pop("output", "")
+    given = dict(given)
+    preset, of_preset, _ = parameters.choose_preset(given.pop("PRESET", ""), given.get("data", ""))
+    out = given.pop("output", "")
     if "://" in out:
         raise UserError(
             f"OUT is {out}, but a local run writes to a folder on this machine", "name a folder", "run.remote_output"
         )
-    for name, parameter in (("DATA", "data"), ("EXTERNAL", "data_external")):
-        if value := given.pop(name, ""):
-            given[parameter] = value
-    values |= parse(given)
+    values = default | of_preset | parse(given)
     data = str(values["data"])
     values["data"] = _resolve_path(data, "DATA", ("demo", "kaggle"))
     values["data_external"] = _resolve_path(str(values["data_external"]), "EXTERNAL", ("none",))
@@ -545,7 +519,7 @@ def remove_retries(spec: Any) -> None:
             task.ClearField("retry_policy")
 
 
-def run(words: list[str], console: TextIO) -> int:
+def run(words: list[str], out: TextIO) -> int:
     """Run the pipeline and return the exit code."""
     warnings.filterwarnings("ignore")  # kfp warns that a local run ignores images, accelerators and limits
     from kfp import local
@@ -562,7 +536,7 @@ def run(words: list[str], console: TextIO) -> int:
     override_options(PER_TASK | resolve_options(options))
     from pipeline import counterweight
 
-    run_id, values, folder = arguments([f"{name}={value}" for name, value in given.items()], defaults())
+    run_id, values, folder = arguments(given, defaults())
     if runner_name == "containers":
         from counterweight.containers import check_paths
 
@@ -589,9 +563,9 @@ def run(words: list[str], console: TextIO) -> int:
         log_path = CACHE / "logs" / f"{run_id}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("w", encoding="utf-8") as log:
-            interactive = is_interactive(console, os.environ)
-            table = TaskTable(console, planned_labels(values), START_S) if interactive else None
-            runner = Runner(console, log, scratch, checkpoints, packs, table)
+            interactive = is_interactive(out, os.environ)
+            table = TaskTable(out, planned_labels(values), START_S) if interactive else None
+            runner = Runner(out, log, scratch, checkpoints, packs, table)
             if table:
                 task_executor.execute_single_task = partial(runner.execute_task, task_executor.execute_single_task)
             subprocess_task_handler.run_local_subprocess = runner.run_process
@@ -602,9 +576,10 @@ def run(words: list[str], console: TextIO) -> int:
             # kfp puts the path of Python into a shell script unquoted, and into the input of the task as well.
             subprocess_task_handler.replace_python_executable = lambda command, executable: command
             logging.basicConfig(stream=log)
-            print(f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}", file=console, flush=True)
-            for line in (choose_preset(given)[2], *(planning.announce(plan, values) if plan else ())):
-                print(line, file=console, flush=True)
+            print(f"run {run_id}: results in {_relative(folder)}, complete log in {log_path}", file=out, flush=True)
+            _, _, preset = parameters.choose_preset(given.get("PRESET", ""), given.get("data", ""))
+            for line in (preset, *(planning.announce(plan, values) if plan else ())):
+                print(line, file=out, flush=True)
             local.init(
                 runner=local.DockerRunner() if engine else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(CACHE / "artifacts"),
@@ -625,7 +600,7 @@ def run(words: list[str], console: TextIO) -> int:
                 with table or contextlib.nullcontext(), contextlib.redirect_stdout(log):
                     counterweight(**values)
             except KeyboardInterrupt:
-                print("\nstopped; rerun the same command to resume", file=console, flush=True)
+                print("\nstopped; rerun the same command to resume", file=out, flush=True)
                 return ExitCode.INTERRUPTED
             except Exception as error:
                 runner.stop()
@@ -635,8 +610,8 @@ def run(words: list[str], console: TextIO) -> int:
                     raise runner.user_errors[0] from error
                 if user_error:
                     raise user_error from error
-                print("".join(runner.failure) or traceback.format_exc(), file=console, flush=True)
-                print(f"the run failed; the complete log is in {log_path}", file=console, flush=True)
+                print("".join(runner.failure) or traceback.format_exc(), file=out, flush=True)
+                print(f"the run failed; the complete log is in {log_path}", file=out, flush=True)
                 return 1
             finally:
                 if engine:
@@ -644,7 +619,7 @@ def run(words: list[str], console: TextIO) -> int:
                     engine.remove_containers()
                 shutil.rmtree(scratch, ignore_errors=True)
         delete_checkpoints(checkpoints, values)
-        _print_results(folder, runner, console)
+        _print_results(folder, runner, out)
         return 0
 
 
@@ -664,7 +639,3 @@ def _print_results(folder: Path, runner: Runner, console: TextIO) -> None:
         took = f"{duration(seconds)}; all other tasks were cached"
     print(f"\n{render_text(results).rstrip()}\n\n{took}", file=console, flush=True)
     print(f"report: {_relative(folder / 'report.html')}", file=console, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

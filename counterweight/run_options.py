@@ -49,10 +49,9 @@ def read_options(words: list[str], names: Sequence[str], **required: str) -> dic
         **required: other options that must be given, with the hint for one that is missing.
 
     Raises:
-        UserError: an option is unknown or missing, RUN does not exist, or `storage.invalid_address`.
+        UserError: an option is missing, RUN does not exist, or `storage.invalid_address`.
     """
     given = parameters.assignments(words)
-    parameters.check_names(given, *names)
     options = {name: given.get(name, "").strip() for name in names}
     for name in {"RUN", "DATA", "OUT"} & set(names):
         options[name] = expand(options[name])

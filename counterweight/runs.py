@@ -1,13 +1,10 @@
-"""List the finished runs in a folder: `python -m counterweight.runs [DIR=runs]`.
+"""List the finished runs in a folder.
 
 Prints a line for each run, the newest first, and writes `index.html` into the folder, with links to the reports.
 Folders that are no finished run of this version are listed with the reason.
-
-Exit codes: 0 done, 2 invalid input.
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +19,6 @@ from components.shared.errors import UserError, printable
 from components.shared.files import file_sha256, write_text
 from components.shared.records import Difference, Manifest, Results, load_record, path_below
 from counterweight import parameters
-from counterweight.exit_codes import run_command
 from counterweight.run_options import expand
 from counterweight.text_table import table_lines
 
@@ -170,7 +166,6 @@ def _is_own(index: Path) -> bool:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = parameters.assignments(words)
-    parameters.check_names(given, "DIR")
     folder = _check_folder(given.get("DIR", "") or DEFAULT)
     rows, others = read_all(folder)
     write_text(folder / INDEX, render_index(rows, others))
@@ -181,7 +176,3 @@ def run(words: list[str], out: TextIO) -> int:
         print(f"not a finished run: {printable(name)}: {printable(reason)}", file=out)
     print(f"finished runs: {len(rows):,}; index: {printable(str(folder / INDEX))}", file=out, flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

@@ -1,20 +1,16 @@
-"""Synchronise recurring runs with a file: `python -m counterweight.schedule [FILE=…] [DRY_RUN=1]`.
+"""Synchronise recurring runs with a file.
 
-The default file is manifests/schedules.yaml; `counterweight/client.py` documents the variables of the API. Recurring
-runs start the released version of the pipeline (`counterweight/release.py`). Only recurring runs that this command
-created for this pipeline, identified by their description, are changed or deleted. Kubeflow cannot change one except
-for its switch: a new one is created before the old one is deleted, so that no schedule is lost if this command is
-interrupted. An old one with a run in progress is disabled and deleted later, because Kubeflow deletes the run's
+Recurring runs start the released version of the pipeline (`counterweight/release.py`). Only recurring runs that this
+command created for this pipeline, identified by their description, are changed or deleted. Kubeflow cannot change one
+except for its switch: a new one is created before the old one is deleted, so that no schedule is lost if this command
+is interrupted. An old one with a run in progress is disabled and deleted later, because Kubeflow deletes the run's
 workflow with it.
-
-Exit codes: 0 synchronised (with DRY_RUN=1: changes printed), 2 invalid input, 5 API unreachable or access denied.
 """
 
 import hashlib
 import json
 import os
 import re
-import sys
 import time
 import zoneinfo
 from collections.abc import Mapping
@@ -28,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.shared.errors import UserError
 from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
-from counterweight.exit_codes import run_command
 from counterweight.logs import switch
 from counterweight.submit import (
     DATA_PARAMETERS,
@@ -345,7 +340,6 @@ def remove(api: Api, recurring: Any) -> str:
 def run(words: list[str], out: TextIO) -> int:
     """Run the command and return its exit code."""
     given = settings(words)
-    parameters.check_names(given, "FILE", "DRY_RUN", "PLACEMENT")
     parameters.use_placement(given)
     entries = read_and_check(Path(given.get("FILE") or os.path.relpath(DEFAULT)), out)
     dry = switch(given, "DRY_RUN")
@@ -405,7 +399,3 @@ def synchronise(api: Api, entries: list[tuple[Schedule, dict[str, Any]]], versio
             report(
                 "disable", old.display_name, f", the old one: run {unfinished} is in progress; a later sync deletes it"
             )
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

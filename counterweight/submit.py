@@ -1,26 +1,9 @@
-"""Start a run on a cluster: `python -m counterweight.submit [NAME=value …]`.
+"""Start a run on a cluster.
 
-    PRESET        demo, cpu or full (default: demo for generated images, else cpu)
-    PARAMS        a YAML file of parameters
-    DATA          demo, kaggle or gs://bucket/prefix (or s3://, az://)
-    EXTERNAL      gs://bucket/prefix (or s3://, az://) of a second data set
-    OUT           gs://bucket/prefix (or s3://, az://) for the results (default: below the run's artifacts)
-    EXPERIMENT    the experiment of the run (default: the pipeline's name); created if it does not exist
-    MLFLOW_EXPERIMENT  the experiment in MLflow, if Kubeflow's MLflow plugin is set up (KFP 2.17)
-    WAIT          1: follow the run until it finishes
-    TIMEOUT       seconds to follow it (default: a day)
-    PLAN          a plan of `make plan`, which the report cites with all deviations from it
-    PLACEMENT     another file than manifests/placement.yaml
-    LOCAL_IMAGES  1: images that the cluster's nodes already have, as with kind; none are pulled from a registry
-
-and any pipeline parameter, which takes precedence over PARAMS, which takes precedence over PRESET, and any option of
-the placement file, such as champion=last.
-With WAIT=1 on GitHub Actions, the verdict and its table are appended to the summary of the job.
-`counterweight/client.py` documents the variables of the API; KFP_SERVICE_ACCOUNT names the Kubernetes service account
-of the run's pods. The pipeline is uploaded as a version with the name of the git revision, or reused if it exists.
-
-Exit codes: 0 started (with WAIT=1: succeeded), 1 failed, 2 invalid input, 3 cancelled, 4 timeout (the run continues),
-5 API unreachable or access denied, 130 interrupted (the run continues).
+A parameter of the command takes precedence over PARAMS, which takes precedence over PRESET. KFP_SERVICE_ACCOUNT names
+the Kubernetes service account of the run's pods; `counterweight/client.py` documents the variables of the API. The
+pipeline is uploaded as a version with the name of the git revision, or reused if it exists. With WAIT=1 on GitHub
+Actions, the verdict and its table are appended to the summary of the job.
 """
 
 import hashlib
@@ -64,7 +47,6 @@ from components.shared.workflow_size import pack_classifiers
 from counterweight import build_images, job_summary, parameters
 from counterweight import plan as planning
 from counterweight.client import AbsentError, Api, ApiError, RejectedError, UnansweredError, settings
-from counterweight.exit_codes import run_command
 from counterweight.logs import follow, switch, timeout
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -267,34 +249,21 @@ def _unreachable(name: str, value: str, hint: str) -> UserError:
     )
 
 
-def choose_preset(given: Mapping[str, str], of_file: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
-    """Return the preset of a command with a file of parameters, as `parameters.choose_preset`."""
-    data = given.get("DATA", "") or given.get("data", "") or str(of_file.get("data", ""))
-    return parameters.choose_preset(given.get("PRESET", ""), data)
-
-
 def arguments(given: Mapping[str, str]) -> dict[str, Any]:
     """Return all parameters of the run.
 
     Args:
-        given: `NAME` → value, without the options of the command.
+        given: PARAMS, PRESET, and parameters by their names.
 
     Raises:
-        UserError: `arguments.repeated`, or as in `read_yaml`, `check_parameters`, `parse` and `check_values`.
+        UserError: as in `read_yaml`, `check_parameters`, `parse` and `check_values`.
     """
     given = dict(given)
     file = given.pop("PARAMS", "")
     of_file = check_parameters(read_yaml(Path(file), "PARAMS"), file) if file else {}
-    values = choose_preset(given, of_file)[1] | of_file
-    given.pop("PRESET", "")
-    for word, parameter in (("DATA", "data"), ("OUT", "output"), ("EXTERNAL", "data_external")):
-        if word in given and parameter in given:
-            raise UserError(
-                f"{word} and {parameter} are the same option", "give one of them", "arguments.repeated", name=parameter
-            )
-        if value := given.pop(word, ""):
-            given[parameter] = value
-    return check_values(values | parse(given))
+    data = given.get("data", "") or str(of_file.get("data", ""))
+    _, of_preset, _ = parameters.choose_preset(given.pop("PRESET", ""), data)
+    return check_values(of_preset | of_file | parse(given))
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -518,7 +487,3 @@ def run(words: list[str], out: TextIO) -> int:
     if wait and (summary := os.environ.get(job_summary.VARIABLE)):
         job_summary.append(summary, api, run.run_id, name, link, str(values["output"]), out)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(parameters.words(sys.argv[1:]), sys.stdout)))

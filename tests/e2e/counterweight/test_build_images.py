@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import yaml
 
 import docker
 from components.container_images import content, image
-from counterweight import build_images
+from counterweight import build_images, push_images
 from counterweight import compile as compiling
 from counterweight.containers import Container
 from tests.helpers.errors import raises_user_error
@@ -191,17 +192,17 @@ def test_pinned_with_a_corrupt_file_raises_user_error(digests: Path, text: str):
 
 
 @pytest.mark.parametrize(
-    ("step", "words", "code"),
+    ("module", "words", "code"),
     [
-        ("build", ["PHASES=evaluat"], "images.unknown_choice"),
-        ("build", ["GPU=torch"], "images.unknown_choice"),
-        ("build", ["seed=1"], "images.unknown_option"),
-        ("push", [], "images.no_registry"),
+        (build_images, ["PHASES=evaluat"], "images.unknown_choice"),
+        (build_images, ["GPU=torch"], "images.unknown_choice"),
+        (push_images, ["PHASES=evaluat"], "images.unknown_choice"),
+        (push_images, [], "images.no_registry"),
     ],
 )
-def test_run_with_invalid_option_raises_user_error(step: str, words: list[str], code: str):
+def test_run_with_invalid_option_raises_user_error(module: ModuleType, words: list[str], code: str):
     with raises_user_error(code):
-        build_images.run(step, words)
+        module.run(words, sys.stdout)
 
 
 @pytest.mark.parametrize("registry", ["--tls-verify=false", "http://host/x", "host/X", "host/../x y", "/x"])
@@ -322,7 +323,7 @@ def test_push_records_the_digest_of_the_registry(
     # Where the pinned image cannot be pulled, the images start from a local one, which must be accepted explicitly.
     start = start_of(engine, small)
     for phase in ("balance_dataset", "publish"):
-        build_images.run("push", [f"REGISTRY={registry}", f"PHASES={phase}", f"PYTHON_IMAGE={start}"])
+        push_images.run([f"REGISTRY={registry}", f"PHASES={phase}", f"PYTHON_IMAGE={start}"], sys.stdout)
     known = json.loads(digests.read_text())
     assert set(known) == {"balance_dataset", "publish"}
     for phase, entry in known.items():

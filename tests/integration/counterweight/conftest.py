@@ -55,7 +55,7 @@ def package() -> submit.Package:
 
 @pytest.fixture
 def do(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Return a function that runs a command's module as its `__main__` does: exit code, output and errors."""
+    """Return a function that runs a command's module as the command line does: exit code, output and errors."""
 
     def run(module: ModuleType, *words: str) -> tuple[int, str, str]:
         out = io.StringIO()

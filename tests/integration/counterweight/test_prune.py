@@ -107,7 +107,6 @@ def test_prune_lost_answer_of_a_removal_is_a_success(filled: KfpServer, do: Comm
     [
         (["REMOVE=everything"], "prune.unknown_kind"),
         (["OLDER=soon"], "prune.invalid_age"),
-        (["ALL=1"], "arguments.unknown"),
         (["DRY_RUN=maybe"], "arguments.invalid_switch"),
     ],
 )

@@ -335,7 +335,7 @@ def test_arguments_of_a_file_may_be_text_or_a_single_number(tmp_path: Path):
     file.write_text(
         "classifier_seeds: 1,2,3\nsynthetic_shares: 0.5\ngan_kimg: 1e3\npositive_classes: 1\nsynthetic_classes: 0,2\n"
     )
-    values = submit.arguments({"PARAMS": str(file), "OUT": "gs://bucket/a"})
+    values = submit.arguments({"PARAMS": str(file), "output": "gs://bucket/a"})
     assert (values["classifier_seeds"], values["synthetic_shares"], values["gan_kimg"]) == ([1, 2, 3], [0.5], 1000.0)
     assert (values["positive_classes"], values["synthetic_classes"]) == ("1", "0,2")
 
@@ -362,7 +362,7 @@ def test_arguments_invalid_file_is_a_user_error(tmp_path: Path, content: str, co
     file = tmp_path / "params.yaml"
     file.write_text(content)
     with pytest.raises(UserError) as caught:
-        submit.arguments({"PARAMS": str(file), "OUT": "gs://bucket/x"})
+        submit.arguments({"PARAMS": str(file), "output": "gs://bucket/x"})
     assert caught.value.code == code
 
 
@@ -396,7 +396,7 @@ def test_run_name_begins_with_the_data_and_fits_the_list(data: str, stem: str):
 def test_submit_ctrl_c_prints_how_to_cancel_and_leaves_the_run(kfp: KfpServer):
     kfp.life = [("RUNNING", {"prepare-data": "RUNNING"})]
     command = subprocess.Popen(
-        [sys.executable, "-m", "counterweight.submit", "LOCAL_IMAGES=1", "WAIT=1"],
+        [sys.executable, "-m", "counterweight", "submit", "LOCAL_IMAGES=1", "WAIT=1"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

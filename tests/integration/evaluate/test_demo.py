@@ -314,7 +314,6 @@ def test_page_hostile_names_are_shown_as_text(browser: Any, hostile: Demo) -> No
         (["RUN={run}", "PORT=http"], "option.invalid"),
         (["RUN={run}", "HOST=192.0.2.1"], "demo.cannot_listen"),
         (["RUN={run}", "PORT={used}"], "demo.cannot_listen"),
-        (["RUN={run}", "SHARE=1"], "arguments.unknown"),
         (["RUN={tmp}", "PORT={free}"], "run.missing_file"),
     ],
 )

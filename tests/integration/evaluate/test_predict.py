@@ -427,7 +427,6 @@ def test_command_foreign_or_unfinished_run_is_refused(
         (["RUN={run}", "DATA={tmp}/bad", "OUT={run}"], "option.invalid"),
         (["RUN={run}", "DATA={tmp}/bad", "OUT={tmp}/bad"], "option.invalid"),
         (["RUN={run}", "DATA={tmp}/bad", "OUT=s3://bucket/x"], "option.invalid"),
-        (["RUN={run}", "DATA={tmp}/bad", "SEED=1"], "arguments.unknown"),
         (["RUN={tmp}/nowhere", "DATA={tmp}/bad"], "option.invalid"),
         (["RUN=ftp://x/y", "DATA={tmp}/bad"], "storage.invalid_address"),
         (["RUN=gs://bucket/run", "DATA={tmp}/bad"], "option.missing"),

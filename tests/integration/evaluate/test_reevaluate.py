@@ -1,6 +1,7 @@
 """Published runs evaluated again: on external data, and folds pooled; as a command, with its exit codes."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def write_raw(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 
 def command(*words: str | Path) -> int:
-    return exit_codes.run_command(lambda: command_module.evaluate(list(map(str, words))))
+    return exit_codes.run_command(lambda: command_module.run(list(map(str, words)), sys.stdout))
 
 
 def open_local(folder: Path) -> Run:
@@ -182,7 +183,6 @@ def test_command_user_errors_exit_with_2_and_leave_nothing(published: Path, tmp_
         (["RUN=r"], "option.missing"),
         (["RUN=nowhere"], "option.invalid"),
         (["EXTERNAL=e"], "option.missing"),
-        (["RUN=r", "EXTERNAL=e", "seed=1"], "arguments.unknown"),
         (["RUN=r,s"], "option.missing"),
         (["RUN=gs://bucket/r", "EXTERNAL=e"], "option.missing"),
         (["RUN=ftp://bucket/r", "EXTERNAL=e", "OUT=o"], "storage.invalid_address"),
@@ -221,7 +221,7 @@ def test_evaluate_external_with_a_file_that_is_no_model_is_refused(published: Pa
     write_manifest(published)
     external = write_raw(tmp_path / "raw", {"df": 4, "nv": 9})
     with raises_user_error("model.invalid"):
-        command_module.evaluate([f"RUN={published}", f"EXTERNAL={external}", f"OUT={tmp_path / 'out'}"])
+        command_module.run([f"RUN={published}", f"EXTERNAL={external}", f"OUT={tmp_path / 'out'}"], sys.stdout)
     assert not (tmp_path / "out").exists()
 
 

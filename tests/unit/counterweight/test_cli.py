@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -74,11 +75,26 @@ def test_options_and_names_give_the_same_arguments(monkeypatch: pytest.MonkeyPat
         (("submit", "zzz=1"), "see `counterweight submit --help`"),
         (("predict", "ARMS=x"), "did you mean ARM?"),
         (("compile", "PLACEMENTS=x"), "did you mean PLACEMENT?"),
+        (("images", "seed=1"), "see `counterweight images --help`"),
+        (("images", "REGISTRY=host/x"), "see `counterweight images --help`"),
+        (("compare", "OUTS=x"), "did you mean OUT?"),
+        (("runs", "KFP_HOST=x"), "see `counterweight runs --help`"),
+        (("compile", "KFP_HOST=x"), "see `counterweight compile --help`"),
+        *(((name, "FOO=1"), f"see `counterweight {name} --help`") for name in cli.COMMANDS),
     ],
 )
 def test_unknown_name_is_an_error_that_names_the_nearest(words: tuple[str, ...], hint: str):
     name = words[-1].partition("=")[0]
     assert call(*words) == (2, f"error: {name} is not an option of {words[0]}\nhint: {hint}\n")
+
+
+@pytest.mark.parametrize("name", sorted(cli.CALLING_API))
+def test_commands_that_call_the_api_take_its_variables(monkeypatch: pytest.MonkeyPatch, name: str):
+    given: list[list[str]] = []
+    module = SimpleNamespace(run=lambda words, out: given.append(words))
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda name: module))
+    assert call(name, "KFP_HOST=http://host") == (0, "")
+    assert given == [["KFP_HOST=http://host"]]
 
 
 def test_every_name_of_a_command_is_known():

@@ -55,7 +55,15 @@ def test_preset_with_an_unknown_parameter_fails(tmp_path: Path, monkeypatch: pyt
 
 def test_split_options_separates_options_from_parameters():
     given = {"gan_kimg": "3", "gans_per_task": "1", "OUT": "x"}
-    assert parameters.split_options(given) == ({"gan_kimg": "3", "OUT": "x"}, {"gans_per_task": "1"})
+    assert parameters.split_options(given) == ({"gan_kimg": "3", "output": "x"}, {"gans_per_task": "1"})
+
+
+@pytest.mark.parametrize(("word", "name"), parameters.ALIASES.items())
+def test_split_options_refuses_both_names_of_a_parameter(word: str, name: str):
+    assert name in model.Parameters.model_fields
+    with raises_user_error("arguments.repeated") as caught:
+        parameters.split_options({word: "x", name: "x"})
+    assert caught.value.fields == {"name": name}
 
 
 def test_table_has_a_row_for_each_parameter_and_option():

@@ -328,7 +328,7 @@ def test_take_plan_is_cited_and_deviations_are_announced():
         set_plan("")
     assert given == {"DATA": "demo"}
     assert found is not None
-    _, values, _ = plan.arguments(["DATA=demo", "gan_kimg=7", "classifier_seeds=1,2"], plan.defaults())
+    _, values, _ = plan.arguments({"data": "demo", "gan_kimg": "7", "classifier_seeds": "1,2"}, plan.defaults())
     assert list(plan.announce(found, values)) == [
         f"planned on {found.created}",
         "warning: deviates from the plan: gan_kimg is 7.0, planned 6.0",

@@ -113,7 +113,6 @@ def test_runs_invalid_folder_is_a_user_error(tmp_path: Path):
         (["DIR=\0"], "runs.missing_folder"),
         ([f"DIR={run}"], "runs.is_a_run"),
         ([f"DIR={tmp_path / 'mine'}"], "runs.foreign_index"),
-        (["REMOVE=runs"], "arguments.unknown"),
         (["DIR"], "arguments.not_an_assignment"),
     ):
         with raises_user_error(code):

@@ -14,7 +14,7 @@ from components.prepare_data import leakage
 from components.prepare_data.external import prepare_external
 from components.prepare_data.near_duplicates import perceptual_hashes
 from components.shared.image_set import open_pixels, read_header, read_rows
-from counterweight import evaluate
+from counterweight import cli
 from tests.helpers.errors import raises_user_error
 from tests.unit.prepare_data.conftest import SPLITS, prepare_into, write_raw
 
@@ -426,7 +426,7 @@ def test_prepare_external_detects_patients_of_a_finished_run(tmp_path, run):
         prepare_external(folder, duplicates="refuse", **settings)
     assert [line.rpartition(": ")[2] for line in caught.value.fields["listed"]] == ["same patient"] * 2
     (option,) = re.findall(r"(\w+)=\w+ in make evaluate", caught.value.hint)
-    assert option in evaluate.OPTIONS
+    assert option in [known.word for known in cli.COMMANDS["evaluate"].options.values()]
     prepare_external(folder, duplicates="move_to_train", **settings)
     assert sorted(read_rows(tmp_path / "later.parquet", "external")["image_id"]) == ["E1", "E2"]
 
