@@ -16,7 +16,7 @@ from components.shared.initial_weights import FORM as WEIGHTS_FORM
 from components.shared.initial_weights import NONE as NO_WEIGHTS
 from components.shared.initial_weights import parse_weights
 from components.shared.places import is_packed
-from components.shared.records import MAX_SEED
+from components.shared.records import MAX_SEED, describe_invalid
 from components.shared.stores.addresses import ADDRESS, ADDRESS_FORM
 
 MAX_SEEDS = 20
@@ -627,9 +627,9 @@ def check(values: Mapping[str, Any], model: type[BaseModel] = Parameters) -> dic
     try:
         return model.model_validate({name: _as_whole(value) for name, value in values.items()}).model_dump()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0])
-        raise _invalid(name, values[name], model, first["msg"].removeprefix("Value error, ")) from error
+        field, problem = describe_invalid(error)
+        name = field.partition(".")[0]
+        raise _invalid(name, values[name], model, problem) from error
 
 
 def _as_whole(value: Any) -> Any:
