@@ -17,6 +17,7 @@ from components.container_images import PHASE_OF
 from components.shared.errors import UserError
 from components.shared.initial_weights import MARK, check_network
 from components.shared.parameters import Options, parse
+from components.shared.records import describe_invalid
 from components.shared.safe_yaml import load_yaml
 from components.shared.stores.addresses import is_signed
 
@@ -180,10 +181,10 @@ def placement() -> Placement:
     try:
         content = Placement.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        field, problem = describe_invalid(error)
+        where = field or "the file"
         raise UserError(
-            f"{path}: {where}: {first['msg']}",
+            f"{path}: {where}: {problem}",
             "correct that entry; manifests/placement.yaml documents each entry",
             "placement.invalid",
             path=str(path),

@@ -16,8 +16,6 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from components.evaluate.predict.guards import check_classifier
-from components.evaluate.predict.inputs import Classifier
 from components.evaluate.predict.models import load_classifier
 from components.evaluate.predict.probabilities import is_distribution
 from components.evaluate.predict.published import Run
@@ -27,8 +25,7 @@ from components.shared import keras_setup, patient_metadata
 from components.shared.arms import parse_synthetic_key
 from components.shared.errors import UserError
 from components.shared.image_set import METADATA, iter_tables, pixel_sha256, read_header
-from components.shared.published import classifier_stem
-from components.shared.records import ClassifierRecord, MetadataEncoding, load_record
+from components.shared.records import MetadataEncoding
 
 NOTICE = "This is a research model and not a medical device: do not use it for diagnosis or treatment."
 MAX_EXAMPLES = 400
@@ -132,17 +129,10 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
         UserError: a model is not the run's, or cannot be used.
     """
     seeds = run.record.seeds[:1] if first_only else run.record.seeds
-    models, hashes, seen, encodings = [], [], set(), []
-    for seed in seeds:
-        stem = f"models/{classifier_stem(name, seed, run.record.seeds[0])}"
-        record = load_record(run.file(f"{stem}.json"), ClassifierRecord)
-        classifier = Classifier(run.file(f"{stem}.keras"), record)
-        check_classifier(name, classifier, run.header)
-        models.append(load_classifier(classifier.model, run.record.image_size, len(run.classes), record.metadata))
-        encodings.append(record.metadata)
-        hashes.append(record.model_sha256)
-        seen |= set(record.seen)
-    if any(encoding != encodings[0] for encoding in encodings):
+    classifiers = run.classifiers(name, seeds)
+    records = [classifier.record for classifier in classifiers]
+    encoding = records[0].metadata
+    if any(record.metadata != encoding for record in records):
         raise UserError(
             f"the classifiers of the arm {name} encode metadata in different ways",
             "use the unchanged files of one run",
@@ -157,16 +147,19 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
     threshold = calibration.fit_threshold(benign) if group.any() and len(benign) else None
     return Arm(
         name=name,
-        models=tuple(models),
+        models=tuple(
+            load_classifier(classifier.model, run.record.image_size, len(run.classes), encoding)
+            for classifier in classifiers
+        ),
         seeds=tuple(seeds),
         temperatures=temperatures,
         classes=run.classes,
         positive=tuple(run.record.malignant),
         threshold=threshold,
         image_size=run.record.image_size,
-        model_sha256=tuple(hashes),
-        seen=frozenset(seen),
-        encoding=encodings[0],
+        model_sha256=tuple(record.model_sha256 for record in records),
+        seen=frozenset(digest for record in records for digest in record.seen),
+        encoding=encoding,
     )
 
 

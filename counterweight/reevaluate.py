@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate.predict.guards import check_classifiers, refuse_seen, seen_by
-from components.evaluate.predict.inputs import Classifier
 from components.evaluate.predict.probabilities import predict, predictions_table
 from components.evaluate.predict.published import Run, open_run
 from components.evaluate.results import compare_on, labels_of
@@ -27,16 +26,13 @@ from components.shared import keras_setup
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import open_pixels, read_rows
-from components.shared.published import classifier_stem
 from components.shared.records import (
     CitedPlan,
-    ClassifierRecord,
     ExternalOutcome,
     Fold,
     Results,
     RunRecord,
     load_gan_record,
-    load_record,
 )
 from components.shared.seeds import derive_seed
 from components.shared.storage import make_fetch
@@ -59,18 +55,6 @@ def open_published(place: str, scratch: Path) -> Run:
     return open_run(place, make_fetch(place, scratch))
 
 
-def _read_classifiers(run: Run) -> dict[str, list[Classifier]]:
-    seeds = run.record.seeds
-    stems = {arm: [f"models/{classifier_stem(arm, seed, seeds[0])}" for seed in seeds] for arm in run.arms}
-    return {
-        arm: [
-            Classifier(run.file(f"{stem}.keras"), load_record(run.file(f"{stem}.json"), ClassifierRecord))
-            for stem in stems[arm]
-        ]
-        for arm in run.arms
-    }
-
-
 def evaluate_external(run: Run, external_data: str, external_set: str | Path) -> tuple[Results, pd.DataFrame]:
     """Evaluate the models of a published run on external images.
 
@@ -86,7 +70,7 @@ def evaluate_external(run: Run, external_data: str, external_set: str | Path) ->
         UserError: a model was trained on one of the images, or is not the run's.
     """
     record, classes = run.record, run.classes
-    classifiers = _read_classifiers(run)
+    classifiers = {arm: run.classifiers(arm) for arm in run.arms}
     if check_classifiers(classifiers, run.header) != record.seeds:
         raise UserError(
             f"{run.name}: the seeds of the classifiers are not those of metrics.json",

@@ -22,6 +22,7 @@ import kfp_server_api
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.shared.errors import UserError
+from components.shared.records import describe_invalid
 from counterweight import parameters
 from counterweight.client import Api, RejectedError, settings
 from counterweight.logs import switch
@@ -111,10 +112,10 @@ def read(path: Path) -> list[tuple[Schedule, dict[str, Any]]]:
     try:
         file = Schedules.model_validate(read_yaml(path, "FILE"))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        field, problem = describe_invalid(error)
+        where = field or "the file"
         raise UserError(
-            f"{path}: {where}: {first['msg']}",
+            f"{path}: {where}: {problem}",
             "correct that entry; manifests/schedules.yaml documents each",
             "schedule.invalid_entry",
             entry=where,

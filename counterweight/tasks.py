@@ -1,7 +1,7 @@
 """Run a task of a local run in a process; `counterweight.containers` runs it in a container."""
 
 import contextlib
-import ctypes
+import functools
 import json
 import os
 import shlex
@@ -15,6 +15,7 @@ from typing import Protocol
 from components.container_images import PHASE_OF
 from components.placement import placement
 from components.shared.machine_limits import SHARE
+from components.shared.processes import die_with
 from components.shared.workflow_size import Packs
 
 FAILED_CLASS = "COUNTERWEIGHT_FAILED_CLASS"
@@ -94,12 +95,9 @@ class Process:
         environment: all environment variables of the process.
     """
 
-    _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         # With exec the shell becomes the task's Python, so that the parent-death signal below applies to it.
         python = f"_KFP_RUNTIME=true exec {shlex.quote(sys.executable)} "
-        parent = os.getpid()
         self._child = subprocess.Popen(
             [part.replace("_KFP_RUNTIME=true python3 ", python, 1) for part in command],
             stdout=subprocess.PIPE,
@@ -109,7 +107,7 @@ class Process:
             errors="replace",
             env=environment,
             start_new_session=True,
-            preexec_fn=(lambda: self._die_with(parent)) if self._libc else None,
+            preexec_fn=functools.partial(die_with, os.getpid()),
         )
         self.lines = self._lines()
 
@@ -120,13 +118,6 @@ class Process:
         self._child.returncode = os.waitstatus_to_exitcode(status)
         # ru_maxrss is in bytes on macOS and in KiB elsewhere.
         yield f"{usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 2**30:.2f} GiB at the peak\n"
-
-    def _die_with(self, parent: int) -> None:
-        """Have Linux kill this process when its parent dies; otherwise it would continue unnoticed."""
-        assert self._libc is not None
-        self._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # the parent died before the call
-            os._exit(1)
 
     def wait(self) -> str:
         """Wait until the process finishes, and return why it failed; empty if it succeeded."""

@@ -14,10 +14,8 @@ import numpy as np
 import pandas as pd
 
 from components.evaluate import drift
-from components.evaluate.predict.guards import check_classifier
+from components.evaluate.predict import probabilities as of_classifiers
 from components.evaluate.predict.inputs import Classifier, Inputs
-from components.evaluate.predict.models import load_classifier
-from components.evaluate.predict.probabilities import is_distribution
 from components.evaluate.predict.published import Run, open_run
 from components.evaluate.results import calibrate_arms, labels_of
 from components.evaluate.statistics import calibration, inference
@@ -25,19 +23,16 @@ from components.evaluate.statistics.calibration import ArmCalibration
 from components.evaluate.statistics.compare import decide_verdict, lesion_differences, weight_differences
 from components.evaluate.statistics.inference import LEVEL, Bootstrap
 from components.evaluate.statistics.metrics import Predictions, Sample
-from components.shared import keras_setup
 from components.shared.errors import UserError
 from components.shared.image_set import Pixels, read_header, read_rows
 from components.shared.log import log_line
-from components.shared.patient_metadata import encode_optional
-from components.shared.published import classifier_stem, find_file
+from components.shared.published import find_file
 from components.shared.records import (
     Champion,
     ChampionComparison,
     ChampionFigure,
     ChampionMetric,
     ChosenChampion,
-    ClassifierRecord,
     Difference,
     Estimate,
     Permutation,
@@ -98,14 +93,7 @@ def open_champion(folder: Path, test_set: Path) -> OpenedChampion | None:
             "champion.other_data",
             value=run.name,
         )
-    seeds = run.record.seeds
-    stems = [f"models/{classifier_stem(arm, seed, seeds[0])}" for seed in seeds]
-    classifiers = tuple(
-        Classifier(run.file(f"{stem}.keras"), load_record(run.file(f"{stem}.json"), ClassifierRecord)) for stem in stems
-    )
-    for classifier in classifiers:
-        check_classifier(arm, classifier, run.header)
-    return OpenedChampion(chosen, run, arm, classifiers, _read_list(run))
+    return OpenedChampion(chosen, run, arm, tuple(run.classifiers(arm)), _read_list(run))
 
 
 def _read_list(run: Run) -> pd.DataFrame:
@@ -195,20 +183,13 @@ def predict(opened: OpenedChampion, pixels: Pixels) -> Predictions:
     Raises:
         UserError: `model.invalid`.
     """
-    run, by_seed = opened.run, []
-    for classifier in opened.classifiers:
-        encoding = classifier.record.metadata
-        model = load_classifier(classifier.model, run.record.image_size, len(run.classes), encoding)
-        codes = encode_optional(encoding, pixels.metadata)
-        by_seed.append(keras_setup.predict_probabilities(model, pixels.images, codes))
-    probabilities = np.stack(by_seed)
-    if not is_distribution(probabilities):
+    run, name = opened.run, f"the champion {opened.run.name}"
+    try:
+        probabilities = of_classifiers.predict({name: opened.classifiers}, {"test": pixels})["test"][name]
+    except UserError as error:
         raise UserError(
-            f"a model of the champion {run.name} does not return probabilities",
-            "set champion to another run, or to none",
-            "model.invalid",
-            arm=opened.arm,
-        )
+            f"{name}: {error.message}", "set champion to another run, or to none", "model.invalid", arm=opened.arm
+        ) from error
     fitted = run.calibrate(opened.arm)[opened.arm]
     return _plain(probabilities, fitted, np.isin(run.classes, run.record.malignant))
 

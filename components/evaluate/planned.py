@@ -12,7 +12,7 @@ from components.shared.arms import BASELINE, LATE_FUSION, recipe, uses_synthetic
 from components.shared.code_identity import code_sha256
 from components.shared.errors import UserError
 from components.shared.image_set import hash_rows, read_header, read_rows
-from components.shared.records import CitedPlan, Plan, Scalar
+from components.shared.records import CitedPlan, Plan, Scalar, describe_invalid
 
 LISTED = 8
 """Classes whose numbers are listed if a split differs."""
@@ -31,10 +31,9 @@ def parse_plan(text: str) -> Plan:
     try:
         return Plan.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))[:200]
+        where, problem = describe_invalid(error)
         raise UserError(
-            f"the plan is invalid: {f'{where}: ' if where else ''}{first['msg'][:300]}",
+            f"the plan is invalid: {f'{where}: ' if where else ''}{problem}",
             "use the unchanged file that `counterweight plan` of this version wrote",
             "plan.invalid",
             field=where,

@@ -4,10 +4,10 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
 
 from components.shared import arms as arms_module
 from components.shared.arms import GAN
@@ -17,7 +17,7 @@ from components.shared.initial_weights import FORM as WEIGHTS_FORM
 from components.shared.initial_weights import NONE as NO_WEIGHTS
 from components.shared.initial_weights import parse_weights
 from components.shared.places import is_packed
-from components.shared.records import MAX_SEED
+from components.shared.records import MAX_SEED, describe_invalid
 from components.shared.stores.addresses import ADDRESS, ADDRESS_FORM, is_signed
 
 MAX_SEEDS = 20
@@ -538,45 +538,43 @@ def defaults(model: type[BaseModel] = Parameters) -> dict[str, Any]:
     return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
 
 
+@cache
+def _fields(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each parameter."""
+    return cast(dict[str, dict[str, Any]], model.model_json_schema()["properties"])
+
+
 def choices(model: type[BaseModel] = Parameters) -> dict[str, tuple[str, ...]]:
     """Return the allowed values of each parameter that has a fixed set of them."""
-    literals = {n: get_args(f.annotation) for n, f in model.model_fields.items() if get_origin(f.annotation) is Literal}
-    return dict(literals)
+    return {name: tuple(field["enum"]) for name, field in _fields(model).items() if "enum" in field}
 
 
 def descriptions(model: type[BaseModel] = Parameters) -> dict[str, str]:
     """Return a short description of each parameter."""
-    return {name: field.description or "" for name, field in model.model_fields.items()}
+    return {name: field["description"] for name, field in _fields(model).items()}
 
 
 def limits(name: str, model: type[BaseModel] = Parameters) -> tuple[float | None, float | None]:
     """Return the smallest and the largest value of a number, or of the numbers in a list; None if there is no limit."""
-    field = model.model_fields[name]
-    metadata = list(field.metadata)
-    for argument in get_args(field.annotation):
-        metadata += getattr(argument, "__metadata__", ())
-    flat = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
-    low = next((part.ge for part in flat if hasattr(part, "ge")), None)
-    high = next((part.le for part in flat if hasattr(part, "le")), None)
-    return low, high
+    field = _fields(model)[name]
+    number = field.get("items", field)
+    return number.get("minimum"), number.get("maximum")
 
 
 def allowed(name: str, model: type[BaseModel] = Parameters) -> str:
     """Return what a parameter may be, for a hint and for the documentation."""
-    if options := choices(model).get(name):
-        return f"one of {', '.join(options)}"
-    field, (low, high) = model.model_fields[name], limits(name, model)
+    field, (low, high) = _fields(model)[name], limits(name, model)
+    if "enum" in field:
+        return f"one of {', '.join(field['enum'])}"
+    if "form" in field:
+        return str(field["form"])
     span = f" from {low:,} to {high:,}" if low is not None and high is not None else ""
-    if field.annotation in (int, float):
-        kind = "a whole number" if field.annotation is int else "a number"
-        step = next((part.multiple_of for part in field.metadata if hasattr(part, "multiple_of")), None)
-        return f"a multiple of {step}{span}" if step else f"{kind}{span}"
-    if get_origin(field.annotation) is list:
-        item = get_args(get_args(field.annotation)[0])[0]
-        most = next(part.max_length for part in field.metadata if hasattr(part, "max_length"))
-        kind = "whole numbers" if item is int else "numbers"
-        return f"at most {most} different {kind}{span}, separated by commas"
-    return str(cast(dict[str, Any], field.json_schema_extra)["form"])
+    if "multipleOf" in field:
+        return f"a multiple of {field['multipleOf']}{span}"
+    kind = "whole number" if field.get("items", field)["type"] == "integer" else "number"
+    if "maxItems" in field:
+        return f"at most {field['maxItems']} different {kind}s{span}, separated by commas"
+    return f"a {kind}{span}"
 
 
 def metavar(name: str, model: type[BaseModel] = Parameters) -> str:
@@ -586,14 +584,11 @@ def metavar(name: str, model: type[BaseModel] = Parameters) -> str:
         >>> metavar("gan_architecture", Options), metavar("gan_kimg"), metavar("data_split")
         ('[resnet|dcgan]', 'NUMBER', 'random|K/N|FILE')
     """
-    if options := choices(model).get(name):
-        return f"[{'|'.join(options)}]"
-    field = model.model_fields[name]
-    if get_origin(field.annotation) is list:
-        return "NUMBER,…"
-    if field.annotation in (int, float):
-        return "INTEGER" if field.annotation is int else "NUMBER"
-    return str(cast(dict[str, Any], field.json_schema_extra)["metavar"])
+    field = _fields(model)[name]
+    if "enum" in field:
+        return f"[{'|'.join(field['enum'])}]"
+    of_type = {"array": "NUMBER,…", "integer": "INTEGER", "number": "NUMBER"}
+    return str(field.get("metavar") or of_type[field["type"]])
 
 
 def help_text(name: str, model: type[BaseModel] = Parameters) -> str:
@@ -608,7 +603,7 @@ def help_text(name: str, model: type[BaseModel] = Parameters) -> str:
     values = allowed(name, model)
     if options := choices(model).get(name):
         sentence = f"One of: {', '.join(options)}"
-    elif model.model_fields[name].json_schema_extra:
+    elif "form" in _fields(model)[name]:
         sentence = f"Accepts {values}"
     else:
         sentence = f"{values[:1].upper()}{values[1:]}"
@@ -632,25 +627,19 @@ def check(values: Mapping[str, Any], model: type[BaseModel] = Parameters) -> dic
                 name=str(name),
                 choices=list(model.model_fields),
             )
-    whole = {name: _as_whole(value, model.model_fields[name].annotation) for name, value in values.items()}
     try:
-        return model.model_validate(whole).model_dump()
+        return model.model_validate({name: _as_whole(value) for name, value in values.items()}).model_dump()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0])
-        raise _invalid(name, values[name], model, first["msg"].removeprefix("Value error, ")) from error
+        field, problem = describe_invalid(error)
+        name = field.partition(".")[0]
+        raise _invalid(name, values[name], model, problem) from error
 
 
-def _as_whole(value: Any, annotation: Any) -> Any:
-    """Return 32 for 32.0 where an integer is needed, and the reverse; JSON has one kind of number."""
-    if annotation is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if annotation is float and type(value) is int:
-        return float(value)
-    if get_origin(annotation) is list and isinstance(value, list | tuple):
-        item = get_args(annotation)[0]
-        return [_as_whole(part, (get_args(item) or (item,))[0]) for part in value]
-    return value
+def _as_whole(value: Any) -> Any:
+    """Return 32 for 32.0, which is also accepted for a float; JSON has one kind of number."""
+    if isinstance(value, list | tuple):
+        return [_as_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _invalid(name: str, value: Any, model: type[BaseModel], reason: str = "") -> UserError:
@@ -674,26 +663,19 @@ def parse(given: Mapping[str, str], model: type[BaseModel] = Parameters) -> dict
         >>> parse({"classifier_seeds": "1, 2", "gan_kimg": "3"})
         {'classifier_seeds': [1, 2], 'gan_kimg': 3.0}
     """
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        field = model.model_fields.get(name)
-        values[name] = text if field is None else _parse_one(name, text, field, model)
-    checked = check(values, model)
-    return {name: checked[name] for name in values}
+    checked = check({name: _parse_one(name, text, model) for name, text in given.items()}, model)
+    return {name: checked[name] for name in given}
 
 
-def _parse_one(name: str, text: str, field: FieldInfo, model: type[BaseModel]) -> Any:
+def _parse_one(name: str, text: str, model: type[BaseModel]) -> Any:
+    field, types = _fields(model).get(name, {}), {"integer": int, "number": float}
     try:
-        if get_origin(field.annotation) is list:
-            item = get_args(get_args(field.annotation)[0])[0]
+        if "items" in field:
+            item = types[field["items"]["type"]]
             return [item(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
-        if field.annotation is int:
-            return int(text)
-        if field.annotation is float:
-            number = float(text)
-            if not math.isfinite(number):
-                raise ValueError
-            return number
+        value = types.get(field.get("type", ""), str)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
     except ValueError:
         raise _invalid(name, text, model) from None
-    return text
+    return value

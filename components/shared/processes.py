@@ -18,6 +18,8 @@ import numpy as np
 from components.shared.errors import UserError
 from components.shared.machine_limits import divide_share, limit_threads, usable_cpus
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
 
 def run_all(calls: Sequence[Callable[[], None]], workers: int) -> None:
     """Run calls one after another, or in processes; the first error ends the others.
@@ -78,8 +80,8 @@ def die_with(parent: int) -> None:
     Args:
         parent: id of the parent process.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 

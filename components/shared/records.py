@@ -1480,6 +1480,12 @@ def load_gan_record(path: str | Path) -> TrainedGan | FailedGan:
     return _load(path, GanRecord, "GanRecord")
 
 
+def describe_invalid(error: ValidationError) -> tuple[str, str]:
+    """Return the first invalid field, such as `arms.baseline.recall`, or nothing, and what is wrong with it."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return ".".join(map(str, first["loc"]))[:200], first["msg"].removeprefix("Value error, ")[:300]
+
+
 def _load(path: str | Path, model: Any, kind: str) -> Any:
     def invalid(problem: str, field: str = "") -> UserError:
         return UserError(
@@ -1499,8 +1505,7 @@ def _load(path: str | Path, model: Any, kind: str) -> Any:
     try:
         return TypeAdapter(model).validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field, problem = ".".join(map(str, first["loc"]))[:200], first["msg"][:300]
+        field, problem = describe_invalid(error)
         raise invalid(f"{field}: {problem}" if field else problem, field) from error
 
 

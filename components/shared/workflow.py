@@ -6,11 +6,12 @@ manifest, from `GET /apis/v1beta1/runs/ID`, stays complete. This module only par
 
 import base64
 import binascii
+import graphlib
 import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -308,18 +309,14 @@ def _tasks(content: _Manifest, finished: bool) -> list[Task]:
         if not is_container:
             if task.state != FAILED:
                 continue
-            task = _changed(task, label=f"{_display_name(content, drivers[key][0], key)} (driver)")
+            task = replace(task, label=f"{_display_name(content, drivers[key][0], key)} (driver)")
         else:
             node = (nodes_by_key.get(key) or drivers[key])[0]
-            task = _changed(task, label=_label(_display_name(content, node, key), items.get(key, ())))
+            task = replace(task, label=_label(_display_name(content, node, key), items.get(key, ())))
         first = min(rank.get(node.id, 0) for node in (*nodes_by_key.get(key, ()), *drivers.get(key, ())))
         order = task.started.timestamp() if task.started else float("inf")
         ordered_tasks.append(((order, first, key), task))
     return list(_unique(task for _, task in sorted(ordered_tasks, key=lambda pair: pair[0])))
-
-
-def _changed(task: Task, **values: Any) -> Task:
-    return Task(**{**task.__dict__, **values})
 
 
 def _unique(tasks: Iterable[Task]) -> Iterator[Task]:
@@ -327,25 +324,19 @@ def _unique(tasks: Iterable[Task]) -> Iterator[Task]:
     count: dict[str, int] = {}
     for task in tasks:
         count[task.label] = number = count.get(task.label, 0) + 1
-        yield task if number == 1 else _changed(task, label=f"{task.label} ({number})")
+        yield task if number == 1 else replace(task, label=f"{task.label} ({number})")
 
 
 def _ranks(nodes: Mapping[str, _Node]) -> dict[str, int]:
     """Return the length of the longest path to each node, for the order of tasks that have not started."""
-    parents = dict.fromkeys(nodes, 0)
-    for node in nodes.values():
+    parents: dict[str, list[str]] = {key: [] for key in nodes}
+    for key, node in nodes.items():
         for child in node.children:
             if child in parents:
-                parents[child] += 1
-    rank = {key: 0 for key, count in parents.items() if count == 0}
-    queue = list(rank)
-    for key in queue:
-        for child in nodes[key].children:
-            if child in parents:
-                rank[child] = max(rank.get(child, 0), rank[key] + 1)
-                parents[child] -= 1
-                if parents[child] == 0:
-                    queue.append(child)
+                parents[child].append(key)
+    rank: dict[str, int] = {}
+    for key in graphlib.TopologicalSorter(parents).static_order():
+        rank[key] = max((rank[parent] + 1 for parent in parents[key]), default=0)
     return rank
 
 

@@ -3,21 +3,23 @@
 Records are validated when they are read, and each file is compared with the manifest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from components.evaluate.predict.guards import check_classifier
+from components.evaluate.predict.inputs import Classifier
 from components.evaluate.predict.probabilities import load_probabilities
 from components.evaluate.predict.reference import TrainingImages, load_reference
 from components.evaluate.results import calibrate_arms
 from components.evaluate.statistics.calibration import ArmCalibration
 from components.shared.errors import UserError
 from components.shared.image_set import Header
-from components.shared.published import open_files
-from components.shared.records import Reference, Results, RunRecord, load_record
+from components.shared.published import classifier_stem, open_files
+from components.shared.records import ClassifierRecord, Reference, Results, RunRecord, load_record
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,20 @@ class Run:
     def arms(self) -> tuple[str, ...]:
         """Names of its arms."""
         return tuple(self.results.arms)
+
+    def classifiers(self, arm: str, seeds: Sequence[int] | None = None) -> list[Classifier]:
+        """Return the classifiers of an arm, of some of the run's seeds or of all.
+
+        Raises:
+            UserError: a file is not that of the run, or is damaged; see `check_classifier`.
+        """
+        found = []
+        for seed in seeds or self.record.seeds:
+            stem = f"models/{classifier_stem(arm, seed, self.record.seeds[0])}"
+            record = load_record(self.file(f"{stem}.json"), ClassifierRecord)
+            found.append(Classifier(self.file(f"{stem}.keras"), record))
+            check_classifier(arm, found[-1], self.header)
+        return found
 
     def calibrate(self, *arms: str) -> dict[str, ArmCalibration]:
         """Return what was fitted on validation, by arm; of all arms if none is given."""

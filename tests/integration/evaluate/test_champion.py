@@ -325,8 +325,9 @@ def test_evaluate_refuses_a_model_of_another_shape(runs: Path, changed_run: RunF
     edit(path.with_suffix(".json"), model_sha256=file_sha256(path))
     write_manifest(runs / "first", CANDIDATE)
     folder = copy(runs, changed_run)
-    with raises_user_error("model.invalid"):
+    with raises_user_error("model.invalid") as caught:
         changed_run.evaluate(champion=folder)
+    assert (caught.value.hint, caught.value.fields["arm"]) == ("set champion to another run, or to none", ARM)
 
 
 @pytest.mark.parametrize(("brighter", "differs"), [(0, False), (60, True)])

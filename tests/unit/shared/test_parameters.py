@@ -103,6 +103,7 @@ def test_check_turns_whole_floats_of_json_into_integers():
         ("data_split", "0/5"),
         ("gan_kimg", float("nan")),
         ("gan_kimg", 0),
+        ("gan_kimg", 10**400),
         ("gan_kimg", "3"),
         ("positive_classes", "a;b"),
         ("data_columns", "file"),
