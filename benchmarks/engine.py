@@ -35,7 +35,7 @@ def gan(
         image_size: S.
         images: (N, S, S, 3) uint8 to train on; on a GPU they are in its memory, as in training.
         steps: in a call.
-        architecture: a name in `architectures.NAMES`.
+        architecture: see `architectures`.
         precision: as in a recipe.
     """
     nets = architectures.load(architecture)

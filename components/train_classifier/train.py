@@ -31,6 +31,7 @@ from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.initial_weights import NONE, parse_weights
 from components.shared.log import Progress, log_line
+from components.shared.parameters import check
 from components.shared.processes import run_all
 from components.shared.records import ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
@@ -446,7 +447,9 @@ def train(
         UserError: a setting or an image set cannot be used, the images have no metadata that a classifier requires, or
             the checkpoints have other settings.
     """
-    _check(jobs, epochs)
+    check({"classifier_epochs": epochs})
+    for job in jobs:
+        recipe(job.arm)
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare
@@ -489,15 +492,6 @@ def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
             "train_classifier.no_synthetic_images",
         )
     return sets
-
-
-def _check(jobs: Sequence[Job], epochs: int) -> None:
-    for job in jobs:
-        recipe(job.arm)
-    if epochs < 1:
-        raise UserError(
-            f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"
-        )
 
 
 @dataclass(frozen=True)

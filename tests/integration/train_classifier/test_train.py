@@ -338,7 +338,7 @@ def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], 
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
-        ({"epochs": 0}, "parameter.out_of_range"),
+        ({"epochs": 0}, "parameter.invalid"),
         ({"jobs": [Job("balanced", 1, True)]}, "arms.unknown"),
         ({"jobs": [Job("augmented@0.5", 1, True)]}, "train_classifier.no_synthetic_images"),
     ],
