@@ -35,7 +35,7 @@ def gan(
         image_size: S.
         images: (N, S, S, 3) uint8 to train on; on a GPU they are in its memory, as in training.
         steps: in a call.
-        architecture: a name in `architectures.NAMES`.
+        architecture: see `architectures`.
         precision: as in a recipe.
     """
     nets = architectures.load(architecture)
@@ -82,7 +82,7 @@ def classifier(
     keras_setup.seed_everything(1)
     pixels = pixels_of(images, labels)
     model = cnn.build(len(pixels.header.classes), image_size)
-    trained = train_classifier.compile_fast_model(model, policy(precision))
+    trained = train_classifier.compile_model(model, policy(precision))
     order = train_classifier.batches(pixels, 1, 1)
 
     def work() -> float:

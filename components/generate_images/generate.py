@@ -38,6 +38,7 @@ from components.shared.image_set import (
     read_rows,
 )
 from components.shared.log import log_line
+from components.shared.parameters import check
 from components.shared.records import (
     FailedGan,
     NearestPair,
@@ -207,20 +208,6 @@ def _find_given(sources: Path, classes: Sequence[str], header: Header, stack: Ex
             yield GivenOrigin(name, dx, stack.enter_context(open_pixels(path, "train", dx)), names)
 
 
-def _check_share(count: int, reject: float) -> None:
-    if count < 1:
-        raise UserError(
-            f"synthetic_per_class is {count}", "choose 1 or more", "parameter.out_of_range", name="synthetic_per_class"
-        )
-    if not 0 <= reject < 1:
-        raise UserError(
-            f"reject is {reject:g}",
-            "choose a share from 0 to below 1, such as 0.2",
-            "parameter.out_of_range",
-            name="reject",
-        )
-
-
 def _load_extractor(path: str | Path, header: Header) -> Features:
     """Return the feature extractor of the run, after a check that it fits the image sets."""
     extractor = load_features(path)
@@ -265,7 +252,14 @@ def generate(
     Raises:
         UserError: the count or share is out of range, or the files do not belong together; nothing is written then.
     """
-    _check_share(count, reject)
+    check({"synthetic_per_class": count})
+    if not 0 <= reject < 1:
+        raise UserError(
+            f"reject is {reject:g}",
+            "choose a share from 0 to below 1, such as 0.2",
+            "parameter.out_of_range",
+            name="reject",
+        )
     train_set, validation_set = Path(rare_data) / "train.parquet", Path(rare_data) / "validation.parquet"
     header = read_header(train_set)
     if read_header(validation_set).split_sha256 != header.split_sha256:

@@ -21,7 +21,6 @@ from components.prepare_data.layouts.tables import read_table
 from components.prepare_data.near_duplicates import thumbnail
 from components.prepare_data.prepare import (
     SPLIT_COLUMNS,
-    check_settings,
     describe_source,
     hash_tables,
     inspect_external,
@@ -35,6 +34,7 @@ from components.shared.errors import UserError, printable
 from components.shared.files import atomic_write
 from components.shared.image_set import REAL, Header, decode_png, iter_tables
 from components.shared.log import log_line
+from components.shared.parameters import Options, check
 from components.shared.stores.addresses import is_address
 
 LABEL = "read_other_data"
@@ -71,7 +71,8 @@ def prepare_external(
     Raises:
         UserError: the images are unusable, or belong to lesions of the run; then nothing is written.
     """
-    check_settings(image_size, max_bad_images, duplicates)
+    check({"data_image_size": image_size, "data_duplicates": duplicates})
+    check({"max_bad_images": max_bad_images}, Options)
     known = _read_splits(Path(splits))
     if is_address(external):  # a download may take an hour
         inspect_external(external, columns, sorted(classes), max_bad_images)

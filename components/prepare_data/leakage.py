@@ -11,7 +11,6 @@ from components.prepare_data.texts import first_rows
 from components.shared.errors import UserError, printable
 from components.shared.log import log_line
 
-POLICIES = ("refuse", "move_to_train")
 LISTED = 20
 MIN_SYSTEMATIC_PAIRS, MAX_NEAR_RATE = 5, 0.01
 """With this many near-duplicates, and this share of the held-out images in one, copies are no exception.

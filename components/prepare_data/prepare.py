@@ -33,7 +33,7 @@ from components.shared.errors import UserError, printable
 from components.shared.files import atomic_folder, atomic_writes
 from components.shared.image_set import REAL, ROW_GROUP, Header, ImageSetWriter, hash_rows
 from components.shared.log import log_line
-from components.shared.parameters import positive_classes, synthetic_sources, takes_metadata
+from components.shared.parameters import Options, check, positive_classes, synthetic_sources, takes_metadata
 from components.shared.records import DataClasses, DataSource, write_record
 from components.shared.stores.addresses import is_address
 
@@ -319,28 +319,6 @@ def complete_source(dataset: Dataset, split: str) -> DataSource:
     return dataset.source.model_copy(update={"notes": notes})
 
 
-def check_settings(image_size: int, max_bad_images: int, duplicates: str) -> None:
-    """Raise if a parameter of reading images is out of its range."""
-    if image_size % 16 or not 32 <= image_size <= 512:
-        raise UserError(
-            f"data_image_size is {image_size}",
-            "choose a multiple of 16 from 32 to 512",
-            "parameter.out_of_range",
-            name="data_image_size",
-        )
-    if max_bad_images < 0:
-        raise UserError(
-            f"max_bad_images is {max_bad_images}", "choose 0 or more", "parameter.out_of_range", name="max_bad_images"
-        )
-    if duplicates not in leakage.POLICIES:
-        raise UserError(
-            f"data_duplicates is {duplicates!r}",
-            f"choose from {', '.join(leakage.POLICIES)}",
-            "parameter.unknown_choice",
-            name="data_duplicates",
-        )
-
-
 def _skip(table: pd.DataFrame, rows: pd.Series, reason: str, findings: Findings) -> pd.DataFrame:
     """Return the table without some rows, and list them in `findings`."""
     if not rows.any():
@@ -512,9 +490,8 @@ def prepare(
             or the inputs changed while they were read. Nothing is written then.
         OSError: the disk is full or a folder is not writable. Nothing is written then either.
     """
-    check_settings(image_size, max_bad_images, duplicates)
-    if seed < 0:
-        raise UserError(f"random_seed is {seed}", "choose 0 or more", "parameter.out_of_range", name="random_seed")
+    check({"data_image_size": image_size, "data_duplicates": duplicates, "random_seed": seed})
+    check({"max_bad_images": max_bad_images}, Options)
     log_line("prepare_data", f"reading {printable(data)}")
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what was freed
     with tempfile.TemporaryDirectory(prefix="counterweight-") as folder_name, ExitStack() as stack:

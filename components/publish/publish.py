@@ -19,6 +19,7 @@ from components.shared import storage
 from components.shared.errors import UserError
 from components.shared.files import EXTERNAL, NOTHING, TEMPORARY_PREFIX, atomic_write, file_sha256, write_text
 from components.shared.log import log_line
+from components.shared.parameters import Options, check
 from components.shared.published import MANIFEST
 from components.shared.records import (
     Advice,
@@ -233,19 +234,8 @@ def _parse_listing(text: str | None, where: str) -> dict[str, ManifestEntry]:
 
 
 def _choose_candidate(verdict: str, advice: Advice, promote_if: str, champion: ComparedChampion | None) -> str | None:
-    """Return the first model of the arm of the advice if `promote_if` accepts all verdicts; else None.
-
-    Raises:
-        UserError: `parameter.invalid`.
-    """
-    if promote_if not in VERDICTS_OF_PROMOTION:
-        raise UserError(
-            f"promote_if is {promote_if!r}",
-            f"choose one of {', '.join(VERDICTS_OF_PROMOTION)}",
-            "parameter.invalid",
-            name="promote_if",
-            value=promote_if,
-        )
+    """Return the first model of the arm of the advice if `promote_if` accepts all verdicts; else None."""
+    check({"promote_if": promote_if}, Options)
     verdicts = {verdict, advice.verdict, *([champion.verdict] if champion else [])}
     accepted = verdicts <= set(VERDICTS_OF_PROMOTION[promote_if])
     candidate = f"models/{advice.arm}.keras" if accepted else None

@@ -31,6 +31,7 @@ from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, refuse_overlap, seen_hashes
 from components.shared.initial_weights import NONE, parse_weights
 from components.shared.log import Progress, log_line
+from components.shared.parameters import check
 from components.shared.processes import run_all
 from components.shared.records import ClassifierRecord, DataClasses, load_record, write_record
 from components.shared.seeds import derive_seed
@@ -362,45 +363,31 @@ def log_frequencies(labels: np.ndarray, counts: np.ndarray, classes: int) -> np.
     return np.log(sizes / sizes.sum()).astype(np.float32)
 
 
-def compile_fast_model(
-    network_: keras.Sequential,
+def compile_model(
+    network_: keras.Model,
     policy: str,
     logit_offset: np.ndarray | None = None,
     steps: int | None = None,
     smooth: bool = False,
-) -> FastModel:
-    """Return the training form of the network `cnn`, to be fitted on `batches`.
+    name: str = CNN,
+) -> keras.Model:
+    """Return the training form of a network, to be fitted on `batches`.
 
     Args:
         network_: shares its weights.
-        policy: name of the Keras precision policy, `float32` or `mixed_bfloat16`.
+        policy: name of the Keras precision policy of `cnn`, `float32` or `mixed_bfloat16`.
         logit_offset: (classes,), is added to the logits in training only.
         steps: number of steps of the training, over which the learning rate falls along a cosine (Loshchilov & Hutter,
             arXiv 1608.03983); None for a constant rate.
         smooth: whether labels are probabilities, from `smooth_labels`, instead of integers.
+        name: of the network; see `networks`.
     """
-    model = FastModel(network_, BATCH_SIZE, policy, logit_offset)
-    _compile(model, networks.load(CNN).LEARNING_RATE, steps, smooth)
-    return model
-
-
-def compile_plain_model(
-    network_: keras.Model,
-    learning_rate: float,
-    logit_offset: np.ndarray | None = None,
-    steps: int | None = None,
-    smooth: bool = False,
-) -> PlainModel:
-    """Return the training form of any network; arguments as in `compile_fast_model`."""
-    model = PlainModel(network_, logit_offset)
-    _compile(model, learning_rate, steps, smooth)
-    return model
-
-
-def _compile(model: keras.Model, learning_rate: float, steps: int | None, smooth: bool) -> None:
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if steps else learning_rate
+    is_cnn, rate = name == CNN, networks.load(name).LEARNING_RATE
+    model = FastModel(network_, BATCH_SIZE, policy, logit_offset) if is_cnn else PlainModel(network_, logit_offset)
     loss = keras.losses.CategoricalCrossentropy if smooth else keras.losses.SparseCategoricalCrossentropy
-    model.compile(fused_ops.Adam(rate), loss(from_logits=True))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps) if steps else rate
+    model.compile(fused_ops.Adam(schedule), loss(from_logits=True))
+    return model
 
 
 def train(
@@ -446,7 +433,9 @@ def train(
         UserError: a setting or an image set cannot be used, the images have no metadata that a classifier requires, or
             the checkpoints have other settings.
     """
-    _check(jobs, epochs)
+    check({"classifier_epochs": epochs})
+    for job in jobs:
+        recipe(job.arm)
     folder = Path(training_data)
     train_set, validation_set = folder / "train.parquet", folder / "validation.parquet"
     rare = load_record(folder / "classes.json", DataClasses).rare
@@ -489,15 +478,6 @@ def _find_synthetic_sets(synthetic_images: str | Path | None) -> list[Path]:
             "train_classifier.no_synthetic_images",
         )
     return sets
-
-
-def _check(jobs: Sequence[Job], epochs: int) -> None:
-    for job in jobs:
-        recipe(job.arm)
-    if epochs < 1:
-        raise UserError(
-            f"classifier_epochs is {epochs}", "choose 1 or more", "parameter.out_of_range", name="classifier_epochs"
-        )
 
 
 @dataclass(frozen=True)
@@ -586,11 +566,7 @@ def _train_classifier(
     for stage in data.stages[1:]:
         log_line(label, f"only repeats from epoch {stage.first_epoch + 1} on")
     offset = log_frequencies(pixels.labels, pixels.repeat, classes) if its_recipe.logit_adjustment else None
-    smooth, rate = its_recipe.synthetic_smoothing > 0, networks.load(network.name).LEARNING_RATE
-    if network.name == CNN:
-        model: keras.Model = compile_fast_model(network_, policy, offset, epochs * steps, smooth)
-    else:
-        model = compile_plain_model(network_, rate, offset, epochs * steps, smooth)
+    model = compile_model(network_, policy, offset, epochs * steps, its_recipe.synthetic_smoothing > 0, network.name)
     resume = Resume(kept, checkpoint_interval_s, label, epochs, network_, model)
     if not resume.is_finished:
         _fit(model, job.seed, its_recipe, data, steps, resume)

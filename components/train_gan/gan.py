@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from components.shared.batch_statistics import recompute_statistics
-from components.train_gan import augment, regularisers
+from components.train_gan import augment
 from components.train_gan.gradients import compiled, gradients, with_input_gradient
-from components.train_gan.losses import LOSSES
+from components.train_gan.losses import LOSSES, penalty
 from components.train_gan.recipe import Recipe
 
 AVERAGE_RAMP = 0.05
@@ -37,10 +37,10 @@ class GAN(keras.Model):
     Args:
         generator: (N, latent) → (N, S, S, 3) in [-1, 1].
         discriminator: (N, S, S, 3) → (N, 1) logits.
-        recipe: loss, regulariser, augmentation and moving average.
+        recipe: loss, gradient penalties, augmentation and moving average.
         seed: seed of noise, rotations and augmentation.
         batch_independent: whether the discriminator scores images independently (no batch statistics); then one
-            backward pass through it serves both networks, if loss and regulariser allow it.
+            backward pass through it serves both networks, without gradient penalties.
 
     Attributes:
         sampler: the generator to sample from and to save, in float32: the moving average if the recipe has one, else
@@ -60,12 +60,11 @@ class GAN(keras.Model):
         batch_independent: bool = False,
     ) -> None:
         super().__init__()
-        self.recipe, self.generator = recipe, generator
-        self.discriminator = regularisers.spectral(discriminator) if recipe.regulariser == "spectral" else discriminator
+        self.recipe, self.generator, self.discriminator = recipe, generator, discriminator
         self.sampler = keras.models.clone_model(generator, clone_function=_float32)
         self.sampler.set_weights(generator.get_weights())
         self.loss = LOSSES[recipe.loss]
-        self.one_pass = batch_independent and self.loss.ratio is not None and recipe.regulariser != "r1_r2"
+        self.one_pass = batch_independent and not recipe.gamma
         self.seeds = keras.random.SeedGenerator(seed)
         self.generator_loss = keras.metrics.Mean("generator_loss")
         self.discriminator_loss = keras.metrics.Mean("discriminator_loss")
@@ -95,7 +94,7 @@ class GAN(keras.Model):
         if not penalised:
             return score(shown), 0.0
         logits, gradient = with_input_gradient(score, shown)
-        return logits, regularisers.penalty(ops.cast(gradient, "float32"))
+        return logits, penalty(ops.cast(gradient, "float32"))
 
     def shown(self, images: Any, rows: Any) -> tuple[Any, Any, Any]:
         """Return the input of `train_step`: images, flipped and rotated by the recipe, noise, and augmentation values.
@@ -130,7 +129,7 @@ class GAN(keras.Model):
         """
         real, noise, random_values = data
         real = to_model_space(real)
-        r1, r2 = (penalised and self.recipe.regulariser in names for names in (("r1", "r1_r2"), ("r1_r2",)))
+        penalised = penalised and self.recipe.gamma > 0
         weight = self.recipe.gamma * self.recipe.penalise_every * real.shape[1] ** 2 / 2
 
         def generate() -> Any:
@@ -139,11 +138,11 @@ class GAN(keras.Model):
         def score(fake: Any) -> tuple[tuple[Any, Any], Any, Any]:
             # Both losses come from one pass through each network, as in the original: the generator does not use the
             # updated discriminator.
-            real_logits, real_penalty = self._discriminate(real, random_values[0], r1)
-            fake_logits, fake_penalty = self._discriminate(fake, random_values[1], r2)
+            real_logits, real_penalty = self._discriminate(real, random_values[0], penalised)
+            fake_logits, fake_penalty = self._discriminate(fake, random_values[1], penalised)
             generator_loss, discriminator_loss = self.loss.pair(real_logits, fake_logits)
-            whole = discriminator_loss + weight * (real_penalty + fake_penalty) if r1 else discriminator_loss
-            ratio = self.loss.ratio(real_logits, fake_logits) if self.loss.ratio and self.one_pass else None
+            whole = discriminator_loss + weight * (real_penalty + fake_penalty) if penalised else discriminator_loss
+            ratio = self.loss.ratio(real_logits, fake_logits) if self.one_pass else None
             return (generator_loss, whole), ratio, discriminator_loss
 
         networks = (self.generator, self.discriminator)

@@ -1,4 +1,4 @@
-"""Losses of generator and discriminator, from the discriminator's logits of real and synthetic images."""
+"""Losses of generator and discriminator, from the discriminator's logits, and the gradient penalty."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,21 +16,16 @@ class Loss(NamedTuple):
         pair: from (N, 1) logits of real and (N, 1) of synthetic images to the generator's and the discriminator's loss.
         ratio: from the same, for each synthetic image, (N, 1): the derivative of the generator's loss by its logit,
             divided by that of the discriminator's loss. With it, one backward pass through the discriminator
-            serves both. None if the latter may be 0.
+            serves both.
     """
 
     pair: Callable[[Any, Any], tuple[Any, Any]]
-    ratio: Callable[[Any, Any], Any] | None = None
+    ratio: Callable[[Any, Any], Any]
 
 
 def bce(real: Any, fake: Any) -> tuple[Any, Any]:
     """Return binary cross-entropy, non-saturating for the generator (Goodfellow et al., arXiv 1406.2661)."""
     return ops.mean(ops.softplus(-fake)), ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake))
-
-
-def hinge(real: Any, fake: Any) -> tuple[Any, Any]:
-    """Return the hinge loss (Lim and Ye, arXiv 1705.02894)."""
-    return -ops.mean(fake), ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake))
 
 
 def relativistic(real: Any, fake: Any) -> tuple[Any, Any]:
@@ -45,6 +40,17 @@ def _ratio(difference: Any) -> Any:
 
 LOSSES = {
     "bce": Loss(bce, lambda real, fake: _ratio(-fake)),
-    "hinge": Loss(hinge),
     "relativistic": Loss(relativistic, lambda real, fake: _ratio(real - fake)),
 }
+
+
+def penalty(gradient: Any) -> Any:
+    """Return the zero-centred gradient penalty (Mescheder et al., arXiv 1801.04406), without its weight γ/2.
+
+    Args:
+        gradient: (N, H, W, 3), of each image's logit with respect to that image.
+
+    Returns:
+        Mean over the images of the gradient's squared norm.
+    """
+    return ops.mean(ops.sum(ops.square(gradient), axis=(1, 2, 3)))

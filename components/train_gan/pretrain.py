@@ -1,6 +1,5 @@
 """Train one GAN of several classes, from which the GAN of each class starts (following the pretraining of STGAN)."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from components.shared import html_page
-from components.shared.errors import UserError
 from components.shared.features import load_features
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import open_pixels
+from components.shared.parameters import check
 from components.shared.records import SharedGan, write_record
 from components.shared.seeds import derive_seed
 from components.shared.skip import skip
@@ -63,13 +62,7 @@ def pretrain(
         UserError: a setting, a class or an image set cannot be used, or the checkpoints have other settings.
         DivergedError: training diverged a second time.
     """
-    if not 0 <= kimg < math.inf:
-        raise UserError(
-            f"gan_shared_kimg is {kimg:g}",
-            "choose a budget of 0 or more",
-            "parameter.out_of_range",
-            name="gan_shared_kimg",
-        )
+    check({"gan_shared_kimg": kimg})
     train_set, validation_set = Path(training_data) / "train.parquet", Path(training_data) / "validation.parquet"
     if not kimg:
         skip(start, LABEL, "gan_shared_kimg is 0, so each GAN starts with random weights")

@@ -4,7 +4,6 @@ A killed training resumes from its checkpoints. On a CPU it then ends with the s
 computed as one batch, the result is equal up to rounding.
 """
 
-import math
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from components.shared.features import load_features
 from components.shared.files import atomic_folder, file_sha256
 from components.shared.image_set import Pixels, open_pixels, read_header, read_rows, seen_hashes
 from components.shared.log import log_line
+from components.shared.parameters import Options, check
 from components.shared.records import FailedGan, TrainedGan, write_record
 from components.shared.seeds import derive_seed
 from components.train_gan import architectures, gradients, progress_html
@@ -66,15 +66,8 @@ def train(
         UserError: a setting, a class or an image set cannot be used, or the checkpoints have other settings.
         DivergedError: training diverged a second time.
     """
-    if failed_class not in ("fail", "continue"):
-        raise UserError(
-            f"failed_class is {failed_class!r}",
-            "choose fail or continue",
-            "parameter.unknown_choice",
-            name="failed_class",
-        )
-    if not 0 < kimg < math.inf:
-        raise UserError(f"gan_kimg is {kimg:g}", "choose a budget above 0", "parameter.out_of_range", name="gan_kimg")
+    check({"gan_kimg": kimg})
+    check({"failed_class": failed_class}, Options)
     train_set, validation_set = Path(rare_data) / "train.parquet", Path(rare_data) / "validation.parquet"
     networks, header = check_inputs(classes, train_set, validation_set, architecture)
     recipe, extractor = recipe or networks.RECIPE, load_features(features)

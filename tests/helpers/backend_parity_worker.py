@@ -23,8 +23,8 @@ from components.train_gan.train import train
 from tests.helpers import tiny_architecture
 
 STEPS, BATCH_SIZE, IMAGE_SIZE_PX, LATENT = 10, 8, 16, 5
-RECIPE = Recipe("relativistic", regulariser="r1_r2", augmentation="diffaugment", average_kimg=10.0, gamma=0.01)
-LAZY_RECIPE = Recipe("bce", regulariser="r1", gamma=0.01, penalise_every=2)
+RECIPE = Recipe("relativistic", augmentation="diffaugment", average_kimg=10.0, gamma=0.01)
+LAZY_RECIPE = Recipe("bce", gamma=0.01, penalise_every=2)
 
 
 def build(recipe: Recipe = RECIPE) -> GAN:

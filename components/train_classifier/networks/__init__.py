@@ -9,9 +9,7 @@ with a softmax; `head.py` has one. The learning rate is that of Adam at the star
 import importlib
 from types import ModuleType
 
-from components.shared.errors import UserError
-
-NAMES = ("cnn", "resnet", "efficientnet", "convnext")
+from components.shared.parameters import Options, check
 
 
 def load(name: str) -> ModuleType:
@@ -20,8 +18,5 @@ def load(name: str) -> ModuleType:
     Raises:
         UserError: no network has this name.
     """
-    if name not in NAMES:
-        raise UserError(
-            f"classifier is {name!r}", f"choose from {', '.join(NAMES)}", "parameter.unknown_choice", name="classifier"
-        )
+    check({"classifier": name}, Options)
     return importlib.import_module(f"{__name__}.{name}")

@@ -9,9 +9,7 @@ saved as a plain `.keras` model.
 import importlib
 from types import ModuleType
 
-from components.shared.errors import UserError
-
-NAMES = ("dcgan", "resnet")
+from components.shared.parameters import Options, check
 
 
 def load(name: str) -> ModuleType:
@@ -20,11 +18,5 @@ def load(name: str) -> ModuleType:
     Raises:
         UserError: no architecture has this name.
     """
-    if name not in NAMES:
-        raise UserError(
-            f"gan_architecture is {name!r}",
-            f"choose from {', '.join(NAMES)}",
-            "parameter.unknown_choice",
-            name="gan_architecture",
-        )
+    check({"gan_architecture": name}, Options)
     return importlib.import_module(f"{__name__}.{name}")

@@ -21,7 +21,6 @@ CODES = 64
 BATCH_INDEPENDENT = False
 RECIPE = Recipe(
     loss="relativistic",
-    regulariser="r1_r2",
     augmentation="diffaugment",
     random_dihedral=True,
     average_kimg=10.0,

@@ -12,8 +12,7 @@ import pytest
 
 from components.shared.checkpoint import Checkpoints
 from components.shared.files import file_sha256
-from components.train_gan import architectures
-from tests.integration.train_gan.conftest import Trainer, checkpointed, load_json, train_quickly
+from tests.integration.train_gan.conftest import ARCHITECTURES, Trainer, checkpointed, load_json, train_quickly
 
 # Processes are forked from a server that has imported, but not run, TensorFlow: this saves ten seconds of imports.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -42,7 +41,7 @@ def train_until_killed(**settings: Any) -> None:
     train_quickly(**settings)
 
 
-@pytest.mark.parametrize("architecture", architectures.NAMES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_train_killed_and_restarted_ends_with_the_same_bytes(
     trainer: Trainer, trained: dict[str, Path], tmp_path: Path, architecture: str
 ) -> None:

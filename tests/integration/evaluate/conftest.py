@@ -136,7 +136,7 @@ def _write_synthetic(run: RunFolders, splits: dict[str, Path]) -> None:
     strip = html_page.encode_jpeg_base64(html_page.contact_sheet(images[:4], 4), 4, 7_500)
     gan = TrainedGan(
         dx="df", architecture="dcgan", classes=list(header.classes), image_size=32, data_sha256=header.data_sha256,
-        split_sha256=header.split_sha256, recipe={"loss": "hinge"}, latent=8, kimg=4.0, start_kimg=0.0, best_kimg=2.0,
+        split_sha256=header.split_sha256, recipe={"loss": "bce"}, latent=8, kimg=4.0, start_kimg=0.0, best_kimg=2.0,
         real_images=10, parameters={"generator": 1, "discriminator": 1}, precision="float32", rolled_back_kimg=None,
         losses={"kimg": [2.0, 4.0], "generator": [1.0, 1.1], "discriminator": [0.9, 0.8]},
         kid={"kimg": [2.0, 4.0], "value": [0.1, 0.2], "against": "validation and training",

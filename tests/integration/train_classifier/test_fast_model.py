@@ -23,7 +23,7 @@ from components.shared import keras_setup
 from components.train_classifier import fused_ops
 from components.train_classifier.fast_model import FastModel
 from components.train_classifier.networks import cnn
-from components.train_classifier.train import BATCH_SIZE, compile_fast_model
+from components.train_classifier.train import BATCH_SIZE, compile_model
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.integers(0, 256, (2 * BATCH_SIZE, 32, 32, 3), np.uint8)
@@ -68,7 +68,7 @@ def test_fast_model_has_the_probabilities_loss_gradients_and_averages_of_the_pla
     policy: str, probability_bound: float, loss_bound: float, gradient_bound: float
 ) -> None:
     plain, shared = build_without_dropout(), build_without_dropout()
-    fast = compile_fast_model(shared, policy)
+    fast = compile_model(shared, policy)
     probabilities, loss, gradients = compute(plain, returns_logits=False)
     fast_probabilities, fast_loss, fast_gradients = compute(fast, returns_logits=True)
     np.testing.assert_allclose(fast_probabilities, probabilities, atol=probability_bound)
@@ -85,7 +85,7 @@ def test_fast_model_has_the_probabilities_loss_gradients_and_averages_of_the_pla
 def test_fast_model_omits_only_biases_whose_gradient_is_zero() -> None:
     plain, shared = build_without_dropout(), build_without_dropout()
     gradients = compute(plain, returns_logits=False)[2]
-    used = {i for i, _ in match_weights(compile_fast_model(shared, "float32"), shared)}
+    used = {i for i, _ in match_weights(compile_model(shared, "float32"), shared)}
     omitted = sorted(set(range(len(gradients))) - used)
     assert [plain.trainable_variables[i].path.rsplit("/", 1)[1] for i in omitted] == ["bias"] * 4
     # A sum of up to 32,768 gradients that cancel: rounding leaves u·√32,768 = 1e-5 of what was summed.
@@ -98,7 +98,7 @@ def test_fast_model_follows_the_plain_network_for_ten_steps() -> None:
     initial = [np.asarray(variable) for variable in plain.trainable_variables]
     # With the default epsilon, Adam moves a weight whose gradient is only rounding as far as any other.
     plain.compile(keras.optimizers.Adam(epsilon=1e-3), "sparse_categorical_crossentropy")
-    fast = compile_fast_model(shared, "float32")
+    fast = compile_model(shared, "float32")
     fast.optimizer.epsilon = 1e-3
     losses = []
     for model in (plain, fast):

@@ -16,7 +16,7 @@ from components.shared.image_set import iter_tables, open_pixels, read_header, w
 from components.shared.records import ClassifierRecord, load_record
 from components.train_classifier.encoded_metadata import HIDDEN_SHARE, EncodedMetadata, encode_sets
 from components.train_classifier.networks import cnn, head
-from components.train_classifier.train import BATCH_SIZE, batches, compile_fast_model
+from components.train_classifier.train import BATCH_SIZE, batches, compile_model
 from tests.helpers.errors import raises_user_error
 from tests.helpers.patients import AGES, add_patients
 from tests.helpers.training import train_pack
@@ -71,7 +71,7 @@ def test_fast_model_with_metadata_computes_the_logits_of_the_plain_network() -> 
     for layer in plain.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    fast = compile_fast_model(plain, "float32")
+    fast = compile_model(plain, "float32")
     logits = fast((images, metadata))
     expected = plain([images, metadata], training=True)
     np.testing.assert_allclose(keras.ops.softmax(logits), expected, atol=4e-5)

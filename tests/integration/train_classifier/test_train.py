@@ -32,7 +32,7 @@ from components.train_classifier.networks import cnn
 from components.train_classifier.strong_augmentation import strong_augmentation
 from components.train_classifier.train import (
     class_weights,
-    compile_fast_model,
+    compile_model,
     count_rows,
     log_frequencies,
     repeat_counts,
@@ -185,7 +185,7 @@ def test_logit_offset_is_in_the_training_form_only() -> None:
     logits = []
     for added in (None, offset):
         keras.utils.set_random_seed(1)
-        logits.append(keras.ops.convert_to_numpy(compile_fast_model(plain, "float32", added)(images)))
+        logits.append(keras.ops.convert_to_numpy(compile_model(plain, "float32", added)(images)))
     assert logits[1] - logits[0] == pytest.approx(np.tile(offset, (32, 1)), abs=1e-4)
 
 
@@ -297,7 +297,7 @@ def test_train_recomputes_batch_statistics_with_one_batch_in_memory(
 
 
 def test_the_learning_rate_falls_to_zero_along_a_cosine() -> None:
-    model = compile_fast_model(cnn.build(3, 32), "float32", steps=100)
+    model = compile_model(cnn.build(3, 32), "float32", steps=100)
     model.optimizer.build(model.trainable_variables)
     rates = []
     for step in (0, 50, 100):
@@ -338,7 +338,7 @@ def test_train_record_identifies_model_data_and_images(splits: dict[str, Path], 
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
-        ({"epochs": 0}, "parameter.out_of_range"),
+        ({"epochs": 0}, "parameter.invalid"),
         ({"jobs": [Job("balanced", 1, True)]}, "arms.unknown"),
         ({"jobs": [Job("augmented@0.5", 1, True)]}, "train_classifier.no_synthetic_images"),
     ],

@@ -19,7 +19,7 @@ from components.train_classifier.train import (
     BATCH_SIZE,
     Stage,
     batches,
-    compile_fast_model,
+    compile_model,
     plan_stages,
     row_smoothing,
     row_weights,
@@ -260,7 +260,7 @@ def test_the_loss_of_labels_without_smoothing_is_that_of_integers() -> None:
     labels, logits = np.array([0, 2, 1]), np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     losses = []
     for smooth in (False, True):
-        model = compile_fast_model(cnn.build(3, 32), "float32", smooth=smooth)
+        model = compile_model(cnn.build(3, 32), "float32", smooth=smooth)
         expected = smooth_labels(labels, np.zeros(3), 3) if smooth else labels
         losses.append(float(model.compute_loss(y=expected, y_pred=logits)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -12,6 +12,7 @@ import pytest
 
 from components.shared.features import Features, load_features
 from components.shared.image_set import open_pixels
+from components.shared.parameters import Options, choices
 from components.train_gan import architectures
 from components.train_gan.gan import GAN
 from components.train_gan.loop import Training
@@ -24,7 +25,8 @@ KIMG = 0.256
 """Budget of the trained GANs: 8 steps, a snapshot after each. All calls have the same length, so one is compiled."""
 
 
-RECIPES = {name: replace(architectures.load(name).RECIPE, penalise_every=1) for name in architectures.NAMES}
+ARCHITECTURES = choices(Options)["gan_architecture"]
+RECIPES = {name: replace(architectures.load(name).RECIPE, penalise_every=1) for name in ARCHITECTURES}
 """Recipe of the trained GANs: only one kind of step is compiled. test_gan.py checks the others."""
 
 SNAPSHOT_IMAGES = 64
@@ -117,7 +119,7 @@ def trainer(training_data: Path, features: Path, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def trained(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """For each architecture, the folder of a GAN of `vasc`, with a checkpoint after each of its eight snapshots."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in architectures.NAMES}
+    folders = {name: tmp_path_factory.mktemp(name) for name in ARCHITECTURES}
     for name, folder in folders.items():
         trainer.run(folder, **checkpointed(folder, name))
     return folders

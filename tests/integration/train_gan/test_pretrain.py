@@ -139,8 +139,8 @@ def test_pretrain_without_a_budget_writes_an_empty_start(trainer: Trainer, tmp_p
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"kimg": -1.0}, "parameter.out_of_range"),
-        ({"kimg": math.nan}, "parameter.out_of_range"),
+        ({"kimg": -1.0}, "parameter.invalid"),
+        ({"kimg": math.nan}, "parameter.invalid"),
         ({"classes": ["unknown"]}, "train_gan.unknown_class"),
     ],
 )

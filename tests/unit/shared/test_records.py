@@ -48,7 +48,7 @@ OF_CLASS = {
 }
 TRAINED = OF_CLASS | {
     "status": "trained",
-    "recipe": {"loss": "hinge", "turns": True, "gamma": 0.0},
+    "recipe": {"loss": "bce", "turns": True, "gamma": 0.0},
     "latent": 8,
     "kimg": 1.0,
     "start_kimg": 0.0,

@@ -4,19 +4,16 @@ import pytest
 from keras import ops
 from scipy.special import log_expit
 
-from components.train_gan import regularisers
 from components.train_gan.gradients import gradients, with_input_gradient
-from components.train_gan.losses import LOSSES
+from components.train_gan.losses import LOSSES, penalty
 
 REAL = np.array([[1.5], [-0.3], [0.0], [30.0]])
 FAKE = np.array([[-2.0], [0.8], [0.0], [-40.0]])
 
 
-def test_losses_at_logits_equal_the_logistic_function_and_worked_cases() -> None:
+def test_losses_at_logits_equal_the_logistic_function() -> None:
     expected = {
         "bce": (-log_expit(FAKE).mean(), -log_expit(REAL).mean() - log_expit(-FAKE).mean()),
-        # Worked by hand: −mean(−2, .8, 0, −40); mean(0, 1.3, 1, 0) + mean(0, 1.8, 1, 0).
-        "hinge": (10.3, 0.575 + 0.7),
         "relativistic": (-log_expit(FAKE - REAL).mean(), -log_expit(REAL - FAKE).mean()),
     }
     assert expected.keys() == LOSSES.keys()
@@ -25,9 +22,9 @@ def test_losses_at_logits_equal_the_logistic_function_and_worked_cases() -> None
         assert output == pytest.approx(pair, rel=1e-5), name
 
 
-def test_relativistic_loss_depends_on_the_pairing_and_others_do_not() -> None:
+def test_relativistic_loss_depends_on_the_pairing_and_cross_entropy_does_not() -> None:
     swapped = FAKE[::-1].copy()
-    for name, equal in (("bce", True), ("hinge", True), ("relativistic", False)):
+    for name, equal in (("bce", True), ("relativistic", False)):
         one, other = (float(LOSSES[name].pair(REAL, fake)[1]) for fake in (FAKE, swapped))
         assert (one == pytest.approx(other)) is equal
 
@@ -42,11 +39,8 @@ def test_ratio_equals_that_of_the_derivatives_by_finite_differences() -> None:
             up, down = loss.pair(real, fake + move), loss.pair(real, fake - move)
             found.append([(float(a) - float(b)) / (2 * step) for a, b in zip(up, down, strict=True)])
         generators, discriminators = np.array(found).T
-        if loss.ratio is None:
-            assert 0 in discriminators, name
-        else:
-            output = np.asarray(loss.ratio(real, fake))[:, 0]
-            np.testing.assert_allclose(output, generators / discriminators, rtol=1e-5, err_msg=name)
+        output = np.asarray(loss.ratio(real, fake))[:, 0]
+        np.testing.assert_allclose(output, generators / discriminators, rtol=1e-5, err_msg=name)
 
 
 def build_smooth_discriminator(seed: int) -> keras.Sequential:
@@ -78,7 +72,7 @@ def test_penalty_and_its_double_gradient_equal_finite_differences() -> None:
 
     def losses(shown):
         _, gradient = with_input_gradient(discriminator, shown)
-        return (ops.sum(shown), regularisers.penalty(gradient)), None, None
+        return (ops.sum(shown), penalty(gradient)), None, None
 
     (_, value), _, (_, found) = gradients(
         lambda: ops.convert_to_tensor(images), losses, ([], weights), discriminator.variables
@@ -99,43 +93,3 @@ def test_penalty_and_its_double_gradient_equal_finite_differences() -> None:
             weight.assign(before)
             expected = (values[0] - values[1]) / (2 * step)
             assert float(np.asarray(gradient).ravel()[place]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("layer", [keras.layers.Conv2D(5, 3), keras.layers.Dense(5, use_bias=False)])
-def test_spectral_norm_divides_the_kernel_by_its_largest_singular_value(layer: keras.Layer) -> None:
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6, 6, 3))
-    network = regularisers.spectral(keras.Model(inputs, layer(inputs)))
-    wrapped = network.layers[-1]
-    kernel = np.random.default_rng(0).normal(0, 2, wrapped.layer.kernel.shape).astype(np.float32)
-    wrapped.layer.kernel.assign(kernel)
-    bias = wrapped.layer.bias if wrapped.layer.use_bias else np.zeros(5)
-    if wrapped.layer.use_bias:
-        bias.assign(np.arange(5.0))
-    images = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype(np.float32)
-    for _ in range(100):
-        network(images, training=True)
-    largest = np.linalg.svd(kernel.reshape(-1, 5), compute_uv=False)[0]
-    plain = np.asarray(wrapped.layer(images)) - np.asarray(bias)
-    expected = plain / largest + np.asarray(bias)
-    np.testing.assert_allclose(np.asarray(network(images)), expected, rtol=1e-4, atol=1e-5)
-    vector = np.array(wrapped.vector)
-    network(images)  # outside training, the vector does not change
-    np.testing.assert_array_equal(np.array(wrapped.vector), vector)
-
-
-def test_spectral_norm_wraps_only_layers_with_a_kernel() -> None:
-    from components.train_gan.architectures import dcgan
-
-    discriminator = regularisers.spectral(dcgan.discriminator(32))
-    wrapped = {
-        layer.layer.__class__.__name__ for layer in discriminator.layers if isinstance(layer, regularisers.SpectralNorm)
-    }
-    assert wrapped == {"Conv2D", "Dense"}
-    assert {type(layer).__name__ for layer in discriminator.layers} == {
-        "SpectralNorm",
-        "LeakyReLU",
-        "Dropout",
-        "Flatten",
-    }
-    assert len(discriminator.trainable_variables) == 8
