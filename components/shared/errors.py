@@ -142,8 +142,8 @@ class UserError(Exception):
 def as_user_error(error: BaseException) -> UserError | None:
     """Return the user error behind an exception, or None for a bug.
 
-    Looks along the chain of causes for a `UserError`, or for an operating-system error that the user can fix, such as a
-    full disk.
+    Looks along the chain of causes for a `UserError`, for an operating-system error that the user can fix, such as a
+    full disk, or for exhausted memory, for which NumPy and Arrow raise subclasses of `MemoryError`.
     """
     current: BaseException | None = error
     while current is not None:
@@ -153,6 +153,14 @@ def as_user_error(error: BaseException) -> UserError | None:
             code, message, hint = OS_ERRORS[current.errno]
             path = str(current.filename) if current.filename else ""
             error_here = UserError(f"{path}: {message}" if path else message, hint, f"file.{code}", path=path)
+            error_here.retryable = True
+            return error_here
+        if isinstance(current, MemoryError):
+            error_here = UserError(
+                "not enough memory",
+                "use a machine with more memory, or less data at a time; check the input for files of unusual size",
+                "memory.exhausted",
+            )
             error_here.retryable = True
             return error_here
         if isinstance(current, FileNotFoundError) and "usable temporary directory" in str(current):  # from `tempfile`

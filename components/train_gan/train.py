@@ -79,8 +79,8 @@ def train(
     failures: dict[str, str] = {}
 
     def fail(dx: str, error: Exception) -> None:
-        # A wrong setting or a full disk is not specific to this class.
-        if failed_class == "fail" or as_user_error(error):
+        # A wrong setting or a full disk is not specific to this class; exhausted memory may be.
+        if failed_class == "fail" or (as_user_error(error) and not isinstance(error, MemoryError)):
             raise error
         traceback.print_exception(error)
         failures[dx] = printable(f"{type(error).__name__}: {error}")[:500]

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from components.shared.errors import (
@@ -66,6 +67,17 @@ def test_as_user_error_of_a_bug_that_hides_a_storage_error_is_none() -> None:
         bug.__context__, bug.__suppress_context__ = OSError(errno.EISDIR, "x"), hidden
         error = as_user_error(bug)
         assert (error.code if error else None) == code
+
+
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of size 64 failed")])
+def test_exhausted_memory_is_one_error_with_a_hint(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    user_error = as_user_error(error)
+    assert user_error is not None
+    assert (user_error.code, user_error.retryable) == ("memory.exhausted", True)
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
+        raise error
+    assert caught.value.code == ExitCode.USER_ERROR
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["error", "hint"]
 
 
 def test_as_user_error_without_a_temporary_folder_has_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
