@@ -18,6 +18,8 @@ SUFFIXES = (
 )  # fmt: skip
 MAX_PIXELS = 64_000_000
 """A larger image is rejected before it is decoded: a file of a few kB can claim gigabytes."""
+MAX_BYTES = 64 * 2**20
+"""Maximum size of an image within a file of many."""
 MIN_SIZE_PX = 16
 
 NO_IMAGE = f"not an image ({', '.join(FORMATS)})"

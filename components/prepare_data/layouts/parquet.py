@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.prepare_data.image_reader import Stored
+from components.prepare_data.image_reader import MAX_BYTES, Stored
 from components.prepare_data.layouts.checks import FORMULA_STARTS
 from components.prepare_data.layouts.columns import (
     CLASS_COLUMNS,
@@ -35,8 +35,12 @@ from components.shared.records import MetadataFile
 
 NAME = "Parquet"
 IDS = ("image_id", "isic_id", "img_id", "id")
-BATCH_ROWS, ROWS_WITHOUT_IMAGES = 64, 10_000
+BATCH_ROWS, ROWS_WITHOUT_IMAGES = 16, 1_000
 """Rows that are in memory at a time, with images and without."""
+BATCH_BYTES = 128 * 2**20
+"""Expected size of the values that are in memory at a time, unless one row has more."""
+MAX_TEXT_BYTES = 2_048
+"""Length of an id, class or path; a longer one is refused before it is copied for each row."""
 LISTED_ROWS = 100
 """Rows in which names of images are searched for."""
 
@@ -51,7 +55,7 @@ def _refuse_corrupt(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise UserError(
             f"{path.name} is not a Parquet file, or is corrupt",
@@ -176,25 +180,105 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
         return None
 
 
+def _iter_batches(source: BinaryIO, columns: list[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield some columns, a few rows at a time.
+
+    A file of a few kB can hold gigabytes of values that are equal. Texts and bytes are therefore dictionaries, in which
+    a value is in memory once; of other encodings and of long values, fewer rows are read at a time.
+    """
+    with pq.ParquetFile(source) as file:
+        metadata = file.metadata
+    leaves = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    wanted = [
+        number for number, leaf in enumerate(leaves) if any(f"{leaf.path}.".startswith(f"{name}.") for name in columns)
+    ]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    encoded = [number for number in wanted if leaves[number].physical_type == "BYTE_ARRAY"]
+    dictionaries = [
+        leaves[number].path
+        for number in encoded
+        if not leaves[number].max_repetition_level  # lists are no texts or images
+        and not any("BYTE_ARRAY" in code for group in groups for code in group.column(number).encodings)
+    ]
+    if len(dictionaries) < len(encoded):
+        max_rows = min(max_rows, BATCH_ROWS)
+    with pq.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as file:
+        for position, group in enumerate(groups):
+            row_bytes = sum(_row_bytes(group, number, leaves[number].length) for number in wanted)
+            rows = max(1, min(max_rows, int(BATCH_BYTES / max(1, row_bytes))))
+            yield from file.iter_batches(rows, row_groups=[position], columns=columns)
+
+
+def _row_bytes(group: pq.RowGroupMetaData, number: int, fixed_length: int) -> float:
+    """Return how long a column's values may be: in DELTA_BYTE_ARRAY, each can repeat the others' bytes."""
+    chunk = group.column(number)
+    mean = chunk.total_uncompressed_size / (1 if "DELTA_BYTE_ARRAY" in chunk.encodings else max(1, group.num_rows))
+    return max(mean, fixed_length, MAX_TEXT_BYTES)
+
+
+def _is_longer(values: pa.Array, limit: int) -> bool:
+    """Return whether a text, or bytes, of a column or of its dictionary has more bytes."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return _is_longer(values.dictionary, limit)
+    if pa.types.is_fixed_size_binary(kind):
+        return kind.byte_width > limit
+    if not (_is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return False
+    return (pc.max(pc.binary_length(values)).as_py() or 0) > limit
+
+
+def _refuse_long(path: Path, column: str, values: pa.Array, limit: int = MAX_TEXT_BYTES) -> None:
+    """Raise if a text or an image is too long.
+
+    Raises:
+        UserError: `metadata.value_too_long`.
+    """
+    if _is_longer(values, limit):
+        raise UserError(
+            f"{path.name} has a value of more than {limit:,} bytes in the column {column}",
+            "shorten the value, or remove its row",
+            "metadata.value_too_long",
+            column=column,
+            limit=limit,
+        )
+
+
 def _iter_rows(
     path: Path, columns: dict[str, str], image: str, with_images: bool
 ) -> Iterator[tuple[dict[str, Any], bytes | None, str]]:
-    """Yield the fields, the bytes, unless only the other columns are read, and the path of each image of a file."""
-    with _open(path) as file:
-        kind = file.schema_arrow.field(image).type
-        plain = not pa.types.is_struct(kind)
-        has_path = not plain and kind.get_field_index("path") >= 0
-        names = [image] if with_images else [f"{image}.path"] * has_path
-        fields = [name for name in dict.fromkeys(columns.values()) if name != image]
-        for batch in file.iter_batches(BATCH_ROWS if with_images else ROWS_WITHOUT_IMAGES, columns=[*names, *fields]):
-            values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-            contents = values.get(image) or [None] * batch.num_rows
-            for row, content in enumerate(contents):
-                if plain:
-                    data, name = content, ""
-                else:
-                    data, name = (content or {}).get("bytes"), str((content or {}).get("path") or "")
-                yield {field: values[column][row] for field, column in columns.items() if column in fields}, data, name
+    """Yield the fields, the bytes, unless only the other columns are read, and the path of each image of a file.
+
+    Raises:
+        UserError: `metadata.value_too_long`.
+    """
+    kind = _schema(path).field(image).type
+    plain = not pa.types.is_struct(kind)
+    has_path = not plain and kind.get_field_index("path") >= 0
+    names = [image if plain else f"{image}.bytes"] * with_images + [f"{image}.path"] * has_path
+    fields = [name for name in dict.fromkeys(columns.values()) if name != image]
+    rows = BATCH_ROWS if with_images else ROWS_WITHOUT_IMAGES
+    with _refuse_corrupt(path), path.open("rb") as handle:
+        for batch in _iter_batches(handle, [*names, *fields], rows):
+            contents: pa.Array | None = None
+            paths: list[Any] = [None] * batch.num_rows
+            if with_images:
+                contents = batch.column(image) if plain else batch.column(image).field("bytes")
+                _refuse_long(path, image, contents, MAX_BYTES)
+            if has_path:
+                stored = batch.column(image).field("path")
+                _refuse_long(path, f"{image}.path", stored)
+                paths = stored.to_pylist()
+            for name in fields:
+                _refuse_long(path, name, batch.column(name))
+            values = {name: batch.column(name).to_pylist() for name in fields}
+            for row, name in enumerate(paths):
+                data = None if contents is None else contents[row].as_py()  # of a repeated image, one is in memory
+                yield (
+                    {field: values[column][row] for field, column in columns.items() if column in fields},
+                    data,
+                    str(name or ""),
+                )
 
 
 def read(inventory: Inventory, found: Found, scratch: Path) -> Raw:
@@ -213,7 +297,7 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
     index, spooled = ImageIndex(inventory), Path(spool.name if spool is not None else "")
     columns: defaultdict[str, Texts] = defaultdict(Texts)
     files: list[ImageFile | None] = []
-    metadata, places, position = [], array("q"), 0
+    metadata, places, position, last = [], array("q"), 0, b""
     positions = Texts()
     image = _image_column(_schema(found.files[0])) or ""
     own_ids = found.columns["image_id"] != image
@@ -235,9 +319,10 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
             if spool is None:
                 files.append(Stored(path, number, 0))
             elif data:
-                spool.write(data)
-                files.append(Stored(spooled, position, len(data)))
-                position += len(data)
+                if data != last:  # a small file can repeat one image until the disk is full
+                    position += spool.write(data)
+                    last = data
+                files.append(Stored(spooled, position - len(data), len(data)))
             else:
                 files.append(index.find(name, path.parent) if name else None)
             for field, text in row.items():
@@ -262,19 +347,23 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
 def copy_table(source: BinaryIO, path: Path) -> None:
     """Copy a file without the bytes of its images, of which only the other columns are read.
 
+    Of a text that is longer than MAX_TEXT_BYTES, the copy has only so much that `read_table` refuses it too.
+
     Raises:
         UserError: as in `recognise`.
     """
-    with _refuse_corrupt(path), pq.ParquetFile(source) as file, pq.ParquetWriter(path, file.schema_arrow) as out:
-        schema = file.schema_arrow
+    with _refuse_corrupt(path):
+        with pq.ParquetFile(source) as file:
+            schema = file.schema_arrow
         wanted = list(dict.fromkeys(name for field in schema for name in _names_without_bytes(field)))
-        for group in range(file.num_row_groups):
-            columns = iter(file.read_row_group(group, columns=wanted).columns)  # names may be repeated
-            rows = file.metadata.row_group(group).num_rows
-            arrays = [
-                _without_bytes(next(columns) if _names_without_bytes(field) else None, field, rows) for field in schema
-            ]
-            out.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        with pq.ParquetWriter(path, schema) as out:
+            for batch in _iter_batches(source, wanted, ROWS_WITHOUT_IMAGES):
+                columns = iter(batch.columns)  # names may be repeated
+                arrays = [
+                    _without_bytes(next(columns) if _names_without_bytes(field) else None, field, batch.num_rows)
+                    for field in schema
+                ]
+                out.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 def _names_without_bytes(field: pa.Field) -> list[str]:
@@ -284,27 +373,48 @@ def _names_without_bytes(field: pa.Field) -> list[str]:
     return [] if _is_binary(field.type) and not _is_text(field) else [field.name]
 
 
-def _without_bytes(column: pa.ChunkedArray | None, field: pa.Field, rows: int) -> pa.Array | pa.ChunkedArray:
+def _without_bytes(column: pa.Array | None, field: pa.Field, rows: int) -> pa.Array:
     """Return a column that was read without bytes, which are null; None if it has bytes only."""
     if not pa.types.is_struct(field.type):
-        return pa.nulls(rows, field.type) if column is None else column
-    found = None if column is None else column.combine_chunks()
+        return pa.nulls(rows, field.type) if column is None else _cut(column, field.type)
     parts = [
-        pa.nulls(rows, part.type) if _is_binary(part.type) or found is None else pc.struct_field(found, part.name)
+        pa.nulls(rows, part.type)
+        if _is_binary(part.type) or column is None
+        else _cut(pc.struct_field(column, part.name), part.type)
         for part in field.type
     ]
     return pa.StructArray.from_arrays(parts, fields=list(field.type))
 
 
+def _cut(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return values in the type of the file, without what exceeds the limit of a text by more than a character."""
+    is_dictionary = pa.types.is_dictionary(values.type)
+    texts = values.dictionary if is_dictionary else values
+    if _is_binary(texts.type):
+        texts = pc.binary_slice(texts, 0, MAX_TEXT_BYTES + 1)
+    elif pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
+        texts = pc.utf8_slice_codeunits(texts, 0, MAX_TEXT_BYTES + 1)
+    if is_dictionary:
+        texts = pa.DictionaryArray.from_arrays(values.indices, texts)
+        texts = texts if pa.types.is_dictionary(kind) else texts.dictionary_decode()
+    return texts if texts.type == kind else texts.cast(kind)
+
+
 def first_texts(path: Path) -> list[str]:
-    """Return the texts in the first rows of a file without images."""
+    """Return the texts in the first rows of a file without images, but for long ones."""
     schema = _schema(path)
     columns = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     if any(map(_holds_images, schema)) or not columns:
         return []
-    with _open(path) as file:
-        batch = next(file.iter_batches(LISTED_ROWS, columns=columns), None)
-    return [text for column in (batch or ()) for text in column.to_pylist() if text]
+    with _refuse_corrupt(path), path.open("rb") as handle:
+        batch = next(_iter_batches(handle, columns, LISTED_ROWS), None)
+    return [
+        text
+        for column in (batch or ())
+        if not _is_longer(column, MAX_TEXT_BYTES)
+        for text in column.to_pylist()
+        if text
+    ]
 
 
 def explain_columns(inventory: Inventory, path: Path) -> UserError:

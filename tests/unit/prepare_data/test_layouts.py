@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import tracemalloc
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.helpers.errors import raises_user_error
 from tests.helpers.raw_folders import COLUMNS, COUNTS, pattern_image, rows, write_images, write_table
 
 CSV = "HAM10000_metadata.csv"
+COUNTED = pa.proxy_memory_pool(pa.default_memory_pool())
+"""Counts what one test allocates; it must exist as long as what was allocated."""
 
 
 @pytest.fixture
@@ -910,6 +913,91 @@ def test_read_parquet_with_repeated_columns_or_no_rows(raw, read, tmp_path, name
                     open_(folder)
             else:
                 assert classes(open_(folder)) == {"a": 3, "b": 3}
+
+
+def write_repeated(path, image, label, rows):
+    """Write a small file of which each row has the same image and class; each is stored once."""
+    repeat = pa.array([0] * rows, pa.int32())
+    images, labels = (pa.DictionaryArray.from_arrays(repeat, pa.array([value])) for value in (image, label))
+    table = pa.table({"image": pa.StructArray.from_arrays([images], ["bytes"]), "label": labels})
+    path.parent.mkdir(parents=True)
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 10_000
+
+
+def copy_parquet(raw, folder):
+    """Copy a file without its images, and return the folder."""
+    folder.mkdir()
+    with (raw / "all.parquet").open("rb") as file:
+        parquet.copy_table(file, folder / "all.parquet")
+    return folder
+
+
+def test_read_parquet_with_one_image_in_all_rows_stores_it_once(raw, read, tmp_path):
+    image = bytes(8 * 2**20)
+    write_repeated(raw / "all.parquet", image, "a", 64)
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(COUNTED)
+    tracemalloc.start()
+    try:
+        dataset = read(raw, min_classes=1)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(image)  # 64 without the limits
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    assert len(image) < COUNTED.max_memory() < 6 * len(image)
+    assert {(file.start, file.length) for file in dataset.files.values()} == {(0, len(image))}
+    assert len(dataset.files) == 64
+    assert (tmp_path / "scratch" / "parquet-images").stat().st_size == len(image)
+
+
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_read_parquet_of_other_encodings_is_unchanged(raw, read, tmp_path, encoding):
+    raw.mkdir()
+    records = [{"image": {"bytes": encoded(n % 5), "path": f"{n}.png"}, "label": "ab"[n % 2]} for n in range(40)]
+    columns = dict.fromkeys(("image.bytes", "image.path", "label"), encoding)
+    pq.write_table(pa.Table.from_pylist(records), raw / "all.parquet", use_dictionary=False, column_encoding=columns)
+    dataset = read(raw)
+    assert [dataset.files[f"all.parquet/{n}"].read() for n in range(40)] == [encoded(n % 5) for n in range(40)]
+    copy = copy_parquet(raw, tmp_path / "copy")
+    pd.testing.assert_frame_equal(layouts.inspect(copy).table, dataset.table)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "rows", "column", "limit"),
+    [
+        (bytes(parquet.MAX_BYTES + 1), "a", 2, "image", parquet.MAX_BYTES),
+        (b"image", "a" * 300_000, 1_000, "label", parquet.MAX_TEXT_BYTES),
+        (b"image", "ä" * (parquet.MAX_TEXT_BYTES // 2 + 1), 1_000, "label", parquet.MAX_TEXT_BYTES),
+    ],
+)
+def test_read_parquet_with_a_long_value_raises(raw, read, tmp_path, image, label, rows, column, limit):
+    write_repeated(raw / "all.parquet", image, label, rows)
+    copy = copy_parquet(raw, tmp_path / "copy")
+    assert (copy / "all.parquet").stat().st_size < 100_000
+    with raises_user_error("metadata.value_too_long", column=column, limit=limit):
+        read(raw)
+    if column == "label":
+        for folder in (raw, copy):
+            with raises_user_error("metadata.value_too_long", column=column, limit=limit):
+                layouts.inspect(folder)
+
+
+def test_inspect_parquet_without_images_ignores_long_texts(tmp_path):
+    path = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({"long": ["a" * 3_000] * 3, "short": ["a", "b", None]}), path)
+    assert parquet.first_texts(path) == ["a", "b"]
+
+
+def test_read_parquet_without_memory_is_no_corrupt_file(raw, read, monkeypatch):
+    write_repeated(raw / "all.parquet", b"image", "a", 2)
+
+    def exhaust(file, *arguments, **options):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", exhaust)
+    with pytest.raises(MemoryError):
+        read(raw)
 
 
 def test_read_corrupt_parquet_raises(raw, read):
