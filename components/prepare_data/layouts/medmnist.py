@@ -66,8 +66,11 @@ def _read_array_header(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> 
     """
     plain = np.lib.format.read_magic(file) == (1, 0)  # the header of a later version can have gigabytes
     if plain:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        plain = not (dtype.hasobject or fortran)
+        try:
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            plain = not (dtype.hasobject or fortran)
+        except (MemoryError, RecursionError):  # it nests expressions until the parser gives up
+            plain = False
     if not plain:
         raise UserError(
             f"the array {name} is not a plain array of numbers",
@@ -108,13 +111,17 @@ def _check_space(scratch: Path, size: int, name: str) -> None:
         )
 
 
-def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
-    """Return the labels as text."""
+def _labels(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Return the labels, (N,) of whole numbers.
+
+    Raises:
+        UserError: there is not one label per image.
+    """
     with archive.open(f"{name}.npy") as file:
         shape, dtype = _read_array_header(archive, file, name)
-        data = file.read(math.prod(shape) * dtype.itemsize) if dtype.kind in "buif" and shape else b""
-        values = np.frombuffer(data, dtype)
-        one_each = len(values) == next(iter(shape), -1) and len(shape) in (1, 2)
+        # Before it is read: a small file can hold gigabytes.
+        one_each = dtype.kind in "buif" and len(shape) in (1, 2) and math.prod(shape) == shape[0]
+        values = np.frombuffer(file.read(shape[0] * dtype.itemsize) if one_each else b"", dtype)
         if not one_each or not (np.isfinite(values) & (values == np.round(values))).all():
             raise UserError(
                 f"the array {name} does not have one whole number per image (its shape is {shape}, its type {dtype})",
@@ -122,7 +129,7 @@ def _labels(archive: zipfile.ZipFile, name: str) -> list[str]:
                 "arrays.labels",
                 array=name,
             )
-    return [str(int(value)) for value in values.tolist()]
+    return values
 
 
 def _read_shape(archive: zipfile.ZipFile, file: IO[bytes], name: str) -> tuple[int, ...]:
@@ -209,10 +216,11 @@ def copy_table(source: BinaryIO, path: Path) -> None:
         return
     with _refuse_corrupt(path), zipfile.ZipFile(source) as archive, zipfile.ZipFile(path, "w") as out:
         for key, _ in _iter_splits(archive):
-            out.writestr(f"{key}_labels.npy", archive.read(f"{key}_labels.npy"))
             count, _ = _count_images(archive, f"{key}_images")
-            with out.open(f"{key}_images.npy", "w") as file:
-                np.lib.format.write_array(file, np.zeros((count, 1, 1), np.uint8), (1, 0))
+            arrays = {"labels": _labels(archive, f"{key}_labels"), "images": np.zeros((count, 1, 1), np.uint8)}
+            for name, values in arrays.items():
+                with out.open(f"{key}_{name}.npy", "w") as file:
+                    np.lib.format.write_array(file, values, (1, 0))
 
 
 @contextmanager
@@ -251,8 +259,8 @@ def _read(inventory: Inventory, found: Found, spool: BinaryIO | None) -> Raw:
                     array=key,
                 )
             length = math.prod(shape)
-            for number, label in enumerate(labels):
-                rows.append((f"{key}/{number:07}", label, split))
+            for number, label in enumerate(labels.tolist()):
+                rows.append((f"{key}/{number:07}", str(int(label)), split))
                 files.append(Stored(stored, position, length, shape))
                 position += length
     table = pd.DataFrame(rows, columns=["image_id", "dx", "split"], dtype=object)

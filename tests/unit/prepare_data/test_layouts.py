@@ -1133,6 +1133,44 @@ def test_read_array_with_a_hostile_shape_raises(raw, read, tmp_path, shape, name
     assert sum(path.stat().st_size for path in (tmp_path / "scratch").iterdir()) < 2**20
 
 
+@pytest.mark.parametrize("shape", [(100, 1_000_000), (1_000_000, 1, 100), (100, 0)])
+def test_read_labels_of_another_shape_raises_before_they_are_read(raw, read, tmp_path, shape):
+    write_claims(raw / "a.npz", shape, bytes(math.prod(shape)), "train_labels")
+    tracemalloc.start()
+    try:
+        for attempt in (read, copy_arrays(tmp_path)):
+            with raises_user_error("arrays.labels", array="train_labels"):
+                attempt(raw)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+def copy_arrays(tmp_path):
+    """Return a function that copies a set without its images."""
+
+    def copy(raw):
+        with (raw / "a.npz").open("rb") as file:
+            medmnist.copy_table(file, tmp_path / "copy.npz")
+
+    return copy
+
+
+@pytest.mark.parametrize(("signs", "code"), [(1_000, "arrays.corrupt"), (9_000, "arrays.invalid")])
+def test_read_array_whose_header_nests_expressions_raises(raw, read, tmp_path, signs, code):
+    text = "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "-" * signs + "1,)}"
+    write_claims(raw / "a.npz", (1,), name="train_labels")
+    with zipfile.ZipFile(raw / "a.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["train_labels.npy"] = b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text.encode()
+    with zipfile.ZipFile(raw / "a.npz", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    for attempt in (read, copy_arrays(tmp_path)):
+        with raises_user_error(code):
+            attempt(raw)
+
+
 def test_read_array_that_exceeds_the_disk_raises(raw, read, tmp_path, monkeypatch):
     """A thousandth of the bytes holds an array of zeros."""
     write_claims(raw / "a.npz", (30, 2_000, 2_000), bytes(30 * 2_000 * 2_000))
