@@ -40,7 +40,8 @@ def write_fold(folder: Path, split: str, lesions: range, skill: float = 0.5, **d
         return rows, {arm: values / values.sum(2, keepdims=True) for arm, values in raw.items()}
 
     tests, validation = simulate("test", lesions), simulate(f"validation-{lesions.start}", range(40))
-    splits = {name: count_images(tests[0], CLASSES) for name in ("train", "validation", "test")}
+    splits = {name: count_images(tests[0], CLASSES) for name in ("train", "test")}
+    splits["validation"] = count_images(validation[0], CLASSES)
     images = {dx: counts.images for dx, counts in splits["train"].items()}
     calibrations = calibrate_arms(*validation, CLASSES, malignant, images)
     compared = compare_on(*tests, calibrations, CLASSES, malignant, rare, seeds, 1)

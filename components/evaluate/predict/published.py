@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from components.evaluate.predict.guards import check_classifier
 from components.evaluate.predict.inputs import Classifier
@@ -20,6 +21,9 @@ from components.shared.errors import UserError
 from components.shared.image_set import Header
 from components.shared.published import classifier_stem, open_files
 from components.shared.records import ClassifierRecord, Reference, Results, RunRecord, load_record
+
+MAX_ROWS = 20_000_000
+"""Rows of predictions, of about 0.1 kB in memory, even if the results of a run state more."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
     manifest, file = open_files(name, fetch)
     results = load_record(file("metrics.json"), Results)
     try:
-        predictions = pd.read_parquet(file("predictions.parquet"))
+        predictions = _read_predictions(name, file("predictions.parquet"), results)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # without a number it is Arrow's, of a damaged file
             raise
@@ -105,6 +109,28 @@ def open_run(name: str, fetch: Callable[[str], Path]) -> Run:
             "predictions.invalid",
         ) from error
     return Run(name, file, tuple(manifest.files), results, results.run, tuple(results.classes), predictions)
+
+
+def _read_predictions(name: str, path: Path, results: Results) -> pd.DataFrame:
+    """Read the columns that `predictions_table` writes.
+
+    Raises:
+        UserError: `predictions.invalid`: there are more rows than images, arms and seeds give; constant ones take no
+            bytes in the file.
+    """
+    metadata = pq.read_metadata(path)
+    tested = [results.splits["validation"], results.splits["test"], results.external.counts if results.external else {}]
+    images = sum(of_class.images for counts in tested for of_class in counts.values())
+    most = min(images * len(results.arms) * len(results.run.seeds), MAX_ROWS)
+    if metadata.num_rows > most:
+        raise UserError(
+            f"{name}: predictions.parquet has {metadata.num_rows:,} rows, more than {most:,}",
+            "use the unchanged files of one run",
+            "predictions.invalid",
+            rows=metadata.num_rows,
+        )
+    columns = ["image_id", "lesion_id", "dx", "arm", "seed", "set", *(f"p_{dx}" for dx in results.classes)]
+    return pd.read_parquet(path, columns=[column for column in columns if column in metadata.schema.names])
 
 
 def load_training_images(run: Run) -> TrainingImages:
