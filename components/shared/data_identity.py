@@ -100,7 +100,7 @@ def check_unchanged(identity: str, data: str, data_split: str) -> None:
 
 
 def _list_objects(uri: str) -> Iterator[str]:
-    for name, size, version in storage.list_objects(uri):
+    for name, size, version, _ in storage.list_objects(uri):
         if _is_data(name):
             yield f"{name}\0{size}\0{version}\n"
 

@@ -6,12 +6,13 @@ moved. Until then, requests that fail temporarily (429, 5xx, a dropped connectio
 
 import errno
 import io
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from components.shared.checkpoint import Folder, Store
 from components.shared.errors import UserError, printable
@@ -24,6 +25,7 @@ from components.shared.stores.access import READ, WRITE, Access, access
 from components.shared.stores.addresses import ADDRESS_FORM, Address, is_address, parse
 from components.shared.stores.protocol import (
     ABSENT,
+    MAX_UNPACKED_BYTES,
     CertificatesError,
     ChangedError,
     ConflictError,
@@ -38,6 +40,7 @@ from components.shared.stores.protocol import (
     RejectedError,
     StoreError,
     TemporaryError,
+    TooLargeError,
     UnconditionalError,
 )
 from components.shared.stores.transfer import StalledError, Watch
@@ -47,11 +50,19 @@ RANGE_BYTES = 2**16
 
 
 class ListedObject(NamedTuple):
-    """An object in a listing: its name relative to the prefix, its size in bytes, and its version."""
+    """An object in a listing.
+
+    Attributes:
+        name: relative to the prefix.
+        size: in bytes.
+        version: changes with each write.
+        max_bytes: its size, or the maximum of a packed one when it is unpacked.
+    """
 
     name: str
     size: int
     version: str
+    max_bytes: int
 
 
 class Listing(NamedTuple):
@@ -91,7 +102,8 @@ def list_tree(uri: str) -> Listing:
             entries = {address.prefix.rpartition("/")[2]: entry} if entry else {}
     if not entries:
         raise _empty_error(uri)
-    return Listing(sorted(ListedObject(name, entry.size, entry.version) for name, entry in entries.items()), folders)
+    objects = [ListedObject(name, entry.size, entry.version, entry.max_bytes) for name, entry in entries.items()]
+    return Listing(sorted(objects), folders)
 
 
 def download_folder(uri: str, folder: Path) -> None:
@@ -99,8 +111,8 @@ def download_folder(uri: str, folder: Path) -> None:
 
     Raises:
         UserError: `storage.not_found`, `storage.no_permission`, `storage.no_credentials`, `storage.wrong_region`,
-            `storage.no_answer`, `storage.empty`, or `storage.changed`: an object was replaced or removed during the
-            download.
+            `storage.no_answer`, `storage.empty`, `storage.changed`: an object was replaced or removed during the
+            download, or `storage.too_large`: a packed one has too many bytes.
     """
     with _translate_errors(uri, READ):
         connection = _Connection(parse(uri))
@@ -193,7 +205,7 @@ class ObjectFile(io.RawIOBase):
 
 
 def open_object(uri: str) -> BinaryIO:
-    """Open one object to read some of it; a packed one, which has no ranges, is read as a whole.
+    """Open one object to read some of it; a packed one, which has no ranges, is downloaded to a temporary file.
 
     Raises:
         UserError: as in `download_file`.
@@ -205,7 +217,14 @@ def open_object(uri: str) -> BinaryIO:
         if entry is None:
             raise _no_object(uri)
         if entry.packed:
-            return io.BytesIO(connection.call(lambda: connection.read(entry)))
+            file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 – the caller closes it
+            try:
+                connection.call(lambda: connection.receive(entry, file))
+            except BaseException:
+                file.close()
+                raise
+            file.seek(0)
+            return file
     return io.BufferedReader(ObjectFile(uri, connection, entry), RANGE_BYTES)
 
 
@@ -587,12 +606,18 @@ class _Connection:
 
     def read(self, entry: Entry) -> bytes:
         """Return the content of an object."""
+        if entry.max_bytes > max(entry.size, MAX_UNPACKED_BYTES):
+            raise TooLargeError(f"{_shown(entry.name)}, {entry.size:,} bytes")
         buffer = io.BytesIO()  # written block by block: progress is visible to the watch
+        self.receive(entry, buffer)
+        return buffer.getvalue()
+
+    def receive(self, entry: Entry, file: BinaryIO) -> None:
+        """Write the content of an object to a file."""
         try:
-            self.store.download(entry, buffer)
+            self.store.download(entry, file)
         except ChangedError as error:
             raise TemporaryError(error.reason) from error
-        return buffer.getvalue()
 
     def download(self, entry: Entry, path: Path) -> None:
         """Download an object in the version that was listed."""
@@ -674,6 +699,13 @@ def _user_error(uri: str, use: str, error: StalledError | StoreError) -> UserErr
             hint = "name a file of certificates in AWS_CA_BUNDLE, SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or unset them"
             return UserError(
                 f"{uri}: {found.store} cannot be verified{reason}", hint, "storage.bad_certificates", uri=uri
+            )
+        case TooLargeError():
+            return UserError(
+                f"{uri}: a packed object has too many bytes when it is unpacked{reason}",
+                "check its content, and upload it without gzip encoding",
+                "storage.too_large",
+                uri=uri,
             )
         case InvalidNameError():
             return UserError(

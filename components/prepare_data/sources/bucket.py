@@ -90,6 +90,7 @@ def _is_table(path: Path) -> bool:
 def _is_opaque(entry: storage.ListedObject) -> bool:
     """Return whether only the content of an object reveals what it is."""
     path = Path(entry.name)
-    if _is_table(path):
-        return entry.size > MAX_TABLE_BYTES
+    packed = entry.max_bytes > entry.size and path.suffix.lower() in (*COPIES, *layouts.TEXT_SUFFIXES)
+    if _is_table(path) or packed:
+        return entry.max_bytes > MAX_TABLE_BYTES
     return bool(entry.size) and not path.suffix and not path.name.startswith(".")

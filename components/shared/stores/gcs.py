@@ -22,6 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
+from components.shared.errors import printable
 from components.shared.stores import transfer
 from components.shared.stores.addresses import Address
 from components.shared.stores.protocol import (
@@ -36,6 +37,7 @@ from components.shared.stores.protocol import (
     MissingError,
     RejectedError,
     TemporaryError,
+    TooLargeError,
 )
 from components.shared.stores.transfer import Watch
 
@@ -78,7 +80,7 @@ class GoogleStore:
     def download(self, entry: Entry, file: BinaryIO) -> None:
         """See `ObjectStore`."""
         blob = self._bucket.blob(entry.name, generation=int(entry.version))
-        sink = _Sink(file, self.watch)
+        sink = _Sink(file, self.watch, entry)
         try:
             with _neutral_errors():  # of a packed object the client verifies the checksum
                 blob.download_to_file(sink, checksum="crc32c" if entry.packed else None, **self._options)
@@ -238,10 +240,14 @@ class _Adapter(HTTPAdapter):
 class _Sink:
     """The file of a download; computes its checksum and reports progress."""
 
-    def __init__(self, file: BinaryIO, watch: Watch) -> None:
-        self.file, self.watch, self.crc32c = file, watch, google_crc32c.Checksum()
+    def __init__(self, file: BinaryIO, watch: Watch, entry: Entry) -> None:
+        self.file, self.watch, self.entry, self.crc32c = file, watch, entry, google_crc32c.Checksum()
+        self.length = 0
 
     def write(self, block: bytes) -> int:
         self.watch.step(len(block))
+        self.length += len(block)
+        if self.entry.packed and self.length > self.entry.max_bytes:
+            raise TooLargeError(f"{printable(self.entry.name[:99])}, {self.entry.size:,} bytes")
         self.crc32c.update(block)
         return self.file.write(block)

@@ -7,6 +7,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 ABSENT = ""
 """The version of an object that does not exist."""
 
+MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO = 64 * 2**20, 20
+"""A packed object may have either size when it is unpacked: gzip can hold a thousand times its size."""
+
 
 class Entry(NamedTuple):
     """An object in a store.
@@ -28,6 +31,11 @@ class Entry(NamedTuple):
     sha256: str = ""
     checksum: str = ""
     packed: bool = False
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of its content in bytes, or the maximum of a packed one."""
+        return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * self.size) if self.packed else self.size
 
 
 class ObjectStore(Protocol):
@@ -53,6 +61,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ChangedError: this version no longer exists, or has another content.
+            TooLargeError: it is packed, and has more bytes than `Entry.max_bytes`.
         """
 
     def read_range(self, entry: Entry, start: int, length: int) -> bytes:
@@ -125,6 +134,10 @@ class RejectedError(StoreError):
 
 class InvalidNameError(StoreError):
     """An object's name cannot be that of a file."""
+
+
+class TooLargeError(StoreError):
+    """A packed object has too many bytes when it is unpacked."""
 
 
 class TemporaryError(StoreError):

@@ -12,9 +12,10 @@ emulator = pytest.importorskip("gcp_storage_emulator.server")
 
 from google.cloud.storage import Client  # noqa: E402
 
+from components.prepare_data.sources import bucket as source  # noqa: E402
 from components.shared import storage  # noqa: E402
 from components.shared.errors import UserError  # noqa: E402
-from components.shared.stores import addresses, gcs, transfer  # noqa: E402
+from components.shared.stores import addresses, gcs, protocol, transfer  # noqa: E402
 from components.shared.stores.protocol import Entry  # noqa: E402
 from tests.helpers.errors import raises_user_error  # noqa: E402
 from tests.helpers.strict_storage import PAGE, Clock, strict_storage  # noqa: E402
@@ -159,6 +160,39 @@ def test_download_folder_unpacks_gzip(strict, tmp_path):
     assert files_in(tmp_path) == {"a.csv": b"a,b\n" * 9999}
     strict.fault = lambda request: "spoil" if "download" in request.path else None
     assert error_of("gs://raw/set", tmp_path).code == "storage.no_answer"
+
+
+def test_packed_objects_that_unpack_to_more_than_the_limit_fail(strict, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_UNPACKED_BYTES", 10_000)
+    content = bytes(2_000_000)
+    packed = gzip.compress(content)
+    assert protocol.MAX_UNPACKED_RATIO * len(packed) < 50_000
+    strict.put("set/a.csv", packed, {"contentEncoding": "gzip"})
+    strict.put("set/manifest.json", packed, {"contentEncoding": "gzip"})
+    calls = (
+        lambda: storage.download_folder("gs://raw/set", tmp_path),
+        lambda: storage.download_file("gs://raw/set/a.csv", tmp_path / "b.csv"),
+        lambda: storage.open_object("gs://raw/set/a.csv"),
+        lambda: storage.Prefix("gs://raw/set").read("manifest.json"),
+    )
+    for call in calls:
+        with raises_user_error("storage.too_large"):
+            call()
+    assert all(path.stat().st_size < 50_000 for path in tmp_path.iterdir())
+    strict.put("set/a.csv", content)
+    storage.download_file("gs://raw/set/a.csv", tmp_path / "b.csv")
+    assert (tmp_path / "b.csv").stat().st_size == len(content)
+
+
+@pytest.mark.parametrize(("name", "reproduced"), [("a.csv", False), ("a.parquet", False), ("a.jpg", True)])
+def test_copy_listing_of_a_packed_table_that_may_be_large_is_left_out(strict, tmp_path, name, reproduced):
+    size = source.MAX_TABLE_BYTES // protocol.MAX_UNPACKED_RATIO + 1
+    strict.put(f"set/{name}", os.urandom(size), {"contentEncoding": "gzip"})
+    assert source.copy_listing("gs://raw/set", tmp_path / "large") == reproduced
+    strict.put(f"set/{name}", gzip.compress(b"image_id,dx\n"), {"contentEncoding": "gzip"})
+    if name != "a.parquet":
+        assert source.copy_listing("gs://raw/set", tmp_path / "small")
+        assert (tmp_path / "small" / name).read_bytes() == (b"" if reproduced else b"image_id,dx\n")
 
 
 def test_download_folder_with_impossible_file_names_fails(bucket, tmp_path):
