@@ -87,6 +87,7 @@ class Resources(_Strict):
         retries: maximum number of retries of a failed task, after 15 s, 30 s, one minute …
         timeout_h: hours after which a task is stopped.
         accelerator: whether it requests the accelerator.
+        scratch: maximum size of the files in its `/tmp`, on the node's disk; the pod is evicted beyond it.
     """
 
     cpu: Quantity
@@ -94,6 +95,7 @@ class Resources(_Strict):
     retries: int = Field(ge=0, le=100)
     timeout_h: float = Field(gt=0)
     accelerator: bool = False
+    scratch: Quantity = "50Gi"
 
 
 class Storage(_Strict):
@@ -250,7 +252,12 @@ def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
     kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.set_timeout(task, round(resources.timeout_h * 3600))
     # The images run with a read-only root; what a task writes besides its artifacts goes here.
-    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108
+    kubernetes.empty_dir_mount(
+        task,
+        volume_name="tmp",
+        mount_path="/tmp",  # noqa: S108
+        size_limit=resources.scratch,
+    )
     _select_nodes(task, file.nodes)
     if resources.accelerator and file.accelerator.type != "none":
         task.set_accelerator_type(file.accelerator.type).set_accelerator_limit(file.accelerator.count)

@@ -498,7 +498,7 @@ def test_each_task_has_the_placement_of_its_phase(compiled: Compiled):
         assert container["resourceCpuLimit"] == container["resourceCpuRequest"] == resources.cpu
         assert ("accelerator" in container) == (phase(name) == "train_gan")
         assert kubernetes["activeDeadlineSeconds"] == str(round(resources.timeout_h * 3600))
-        assert kubernetes["emptyDirMounts"] == [{"mountPath": "/tmp", "volumeName": "tmp"}]
+        assert kubernetes["emptyDirMounts"] == [{"mountPath": "/tmp", "sizeLimit": "50Gi", "volumeName": "tmp"}]
         assert kubernetes["securityContext"] == {"runAsNonRoot": True}
         assert "cloud.google.com/gke-spot" in {entry["key"] for entry in kubernetes["tolerations"]}
     gpu = executors["exec-train-gan"]["container"]["resources"]["accelerator"]

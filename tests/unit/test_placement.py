@@ -59,6 +59,10 @@ def test_rates_multiply_requests_and_prices(read: Any):
             {"phases": {"train_gan": {"cpu": "4", "memory": "8 GB", "retries": 1, "timeout_h": 1}}},
             "phases.train_gan.memory",
         ),
+        (
+            {"phases": {"notify": {"cpu": "1", "memory": "1Gi", "retries": 1, "timeout_h": 1, "scratch": "5 GB"}}},
+            "phases.notify.scratch",
+        ),
         ({"accelerator": {"type": "gpu"}}, "accelerator.type"),
         ({"accelerator": {"count": 0}}, "accelerator.count"),
         ({"accelerators": {}}, "accelerators"),
