@@ -3,6 +3,7 @@
 Images are named by the digests of `make push`, if there are any, otherwise by the hash of their content.
 """
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,4 +61,10 @@ def run(words: list[str], out: TextIO) -> None:
     given = parameters.assignments(words)
     parameters.use_placement(given)
     main()
+    if not build_images.pinned():
+        print(
+            "warning: the images are not in a registry: nodes that lack them ask the default registry for these names; "
+            "run make push REGISTRY=host/path first",
+            file=sys.stderr,
+        )
     print(DEFAULT, file=out, flush=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from components.evaluate.predict.inputs import Classifier, Inputs
 from components.evaluate.report import cards, page
-from components.evaluate.report.formatting import effect_name
+from components.evaluate.report.formatting import effect_name, show_interval, show_value
 from components.evaluate.report.gallery import Gallery
 from components.evaluate.statistics import calibration
 from components.evaluate.statistics.calibration import ArmCalibration
@@ -210,8 +210,8 @@ def headline(outcome: Outcome, run: RunRecord, where: str = "") -> str:
         return f"{outcome.verdict}{where}: {reason}"
     note = " (one seed: valid for these models only)" if len(run.seeds) == 1 else ""
     return (
-        f"{outcome.verdict}{where}: {effect_name(effect.arm)} {effect.value:+.3f} ({effect.low:+.3f} to "
-        f"{effect.high:+.3f}) on the {effect.metric}{note}"
+        f"{outcome.verdict}{where}: {effect_name(effect.arm)} {show_value(effect, '+')} ({show_interval(effect, '+')})"
+        f" on the {effect.metric}{note}"
     )
 
 

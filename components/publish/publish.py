@@ -4,7 +4,9 @@ A publication is complete when its manifest exists. Publishing the same results 
 publication is completed by the next one.
 """
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -199,6 +201,11 @@ class Folder:
         for name in names:
             path_below(self.path, name).unlink(missing_ok=True)
 
+    def check_space(self, size: int) -> None:
+        """Raise an `OSError` if the disk has less space than `size` bytes."""
+        if shutil.disk_usage(self.path if self.path.exists() else self.path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
 
 def _open_target(place: str) -> Target:
     if is_address(place):
@@ -357,14 +364,16 @@ def _publish_to(target: Target, place: str, sources: Files, entries: Mapping[str
             names=foreign,
         )
     complete = manifest == text and not missing
+    if isinstance(target, Folder):  # before the publication that is there becomes incomplete
+        target.check_space(sum(sources[name][0].stat().st_size for name in missing))
     if not complete:
         listing = {name: entry.model_dump() for name, entry in owned.items()} | dict(entries)
         target.write(JOURNAL, json.dumps({"files": listing}))
         if manifest is not None and manifest != text:  # from here on, no publication is complete
             target.remove([MANIFEST])
             manifest = None
-        target.remove(owned.keys() - entries.keys())
         target.upload({name: sources[name] for name in sources if name in missing})
+        target.remove(owned.keys() - entries.keys())
         if missing and sources.keys() != target.find_unchanged(sources):
             raise UserError(
                 f"{place} was changed during the publication",

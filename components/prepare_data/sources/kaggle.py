@@ -2,12 +2,17 @@
 
 import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from components.shared.errors import UserError, as_user_error
 from components.shared.log import log_line
 
 DATASET = "kmader/skin-cancer-mnist-ham10000"
+
+TIMEOUT_S = 60.0
+"""Seconds without an answer after which the download fails; the client waits for ever."""
 
 
 def handles(data: str) -> bool:
@@ -38,7 +43,7 @@ def fetch(data: str, scratch: Path) -> Path:
         ) from error
     log_line("prepare_data", f"downloading {DATASET} from Kaggle")
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), _time_limit(TIMEOUT_S):
             api.dataset_download_files(DATASET, path=str(scratch), unzip=True, quiet=True)
     except Exception as error:
         # A full disk has its own message.
@@ -48,3 +53,20 @@ def fetch(data: str, scratch: Path) -> Path:
             "kaggle.download_failed",
         ) from error
     return scratch
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Limit how long requests of this process, which have no limit of their own, wait for an answer."""
+    import requests
+
+    send = requests.Session.send
+
+    def send_with_limit(self: Any, request: Any, **options: Any) -> Any:
+        return send(self, request, **options | {"timeout": options.get("timeout") or seconds})
+
+    requests.Session.send = send_with_limit
+    try:
+        yield
+    finally:
+        requests.Session.send = send

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from components.publish.publish import JOURNAL, collect, publish
-from components.shared.errors import ERROR_RECORD_PREFIX, UserError
+from components.shared.errors import ERROR_RECORD_PREFIX, UserError, as_user_error
 from components.shared.files import EXTERNAL, file_sha256
 from components.shared.records import (
     Advice,
@@ -250,6 +252,21 @@ def test_publish_to_a_file_fails(files: Files, tmp_path: Path):
     (tmp_path / "file").touch()
     with raises("output.is_a_file"):
         publish(str(tmp_path / "file"), files, tmp_path / "artifact", "worse", ADVICE)
+
+
+def test_publish_to_a_disk_without_space_leaves_the_earlier_run(
+    files: Files, others: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    publish(str(out), files, tmp_path / "artifact", "worse", ADVICE)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left") as caught:
+        publish(str(out), others, tmp_path / "artifact", "worse", ADVICE)
+    error = as_user_error(caught.value)
+    assert error is not None
+    assert (error.code, error.fields["path"]) == ("file.disk_full", str(out))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_publish_interrupted_leaves_no_manifest_beside_files_of_two_runs(files: Files, tmp_path: Path):
