@@ -12,7 +12,7 @@ from components.shared.log import log_line
 DATASET = "kmader/skin-cancer-mnist-ham10000"
 
 TIMEOUT_S = 60.0
-"""Seconds without an answer after which the download fails; the client waits for ever."""
+"""Seconds without an answer after which the download fails; the client has no limit."""
 
 
 def handles(data: str) -> bool:
@@ -57,7 +57,7 @@ def fetch(data: str, scratch: Path) -> Path:
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Limit how long requests of this process, which have no limit of their own, wait for an answer."""
+    """Limit how long requests of this process that have no limit wait for an answer."""
     import requests
 
     send = requests.Session.send
