@@ -131,6 +131,9 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
     seeds = run.record.seeds[:1] if first_only else run.record.seeds
     classifiers = run.classifiers(name, seeds)
     records = [classifier.record for classifier in classifiers]
+    models = tuple(
+        load_classifier(it.model, run.record.image_size, len(run.classes), it.record.metadata) for it in classifiers
+    )
     encoding = records[0].metadata
     if any(record.metadata != encoding for record in records):
         raise UserError(
@@ -147,10 +150,7 @@ def load_arm(run: Run, name: str, first_only: bool = False) -> Arm:
     threshold = calibration.fit_threshold(benign) if group.any() and len(benign) else None
     return Arm(
         name=name,
-        models=tuple(
-            load_classifier(classifier.model, run.record.image_size, len(run.classes), encoding)
-            for classifier in classifiers
-        ),
+        models=models,
         seeds=tuple(seeds),
         temperatures=temperatures,
         classes=run.classes,

@@ -203,7 +203,9 @@ class Folder:
 
     def check_space(self, size: int) -> None:
         """Raise an `OSError` if the disk has less space than `size` bytes."""
-        if shutil.disk_usage(self.path if self.path.exists() else self.path.parent).free < size:
+        path = self.path.absolute()
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
+        if shutil.disk_usage(existing).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
 

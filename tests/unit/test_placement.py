@@ -81,7 +81,13 @@ def test_placement_with_an_invalid_entry_fails(read: Any, entries: dict[str, Any
     assert (caught.value.code, caught.value.fields["entry"]) == ("placement.invalid", entry)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"{", b"a: 2026-13-99", b"a: &a 1\nb: *a", b"[" * 9000, None])
+BOMB = b"a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (key, key, b", ".join([b"*%c" % (key - 1)] * 10)) for key in b"bcdefghi"
+)
+"""A billion values in nine lines."""
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"a: 2026-13-99", BOMB, b"[" * 9000, None])
 def test_placement_of_an_unreadable_file_fails(tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch):
     if content is not None:
         (tmp_path / "p.yaml").write_bytes(content)
