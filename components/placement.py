@@ -251,7 +251,7 @@ def place(task: "dsl.PipelineTask", phase: str) -> "dsl.PipelineTask":
     # Kubeflow sets everything else that Pod Security's `restricted` requires.
     kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.set_timeout(task, round(resources.timeout_h * 3600))
-    # What a task writes besides its artifacts goes here. In local containers the root is read-only; KFP 2.17 cannot set it.
+    # What a task writes besides its artifacts. The root is read-only in local containers; KFP 2.17 cannot set that.
     kubernetes.empty_dir_mount(
         task,
         volume_name="tmp",
